@@ -1,0 +1,184 @@
+//! YAML ⇄ typed configurations, with overrides and errors that point at the place.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_yaml::Value;
+
+use crate::hint::{Hint, nearest};
+
+/// What can go wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read `{path}`: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The text is not YAML, or not what the type expects.
+    #[error("`{origin}` is not a valid configuration: {message}")]
+    Invalid {
+        /// File, or what else the text came from.
+        origin: String,
+        /// serde's message, with line and column where known.
+        message: String,
+    },
+    /// A `key=value` override is malformed or names no existing key.
+    #[error("override `{given}`: {message}")]
+    Override {
+        /// What was typed.
+        given: String,
+        /// What is wrong with it.
+        message: String,
+        /// Similar keys.
+        similar: Vec<String>,
+    },
+}
+
+impl Hint for ConfigError {
+    fn hints(&self) -> Vec<String> {
+        match self {
+            ConfigError::Override { similar, .. } if !similar.is_empty() => {
+                vec![format!(
+                    "did you mean {}?",
+                    similar.iter().map(|s| format!("`{s}`")).collect::<Vec<_>>().join(" or ")
+                )]
+            }
+            ConfigError::Invalid { message, .. } => unknown_field_hint(message).into_iter().collect(),
+            _ => vec![],
+        }
+    }
+}
+
+/// Turns serde's "unknown field `x`, expected one of `a`, `b`" into a suggestion.
+fn unknown_field_hint(message: &str) -> Option<String> {
+    let (head, tail) = message.split_once(", expected ")?;
+    let word = head.split('`').nth(1)?;
+    let known: Vec<&str> = tail.split('`').skip(1).step_by(2).collect();
+    let best = nearest(word, known, 1);
+    best.first().map(|b| format!("did you mean `{b}`?"))
+}
+
+/// A parsed but untyped configuration.
+#[derive(Debug, Clone)]
+pub struct Document {
+    /// Where it came from, for messages.
+    pub origin: String,
+    value: Value,
+}
+
+impl Document {
+    /// Reads a YAML (or JSON) file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&path.display().to_string(), &text)
+    }
+
+    /// Parses YAML (or JSON) text.
+    pub fn parse(origin: &str, text: &str) -> Result<Self, ConfigError> {
+        let value = serde_yaml::from_str(text).map_err(|e| invalid(origin, &e))?;
+        Ok(Document { origin: origin.to_owned(), value })
+    }
+
+    /// The value as JSON, for code that inspects foreign files (the official YAMLs).
+    pub fn to_json(&self) -> Result<serde_json::Value, ConfigError> {
+        serde_json::to_value(&self.value)
+            .map_err(|e| ConfigError::Invalid { origin: self.origin.clone(), message: e.to_string() })
+    }
+
+    /// Applies `a.b.c=value` overrides. Every key must exist already; `value` is read as YAML.
+    pub fn set(&mut self, overrides: &[String]) -> Result<(), ConfigError> {
+        overrides.iter().try_for_each(|o| self.set_one(o))
+    }
+
+    fn set_one(&mut self, given: &str) -> Result<(), ConfigError> {
+        let fail = |message: String, similar: Vec<String>| ConfigError::Override {
+            given: given.into(),
+            message,
+            similar,
+        };
+        let (path, text) = given.split_once('=').ok_or_else(|| fail("expected key=value".into(), vec![]))?;
+        let new: Value = serde_yaml::from_str(text).map_err(|e| fail(e.to_string(), vec![]))?;
+        let mut at = &mut self.value;
+        let mut walked = String::new();
+        for key in path.split('.') {
+            let known: Vec<String> = match &*at {
+                Value::Mapping(m) => m.keys().filter_map(|k| k.as_str().map(str::to_owned)).collect(),
+                _ => vec![],
+            };
+            let next = at.as_mapping_mut().and_then(|m| m.get_mut(key));
+            at = next.ok_or_else(|| {
+                let near = nearest(key, known.iter().map(String::as_str), 3);
+                let similar = near.into_iter().map(|k| format!("{walked}{k}")).collect();
+                fail(
+                    format!("no key `{walked}{key}` in {}; here are: {}", self.origin, known.join(", ")),
+                    similar,
+                )
+            })?;
+            walked = format!("{walked}{key}.");
+        }
+        *at = new;
+        Ok(())
+    }
+
+    /// The typed configuration.
+    pub fn typed<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
+        // Through text, so that serde_yaml's messages carry the path inside the document.
+        let text = serde_yaml::to_string(&self.value).map_err(|e| invalid(&self.origin, &e))?;
+        serde_yaml::from_str(&text).map_err(|e| invalid(&self.origin, &e))
+    }
+}
+
+fn invalid(origin: &str, e: &serde_yaml::Error) -> ConfigError {
+    ConfigError::Invalid { origin: origin.to_owned(), message: e.to_string() }
+}
+
+/// Reads a typed configuration from a file.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    serde_yaml::from_str(&text).map_err(|e| invalid(&path.display().to_string(), &e))
+}
+
+/// A configuration as YAML text; itself valid input.
+pub fn to_yaml<T: Serialize>(config: &T) -> Result<String, ConfigError> {
+    serde_yaml::to_string(config).map_err(|e| invalid("configuration", &e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Toy {
+        size: i64,
+        inner: Inner,
+    }
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        rate: f64,
+    }
+
+    #[test]
+    fn overrides_reach_nested_keys_and_typos_get_a_suggestion() {
+        let mut d = Document::parse("toy", "size: 3\ninner: { rate: 0.5 }").unwrap();
+        d.set(&["inner.rate=0.25".into(), "size=4".into()]).unwrap();
+        assert_eq!(d.typed::<Toy>().unwrap(), Toy { size: 4, inner: Inner { rate: 0.25 } });
+        let e = d.set(&["inner.rat=1".into()]).unwrap_err();
+        assert_eq!(e.hints(), ["did you mean `inner.rate`?"]);
+    }
+
+    #[test]
+    fn a_misspelled_key_in_a_file_gets_a_suggestion() {
+        let d = Document::parse("toy", "siez: 3\ninner: { rate: 0.5 }").unwrap();
+        let e = d.typed::<Toy>().unwrap_err();
+        assert_eq!(e.hints(), ["did you mean `size`?"]);
+    }
+}

@@ -1,0 +1,39 @@
+//! The ground every other crate stands on: values whose range is part of their type, precision, devices,
+//! counter-based randomness, variables, layers and configuration files. It knows no model and no file format
+//! but YAML.
+
+pub mod config;
+pub mod device;
+pub mod hint;
+pub mod nn;
+pub mod precision;
+pub mod progress;
+pub mod rng;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod types;
+pub mod vars;
+
+pub use device::DeviceChoice;
+pub use hint::Hint;
+pub use precision::Precision;
+pub use progress::{Progress, Silent};
+pub use rng::SampleStream;
+pub use types::{Codes, Images, ImagesU8, TypeError};
+pub use vars::{Build, Init, Scope, Vars};
+
+/// Whether a forward pass trains (dropout, condition drop, batch statistics) or evaluates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Training: dropout and condition drop are on.
+    Train,
+    /// Evaluation: deterministic.
+    Eval,
+}
+
+impl Mode {
+    /// True while training.
+    pub fn is_train(self) -> bool {
+        self == Mode::Train
+    }
+}

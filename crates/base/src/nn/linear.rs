@@ -1,0 +1,26 @@
+use tch::Tensor;
+
+use crate::vars::{Init, Scope};
+
+/// `y = x Wᵀ + b`, with the weight cast to the input's kind, so that fp32 masters serve bf16 activations.
+#[derive(Debug)]
+pub struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// Variables `weight` (out, in) and, if `bias` is given, `bias` (out).
+    pub fn new(p: &Scope, inputs: i64, outputs: i64, weight: Init, bias: Option<Init>) -> Self {
+        Linear {
+            weight: p.var("weight", &[outputs, inputs], weight),
+            bias: bias.map(|init| p.var("bias", &[outputs], init)),
+        }
+    }
+
+    /// (…, in) → (…, out).
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let kind = x.kind();
+        x.linear(&self.weight.to_kind(kind), self.bias.as_ref().map(|b| b.to_kind(kind)))
+    }
+}

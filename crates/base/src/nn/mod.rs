@@ -1,0 +1,42 @@
+//! Layers shared by the tokenizers and the transformers, with PyTorch's parameter names.
+
+mod attention;
+mod conv;
+mod linear;
+mod norm;
+
+pub use attention::MultiheadAttention;
+pub use conv::Conv2d;
+pub use linear::Linear;
+pub use norm::{GroupNorm, LayerNorm, RmsNorm};
+
+use tch::{Kind, Tensor};
+
+/// `x · sigmoid(x)`.
+pub fn swish(x: &Tensor) -> Tensor {
+    x.silu()
+}
+
+/// Rows divided by their Euclidean norm along `dim`, as `torch.nn.functional.normalize` (eps 1e-12).
+pub fn l2_normalize(x: &Tensor, dim: i64) -> Tensor {
+    let norm = x.norm_scalaropt_dim(2.0, [dim], true);
+    x / norm.clamp_min(1e-12)
+}
+
+/// Dropout in training, the identity otherwise.
+pub fn dropout(x: &Tensor, p: f64, train: bool) -> Tensor {
+    if train && p > 0.0 { x.dropout(p, true) } else { x.shallow_clone() }
+}
+
+/// Stochastic depth: in training, drops whole samples of a residual branch with probability `p`
+/// (timm's `drop_path`, scaled by the keep probability).
+pub fn drop_path(x: &Tensor, p: f64, train: bool) -> Tensor {
+    if !train || p == 0.0 {
+        return x.shallow_clone();
+    }
+    let keep = 1.0 - p;
+    let mut shape = vec![1; x.dim()];
+    shape[0] = x.size()[0];
+    let mask = Tensor::rand(shape.as_slice(), (Kind::Float, x.device())).lt(keep).to_kind(x.kind());
+    x * mask / keep
+}

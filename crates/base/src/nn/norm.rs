@@ -1,0 +1,84 @@
+use tch::{Kind, Tensor};
+
+use crate::vars::{Init, Scope};
+
+/// Layer normalisation over the last axis, statistics in fp32.
+#[derive(Debug)]
+pub struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f64,
+}
+
+impl LayerNorm {
+    /// Variables `weight` and `bias` (width).
+    pub fn new(p: &Scope, width: i64, eps: f64) -> Self {
+        LayerNorm {
+            weight: p.var("weight", &[width], Init::Const(1.0)),
+            bias: p.var("bias", &[width], Init::Const(0.0)),
+            eps,
+        }
+    }
+
+    /// (…, width) → the same shape and kind.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let weight = self.weight.to_kind(Kind::Float);
+        let bias = self.bias.to_kind(Kind::Float);
+        let width = self.weight.size();
+        x.to_kind(Kind::Float).layer_norm(width, Some(weight), Some(bias), self.eps, false).to_kind(x.kind())
+    }
+}
+
+/// Root-mean-square normalisation over the last axis: `x · rsqrt(mean(x²) + eps) · weight`, statistics in fp32
+/// (LlamaGen `gpt.py`).
+#[derive(Debug)]
+pub struct RmsNorm {
+    weight: Tensor,
+    eps: f64,
+}
+
+impl RmsNorm {
+    /// Variable `weight` (width).
+    pub fn new(p: &Scope, width: i64, eps: f64) -> Self {
+        RmsNorm { weight: p.var("weight", &[width], Init::Const(1.0)), eps }
+    }
+
+    /// (…, width) → the same shape and kind.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let f = x.to_kind(Kind::Float);
+        let scale = (f.square().mean_dim([-1i64].as_slice(), true, Kind::Float) + self.eps).rsqrt();
+        (f * scale).to_kind(x.kind()) * self.weight.to_kind(x.kind())
+    }
+}
+
+/// Group normalisation with 32 groups, eps 1e-6 and an optional affine map, statistics in fp32.
+#[derive(Debug)]
+pub struct GroupNorm {
+    affine: Option<(Tensor, Tensor)>,
+}
+
+impl GroupNorm {
+    const GROUPS: i64 = 32;
+    const EPS: f64 = 1e-6;
+
+    /// Variables `weight` and `bias` (channels).
+    pub fn new(p: &Scope, channels: i64) -> Self {
+        let weight = p.var("weight", &[channels], Init::Const(1.0));
+        let bias = p.var("bias", &[channels], Init::Const(0.0));
+        GroupNorm { affine: Some((weight, bias)) }
+    }
+
+    /// No variables.
+    pub fn plain() -> Self {
+        GroupNorm { affine: None }
+    }
+
+    /// (B, C, H, W) → the same shape and kind. C must be a multiple of 32.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let (weight, bias) = match &self.affine {
+            Some((w, b)) => (Some(w.to_kind(Kind::Float)), Some(b.to_kind(Kind::Float))),
+            None => (None, None),
+        };
+        x.to_kind(Kind::Float).group_norm(Self::GROUPS, weight, bias, Self::EPS, false).to_kind(x.kind())
+    }
+}

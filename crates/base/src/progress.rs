@@ -1,0 +1,27 @@
+//! How libraries report progress: they never print.
+
+/// Receives progress from a long job.
+pub trait Progress: Send {
+    /// A job of `total` units begins; `None` if the number is not known.
+    fn start(&mut self, what: &str, total: Option<u64>);
+    /// `n` more units are done.
+    fn advance(&mut self, n: u64);
+    /// A line worth reading, such as the loss of a step.
+    fn message(&mut self, text: &str);
+    /// Something went wrong but the job goes on.
+    fn warn(&mut self, text: &str);
+    /// The job is over.
+    fn finish(&mut self);
+}
+
+/// Says nothing.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Silent;
+
+impl Progress for Silent {
+    fn start(&mut self, _what: &str, _total: Option<u64>) {}
+    fn advance(&mut self, _n: u64) {}
+    fn message(&mut self, _text: &str) {}
+    fn warn(&mut self, _text: &str) {}
+    fn finish(&mut self) {}
+}
