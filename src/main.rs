@@ -1,1 +1,35 @@
-fn main() {}
+//! `gen`: the command line of this project. Exit codes: 0 done, 1 done but something was skipped or a check
+//! failed, 2 error.
+
+mod cli;
+mod commands;
+mod failure;
+mod printer;
+mod settings;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::commands::{Context, Outcome};
+
+fn main() -> ExitCode {
+    failure::install_panic_hook();
+    let cli = cli::Cli::parse(); // its own usage errors exit with 2
+    let printer = printer::Printer::new(cli.quiet);
+    let context = Context { printer: printer.clone() };
+    let result = catch_unwind(AssertUnwindSafe(|| commands::run(&cli.command, &context)))
+        .unwrap_or_else(|payload| Err(failure::from_panic(payload.as_ref(), cli.command.batch_size())));
+    printer.close();
+    match result {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Incomplete) => ExitCode::from(1),
+        // The reader of our output has seen enough (`gen inspect … | head`).
+        Err(error) if failure::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            printer.error(&failure::render(&error));
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,1 +1,10 @@
-//! placeholder
+//! Safe Rust over what libtorch and the system offer and tch does not bind. The only crate that may hold
+//! `unsafe` code; it knows nothing of models.
+#![allow(unsafe_code)]
+
+mod driver;
+mod error;
+pub mod runtime;
+
+pub use driver::{CudaDevice, CudaDriver};
+pub use error::Error;

@@ -1,0 +1,30 @@
+//! What can go wrong below tch.
+
+/// Errors of the run-time libraries.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A shared library cannot be opened.
+    #[error("cannot open `{library}`: {message}")]
+    Open {
+        /// Its name, as the loader looks it up.
+        library: &'static str,
+        /// The loader's own words.
+        message: String,
+    },
+    /// The CUDA driver answered with an error code.
+    #[error("the CUDA driver refuses `{call}` with code {code}")]
+    Driver {
+        /// The function called.
+        call: &'static str,
+        /// Its `CUresult`.
+        code: i32,
+    },
+}
+
+impl Error {
+    /// The loader starts its message with the name of the library that it could not find; once is enough.
+    pub(crate) fn open(library: &'static str, message: &str) -> Self {
+        let own = message.strip_prefix(library).and_then(|m| m.strip_prefix(": "));
+        Error::Open { library, message: own.unwrap_or(message).to_owned() }
+    }
+}

@@ -1,0 +1,50 @@
+//! libtorch as it is found at run time: its CUDA half, opened when asked for, and its version.
+
+use std::sync::OnceLock;
+
+use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+
+use crate::Error;
+
+const CUDA_LIBRARY: &str = "libtorch_cuda.so";
+
+/// Opens libtorch's CUDA half, once, and keeps it open.
+///
+/// Programs link only the CPU half, so that one binary serves machines with and without CUDA. This must come
+/// before the first tensor: libtorch looks for its CUDA hooks when they are first needed and remembers what it
+/// found. The loader searches the program's own run path and `LD_LIBRARY_PATH`.
+pub fn load_cuda() -> Result<(), Error> {
+    static OPENED: OnceLock<Result<Library, String>> = OnceLock::new();
+    let opened = OPENED.get_or_init(|| {
+        // SAFETY: libtorch_cuda's initialisers only register its kernels with the libtorch already loaded.
+        unsafe { Library::open(Some(CUDA_LIBRARY), RTLD_NOW | RTLD_GLOBAL) }.map_err(|e| e.to_string())
+    });
+    match opened {
+        Ok(_) => Ok(()),
+        Err(message) => Err(Error::open(CUDA_LIBRARY, message)),
+    }
+}
+
+/// The version of the libtorch in use, such as `2.11.0`; it may differ from the one compiled against.
+pub fn libtorch_version() -> Result<String, Error> {
+    const SYMBOL: &str = "aoti_torch_abi_version";
+    let missing = |e: libloading::Error| Error::open("libtorch_cpu.so", &e.to_string());
+    // SAFETY: libtorch exports `uint64_t aoti_torch_abi_version()` from its C shim (major, minor and patch in
+    // the three highest bytes).
+    let packed = unsafe {
+        let this = Library::this();
+        let version = this.get::<unsafe extern "C" fn() -> u64>(SYMBOL.as_bytes()).map_err(missing)?;
+        version()
+    };
+    Ok(format!("{}.{}.{}", packed >> 56, packed >> 48 & 0xFF, packed >> 40 & 0xFF))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_version_is_the_one_tch_was_made_for() {
+        // A tensor is made so that the linker keeps libtorch.
+        assert_eq!(tch::Tensor::from_slice(&[1i64, 2]).sum(tch::Kind::Int64).int64_value(&[]), 3);
+        assert!(super::libtorch_version().unwrap().starts_with("2.11."));
+    }
+}

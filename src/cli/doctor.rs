@@ -1,0 +1,14 @@
+//! `gen doctor`.
+
+use clap::Args;
+
+use super::{DeviceArgs, JsonArgs};
+
+/// Arguments of `gen doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}

@@ -1,0 +1,128 @@
+//! What can be typed: clap types and nothing else. Their meaning is worked out in `settings`.
+
+pub mod doctor;
+
+use std::path::PathBuf;
+
+use base::{DeviceChoice, Precision};
+use clap::{Args, Parser, Subcommand};
+
+/// Autoregressive image generation with 1-D tokenizers (GigaTok) and LlamaGen-style transformers.
+#[derive(Debug, Parser)]
+#[command(name = "gen", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// Only results, warnings and errors
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// One variant for each verb.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Tell what libtorch, CPU, GPUs and models are there, and run a tiny self-test
+    Doctor(doctor::DoctorArgs),
+}
+
+impl Command {
+    /// The batch size in use, for the hint after running out of memory.
+    pub fn batch_size(&self) -> Option<i64> {
+        match self {
+            Command::Doctor(_) => None,
+        }
+    }
+}
+
+/// Where and how to compute.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Computing")]
+pub struct ComputeArgs {
+    #[command(flatten)]
+    pub device: DeviceArgs,
+
+    /// Kind of weights and activations: fp32, bf16 or fp16
+    #[arg(long, value_name = "KIND", default_value_t)]
+    pub precision: Precision,
+}
+
+/// Where to compute.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Computing")]
+pub struct DeviceArgs {
+    /// auto (CUDA where there is one), cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    pub device: DeviceChoice,
+
+    /// CPU threads [default: the number of physical cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub threads: Option<u16>,
+}
+
+/// A tokenizer, for verbs that need no transformer.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Model")]
+pub struct TokenizerArgs {
+    /// A tokenizer's directory, a config (then with --weights), or the name of a shipped model
+    /// [default: the shipped model's]
+    #[arg(long, value_name = "DIR|CONFIG|NAME")]
+    pub tokenizer: Option<String>,
+
+    /// The tokenizer's checkpoint: .pt or .safetensors
+    #[arg(long, value_name = "FILE", requires = "tokenizer", visible_alias = "tokenizer-weights")]
+    pub weights: Option<PathBuf>,
+}
+
+/// A transformer, and the tokenizer it goes with.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Model")]
+pub struct ModelArgs {
+    /// A model's directory, a config (then with --weights), or the name of a shipped model
+    /// [default: the shipped model]
+    #[arg(long, value_name = "DIR|CONFIG|NAME")]
+    pub model: Option<String>,
+
+    /// The transformer's checkpoint: .pt or .safetensors
+    #[arg(long, value_name = "FILE", requires = "model")]
+    pub weights: Option<PathBuf>,
+}
+
+/// The tokenizer beside [`ModelArgs`].
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Model")]
+pub struct PairedTokenizerArgs {
+    /// The tokenizer's directory, or its config (then with --tokenizer-weights)
+    /// [default: the one in the model's directory]
+    #[arg(long, value_name = "DIR|CONFIG|NAME")]
+    pub tokenizer: Option<String>,
+
+    /// The tokenizer's checkpoint: .pt or .safetensors
+    #[arg(long, value_name = "FILE", requires = "tokenizer")]
+    pub tokenizer_weights: Option<PathBuf>,
+}
+
+/// How many items go through the model together.
+#[derive(Debug, Clone, Args)]
+pub struct BatchArgs {
+    /// How many images go through the model together
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(i64).range(1..))]
+    pub batch_size: i64,
+}
+
+/// The seed of all randomness.
+#[derive(Debug, Clone, Args)]
+pub struct SeedArgs {
+    /// Seed of all randomness
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+}
+
+/// For machines.
+#[derive(Debug, Clone, Args)]
+pub struct JsonArgs {
+    /// Print the results as one JSON document
+    #[arg(long)]
+    pub json: bool,
+}

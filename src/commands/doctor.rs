@@ -1,0 +1,242 @@
+//! `gen doctor`: what there is to compute with, and whether it computes.
+
+use std::time::Instant;
+
+use base::device::name;
+use libtorch_ext::{CudaDriver, runtime};
+use serde::Serialize;
+use tch::{Device, Kind, Tensor};
+
+use super::{Context, Outcome};
+use crate::cli::doctor::DoctorArgs;
+use crate::settings::{device, models};
+
+#[derive(Debug, Serialize)]
+struct Report {
+    version: &'static str,
+    libtorch: String,
+    cpu: Cpu,
+    cuda: Cuda,
+    device: String,
+    models: Vec<String>,
+    model_search_path: Vec<String>,
+    self_test: Vec<Check>,
+}
+
+#[derive(Debug, Serialize)]
+struct Cpu {
+    physical_cores: usize,
+    threads: i32,
+    features: Vec<&'static str>,
+    mkl: bool,
+    mkldnn: bool,
+    openmp: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Cuda {
+    available: bool,
+    /// Why not, where it is not.
+    reason: Option<String>,
+    /// The CUDA version that the driver supports.
+    driver: Option<String>,
+    cudnn: bool,
+    devices: Vec<Gpu>,
+}
+
+#[derive(Debug, Serialize)]
+struct Gpu {
+    device: String,
+    name: String,
+    memory_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Check {
+    name: &'static str,
+    device: String,
+    passed: bool,
+    detail: String,
+}
+
+/// Reports, and ends with [`Outcome::Incomplete`] when the self-test fails.
+pub fn run(args: &DoctorArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let chosen = device::resolve(&args.device)?;
+    let report = Report {
+        version: env!("CARGO_PKG_VERSION"),
+        libtorch: runtime::libtorch_version()?,
+        cpu: cpu(),
+        cuda: cuda(),
+        device: name(chosen),
+        models: models::shipped(),
+        model_search_path: models::search_path().iter().map(|p| p.display().to_string()).collect(),
+        self_test: self_test(chosen),
+    };
+    if args.json.json {
+        context.printer.json(&report)?;
+    } else {
+        context.printer.line(&text(&report))?;
+    }
+    let healthy = report.self_test.iter().all(|check| check.passed);
+    Ok(if healthy { Outcome::Done } else { Outcome::Incomplete })
+}
+
+fn cpu() -> Cpu {
+    Cpu {
+        physical_cores: device::physical_cores(),
+        threads: tch::get_num_threads(),
+        features: cpu_features(),
+        mkl: tch::utils::has_mkl(),
+        mkldnn: tch::utils::has_mkldnn(),
+        openmp: tch::utils::has_openmp(),
+    }
+}
+
+/// The vector extensions that decide how fast libtorch is here.
+#[cfg(target_arch = "x86_64")]
+fn cpu_features() -> Vec<&'static str> {
+    macro_rules! present {
+        ($($feature:tt),*) => {
+            [$(($feature, std::is_x86_feature_detected!($feature))),*]
+        };
+    }
+    let all = present!("avx2", "fma", "avx512f", "avx512vnni", "avx512bf16");
+    all.iter().filter(|(_, here)| *here).map(|(feature, _)| *feature).collect()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn cpu_features() -> Vec<&'static str> {
+    vec![]
+}
+
+fn cuda() -> Cuda {
+    let found = device::any_cuda();
+    let driver = CudaDriver::open().ok();
+    let version = driver.as_ref().and_then(|d| d.version().ok());
+    let devices = driver.and_then(|d| d.devices().ok()).unwrap_or_default();
+    let gpu = |(i, d): (usize, libtorch_ext::CudaDevice)| Gpu {
+        device: name(Device::Cuda(i)),
+        name: d.name,
+        memory_bytes: d.memory,
+    };
+    Cuda {
+        available: found.is_ok(),
+        cudnn: found.is_ok() && tch::Cuda::cudnn_is_available(),
+        reason: found.err(),
+        driver: version.map(|(major, minor)| format!("{major}.{minor}")),
+        devices: devices.into_iter().enumerate().map(gpu).collect(),
+    }
+}
+
+fn self_test(chosen: Device) -> Vec<Check> {
+    let mut checks = vec![];
+    for device in [Some(Device::Cpu), chosen.is_cuda().then_some(chosen)].into_iter().flatten() {
+        checks.push(check("matmul fp32", device, 1e-4, |d| matmul(d, Kind::Float)));
+        checks.push(check("matmul bf16", device, 0.1, |d| matmul(d, Kind::BFloat16)));
+        checks.push(check("attention", device, 1e-5, attention));
+        checks.push(check("convolution", device, 1e-4, convolution));
+    }
+    checks
+}
+
+/// Runs one computation twice, on `device` and in float64 by another way, and compares.
+fn check(name_: &'static str, device: Device, tolerance: f64, error: fn(Device) -> f64) -> Check {
+    let started = Instant::now();
+    let outcome = std::panic::catch_unwind(|| error(device));
+    let ms = started.elapsed().as_secs_f64() * 1e3;
+    let (passed, detail) = match outcome {
+        Ok(error) => {
+            (error <= tolerance, format!("largest error {error:.1e}, allowed {tolerance:.0e}, {ms:.1} ms"))
+        }
+        Err(_) => (false, "libtorch refused the computation".to_owned()),
+    };
+    Check { name: name_, device: name(device), passed, detail }
+}
+
+/// Values in [-1, 1] that need no random generator.
+fn values(shape: &[i64], phase: f64) -> Tensor {
+    let n = shape.iter().product::<i64>();
+    (Tensor::arange(n, (Kind::Double, Device::Cpu)) * 0.7 + phase).sin().view(shape)
+}
+
+fn largest_error(found: &Tensor, expected: &Tensor) -> f64 {
+    let found = found.to_device(Device::Cpu).to_kind(Kind::Double);
+    (found - expected).abs().max().double_value(&[])
+}
+
+fn matmul(device: Device, kind: Kind) -> f64 {
+    let (a, b) = (values(&[48, 64], 0.1), values(&[64, 32], 0.2));
+    let found = a.to_kind(kind).to_device(device).matmul(&b.to_kind(kind).to_device(device));
+    let products = a.unsqueeze(2) * b.unsqueeze(0); // (48, 64, 32)
+    largest_error(&found, &products.sum_dim_intlist([1i64].as_slice(), false, Kind::Double))
+}
+
+fn attention(device: Device) -> f64 {
+    let [q, k, v] = [0.1, 0.2, 0.3].map(|phase| values(&[1, 2, 16, 8], phase));
+    let on = |t: &Tensor| t.to_kind(Kind::Float).to_device(device);
+    let found = Tensor::scaled_dot_product_attention(
+        &on(&q),
+        &on(&k),
+        &on(&v),
+        None::<&Tensor>,
+        0.0,
+        true,
+        None,
+        false,
+    );
+    let future = Tensor::ones([16, 16], (Kind::Bool, Device::Cpu)).triu(1);
+    let scores = q.matmul(&k.transpose(2, 3)) / 8f64.sqrt();
+    let weights = scores.masked_fill(&future, f64::NEG_INFINITY).softmax(3, Kind::Double);
+    largest_error(&found, &weights.matmul(&v))
+}
+
+fn convolution(device: Device) -> f64 {
+    let (x, w) = (values(&[1, 4, 10, 10], 0.1), values(&[6, 4, 3, 3], 0.2));
+    let on = |t: &Tensor| t.to_kind(Kind::Float).to_device(device);
+    let found = on(&x).conv2d(&on(&w), None::<&Tensor>, 1, 0, 1, 1);
+    let columns = x.unfold(2, 3, 1).unfold(3, 3, 1); // (1, 4, 8, 8, 3, 3)
+    let products = columns.unsqueeze(1) * w.view([1i64, 6, 4, 1, 1, 3, 3].as_slice());
+    largest_error(&found, &products.sum_dim_intlist([2i64, 5, 6].as_slice(), false, Kind::Double))
+}
+
+fn text(report: &Report) -> String {
+    let cpu = &report.cpu;
+    let have = [("MKL", cpu.mkl), ("oneDNN", cpu.mkldnn), ("OpenMP", cpu.openmp)];
+    let have: Vec<&str> = have.iter().filter(|(_, here)| *here).map(|(n, _)| *n).collect();
+    let mut lines = vec![
+        format!("gen       {}", report.version),
+        format!("libtorch  {} with {}", report.libtorch, have.join(", ")),
+        format!(
+            "cpu       {} physical cores, {} threads; {}",
+            cpu.physical_cores,
+            cpu.threads,
+            cpu.features.join(" ")
+        ),
+        format!("cuda      {}", cuda_text(&report.cuda)),
+    ];
+    for gpu in &report.cuda.devices {
+        let gib = gpu.memory_bytes as f64 / f64::from(1 << 30);
+        lines.push(format!("          {}: {}, {gib:.1} GiB", gpu.device, gpu.name));
+    }
+    lines.push(format!("device    {}", report.device));
+    let models = match report.models.is_empty() {
+        true => format!("none in {}", report.model_search_path.join(", ")),
+        false => report.models.join(", "),
+    };
+    lines.push(format!("models    {models}"));
+    lines.push("self-test".to_owned());
+    for check in &report.self_test {
+        let verdict = if check.passed { "ok    " } else { "FAILED" };
+        lines.push(format!("  {verdict}  {} on {} ({})", check.name, check.device, check.detail));
+    }
+    lines.join("\n")
+}
+
+fn cuda_text(cuda: &Cuda) -> String {
+    let driver =
+        cuda.driver.as_deref().map(|v| format!("driver for CUDA {v}")).unwrap_or_else(|| "no driver".into());
+    match &cuda.reason {
+        None => format!("available, {driver}, cuDNN {}", if cuda.cudnn { "present" } else { "absent" }),
+        Some(reason) => format!("not available: {reason}"),
+    }
+}

@@ -1,0 +1,203 @@
+//! The only place that prints: results on stdout, everything else on stderr.
+#![allow(clippy::print_stderr)]
+
+use std::io::{IsTerminal, Write};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+/// Results could not be written to stdout.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the results to stdout")]
+pub struct StdoutError(#[from] std::io::Error);
+
+impl StdoutError {
+    /// True when the reader went away.
+    pub fn is_broken_pipe(&self) -> bool {
+        self.0.kind() == std::io::ErrorKind::BrokenPipe
+    }
+}
+
+/// Prints results, and reports progress: bars on a terminal, a line now and then elsewhere. Clones share their
+/// state.
+#[derive(Debug, Clone)]
+pub struct Printer {
+    quiet: bool,
+    bars: Option<MultiProgress>,
+    jobs: Arc<Mutex<Vec<Job>>>,
+}
+
+impl Printer {
+    /// A printer for this process's stdout and stderr; `quiet` leaves out all but warnings and errors.
+    pub fn new(quiet: bool) -> Self {
+        let bars = (!quiet && std::io::stderr().is_terminal()).then(MultiProgress::new);
+        Printer { quiet, bars, jobs: Arc::default() }
+    }
+
+    /// A line of results.
+    pub fn line(&self, text: &str) -> Result<(), StdoutError> {
+        self.suspended(|| {
+            let mut out = std::io::stdout().lock();
+            writeln!(out, "{text}").and_then(|()| out.flush())
+        })?;
+        Ok(())
+    }
+
+    /// The results as one JSON document.
+    pub fn json(&self, document: &impl Serialize) -> anyhow::Result<()> {
+        let text = serde_json::to_string_pretty(document)?;
+        Ok(self.line(&text)?)
+    }
+
+    /// A line about what is going on.
+    pub fn note(&self, text: &str) {
+        if !self.quiet {
+            self.suspended(|| eprintln!("{text}"));
+        }
+    }
+
+    /// Something the user should know, though the work goes on.
+    pub fn warning(&self, text: &str) {
+        self.suspended(|| eprintln!("warning: {text}"));
+    }
+
+    /// The last words: already rendered.
+    pub fn error(&self, rendered: &str) {
+        self.suspended(|| eprintln!("{rendered}"));
+    }
+
+    /// Takes unfinished bars off the screen.
+    pub fn close(&self) {
+        for job in self.jobs().drain(..) {
+            if let Some(bar) = job.bar {
+                bar.finish_and_clear();
+            }
+        }
+    }
+
+    fn suspended<R>(&self, print: impl FnOnce() -> R) -> R {
+        match &self.bars {
+            Some(bars) => bars.suspend(print),
+            None => print(),
+        }
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, Vec<Job>> {
+        self.jobs.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl base::Progress for Printer {
+    fn start(&mut self, what: &str, total: Option<u64>) {
+        let bar = self.bars.as_ref().map(|bars| bars.add(bar(what, total)));
+        self.jobs().push(Job::new(what, total, bar));
+    }
+
+    fn advance(&mut self, n: u64) {
+        let line = self.jobs().last_mut().and_then(|job| job.advance(n));
+        if let Some(line) = line {
+            self.note(&line);
+        }
+    }
+
+    fn message(&mut self, text: &str) {
+        self.note(text);
+    }
+
+    fn warn(&mut self, text: &str) {
+        self.warning(text);
+    }
+
+    fn finish(&mut self) {
+        let Some(job) = self.jobs().pop() else { return };
+        if let Some(bar) = &job.bar {
+            bar.finish_and_clear();
+        }
+        self.note(&job.summary());
+    }
+}
+
+fn bar(what: &str, total: Option<u64>) -> ProgressBar {
+    let (bar, template) = match total {
+        Some(n) => {
+            (ProgressBar::new(n), "{prefix} {wide_bar} {human_pos}/{human_len}  {per_sec}  {eta} left")
+        }
+        None => (ProgressBar::new_spinner(), "{prefix} {spinner} {human_pos}  {per_sec}"),
+    };
+    let style = ProgressStyle::with_template(template).expect("the templates above are well-formed");
+    bar.with_style(style).with_prefix(what.to_owned())
+}
+
+/// How often a job says something where bars cannot be shown.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+struct Job {
+    what: String,
+    total: Option<u64>,
+    done: u64,
+    started: Instant,
+    said: Instant,
+    bar: Option<ProgressBar>,
+}
+
+impl Job {
+    fn new(what: &str, total: Option<u64>, bar: Option<ProgressBar>) -> Self {
+        let now = Instant::now();
+        Job { what: what.to_owned(), total, done: 0, started: now, said: now, bar }
+    }
+
+    /// Counts, and returns a line when it is time for one.
+    fn advance(&mut self, n: u64) -> Option<String> {
+        self.done += n;
+        if let Some(bar) = &self.bar {
+            bar.inc(n);
+            return None;
+        }
+        if self.said.elapsed() < INTERVAL {
+            return None;
+        }
+        self.said = Instant::now();
+        Some(self.state(self.started.elapsed()))
+    }
+
+    fn state(&self, elapsed: Duration) -> String {
+        let rate = self.done as f64 / elapsed.as_secs_f64().max(1e-9);
+        let of = self.total.map(|t| format!("/{t}")).unwrap_or_default();
+        let left = self.total.filter(|_| rate > 0.0).map(|t| t.saturating_sub(self.done) as f64 / rate);
+        let left = left.map(|s| format!(", {} left", duration(s))).unwrap_or_default();
+        format!("{}: {}{of} ({rate:.1}/s{left})", self.what, self.done)
+    }
+
+    fn summary(&self) -> String {
+        let seconds = self.started.elapsed().as_secs_f64();
+        let rate = self.done as f64 / seconds.max(1e-9);
+        format!("{}: {} in {} ({rate:.1}/s)", self.what, self.done, duration(seconds))
+    }
+}
+
+/// `4.2 s`, `3 min 20 s`, `5 h 12 min`.
+fn duration(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    match whole {
+        0..60 => format!("{seconds:.1} s"),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_tells_rate_and_time_left() {
+        let mut job = Job::new("sampling", Some(100), None);
+        job.done = 25;
+        assert_eq!(job.state(Duration::from_secs(50)), "sampling: 25/100 (0.5/s, 2 min 30 s left)");
+        job.total = None;
+        assert_eq!(job.state(Duration::from_secs(50)), "sampling: 25 (0.5/s)");
+    }
+}

@@ -1,0 +1,86 @@
+//! `--device` and `--threads`.
+
+use std::collections::HashSet;
+
+use base::DeviceChoice;
+use libtorch_ext::{CudaDriver, runtime};
+use tch::Device;
+
+use crate::cli::DeviceArgs;
+use crate::failure::Failure;
+
+/// Applies `--threads` and picks the device. Must come before the first tensor: see
+/// [`libtorch_ext::runtime::load_cuda`].
+pub fn resolve(args: &DeviceArgs) -> anyhow::Result<Device> {
+    let device = match args.device {
+        DeviceChoice::Cpu => Device::Cpu,
+        DeviceChoice::Cuda(index) => cuda(index)?,
+        DeviceChoice::Auto => any_cuda().unwrap_or(Device::Cpu),
+    };
+    set_threads(args.threads);
+    Ok(device)
+}
+
+/// The first GPU, or why there is none. Opens libtorch's CUDA half only where a driver sees a GPU.
+pub fn any_cuda() -> Result<Device, String> {
+    let driver = CudaDriver::open().map_err(|e| e.to_string())?;
+    let devices = driver.devices().map_err(|e| e.to_string())?;
+    if devices.is_empty() {
+        return Err("the CUDA driver sees no GPU".into());
+    }
+    runtime::load_cuda().map_err(|e| e.to_string())?;
+    match tch::Cuda::device_count() {
+        0 => Err("libtorch finds no GPU that it can use".into()),
+        _ => Ok(Device::Cuda(0)),
+    }
+}
+
+fn cuda(index: usize) -> anyhow::Result<Device> {
+    let refuse = |e: libtorch_ext::Error| Failure::new(format!("cannot use `cuda:{index}`: {e}"));
+    CudaDriver::open().map_err(|e| {
+        refuse(e).hint("CUDA needs an NVIDIA GPU and its driver; `--device cpu` works everywhere")
+    })?;
+    runtime::load_cuda().map_err(|e| {
+        refuse(e)
+            .hint("`make libtorch CUDA=1` installs libtorch with its CUDA libraries")
+            .hint("or let LD_LIBRARY_PATH name the `torch/lib` of a PyTorch 2.11 with CUDA")
+    })?;
+    let count = usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
+    if index < count {
+        return Ok(Device::Cuda(index));
+    }
+    let found = match count {
+        0 => "no GPU that it can use".to_owned(),
+        1 => "only `cuda:0`".to_owned(),
+        n => format!("only `cuda:0` to `cuda:{}`", n - 1),
+    };
+    let failure = Failure::new(format!("cannot use `cuda:{index}`: libtorch finds {found}"));
+    Err(failure.hint("`gen doctor` lists the devices").into())
+}
+
+/// Sets the threads of libtorch and of the image work. Without a number: `OMP_NUM_THREADS` where it is set,
+/// else the physical cores, because two threads on one core's vector units only get in each other's way.
+fn set_threads(asked: Option<u16>) {
+    let threads = match asked {
+        Some(n) => usize::from(n),
+        None if std::env::var_os("OMP_NUM_THREADS").is_some() => return,
+        None => physical_cores(),
+    };
+    tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+    if asked.is_some() {
+        // Fails only where the pool has started already, which no verb does before this.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    }
+}
+
+/// Physical cores, but no more than this process may use (affinity and cgroup limits).
+pub fn physical_cores() -> usize {
+    let usable = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let siblings: HashSet<String> = (0..usable)
+        .map_while(|cpu| {
+            let path = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
+            std::fs::read_to_string(path).ok()
+        })
+        .collect();
+    if siblings.is_empty() { usable } else { siblings.len() }
+}

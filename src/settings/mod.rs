@@ -1,0 +1,4 @@
+//! What was typed → what it means.
+
+pub mod device;
+pub mod models;
