@@ -1,0 +1,30 @@
+# The first commands of a fresh clone. CUDA=1 installs libtorch with its CUDA libraries.
+
+.PHONY: sample test goldens lint libtorch tools
+
+CARGO ?= cargo
+
+# A first picture: golden retrievers from the shipped model.
+sample: libtorch
+	@$(CARGO) build --release
+	@$(CARGO) run --quiet --release -- sample --class 207 --cfg 1.75
+
+# All tests, in the release profile: one compilation serves them and `make sample`.
+test: libtorch
+	$(CARGO) test --release
+
+# Only the golden tests, on any folder of their form; without GOLDENS_DIR, on the committed ones.
+goldens: libtorch
+	$(if $(GOLDENS_DIR),GOLDENS_DIR='$(abspath $(GOLDENS_DIR))') $(CARGO) test --release --test goldens -- --nocapture
+
+lint: libtorch
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --release --no-deps --document-private-items
+
+# What plain `cargo build` and `cargo test` need.
+libtorch: tools
+	@CUDA='$(CUDA)' scripts/install-libtorch.sh
+
+tools:
+	@scripts/check-tools.sh
