@@ -1,0 +1,106 @@
+//! The rules of the workspace that the compiler does not hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use cargo_metadata::{DependencyKind, MetadataCommand, Package};
+
+/// Who may depend on whom: an arrow added is an arrow decided.
+const MAY_USE: [(&str, &[&str]); 10] = [
+    ("libtorch-ext", &[]),
+    ("base", &["libtorch-ext"]),
+    ("weights", &["base", "libtorch-ext"]),
+    ("data", &["base", "libtorch-ext"]),
+    ("tokenizer", &["base", "weights"]),
+    ("ar-model", &["base", "weights"]),
+    ("sampler", &["base", "ar-model", "tokenizer"]),
+    ("eval", &["base", "weights"]),
+    ("train", &["base", "weights", "data", "tokenizer", "ar-model"]),
+    (
+        "gen",
+        &["base", "libtorch-ext", "weights", "data", "tokenizer", "ar-model", "sampler", "eval", "train"],
+    ),
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn members() -> Vec<Package> {
+    let mut command = MetadataCommand::new();
+    command.current_dir(root()).no_deps().other_options(["--offline".to_owned()]);
+    command.exec().expect("cargo reads this workspace").packages
+}
+
+#[test]
+fn crates_depend_only_on_what_the_table_allows() {
+    let members = members();
+    let ours: BTreeSet<&str> = members.iter().map(|p| p.name.as_str()).collect();
+    let table: BTreeMap<&str, &[&str]> = MAY_USE.into_iter().collect();
+    assert_eq!(ours, table.keys().copied().collect(), "a crate was added or removed: decide its arrows");
+    for package in &members {
+        let allowed = table[package.name.as_str()];
+        for dependency in &package.dependencies {
+            // Tests may also use what they like.
+            let used =
+                dependency.kind != DependencyKind::Development && ours.contains(dependency.name.as_str());
+            assert!(
+                !used || allowed.contains(&dependency.name.as_str()),
+                "`{}` must not depend on `{}`",
+                package.name,
+                dependency.name
+            );
+        }
+    }
+}
+
+#[test]
+fn every_crate_takes_part_in_the_workspaces_lints() {
+    for package in members() {
+        let text = std::fs::read_to_string(&package.manifest_path).unwrap();
+        let denies = text.contains("[lints]\nworkspace = true") || text.contains("unsafe_code = \"deny\"");
+        assert!(denies, "`{}` has no lints", package.name);
+        assert_eq!(package.publish, Some(vec![]), "`{}` must not be published", package.name);
+    }
+}
+
+#[test]
+fn unsafe_code_is_in_one_crate() {
+    let home = root().join("crates/libtorch-ext");
+    let word = ["un", "safe"].concat(); // not to find this very line
+    for file in sources(root()).into_iter().filter(|f| !f.starts_with(&home)) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or("");
+            let uses = code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == word);
+            let allows = code.contains("allow(") && code.contains(&format!("{word}_code"));
+            assert!(!uses && !allows, "{}:{}: {line}", file.display(), number + 1);
+        }
+    }
+}
+
+#[test]
+fn printing_is_in_one_file() {
+    let printer = root().join("src/printer.rs");
+    for file in sources(&root().join("src")).into_iter().filter(|f| *f != printer) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let found = ["print!(", "println!(", "stdout()", "stderr()"].iter().find(|p| text.contains(**p));
+        assert!(found.is_none(), "{} uses {found:?}; results go through the printer", file.display());
+    }
+}
+
+/// Every Rust file of the project under `dir`.
+fn sources(dir: &Path) -> Vec<PathBuf> {
+    let mut found = vec![];
+    for entry in std::fs::read_dir(dir).unwrap().flatten() {
+        let path = entry.path();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let skip = name.starts_with('.') || name.starts_with("target") || name == "shared" || name == "runs";
+        if path.is_dir() && !skip {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
