@@ -1,1 +1,31 @@
-//! placeholder
+//! From a disk to batches, deterministically: image folders, tar shards, image lists and stored codes; decoding,
+//! Pillow-exact crops, and a loader whose position can be saved. It knows no model.
+
+#[cfg(not(unix))]
+compile_error!("reading shards from several threads needs Unix's positioned reads");
+
+mod classes;
+mod corrupt;
+mod decode;
+mod error;
+mod image_folder;
+mod labels;
+mod loader;
+mod open;
+mod partition;
+mod record;
+pub mod resize;
+mod tar_shards;
+pub mod transform;
+
+pub use classes::{Class, ClassTable, to_tsv};
+pub use corrupt::CorruptLog;
+pub use decode::{IMAGE_EXTENSIONS, decode, is_image, looks_like_image};
+pub use error::{Error, Result};
+pub use image_folder::ImageFiles;
+pub use loader::{Batch, CorruptPolicy, Loader, LoaderConfig, LoaderState, NO_CLASS};
+pub use open::open;
+pub use partition::{Partition, Schedule};
+pub use record::{Dataset, Record, Target, key_hash};
+pub use tar_shards::TarShards;
+pub use transform::Transform;

@@ -1,0 +1,51 @@
+//! Damaged images: named, counted, listed, and too many of them stop the run.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use crate::{Error, Result};
+
+/// Keeps account of the records that cannot be decoded. Shared between threads.
+#[derive(Debug)]
+pub struct CorruptLog {
+    ceiling: usize,
+    list: Option<PathBuf>,
+    seen: Mutex<BTreeMap<String, String>>,
+}
+
+impl CorruptLog {
+    /// Allows `ceiling` damaged records; each is appended to the file `list`, if there is one, as `key<TAB>reason`.
+    pub fn new(ceiling: usize, list: Option<&Path>) -> Self {
+        CorruptLog { ceiling, list: list.map(Path::to_owned), seen: Mutex::default() }
+    }
+
+    /// Notes a failed record. Errors other than [`Error::Decode`] are passed on, as is one failure too many.
+    pub fn note(&self, error: Error) -> Result<()> {
+        let Error::Decode { key, message } = error else { return Err(error) };
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.insert(key.clone(), message.clone()).is_some() {
+            return Ok(());
+        }
+        if let Some(path) = &self.list {
+            append(path, &key, &message).map_err(Error::write(path))?;
+        }
+        let (count, ceiling) = (seen.len(), self.ceiling);
+        if count > ceiling {
+            return Err(Error::TooManyCorrupt { count, ceiling, key, message, list: self.list.clone() });
+        }
+        Ok(())
+    }
+
+    /// The damaged records met so far: key and reason.
+    pub fn entries(&self) -> Vec<(String, String)> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.iter().map(|(k, m)| (k.clone(), m.clone())).collect()
+    }
+}
+
+fn append(path: &Path, key: &str, message: &str) -> std::io::Result<()> {
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+    writeln!(file, "{key}\t{message}")
+}

@@ -1,0 +1,86 @@
+//! Bytes → RGB, as Pillow's `Image.open(f).convert("RGB")`.
+
+use std::io::Cursor;
+
+use image::{DynamicImage, ImageReader, RgbImage};
+
+use crate::{Error, Result};
+
+/// Extensions taken for images when folders and archives are listed: torchvision's `IMG_EXTENSIONS`, less the
+/// formats we do not decode, plus GIF.
+pub const IMAGE_EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "bmp", "gif"];
+
+/// True if the name ends like an image's.
+pub fn looks_like_image(name: &str) -> bool {
+    name.rsplit_once('.').is_some_and(|(_, e)| IMAGE_EXTENSIONS.iter().any(|x| e.eq_ignore_ascii_case(x)))
+}
+
+/// True if the bytes begin like an image of a format we decode.
+pub fn is_image(bytes: &[u8]) -> bool {
+    image::guess_format(bytes).is_ok_and(|f| f.reading_enabled())
+}
+
+/// Decodes by content, whatever the name says. Transparency is dropped, not blended, and EXIF rotation is not
+/// applied, as in torchvision's loader.
+pub fn decode(key: &str, bytes: &[u8]) -> Result<RgbImage> {
+    let fail = |message: String| Error::Decode { key: key.to_owned(), message };
+    if !is_image(bytes) {
+        return Err(fail(not_an_image(bytes)));
+    }
+    // A decoder's panic on damaged bytes is that image's error, not the program's.
+    std::panic::catch_unwind(|| decode_known(bytes))
+        .unwrap_or_else(|_| Err("the decoder panicked".into()))
+        .map_err(fail)
+}
+
+fn decode_known(bytes: &[u8]) -> std::result::Result<RgbImage, String> {
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
+    let image = reader.decode().map_err(|e| e.to_string())?;
+    Ok(match image {
+        DynamicImage::ImageRgb8(rgb) => rgb,
+        other => other.to_rgb8(),
+    })
+}
+
+fn not_an_image(bytes: &[u8]) -> String {
+    if bytes.is_empty() {
+        return "the file is empty".into();
+    }
+    let head = &bytes[..bytes.len().min(16)];
+    let what = match std::str::from_utf8(head) {
+        Ok(text) if !text.contains('\0') => format!("text beginning with {text:?}"),
+        _ => format!("bytes beginning with {head:02x?}"),
+    };
+    format!("expected one of {}, found {what}", IMAGE_EXTENSIONS.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::ImageFormat;
+
+    fn png(image: &DynamicImage) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        image.write_to(&mut Cursor::new(&mut bytes), ImageFormat::Png).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn grey_and_transparent_images_become_rgb_as_in_pillow() {
+        let grey = DynamicImage::ImageLuma8(image::GrayImage::from_pixel(2, 1, image::Luma([77])));
+        assert_eq!(decode("g", &png(&grey)).unwrap().get_pixel(1, 0).0, [77; 3]);
+        let clear = DynamicImage::ImageRgba8(image::RgbaImage::from_pixel(1, 1, image::Rgba([9, 8, 7, 0])));
+        assert_eq!(decode("a", &png(&clear)).unwrap().get_pixel(0, 0).0, [9, 8, 7]);
+    }
+
+    #[test]
+    fn text_truncated_and_empty_files_are_named_errors() {
+        let e = decode("notes.png", b"hello, this is text").unwrap_err().to_string();
+        assert!(e.contains("notes.png") && e.contains("hello"), "{e}");
+        assert!(decode("empty.png", b"").unwrap_err().to_string().contains("empty"));
+        let whole = png(&DynamicImage::ImageRgb8(RgbImage::from_fn(64, 64, |x, y| {
+            image::Rgb([x as u8, y as u8, (x * y) as u8])
+        })));
+        assert!(decode("half.png", &whole[..whole.len() / 2]).is_err());
+    }
+}

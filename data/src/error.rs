@@ -1,0 +1,111 @@
+use std::path::{Path, PathBuf};
+
+use base::Hint;
+
+/// What can go wrong between a disk and a batch.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or folder cannot be read.
+    #[error("cannot read `{path}`: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A file cannot be written.
+    #[error("cannot write `{path}`: {source}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A path holds no images in any form we know.
+    #[error("`{path}` is not a set of images: {found}")]
+    NotADataset {
+        /// What was given.
+        path: PathBuf,
+        /// What is there instead.
+        found: String,
+        /// What to try.
+        hints: Vec<String>,
+    },
+    /// A file of a known form with wrong content.
+    #[error("`{path}`: {message}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file, what was expected and what was found.
+        message: String,
+    },
+    /// Bytes that are no image, or a damaged one.
+    #[error("cannot decode image `{key}`: {message}")]
+    Decode {
+        /// The record's key.
+        key: String,
+        /// The decoder's words.
+        message: String,
+    },
+    /// More damaged images than allowed.
+    #[error(
+        "{count} images cannot be decoded, more than the {ceiling} allowed; the last: `{key}`: {message}"
+    )]
+    TooManyCorrupt {
+        /// How many different records failed.
+        count: usize,
+        /// How many were allowed.
+        ceiling: usize,
+        /// The last one.
+        key: String,
+        /// What was wrong with it.
+        message: String,
+        /// The file that lists them.
+        list: Option<PathBuf>,
+    },
+    /// A class that does not exist, or several that fit.
+    #[error("{message}")]
+    Class {
+        /// What was asked for and why it is refused.
+        message: String,
+        /// The nearest classes.
+        hints: Vec<String>,
+    },
+    /// Settings that contradict each other or the data.
+    #[error("{0}")]
+    Settings(String),
+    /// A background thread ended without a result.
+    #[error("the loader's thread stopped unexpectedly; this is a bug")]
+    LoaderStopped,
+}
+
+impl Error {
+    pub(crate) fn read(path: &Path) -> impl FnOnce(std::io::Error) -> Error + use<> {
+        let path = path.to_owned();
+        move |source| Error::Read { path, source }
+    }
+
+    pub(crate) fn write(path: &Path) -> impl FnOnce(std::io::Error) -> Error + use<> {
+        let path = path.to_owned();
+        move |source| Error::Write { path, source }
+    }
+
+    pub(crate) fn malformed(path: &Path, message: impl Into<String>) -> Error {
+        Error::Malformed { path: path.to_owned(), message: message.into() }
+    }
+}
+
+impl Hint for Error {
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Error::NotADataset { hints, .. } | Error::Class { hints, .. } => hints.clone(),
+            Error::TooManyCorrupt { list: Some(list), .. } => {
+                vec![format!("`{}` lists them all", list.display())]
+            }
+            _ => vec![],
+        }
+    }
+}
+
+/// This crate's results.
+pub type Result<T> = std::result::Result<T, Error>;

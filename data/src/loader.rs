@@ -1,0 +1,350 @@
+//! Records → batches, decoded and augmented ahead of time by a pool of threads.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use base::{ImagesU8, rng};
+use image::RgbImage;
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use crate::corrupt::CorruptLog;
+use crate::partition::{Partition, Schedule};
+use crate::record::key_hash;
+use crate::transform::{Draws, Transform};
+use crate::{Dataset, Error, Result, Target};
+
+/// The label of a record that has no class.
+pub const NO_CLASS: i64 = -1;
+
+/// What becomes of a damaged image's place in its batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CorruptPolicy {
+    /// Another record, picked by `(seed, epoch, place)`, so that training batches stay full.
+    Replace,
+    /// Nothing: the batch is shorter, so that nothing is counted twice in evaluation.
+    LeaveOut,
+}
+
+/// How a [`Loader`] reads.
+#[derive(Debug, Clone)]
+pub struct LoaderConfig {
+    /// Records in a batch (of this rank).
+    pub batch_size: usize,
+    /// Decides order and augmentation.
+    pub seed: u64,
+    /// A new random order each epoch.
+    pub shuffle: bool,
+    /// Leave out the last batch of an epoch if it is not full.
+    pub drop_last: bool,
+    /// End after so many epochs; `None` goes on forever.
+    pub epochs: Option<u64>,
+    /// Decoding threads, at least 1.
+    pub workers: usize,
+    /// Batches decoded ahead, at least 1.
+    pub prefetch: usize,
+    /// Which rank's share to read.
+    pub partition: Partition,
+    /// What to put in place of damaged images.
+    pub corrupt: CorruptPolicy,
+    /// How many damaged images are bearable.
+    pub max_corrupt: usize,
+    /// A file to which damaged images' names are appended.
+    pub corrupt_list: Option<std::path::PathBuf>,
+}
+
+impl LoaderConfig {
+    /// For training: endless, shuffled, full batches, damaged images replaced.
+    pub fn training(batch_size: usize, seed: u64) -> Self {
+        LoaderConfig {
+            batch_size,
+            seed,
+            shuffle: true,
+            drop_last: true,
+            epochs: None,
+            workers: default_workers(),
+            prefetch: 4,
+            partition: Partition::WHOLE,
+            corrupt: CorruptPolicy::Replace,
+            max_corrupt: 100,
+            corrupt_list: None,
+        }
+    }
+
+    /// For evaluation: every record once, in the stored order, damaged images left out.
+    pub fn once(batch_size: usize) -> Self {
+        LoaderConfig {
+            shuffle: false,
+            drop_last: false,
+            epochs: Some(1),
+            corrupt: CorruptPolicy::LeaveOut,
+            ..Self::training(batch_size, 0)
+        }
+    }
+}
+
+/// One thread for each core this process may use.
+fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Images with their labels.
+#[derive(Debug)]
+pub struct Batch {
+    /// (V, 3, S, S); V is `valid`.
+    pub images: ImagesU8,
+    /// Class indices, [`NO_CLASS`] where a record has none; V of them.
+    pub labels: Vec<i64>,
+    /// Captions, empty where a record has none; V of them.
+    pub captions: Vec<String>,
+    /// The records' names, V of them.
+    pub keys: Vec<String>,
+    /// How many records there are: the batch size, or fewer in the last batch of an epoch or after a damaged image.
+    pub valid: usize,
+    /// The epoch they belong to, from 0.
+    pub epoch: u64,
+}
+
+/// Which batch comes next. Saving it and restoring it later continues as if nothing had happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoaderState {
+    /// The epoch of the next batch, from 0.
+    pub epoch: u64,
+    /// Its number within the epoch, from 0.
+    pub position: u64,
+}
+
+impl LoaderState {
+    fn following(self, steps: usize) -> Self {
+        if self.position + 1 < steps as u64 {
+            LoaderState { position: self.position + 1, ..self }
+        } else {
+            LoaderState { epoch: self.epoch + 1, position: 0 }
+        }
+    }
+}
+
+/// Reads a data set in batches. What it yields depends on the data set, the transform, the configuration's seed and
+/// the position alone, never on the number of workers.
+#[derive(Debug)]
+pub struct Loader {
+    source: Arc<Source>,
+    state: LoaderState,
+    feed: Option<Feed>,
+}
+
+impl Loader {
+    /// At the beginning of epoch 0. Reading starts with the first [`Loader::next`].
+    pub fn new(dataset: Arc<dyn Dataset>, transform: Transform, config: LoaderConfig) -> Result<Self> {
+        let schedule = Schedule {
+            records: dataset.len(),
+            batch_size: config.batch_size,
+            seed: config.seed,
+            shuffle: config.shuffle,
+            drop_last: config.drop_last,
+            partition: config.partition,
+        };
+        schedule.validate()?;
+        transform.validate()?;
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(config.workers.max(1))
+            .thread_name(|i| format!("decode-{i}"))
+            .build()
+            .map_err(|e| Error::Settings(format!("cannot start {} decoding threads: {e}", config.workers)))?;
+        let corrupt = CorruptLog::new(config.max_corrupt, config.corrupt_list.as_deref());
+        let source = Source { dataset, transform, config, schedule, corrupt, pool };
+        Ok(Loader { source: Arc::new(source), state: LoaderState::default(), feed: None })
+    }
+
+    /// The next batch, or `None` after the last epoch.
+    #[allow(clippy::should_implement_trait)] // fallible, and not meant for iterator adaptors
+    pub fn next(&mut self) -> Result<Option<Batch>> {
+        if self.source.config.epochs.is_some_and(|n| self.state.epoch >= n) {
+            return Ok(None);
+        }
+        let feed = self.feed.get_or_insert_with(|| Feed::start(&self.source, self.state));
+        let decoded = feed.receive().inspect_err(|_| self.feed = None)?;
+        let batch = decoded.into_batch(self.source.transform.size, self.state.epoch);
+        self.state = self.state.following(self.steps_per_epoch());
+        Ok(Some(batch))
+    }
+
+    /// The number of batches of one epoch.
+    pub fn steps_per_epoch(&self) -> usize {
+        self.source.schedule.steps()
+    }
+
+    /// The data set.
+    pub fn dataset(&self) -> &Arc<dyn Dataset> {
+        &self.source.dataset
+    }
+
+    /// The position of the batch that [`Loader::next`] will return; batches decoded ahead do not count.
+    pub fn state(&self) -> LoaderState {
+        self.state
+    }
+
+    /// Continues at another position.
+    pub fn restore(&mut self, state: LoaderState) -> Result<()> {
+        let steps = self.steps_per_epoch();
+        if state.position >= steps as u64 {
+            return Err(Error::Settings(format!(
+                "position {} lies outside an epoch of {steps} batches; the data or the batch size changed since it \
+                 was saved",
+                state.position
+            )));
+        }
+        self.feed = None;
+        self.state = state;
+        Ok(())
+    }
+
+    /// The damaged records met so far, including those met while decoding ahead: key and reason.
+    pub fn corrupt(&self) -> Vec<(String, String)> {
+        self.source.corrupt.entries()
+    }
+}
+
+/// All that the background threads need.
+struct Source {
+    dataset: Arc<dyn Dataset>,
+    transform: Transform,
+    config: LoaderConfig,
+    schedule: Schedule,
+    corrupt: CorruptLog,
+    pool: rayon::ThreadPool,
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// A record ready for its batch: bytes and integers only, since tensors are made on the consumer's thread.
+struct Ready {
+    key: String,
+    image: RgbImage,
+    target: Target,
+}
+
+struct Decoded(Vec<Ready>);
+
+impl Source {
+    /// Decodes batches from `state` on until told to stop.
+    fn produce(&self, mut state: LoaderState, sender: &SyncSender<Result<Decoded>>) {
+        let steps = self.schedule.steps();
+        while self.config.epochs.is_none_or(|n| state.epoch < n) {
+            let epoch = state.epoch;
+            let order = self.schedule.order(epoch);
+            while state.epoch == epoch {
+                let batch = self.decode(&order, state);
+                let failed = batch.is_err();
+                if sender.send(batch).is_err() || failed {
+                    return;
+                }
+                state = state.following(steps);
+            }
+        }
+    }
+
+    fn decode(&self, order: &[usize], state: LoaderState) -> Result<Decoded> {
+        let indices = self.schedule.batch(order, state.position as usize);
+        let ready: Result<Vec<Option<Ready>>> =
+            self.pool.install(|| indices.par_iter().map(|&i| self.record(i, state.epoch)).collect());
+        Ok(Decoded(ready?.into_iter().flatten().collect()))
+    }
+
+    /// One record, or what stands in for it.
+    fn record(&self, index: usize, epoch: u64) -> Result<Option<Ready>> {
+        let mut at = index;
+        for attempt in 0u64.. {
+            match self.dataset.get(at) {
+                Ok(record) => {
+                    let mut draws = Draws::new(self.config.seed, epoch, key_hash(&record.key));
+                    let image = self.transform.apply(&record.image, &mut draws);
+                    return Ok(Some(Ready { key: record.key, image, target: record.target }));
+                }
+                Err(e) => self.corrupt.note(e)?,
+            }
+            if self.config.corrupt == CorruptPolicy::LeaveOut || attempt >= MAX_REPLACEMENTS {
+                break;
+            }
+            let counters = [REPLACE, epoch, index as u64, attempt];
+            at = rng::below(self.config.seed, &counters, self.dataset.len() as u64) as usize;
+        }
+        Ok(None)
+    }
+}
+
+const REPLACE: u64 = 0x2E_71ACE;
+/// With so many failures in a row nearly all of the data is damaged; the place stays empty.
+const MAX_REPLACEMENTS: u64 = 100;
+
+impl Decoded {
+    fn into_batch(self, size: u32, epoch: u64) -> Batch {
+        let side = size as usize;
+        let mut bytes = vec![0; self.0.len() * 3 * side * side];
+        for (out, ready) in bytes.chunks_exact_mut(3 * side * side).zip(&self.0) {
+            planar(ready.image.as_raw(), out);
+        }
+        let shape = [self.0.len() as i64, 3, i64::from(size), i64::from(size)];
+        let images = ImagesU8::new(Tensor::from_slice(&bytes).view(shape)).expect("uint8 (B, 3, S, S)");
+        let mut batch =
+            Batch { images, labels: vec![], captions: vec![], keys: vec![], valid: self.0.len(), epoch };
+        for Ready { key, target, .. } in self.0 {
+            let (label, caption) = match target {
+                Target::None => (NO_CLASS, String::new()),
+                Target::Class(c) => (c, String::new()),
+                Target::Caption(text) => (NO_CLASS, text),
+            };
+            batch.keys.push(key);
+            batch.labels.push(label);
+            batch.captions.push(caption);
+        }
+        batch
+    }
+}
+
+/// Interleaved RGB → three planes.
+fn planar(interleaved: &[u8], out: &mut [u8]) {
+    let plane = interleaved.len() / 3;
+    let (r, rest) = out.split_at_mut(plane);
+    let (g, b) = rest.split_at_mut(plane);
+    for (((pixel, r), g), b) in interleaved.chunks_exact(3).zip(r).zip(g).zip(b) {
+        (*r, *g, *b) = (pixel[0], pixel[1], pixel[2]);
+    }
+}
+
+/// The background thread and the channel it fills. Dropping it stops the thread after the batch at hand.
+#[derive(Debug)]
+struct Feed {
+    receiver: Option<Receiver<Result<Decoded>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Feed {
+    fn start(source: &Arc<Source>, state: LoaderState) -> Self {
+        let (sender, receiver) = sync_channel(source.config.prefetch.max(1));
+        let source = Arc::clone(source);
+        let thread = std::thread::spawn(move || source.produce(state, &sender));
+        Feed { receiver: Some(receiver), thread: Some(thread) }
+    }
+
+    fn receive(&self) -> Result<Decoded> {
+        let receiver = self.receiver.as_ref().ok_or(Error::LoaderStopped)?;
+        receiver.recv().unwrap_or(Err(Error::LoaderStopped))
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.receiver = None; // makes the thread's next send fail
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join(); // a panic there was reported as `LoaderStopped`
+        }
+    }
+}

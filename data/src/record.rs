@@ -1,0 +1,52 @@
+//! What a data set is made of.
+
+use image::RgbImage;
+
+use crate::{Class, Result};
+
+/// What an image is labelled with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// Nothing.
+    None,
+    /// A class index, in the numbering of the data set's [`Dataset::classes`].
+    Class(i64),
+    /// A caption.
+    Caption(String),
+}
+
+/// One image with its name and label.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Unique within the data set: a relative path, or a shard member's name without its extension.
+    pub key: String,
+    /// 8-bit RGB, as stored (not resized).
+    pub image: RgbImage,
+    /// Its label.
+    pub target: Target,
+}
+
+/// Images with random access. Implementations may be read from many threads at once.
+pub trait Dataset: Send + Sync {
+    /// The number of records.
+    fn len(&self) -> usize;
+    /// True if there is none; the constructors of this crate refuse that.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// The record's name. `index` must be below [`Dataset::len`].
+    fn key(&self, index: usize) -> String;
+    /// The record's label, without decoding its image.
+    fn target(&self, index: usize) -> Target;
+    /// Reads and decodes the record.
+    fn get(&self, index: usize) -> Result<Record>;
+    /// The classes that occur, by ascending index; empty if the records have none.
+    fn classes(&self) -> &[Class];
+    /// One line for people: what was recognised, how many records and classes.
+    fn describe(&self) -> String;
+}
+
+/// A 64-bit hash of a record's key (FNV-1a), which decides its augmentation wherever it stands in the order.
+pub fn key_hash(key: &str) -> u64 {
+    key.bytes().fold(0xCBF2_9CE4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01B3))
+}
