@@ -2,8 +2,10 @@
 //! `unsafe` code; it knows nothing of models.
 #![allow(unsafe_code)]
 
+pub mod bytes;
 mod driver;
 mod error;
+pub mod mmap;
 pub mod runtime;
 
 pub use driver::{CudaDevice, CudaDriver};

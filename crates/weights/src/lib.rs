@@ -1,1 +1,23 @@
-//! placeholder
+//! Checkpoint files in and out: PyTorch's `.pt` (zip and older layouts) and safetensors (one file or shards),
+//! and an exact account of what matched when a model's variables are filled. Files are mapped, so opening one
+//! reads its table of contents only, and each tensor is copied once. It knows no model.
+
+mod checkpoint;
+mod error;
+mod fingerprint;
+mod keymap;
+mod load;
+mod safetensors;
+mod save;
+mod source;
+
+pub use checkpoint::{Checkpoint, Format, Section, Want};
+pub use error::{Error, LoadFailure, Mismatch};
+pub use fingerprint::{fingerprint, fingerprint_source};
+pub use keymap::KeyMap;
+pub use load::{Dropped, LoadReport, Signature, likely, load};
+pub use save::{named_tensors, save_safetensors};
+pub use source::{Origin, TensorInfo, TensorSource};
+
+/// What this crate returns.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,218 @@
+//! A checkpoint of any format, opened by content, and the sections it holds.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json};
+
+use crate::source::{Blob, Entry, FileTensors, Origin};
+use crate::{Error, Result, TensorSource, safetensors};
+
+/// How a file is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// One safetensors file.
+    Safetensors,
+    /// Several safetensors files with an index.
+    ShardedSafetensors,
+}
+
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Format::Safetensors => "safetensors",
+            Format::ShardedSafetensors => "sharded safetensors",
+        })
+    }
+}
+
+/// Which weights of a training dictionary to take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Want {
+    /// `ema` if there is one, else `model`, `module`, `state_dict`, else the top level: the order of the
+    /// official scripts.
+    #[default]
+    Auto,
+    /// The averaged weights only.
+    Ema,
+    /// As `Auto` without `ema`.
+    Model,
+}
+
+impl Want {
+    /// Section names in order of preference; `None` is the top level.
+    fn order(self) -> &'static [Option<&'static str>] {
+        const ALL: [Option<&str>; 5] = [Some("ema"), Some("model"), Some("module"), Some("state_dict"), None];
+        match self {
+            Want::Auto => &ALL,
+            Want::Ema => &ALL[..1],
+            Want::Model => &ALL[1..],
+        }
+    }
+}
+
+/// A group of tensors in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Section {
+    /// Its key in the training dictionary; `None` for tensors at the top level.
+    pub name: Option<String>,
+    /// How many tensors it holds.
+    pub tensors: usize,
+    /// Their bytes in all.
+    pub bytes: u64,
+}
+
+type Entries = Arc<Vec<(String, Entry)>>;
+
+/// What a reader of one format hands over.
+pub(crate) struct Parsed {
+    pub format: Format,
+    pub blobs: Vec<Blob>,
+    pub sections: Vec<(Option<String>, Vec<(String, Entry)>)>,
+    pub metadata: Map<String, Json>,
+}
+
+/// An open checkpoint. Only its table of contents has been read.
+#[derive(Debug)]
+pub struct Checkpoint {
+    path: PathBuf,
+    format: Format,
+    blobs: Arc<Vec<Blob>>,
+    entries: Vec<Entries>,
+    sections: Vec<Section>,
+    metadata: Map<String, Json>,
+}
+
+impl Checkpoint {
+    /// Opens a file, or a directory of safetensors shards, by its content.
+    pub fn open(path: &Path) -> Result<Self> {
+        let parsed = parse(path)?;
+        for (_, entries) in &parsed.sections {
+            let mut seen = std::collections::HashSet::new();
+            if let Some((name, _)) = entries.iter().find(|(name, _)| !seen.insert(name)) {
+                return Err(Error::damaged(path, format!("two tensors are named `{name}`")));
+            }
+        }
+        let section = |(name, entries): &(Option<String>, Vec<(String, Entry)>)| Section {
+            name: name.clone(),
+            tensors: entries.len(),
+            bytes: entries.iter().map(|(_, e)| e.info.bytes).sum(),
+        };
+        Ok(Checkpoint {
+            path: path.to_owned(),
+            format: parsed.format,
+            blobs: Arc::new(parsed.blobs),
+            sections: parsed.sections.iter().map(section).collect(),
+            entries: parsed.sections.into_iter().map(|(_, e)| Arc::new(e)).collect(),
+            metadata: parsed.metadata,
+        })
+    }
+
+    /// The path given to [`Checkpoint::open`].
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The layout found.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Everything in the file that holds tensors.
+    pub fn sections(&self) -> &[Section] {
+        &self.sections
+    }
+
+    /// Everything that is not a tensor: safetensors metadata, or a training dictionary's `args` and counters.
+    pub fn metadata(&self) -> &Map<String, Json> {
+        &self.metadata
+    }
+
+    /// The weights, and in [`TensorSource::origin`] the section that was taken.
+    pub fn source(&self, want: Want) -> Result<Box<dyn TensorSource>> {
+        let at = want.order().iter().find_map(|name| self.position(*name));
+        at.map(|at| self.at(at)).ok_or_else(|| {
+            let order =
+                want.order().iter().map(|name| name.map_or("the top level".into(), |n| format!("`{n}`")));
+            self.no_section(order.collect::<Vec<_>>().join(", "))
+        })
+    }
+
+    /// The tensors of one section, by the name that [`Checkpoint::sections`] gives it.
+    pub fn section(&self, name: Option<&str>) -> Result<Box<dyn TensorSource>> {
+        let described = name.map_or("the top level".into(), |n| format!("`{n}`"));
+        self.position(name).map(|at| self.at(at)).ok_or_else(|| self.no_section(described))
+    }
+
+    fn position(&self, name: Option<&str>) -> Option<usize> {
+        self.sections.iter().position(|s| s.name.as_deref() == name)
+    }
+
+    fn at(&self, at: usize) -> Box<dyn TensorSource> {
+        let origin = Origin { path: self.path.clone(), section: self.sections[at].name.clone() };
+        Box::new(FileTensors::new(origin, self.blobs.clone(), self.entries[at].clone()))
+    }
+
+    fn no_section(&self, wanted: String) -> Error {
+        let name = |s: &Section| s.name.clone().unwrap_or_else(|| "the top level".into());
+        Error::NoSection {
+            path: self.path.clone(),
+            wanted,
+            available: self.sections.iter().map(name).collect(),
+        }
+    }
+}
+
+fn parse(path: &Path) -> Result<Parsed> {
+    if path.is_dir() {
+        return parse(&the_checkpoint_in(path)?);
+    }
+    let mut head = Vec::new();
+    let file = std::fs::File::open(path).map_err(Error::read(path))?;
+    file.take(512).read_to_end(&mut head).map_err(Error::read(path))?;
+    if safetensors::recognise(&head) {
+        let map = libtorch_ext::mmap::open(path).map_err(Error::read(path))?;
+        return Ok(bare(Format::Safetensors, safetensors::open(path, map)?));
+    }
+    if head.trim_ascii_start().starts_with(b"{") {
+        let text = std::fs::read_to_string(path).map_err(Error::read(path))?;
+        return Ok(bare(Format::ShardedSafetensors, safetensors::open_sharded(path, &text)?));
+    }
+    Err(Error::NotACheckpoint {
+        path: path.to_owned(),
+        found: "is in no format known here".into(),
+        advice: "checkpoints are `.pt` or `.pth` files of torch.save, and safetensors".into(),
+    })
+}
+
+fn bare(format: Format, contents: safetensors::Contents) -> Parsed {
+    let safetensors::Contents { blobs, entries, metadata } = contents;
+    Parsed { format, blobs, sections: vec![(None, entries)], metadata }
+}
+
+/// A directory's index of shards, or its only safetensors file.
+fn the_checkpoint_in(directory: &Path) -> Result<PathBuf> {
+    let mut names: Vec<String> = std::fs::read_dir(directory)
+        .map_err(Error::read(directory))?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    for suffix in [".safetensors.index.json", ".safetensors"] {
+        let found: Vec<&String> = names.iter().filter(|n| n.ends_with(suffix)).collect();
+        match found.as_slice() {
+            [] => {}
+            [one] => return Ok(directory.join(one)),
+            several => {
+                let list = several.iter().map(|n| n.as_str()).collect::<Vec<_>>().join(", ");
+                return Err(not_one_checkpoint(directory, format!("is a directory with several: {list}")));
+            }
+        }
+    }
+    Err(not_one_checkpoint(directory, "is a directory without safetensors files".into()))
+}
+
+fn not_one_checkpoint(directory: &Path, found: String) -> Error {
+    let advice = "name one file of the directory".into();
+    Error::NotACheckpoint { path: directory.to_owned(), found, advice }
+}

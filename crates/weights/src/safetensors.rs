@@ -1,0 +1,135 @@
+//! Safetensors: one file, or shards with an index.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use libtorch_ext::mmap::{self, Mmap};
+use safetensors::{Dtype, SafeTensors};
+use serde_json::{Map, Value as Json};
+use tch::Kind;
+
+use crate::source::{Blob, Entry, TensorInfo};
+use crate::{Error, Result};
+
+/// A file's tensors and metadata.
+pub(crate) struct Contents {
+    pub blobs: Vec<Blob>,
+    pub entries: Vec<(String, Entry)>,
+    pub metadata: Map<String, Json>,
+}
+
+/// True for what begins like a safetensors file: a header length that could be, and `{`.
+pub(crate) fn recognise(head: &[u8]) -> bool {
+    const LARGEST_HEADER: u64 = 100_000_000; // the format's own limit
+    let Some((length, rest)) = head.split_first_chunk::<8>() else { return false };
+    (2..=LARGEST_HEADER).contains(&u64::from_le_bytes(*length)) && rest.first() == Some(&b'{')
+}
+
+/// Reads one mapped file's header.
+pub(crate) fn open(path: &Path, map: Mmap) -> Result<Contents> {
+    let mut contents = Contents { blobs: vec![], entries: vec![], metadata: Map::new() };
+    add(path, map, &mut contents)?;
+    Ok(contents)
+}
+
+/// Reads all shards that an index names.
+pub(crate) fn open_sharded(index: &Path, text: &str) -> Result<Contents> {
+    let bad = |what: String| Error::damaged(index, what);
+    let json: Json = serde_json::from_str(text).map_err(|e| bad(format!("not valid JSON: {e}")))?;
+    let map = json.get("weight_map").and_then(Json::as_object);
+    let map = map.ok_or_else(|| bad("the index has no `weight_map`".into()))?;
+    let mut by_file: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, file) in map {
+        let file = file.as_str().ok_or_else(|| bad(format!("the file of `{name}` is not a string")))?;
+        by_file.entry(file).or_default().push(name);
+    }
+    let mut contents = Contents { blobs: vec![], entries: vec![], metadata: Map::new() };
+    for (file, names) in by_file {
+        let path = shard_path(index, file)?;
+        let first = contents.entries.len();
+        let map = mmap::open(&path).map_err(Error::read(&path))?;
+        add(&path, map, &mut contents)?;
+        let found: std::collections::HashSet<&str> =
+            contents.entries[first..].iter().map(|(n, _)| n.as_str()).collect();
+        if let Some(lost) = names.iter().find(|n| !found.contains(**n)) {
+            return Err(bad(format!("the index says that `{file}` holds `{lost}`, and it does not")));
+        }
+    }
+    Ok(contents)
+}
+
+/// A shard lies beside its index; anything else would let an index read any file.
+fn shard_path(index: &Path, file: &str) -> Result<PathBuf> {
+    let plain = Path::new(file).components().all(|c| matches!(c, std::path::Component::Normal(_)));
+    if !plain || file.is_empty() {
+        return Err(Error::damaged(index, format!("`{file}` is not the name of a file beside the index")));
+    }
+    Ok(index.parent().unwrap_or(Path::new("")).join(file))
+}
+
+fn add(path: &Path, map: Mmap, contents: &mut Contents) -> Result<()> {
+    let (header, table) = SafeTensors::read_metadata(&map)
+        .map_err(|e| Error::damaged(path, format!("it does not hold what its header says ({e})")))?;
+    let start = 8 + header;
+    for name in table.offset_keys() {
+        let info = table.info(&name).expect("a name that the table listed");
+        contents.entries.push((name.clone(), entry(info, contents.blobs.len())));
+    }
+    for (key, value) in table.metadata().iter().flatten() {
+        contents.metadata.insert(key.clone(), Json::String(value.clone()));
+    }
+    contents.metadata.sort_keys();
+    let stored = map.len() - start;
+    contents.blobs.push(Blob { map: Arc::new(map), start, stored, inflated: None });
+    Ok(())
+}
+
+fn entry(info: &safetensors::tensor::TensorInfo, blob: usize) -> Entry {
+    let (kind, unreadable) = match kind_of(info.dtype) {
+        Some(kind) => (kind, None),
+        None => (Kind::Uint8, Some(format!("its kind, {:?}, does not exist here", info.dtype))),
+    };
+    let shape = info.shape.iter().map(|&d| d as i64).collect();
+    let bytes = (info.data_offsets.1 - info.data_offsets.0) as u64;
+    Entry {
+        info: TensorInfo { shape, kind, bytes },
+        blob,
+        offset: info.data_offsets.0,
+        strides: None,
+        unreadable,
+    }
+}
+
+fn kind_of(dtype: Dtype) -> Option<Kind> {
+    Some(match dtype {
+        Dtype::BOOL => Kind::Bool,
+        Dtype::U8 => Kind::Uint8,
+        Dtype::I8 => Kind::Int8,
+        Dtype::I16 => Kind::Int16,
+        Dtype::I32 => Kind::Int,
+        Dtype::I64 => Kind::Int64,
+        Dtype::F16 => Kind::Half,
+        Dtype::BF16 => Kind::BFloat16,
+        Dtype::F32 => Kind::Float,
+        Dtype::F64 => Kind::Double,
+        _ => return None,
+    })
+}
+
+/// The name a kind has in a safetensors header.
+pub(crate) fn dtype_name(kind: Kind) -> Option<&'static str> {
+    Some(match kind {
+        Kind::Bool => "BOOL",
+        Kind::Uint8 => "U8",
+        Kind::Int8 => "I8",
+        Kind::Int16 => "I16",
+        Kind::Int => "I32",
+        Kind::Int64 => "I64",
+        Kind::Half => "F16",
+        Kind::BFloat16 => "BF16",
+        Kind::Float => "F32",
+        Kind::Double => "F64",
+        _ => return None,
+    })
+}

@@ -1,0 +1,211 @@
+//! Named tensors that are read one at a time.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use libtorch_ext::{bytes::tensor_from_bytes, mmap::Mmap};
+use tch::{Device, Kind, Tensor};
+
+use crate::{Error, Result};
+
+/// What is known of a tensor without reading it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Its shape.
+    pub shape: Vec<i64>,
+    /// Its kind in the file.
+    pub kind: Kind,
+    /// Its size in bytes, as a contiguous tensor.
+    pub bytes: u64,
+}
+
+/// Where tensors come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// File (or directory of shards).
+    pub path: PathBuf,
+    /// Section of a training dictionary; `None` when the tensors stand at the top level.
+    pub section: Option<String>,
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "`{}`", self.path.display())?;
+        match &self.section {
+            Some(section) => write!(f, " (section `{section}`)"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Named tensors, read on demand.
+pub trait TensorSource: Send + Sync {
+    /// All names, in the order of the file.
+    fn names(&self) -> Vec<&str>;
+
+    /// Shape, kind and size of one tensor.
+    fn info(&self, name: &str) -> Option<TensorInfo>;
+
+    /// The values, row-major and little-endian; borrowed from the file where they lie there like that.
+    fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>>;
+
+    /// File and section.
+    fn origin(&self) -> &Origin;
+
+    /// Why a tensor that is there cannot be read: a kind that libtorch lacks, say.
+    fn problem(&self, _name: &str) -> Option<&str> {
+        None
+    }
+
+    /// One tensor, copied once.
+    fn read(&self, name: &str, device: Device) -> Result<Tensor> {
+        let info = self.info(name).ok_or_else(|| Error::no_tensor(self.origin(), name, &self.names()))?;
+        let bytes = self.bytes(name)?;
+        let torch =
+            |e: tch::TchError| Error::torch(format!("reading tensor `{name}` of {}", self.origin()), e);
+        tensor_from_bytes(&bytes, &info.shape, info.kind).and_then(|t| t.f_to_device(device)).map_err(torch)
+    }
+}
+
+/// A run of bytes that tensors lie in: a mapped range, or a deflated member of an archive.
+#[derive(Debug, Clone)]
+pub(crate) struct Blob {
+    pub map: Arc<Mmap>,
+    pub start: usize,
+    pub stored: usize,
+    /// The size after inflating; `None` when stored as it is.
+    pub inflated: Option<usize>,
+}
+
+impl Blob {
+    /// The number of usable bytes.
+    pub fn len(&self) -> usize {
+        self.inflated.unwrap_or(self.stored)
+    }
+}
+
+/// One tensor's place in a blob.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub info: TensorInfo,
+    pub blob: usize,
+    /// Of the first element, in bytes.
+    pub offset: usize,
+    /// In elements; `None` when contiguous.
+    pub strides: Option<Vec<usize>>,
+    /// Why this tensor cannot be read, if it cannot.
+    pub unreadable: Option<String>,
+}
+
+/// The tensors of one section of a file.
+#[derive(Debug)]
+pub(crate) struct FileTensors {
+    origin: Origin,
+    blobs: Arc<Vec<Blob>>,
+    entries: Arc<Vec<(String, Entry)>>,
+    index: HashMap<String, usize>,
+}
+
+impl FileTensors {
+    pub fn new(origin: Origin, blobs: Arc<Vec<Blob>>, entries: Arc<Vec<(String, Entry)>>) -> Self {
+        let index = entries.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect();
+        FileTensors { origin, blobs, entries, index }
+    }
+
+    fn entry(&self, name: &str) -> Option<&Entry> {
+        self.index.get(name).map(|&i| &self.entries[i].1)
+    }
+}
+
+impl TensorSource for FileTensors {
+    fn names(&self) -> Vec<&str> {
+        self.entries.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    fn info(&self, name: &str) -> Option<TensorInfo> {
+        self.entry(name).map(|e| e.info.clone())
+    }
+
+    fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    fn problem(&self, name: &str) -> Option<&str> {
+        self.entry(name)?.unreadable.as_deref()
+    }
+
+    fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>> {
+        let entry = self.entry(name).ok_or_else(|| Error::no_tensor(&self.origin, name, &self.names()))?;
+        if let Some(why) = &entry.unreadable {
+            return Err(Error::Unreadable {
+                origin: self.origin.clone(),
+                name: name.into(),
+                why: why.clone(),
+            });
+        }
+        let blob = self.blobs.get(entry.blob).map(Blob::bytes).transpose();
+        let blob = blob.map_err(|what| Error::damaged(&self.origin.path, what))?.unwrap_or_default();
+        let cut = || Error::damaged(&self.origin.path, format!("the data of tensor `{name}` is cut short"));
+        match (&entry.strides, blob) {
+            (None, Cow::Borrowed(all)) => range(all, entry).map(Cow::Borrowed).ok_or_else(cut),
+            (None, Cow::Owned(all)) => range(&all, entry).map(|b| Cow::Owned(b.to_vec())).ok_or_else(cut),
+            (Some(strides), all) => gather(&all, entry, strides).map(Cow::Owned).ok_or_else(cut),
+        }
+    }
+}
+
+fn range<'a>(all: &'a [u8], entry: &Entry) -> Option<&'a [u8]> {
+    let end = entry.offset.checked_add(usize::try_from(entry.info.bytes).ok()?)?;
+    all.get(entry.offset..end)
+}
+
+/// A strided view, copied row-major.
+fn gather(all: &[u8], entry: &Entry, strides: &[usize]) -> Option<Vec<u8>> {
+    let size = entry.info.kind.elt_size_in_bytes();
+    let shape: Vec<usize> =
+        entry.info.shape.iter().map(|&d| usize::try_from(d).ok()).collect::<Option<_>>()?;
+    let mut out = Vec::new();
+    out.try_reserve_exact(usize::try_from(entry.info.bytes).ok()?).ok()?;
+    let mut at = vec![0usize; shape.len()];
+    let mut position = entry.offset;
+    for _ in 0..shape.iter().product() {
+        out.extend_from_slice(all.get(position..position.checked_add(size)?)?);
+        for axis in (0..shape.len()).rev() {
+            at[axis] += 1;
+            position += strides[axis] * size;
+            if at[axis] < shape[axis] {
+                break;
+            }
+            position -= shape[axis] * strides[axis] * size;
+            at[axis] = 0;
+        }
+    }
+    Some(out)
+}
+
+impl Blob {
+    /// The bytes, inflated if need be.
+    pub fn bytes(&self) -> std::result::Result<Cow<'_, [u8]>, String> {
+        let end = self.start.checked_add(self.stored);
+        let raw = end.and_then(|end| self.map.get(self.start..end)).ok_or("the file ends too early")?;
+        match self.inflated {
+            None => Ok(Cow::Borrowed(raw)),
+            Some(size) => inflate(raw, size).map(Cow::Owned),
+        }
+    }
+}
+
+/// Inflates to exactly `size` bytes; a member that lies about its size is an error, not an allocation.
+fn inflate(raw: &[u8], size: usize) -> std::result::Result<Vec<u8>, String> {
+    use std::io::Read;
+    let mut out = Vec::new();
+    let mut reader = flate2::read::DeflateDecoder::new(raw).take(size as u64 + 1);
+    reader.read_to_end(&mut out).map_err(|e| format!("a compressed member cannot be inflated: {e}"))?;
+    if out.len() == size {
+        Ok(out)
+    } else {
+        Err(format!("a compressed member should hold {size} bytes and does not"))
+    }
+}
