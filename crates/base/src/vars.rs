@@ -99,6 +99,11 @@ impl Vars {
         self.device
     }
 
+    /// Whether variables are drawn from their initial distributions.
+    pub fn is_random(&self) -> bool {
+        self.build == Build::Random
+    }
+
     /// The floating kind of parameters.
     pub fn kind(&self) -> Kind {
         self.kind
@@ -174,8 +179,13 @@ impl Scope {
 
     /// A trained variable of the store's kind.
     pub fn var(&self, leaf: &str, shape: &[i64], init: Init) -> Tensor {
+        self.var_of(leaf, shape, self.vars.kind, init)
+    }
+
+    /// A trained variable whose kind does not follow the store's (a codebook stays fp32).
+    pub fn var_of(&self, leaf: &str, shape: &[i64], kind: Kind, init: Init) -> Tensor {
         let _guard = tch::no_grad_guard();
-        let tensor = self.vars.make(shape, self.vars.kind, init);
+        let tensor = self.vars.make(shape, kind, init);
         self.vars.add(self.name(leaf), tensor, false)
     }
 
