@@ -1,1 +1,28 @@
-//! placeholder
+//! Image tokenizers: images ⇄ discrete codes.
+//!
+//! Holds the models (GigaTok, LlamaGen's VQGAN), their quantizer and their configurations, and loads their
+//! checkpoints. Losses that compare images, optimisation and data belong to other crates.
+
+mod cnn;
+mod config;
+mod error;
+mod gigatok;
+mod llamagen_vq;
+mod model;
+mod official;
+mod open;
+mod quantizer;
+mod sizes;
+
+pub use cnn::{CnnDecoder, CnnEncoder};
+pub use config::{
+    Alignment, CnnConfig, GigaTokConfig, GridLayers, Latent, LlamaGenVqConfig, QueryInit, TokenizerConfig,
+    Upsample,
+};
+pub use error::{Error, Result};
+pub use gigatok::GigaTok;
+pub use llamagen_vq::LlamaGenVq;
+pub use model::{CodeLayout, Latents, Model, Tokenizer, TokenizerSpec, TrainOutput};
+pub use open::{Loaded, open, open_dir};
+pub use quantizer::{Gradient, Quantized, QuantizerConfig, QuantizerLosses, VectorQuantizer, entropy_loss};
+pub use sizes::{Size, TransformerSize};

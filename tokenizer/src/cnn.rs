@@ -1,0 +1,289 @@
+//! The convolutional pixel encoder and decoder of VQGAN, LlamaGen and GigaTok (official `blocks.py`).
+//!
+//! B batch, C channels, H×W pixels of the level, Z latent channels
+
+use base::nn::{Conv2d, GroupNorm, Linear, swish};
+use base::{Init, Scope};
+use tch::{Kind, Tensor};
+
+use crate::config::{CnnConfig, Upsample};
+
+/// GigaTok and LlamaGen initialise convolutions and linears alike: N(0, 0.02), biases 0.
+pub(crate) const WEIGHT: Init = Init::Normal { std: 0.02 };
+pub(crate) const ZERO: Init = Init::Const(0.0);
+
+fn conv(p: Scope, inputs: i64, outputs: i64, kernel: i64) -> Conv2d {
+    Conv2d::new(&p, inputs, outputs, kernel, WEIGHT, ZERO)
+}
+
+/// norm, swish, 3×3, norm, swish, 3×3, plus the input (through a 1×1 where the channels change).
+#[derive(Debug)]
+struct ResBlock {
+    norm1: GroupNorm,
+    conv1: Conv2d,
+    norm2: GroupNorm,
+    conv2: Conv2d,
+    shortcut: Option<Conv2d>,
+}
+
+impl ResBlock {
+    fn new(p: &Scope, inputs: i64, outputs: i64) -> Self {
+        ResBlock {
+            norm1: GroupNorm::new(&(p / "norm1"), inputs),
+            conv1: conv(p / "conv1", inputs, outputs, 3),
+            norm2: GroupNorm::new(&(p / "norm2"), outputs),
+            conv2: conv(p / "conv2", outputs, outputs, 3),
+            shortcut: (inputs != outputs).then(|| conv(p / "nin_shortcut", inputs, outputs, 1)),
+        }
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let h = self.conv1.forward(&swish(&self.norm1.forward(x)));
+        let h = self.conv2.forward(&swish(&self.norm2.forward(&h)));
+        match &self.shortcut {
+            Some(shortcut) => shortcut.forward(x) + h,
+            None => x + h,
+        }
+    }
+}
+
+/// Single-head attention over the positions of the coarsest level (LlamaGen).
+#[derive(Debug)]
+struct AttnBlock {
+    norm: GroupNorm,
+    q: Conv2d,
+    k: Conv2d,
+    v: Conv2d,
+    proj_out: Conv2d,
+}
+
+impl AttnBlock {
+    fn new(p: &Scope, channels: i64) -> Self {
+        AttnBlock {
+            norm: GroupNorm::new(&(p / "norm"), channels),
+            q: conv(p / "q", channels, channels, 1),
+            k: conv(p / "k", channels, channels, 1),
+            v: conv(p / "v", channels, channels, 1),
+            proj_out: conv(p / "proj_out", channels, channels, 1),
+        }
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let (b, c, h, w) = x.size4().expect("feature maps are (B, C, H, W)");
+        let n = self.norm.forward(x);
+        let tokens = |conv: &Conv2d| conv.forward(&n).view([b, 1, c, h * w]).transpose(2, 3); // (B, 1, HW, C)
+        let (q, k, v) = (tokens(&self.q), tokens(&self.k), tokens(&self.v));
+        let y = Tensor::scaled_dot_product_attention(&q, &k, &v, None::<Tensor>, 0.0, false, None, false);
+        x + self.proj_out.forward(&y.transpose(2, 3).reshape([b, c, h, w]))
+    }
+}
+
+/// A residual block and the attention that may follow it.
+type Block = (ResBlock, Option<AttnBlock>);
+
+fn run(blocks: &[Block], x: Tensor) -> Tensor {
+    blocks.iter().fold(x, |x, (res, attn)| {
+        let y = res.forward(&x);
+        match attn {
+            Some(attn) => attn.forward(&y),
+            None => y,
+        }
+    })
+}
+
+/// The blocks of one level: `res.0…`, with `attn.0…` at the coarsest level of LlamaGen's models.
+fn level(p: &Scope, count: i64, inputs: i64, outputs: i64, attention: bool) -> Vec<Block> {
+    (0..count)
+        .map(|i| {
+            let res = ResBlock::new(&(p / "res" / i), if i == 0 { inputs } else { outputs }, outputs);
+            (res, attention.then(|| AttnBlock::new(&(p / "attn" / i), outputs)))
+        })
+        .collect()
+}
+
+/// Two residual blocks, with attention between them in LlamaGen's models (`mid.0`, `mid.1`, `mid.2`).
+fn middle(p: &Scope, channels: i64, attention: bool) -> Vec<Block> {
+    let first = ResBlock::new(&(p / "mid" / 0), channels, channels);
+    let attn = attention.then(|| AttnBlock::new(&(p / "mid" / 1), channels));
+    let last = ResBlock::new(&(p / "mid" / if attention { 2 } else { 1 }), channels, channels);
+    vec![(first, attn), (last, None)]
+}
+
+/// Images → (B, Z, H/patch, W/patch).
+#[derive(Debug)]
+pub struct CnnEncoder {
+    conv_in: Conv2d,
+    levels: Vec<(Vec<Block>, Option<Conv2d>)>,
+    mid: Vec<Block>,
+    norm_out: GroupNorm,
+    conv_out: Conv2d,
+}
+
+impl CnnEncoder {
+    /// Variables under `p` with the official names.
+    pub fn new(p: &Scope, config: &CnnConfig) -> Self {
+        let widths: Vec<i64> = config.encoder_multipliers.iter().map(|m| m * config.channels).collect();
+        let last = widths.len() - 1;
+        let top = widths[last];
+        let levels = widths
+            .iter()
+            .enumerate()
+            .map(|(i, &width)| {
+                let p = p / "conv_blocks" / i;
+                let inputs = if i == 0 { config.channels } else { widths[i - 1] };
+                let blocks = level(&p, config.res_blocks, inputs, width, config.attention && i == last);
+                let down =
+                    (i < last).then(|| conv(&p / "downsample" / "conv", width, width, 3).with_stride(2, 0));
+                (blocks, down)
+            })
+            .collect();
+        CnnEncoder {
+            conv_in: conv(p / "conv_in", 3, config.channels, 3),
+            levels,
+            mid: middle(p, top, config.attention),
+            norm_out: GroupNorm::new(&(p / "norm_out"), top),
+            conv_out: conv(p / "conv_out", top, config.z_channels, 3),
+        }
+    }
+
+    /// (B, 3, H, W) → (B, Z, H/patch, W/patch).
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let mut h = self.conv_in.forward(x);
+        for (blocks, down) in &self.levels {
+            h = run(blocks, h);
+            if let Some(down) = down {
+                // One column on the right and one row at the bottom only.
+                h = down.forward(&h.constant_pad_nd([0, 1, 0, 1]));
+            }
+        }
+        let h = run(&self.mid, h);
+        self.conv_out.forward(&swish(&self.norm_out.forward(&h)))
+    }
+}
+
+/// Group norm whose scale and shift come from the style map (official `AdaptiveGroupNorm`).
+#[derive(Debug)]
+struct AdaptiveGroupNorm {
+    norm: GroupNorm,
+    gamma: Linear,
+    beta: Linear,
+}
+
+impl AdaptiveGroupNorm {
+    fn new(p: &Scope, style: i64, channels: i64) -> Self {
+        let linear = |p: Scope| Linear::new(&p, style, channels, WEIGHT, Some(ZERO));
+        AdaptiveGroupNorm { norm: GroupNorm::plain(), gamma: linear(p / "gamma"), beta: linear(p / "beta") }
+    }
+
+    /// The unbiased variance, eps inside the root and no "1 +" are the official code's.
+    fn forward(&self, x: &Tensor, style: &Tensor) -> Tensor {
+        let s = style.flatten(2, 3).to_kind(Kind::Float); // (B, Z, h·w)
+        let deviation = (s.var_dim([2i64].as_slice(), true, false) + 1e-6).sqrt(); // (B, Z)
+        let mean = s.mean_dim([2i64].as_slice(), false, Kind::Float); // (B, Z)
+        let wide = |t: Tensor| t.unsqueeze(-1).unsqueeze(-1); // (B, C, 1, 1)
+        let scale = wide(self.gamma.forward(&deviation.to_kind(x.kind())));
+        let shift = wide(self.beta.forward(&mean.to_kind(x.kind())));
+        self.norm.forward(x) * scale + shift
+    }
+}
+
+/// Doubles the side.
+#[derive(Debug)]
+enum Up {
+    DepthToSpace(Conv2d),
+    Nearest(Conv2d),
+}
+
+impl Up {
+    fn new(p: &Scope, channels: i64, how: Upsample) -> Self {
+        match how {
+            Upsample::DepthToSpace => Up::DepthToSpace(conv(p / "conv1", channels, 4 * channels, 3)),
+            Upsample::Nearest => Up::Nearest(conv(p / "conv", channels, channels, 3)),
+        }
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        match self {
+            Up::DepthToSpace(conv) => depth_to_space(&conv.forward(x)),
+            Up::Nearest(conv) => {
+                let (_, _, h, w) = x.size4().expect("feature maps are (B, C, H, W)");
+                conv.forward(&x.upsample_nearest2d([2 * h, 2 * w], None, None))
+            }
+        }
+    }
+}
+
+/// (B, 4C, H, W) → (B, C, 2H, 2W), the block position being the outer part of the channel (DCR order). This is
+/// not `pixel_shuffle`, where it is the inner part.
+fn depth_to_space(x: &Tensor) -> Tensor {
+    let (b, c4, h, w) = x.size4().expect("feature maps are (B, C, H, W)");
+    let c = c4 / 4;
+    x.view([b, 2, 2, c, h, w]).permute([0, 3, 4, 1, 5, 2]).reshape([b, c, 2 * h, 2 * w])
+}
+
+#[derive(Debug)]
+struct DecoderLevel {
+    adaptive: Option<AdaptiveGroupNorm>,
+    blocks: Vec<Block>,
+    up: Option<Up>,
+}
+
+/// (B, Z, h, w) → images; no output activation, no clamp.
+#[derive(Debug)]
+pub struct CnnDecoder {
+    conv_in: Conv2d,
+    mid: Vec<Block>,
+    levels: Vec<DecoderLevel>,
+    norm_out: GroupNorm,
+    conv_out: Conv2d,
+}
+
+impl CnnDecoder {
+    /// Variables under `p` with the official names; `conv_blocks.0` is the coarsest level.
+    pub fn new(p: &Scope, config: &CnnConfig) -> Self {
+        let widths: Vec<i64> = config.decoder_multipliers.iter().rev().map(|m| m * config.channels).collect();
+        let last = widths.len() - 1;
+        let levels = widths
+            .iter()
+            .enumerate()
+            .map(|(i, &width)| {
+                let inputs = if i == 0 { width } else { widths[i - 1] };
+                let blocks = p / "conv_blocks" / i;
+                DecoderLevel {
+                    adaptive: config
+                        .adaptive_norm
+                        .then(|| AdaptiveGroupNorm::new(&(p / "adaptive" / i), config.z_channels, inputs)),
+                    blocks: level(&blocks, config.res_blocks + 1, inputs, width, config.attention && i == 0),
+                    up: (i < last).then(|| Up::new(&(&blocks / "upsample"), width, config.upsample)),
+                }
+            })
+            .collect();
+        CnnDecoder {
+            conv_in: conv(p / "conv_in", config.z_channels, widths[0], 3),
+            mid: middle(p, widths[0], config.attention),
+            levels,
+            norm_out: GroupNorm::new(&(p / "norm_out"), widths[last]),
+            conv_out: conv(p / "conv_out", widths[last], 3, 3),
+        }
+    }
+
+    /// (B, Z, h, w) → (B, 3, h·patch, w·patch).
+    pub fn forward(&self, z: &Tensor) -> Tensor {
+        let mut h = run(&self.mid, self.conv_in.forward(z));
+        for level in &self.levels {
+            if let Some(adaptive) = &level.adaptive {
+                h = adaptive.forward(&h, z);
+            }
+            h = run(&level.blocks, h);
+            if let Some(up) = &level.up {
+                h = up.forward(&h);
+            }
+        }
+        self.conv_out.forward(&swish(&self.norm_out.forward(&h)))
+    }
+
+    /// The weight of the last layer, which the adaptive discriminator weight differentiates.
+    pub fn last_layer(&self) -> &Tensor {
+        self.conv_out.weight()
+    }
+}

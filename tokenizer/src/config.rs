@@ -1,0 +1,257 @@
+//! What a tokenizer is made of, as a user writes it.
+
+use std::path::Path;
+
+use base::config::Document;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::official;
+use crate::quantizer::QuantizerConfig;
+use crate::sizes::Size;
+
+/// Any tokenizer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum TokenizerConfig {
+    /// GigaTok, 1-D or 2-D.
+    Gigatok(GigaTokConfig),
+    /// LlamaGen's 2-D VQGAN.
+    LlamagenVq(LlamaGenVqConfig),
+}
+
+/// GigaTok (arXiv 2504.08736): CNN, transformer, vector quantizer, transformer, CNN.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GigaTokConfig {
+    /// Side of the square images, pixels.
+    pub image_size: i64,
+    /// What the codes are: a line of learned order, or the image grid.
+    pub latent: Latent,
+    /// The two CNNs.
+    pub cnn: CnnConfig,
+    /// Transformer before the quantizer.
+    pub encoder: Size,
+    /// Transformer after the quantizer.
+    pub decoder: Size,
+    /// The training-only projection onto a semantic teacher.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alignment: Option<Alignment>,
+    /// The codebook.
+    pub quantizer: QuantizerConfig,
+}
+
+/// The arrangement of the codes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Latent {
+    /// 1-D: Q-Formers between the grid and a line of tokens.
+    Sequence {
+        /// Number of latent tokens; a power of two for multi-level queries.
+        num_tokens: i64,
+        /// How the encoder's queries start.
+        query_init: QueryInit,
+    },
+    /// 2-D: transformers on the grid; codes in raster order.
+    Grid {
+        /// Which layers.
+        layers: GridLayers,
+    },
+}
+
+/// How the 1-D encoder's queries start (official keys `multi_level_query_init`, `learnable_1d_query_init`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QueryInit {
+    /// Averages of the grid at growing resolution (paper, supplement A).
+    MultiLevel,
+    /// The global average, repeated.
+    Mean,
+    /// Learned vectors.
+    Learned,
+}
+
+/// The layers of a 2-D tokenizer (official key `transformer_layer_type`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GridLayers {
+    /// Self-attention and MLP; positions added once.
+    Standard,
+    /// Q-Former layers whose memory is their own input (S-S 2-D).
+    Qformer,
+}
+
+/// The convolutional encoder and decoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CnnConfig {
+    /// Channels of a multiplier of 1; a multiple of 32, since group norms have 32 groups.
+    pub channels: i64,
+    /// Channel multiplier of each encoder level, finest first; each level but the last halves the side.
+    pub encoder_multipliers: Vec<i64>,
+    /// The same for the decoder, finest first.
+    pub decoder_multipliers: Vec<i64>,
+    /// Residual blocks a level in the encoder; the decoder has one more.
+    pub res_blocks: i64,
+    /// Channels between CNN and quantizer or transformer.
+    pub z_channels: i64,
+    /// Attention at the coarsest level (LlamaGen).
+    pub attention: bool,
+    /// Adaptive group norm in the decoder, styled by its input (GigaTok).
+    pub adaptive_norm: bool,
+    /// How the decoder doubles the side.
+    pub upsample: Upsample,
+}
+
+impl CnnConfig {
+    /// Pixels a side of one latent position.
+    pub fn patch(&self) -> i64 {
+        1 << (self.encoder_multipliers.len() - 1)
+    }
+}
+
+/// How the decoder doubles the side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Upsample {
+    /// 3×3 convolution to four times the channels, then depth to space (GigaTok).
+    DepthToSpace,
+    /// Nearest neighbour, then a 3×3 convolution (LlamaGen).
+    Nearest,
+}
+
+/// Semantic regularisation: which decoder layer is projected, and onto what width.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Alignment {
+    /// Decoder layer, 1-based, whose output is projected.
+    pub layer: i64,
+    /// Width of the teacher's features.
+    pub width: i64,
+}
+
+/// LlamaGen's VQGAN (arXiv 2406.06525).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LlamaGenVqConfig {
+    /// Side of the square images the codes are meant for; the network takes any multiple of the patch.
+    pub image_size: i64,
+    /// The two CNNs.
+    pub cnn: CnnConfig,
+    /// The codebook.
+    pub quantizer: QuantizerConfig,
+}
+
+impl TokenizerConfig {
+    /// Reads a configuration of ours, an official `VQ_*.yaml`, or the `config` of a golden's manifest.
+    ///
+    /// # Errors
+    /// The file cannot be read, is not YAML, names an unknown key, or contradicts itself.
+    pub fn read(path: &Path) -> Result<Self> {
+        Self::from_document(&Document::read(path)?)
+    }
+
+    /// The same from parsed YAML.
+    pub fn from_document(document: &Document) -> Result<Self> {
+        let config = match official::recognise(&document.to_json()?) {
+            Some(model) => official::convert(&model)?,
+            None => document.typed()?,
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Side of the square images, pixels.
+    pub fn image_size(&self) -> i64 {
+        match self {
+            TokenizerConfig::Gigatok(c) => c.image_size,
+            TokenizerConfig::LlamagenVq(c) => c.image_size,
+        }
+    }
+
+    /// The CNN part.
+    pub fn cnn(&self) -> &CnnConfig {
+        match self {
+            TokenizerConfig::Gigatok(c) => &c.cnn,
+            TokenizerConfig::LlamagenVq(c) => &c.cnn,
+        }
+    }
+
+    /// The quantizer part.
+    pub fn quantizer(&self) -> &QuantizerConfig {
+        match self {
+            TokenizerConfig::Gigatok(c) => &c.quantizer,
+            TokenizerConfig::LlamagenVq(c) => &c.quantizer,
+        }
+    }
+
+    /// Refuses what could not be built.
+    pub fn check(&self) -> Result<()> {
+        let cnn = self.cnn();
+        let fail = |message: String| Err(Error::Settings(message));
+        if cnn.encoder_multipliers.is_empty()
+            || cnn.decoder_multipliers.len() != cnn.encoder_multipliers.len()
+        {
+            return fail(
+                "encoder_multipliers and decoder_multipliers must be of one length, at least 1".into(),
+            );
+        }
+        let multipliers = cnn.encoder_multipliers.iter().chain(&cnn.decoder_multipliers);
+        if cnn.channels <= 0 || multipliers.clone().any(|m| *m <= 0 || cnn.channels * m % 32 != 0) {
+            return fail(format!(
+                "channels × multiplier must be a positive multiple of 32 (32 norm groups); channels is {}",
+                cnn.channels
+            ));
+        }
+        if cnn.res_blocks < 1 || cnn.z_channels < 1 {
+            return fail("res_blocks and z_channels must be at least 1".into());
+        }
+        let patch = cnn.patch();
+        if self.image_size() <= 0 || self.image_size() % patch != 0 {
+            return fail(format!("image_size {} is not a multiple of the patch {patch}", self.image_size()));
+        }
+        let q = self.quantizer();
+        if q.codebook_size < 1 || q.code_dim < 1 {
+            return fail("codebook_size and code_dim must be at least 1".into());
+        }
+        if let TokenizerConfig::Gigatok(c) = self {
+            c.check()?;
+        }
+        Ok(())
+    }
+}
+
+impl GigaTokConfig {
+    /// Positions a side of the latent grid.
+    pub fn grid(&self) -> i64 {
+        self.image_size / self.cnn.patch()
+    }
+
+    /// Codes of one image.
+    pub fn num_tokens(&self) -> i64 {
+        match self.latent {
+            Latent::Sequence { num_tokens, .. } => num_tokens,
+            Latent::Grid { .. } => self.grid() * self.grid(),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        for (which, size) in [("encoder", self.encoder.resolve()), ("decoder", self.decoder.resolve())] {
+            if size.heads < 1 || size.layers < 1 || size.width < 1 || size.width % size.heads != 0 {
+                return Err(Error::Settings(format!(
+                    "{which}: width {} is not a multiple of heads {}",
+                    size.width, size.heads
+                )));
+            }
+        }
+        if let Some(a) = self.alignment
+            && !(1..=self.decoder.resolve().layers).contains(&a.layer)
+        {
+            return Err(Error::Settings(format!("alignment.layer {} is not a decoder layer", a.layer)));
+        }
+        if let Latent::Sequence { num_tokens, query_init: QueryInit::MultiLevel } = self.latent {
+            crate::gigatok::query_init::kernels(self.grid(), num_tokens)?;
+        }
+        Ok(())
+    }
+}

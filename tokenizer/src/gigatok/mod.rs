@@ -1,0 +1,128 @@
+//! GigaTok (Xiong et al., 2025, arXiv 2504.08736): CNN → Q-Former → quantizer → Q-Former → CNN, figure 2.
+//!
+//! Loads `VQ_SS256`, `VQ_SB256`, `VQ_BL256`, `VQ_BL256_dino_disc`, `VQ_XLXXL256` and the 2-D variants unchanged
+//! (official `vq_vit_model.py`). Dropout and the experimental options no released model uses are left out.
+//!
+//! B batch, Z CNN channels, N codes, D code width, P grid positions
+
+mod qformer;
+pub(crate) mod query_init;
+
+use base::nn::Conv2d;
+use base::{Codes, Init, Mode, Scope};
+use tch::Tensor;
+
+use crate::cnn::{CnnDecoder, CnnEncoder};
+use crate::config::{GigaTokConfig, Latent};
+use crate::error::Result;
+use crate::model::{CodeLayout, Latents, TokenizerSpec, TrainOutput};
+use crate::quantizer::VectorQuantizer;
+
+/// The GigaTok network.
+#[derive(Debug)]
+pub struct GigaTok {
+    encoder: CnnEncoder,
+    to_latents: qformer::Encoder,
+    quant_conv: Conv2d,
+    quantizer: VectorQuantizer,
+    post_quant_conv: Conv2d,
+    to_grid: qformer::Decoder,
+    decoder: CnnDecoder,
+    spec: TokenizerSpec,
+}
+
+impl GigaTok {
+    /// Variables under `p` with the official names.
+    ///
+    /// # Errors
+    /// The multi-level queries do not fit the grid.
+    pub fn new(p: &Scope, config: &GigaTokConfig) -> Result<Self> {
+        let (z, d) = (config.cnn.z_channels, config.quantizer.code_dim);
+        let grid = config.grid();
+        let layout = match config.latent {
+            Latent::Sequence { num_tokens, .. } => CodeLayout::Sequence { len: num_tokens },
+            Latent::Grid { .. } => CodeLayout::Grid { height: grid, width: grid },
+        };
+        // PyTorch's default: these two are made after the official initialisation has run.
+        let pointwise = |p: Scope, inputs, outputs| {
+            let init = Init::torch_default(inputs);
+            Conv2d::new(&p, inputs, outputs, 1, init, init)
+        };
+        Ok(GigaTok {
+            encoder: CnnEncoder::new(&(p / "encoder"), &config.cnn),
+            to_latents: qformer::Encoder::new(p, config)?,
+            quant_conv: pointwise(p / "quant_conv", z, d),
+            quantizer: VectorQuantizer::new(&(p / "quantize"), &config.quantizer),
+            post_quant_conv: pointwise(p / "post_quant_conv", d, z),
+            to_grid: qformer::Decoder::new(p, config),
+            decoder: CnnDecoder::new(&(p / "decoder"), &config.cnn),
+            spec: TokenizerSpec {
+                codebook_size: config.quantizer.codebook_size,
+                code_dim: d,
+                num_tokens: config.num_tokens(),
+                image_size: config.image_size,
+                layout,
+            },
+        })
+    }
+
+    /// What this tokenizer makes.
+    pub fn spec(&self) -> &TokenizerSpec {
+        &self.spec
+    }
+
+    /// The codebook.
+    pub fn quantizer(&self) -> &VectorQuantizer {
+        &self.quantizer
+    }
+
+    /// The CNN decoder.
+    pub fn cnn_decoder(&self) -> &CnnDecoder {
+        &self.decoder
+    }
+
+    /// (B, 3, H, W) → everything before the quantizer.
+    pub fn latents(&self, images: &Tensor) -> Latents {
+        let cnn = self.encoder.forward(images); // (B, Z, h, w)
+        let (map, features) = self.to_latents.forward(&cnn);
+        Latents { pre_quantized: qformer::to_tokens(&self.quant_conv.forward(&map)), features, cnn }
+    }
+
+    /// (B, N, D) → decoder features for the CNN (B, Z, h, w), and the aligned layer's output (B, P, W).
+    pub fn grid_features(&self, z: &Tensor) -> (Tensor, Option<Tensor>) {
+        let row = z.transpose(1, 2).unsqueeze(2); // (B, D, 1, N)
+        self.to_grid.forward(&qformer::to_tokens(&self.post_quant_conv.forward(&row)))
+    }
+
+    /// The aligned layer's output through `distill_mlp`: (B, P, W) → (B, P, teacher width).
+    pub fn align(&self, tapped: &Tensor) -> Option<Tensor> {
+        self.to_grid.align(tapped)
+    }
+
+    /// (B, N, D) → (B, 3, H, W), not clamped.
+    pub fn decode_latents(&self, z: &Tensor) -> Tensor {
+        self.decoder.forward(&self.grid_features(z).0)
+    }
+
+    /// Codes → (B, 3, H, W) through exact codebook rows.
+    pub fn decode_codes(&self, codes: &Codes, kind: tch::Kind) -> Tensor {
+        self.decode_latents(&self.quantizer.lookup(codes).to_kind(kind))
+    }
+
+    /// The whole pass with what the losses need. `direct` adds the reconstruction that bypasses transformers and
+    /// quantizer (the auxiliary phase of training).
+    pub fn forward_train(&self, images: &Tensor, mode: Mode, direct: bool) -> TrainOutput {
+        let latents = self.latents(images);
+        let quantized = self.quantizer.forward(&latents.pre_quantized, mode);
+        let (grid, tapped) = self.grid_features(&quantized.z);
+        TrainOutput {
+            reconstruction: self.decoder.forward(&grid),
+            direct: direct.then(|| self.decoder.forward(&latents.cnn)),
+            codes: quantized.codes,
+            losses: quantized.losses,
+            aligned: tapped.as_ref().and_then(|t| self.align(t)),
+            cnn_features: latents.cnn,
+            decoder_features: grid,
+        }
+    }
+}

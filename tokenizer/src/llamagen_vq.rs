@@ -1,0 +1,105 @@
+//! LlamaGen's VQGAN tokenizer (Sun et al., 2024, arXiv 2406.06525), 2-D, without transformers.
+//!
+//! Loads `vq_ds16_c2i.pt`, `vq_ds16_t2i.pt` and `vq_ds8_c2i.pt` unchanged (official `vq_model.py`).
+//!
+//! B batch, Z CNN channels, N = h·w codes, D code width
+
+use base::nn::Conv2d;
+use base::{Codes, Init, Mode, Scope};
+use tch::Tensor;
+
+use crate::cnn::{CnnDecoder, CnnEncoder};
+use crate::config::LlamaGenVqConfig;
+use crate::model::{CodeLayout, Latents, TokenizerSpec, TrainOutput};
+use crate::quantizer::VectorQuantizer;
+
+/// The VQGAN network.
+#[derive(Debug)]
+pub struct LlamaGenVq {
+    encoder: CnnEncoder,
+    quant_conv: Conv2d,
+    quantizer: VectorQuantizer,
+    post_quant_conv: Conv2d,
+    decoder: CnnDecoder,
+    spec: TokenizerSpec,
+}
+
+impl LlamaGenVq {
+    /// Variables under `p` with the official names.
+    pub fn new(p: &Scope, config: &LlamaGenVqConfig) -> Self {
+        let (z, d) = (config.cnn.z_channels, config.quantizer.code_dim);
+        let side = config.image_size / config.cnn.patch();
+        let pointwise = |p: Scope, inputs, outputs| {
+            let init = Init::torch_default(inputs);
+            Conv2d::new(&p, inputs, outputs, 1, init, init)
+        };
+        LlamaGenVq {
+            encoder: CnnEncoder::new(&(p / "encoder"), &config.cnn),
+            quant_conv: pointwise(p / "quant_conv", z, d),
+            quantizer: VectorQuantizer::new(&(p / "quantize"), &config.quantizer),
+            post_quant_conv: pointwise(p / "post_quant_conv", d, z),
+            decoder: CnnDecoder::new(&(p / "decoder"), &config.cnn),
+            spec: TokenizerSpec {
+                codebook_size: config.quantizer.codebook_size,
+                code_dim: d,
+                num_tokens: side * side,
+                image_size: config.image_size,
+                layout: CodeLayout::Grid { height: side, width: side },
+            },
+        }
+    }
+
+    /// What this tokenizer makes.
+    pub fn spec(&self) -> &TokenizerSpec {
+        &self.spec
+    }
+
+    /// The codebook.
+    pub fn quantizer(&self) -> &VectorQuantizer {
+        &self.quantizer
+    }
+
+    /// The CNN decoder.
+    pub fn cnn_decoder(&self) -> &CnnDecoder {
+        &self.decoder
+    }
+
+    /// (B, 3, H, W) → everything before the quantizer. There is no transformer, so `features` are the CNN's.
+    pub fn latents(&self, images: &Tensor) -> Latents {
+        let cnn = self.encoder.forward(images);
+        let tokens = |map: &Tensor| map.flatten(2, 3).transpose(1, 2);
+        Latents { pre_quantized: tokens(&self.quant_conv.forward(&cnn)), features: tokens(&cnn), cnn }
+    }
+
+    /// (B, N, D) → (B, 3, H, W), not clamped; N is a square.
+    pub fn decode_latents(&self, z: &Tensor) -> Tensor {
+        self.decoder.forward(&self.grid_features(z))
+    }
+
+    fn grid_features(&self, z: &Tensor) -> Tensor {
+        let (b, n, d) = z.size3().expect("latents are (B, N, D)");
+        let side = (n as f64).sqrt().round() as i64;
+        self.post_quant_conv.forward(&z.transpose(1, 2).reshape([b, d, side, side]))
+    }
+
+    /// Codes → (B, 3, H, W) through exact codebook rows.
+    pub fn decode_codes(&self, codes: &Codes, kind: tch::Kind) -> Tensor {
+        self.decode_latents(&self.quantizer.lookup(codes).to_kind(kind))
+    }
+
+    /// The whole pass with what the losses need.
+    pub fn forward_train(&self, images: &Tensor, mode: Mode, direct: bool) -> TrainOutput {
+        let latents = self.latents(images);
+        let quantized = self.quantizer.forward(&latents.pre_quantized, mode);
+        let grid = self.grid_features(&quantized.z);
+        TrainOutput {
+            reconstruction: self.decoder.forward(&grid),
+            direct: direct.then(|| self.decoder.forward(&latents.cnn)),
+            codes: quantized.codes,
+            losses: quantized.losses,
+            aligned: None,
+            cnn_features: latents.cnn,
+            decoder_features: grid,
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! What every tokenizer can do.
+
+use base::{Codes, Images, Mode, Scope};
+use tch::{Kind, Tensor};
+
+use crate::config::TokenizerConfig;
+use crate::error::{Error, Result};
+use crate::gigatok::GigaTok;
+use crate::llamagen_vq::LlamaGenVq;
+use crate::quantizer::{QuantizerLosses, VectorQuantizer};
+
+/// The arrangement of an image's codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CodeLayout {
+    /// A line in learned order.
+    Sequence {
+        /// Number of codes.
+        len: i64,
+    },
+    /// The image grid, row by row.
+    Grid {
+        /// Rows.
+        height: i64,
+        /// Columns.
+        width: i64,
+    },
+}
+
+/// What a tokenizer tells others about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenizerSpec {
+    /// Number of different codes.
+    pub codebook_size: i64,
+    /// Width of a code vector.
+    pub code_dim: i64,
+    /// Codes of one image.
+    pub num_tokens: i64,
+    /// Side of the square images, pixels.
+    pub image_size: i64,
+    /// Their arrangement.
+    pub layout: CodeLayout,
+}
+
+/// Everything before the quantizer.
+#[derive(Debug)]
+pub struct Latents {
+    /// CNN features (B, Z, h, w).
+    pub cnn: Tensor,
+    /// Encoder features (B, N, W): after `ln_post`, before the projection to the codes (for probing).
+    pub features: Tensor,
+    /// What the quantizer receives, (B, N, D), not normalised.
+    pub pre_quantized: Tensor,
+}
+
+/// A training pass.
+#[derive(Debug)]
+pub struct TrainOutput {
+    /// (B, 3, H, W), not clamped.
+    pub reconstruction: Tensor,
+    /// The reconstruction that bypasses transformers and quantizer, if asked for.
+    pub direct: Option<Tensor>,
+    /// (B, N) int64.
+    pub codes: Tensor,
+    /// The quantizer's loss terms.
+    pub losses: QuantizerLosses,
+    /// CNN encoder output (B, Z, h, w).
+    pub cnn_features: Tensor,
+    /// Decoder transformer output, which feeds the CNN decoder, (B, Z, h, w).
+    pub decoder_features: Tensor,
+    /// The aligned layer, projected to the teacher's width, (B, P, teacher width).
+    pub aligned: Option<Tensor>,
+}
+
+/// Images ⇄ codes.
+pub trait Tokenizer {
+    /// What it makes.
+    fn spec(&self) -> &TokenizerSpec;
+    /// (B, 3, H, W) → (B, N).
+    ///
+    /// # Errors
+    /// The images are not of the tokenizer's size, or libtorch fails.
+    fn encode(&self, images: &Images) -> Result<Codes>;
+    /// (B, N) → (B, 3, H, W), not clamped.
+    ///
+    /// # Errors
+    /// A wrong number of codes, a code out of range, or libtorch fails.
+    fn decode(&self, codes: &Codes) -> Result<Images>;
+    /// (B, 3, H, W) → (B, N, D): what the quantizer receives.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    fn features(&self, images: &Images) -> Result<Tensor>;
+}
+
+/// Any tokenizer of this crate.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // there is one of it
+pub enum Model {
+    /// GigaTok.
+    GigaTok(GigaTok),
+    /// LlamaGen's VQGAN.
+    LlamaGenVq(LlamaGenVq),
+}
+
+macro_rules! each {
+    ($self:expr, $m:ident => $body:expr) => {
+        match $self {
+            Model::GigaTok($m) => $body,
+            Model::LlamaGenVq($m) => $body,
+        }
+    };
+}
+
+impl Model {
+    /// Builds the variables under `p`.
+    ///
+    /// # Errors
+    /// A configuration that cannot be built.
+    pub fn new(p: &Scope, config: &TokenizerConfig) -> Result<Self> {
+        config.check()?;
+        Ok(match config {
+            TokenizerConfig::Gigatok(c) => Model::GigaTok(GigaTok::new(p, c)?),
+            TokenizerConfig::LlamagenVq(c) => Model::LlamaGenVq(LlamaGenVq::new(p, c)),
+        })
+    }
+
+    /// The codebook.
+    pub fn quantizer(&self) -> &VectorQuantizer {
+        each!(self, m => m.quantizer())
+    }
+
+    /// Everything before the quantizer; (B, 3, H, W) in [-1, 1].
+    pub fn latents(&self, images: &Tensor) -> Latents {
+        each!(self, m => m.latents(images))
+    }
+
+    /// (B, N, D) → (B, 3, H, W), not clamped.
+    pub fn decode_latents(&self, z: &Tensor) -> Tensor {
+        each!(self, m => m.decode_latents(z))
+    }
+
+    /// A training pass over (B, 3, H, W) images in [-1, 1].
+    pub fn forward_train(&self, images: &Tensor, mode: Mode, direct: bool) -> TrainOutput {
+        each!(self, m => m.forward_train(images, mode, direct))
+    }
+
+    /// The weight of the last layer, which the adaptive discriminator weight differentiates.
+    pub fn last_layer(&self) -> &Tensor {
+        each!(self, m => m.cnn_decoder().last_layer())
+    }
+
+    /// The kind of the weights, which activations follow outside training.
+    fn kind(&self) -> Kind {
+        self.last_layer().kind()
+    }
+
+    /// A 1-D tokenizer and GigaTok's 2-D one have position tables and so one size; the VQGAN takes any square
+    /// grid whose side its codes can be read back from.
+    fn check_images(&self, images: &Images) -> Result<()> {
+        let size = images.tensor().size();
+        let side = self.spec().image_size;
+        let fits = match self {
+            Model::GigaTok(_) => size[2] == side && size[3] == side,
+            Model::LlamaGenVq(_) => {
+                let CodeLayout::Grid { height, .. } = self.spec().layout else {
+                    unreachable!("a VQGAN is 2-D")
+                };
+                size[2] == size[3] && size[2] % (side / height) == 0
+            }
+        };
+        let expected = || format!("(B, 3, {side}, {side})");
+        if fits {
+            Ok(())
+        } else {
+            Err(Error::Input { what: "images", expected: expected(), found: format!("{size:?}") })
+        }
+    }
+
+    fn check_codes(&self, codes: &Codes) -> Result<()> {
+        let size = codes.tensor().size();
+        let spec = self.spec();
+        let square = |n: i64| ((n as f64).sqrt().round() as i64).pow(2) == n;
+        let fits = size[1] == spec.num_tokens || (matches!(self, Model::LlamaGenVq(_)) && square(size[1]));
+        if !fits {
+            return Err(Error::Input {
+                what: "codes",
+                expected: format!("(B, {})", spec.num_tokens),
+                found: format!("{size:?}"),
+            });
+        }
+        match codes.range() {
+            Some((low, high)) if low < 0 || high >= spec.codebook_size => Err(Error::Input {
+                what: "codes",
+                expected: format!("values in 0..{}", spec.codebook_size),
+                found: format!("{low}..={high}"),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Tokenizer for Model {
+    fn spec(&self) -> &TokenizerSpec {
+        each!(self, m => m.spec())
+    }
+
+    fn encode(&self, images: &Images) -> Result<Codes> {
+        let z = self.features(images)?;
+        let _guard = tch::no_grad_guard();
+        Ok(Codes::new(self.quantizer().encode(&z))?)
+    }
+
+    fn decode(&self, codes: &Codes) -> Result<Images> {
+        self.check_codes(codes)?;
+        let _guard = tch::no_grad_guard();
+        let kind = self.kind();
+        Ok(Images::new(each!(self, m => m.decode_codes(codes, kind)).to_kind(Kind::Float))?)
+    }
+
+    fn features(&self, images: &Images) -> Result<Tensor> {
+        self.check_images(images)?;
+        let _guard = tch::no_grad_guard();
+        Ok(self.latents(&images.tensor().to_kind(self.kind())).pre_quantized.to_kind(Kind::Float))
+    }
+}

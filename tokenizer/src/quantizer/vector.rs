@@ -1,0 +1,144 @@
+//! The vector quantizer of GigaTok and LlamaGen (official `VectorQuantizer`), in fp32 whatever surrounds it.
+//!
+//! B batch, N codes of an image, M = B·N vectors, D code width, V codebook size
+
+use base::nn::l2_normalize;
+use base::{Codes, Init, Mode, Scope};
+use tch::{Kind, Tensor};
+
+use super::{Gradient, Quantized, QuantizerConfig, QuantizerLosses};
+
+/// Length of the queue of recent codes from which usage is read.
+const USAGE_QUEUE: i64 = 65_536;
+/// Rows of the distance matrix held at once outside training.
+const SEARCH_ROWS: i64 = 4096;
+
+/// Nearest-neighbour quantizer.
+#[derive(Debug)]
+pub struct VectorQuantizer {
+    codebook: Tensor, // (V, D), not kept normalised
+    used: Tensor,     // (65536,) most recent codes, newest last
+    config: QuantizerConfig,
+}
+
+impl VectorQuantizer {
+    /// Variables `embedding.weight` (V, D) and the buffer `codebook_used` (65536).
+    /// The codebook starts uniform in ±1/V, rows normalised if directions are compared.
+    pub fn new(p: &Scope, config: &QuantizerConfig) -> Self {
+        let shape = [config.codebook_size, config.code_dim];
+        let init = Init::Uniform { bound: 1.0 / config.codebook_size as f64 };
+        let mut codebook = (p / "embedding").var_of("weight", &shape, Kind::Float, init);
+        if config.l2_normalize && p.vars().is_random() {
+            let _guard = tch::no_grad_guard();
+            let normalized = l2_normalize(&codebook, 1);
+            codebook.copy_(&normalized);
+        }
+        let used = p.buffer("codebook_used", &[USAGE_QUEUE], Kind::Float, Init::Const(0.0));
+        VectorQuantizer { codebook, used, config: config.clone() }
+    }
+
+    /// Settings.
+    pub fn config(&self) -> &QuantizerConfig {
+        &self.config
+    }
+
+    /// The codebook as it is compared: fp32, rows normalised where the configuration says so.
+    fn rows(&self) -> Tensor {
+        self.maybe_normalize(&self.codebook)
+    }
+
+    fn maybe_normalize(&self, x: &Tensor) -> Tensor {
+        let x = x.to_kind(Kind::Float);
+        if self.config.l2_normalize { l2_normalize(&x, -1) } else { x }
+    }
+
+    /// (B, N, D) → (B, N): the nearest codes, lowest index on a tie.
+    pub fn encode(&self, z: &Tensor) -> Tensor {
+        let (b, n, d) = z.size3().expect("the quantizer takes (B, N, D)");
+        let rows = self.rows();
+        let flat = self.maybe_normalize(z).reshape([b * n, d]);
+        let chunks: Vec<Tensor> = flat
+            .split(SEARCH_ROWS, 0)
+            .iter()
+            .map(|part| squared_distances(part, &rows).argmin(1, false))
+            .collect();
+        Tensor::cat(&chunks, 0).view([b, n])
+    }
+
+    /// Codes → (B, N, D): exact codebook rows.
+    pub fn lookup(&self, codes: &Codes) -> Tensor {
+        let (b, n) = codes.tensor().size2().expect("codes are (B, N)");
+        self.rows().index_select(0, &codes.tensor().view([-1])).view([b, n, -1])
+    }
+
+    /// (B, N, D) → code vectors with gradient, codes and losses. In [`Mode::Train`] the usage queue moves on.
+    pub fn forward(&self, z: &Tensor, mode: Mode) -> Quantized {
+        let (b, n, d) = z.size3().expect("the quantizer takes (B, N, D)");
+        let rows = self.rows(); // (V, D)
+        let flat = self.maybe_normalize(z).reshape([b * n, d]); // (M, D)
+        let distances = squared_distances(&flat, &rows); // (M, V)
+        let codes = distances.argmin(1, false); // (M)
+        let chosen = rows.index_select(0, &codes); // (M, D)
+        if mode.is_train() {
+            self.remember(&codes);
+        }
+        let losses = QuantizerLosses {
+            codebook: (&chosen - flat.detach()).square().mean(Kind::Float),
+            commitment: (chosen.detach() - &flat).square().mean(Kind::Float) * self.config.commitment,
+            entropy: (self.config.entropy != 0.0).then(|| entropy_loss(&-distances) * self.config.entropy),
+        };
+        let out = match self.config.gradient {
+            Gradient::StraightThrough => &flat + (&chosen - &flat).detach(),
+            Gradient::Rotation => rotate(&flat, &chosen),
+        };
+        Quantized { z: out.view([b, n, d]).to_kind(z.kind()), codes: codes.view([b, n]), losses }
+    }
+
+    /// Share of the codebook among the most recent 65,536 codes. The queue starts with zeros, which count as
+    /// code 0, as they do upstream.
+    pub fn usage(&self) -> f64 {
+        let (distinct, _, _) = self.used.unique_dim(0, true, false, false);
+        distinct.size()[0] as f64 / self.config.codebook_size as f64
+    }
+
+    /// First in, first out.
+    fn remember(&self, codes: &Tensor) {
+        let _guard = tch::no_grad_guard();
+        let new = codes.to_kind(Kind::Float);
+        let kept = Tensor::cat(&[&self.used, &new], 0);
+        let from = kept.size()[0] - USAGE_QUEUE;
+        self.used.shallow_clone().copy_(&kept.narrow(0, from, USAGE_QUEUE));
+    }
+}
+
+/// (M, D), (V, D) → (M, V): `|z|² + |e|² − 2 z·e`.
+fn squared_distances(z: &Tensor, rows: &Tensor) -> Tensor {
+    let norms = |x: &Tensor| x.square().sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
+    norms(z).unsqueeze(1) + norms(rows) - z.matmul(&rows.transpose(0, 1)) * 2.0
+}
+
+/// The rotation trick: the rotation taking `z` to `q`, and their ratio of lengths, held constant and applied to
+/// `z`, so that the gradient is rotated the same way (arXiv 2410.06424, section 4.2, by two reflections).
+fn rotate(z: &Tensor, q: &Tensor) -> Tensor {
+    let norm = |x: &Tensor| x.norm_scalaropt_dim(2.0, [1i64], true); // (M, 1)
+    let dot = |a: &Tensor, b: &Tensor| (a * b).sum_dim_intlist([1i64].as_slice(), true, Kind::Float);
+    let (z_norm, q_norm) = (norm(z), norm(q));
+    let u = (z / (&z_norm + 1e-6)).detach();
+    let p = (q / (&q_norm + 1e-6)).detach();
+    let sum = &u + &p;
+    let w = &sum / norm(&sum);
+    let rotated = z - dot(z, &w) * 2.0 * &w + dot(z, &u) * 2.0 * &p;
+    rotated * (&q_norm / (&z_norm + 1e-6)).detach()
+}
+
+/// Mean entropy of single choices minus entropy of the mean choice, at temperature 0.01
+/// (official `compute_entropy_loss`; affinity = −squared distance, (M, V)).
+pub fn entropy_loss(affinity: &Tensor) -> Tensor {
+    let scaled = affinity / 0.01;
+    let p = scaled.softmax(-1, Kind::Float);
+    let log_p = (scaled + 1e-5).log_softmax(-1, Kind::Float);
+    let sample = -(&p * log_p).sum_dim_intlist([-1i64].as_slice(), false, Kind::Float).mean(Kind::Float);
+    let mean = p.mean_dim([0i64].as_slice(), false, Kind::Float);
+    let average = -(&mean * (&mean + 1e-5).log()).sum(Kind::Float);
+    sample - average
+}
