@@ -1,0 +1,65 @@
+//! Causal self-attention, teacher-forced or with the cache.
+//!
+//! B batch, S positions, D width, H heads, K head width
+
+use base::Scope;
+use base::nn::{LayerNorm, Linear};
+use tch::Tensor;
+
+use crate::conditioning::WEIGHT;
+use crate::config::ArConfig;
+use crate::kv_cache::KvCache;
+use crate::position::rotate;
+
+/// Where the sequence stands and what it may see.
+pub(crate) struct Context<'a> {
+    /// Position of the first input.
+    pub from: i64,
+    /// Rotary table, where the model has one.
+    pub rope: Option<&'a Tensor>,
+    /// Allowed (query, key) pairs, broadcastable to (B, H, S, L); `None` is plainly causal.
+    pub mask: Option<&'a Tensor>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Attention {
+    wqkv: Linear, // rows q, k, v
+    wo: Linear,
+    qk_norm: Option<(LayerNorm, LayerNorm)>,
+    heads: i64,
+}
+
+impl Attention {
+    pub fn new(p: &Scope, config: &ArConfig) -> Self {
+        let (d, k) = (config.width, config.width / config.heads);
+        let norm = |name: &str| LayerNorm::new(&(p / name), k, 1e-5);
+        Attention {
+            wqkv: Linear::new(&(p / "wqkv"), d, 3 * d, WEIGHT, None),
+            wo: Linear::new(&(p / "wo"), d, d, WEIGHT, None),
+            qk_norm: config.qk_norm.then(|| (norm("q_norm"), norm("k_norm"))),
+            heads: config.heads,
+        }
+    }
+
+    /// (B, S, D) → (B, S, D). With a cache, keys and values are appended and everything before is seen.
+    pub fn forward(&self, x: &Tensor, context: &Context, cache: Option<(&mut KvCache, usize)>) -> Tensor {
+        let (b, s, d) = x.size3().expect("activations are (B, S, D)");
+        let qkv = self.wqkv.forward(x).view([b, s, 3, self.heads, d / self.heads]);
+        let head = |i: i64| qkv.select(2, i).transpose(1, 2); // (B, H, S, K)
+        let (mut q, mut k, v) = (head(0), head(1), head(2));
+        if let Some((q_norm, k_norm)) = &self.qk_norm {
+            (q, k) = (q_norm.forward(&q), k_norm.forward(&k));
+        }
+        if let Some(table) = context.rope {
+            (q, k) = (rotate(&q, table, context.from), rotate(&k, table, context.from));
+        }
+        let (k, v) = match cache {
+            Some((cache, layer)) => cache.append(layer, context.from, &k, &v),
+            None => (k, v),
+        };
+        // One new position sees all before it, so only a longer piece needs the triangle.
+        let causal = context.mask.is_none() && s > 1;
+        let y = Tensor::scaled_dot_product_attention(&q, &k, &v, context.mask, 0.0, causal, None, false);
+        self.wo.forward(&y.transpose(1, 2).reshape([b, s, d]))
+    }
+}

@@ -1,0 +1,64 @@
+use std::path::PathBuf;
+
+use base::Hint;
+
+/// What can go wrong with an autoregressive model.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration file cannot be read or parsed.
+    #[error(transparent)]
+    Config(#[from] base::config::ConfigError),
+    /// The configuration contradicts itself or asks for what does not exist.
+    #[error("model configuration: {0}")]
+    Settings(String),
+    /// A directory holds no model.
+    #[error("`{dir}` is not a model directory: it has no `{missing}`")]
+    NotADirectory {
+        /// The directory given.
+        dir: PathBuf,
+        /// The file it lacks.
+        missing: &'static str,
+    },
+    /// The checkpoint does not fit the configuration.
+    #[error("cannot load `{path}` into this model")]
+    Load {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The account of what did not fit.
+        #[source]
+        source: weights::Error,
+        /// A released configuration that the file looks like.
+        likely: Option<String>,
+    },
+    /// Input of the wrong shape or kind.
+    #[error("{what}: expected {expected}, found {found}")]
+    Input {
+        /// What was given.
+        what: &'static str,
+        /// What the model takes.
+        expected: String,
+        /// What it got.
+        found: String,
+    },
+}
+
+/// Shorthand.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Hint for Error {
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Error::Config(e) => e.hints(),
+            Error::NotADirectory { .. } => vec![
+                "a model directory holds config.yaml and weights.safetensors; for a published file give its config and --weights FILE".into(),
+            ],
+            Error::Load { source, likely, .. } => {
+                let mut hints: Vec<String> =
+                    likely.iter().map(|name| format!("the file looks like {name}; try `--model configs/ar/{name}.yaml`")).collect();
+                hints.extend(source.hints());
+                hints
+            }
+            _ => vec![],
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Keys and values of the positions seen so far: allocated once, written in place, reused between calls.
+
+use tch::{Device, Kind, Tensor};
+
+/// B batch, H heads, L length rounded up to a multiple of 8, K head width
+#[derive(Debug)]
+pub struct KvCache {
+    layers: Vec<(Tensor, Tensor)>, // (B, H, L, K) each
+    /// What adaLN layers need of the condition, kept from prefill: (B, 1, D).
+    pub(crate) condition: Option<Tensor>,
+    /// Which prefix positions may be attended to, kept from prefill: (B, T) bool.
+    pub(crate) prefix_mask: Option<Tensor>,
+    batch: i64,
+}
+
+impl KvCache {
+    /// Zeros for `batch` sequences of up to `length` positions.
+    pub fn new(
+        layers: i64,
+        batch: i64,
+        heads: i64,
+        length: i64,
+        head_width: i64,
+        kind: Kind,
+        device: Device,
+    ) -> Self {
+        let length = (length + 7) / 8 * 8;
+        let zeros = || Tensor::zeros([batch, heads, length, head_width], (kind, device));
+        KvCache {
+            layers: (0..layers).map(|_| (zeros(), zeros())).collect(),
+            condition: None,
+            prefix_mask: None,
+            batch,
+        }
+    }
+
+    /// Sequences it was made for.
+    pub fn batch(&self) -> i64 {
+        self.batch
+    }
+
+    /// Bytes of keys and values.
+    pub fn bytes(&self) -> u64 {
+        self.layers
+            .iter()
+            .map(|(k, v)| {
+                2 * k.numel() as u64 * k.kind().elt_size_in_bytes() as u64 * u64::from(v.numel() > 0)
+            })
+            .sum()
+    }
+
+    /// Writes (B, H, S, K) keys and values at `position`, and returns views of all up to there.
+    pub(crate) fn append(&mut self, layer: usize, position: i64, k: &Tensor, v: &Tensor) -> (Tensor, Tensor) {
+        let (keys, values) = &self.layers[layer];
+        let length = k.size()[2];
+        keys.narrow(2, position, length).copy_(k);
+        values.narrow(2, position, length).copy_(v);
+        (keys.narrow(2, 0, position + length), values.narrow(2, 0, position + length))
+    }
+}

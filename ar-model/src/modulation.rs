@@ -1,0 +1,109 @@
+//! Adaptive layer norms conditioned on the prefix (official `use_adaLN`, `use_simple_adaLN`; in no release).
+//!
+//! B batch, D width. Shift, scale and gate of attention, then of the feed-forward.
+
+use base::nn::Linear;
+use base::{Init, Scope};
+use tch::Tensor;
+
+use crate::config::ModulationConfig;
+
+const ZERO: Init = Init::Const(0.0);
+
+fn projection(p: &Scope, width: i64, parts: i64) -> Linear {
+    // Index 1 of a Sequential whose 0 is the SiLU. Zero, so that training starts from the unmodulated model.
+    Linear::new(&(p / 1), width, parts * width, ZERO, Some(ZERO))
+}
+
+/// What one layer adds.
+#[derive(Debug)]
+pub(crate) enum LayerModulation {
+    None,
+    AdaLn(Linear),
+    Simple(Tensor), // (1, 1, 6, D)
+}
+
+impl LayerModulation {
+    pub fn new(p: &Scope, width: i64, config: ModulationConfig) -> Self {
+        match config {
+            ModulationConfig::None => LayerModulation::None,
+            ModulationConfig::AdaLn => {
+                LayerModulation::AdaLn(projection(&(p / "adaLN_modulation"), width, 6))
+            }
+            ModulationConfig::SimpleAdaLn => {
+                let init = Init::Normal { std: (width as f64).powf(-0.5) };
+                LayerModulation::Simple(p.var("ada_gss", &[1, 1, 6, width], init))
+            }
+        }
+    }
+
+    /// Six (B, 1, D) tensors: shift, scale, gate for attention, then for the feed-forward.
+    pub fn parts(&self, condition: &ModelCondition) -> Option<Vec<Tensor>> {
+        match (self, condition) {
+            (LayerModulation::AdaLn(linear), ModelCondition::AdaLn(cond)) => {
+                Some(linear.forward(&cond.silu()).chunk(6, 2))
+            }
+            (LayerModulation::Simple(table), ModelCondition::Simple(shared)) => {
+                Some((shared + table.to_kind(shared.kind())).unbind(2))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The condition as the layers take it, computed once a pass.
+#[derive(Debug)]
+pub(crate) enum ModelCondition {
+    None,
+    AdaLn(Tensor),  // (B, 1, D)
+    Simple(Tensor), // (B, 1, 6, D)
+}
+
+/// What the model adds: the shared projection and the modulation of the final norm.
+#[derive(Debug)]
+pub(crate) struct ModelModulation {
+    shared: Option<Linear>,
+    last: Option<Linear>,
+}
+
+impl ModelModulation {
+    pub fn new(p: &Scope, width: i64, config: ModulationConfig) -> Self {
+        let simple = config == ModulationConfig::SimpleAdaLn;
+        ModelModulation {
+            shared: simple.then(|| projection(&(p / "adaLN"), width, 6)),
+            last: (config != ModulationConfig::None).then(|| projection(&(p / "final_adaLN"), width, 2)),
+        }
+    }
+
+    /// True where the condition must be kept for decoding.
+    pub fn needs_condition(&self) -> bool {
+        self.last.is_some()
+    }
+
+    pub fn condition(&self, cond: Option<&Tensor>) -> ModelCondition {
+        match (cond, &self.shared, &self.last) {
+            (Some(cond), Some(shared), _) => {
+                let (b, t, d) = cond.size3().expect("conditions are (B, 1, D)");
+                ModelCondition::Simple(shared.forward(&cond.silu()).view([b, t, 6, d]))
+            }
+            (Some(cond), None, Some(_)) => ModelCondition::AdaLn(cond.shallow_clone()),
+            _ => ModelCondition::None,
+        }
+    }
+
+    /// Modulates the final norm's output.
+    pub fn finish(&self, x: Tensor, cond: Option<&Tensor>) -> Tensor {
+        match (&self.last, cond) {
+            (Some(last), Some(cond)) => {
+                let parts = last.forward(&cond.silu()).chunk(2, 2);
+                modulate(&x, &parts[0], &parts[1])
+            }
+            _ => x,
+        }
+    }
+}
+
+/// `x · (1 + scale) + shift`.
+pub(crate) fn modulate(x: &Tensor, shift: &Tensor, scale: &Tensor) -> Tensor {
+    x * (scale + 1.0) + shift
+}

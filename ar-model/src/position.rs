@@ -1,0 +1,32 @@
+//! 2-D rotary positions (LlamaGen `precompute_freqs_cis_2d`).
+
+use tch::{Device, Kind, Tensor};
+
+const BASE: f64 = 10_000.0;
+
+/// (prefix + side², K/2, 2): cosine and sine for each pair of head channels. Half of the pairs turn with the row,
+/// half with the column. **Prefix rows are all zero, not the identity**: queries and keys of condition tokens
+/// vanish, so every attention logit from or to them is 0. Released weights depend on it.
+pub fn rope_2d(prefix: i64, num_tokens: i64, head_width: i64) -> Tensor {
+    let side = (num_tokens as f64).sqrt().round() as i64;
+    let options = (Kind::Float, Device::Cpu);
+    let half = head_width / 2;
+    let exponents = Tensor::arange_start_step(0, half, 2, options) / half as f64; // (K/4)
+    let theta = Tensor::full([1], BASE, options).pow(&exponents).reciprocal();
+    let angles = Tensor::arange(side, options).outer(&theta); // (side, K/4)
+    let grid = |t: Tensor| t.expand([side, side, half / 2], false);
+    let both = Tensor::cat(&[grid(angles.unsqueeze(1)), grid(angles.unsqueeze(0))], -1); // (side, side, K/2)
+    let table = Tensor::stack(&[both.cos(), both.sin()], -1).view([num_tokens, half, 2]);
+    Tensor::cat(&[Tensor::zeros([prefix, half, 2], options), table], 0)
+}
+
+/// Turns adjacent channel pairs of (B, H, S, K) by rows `from..from + S` of the table, in fp32.
+pub(crate) fn rotate(x: &Tensor, table: &Tensor, from: i64) -> Tensor {
+    let (b, h, s, k) = x.size4().expect("heads are (B, H, S, K)");
+    let rows = table.narrow(0, from, s); // (S, K/2, 2)
+    let (cos, sin) = (rows.select(2, 0), rows.select(2, 1));
+    let pairs = x.to_kind(Kind::Float).reshape([b, h, s, k / 2, 2]);
+    let (a, c) = (pairs.select(4, 0), pairs.select(4, 1));
+    let turned = Tensor::stack(&[&a * &cos - &c * &sin, &c * &cos + &a * &sin], -1);
+    turned.view([b, h, s, k]).to_kind(x.kind())
+}
