@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json};
 
 use crate::source::{Blob, Entry, FileTensors, Origin};
-use crate::{Error, Result, TensorSource, safetensors};
+use crate::{Error, Result, TensorSource, recognise, safetensors, torch_file};
 
 /// How a file is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +16,10 @@ pub enum Format {
     Safetensors,
     /// Several safetensors files with an index.
     ShardedSafetensors,
+    /// `torch.save`, as since PyTorch 1.6.
+    TorchZip,
+    /// `torch.save`, as before PyTorch 1.6.
+    TorchLegacy,
 }
 
 impl std::fmt::Display for Format {
@@ -23,6 +27,8 @@ impl std::fmt::Display for Format {
         f.write_str(match self {
             Format::Safetensors => "safetensors",
             Format::ShardedSafetensors => "sharded safetensors",
+            Format::TorchZip => "PyTorch (zip)",
+            Format::TorchLegacy => "PyTorch (before 1.6)",
         })
     }
 }
@@ -171,19 +177,22 @@ fn parse(path: &Path) -> Result<Parsed> {
     let mut head = Vec::new();
     let file = std::fs::File::open(path).map_err(Error::read(path))?;
     file.take(512).read_to_end(&mut head).map_err(Error::read(path))?;
+    let map = || libtorch_ext::mmap::open(path).map_err(Error::read(path));
+    if head.starts_with(b"PK\x03\x04") {
+        return torch_file::open_zip(path, map()?);
+    }
+    if torch_file::recognise_legacy(&head) {
+        return torch_file::open_legacy(path, map()?);
+    }
     if safetensors::recognise(&head) {
-        let map = libtorch_ext::mmap::open(path).map_err(Error::read(path))?;
-        return Ok(bare(Format::Safetensors, safetensors::open(path, map)?));
+        return Ok(bare(Format::Safetensors, safetensors::open(path, map()?)?));
     }
     if head.trim_ascii_start().starts_with(b"{") {
         let text = std::fs::read_to_string(path).map_err(Error::read(path))?;
         return Ok(bare(Format::ShardedSafetensors, safetensors::open_sharded(path, &text)?));
     }
-    Err(Error::NotACheckpoint {
-        path: path.to_owned(),
-        found: "is in no format known here".into(),
-        advice: "checkpoints are `.pt` or `.pth` files of torch.save, and safetensors".into(),
-    })
+    let (found, advice) = recognise::describe(&head);
+    Err(Error::NotACheckpoint { path: path.to_owned(), found, advice })
 }
 
 fn bare(format: Format, contents: safetensors::Contents) -> Parsed {

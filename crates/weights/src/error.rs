@@ -251,26 +251,18 @@ impl Hint for LoadFailure {
 }
 
 fn io_hint(e: &std::io::Error, path: &Path) -> Option<String> {
-    use std::io::ErrorKind::{NotFound, PermissionDenied, ReadOnlyFilesystem, StorageFull};
-    match e.kind() {
-        NotFound => {
-            let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            if !parent.is_dir() {
-                return Some(format!("there is no directory `{}`", parent.display()));
-            }
-            let wanted = path.file_name()?.to_str()?;
-            let names: Vec<String> = std::fs::read_dir(parent)
-                .ok()?
-                .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-                .collect();
-            let near = nearest(wanted, names.iter().map(String::as_str), 1);
-            near.first().map(|n| format!("did you mean `{}`?", parent.join(n).display()))
-        }
-        PermissionDenied => Some("check the permissions of the file and its directory".into()),
-        ReadOnlyFilesystem => Some("choose another place to write to".into()),
-        StorageFull => {
-            Some("free some space or choose another place; nothing was left under the final name".into())
-        }
-        _ => None,
+    if e.kind() != std::io::ErrorKind::NotFound {
+        return None; // the binary knows what to say of the others
     }
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !parent.is_dir() {
+        return Some(format!("there is no directory `{}`", parent.display()));
+    }
+    let wanted = path.file_name()?.to_str()?;
+    let names: Vec<String> = std::fs::read_dir(parent)
+        .ok()?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    let near = nearest(wanted, names.iter().map(String::as_str), 1);
+    near.first().map(|n| format!("did you mean `{}`?", parent.join(n).display()))
 }

@@ -7,9 +7,13 @@ mod error;
 mod fingerprint;
 mod keymap;
 mod load;
+mod pickle;
+mod recognise;
 mod safetensors;
 mod save;
 mod source;
+mod torch_file;
+mod torch_objects;
 
 pub use checkpoint::{Checkpoint, Format, Section, Want};
 pub use error::{Error, LoadFailure, Mismatch};

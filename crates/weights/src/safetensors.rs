@@ -38,7 +38,11 @@ pub(crate) fn open_sharded(index: &Path, text: &str) -> Result<Contents> {
     let bad = |what: String| Error::damaged(index, what);
     let json: Json = serde_json::from_str(text).map_err(|e| bad(format!("not valid JSON: {e}")))?;
     let map = json.get("weight_map").and_then(Json::as_object);
-    let map = map.ok_or_else(|| bad("the index has no `weight_map`".into()))?;
+    let map = map.ok_or_else(|| Error::NotACheckpoint {
+        path: index.to_owned(),
+        found: "is a JSON document without the `weight_map` of an index of shards".into(),
+        advice: "give the file that holds the weights".into(),
+    })?;
     let mut by_file: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (name, file) in map {
         let file = file.as_str().ok_or_else(|| bad(format!("the file of `{name}` is not a string")))?;

@@ -1,0 +1,243 @@
+//! Files of `torch.save`: the zip layout, and the older stream of pickles followed by raw storages.
+
+use std::collections::HashMap;
+use std::io::Cursor;
+use std::path::Path;
+use std::sync::Arc;
+
+use libtorch_ext::mmap::Mmap;
+use serde_json::Map;
+
+use crate::checkpoint::{Format, Parsed};
+use crate::pickle::{self, Node, Pickle};
+use crate::source::Blob;
+use crate::torch_objects::{Element, Reader, Storage, storage_id};
+use crate::{Error, Result};
+
+/// The first value of the older layout.
+const LEGACY_MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
+/// Its second value.
+const LEGACY_PROTOCOL: i128 = 1001;
+/// No honest pickle comes near; those of full training states are a few megabytes.
+const LARGEST_PICKLE: usize = 1 << 28;
+
+/// True for what begins like the older layout.
+pub(crate) fn recognise_legacy(head: &[u8]) -> bool {
+    matches!(pickle::parse(head), Ok((p, _)) if p.node(p.root) == &Node::Int(LEGACY_MAGIC))
+}
+
+/// What a zip archive turned out to be, other than a checkpoint.
+fn other_archive(path: &Path, names: &[String]) -> Error {
+    let any = |f: &dyn Fn(&str) -> bool| names.iter().any(|n| f(n));
+    let (found, advice) = if any(&|n| n.ends_with("/constants.pkl") || n.ends_with("/code/")) {
+        ("is a TorchScript program", "save the model's `state_dict()` with `torch.save` and give that")
+    } else if any(&|n| n.ends_with(".npy")) {
+        ("is a NumPy archive (.npz)", "checkpoints are files of `torch.save`, and safetensors")
+    } else {
+        ("is a zip archive without `data.pkl`", "checkpoints are files of `torch.save`, and safetensors")
+    };
+    Error::NotACheckpoint { path: path.to_owned(), found: found.into(), advice: advice.into() }
+}
+
+/// Reads the table of contents of a zip layout.
+pub(crate) fn open_zip(path: &Path, map: Mmap) -> Result<Parsed> {
+    let map = Arc::new(map);
+    let members = members(&map).map_err(|what| Error::damaged(path, what))?;
+    let names: Vec<String> = members.iter().map(|(name, _)| name.clone()).collect();
+    let is_script = names.iter().any(|n| n.ends_with("/constants.pkl"));
+    let main = names.iter().position(|n| n == "data.pkl" || n.ends_with("/data.pkl"));
+    let Some(main) = main.filter(|_| !is_script) else { return Err(other_archive(path, &names)) };
+    let prefix = names[main].strip_suffix("data.pkl").unwrap_or_default();
+    let damaged = |what: String| Error::damaged(path, what);
+    if let Some((_, blob)) = members.iter().find(|(n, _)| n.strip_prefix(prefix) == Some("byteorder"))
+        && blob.bytes().map_err(damaged)?.as_ref() != b"little"
+    {
+        return Err(damaged("its numbers are big-endian, which is not supported".into()));
+    }
+    if members[main].1.len() > LARGEST_PICKLE {
+        return Err(damaged("its `data.pkl` is too large to be honest".into()));
+    }
+    let text = members[main].1.bytes().map_err(damaged)?.into_owned();
+    let (pickle, _) = pickle::parse(&text).map_err(damaged)?;
+    let data = format!("{prefix}data/");
+    let storage = |(blob, (name, at)): (usize, &(String, Blob))| {
+        let key = name.strip_prefix(&data)?.to_owned();
+        Some((key, Storage { blob, length: at.len() }))
+    };
+    let storages = members.iter().enumerate().filter_map(storage).collect();
+    let blobs = members.into_iter().map(|(_, blob)| blob).collect();
+    interpret(path, Format::TorchZip, &pickle, storages, blobs)
+}
+
+/// All members of an archive: their names and where they lie.
+fn members(map: &Arc<Mmap>) -> std::result::Result<Vec<(String, Blob)>, String> {
+    let broken = |e: zip::result::ZipError| {
+        format!(
+            "it begins as a zip archive, but its directory, which stands at the end, is broken or missing ({e})"
+        )
+    };
+    let mut archive = zip::ZipArchive::new(Cursor::new(&map[..])).map_err(broken)?;
+    let count = archive.len();
+    let member = |i: usize| {
+        let file = archive.by_index_raw(i).map_err(broken)?;
+        let size = |n: u64| usize::try_from(n).map_err(|e| e.to_string());
+        let inflated = match file.compression() {
+            zip::CompressionMethod::Stored => None,
+            zip::CompressionMethod::Deflated => Some(size(file.size())?),
+            other => {
+                return Err(format!("`{}` is compressed by {other}, which is not supported", file.name()));
+            }
+        };
+        if file.encrypted() {
+            return Err(format!("`{}` is encrypted", file.name()));
+        }
+        let (start, stored) = (size(file.data_start())?, size(file.compressed_size())?);
+        if start.checked_add(stored).is_none_or(|end| end > map.len()) {
+            return Err(format!("`{}` reaches beyond the end of the file", file.name()));
+        }
+        Ok((file.name().to_owned(), Blob { map: map.clone(), start, stored, inflated }))
+    };
+    (0..count).map(member).collect()
+}
+
+/// Reads the table of contents of the older layout.
+pub(crate) fn open_legacy(path: &Path, map: Mmap) -> Result<Parsed> {
+    let map = Arc::new(map);
+    legacy(path, &map).map_err(|e| match e {
+        Legacy::Broken(what) => Error::damaged(path, what),
+        Legacy::Other(e) => e,
+    })
+}
+
+enum Legacy {
+    Broken(String),
+    Other(Error),
+}
+
+impl From<String> for Legacy {
+    fn from(what: String) -> Self {
+        Legacy::Broken(what)
+    }
+}
+
+fn legacy(path: &Path, map: &Arc<Mmap>) -> std::result::Result<Parsed, Legacy> {
+    let mut at = 0;
+    let mut next = || -> std::result::Result<(Pickle, usize), String> {
+        let (pickle, used) = pickle::parse(&map[at..])?;
+        at += used;
+        Ok((pickle, at))
+    };
+    let (magic, _) = next()?;
+    let (protocol, _) = next()?;
+    if magic.node(magic.root) != &Node::Int(LEGACY_MAGIC)
+        || protocol.node(protocol.root) != &Node::Int(LEGACY_PROTOCOL)
+    {
+        return Err(Legacy::Broken("it does not begin as torch.save's older layout does".into()));
+    }
+    let (system, _) = next()?;
+    if big_endian(&system) {
+        return Err(Legacy::Broken("its numbers are big-endian, which is not supported".into()));
+    }
+    let (main, _) = next()?;
+    let (keys, data) = next()?;
+    let (storages, blobs) = legacy_storages(map, &main, &keys, data)?;
+    interpret(path, Format::TorchLegacy, &main, storages, blobs).map_err(Legacy::Other)
+}
+
+fn big_endian(system: &Pickle) -> bool {
+    let Node::Dict(pairs) = system.node(system.root) else { return false };
+    pairs.iter().any(|&(key, value)| {
+        system.node(key) == &Node::Str("little_endian".into()) && system.node(value) == &Node::Bool(false)
+    })
+}
+
+type Storages = (HashMap<String, Storage>, Vec<Blob>);
+
+/// After the pickles: for each key in order, the number of elements (i64) and the elements.
+fn legacy_storages(
+    map: &Arc<Mmap>,
+    main: &Pickle,
+    keys: &Pickle,
+    mut at: usize,
+) -> std::result::Result<Storages, String> {
+    let mut widths: HashMap<String, usize> = HashMap::new();
+    for id in main.ids().filter(|&id| matches!(main.node(id), Node::Persistent(_))) {
+        let storage = storage_id(main, id)?;
+        widths.insert(storage.key, element_width(&storage.element)?);
+    }
+    let Node::List(keys_) = keys.node(keys.root) else {
+        return Err("the list of storages is missing".into());
+    };
+    let mut found = HashMap::new();
+    let mut blobs = vec![];
+    for &key in keys_ {
+        let Node::Str(key) = keys.node(key) else { return Err("a storage's key is not a string".into()) };
+        let cut = || format!("the data of storage `{key}` is cut short");
+        let width = *widths.get(key).ok_or_else(|| format!("storage `{key}` belongs to no tensor"))?;
+        let count = map.get(at..).and_then(<[u8]>::first_chunk::<8>).ok_or_else(cut)?;
+        let count = usize::try_from(i64::from_le_bytes(*count)).map_err(|_| cut())?;
+        let start = at + 8;
+        let length = count.checked_mul(width).ok_or_else(cut)?;
+        at = start.checked_add(length).filter(|&end| end <= map.len()).ok_or_else(cut)?;
+        found.insert(key.clone(), Storage { blob: blobs.len(), length });
+        blobs.push(Blob { map: map.clone(), start, stored: length, inflated: None });
+    }
+    Ok((found, blobs))
+}
+
+fn element_width(element: &Element) -> std::result::Result<usize, String> {
+    match element {
+        Element::Known(kind) => Ok(kind.elt_size_in_bytes()),
+        Element::Untyped => Ok(1),
+        // Without its width, everything after it is lost.
+        Element::Unknown(class) => Err(format!("storages of class `{class}` are not supported")),
+    }
+}
+
+/// Sorts the outermost dictionary into sections and the rest.
+fn interpret(
+    path: &Path,
+    format: Format,
+    pickle: &Pickle,
+    storages: HashMap<String, Storage>,
+    blobs: Vec<Blob>,
+) -> Result<Parsed> {
+    let damaged = |what: String| Error::damaged(path, what);
+    let reader = Reader::new(pickle, storages);
+    let mut sections = vec![];
+    let mut bare = vec![];
+    let mut metadata = Map::new();
+    match reader.top().map_err(damaged)? {
+        None => reader.tensors("", pickle.root, &mut bare).map_err(damaged)?,
+        Some(pairs) => {
+            for (key, value) in pairs {
+                let name = reader.key(key);
+                let mut tensors = vec![];
+                reader.tensors("", value, &mut tensors).map_err(|e| damaged(format!("`{name}`: {e}")))?;
+                // A tensor itself has the empty path below its key.
+                if let [(path, _)] = tensors.as_mut_slice()
+                    && path.is_empty()
+                {
+                    *path = name.clone();
+                    bare.append(&mut tensors);
+                } else if !tensors.is_empty() {
+                    sections.push((Some(name.clone()), tensors));
+                }
+                if let Some(value) = reader.json(value).map_err(damaged)? {
+                    metadata.insert(name, value);
+                }
+            }
+        }
+    }
+    if !bare.is_empty() {
+        sections.push((None, bare));
+    }
+    if sections.is_empty() {
+        return Err(Error::NotACheckpoint {
+            path: path.to_owned(),
+            found: "is a file of torch.save that holds no tensors".into(),
+            advice: "give the file that holds the weights".into(),
+        });
+    }
+    Ok(Parsed { format, blobs, sections, metadata })
+}

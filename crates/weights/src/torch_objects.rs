@@ -1,0 +1,467 @@
+//! What the nodes of a torch pickle mean: tensors, dictionaries, plain values.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+
+use serde_json::{Map, Value as Json};
+use tch::Kind;
+
+use crate::pickle::{Id, Node, Object, Pickle};
+use crate::source::{Entry, TensorInfo};
+
+type Result<T> = std::result::Result<T, String>;
+
+/// Deeper nesting than this is an attack, or a mistake.
+const DEEPEST: usize = 200;
+/// Visits of nodes in one walk; a pickle of n bytes can describe a tree of 2^n nodes.
+const MOST_VISITS: usize = 1 << 24;
+
+/// A storage's type, as its class or dtype says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Element {
+    Known(Kind),
+    /// Bytes whose kind the tensor says.
+    Untyped,
+    /// A kind that libtorch's C++ side or tch lacks.
+    Unknown(String),
+}
+
+/// What a persistent id says: `("storage", class, key, location, count[, view])`.
+#[derive(Debug, Clone)]
+pub(crate) struct StorageId {
+    pub key: String,
+    pub element: Element,
+    /// Into the storage called `key`, in elements: views of the older layout.
+    pub view_offset: usize,
+}
+
+/// A storage's bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Storage {
+    pub blob: usize,
+    pub length: usize,
+}
+
+/// What a node means.
+enum Meaning<'a> {
+    Dict(Vec<(Id, Id)>),
+    List(&'a [Id]),
+    Tensor(Entry),
+    Scalar(Json),
+    /// Anything else, with what it was made of.
+    Object {
+        class: &'a str,
+        object: &'a Object,
+    },
+}
+
+/// Reads the graph of one pickle.
+pub(crate) struct Reader<'a> {
+    pub pickle: &'a Pickle,
+    pub storages: HashMap<String, Storage>,
+    visits: Cell<usize>,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(pickle: &'a Pickle, storages: HashMap<String, Storage>) -> Self {
+        Reader { pickle, storages, visits: Cell::new(0) }
+    }
+
+    /// The pairs of the outermost dictionary, if it is one.
+    pub fn top(&self) -> Result<Option<Vec<(Id, Id)>>> {
+        Ok(match self.meaning(self.pickle.root)? {
+            Meaning::Dict(pairs) => Some(pairs),
+            Meaning::Object { object, .. } => Some(self.attributes(object)),
+            _ => None,
+        })
+    }
+
+    /// All tensors below `id`, named by their path from `prefix`.
+    pub fn tensors(&self, prefix: &str, id: Id, out: &mut Vec<(String, Entry)>) -> Result<()> {
+        self.collect(prefix, id, 0, out)
+    }
+
+    fn collect(&self, prefix: &str, id: Id, depth: usize, out: &mut Vec<(String, Entry)>) -> Result<()> {
+        self.visit(depth)?;
+        let name = |leaf: &str| if prefix.is_empty() { leaf.to_owned() } else { format!("{prefix}.{leaf}") };
+        match self.meaning(id).map_err(|e| format!("`{prefix}`: {e}"))? {
+            Meaning::Tensor(entry) => out.push((prefix.to_owned(), entry)),
+            Meaning::Scalar(_) => {}
+            Meaning::List(list) => {
+                for (i, &item) in list.iter().enumerate() {
+                    self.collect(&name(&i.to_string()), item, depth + 1, out)?;
+                }
+            }
+            Meaning::Dict(pairs) => self.collect_pairs(&name, pairs, depth, out)?,
+            Meaning::Object { object, .. } => {
+                for (i, &item) in object.args.iter().chain(&object.list).enumerate() {
+                    self.collect(&name(&i.to_string()), item, depth + 1, out)?;
+                }
+                self.collect_pairs(&name, self.attributes(object), depth, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn collect_pairs(
+        &self,
+        name: &dyn Fn(&str) -> String,
+        pairs: Vec<(Id, Id)>,
+        depth: usize,
+        out: &mut Vec<(String, Entry)>,
+    ) -> Result<()> {
+        pairs
+            .into_iter()
+            .try_for_each(|(key, value)| self.collect(&name(&self.key(key)), value, depth + 1, out))
+    }
+
+    /// Everything below `id` that is not a tensor; `None` where only tensors are.
+    pub fn json(&self, id: Id) -> Result<Option<Json>> {
+        self.plain(id, 0)
+    }
+
+    fn plain(&self, id: Id, depth: usize) -> Result<Option<Json>> {
+        self.visit(depth)?;
+        Ok(match self.meaning(id)? {
+            Meaning::Tensor(_) => None,
+            Meaning::Scalar(value) => Some(value),
+            Meaning::List(list) => self.plain_list(list.iter(), depth)?,
+            Meaning::Dict(pairs) => self.plain_map(Map::new(), pairs, depth)?,
+            Meaning::Object { class, object } => {
+                let mut map = Map::new();
+                let attributes = self.attributes(object);
+                // The usual bags of options are dictionaries in all but name.
+                if !matches!(class, "argparse.Namespace" | "types.SimpleNamespace") || attributes.is_empty() {
+                    map.insert("__class__".into(), class.into());
+                }
+                if let Some(args) = self.plain_list(object.args.iter().chain(&object.list), depth)?
+                    && args.as_array().is_some_and(|a| !a.is_empty())
+                {
+                    map.insert("__args__".into(), args);
+                }
+                self.plain_map(map, attributes, depth)?
+            }
+        })
+    }
+
+    fn plain_list<'b>(&self, items: impl Iterator<Item = &'b Id>, depth: usize) -> Result<Option<Json>> {
+        let mut list = vec![];
+        let mut any = false;
+        for &item in items {
+            any = true;
+            list.extend(self.plain(item, depth + 1)?);
+        }
+        Ok((!any || !list.is_empty()).then_some(Json::Array(list)))
+    }
+
+    fn plain_map(
+        &self,
+        mut map: Map<String, Json>,
+        pairs: Vec<(Id, Id)>,
+        depth: usize,
+    ) -> Result<Option<Json>> {
+        let empty = pairs.is_empty();
+        for (key, value) in pairs {
+            if let Some(value) = self.plain(value, depth + 1)? {
+                map.insert(self.key(key), value);
+            }
+        }
+        Ok((empty || !map.is_empty()).then_some(Json::Object(map)))
+    }
+
+    fn visit(&self, depth: usize) -> Result<()> {
+        self.visits.set(self.visits.get() + 1);
+        if depth > DEEPEST {
+            return Err("values are nested too deeply, or contain themselves".into());
+        }
+        if self.visits.get() > MOST_VISITS {
+            return Err("the values repeat each other beyond measure".into());
+        }
+        Ok(())
+    }
+
+    /// A dictionary's key as text.
+    pub fn key(&self, id: Id) -> String {
+        match self.pickle.node(id) {
+            Node::Str(s) | Node::Global(s) => s.clone(),
+            Node::Int(i) => i.to_string(),
+            Node::Float(x) => x.to_string(),
+            Node::Bool(b) => b.to_string(),
+            Node::None => "None".into(),
+            Node::Tuple(parts) => {
+                let part = |&id: &Id| match self.pickle.node(id) {
+                    Node::Tuple(_) => "(…)".to_owned(),
+                    _ => self.key(id),
+                };
+                format!("({})", parts.iter().map(part).collect::<Vec<_>>().join(", "))
+            }
+            other => format!("{other:?}"),
+        }
+    }
+
+    /// What an object got by `__setstate__` and `__setitem__`.
+    fn attributes(&self, object: &Object) -> Vec<(Id, Id)> {
+        let state = object.state.map(|s| self.pickle.node(s));
+        let state = if let Some(Node::Dict(pairs)) = state { pairs.as_slice() } else { &[] };
+        state.iter().chain(&object.items).copied().collect()
+    }
+
+    fn meaning(&self, id: Id) -> Result<Meaning<'a>> {
+        Ok(match self.pickle.node(id) {
+            Node::None => Meaning::Scalar(Json::Null),
+            Node::Bool(b) => Meaning::Scalar((*b).into()),
+            Node::Int(i) => {
+                Meaning::Scalar(i64::try_from(*i).map_or_else(|_| i.to_string().into(), Json::from))
+            }
+            Node::Float(x) => Meaning::Scalar(float(*x)),
+            Node::Str(s) | Node::Global(s) => Meaning::Scalar(s.as_str().into()),
+            Node::Bytes(b) => Meaning::Scalar(format!("{} bytes", b.len()).into()),
+            Node::Tuple(list) | Node::List(list) | Node::Set(list) => Meaning::List(list),
+            Node::Dict(pairs) => Meaning::Dict(pairs.clone()),
+            Node::Persistent(_) => Meaning::Scalar("a storage".into()),
+            Node::Object(object) => {
+                let Node::Global(class) = self.pickle.node(object.callee) else {
+                    return Err("something is called that has no name".into());
+                };
+                self.object(class, object)?
+            }
+        })
+    }
+
+    fn object(&self, class: &'a str, object: &'a Object) -> Result<Meaning<'a>> {
+        let args = object.args.as_slice();
+        let first = args.first().map(|&id| self.pickle.node(id));
+        Ok(match class {
+            "collections.OrderedDict" | "collections.defaultdict" => {
+                let given =
+                    if let Some(Node::List(list)) = first { self.listed_pairs(list)? } else { vec![] };
+                Meaning::Dict(given.into_iter().chain(object.items.iter().copied()).collect())
+            }
+            "torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor" => {
+                Meaning::Tensor(self.tensor(args, None)?)
+            }
+            "torch._utils._rebuild_tensor_v3" => {
+                let dtype = args.get(6).map(|&id| self.pickle.node(id));
+                let Some(Node::Global(dtype)) = dtype else { return Err("a tensor without a dtype".into()) };
+                Meaning::Tensor(self.tensor(args, Some(dtype_element(dtype)))?)
+            }
+            "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state" => match first {
+                Some(Node::Object(inner)) if inner.callee != object.callee => self.meaning(args[0])?,
+                _ => return Err("a parameter without a tensor".into()),
+            },
+            "torch._tensor._rebuild_from_type_v2" => {
+                match (first, args.get(2).map(|&id| self.pickle.node(id))) {
+                    (Some(Node::Global(function)), Some(Node::Tuple(inner)))
+                        if function.starts_with("torch._utils._rebuild_tensor") =>
+                    {
+                        Meaning::Tensor(self.tensor(inner, None)?)
+                    }
+                    _ => Meaning::Object { class, object },
+                }
+            }
+            "torch.Size"
+            | "builtins.set"
+            | "__builtin__.set"
+            | "builtins.frozenset"
+            | "__builtin__.frozenset" => match first {
+                Some(Node::Tuple(list) | Node::List(list)) => Meaning::List(list),
+                _ => Meaning::Object { class, object },
+            },
+            "numpy.core.multiarray.scalar" | "numpy._core.multiarray.scalar" => {
+                match self.numpy_scalar(args) {
+                    Some(value) => Meaning::Scalar(value),
+                    None => Meaning::Object { class, object },
+                }
+            }
+            _ => Meaning::Object { class, object },
+        })
+    }
+
+    fn listed_pairs(&self, list: &[Id]) -> Result<Vec<(Id, Id)>> {
+        let pair = |&id: &Id| match self.pickle.node(id) {
+            Node::Tuple(p) | Node::List(p) if p.len() == 2 => Ok((p[0], p[1])),
+            _ => Err("a dictionary's item is not a pair".to_owned()),
+        };
+        list.iter().map(pair).collect()
+    }
+
+    /// `numpy.core.multiarray.scalar(dtype('f8', …), b'…')`.
+    fn numpy_scalar(&self, args: &[Id]) -> Option<Json> {
+        let [dtype, value] = args else { return None };
+        let Node::Object(dtype) = self.pickle.node(*dtype) else { return None };
+        let Node::Str(code) = self.pickle.node(*dtype.args.first()?) else { return None };
+        // The state's second item is the byte order; dtypes without one have `|`.
+        if let Some(state) = dtype.state
+            && let Node::Tuple(state) = self.pickle.node(state)
+            && let Some(&order) = state.get(1)
+            && let Node::Str(order) = self.pickle.node(order)
+            && order == ">"
+        {
+            return None;
+        }
+        let bytes = self.raw(*value)?;
+        Some(match code.as_str() {
+            "f8" => float(f64::from_le_bytes(bytes.try_into().ok()?)),
+            "f4" => float(f32::from_le_bytes(bytes.try_into().ok()?).into()),
+            "i8" => i64::from_le_bytes(bytes.try_into().ok()?).into(),
+            "u8" => u64::from_le_bytes(bytes.try_into().ok()?).into(),
+            "i4" => i32::from_le_bytes(bytes.try_into().ok()?).into(),
+            "u4" => u32::from_le_bytes(bytes.try_into().ok()?).into(),
+            "b1" => (bytes.first()? != &0).into(),
+            _ => return None,
+        })
+    }
+
+    /// Bytes, or `_codecs.encode(text, 'latin1')`, which protocol 2 writes for them.
+    fn raw(&self, id: Id) -> Option<Vec<u8>> {
+        match self.pickle.node(id) {
+            Node::Bytes(b) => Some(b.clone()),
+            Node::Str(s) => Some(s.as_bytes().to_vec()),
+            Node::Object(object)
+                if self.pickle.node(object.callee) == &Node::Global("_codecs.encode".into()) =>
+            {
+                let Node::Str(text) = self.pickle.node(*object.args.first()?) else { return None };
+                text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect()
+            }
+            _ => None,
+        }
+    }
+
+    /// `_rebuild_tensor_v2(storage, offset, size, stride, …)`, checked against the storage's bytes.
+    fn tensor(&self, args: &[Id], dtype: Option<Element>) -> Result<Entry> {
+        let [storage, offset, size, stride, ..] = args else { return Err("a tensor lacks arguments".into()) };
+        let id = storage_id(self.pickle, *storage)?;
+        let storage = self.storages.get(&id.key);
+        let storage = storage.ok_or_else(|| format!("the data of storage `{}` is missing", id.key))?;
+        let (kind, unreadable) = match dtype.unwrap_or(id.element) {
+            Element::Known(kind) => (kind, None),
+            Element::Untyped => (Kind::Uint8, None),
+            Element::Unknown(name) => (Kind::Uint8, Some(format!("its kind, {name}, does not exist here"))),
+        };
+        let width = kind.elt_size_in_bytes();
+        let shape = self.sizes(*size)?;
+        let strides = self.sizes(*stride)?;
+        let Node::Int(offset) = self.pickle.node(*offset) else {
+            return Err("a tensor without an offset".into());
+        };
+        let offset = usize::try_from(*offset).ok().and_then(|o| o.checked_add(id.view_offset));
+        let offset = offset.and_then(|o| o.checked_mul(width)).ok_or("a tensor's offset is out of range")?;
+        let extent = extent(&shape, &strides).ok_or("a tensor's size is out of range")?;
+        let end = extent.last.checked_mul(width).and_then(|n| n.checked_add(offset));
+        if unreadable.is_none() && end.is_none_or(|end| end > storage.length) {
+            return Err(format!("a tensor of shape {shape:?} reaches beyond storage `{}`", id.key));
+        }
+        let bytes = extent.count.checked_mul(width).ok_or("a tensor's size is out of range")?;
+        // Only an expanded view is larger than its storage; one that is vastly so is there to eat memory.
+        if bytes > storage.length.saturating_mul(64).saturating_add(1 << 26) {
+            return Err(format!("a tensor of shape {shape:?} is expanded beyond measure"));
+        }
+        let info = TensorInfo { shape: shape.iter().map(|&d| d as i64).collect(), kind, bytes: bytes as u64 };
+        let strides = (!extent.contiguous).then_some(strides);
+        Ok(Entry { info, blob: storage.blob, offset, strides, unreadable })
+    }
+
+    fn sizes(&self, id: Id) -> Result<Vec<usize>> {
+        let list = match self.pickle.node(id) {
+            Node::Tuple(list) | Node::List(list) => list.as_slice(),
+            Node::Object(size) => match size.args.first().map(|&id| self.pickle.node(id)) {
+                Some(Node::Tuple(list) | Node::List(list)) => list,
+                _ => return Err("a tensor's shape is no tuple".into()),
+            },
+            _ => return Err("a tensor's shape is no tuple".into()),
+        };
+        let size = |&id: &Id| match self.pickle.node(id) {
+            Node::Int(i) => i64::try_from(*i).ok().and_then(|i| usize::try_from(i).ok()),
+            _ => None,
+        };
+        let sizes: Option<Vec<usize>> = list.iter().map(size).collect();
+        sizes.filter(|s| s.len() <= 64).ok_or_else(|| "a tensor's shape is out of range".into())
+    }
+}
+
+struct Extent {
+    /// Elements in all.
+    count: usize,
+    /// One more than the highest index touched, counted from the first element.
+    last: usize,
+    contiguous: bool,
+}
+
+fn extent(shape: &[usize], strides: &[usize]) -> Option<Extent> {
+    if shape.len() != strides.len() {
+        return None;
+    }
+    if shape.contains(&0) {
+        return Some(Extent { count: 0, last: 0, contiguous: true });
+    }
+    let (mut count, mut last, mut contiguous) = (1usize, 1usize, true);
+    for (&d, &s) in shape.iter().zip(strides).rev() {
+        contiguous &= d == 1 || s == count;
+        count = count.checked_mul(d)?;
+        last = last.checked_add((d - 1).checked_mul(s)?)?;
+    }
+    Some(Extent { count, last, contiguous })
+}
+
+/// What a persistent node says of its storage.
+pub(crate) fn storage_id(pickle: &Pickle, id: Id) -> Result<StorageId> {
+    let bad = || "a tensor's storage is not what torch.save writes".to_owned();
+    let Node::Persistent(id) = pickle.node(id) else { return Err(bad()) };
+    let Node::Tuple(parts) = pickle.node(*id) else { return Err(bad()) };
+    let [tag, class, key, _location, _count, view @ ..] = parts.as_slice() else { return Err(bad()) };
+    if pickle.node(*tag) != &Node::Str("storage".into()) {
+        return Err(bad());
+    }
+    let Node::Global(class) = pickle.node(*class) else { return Err(bad()) };
+    let key = match pickle.node(*key) {
+        Node::Str(key) => key.clone(),
+        Node::Int(key) => key.to_string(),
+        _ => return Err(bad()),
+    };
+    let view_offset = match view.first().map(|&v| pickle.node(v)) {
+        Some(Node::Tuple(view)) if view.len() == 3 => match pickle.node(view[1]) {
+            Node::Int(offset) => usize::try_from(*offset).map_err(|_| bad())?,
+            _ => return Err(bad()),
+        },
+        _ => 0,
+    };
+    Ok(StorageId { key, element: class_element(class), view_offset })
+}
+
+fn class_element(class: &str) -> Element {
+    let name = class.rsplit('.').next().unwrap_or(class);
+    Element::Known(match name {
+        "FloatStorage" => Kind::Float,
+        "DoubleStorage" => Kind::Double,
+        "HalfStorage" => Kind::Half,
+        "BFloat16Storage" => Kind::BFloat16,
+        "LongStorage" => Kind::Int64,
+        "IntStorage" => Kind::Int,
+        "ShortStorage" => Kind::Int16,
+        "CharStorage" => Kind::Int8,
+        "ByteStorage" => Kind::Uint8,
+        "BoolStorage" => Kind::Bool,
+        "UntypedStorage" => return Element::Untyped,
+        _ => return Element::Unknown(class.into()),
+    })
+}
+
+fn dtype_element(dtype: &str) -> Element {
+    Element::Known(match dtype {
+        "torch.float32" => Kind::Float,
+        "torch.float64" => Kind::Double,
+        "torch.float16" => Kind::Half,
+        "torch.bfloat16" => Kind::BFloat16,
+        "torch.int64" => Kind::Int64,
+        "torch.int32" => Kind::Int,
+        "torch.int16" => Kind::Int16,
+        "torch.int8" => Kind::Int8,
+        "torch.uint8" => Kind::Uint8,
+        "torch.bool" => Kind::Bool,
+        _ => return Element::Unknown(dtype.into()),
+    })
+}
+
+fn float(x: f64) -> Json {
+    serde_json::Number::from_f64(x).map_or_else(|| x.to_string().into(), Json::Number)
+}
