@@ -1,6 +1,6 @@
 //! Damaged images: named, counted, listed, and too many of them stop the run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -12,13 +12,18 @@ use crate::{Error, Result};
 pub struct CorruptLog {
     ceiling: usize,
     list: Option<PathBuf>,
+    /// Names that the file held already when this run began.
+    listed: BTreeSet<String>,
     seen: Mutex<BTreeMap<String, String>>,
 }
 
 impl CorruptLog {
-    /// Allows `ceiling` damaged records; each is appended to the file `list`, if there is one, as `key<TAB>reason`.
+    /// Allows `ceiling` damaged records; each is appended to the file `list`, if there is one, as `key<TAB>reason`,
+    /// unless an earlier run listed it there.
     pub fn new(ceiling: usize, list: Option<&Path>) -> Self {
-        CorruptLog { ceiling, list: list.map(Path::to_owned), seen: Mutex::default() }
+        let before = list.and_then(|p| std::fs::read_to_string(p).ok()).unwrap_or_default();
+        let listed = before.lines().filter_map(|l| l.split('\t').next()).map(str::to_owned).collect();
+        CorruptLog { ceiling, list: list.map(Path::to_owned), listed, seen: Mutex::default() }
     }
 
     /// Notes a failed record. Errors other than [`Error::Decode`] are passed on, as is one failure too many.
@@ -28,7 +33,7 @@ impl CorruptLog {
         if seen.insert(key.clone(), message.clone()).is_some() {
             return Ok(());
         }
-        if let Some(path) = &self.list {
+        if let Some(path) = self.list.as_ref().filter(|_| !self.listed.contains(&key)) {
             append(path, &key, &message).map_err(Error::write(path))?;
         }
         let (count, ceiling) = (seen.len(), self.ceiling);

@@ -31,6 +31,24 @@ pub enum Error {
         /// What to try.
         hints: Vec<String>,
     },
+    /// A path that holds no codes in any form we know.
+    #[error("`{path}` holds no codes: {found}")]
+    NotCodes {
+        /// What was given.
+        path: PathBuf,
+        /// What is there instead.
+        found: String,
+        /// What to try.
+        hints: Vec<String>,
+    },
+    /// A folder with codes of another run.
+    #[error("`{path}` holds codes of another run; what differs: {differences}")]
+    OtherCodes {
+        /// The folder.
+        path: PathBuf,
+        /// Which settings.
+        differences: String,
+    },
     /// A file of a known form with wrong content.
     #[error("`{path}`: {message}")]
     Malformed {
@@ -98,7 +116,10 @@ impl Error {
 impl Hint for Error {
     fn hints(&self) -> Vec<String> {
         match self {
-            Error::NotADataset { hints, .. } | Error::Class { hints, .. } => hints.clone(),
+            Error::NotADataset { hints, .. } | Error::NotCodes { hints, .. } | Error::Class { hints, .. } => {
+                hints.clone()
+            }
+            Error::OtherCodes { .. } => vec!["choose another output folder, or remove this one".into()],
             Error::TooManyCorrupt { list: Some(list), .. } => {
                 vec![format!("`{}` lists them all", list.display())]
             }

@@ -5,10 +5,12 @@
 compile_error!("reading shards from several threads needs Unix's positioned reads");
 
 mod classes;
+pub mod codes;
 mod corrupt;
 mod decode;
 mod error;
 mod image_folder;
+mod image_list;
 mod labels;
 mod loader;
 mod open;
@@ -19,13 +21,15 @@ mod tar_shards;
 pub mod transform;
 
 pub use classes::{Class, ClassTable, to_tsv};
+pub use codes::open_codes;
 pub use corrupt::CorruptLog;
 pub use decode::{IMAGE_EXTENSIONS, decode, is_image, looks_like_image};
 pub use error::{Error, Result};
 pub use image_folder::ImageFiles;
+pub use image_list::read_list;
 pub use loader::{Batch, CorruptPolicy, Loader, LoaderConfig, LoaderState, NO_CLASS};
 pub use open::open;
 pub use partition::{Partition, Schedule};
-pub use record::{Dataset, Record, Target, key_hash};
+pub use record::{Dataset, Record, Target, fingerprint, key_hash};
 pub use tar_shards::TarShards;
 pub use transform::Transform;

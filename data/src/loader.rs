@@ -118,7 +118,19 @@ pub struct LoaderState {
 }
 
 impl LoaderState {
-    fn following(self, steps: usize) -> Self {
+    /// Refuses a position outside an epoch.
+    pub(crate) fn check(self, steps: usize) -> Result<()> {
+        if self.position < steps as u64 {
+            return Ok(());
+        }
+        Err(Error::Settings(format!(
+            "position {} lies outside an epoch of {steps} batches; the data or the batch size changed since it was \
+             saved",
+            self.position
+        )))
+    }
+
+    pub(crate) fn following(self, steps: usize) -> Self {
         if self.position + 1 < steps as u64 {
             LoaderState { position: self.position + 1, ..self }
         } else {
@@ -189,14 +201,7 @@ impl Loader {
 
     /// Continues at another position.
     pub fn restore(&mut self, state: LoaderState) -> Result<()> {
-        let steps = self.steps_per_epoch();
-        if state.position >= steps as u64 {
-            return Err(Error::Settings(format!(
-                "position {} lies outside an epoch of {steps} batches; the data or the batch size changed since it \
-                 was saved",
-                state.position
-            )));
-        }
+        state.check(self.steps_per_epoch())?;
         self.feed = None;
         self.state = state;
         Ok(())

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::decode::{is_image, looks_like_image};
-use crate::{Dataset, Error, ImageFiles, Result, TarShards};
+use crate::image_list::is_list;
+use crate::{Dataset, Error, ImageFiles, Result, TarShards, read_list};
 
 /// Opens images in any known form:
 ///
 /// - a folder of class folders, or a folder of images;
-/// - one image;
+/// - one image, or a list of images (`.jsonl`, `.csv`, `.tsv`; see [`read_list`]);
 /// - tar shards, plain or gzipped: one, a folder of them, or a pattern (`train-*.tar.gz`, `train-{00000..00005}.tar`).
 pub fn open(path: &Path) -> Result<Arc<dyn Dataset>> {
     let set: Arc<dyn Dataset> = if path.is_dir() {
@@ -144,14 +145,26 @@ fn open_file(path: &Path) -> Result<Arc<dyn Dataset>> {
     if head.starts_with(&[0x1f, 0x8b]) || head.get(257..262) == Some(b"ustar") {
         return Ok(Arc::new(TarShards::open(&[path.to_owned()])?));
     }
-    let found = match std::str::from_utf8(&head) {
+    if text_of(&head).is_some_and(is_list) {
+        return Ok(Arc::new(read_list(path)?));
+    }
+    let found = match text_of(&head) {
         _ if head.is_empty() => "the file is empty".to_owned(),
-        Ok(text) => format!("a text file beginning with {:?}", text.chars().take(24).collect::<String>()),
-        Err(_) => format!("a file beginning with the bytes {:02x?}", &head[..head.len().min(8)]),
+        Some(text) => format!("a text file beginning with {:?}", text.chars().take(24).collect::<String>()),
+        None => format!("a file beginning with the bytes {:02x?}", &head[..head.len().min(8)]),
     };
     let hint =
         "known are images (jpg, png, webp, bmp, gif), tar archives (also gzipped), and .jsonl and .csv lists";
     Err(not_a_dataset(path, &found, vec![hint.into()]))
+}
+
+/// The bytes as text; the last character may be cut.
+fn text_of(head: &[u8]) -> Option<&str> {
+    match std::str::from_utf8(head) {
+        Ok(text) => Some(text),
+        Err(e) if e.error_len().is_none() => std::str::from_utf8(&head[..e.valid_up_to()]).ok(),
+        Err(_) => None,
+    }
 }
 
 fn is_pattern(path: &Path) -> bool {

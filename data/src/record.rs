@@ -1,6 +1,7 @@
 //! What a data set is made of.
 
 use image::RgbImage;
+use sha2::{Digest, Sha256};
 
 use crate::{Class, Result};
 
@@ -44,6 +45,20 @@ pub trait Dataset: Send + Sync {
     fn classes(&self) -> &[Class];
     /// One line for people: what was recognised, how many records and classes.
     fn describe(&self) -> String;
+}
+
+/// Hex hash (16 digits) of all keys and labels in order: two data sets with the same one hold the same records.
+pub fn fingerprint(dataset: &dyn Dataset) -> String {
+    let mut hash = Sha256::new();
+    for i in 0..dataset.len() {
+        hash.update(dataset.key(i));
+        hash.update(match dataset.target(i) {
+            Target::None => "\0none\0".to_owned(),
+            Target::Class(c) => format!("\0class {c}\0"),
+            Target::Caption(text) => format!("\0caption {text}\0"),
+        });
+    }
+    hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect()
 }
 
 /// A 64-bit hash of a record's key (FNV-1a), which decides its augmentation wherever it stands in the order.

@@ -4,6 +4,7 @@
 
 pub mod config;
 pub mod device;
+pub mod files;
 pub mod hint;
 pub mod nn;
 pub mod precision;

@@ -226,7 +226,7 @@ mod tests {
     fn describing_costs_no_memory_and_keeps_names_and_shapes() {
         let vars = Vars::new(Device::Cpu, Kind::Float, Build::Describe);
         let p = &vars.root() / "layers" / 0;
-        p.var("weight", &[1 << 20, 1 << 20], Init::Const(0.0));
+        let _ = p.var("weight", &[1 << 20, 1 << 20], Init::Const(0.0));
         let all = vars.all();
         assert_eq!(all[0].name, "layers.0.weight");
         assert_eq!(all[0].tensor.size(), [1 << 20, 1 << 20]);
@@ -237,7 +237,7 @@ mod tests {
     #[should_panic(expected = "defined twice")]
     fn a_name_cannot_be_used_twice() {
         let vars = Vars::new(Device::Cpu, Kind::Float, Build::Empty);
-        vars.root().var("w", &[1], Init::Const(0.0));
-        vars.root().var("w", &[1], Init::Const(0.0));
+        let _ = vars.root().var("w", &[1], Init::Const(0.0));
+        let _ = vars.root().var("w", &[1], Init::Const(0.0));
     }
 }

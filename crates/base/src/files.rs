@@ -1,0 +1,41 @@
+//! Writing files so that a reader never meets half of one.
+
+use std::fs::{File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// Writes a file under a temporary name in the same folder, flushes it to the disk, and renames it. If anything
+/// fails, nothing is left behind and an existing file keeps its content.
+pub fn write_atomic(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Without this the file would keep a temporary file's mode, readable by its owner only.
+    let usual = Permissions::from_mode(0o666);
+    let mut temporary =
+        tempfile::Builder::new().prefix(".partial-").permissions(usual).tempfile_in(folder)?;
+    write(temporary.as_file_mut())?;
+    temporary.as_file().sync_all()?;
+    temporary.persist(path).map_err(|e| e.error)?;
+    File::open(folder)?.sync_all() // the name itself
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.txt");
+        write_atomic(&path, |f| f.write_all(b"old")).unwrap();
+        let half = |f: &mut File| {
+            f.write_all(b"ne")?;
+            Err(io::Error::other("disk full"))
+        };
+        assert!(write_atomic(&path, half).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o044, 0o044);
+    }
+}

@@ -1,0 +1,157 @@
+//! Stored codes → batches.
+
+use std::sync::Arc;
+
+use base::{Codes, rng};
+use tch::Tensor;
+
+use super::CodeSource;
+use crate::partition::{Partition, Schedule};
+use crate::{LoaderState, Result};
+
+/// How a [`CodeLoader`] reads.
+#[derive(Debug, Clone)]
+pub struct CodeLoaderConfig {
+    /// Records in a batch (of this rank).
+    pub batch_size: usize,
+    /// Decides order and views.
+    pub seed: u64,
+    /// A new random order each epoch.
+    pub shuffle: bool,
+    /// Leave out the last batch of an epoch if it is not full.
+    pub drop_last: bool,
+    /// A random view of each record in each epoch, as in official training; otherwise the first.
+    pub random_view: bool,
+    /// End after so many epochs; `None` goes on forever.
+    pub epochs: Option<u64>,
+    /// Which rank's share to read.
+    pub partition: Partition,
+}
+
+impl CodeLoaderConfig {
+    /// For training: endless, shuffled, full batches, random views.
+    pub fn training(batch_size: usize, seed: u64) -> Self {
+        CodeLoaderConfig {
+            batch_size,
+            seed,
+            shuffle: true,
+            drop_last: true,
+            random_view: true,
+            epochs: None,
+            partition: Partition::WHOLE,
+        }
+    }
+
+    /// For validation: every record's first view once, in the stored order.
+    pub fn once(batch_size: usize) -> Self {
+        CodeLoaderConfig {
+            shuffle: false,
+            drop_last: false,
+            random_view: false,
+            epochs: Some(1),
+            ..Self::training(batch_size, 0)
+        }
+    }
+}
+
+/// Codes with their labels.
+#[derive(Debug)]
+pub struct CodeBatch {
+    /// (V, N); V is `valid`.
+    pub codes: Codes,
+    /// Class indices; V of them.
+    pub labels: Vec<i64>,
+    /// How many records there are: the batch size, or fewer in the last batch of an epoch.
+    pub valid: usize,
+    /// The epoch they belong to, from 0.
+    pub epoch: u64,
+}
+
+/// Reads stored codes in batches. What it yields depends on the codes, the configuration and the position alone.
+pub struct CodeLoader {
+    source: Arc<dyn CodeSource>,
+    config: CodeLoaderConfig,
+    schedule: Schedule,
+    state: LoaderState,
+    order: Option<(u64, Vec<usize>)>,
+}
+
+impl CodeLoader {
+    /// At the beginning of epoch 0.
+    pub fn new(source: Arc<dyn CodeSource>, config: CodeLoaderConfig) -> Result<Self> {
+        let schedule = Schedule {
+            records: source.len(),
+            batch_size: config.batch_size,
+            seed: config.seed,
+            shuffle: config.shuffle,
+            drop_last: config.drop_last,
+            partition: config.partition,
+        };
+        schedule.validate()?;
+        Ok(CodeLoader { source, config, schedule, state: LoaderState::default(), order: None })
+    }
+
+    /// The next batch, or `None` after the last epoch.
+    #[allow(clippy::should_implement_trait)] // fallible, and not meant for iterator adaptors
+    pub fn next(&mut self) -> Result<Option<CodeBatch>> {
+        let LoaderState { epoch, position } = self.state;
+        if self.config.epochs.is_some_and(|n| epoch >= n) {
+            return Ok(None);
+        }
+        if self.order.as_ref().is_none_or(|(e, _)| *e != epoch) {
+            self.order = Some((epoch, self.schedule.order(epoch)));
+        }
+        let (_, order) = self.order.as_ref().expect("just made");
+        let indices = self.schedule.batch(order, position as usize);
+        let mut codes = Vec::with_capacity(indices.len() * self.source.num_tokens());
+        let mut labels = Vec::with_capacity(indices.len());
+        for &i in indices {
+            let record = self.source.read(i, self.view(epoch, i))?;
+            codes.extend(record.codes);
+            labels.push(record.label);
+        }
+        let shape = [labels.len() as i64, self.source.num_tokens() as i64];
+        let codes = Codes::new(Tensor::from_slice(&codes).view(shape)).expect("int64 (B, N)");
+        self.state = self.state.following(self.steps_per_epoch());
+        Ok(Some(CodeBatch { codes, valid: labels.len(), labels, epoch }))
+    }
+
+    fn view(&self, epoch: u64, index: usize) -> usize {
+        const VIEW: u64 = 0x71E3;
+        if !self.config.random_view {
+            return 0;
+        }
+        rng::below(self.config.seed, &[VIEW, epoch, index as u64], self.source.views() as u64) as usize
+    }
+
+    /// The number of batches of one epoch.
+    pub fn steps_per_epoch(&self) -> usize {
+        self.schedule.steps()
+    }
+
+    /// The codes it reads.
+    pub fn source(&self) -> &Arc<dyn CodeSource> {
+        &self.source
+    }
+
+    /// The position of the batch that [`CodeLoader::next`] will return.
+    pub fn state(&self) -> LoaderState {
+        self.state
+    }
+
+    /// Continues at another position.
+    pub fn restore(&mut self, state: LoaderState) -> Result<()> {
+        state.check(self.steps_per_epoch())?;
+        self.state = state;
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for CodeLoader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CodeLoader")
+            .field("config", &self.config)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}

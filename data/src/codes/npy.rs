@@ -1,0 +1,194 @@
+//! The official layout: `<path>/imagenet256_codes/{i}.npy` and `<path>/imagenet256_labels/{i}.npy`, i the number of
+//! the image in torchvision's order.
+//!
+//! GigaTok stores int64 [A, N] and a scalar label, LlamaGen [1, A, N] and [1] (`extract_codes_c2i.py`).
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter};
+use std::path::{Path, PathBuf};
+
+use base::files::write_atomic;
+use ndarray::{Array2, ArrayD, arr0};
+use ndarray_npy::{ReadNpyExt, WriteNpyExt};
+
+use super::{CodeRecord, CodeSource, TokenizerId};
+use crate::{Class, Error, Result};
+
+/// Reader of the official layout, in either of its forms. Every read opens two files.
+#[derive(Debug)]
+pub struct NpyCodes {
+    codes: PathBuf,
+    labels: PathBuf,
+    len: usize,
+    views: usize,
+    num_tokens: usize,
+}
+
+/// The pair of folders `*_codes` and `*_labels` inside `path`, if there is exactly one.
+pub(super) fn folders(path: &Path) -> Result<Option<(PathBuf, PathBuf)>> {
+    let mut pairs = vec![];
+    for entry in std::fs::read_dir(path).map_err(Error::read(path))? {
+        let codes = entry.map_err(Error::read(path))?.path();
+        let name = codes.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if let Some(stem) = name.strip_suffix("_codes") {
+            let labels = path.join(format!("{stem}_labels"));
+            if labels.is_dir() {
+                pairs.push((codes, labels));
+            }
+        }
+    }
+    if pairs.len() > 1 {
+        return Err(Error::malformed(path, "it holds several pairs of `*_codes` and `*_labels` folders"));
+    }
+    Ok(pairs.pop())
+}
+
+impl NpyCodes {
+    /// Opens the two folders. Files must be numbered from 0 without gaps; sizes are taken from the first.
+    pub fn open(codes: &Path, labels: &Path) -> Result<Self> {
+        let len = count(codes)?;
+        let others = count(labels)?;
+        if len != others {
+            return Err(Error::malformed(
+                labels,
+                format!("expected {len} labels as there are codes, found {others}"),
+            ));
+        }
+        if len == 0 {
+            return Err(Error::malformed(codes, "no `0.npy`, `1.npy`, … here"));
+        }
+        let first = codes.join("0.npy");
+        let shape = read(&first)?.shape().to_vec();
+        let (views, num_tokens) = match shape.as_slice() {
+            [a, n] | [1, a, n] => (*a, *n),
+            other => {
+                return Err(Error::malformed(
+                    &first,
+                    format!("expected [A, N] or [1, A, N], found {other:?}"),
+                ));
+            }
+        };
+        Ok(NpyCodes { codes: codes.to_owned(), labels: labels.to_owned(), len, views, num_tokens })
+    }
+}
+
+/// How many `{i}.npy` there are; their numbers must run from 0 without gaps.
+fn count(folder: &Path) -> Result<usize> {
+    let mut numbers = vec![];
+    for entry in std::fs::read_dir(folder).map_err(Error::read(folder))? {
+        let name = entry.map_err(Error::read(folder))?.file_name().to_string_lossy().into_owned();
+        numbers.extend(name.strip_suffix(".npy").and_then(|s| s.parse::<usize>().ok()));
+    }
+    numbers.sort_unstable();
+    match numbers.iter().enumerate().find(|(i, n)| i != *n) {
+        Some((i, _)) => Err(Error::malformed(folder, format!("`{i}.npy` is missing"))),
+        None => Ok(numbers.len()),
+    }
+}
+
+fn read(path: &Path) -> Result<ArrayD<i64>> {
+    let open = || File::open(path).map(BufReader::new).map_err(Error::read(path));
+    if let Ok(array) = ArrayD::<i64>::read_npy(open()?) {
+        return Ok(array);
+    }
+    // Other integer kinds do not occur officially but are common in converted sets.
+    if let Ok(array) = ArrayD::<i32>::read_npy(open()?) {
+        return Ok(array.mapv(i64::from));
+    }
+    ArrayD::<u16>::read_npy(open()?)
+        .map(|a| a.mapv(i64::from))
+        .map_err(|e| Error::malformed(path, format!("not an array of int64, int32 or uint16: {e}")))
+}
+
+impl CodeSource for NpyCodes {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn views(&self) -> usize {
+        self.views
+    }
+
+    fn num_tokens(&self) -> usize {
+        self.num_tokens
+    }
+
+    fn read(&self, index: usize, view: usize) -> Result<CodeRecord> {
+        let path = self.codes.join(format!("{index}.npy"));
+        let array = read(&path)?;
+        if array.len() != self.views * self.num_tokens {
+            let message = format!(
+                "expected {} x {} codes, found shape {:?}",
+                self.views,
+                self.num_tokens,
+                array.shape()
+            );
+            return Err(Error::malformed(&path, message));
+        }
+        let codes = array.iter().skip(view * self.num_tokens).take(self.num_tokens).copied().collect();
+        let path = self.labels.join(format!("{index}.npy"));
+        let label = read(&path)?;
+        match label.iter().collect::<Vec<_>>().as_slice() {
+            [one] => Ok(CodeRecord { codes, label: **one }),
+            _ => Err(Error::malformed(&path, format!("expected one label, found shape {:?}", label.shape()))),
+        }
+    }
+
+    fn tokenizer(&self) -> Option<&TokenizerId> {
+        None
+    }
+
+    fn classes(&self) -> &[Class] {
+        &[]
+    }
+
+    fn describe(&self) -> String {
+        format!(
+            "{}: {} .npy files, {} views of {} codes",
+            self.codes.display(),
+            self.len,
+            self.views,
+            self.num_tokens
+        )
+    }
+}
+
+/// Writer of GigaTok's form.
+#[derive(Debug)]
+pub struct NpyWriter {
+    codes: PathBuf,
+    labels: PathBuf,
+}
+
+impl NpyWriter {
+    /// Begins or continues in `root`; `image_size` names the folders, as officially.
+    pub fn create(root: &Path, image_size: i64) -> Result<Self> {
+        let folder = |what: &str| root.join(format!("imagenet{image_size}_{what}"));
+        let writer = NpyWriter { codes: folder("codes"), labels: folder("labels") };
+        for path in [&writer.codes, &writer.labels] {
+            std::fs::create_dir_all(path).map_err(Error::write(path))?;
+        }
+        Ok(writer)
+    }
+
+    /// True if the record is there already.
+    pub fn has(&self, index: usize) -> bool {
+        // The label is written last.
+        self.labels.join(format!("{index}.npy")).exists()
+    }
+
+    /// Writes one record: its codes in every view (A rows of N) and its label.
+    pub fn write(&self, index: usize, codes: &[Vec<i64>], label: i64) -> Result<()> {
+        let (a, n) = (codes.len(), codes.first().map_or(0, Vec::len));
+        let flat: Vec<i64> = codes.concat();
+        let array = Array2::from_shape_vec((a, n), flat)
+            .map_err(|e| Error::Settings(format!("record {index}: views of different lengths: {e}")))?;
+        write(&self.codes.join(format!("{index}.npy")), &array)?;
+        write(&self.labels.join(format!("{index}.npy")), &arr0(label))
+    }
+}
+
+fn write(path: &Path, array: &impl WriteNpyExt) -> Result<()> {
+    let fill = |f: &mut File| array.write_npy(BufWriter::new(f)).map_err(std::io::Error::other);
+    write_atomic(path, fill).map_err(Error::write(path))
+}

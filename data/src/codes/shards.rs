@@ -1,0 +1,212 @@
+//! Our code shards: `codes-00000-of-000NN.safetensors` with `codes (R, A, N) u16` and `labels (R,) i64`, beside one
+//! `index.json` and a `classes.tsv`.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use safetensors::{Dtype, tensor::Metadata};
+use serde::{Deserialize, Serialize};
+
+use super::{CodeRecord, CodeSource, TokenizerId};
+use crate::{Class, ClassTable, Error, Result};
+
+pub(super) const INDEX: &str = "index.json";
+pub(super) const CLASSES: &str = "classes.tsv";
+
+/// `index.json`: what a folder of code shards holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CodeIndex {
+    /// Which tokenizer made them.
+    pub tokenizer: TokenizerId,
+    /// The augmentation of each view, such as `center` or `ten-crop 1.1: 3`; A of them.
+    pub views: Vec<String>,
+    /// The number of records.
+    pub records: usize,
+    /// Images that could not be decoded and are missing (`skipped.tsv` names them).
+    pub skipped: usize,
+    /// What was encoded, for people.
+    pub data: String,
+    /// The shards in order.
+    pub shards: Vec<ShardEntry>,
+}
+
+/// One shard in the index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShardEntry {
+    /// Its file name.
+    pub file: String,
+    /// Its number of records, R.
+    pub records: usize,
+}
+
+/// Reader of code shards. Labels are kept in memory; codes are read from the disk, one row at a time.
+#[derive(Debug)]
+pub struct CodeShards {
+    root: PathBuf,
+    index: CodeIndex,
+    classes: Vec<Class>,
+    shards: Vec<Shard>,
+    starts: Vec<usize>, // first record of each shard
+}
+
+#[derive(Debug)]
+pub(super) struct Shard {
+    path: PathBuf,
+    file: File,
+    codes_at: u64,
+    pub(super) labels: Vec<i64>,
+}
+
+impl CodeShards {
+    /// Opens a finished folder and checks every shard's header against the index.
+    pub fn open(root: &Path) -> Result<Self> {
+        let path = root.join(INDEX);
+        let text = std::fs::read_to_string(&path).map_err(Error::read(&path))?;
+        let index: CodeIndex = serde_json::from_str(&text)
+            .map_err(|e| Error::malformed(&path, format!("not an index of code shards: {e}")))?;
+        let names = root.join(CLASSES);
+        let classes =
+            if names.is_file() { ClassTable::read(&names)?.classes().cloned().collect() } else { vec![] };
+        let mut set = CodeShards { root: root.to_owned(), classes, shards: vec![], starts: vec![], index };
+        let mut start = 0;
+        for entry in &set.index.shards {
+            let shard = Shard::open(&root.join(&entry.file), &set.index.tokenizer, set.index.views.len())?;
+            if shard.labels.len() != entry.records {
+                let message =
+                    format!("expected {} records by the index, found {}", entry.records, shard.labels.len());
+                return Err(Error::malformed(&shard.path, message));
+            }
+            set.starts.push(start);
+            start += entry.records;
+            set.shards.push(shard);
+        }
+        if start != set.index.records || start == 0 {
+            let message = format!("it says {} records, its shards hold {start}", set.index.records);
+            return Err(Error::malformed(&path, message));
+        }
+        Ok(set)
+    }
+
+    /// The index.
+    pub fn index(&self) -> &CodeIndex {
+        &self.index
+    }
+
+    /// All labels in record order.
+    pub fn labels(&self) -> impl Iterator<Item = i64> {
+        self.shards.iter().flat_map(|s| s.labels.iter().copied())
+    }
+}
+
+impl Shard {
+    pub(super) fn open(path: &Path, tokenizer: &TokenizerId, views: usize) -> Result<Self> {
+        let file = File::open(path).map_err(Error::read(path))?;
+        let (header, meta) = read_header(&file, path)?;
+        let end = header + meta.data_len() as u64;
+        let size = file.metadata().map_err(Error::read(path))?.len();
+        if size != end {
+            return Err(Error::malformed(path, format!("expected {end} bytes by its header, found {size}")));
+        }
+        let tensor = |name: &str, dtype: Dtype, shape: &[usize]| {
+            let info = meta.info(name).filter(|i| i.dtype == dtype && i.shape.len() == shape.len());
+            let info = info.filter(|i| i.shape.iter().zip(shape).all(|(a, b)| a == b || *b == ANY));
+            info.ok_or_else(|| {
+                let found = meta.info(name).map(|i| format!("{:?} {:?}", i.dtype, i.shape));
+                let found = found.unwrap_or_else(|| "no such tensor".into());
+                let expected: Vec<String> =
+                    shape.iter().map(|n| if *n == ANY { "R".into() } else { n.to_string() }).collect();
+                let expected = expected.join(", ");
+                Error::malformed(path, format!("`{name}`: expected {dtype:?} [{expected}], found {found}"))
+            })
+        };
+        let codes = tensor("codes", Dtype::U16, &[ANY, views, tokenizer.num_tokens as usize])?;
+        let records = codes.shape[0];
+        let labels = tensor("labels", Dtype::I64, &[records])?;
+        let mut bytes = vec![0; records * 8];
+        file.read_exact_at(&mut bytes, header + labels.data_offsets.0 as u64).map_err(Error::read(path))?;
+        let labels =
+            bytes.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().expect("8 bytes"))).collect();
+        let codes_at = header + codes.data_offsets.0 as u64;
+        Ok(Shard { path: path.to_owned(), file, codes_at, labels })
+    }
+
+    /// Row `row` of the (R·A, N) matrix of codes.
+    fn row(&self, row: usize, tokenizer: &TokenizerId) -> Result<Vec<i64>> {
+        let n = tokenizer.num_tokens as usize;
+        let mut bytes = vec![0; n * 2];
+        let at = self.codes_at + (row * n * 2) as u64;
+        self.file.read_exact_at(&mut bytes, at).map_err(Error::read(&self.path))?;
+        let codes: Vec<i64> =
+            bytes.chunks_exact(2).map(|b| i64::from(u16::from_le_bytes([b[0], b[1]]))).collect();
+        match codes.iter().find(|c| **c >= tokenizer.codebook_size) {
+            None => Ok(codes),
+            Some(c) => {
+                let message =
+                    format!("code {c} in row {row} is outside the codebook of {}", tokenizer.codebook_size);
+                Err(Error::malformed(&self.path, message))
+            }
+        }
+    }
+}
+
+/// A size that may be anything.
+const ANY: usize = usize::MAX;
+
+/// The length of a safetensors file's head, and what it says.
+fn read_header(file: &File, path: &Path) -> Result<(u64, Metadata)> {
+    let bad = |e: String| Error::malformed(path, format!("not a safetensors file: {e}"));
+    let mut length = [0; 8];
+    file.read_exact_at(&mut length, 0).map_err(|e| bad(e.to_string()))?;
+    let length = u64::from_le_bytes(length);
+    let size = file.metadata().map_err(Error::read(path))?.len();
+    if length > size {
+        return Err(bad(format!("its header claims {length} bytes, the file has {size}")));
+    }
+    let mut head = vec![0; length as usize];
+    file.read_exact_at(&mut head, 8).map_err(|e| bad(e.to_string()))?;
+    let meta = serde_json::from_slice(&head).map_err(|e| bad(e.to_string()))?;
+    Ok((8 + length, meta))
+}
+
+impl CodeSource for CodeShards {
+    fn len(&self) -> usize {
+        self.index.records
+    }
+
+    fn views(&self) -> usize {
+        self.index.views.len()
+    }
+
+    fn num_tokens(&self) -> usize {
+        self.index.tokenizer.num_tokens as usize
+    }
+
+    fn read(&self, index: usize, view: usize) -> Result<CodeRecord> {
+        let at = self.starts.partition_point(|s| *s <= index) - 1;
+        let (shard, row) = (&self.shards[at], index - self.starts[at]);
+        let codes = shard.row(row * self.views() + view, &self.index.tokenizer)?;
+        Ok(CodeRecord { codes, label: shard.labels[row] })
+    }
+
+    fn tokenizer(&self) -> Option<&TokenizerId> {
+        Some(&self.index.tokenizer)
+    }
+
+    fn classes(&self) -> &[Class] {
+        &self.classes
+    }
+
+    fn describe(&self) -> String {
+        let CodeIndex { records, views, tokenizer, .. } = &self.index;
+        format!(
+            "{}: {records} records x {} views of {} codes, tokenizer {}",
+            self.root.display(),
+            views.len(),
+            tokenizer.num_tokens,
+            tokenizer.fingerprint
+        )
+    }
+}

@@ -1,0 +1,149 @@
+//! Stored codes: written ones read back, interrupted writing goes on, other runs' folders are refused.
+
+use std::path::Path;
+
+use data::codes::{CodeLoader, CodeLoaderConfig, CodePlan, CodeRecord, CodeWriter, NpyWriter, TokenizerId};
+use data::{Class, open_codes};
+
+const N: i64 = 4;
+
+fn plan() -> CodePlan {
+    let tokenizer = TokenizerId { fingerprint: "abcd".into(), codebook_size: 60_000, num_tokens: N };
+    let views = vec!["center".to_owned(), "flip".to_owned()];
+    CodePlan { tokenizer, views, records: 7, shard_size: 3, data_fingerprint: "d".into(), data: "toy".into() }
+}
+
+/// Codes that tell record and view apart.
+fn row(record: usize, view: usize) -> Vec<i64> {
+    (0..N).map(|t| 50_000 + record as i64 * 100 + view as i64 * 10 + t).collect()
+}
+
+fn write(writer: &CodeWriter, shard: usize) {
+    let view =
+        |v| writer.range(shard).map(|r| CodeRecord { codes: row(r, v), label: r as i64 * 2 }).collect();
+    writer.write(shard, &[view(0), view(1)]).unwrap();
+}
+
+fn shards(root: &Path) {
+    let writer = CodeWriter::create(root, plan()).unwrap();
+    writer.missing().into_iter().for_each(|s| write(&writer, s));
+    writer.finish(&[Class { index: 2, wnid: "n01".into(), name: "two".into() }]).unwrap();
+}
+
+#[test]
+fn an_interrupted_run_goes_on_and_reads_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = CodeWriter::create(dir.path(), plan()).unwrap();
+    assert_eq!(first.missing(), [0, 1, 2]);
+    write(&first, 1);
+    assert!(first.finish(&[]).is_err());
+    let Err(e) = open_codes(&[dir.path()]) else { panic!("opened an unfinished folder") };
+    assert!(e.to_string().contains("has not finished"), "{e}");
+
+    let second = CodeWriter::create(dir.path(), plan()).unwrap();
+    assert_eq!(second.missing(), [0, 2]);
+    shards(dir.path());
+    let codes = open_codes(&[dir.path()]).unwrap();
+    assert_eq!((codes.len(), codes.views(), codes.num_tokens()), (7, 2, 4));
+    assert_eq!(codes.tokenizer().unwrap().fingerprint, "abcd");
+    assert_eq!(codes.classes()[0].name, "two");
+    for (r, v) in [(0, 0), (2, 1), (3, 0), (6, 1)] {
+        assert_eq!(codes.read(r, v).unwrap(), CodeRecord { codes: row(r, v), label: r as i64 * 2 });
+    }
+}
+
+#[test]
+fn another_runs_folder_and_damaged_shards_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    shards(dir.path());
+    let mut other = plan();
+    other.tokenizer.fingerprint = "ef".into();
+    let e = CodeWriter::create(dir.path(), other).unwrap_err().to_string();
+    assert!(e.contains("differs: the tokenizer"), "{e}");
+
+    let path = dir.path().join("codes-00001-of-00003.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    let Err(e) = open_codes(&[dir.path()]) else { panic!("opened a truncated shard") };
+    assert!(e.to_string().contains("codes-00001"), "{e}");
+
+    let writer = CodeWriter::create(dir.path(), plan()).unwrap();
+    let outside = vec![CodeRecord { codes: vec![60_000; 4], label: 0 }];
+    assert!(writer.write(0, &[outside.clone(), outside]).is_err());
+}
+
+#[test]
+fn damaged_images_leave_a_short_shard() {
+    let dir = tempfile::tempdir().unwrap();
+    let writer = CodeWriter::create(dir.path(), plan()).unwrap();
+    (1..3).for_each(|s| write(&writer, s));
+    let one = |v| vec![CodeRecord { codes: row(2, v), label: 4 }];
+    writer.write(0, &[one(0), one(1)]).unwrap();
+    let index = writer.finish(&[]).unwrap();
+    assert_eq!((index.records, index.skipped), (5, 2));
+    assert_eq!(open_codes(&[dir.path()]).unwrap().read(1, 0).unwrap().codes, row(3, 0));
+}
+
+#[test]
+fn the_official_layout_is_read_in_both_forms() {
+    let dir = tempfile::tempdir().unwrap();
+    let gigatok = dir.path().join("gigatok");
+    let writer = NpyWriter::create(&gigatok, 256).unwrap();
+    for r in 0..3 {
+        assert!(!writer.has(r));
+        writer.write(r, &[row(r, 0), row(r, 1)], 5).unwrap();
+        assert!(writer.has(r));
+    }
+    let codes = open_codes(&[&gigatok]).unwrap();
+    assert_eq!((codes.len(), codes.views(), codes.num_tokens()), (3, 2, 4));
+    assert_eq!(codes.read(2, 1).unwrap(), CodeRecord { codes: row(2, 1), label: 5 });
+
+    // LlamaGen: [1, A, N] and [1].
+    let llamagen = dir.path().join("llamagen");
+    let (c, l) = (llamagen.join("imagenet256_codes"), llamagen.join("imagenet256_labels"));
+    std::fs::create_dir_all(&c).unwrap();
+    std::fs::create_dir_all(&l).unwrap();
+    for r in 0..3 {
+        let all = [row(r, 2), row(r, 3)].concat();
+        ndarray_npy::write_npy(
+            c.join(format!("{r}.npy")),
+            &ndarray::Array::from_shape_vec((1, 2, 4), all).unwrap(),
+        )
+        .unwrap();
+        ndarray_npy::write_npy(l.join(format!("{r}.npy")), &ndarray::arr1(&[5i64])).unwrap();
+    }
+    let joined = open_codes(&[&gigatok, &llamagen]).unwrap();
+    assert_eq!(joined.views(), 4);
+    assert_eq!(joined.read(1, 3).unwrap().codes, row(1, 3));
+
+    std::fs::remove_file(c.join("1.npy")).unwrap();
+    let Err(e) = open_codes(&[&llamagen]) else { panic!("opened a layout with a gap") };
+    assert!(e.to_string().contains("`1.npy` is missing"), "{e}");
+}
+
+#[test]
+fn resuming_the_code_loader_equals_not_stopping_and_views_vary() {
+    let dir = tempfile::tempdir().unwrap();
+    shards(dir.path());
+    let load =
+        || CodeLoader::new(open_codes(&[dir.path()]).unwrap(), CodeLoaderConfig::training(3, 5)).unwrap();
+    let read = |l: &mut CodeLoader| {
+        let batch = l.next().unwrap().unwrap();
+        (Vec::<i64>::try_from(batch.codes.into_tensor().flatten(0, -1)).unwrap(), batch.labels)
+    };
+    let mut unbroken = load();
+    let all: Vec<_> = (0..9).map(|_| read(&mut unbroken)).collect();
+    let mut first = load();
+    (0..5).for_each(|_| drop(read(&mut first)));
+    let mut second = load();
+    second.restore(first.state()).unwrap();
+    assert_eq!((5..9).map(|_| read(&mut second)).collect::<Vec<_>>(), all[5..]);
+    // Tens digit: the view. Both occur, and each row fits its label.
+    let rows = || all.iter().flat_map(|(c, l)| c.chunks(4).zip(l));
+    assert!([0, 1].iter().all(|v| rows().any(|(c, _)| (c[0] / 10) % 10 == *v)));
+    assert!(rows().all(|(c, l)| (c[0] - 50_000) / 100 * 2 == *l));
+
+    let mut once = CodeLoader::new(open_codes(&[dir.path()]).unwrap(), CodeLoaderConfig::once(4)).unwrap();
+    assert_eq!([read(&mut once).1.len(), read(&mut once).1.len()], [4, 3]);
+    assert!(once.next().unwrap().is_none());
+}

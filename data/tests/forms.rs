@@ -1,0 +1,154 @@
+//! Every form images come in, recognised by content, and what is said about things that are no images.
+
+use std::io::{Cursor, Write};
+use std::path::{Path, PathBuf};
+
+use base::Hint;
+use data::{Dataset, Target};
+use image::{ImageFormat, RgbImage};
+
+fn png(shade: u8) -> Vec<u8> {
+    let mut bytes = Cursor::new(vec![]);
+    RgbImage::from_pixel(9, 6, image::Rgb([shade; 3])).write_to(&mut bytes, ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
+fn put(path: PathBuf, bytes: &[u8]) -> PathBuf {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(vec![]);
+    for (name, bytes) in members {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        header.set_cksum();
+        builder.append_data(&mut header, name, *bytes).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut gz = flate2::write::GzEncoder::new(vec![], flate2::Compression::fast());
+    gz.write_all(bytes).unwrap();
+    gz.finish().unwrap()
+}
+
+fn targets(set: &dyn Dataset) -> Vec<Target> {
+    (0..set.len()).map(|i| set.target(i)).collect()
+}
+
+fn shade(set: &dyn Dataset, i: usize) -> u8 {
+    set.get(i).unwrap().image.get_pixel(0, 0).0[0]
+}
+
+fn refusal(path: &Path) -> String {
+    let Err(e) = data::open(path) else { panic!("{} was opened", path.display()) };
+    format!("{e}; {}", e.hints().join("; "))
+}
+
+#[test]
+fn class_folders_named_by_wordnet_ids_keep_imagenets_labels() {
+    let dir = tempfile::tempdir().unwrap();
+    for (i, class) in ["n02099601", "n01440764"].iter().enumerate() {
+        put(dir.path().join(class).join("x.png"), &png(i as u8 * 50));
+    }
+    let set = data::open(dir.path()).unwrap();
+    assert_eq!(targets(&*set), [Target::Class(0), Target::Class(207)]);
+    assert_eq!((set.key(1).as_str(), shade(&*set, 1)), ("n02099601/x.png", 0));
+    assert_eq!(set.classes()[1].name, "golden retriever");
+
+    // Any other names follow torchvision: the position in the sorted list.
+    put(dir.path().join("a dog/y.png"), &png(9));
+    assert_eq!(data::open(dir.path()).unwrap().classes()[1].index, 1);
+    // Unless a table says otherwise.
+    let table = "index\twnid\tname\n4\tn02099601\tg\n5\tn01440764\tt\n8\t\ta dog\n";
+    std::fs::write(dir.path().join("classes.tsv"), table).unwrap();
+    let set = data::open(dir.path()).unwrap();
+    assert_eq!(targets(&*set), [Target::Class(8), Target::Class(5), Target::Class(4)]);
+}
+
+#[test]
+fn shards_are_read_plain_and_gzipped_one_by_one_or_by_pattern() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b, c) = (png(1), png(2), png(3));
+    let first = tar(&[("t/n1/a.png", &a), ("t/n1/a.cls", b"7"), ("t/n2/b.cls", b"9\n"), ("t/n2/b.png", &b)]);
+    put(dir.path().join("train-00000.tar"), &first);
+    put(dir.path().join("train-00001.tar.gz"), &gzip(&tar(&[("t/n1/c.png", &c), ("t/n1/c.cls", b"7")])));
+    for path in ["", "train-*", "train-{00000.tar,00001.tar.gz}"] {
+        let set = data::open(&dir.path().join(path)).unwrap();
+        assert_eq!(targets(&*set), [7, 9, 7].map(Target::Class), "{path}");
+        assert_eq!([0, 1, 2].map(|i| shade(&*set, i)), [1, 2, 3]);
+        assert_eq!((set.key(2).as_str(), set.classes().len()), ("t/n1/c", 2));
+    }
+    let set = data::open(&dir.path().join("train-0000{0..0}.tar")).unwrap();
+    assert_eq!(set.len(), 2);
+    assert!(refusal(&dir.path().join("val-*.tar")).contains("nothing matches"));
+
+    put(dir.path().join("val-00000.tar"), &first);
+    assert!(refusal(dir.path()).contains("train-, val-"), "{}", refusal(dir.path()));
+}
+
+#[test]
+fn shards_carry_captions_or_take_labels_from_their_folders() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (png(1), png(2));
+    let captions = put(dir.path().join("c.tar"), &tar(&[("a.png", &a), ("a.txt", "a fox\n".as_bytes())]));
+    assert_eq!(targets(&*data::open(&captions).unwrap()), [Target::Caption("a fox".into())]);
+    let folders =
+        put(dir.path().join("f.tar"), &tar(&[("v/n02099601/a.png", &a), ("v/n01440764/b.png", &b)]));
+    assert_eq!(targets(&*data::open(&folders).unwrap()), [Target::Class(207), Target::Class(0)]);
+}
+
+#[test]
+fn damaged_shards_are_refused_with_their_name_and_the_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (png(1), png(2));
+    let whole = tar(&[("a.png", &a), ("a.cls", b"7"), ("b.png", &b), ("b.cls", b"x")]);
+    let at = |name: &str, bytes: &[u8]| refusal(&put(dir.path().join(name), bytes));
+    assert!(at("label.tar", &whole).contains("`b.cls`: expected a class index, found \"x\""));
+    assert!(at("half.tar", &whole[..520]).contains("half.tar"));
+    assert!(at("half.tar.gz", &gzip(&whole)[..60]).contains("damaged gzip"));
+    assert!(at("pair.tar", &tar(&[("a.cls", b"7")])).contains("no image"));
+    assert!(
+        at("mixed.tar", &tar(&[("a.png", &a), ("a.cls", b"7"), ("b.png", &b)])).contains("`b` has neither")
+    );
+}
+
+#[test]
+fn lists_give_paths_with_classes_or_captions() {
+    let dir = tempfile::tempdir().unwrap();
+    put(dir.path().join("i/a.png"), &png(1));
+    put(dir.path().join("i/b.png"), &png(2));
+    let at = |name: &str, text: &str| put(dir.path().join(name), text.as_bytes());
+    let csv = data::open(&at("l.csv", "path,class\ni/b.png,3\n\"i/a.png\",0\n")).unwrap();
+    assert_eq!(targets(&*csv), [Target::Class(3), Target::Class(0)]);
+    assert_eq!([0, 1].map(|i| shade(&*csv, i)), [2, 1]);
+    let lines = "{\"image_path\": \"i/a.png\", \"text\": [\"short\", \"long\"]}\n\n{\"image_path\": \"i/b.png\", \"text\": \"b\"}\n";
+    let jsonl = data::open(&at("l.jsonl", lines)).unwrap();
+    assert_eq!(targets(&*jsonl), ["short", "b"].map(|t| Target::Caption(t.into())));
+
+    let e = refusal(&at("bad.csv", "path,class\ni/a.png,dog\n"));
+    assert!(e.contains("line 2: expected a class index, found \"dog\""), "{e}");
+    let e = refusal(&at("mixed.csv", "path,class\ni/a.png,1\ni/b.png,\n"));
+    assert!(e.contains("`i/b.png` has no label"), "{e}");
+}
+
+#[test]
+fn what_is_no_set_of_images_is_said_so() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(refusal(dir.path()).contains("the folder is empty"));
+    assert!(refusal(&dir.path().join("nowhere/else")).contains("no such file or folder"));
+    let text = put(dir.path().join("notes.png"), b"hello");
+    assert!(refusal(&text).contains("a text file beginning with \"hello\""));
+    // In a folder the text file is a damaged image, found when it is read.
+    let set = data::open(dir.path()).unwrap();
+    assert!(set.get(0).unwrap_err().to_string().contains("`notes.png`: expected one of jpg"));
+    put(dir.path().join("split/train/cat/a.png"), &png(1));
+    assert!(refusal(&dir.path().join("split")).contains("open `"));
+    let one = put(dir.path().join("one.png"), &png(5));
+    assert_eq!(shade(&*data::open(&one).unwrap(), 0), 5);
+}
