@@ -29,6 +29,13 @@ pub enum Init {
         /// Standard deviation.
         std: f64,
     },
+    /// Normal around another mean.
+    NormalAround {
+        /// Mean.
+        mean: f64,
+        /// Standard deviation.
+        std: f64,
+    },
     /// Uniform on [-bound, bound].
     Uniform {
         /// Half the width.
@@ -52,6 +59,7 @@ impl Init {
         match self {
             Init::Const(c) => Tensor::full(shape, c, options),
             Init::Normal { std } => Tensor::randn(shape, options) * std,
+            Init::NormalAround { mean, std } => Tensor::randn(shape, options) * std + mean,
             Init::Uniform { bound } => Tensor::rand(shape, options) * (2.0 * bound) - bound,
         }
     }

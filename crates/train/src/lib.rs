@@ -1,1 +1,26 @@
-//! placeholder
+//! Optimisation of any model here: losses, optimizers, schedules, moving averages, the loop, and resuming.
+//! It knows neither metrics nor sampling.
+
+pub mod discriminator;
+pub mod ema;
+mod error;
+mod log;
+pub mod losses;
+mod meter;
+pub mod optim;
+pub mod recipe;
+mod run;
+pub mod schedule;
+pub mod state;
+pub mod tasks;
+mod task;
+
+pub use ema::Ema;
+pub use error::{Error, Result};
+pub use log::Log;
+pub use losses::Losses;
+pub use optim::{AdamW, AdamWConfig};
+pub use run::{Outcome, train};
+pub use schedule::Schedule;
+pub use state::Saved;
+pub use task::{Module, Phase, Task};

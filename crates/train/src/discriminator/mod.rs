@@ -1,0 +1,5 @@
+//! Networks that tell photographs from reconstructions.
+
+mod patchgan;
+
+pub use patchgan::{PatchGan, PatchGanConfig};

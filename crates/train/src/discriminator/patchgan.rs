@@ -1,0 +1,125 @@
+//! PatchGAN (Isola et al., arXiv 1611.07004) with batch norm, under the official names `main.N.*`.
+//!
+//! B batch, C channels, H×W image, P×Q patches
+
+use base::{Init, Mode, Scope, nn::Conv2d};
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+/// Sizes of a [`PatchGan`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PatchGanConfig {
+    /// Channels of the first layer; each further one doubles them, up to eight times. 64 in all releases.
+    pub channels: i64,
+    /// Strided layers; 3 in all releases. One more at stride 1 and the output layer follow.
+    pub layers: i64,
+}
+
+#[derive(Debug)]
+struct Block {
+    conv: Conv2d,
+    norm: Option<BatchNorm>,
+}
+
+/// The discriminator: images to one logit for each patch.
+#[derive(Debug)]
+pub struct PatchGan {
+    blocks: Vec<Block>,
+    output: Conv2d,
+    slope: Tensor,
+}
+
+const KERNEL: i64 = 4;
+const WEIGHT: Init = Init::Normal { std: 0.02 };
+
+impl PatchGan {
+    /// Convolution weights N(0, 0.02), their biases PyTorch's default; batch norm weights N(1, 0.02), biases 0.
+    pub fn new(p: &Scope, config: &PatchGanConfig) -> Self {
+        let main = p / "main";
+        let width = |i: i64| config.channels << i.min(3);
+        let bias = |inputs: i64| Init::torch_default(inputs * KERNEL * KERNEL);
+        let first = Conv2d::new(&(&main / 0), 3, width(0), KERNEL, WEIGHT, bias(3)).with_stride(2, 1);
+        let mut blocks = vec![Block { conv: first, norm: None }];
+        for i in 1..=config.layers {
+            let stride = if i == config.layers { 1 } else { 2 };
+            let at = 3 * i - 1; // convolution, norm and activation of each block count one index each
+            let conv = Conv2d::without_bias(&(&main / at), width(i - 1), width(i), KERNEL, WEIGHT);
+            let norm = BatchNorm::new(&(&main / (at + 1)), width(i));
+            blocks.push(Block { conv: conv.with_stride(stride, 1), norm: Some(norm) });
+        }
+        let last = width(config.layers);
+        let output = Conv2d::new(&(&main / (3 * config.layers + 2)), last, 1, KERNEL, WEIGHT, bias(last));
+        let slope = Tensor::full([1], 0.2, (Kind::Float, p.vars().device()));
+        PatchGan { blocks, output: output.with_stride(1, 1), slope }
+    }
+
+    /// (B, 3, H, W) in [-1, 1] → logits (B, 1, P, Q). Training uses and records batch statistics.
+    pub fn forward(&self, images: &Tensor, mode: Mode) -> Tensor {
+        let slope = self.slope.to_kind(images.kind());
+        let through = |x: Tensor, block: &Block| {
+            let y = block.conv.forward(&x);
+            let y = block.norm.as_ref().map_or_else(|| y.shallow_clone(), |n| n.forward(&y, mode));
+            y.prelu(&slope) // leaky ReLU with slope 0.2
+        };
+        self.output.forward(&self.blocks.iter().fold(images.shallow_clone(), through))
+    }
+}
+
+/// `torch.nn.BatchNorm2d` with running statistics, momentum 0.1, eps 1e-5; local to the process.
+#[derive(Debug)]
+struct BatchNorm {
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    num_batches_tracked: Tensor,
+}
+
+impl BatchNorm {
+    fn new(p: &Scope, channels: i64) -> Self {
+        BatchNorm {
+            weight: p.var("weight", &[channels], Init::NormalAround { mean: 1.0, std: 0.02 }),
+            bias: p.var("bias", &[channels], Init::Const(0.0)),
+            running_mean: p.buffer("running_mean", &[channels], Kind::Float, Init::Const(0.0)),
+            running_var: p.buffer("running_var", &[channels], Kind::Float, Init::Const(1.0)),
+            num_batches_tracked: p.buffer("num_batches_tracked", &[], Kind::Int64, Init::Const(0.0)),
+        }
+    }
+
+    fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
+        if mode.is_train() {
+            let mut count = self.num_batches_tracked.shallow_clone();
+            tch::no_grad(|| count += 1);
+        }
+        x.to_kind(Kind::Float)
+            .batch_norm(
+                Some(&self.weight),
+                Some(&self.bias),
+                Some(&self.running_mean),
+                Some(&self.running_var),
+                mode.is_train(),
+                0.1,
+                1e-5,
+                false,
+            )
+            .to_kind(x.kind())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::{Build, Vars};
+    use tch::Device;
+
+    #[test]
+    fn the_released_size_has_the_published_parameter_count_and_patch_grid() {
+        let vars = Vars::new(Device::Cpu, Kind::Float, Build::Random);
+        let d = PatchGan::new(&vars.root(), &PatchGanConfig { channels: 64, layers: 3 });
+        assert_eq!(vars.num_parameters(), 2_765_633);
+        let x = Tensor::zeros([1, 3, 64, 64], (Kind::Float, Device::Cpu));
+        assert_eq!(tch::no_grad(|| d.forward(&x, Mode::Eval)).size(), [1, 1, 6, 6]);
+        assert!(vars.get("main.11.bias").is_some() && vars.get("main.9.running_var").is_some());
+    }
+}

@@ -1,0 +1,117 @@
+use std::path::{Path, PathBuf};
+
+use base::Hint;
+
+/// What can go wrong in training.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Settings that contradict each other, the data or the tokenizer.
+    #[error("{0}")]
+    Recipe(String),
+    /// A run's file cannot be read or written.
+    #[error("cannot {action} `{path}`: {source}")]
+    File {
+        /// `read`, `write`, …
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The output directory holds something already.
+    #[error("`{path}` is not empty")]
+    Occupied {
+        /// The directory.
+        path: PathBuf,
+        /// True if what it holds is a training run.
+        run: bool,
+    },
+    /// There is nothing to resume.
+    #[error("`{path}` holds no saved state to resume from")]
+    NoState {
+        /// The run's directory.
+        path: PathBuf,
+    },
+    /// A saved state does not belong to this run.
+    #[error("`{path}` does not fit this run: {message}")]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What was expected and found.
+        message: String,
+    },
+    /// A loss or a gradient stopped being a number. Nothing was updated.
+    #[error("step {step}, {phase}: {what} is not finite; the step was not made")]
+    NotFinite {
+        /// The step.
+        step: u64,
+        /// Which phase of it.
+        phase: &'static str,
+        /// The loss terms, or else the parameters whose gradient it is.
+        what: String,
+    },
+    /// libtorch refused an operation.
+    #[error("step {step}: {message}")]
+    Torch {
+        /// The step.
+        step: u64,
+        /// libtorch's message.
+        message: String,
+        /// Images in a micro-batch.
+        micro_batch: usize,
+    },
+    /// From the configuration files.
+    #[error(transparent)]
+    Config(#[from] base::config::ConfigError),
+    /// From checkpoint files.
+    #[error(transparent)]
+    Weights(#[from] weights::Error),
+    /// From the training data.
+    #[error(transparent)]
+    Data(#[from] data::Error),
+    /// From the tokenizer.
+    #[error(transparent)]
+    Tokenizer(#[from] tokenizer::Error),
+    /// From the transformer.
+    #[error(transparent)]
+    Ar(#[from] ar_model::Error),
+}
+
+impl Error {
+    pub(crate) fn file(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error + use<> {
+        let path = path.to_owned();
+        move |source| Error::File { action, path, source }
+    }
+}
+
+impl Hint for Error {
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Error::Occupied { run: true, .. } => {
+                vec!["`--resume` continues the run in it; or choose another `--output`".into()]
+            }
+            Error::Occupied { run: false, .. } => vec!["choose another `--output`, or empty it".into()],
+            Error::NoState { .. } => vec!["leave `--resume` out to begin a new run".into()],
+            Error::NotFinite { .. } => vec![
+                "lower `optimization.lr`, raise `optimization.warmup`, or train in fp32; `--resume` continues from \
+                 the last saved state"
+                    .into(),
+            ],
+            Error::Torch { micro_batch, message, .. } if message.contains("memory") => {
+                vec![format!(
+                    "raise `optimization.micro_batches` or lower `optimization.batch_size` (now {micro_batch} \
+                     images at once)"
+                )]
+            }
+            Error::Config(e) => e.hints(),
+            Error::Weights(e) => e.hints(),
+            Error::Data(e) => e.hints(),
+            Error::Tokenizer(e) => e.hints(),
+            Error::Ar(e) => e.hints(),
+            _ => vec![],
+        }
+    }
+}
+
+/// This crate's results.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,53 @@
+//! Scalars of a run, one JSON object a line.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::{Error, Result};
+
+/// Appends to `log.jsonl`.
+#[derive(Debug)]
+pub struct Log {
+    path: PathBuf,
+    file: File,
+}
+
+impl Log {
+    /// Opens the log of a run that stands at `step`, dropping what a killed process had written after it.
+    pub fn open(path: &Path, step: u64) -> Result<Self> {
+        if path.exists() {
+            keep_until(path, step)?;
+        }
+        let file =
+            OpenOptions::new().create(true).append(true).open(path).map_err(Error::file("write", path))?;
+        Ok(Log { path: path.to_owned(), file })
+    }
+
+    /// One line: the step, then `scalars` in their order. Numbers that JSON cannot hold become null.
+    pub fn write(&mut self, step: u64, scalars: &[(String, f64)]) -> Result<()> {
+        let mut line = Map::new();
+        line.insert("step".into(), step.into());
+        line.extend(scalars.iter().map(|(k, v)| (k.clone(), Value::from(*v))));
+        let mut text = Value::Object(line).to_string();
+        text.push('\n');
+        self.file.write_all(text.as_bytes()).map_err(Error::file("write", &self.path))
+    }
+}
+
+/// Rewrites a log without lines of later steps or a torn last line.
+fn keep_until(path: &Path, step: u64) -> Result<()> {
+    let file = File::open(path).map_err(Error::file("read", path))?;
+    let mut kept = String::new();
+    for line in BufReader::new(file).lines() {
+        let line = line.map_err(Error::file("read", path))?;
+        let at = serde_json::from_str::<Value>(&line).ok().and_then(|v| v["step"].as_u64());
+        if at.is_some_and(|s| s <= step) {
+            kept.push_str(&line);
+            kept.push('\n');
+        }
+    }
+    crate::state::write_atomically(path, kept.as_bytes())
+}

@@ -1,0 +1,54 @@
+//! Loss terms: pure functions of tensors, and the named sum of a phase.
+
+pub mod adversarial;
+pub mod language;
+pub mod lecam;
+pub mod reconstruction;
+
+use tch::{Kind, Tensor};
+
+/// The named terms of one phase and their weighted sum.
+#[derive(Debug)]
+pub struct Losses {
+    terms: Vec<(&'static str, Tensor)>,
+    total: Option<Tensor>,
+}
+
+impl Default for Losses {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Losses {
+    /// No terms yet.
+    pub fn new() -> Self {
+        Losses { terms: vec![], total: None }
+    }
+
+    /// Adds `weight · value` to the sum; the unweighted scalar is what is logged.
+    pub fn add(&mut self, name: &'static str, value: Tensor, weight: f64) {
+        let value = value.to_kind(Kind::Float);
+        self.terms.push((name, value.detach()));
+        let weighted = if weight == 1.0 { value } else { value * weight };
+        self.total = Some(match self.total.take() {
+            Some(sum) => sum + weighted,
+            None => weighted,
+        });
+    }
+
+    /// Logs a scalar that is not part of the sum, such as codebook usage.
+    pub fn observe(&mut self, name: &'static str, value: &Tensor) {
+        self.terms.push((name, value.detach().to_kind(Kind::Float)));
+    }
+
+    /// The unweighted terms and observations, detached, in the order they were added.
+    pub fn terms(&self) -> &[(&'static str, Tensor)] {
+        &self.terms
+    }
+
+    /// The weighted sum, to be differentiated.
+    pub fn total(&self) -> Option<&Tensor> {
+        self.total.as_ref()
+    }
+}

@@ -1,0 +1,105 @@
+//! Averages of scalars and times between two log lines.
+
+use std::time::{Duration, Instant};
+
+use tch::{Kind, Tensor};
+
+/// What a part of a step's time went to. On a GPU these are the host's times, and the device's work shows where
+/// the host next waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Span {
+    /// Waiting for data, encoding included.
+    Data,
+    /// Forward and losses.
+    Forward,
+    /// Backward.
+    Backward,
+    /// Norms, clipping, optimizer, moving average.
+    Update,
+}
+
+const SPANS: [(Span, &str); 4] =
+    [(Span::Data, "data"), (Span::Forward, "forward"), (Span::Backward, "backward"), (Span::Update, "update")];
+
+/// Collects without waiting for the device; only [`Meter::take`] does.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    terms: Vec<(String, Tensor, u64)>,
+    scalars: Vec<(String, f64)>,
+    times: [Duration; 4],
+    since: Instant,
+    paused: Duration,
+    last: Instant,
+    steps: u64,
+    images: usize,
+}
+
+impl Meter {
+    pub fn new() -> Self {
+        let now = Instant::now();
+        Meter {
+            terms: vec![],
+            scalars: vec![],
+            times: Default::default(),
+            since: now,
+            paused: Duration::ZERO,
+            last: now,
+            steps: 0,
+            images: 0,
+        }
+    }
+
+    /// Adds a scalar tensor to the average under `name`.
+    pub fn term(&mut self, name: String, value: &Tensor) {
+        let value = value.to_kind(Kind::Double);
+        match self.terms.iter_mut().find(|(n, ..)| *n == name) {
+            Some((_, sum, count)) => {
+                *sum += value;
+                *count += 1;
+            }
+            None => self.terms.push((name, value.copy(), 1)),
+        }
+    }
+
+    /// Sets a number of which the latest is logged.
+    pub fn scalar(&mut self, name: String, value: f64) {
+        match self.scalars.iter_mut().find(|(n, _)| *n == name) {
+            Some((_, v)) => *v = value,
+            None => self.scalars.push((name, value)),
+        }
+    }
+
+    /// Time since `start` went to `span`.
+    pub fn add(&mut self, span: Span, start: Instant) {
+        self.times[span as usize] += start.elapsed();
+    }
+
+    /// A step over so many images is done.
+    pub fn images(&mut self, n: usize) {
+        self.steps += 1;
+        self.images += n;
+        self.last = Instant::now();
+    }
+
+    /// What happened since the last step (validation, saving) does not count as training time.
+    pub fn pause_over(&mut self) {
+        self.paused += self.last.elapsed();
+        self.last = Instant::now();
+    }
+
+    /// The averages since the last call, which start anew.
+    pub fn take(&mut self) -> Vec<(String, f64)> {
+        let mean = |(n, sum, count): &(String, Tensor, u64)| (n.clone(), sum.double_value(&[]) / *count as f64);
+        let mut all: Vec<(String, f64)> = self.terms.iter().map(mean).collect();
+        all.append(&mut self.scalars);
+        let seconds = self.since.elapsed().saturating_sub(self.paused).as_secs_f64();
+        all.push(("images_per_second".into(), self.images as f64 / seconds.max(1e-9)));
+        all.push(("data_wait".into(), self.times[Span::Data as usize].as_secs_f64() / seconds.max(1e-9)));
+        for (span, name) in SPANS {
+            let each = self.times[span as usize].as_secs_f64() / self.steps.max(1) as f64;
+            all.push((format!("seconds/{name}"), each));
+        }
+        *self = Meter::new();
+        all
+    }
+}

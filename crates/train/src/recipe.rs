@@ -1,0 +1,132 @@
+//! What a training run is made of besides the model: the shared parts of the recipes in `configs/train/`.
+
+use std::path::PathBuf;
+
+use base::Precision;
+use serde::{Deserialize, Serialize};
+
+use crate::optim::AdamWConfig;
+use crate::schedule::{Schedule, Shape};
+use crate::{Error, Result};
+
+/// Images to train on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageData {
+    /// Folder, tar shards or list of training images.
+    pub train: Option<PathBuf>,
+    /// The same, held out for validation; without it there is none.
+    pub validation: Option<PathBuf>,
+    /// How a square is cut from each training image.
+    pub crop: Crop,
+    /// Mirror training images with probability 1/2.
+    pub flip: bool,
+    /// Decoding threads; by default one a core.
+    pub workers: Option<usize>,
+    /// How many damaged images are bearable before the run stops.
+    pub max_corrupt: usize,
+}
+
+/// How a square is cut from a training image.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Crop {
+    /// The middle.
+    Center,
+    /// Anywhere, keeping at least this share of the short side (0.8 in GigaTok).
+    Random {
+        /// Smallest share kept.
+        min_fraction: f64,
+    },
+}
+
+/// Steps, batches, optimizer, learning rate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Optimization {
+    /// Optimizer steps of the whole run.
+    pub steps: u64,
+    /// Images that make one step.
+    pub batch_size: usize,
+    /// Into how many parts a step's batch is cut to save memory; their gradients are averaged.
+    #[serde(default = "one")]
+    pub micro_batches: usize,
+    /// Learning rate after warm-up.
+    pub lr: f64,
+    /// Steps of linear warm-up.
+    pub warmup: u64,
+    /// The learning rate after warm-up.
+    pub schedule: Shape,
+    /// The optimizer.
+    pub adamw: AdamWConfig,
+    /// Largest global norm of the gradient; 0 switches clipping off.
+    pub clip: f64,
+    /// Decay of the moving average of the weights; without it there is none, and the last weights are kept.
+    pub ema: Option<f64>,
+    /// Kind of the activations; weights, optimizer and losses are fp32.
+    pub precision: Precision,
+    /// Set the learning rate after each step as the official trainers do (their first step ignores warm-up).
+    #[serde(default)]
+    pub parity: bool,
+}
+
+fn one() -> usize {
+    1
+}
+
+/// How often things happen, in steps; 0 is never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Intervals {
+    /// A line in the log.
+    pub log: u64,
+    /// Validation.
+    pub validate: u64,
+    /// Saving the state and the weights; both are saved at the end in any case.
+    pub save: u64,
+}
+
+impl Optimization {
+    /// The learning-rate schedule.
+    pub fn schedule(&self) -> Schedule {
+        Schedule {
+            lr: self.lr,
+            warmup: self.warmup,
+            total: self.steps,
+            shape: self.schedule,
+            parity: self.parity,
+        }
+    }
+
+    /// Images of one micro-batch.
+    pub fn micro_batch_size(&self) -> usize {
+        self.batch_size / self.micro_batches.max(1)
+    }
+
+    /// Refuses settings that contradict each other.
+    pub fn check(&self) -> Result<()> {
+        let fail = |message: String| Err(Error::Recipe(message));
+        if self.steps == 0 || self.batch_size == 0 || self.micro_batches == 0 {
+            return fail("optimization: steps, batch_size and micro_batches must be at least 1".into());
+        }
+        if !self.batch_size.is_multiple_of(self.micro_batches) {
+            let (b, m) = (self.batch_size, self.micro_batches);
+            return fail(format!("optimization: batch_size {b} is not a multiple of micro_batches {m}"));
+        }
+        if self.lr.is_nan() || self.lr <= 0.0 {
+            return fail(format!("optimization: lr must be positive, found {}", self.lr));
+        }
+        if self.warmup > self.steps {
+            return fail(format!("optimization: warmup {} is longer than the run, {} steps", self.warmup, self.steps));
+        }
+        if let Some(decay) = self.ema.filter(|d| !(0.0..1.0).contains(d)) {
+            return fail(format!("optimization: ema must be in [0, 1), found {decay}"));
+        }
+        match self.schedule {
+            Shape::Wsd { decay_fraction: f } if !(0.0..=1.0).contains(&f) => {
+                fail(format!("optimization: decay_fraction must be in [0, 1], found {f}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}

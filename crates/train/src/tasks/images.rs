@@ -1,0 +1,62 @@
+//! Image batches for the tasks.
+
+use std::path::Path;
+
+use base::ImagesU8;
+use data::{Dataset, Loader, LoaderConfig, LoaderState, Transform, transform};
+
+use crate::recipe::{Crop, ImageData};
+use crate::{Error, Result};
+
+/// An endless, shuffled, augmented loader over the training images.
+pub(crate) fn training(recipe: &ImageData, size: i64, batch_size: usize, seed: u64) -> Result<Loader> {
+    let path = recipe.train.as_deref().ok_or_else(|| {
+        Error::Recipe("no training images: give a folder, tar shards or a list as `--data` or `data.train`".into())
+    })?;
+    let crop = match recipe.crop {
+        Crop::Center => transform::Crop::Center,
+        Crop::Random { min_fraction } => transform::Crop::Random { min_fraction },
+    };
+    let transform = Transform { size: size as u32, crop, flip: recipe.flip };
+    let mut config = LoaderConfig::training(batch_size, seed);
+    config.max_corrupt = recipe.max_corrupt;
+    if let Some(workers) = recipe.workers {
+        config.workers = workers;
+    }
+    Ok(Loader::new(data::open(path)?, transform, config)?)
+}
+
+/// A loader that reads held-out images once, centre-cropped.
+pub(crate) fn validation(path: Option<&Path>, size: i64, batch_size: usize) -> Result<Option<Loader>> {
+    let Some(path) = path else { return Ok(None) };
+    let config = LoaderConfig::once(batch_size);
+    Ok(Some(Loader::new(data::open(path)?, Transform::center(size as u32), config)?))
+}
+
+/// Goes through a validation loader from its beginning.
+pub(crate) fn each_batch(loader: &mut Loader, mut f: impl FnMut(&ImagesU8, &[i64]) -> Result<()>) -> Result<()> {
+    loader.restore(LoaderState::default())?;
+    while let Some(batch) = loader.next()? {
+        if batch.valid > 0 {
+            f(&batch.images, &batch.labels)?;
+        }
+    }
+    Ok(())
+}
+
+/// A loader's position as text.
+pub(crate) fn position(loader: &Loader) -> Result<String> {
+    serde_json::to_string(&loader.state()).map_err(|e| Error::Recipe(format!("loader position: {e}")))
+}
+
+/// Moves a loader to a position that was saved.
+pub(crate) fn restore(loader: &mut Loader, position: &str) -> Result<()> {
+    let state = serde_json::from_str(position)
+        .map_err(|e| Error::Recipe(format!("the saved state's data position is damaged: {e}")))?;
+    Ok(loader.restore(state)?)
+}
+
+/// What was read, for a person.
+pub(crate) fn describe(dataset: &dyn Dataset) -> String {
+    dataset.describe()
+}
