@@ -40,6 +40,16 @@ pub enum Error {
         /// What was expected and found.
         message: String,
     },
+    /// Stored codes that another tokenizer made.
+    #[error("{codes} holds codes of tokenizer {found}, not of this one, {expected}")]
+    OtherTokenizer {
+        /// The folders.
+        codes: String,
+        /// The fingerprint they state.
+        found: String,
+        /// This tokenizer's.
+        expected: String,
+    },
     /// A loss or a gradient stopped being a number. Nothing was updated.
     #[error("step {step}, {phase}: {what} is not finite; the step was not made")]
     NotFinite {
@@ -92,6 +102,9 @@ impl Hint for Error {
             }
             Error::Occupied { run: false, .. } => vec!["choose another `--output`, or empty it".into()],
             Error::NoState { .. } => vec!["leave `--resume` out to begin a new run".into()],
+            Error::OtherTokenizer { .. } => {
+                vec!["extract them anew with `gen extract`, or give the tokenizer that made them".into()]
+            }
             Error::NotFinite { .. } => vec![
                 "lower `optimization.lr`, raise `optimization.warmup`, or train in fp32; `--resume` continues from \
                  the last saved state"

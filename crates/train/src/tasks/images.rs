@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use base::ImagesU8;
-use data::{Dataset, Loader, LoaderConfig, LoaderState, Transform, transform};
+use data::{Loader, LoaderConfig, LoaderState, Transform, transform};
 
 use crate::recipe::{Crop, ImageData};
 use crate::{Error, Result};
@@ -45,18 +45,12 @@ pub(crate) fn each_batch(loader: &mut Loader, mut f: impl FnMut(&ImagesU8, &[i64
 }
 
 /// A loader's position as text.
-pub(crate) fn position(loader: &Loader) -> Result<String> {
-    serde_json::to_string(&loader.state()).map_err(|e| Error::Recipe(format!("loader position: {e}")))
+pub(crate) fn position(state: LoaderState) -> Result<String> {
+    serde_json::to_string(&state).map_err(|e| Error::Recipe(format!("loader position: {e}")))
 }
 
-/// Moves a loader to a position that was saved.
-pub(crate) fn restore(loader: &mut Loader, position: &str) -> Result<()> {
-    let state = serde_json::from_str(position)
-        .map_err(|e| Error::Recipe(format!("the saved state's data position is damaged: {e}")))?;
-    Ok(loader.restore(state)?)
-}
-
-/// What was read, for a person.
-pub(crate) fn describe(dataset: &dyn Dataset) -> String {
-    dataset.describe()
+/// What [`position`] wrote.
+pub(crate) fn parse_position(text: &str) -> Result<LoaderState> {
+    serde_json::from_str(text)
+        .map_err(|e| Error::Recipe(format!("the saved state's data position is damaged: {e}")))
 }

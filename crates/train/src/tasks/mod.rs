@@ -1,6 +1,9 @@
 //! What can be trained.
 
+mod ar;
+mod codes;
 mod images;
 mod tokenizer;
 
+pub use ar::{ArData, ArRecipe, ArTask};
 pub use tokenizer::{Adversarial, Auxiliary, FeatureDistance, TokenizerLosses, TokenizerRecipe, TokenizerTask};

@@ -141,7 +141,7 @@ impl TokenizerTask {
     /// One line on model and data, for people.
     pub fn describe(&self) -> String {
         let millions = self.vars.num_parameters() as f64 / 1e6;
-        format!("tokenizer of {millions:.2} M parameters; {}", images::describe(self.train.dataset().as_ref()))
+        format!("tokenizer of {millions:.2} M parameters; {}", self.train.dataset().describe())
     }
 
     fn generator(&self, batch: &mut TokenizerBatch, step: u64) -> Losses {
@@ -255,11 +255,11 @@ impl Task for TokenizerTask {
     }
 
     fn position(&self) -> Result<String> {
-        images::position(&self.train)
+        images::position(self.train.state())
     }
 
     fn restore(&mut self, position: &str) -> Result<()> {
-        images::restore(&mut self.train, position)
+        Ok(self.train.restore(images::parse_position(position)?)?)
     }
 
     /// `mse` on [-1, 1], `psnr` of the 8-bit images in dB (mean over images), and the share of the codebook in use.

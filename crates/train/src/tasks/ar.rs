@@ -1,0 +1,248 @@
+//! Training a transformer on the codes of a frozen tokenizer: cross-entropy of every code given those before it
+//! and the class.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use ar_model::{ArConfig, AutoregressiveModel, Conditioning, ConditioningConfig, Gpt};
+use base::config::{Document, to_yaml};
+use base::{Build, Mode, Vars};
+use data::{Class, ClassTable};
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+use tokenizer::{Tokenizer, TokenizerSpec};
+
+use super::codes::{CodeBatch, Codes};
+use crate::losses::language::cross_entropy;
+use crate::recipe::{ImageData, Intervals, Optimization};
+use crate::state::write_atomically;
+use crate::task::{Module, Phase, Task};
+use crate::{Error, Losses, Result};
+
+/// Everything that decides a transformer's training, but for the tokenizer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArRecipe {
+    /// Seed of the first weights, the order of the data, augmentation, dropout and all else that is random.
+    pub seed: u64,
+    /// The transformer. In a file, `vocab_size` and `num_tokens` may be null: they are the tokenizer's then.
+    pub model: ArConfig,
+    /// What it learns from.
+    pub data: ArData,
+    /// How.
+    pub optimization: Optimization,
+    /// How often to log, validate and save, in steps.
+    pub every: Intervals,
+}
+
+/// Codes that were stored before, or images that are encoded on the fly; one of the two.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArData {
+    /// Folders of stored codes; several are joined as further views of the same images.
+    #[serde(default)]
+    pub codes: Vec<PathBuf>,
+    /// The same of held-out images.
+    #[serde(default)]
+    pub validation_codes: Vec<PathBuf>,
+    /// Images.
+    pub images: ImageData,
+}
+
+impl ArRecipe {
+    /// Reads a recipe for the codes of this tokenizer.
+    ///
+    /// # Errors
+    /// An unknown key, or a model that is not made for the tokenizer's codes.
+    pub fn from_document(mut document: Document, tokenizer: &TokenizerSpec) -> Result<Self> {
+        let json = document.to_json()?;
+        for (key, value) in
+            [("vocab_size", tokenizer.codebook_size), ("num_tokens", tokenizer.num_tokens)]
+        {
+            match &json["model"][key] {
+                serde_json::Value::Null => document.set(&[format!("model.{key}={value}")])?,
+                given if given.as_i64() == Some(value) => {}
+                given => {
+                    return Err(Error::Recipe(format!(
+                        "`model.{key}` is {given}, but the tokenizer's is {value}; write null to take the tokenizer's"
+                    )));
+                }
+            }
+        }
+        Ok(document.typed()?)
+    }
+}
+
+/// A transformer in training.
+#[derive(Debug)]
+pub struct ArTask {
+    recipe: ArRecipe,
+    vars: Vars,
+    model: Gpt,
+    num_classes: i64,
+    train: Codes,
+    validation: Option<Codes>,
+    classes: Vec<Class>,
+    tokenizer: tokenizer::Loaded,
+}
+
+const PHASES: [Phase; 1] = [Phase { name: "model", start: 1 }];
+
+impl ArTask {
+    /// Draws the first weights on the tokenizer's device and opens the data. The tokenizer should be in fp32, as
+    /// in the official trainers.
+    ///
+    /// # Errors
+    /// The recipe contradicts itself, the tokenizer or the stored codes, or there is no data.
+    pub fn new(recipe: ArRecipe, tokenizer: tokenizer::Loaded, device: Device) -> Result<Self> {
+        recipe.optimization.check()?;
+        let ConditioningConfig::Class { num_classes } = recipe.model.conditioning else {
+            return Err(Error::Recipe("only class-conditional transformers can be trained".into()));
+        };
+        tch::manual_seed(recipe.seed as i64);
+        let vars = Vars::new(device, Kind::Float, Build::Random);
+        let mut model = Gpt::new(&vars.root(), &recipe.model)?;
+        model.set_compute(recipe.optimization.precision.kind());
+        let train = Codes::training(&recipe, &tokenizer)?;
+        let validation = Codes::validation(&recipe, &tokenizer)?;
+        let classes = classes(train.classes(), num_classes)?;
+        Ok(ArTask { recipe, vars, model, num_classes, train, validation, classes, tokenizer })
+    }
+
+    /// The recipe.
+    pub fn recipe(&self) -> &ArRecipe {
+        &self.recipe
+    }
+
+    /// The model's variables.
+    pub fn vars(&self) -> &Vars {
+        &self.vars
+    }
+
+    /// One line on model and data, for people.
+    pub fn describe(&self) -> String {
+        let millions = self.vars.num_parameters() as f64 / 1e6;
+        format!("transformer of {millions:.2} M parameters; {}", self.train.describe())
+    }
+
+    fn to_device(&self, batch: CodeBatch) -> Result<ArBatch> {
+        if let Some(bad) = batch.labels.iter().find(|l| !(0..self.num_classes).contains(*l)) {
+            return Err(Error::Recipe(match *bad {
+                data::NO_CLASS => "an image without a class: a class-conditional model needs a label for each".into(),
+                label => format!(
+                    "label {label} is outside the model's {} classes; raise `model.conditioning.num_classes`",
+                    self.num_classes
+                ),
+            }));
+        }
+        let device = self.vars.device();
+        let labels = Tensor::from_slice(&batch.labels).to_device(device);
+        Ok(ArBatch { condition: Conditioning::Class(labels), codes: batch.codes.to_device(device) })
+    }
+}
+
+/// Conditions and codes (B, N) on the device.
+#[derive(Debug)]
+pub struct ArBatch {
+    condition: Conditioning,
+    codes: Tensor,
+}
+
+/// The classes that occur in the data, or ImageNet's where the data does not tell and there are as many.
+fn classes(known: &[Class], num_classes: i64) -> Result<Vec<Class>> {
+    if !known.is_empty() {
+        return Ok(known.to_vec());
+    }
+    let all = ClassTable::imagenet();
+    Ok(if all.classes().len() as i64 == num_classes {
+        all.classes().cloned().collect()
+    } else {
+        let numbered = |index| Class { index, wnid: String::new(), name: index.to_string() };
+        (0..num_classes).map(numbered).collect()
+    })
+}
+
+impl Task for ArTask {
+    type Batch = ArBatch;
+
+    fn phases(&self) -> &[Phase] {
+        &PHASES
+    }
+
+    fn module(&self, _phase: usize) -> Module<'_> {
+        Module { name: "model", vars: &self.vars }
+    }
+
+    fn optimization(&self) -> &Optimization {
+        &self.recipe.optimization
+    }
+
+    fn intervals(&self) -> Intervals {
+        self.recipe.every
+    }
+
+    fn seed(&self) -> u64 {
+        self.recipe.seed
+    }
+
+    fn recipe_yaml(&self) -> Result<String> {
+        Ok(to_yaml(&self.recipe)?)
+    }
+
+    fn batch(&mut self) -> Result<ArBatch> {
+        let batch = self.train.next(&self.tokenizer)?;
+        self.to_device(batch.ok_or_else(|| Error::Recipe("the training data ended".into()))?)
+    }
+
+    fn losses(&mut self, batch: &mut ArBatch, _phase: usize, _step: u64) -> Result<Losses> {
+        let logits = self.model.logits(&batch.condition, &batch.codes, Mode::Train);
+        let mut losses = Losses::new();
+        losses.add("loss", cross_entropy(&logits, &batch.codes), 1.0);
+        Ok(losses)
+    }
+
+    fn position(&self) -> Result<String> {
+        self.train.position()
+    }
+
+    fn restore(&mut self, position: &str) -> Result<()> {
+        self.train.restore(position)
+    }
+
+    /// `loss`: cross-entropy per code in nats, without dropout, over all held-out images.
+    fn validate(&mut self) -> Result<Vec<(&'static str, f64)>> {
+        let Some(mut codes) = self.validation.take() else { return Ok(vec![]) };
+        let result = self.validation_loss(&mut codes);
+        self.validation = Some(codes);
+        Ok(vec![("loss", result?)])
+    }
+
+    fn write_model_files(&self, dir: &Path) -> Result<()> {
+        write_atomically(&dir.join("config.yaml"), to_yaml(&self.recipe.model)?.as_bytes())?;
+        write_atomically(&dir.join("classes.tsv"), data::to_tsv(&self.classes).as_bytes())?;
+        let folder = dir.join("tokenizer");
+        std::fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
+        write_atomically(&folder.join("config.yaml"), to_yaml(&self.tokenizer.config)?.as_bytes())?;
+        let tensors = weights::named_tensors(&self.tokenizer.vars);
+        Ok(weights::save_safetensors(&folder.join("weights.safetensors"), &tensors, &BTreeMap::new())?)
+    }
+}
+
+impl ArTask {
+    fn validation_loss(&self, codes: &mut Codes) -> Result<f64> {
+        let _guard = tch::no_grad_guard();
+        codes.rewind()?;
+        let (mut sum, mut count) = (0.0, 0.0);
+        while let Some(batch) = codes.next(&self.tokenizer)? {
+            let n = batch.labels.len() as f64;
+            if n == 0.0 {
+                continue;
+            }
+            let batch = self.to_device(batch)?;
+            let logits = self.model.logits(&batch.condition, &batch.codes, Mode::Eval);
+            sum += n * cross_entropy(&logits, &batch.codes).double_value(&[]);
+            count += n;
+        }
+        if count == 0.0 { Err(Error::Recipe("the validation data is empty".into())) } else { Ok(sum / count) }
+    }
+}

@@ -1,0 +1,139 @@
+//! Where a transformer's codes come from: stored, or encoded on the fly.
+
+use std::path::{Path, PathBuf};
+
+use base::ImagesU8;
+use data::{Class, CodeLoader, CodeLoaderConfig, Loader, LoaderState};
+use tch::Tensor;
+use tokenizer::{Loaded, Tokenizer};
+
+use super::ar::ArRecipe;
+use super::images;
+use crate::{Error, Result};
+
+/// Codes (B, N) and their classes.
+pub(crate) struct CodeBatch {
+    pub codes: Tensor,
+    pub labels: Vec<i64>,
+}
+
+/// A source of batches.
+#[derive(Debug)]
+pub(crate) enum Codes {
+    /// Read from files.
+    Stored(CodeLoader),
+    /// Encoded from images by the frozen tokenizer.
+    Encoded(Loader),
+}
+
+impl Codes {
+    /// Endless and shuffled.
+    pub fn training(recipe: &ArRecipe, tokenizer: &Loaded) -> Result<Codes> {
+        let (batch, seed) = (recipe.optimization.micro_batch_size(), recipe.seed);
+        let data = &recipe.data;
+        match (data.codes.is_empty(), &data.images.train) {
+            (false, None) => Ok(Codes::Stored(stored(&data.codes, tokenizer, CodeLoaderConfig::training(batch, seed))?)),
+            (true, Some(_)) => {
+                let size = tokenizer.model.spec().image_size;
+                Ok(Codes::Encoded(images::training(&data.images, size, batch, seed)?))
+            }
+            (false, Some(_)) => {
+                Err(Error::Recipe("`data.codes` and `data.images.train` are both given; which is it to be?".into()))
+            }
+            (true, None) => Err(Error::Recipe(
+                "no training data: give images as `--data`, or codes from `gen extract` as `--codes`".into(),
+            )),
+        }
+    }
+
+    /// Held-out images or codes once, if there are any.
+    pub fn validation(recipe: &ArRecipe, tokenizer: &Loaded) -> Result<Option<Codes>> {
+        let batch = recipe.optimization.micro_batch_size();
+        let data = &recipe.data;
+        if !data.validation_codes.is_empty() {
+            let config = CodeLoaderConfig::once(batch);
+            return Ok(Some(Codes::Stored(stored(&data.validation_codes, tokenizer, config)?)));
+        }
+        let size = tokenizer.model.spec().image_size;
+        Ok(images::validation(data.images.validation.as_deref(), size, batch)?.map(Codes::Encoded))
+    }
+
+    /// The next batch, `None` at the end.
+    pub fn next(&mut self, tokenizer: &Loaded) -> Result<Option<CodeBatch>> {
+        Ok(match self {
+            Codes::Stored(loader) => {
+                loader.next()?.map(|b| CodeBatch { codes: b.codes.into_tensor(), labels: b.labels })
+            }
+            Codes::Encoded(loader) => match loader.next()? {
+                Some(batch) => {
+                    let images = batch.images.tensor().to_device(tokenizer.vars.device());
+                    let images = ImagesU8::new(images).map_err(tokenizer::Error::from)?.to_float();
+                    let codes = tokenizer.model.encode(&images)?.into_tensor();
+                    Some(CodeBatch { codes, labels: batch.labels })
+                }
+                None => None,
+            },
+        })
+    }
+
+    /// The position as text.
+    pub fn position(&self) -> Result<String> {
+        match self {
+            Codes::Stored(loader) => images::position(loader.state()),
+            Codes::Encoded(loader) => images::position(loader.state()),
+        }
+    }
+
+    /// Continues at a position.
+    pub fn restore(&mut self, position: &str) -> Result<()> {
+        self.go_to(images::parse_position(position)?)
+    }
+
+    /// Starts anew.
+    pub fn rewind(&mut self) -> Result<()> {
+        self.go_to(LoaderState::default())
+    }
+
+    fn go_to(&mut self, state: LoaderState) -> Result<()> {
+        Ok(match self {
+            Codes::Stored(loader) => loader.restore(state)?,
+            Codes::Encoded(loader) => loader.restore(state)?,
+        })
+    }
+
+    /// The classes of the labels, as far as the data tells.
+    pub fn classes(&self) -> &[Class] {
+        match self {
+            Codes::Stored(loader) => loader.source().classes(),
+            Codes::Encoded(loader) => loader.dataset().classes(),
+        }
+    }
+
+    /// One line for people.
+    pub fn describe(&self) -> String {
+        match self {
+            Codes::Stored(loader) => loader.source().describe(),
+            Codes::Encoded(loader) => loader.dataset().describe(),
+        }
+    }
+}
+
+/// Opens stored codes and checks that this very tokenizer made them, where the files tell.
+fn stored(folders: &[PathBuf], tokenizer: &Loaded, config: CodeLoaderConfig) -> Result<CodeLoader> {
+    let paths: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
+    let source = data::open_codes(&paths)?;
+    let spec = tokenizer.model.spec();
+    let which = || folders.iter().map(|p| format!("`{}`", p.display())).collect::<Vec<_>>().join(", ");
+    if source.num_tokens() as i64 != spec.num_tokens {
+        let (found, expected) = (source.num_tokens(), spec.num_tokens);
+        return Err(Error::Recipe(format!("{} holds {found} codes an image, the tokenizer makes {expected}", which())));
+    }
+    if let Some(id) = source.tokenizer().filter(|id| id.fingerprint != tokenizer.fingerprint) {
+        return Err(Error::OtherTokenizer {
+            codes: which(),
+            found: id.fingerprint.clone(),
+            expected: tokenizer.fingerprint.clone(),
+        });
+    }
+    Ok(CodeLoader::new(source, config)?)
+}
