@@ -85,7 +85,7 @@ fn hints_of(cause: &(dyn StdError + 'static)) -> Vec<String> {
         };
     }
     // The error enum of each crate.
-    first_of!(Failure, base::config::ConfigError);
+    first_of!(Failure, base::config::ConfigError, train::Error);
     cause.downcast_ref::<std::io::Error>().map(io_hints).unwrap_or_default()
 }
 

@@ -1,6 +1,9 @@
 //! What can be typed: clap types and nothing else. Their meaning is worked out in `settings`.
 
 pub mod doctor;
+pub mod train;
+pub mod train_ar;
+pub mod train_tokenizer;
 
 use std::path::PathBuf;
 
@@ -25,13 +28,17 @@ pub struct Cli {
 pub enum Command {
     /// Tell what libtorch, CPU, GPUs and models are there, and run a tiny self-test
     Doctor(doctor::DoctorArgs),
+    /// Train a transformer on a tokenizer's codes
+    TrainAr(train_ar::TrainArArgs),
+    /// Train a tokenizer on images
+    TrainTokenizer(train_tokenizer::TrainTokenizerArgs),
 }
 
 impl Command {
     /// The batch size in use, for the hint after running out of memory.
     pub fn batch_size(&self) -> Option<i64> {
         match self {
-            Command::Doctor(_) => None,
+            Command::Doctor(_) | Command::TrainAr(_) | Command::TrainTokenizer(_) => None,
         }
     }
 }

@@ -1,6 +1,9 @@
 //! One file a verb.
 
 mod doctor;
+mod train;
+mod train_ar;
+mod train_tokenizer;
 
 use crate::cli::Command;
 use crate::printer::Printer;
@@ -25,5 +28,7 @@ pub enum Outcome {
 pub fn run(command: &Command, context: &Context) -> anyhow::Result<Outcome> {
     match command {
         Command::Doctor(args) => doctor::run(args, context),
+        Command::TrainAr(args) => train_ar::run(args, context),
+        Command::TrainTokenizer(args) => train_tokenizer::run(args, context),
     }
 }

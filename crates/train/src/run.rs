@@ -50,8 +50,7 @@ pub fn train<T: Task>(
     state::write_atomically(&dir.join("recipe.yaml"), task.recipe_yaml()?.as_bytes())?;
     task.write_model_files(dir)?;
     let mut log = Log::open(&dir.join("log.jsonl"), trainer.step)?;
-    progress.start("training", Some(task.optimization().steps));
-    progress.advance(trainer.step);
+    progress.start("training", Some(task.optimization().steps.saturating_sub(trainer.step)));
     let outcome = trainer.run(task, dir, &mut log, stop, progress);
     progress.finish();
     outcome

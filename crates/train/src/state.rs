@@ -78,6 +78,18 @@ impl Saved {
     }
 }
 
+/// Refuses a run directory that holds something already.
+pub fn check_unused(dir: &Path) -> Result<()> {
+    if !dir.exists() {
+        return Ok(());
+    }
+    let mut entries = std::fs::read_dir(dir).map_err(Error::file("read", dir))?;
+    match entries.next() {
+        None => Ok(()),
+        Some(_) => Err(Error::Occupied { path: dir.to_owned(), run: dir.join("state").is_dir() }),
+    }
+}
+
 /// Writes a state and removes all but the newest and the one before it.
 pub fn save(run: &Path, step: u64, position: &str, recipe: &str, tensors: &[(String, Tensor)]) -> Result<()> {
     let dir = run.join("state");

@@ -10,7 +10,7 @@ use base::{Build, Mode, Vars};
 use data::{Class, ClassTable};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
-use tokenizer::{Tokenizer, TokenizerSpec};
+use tokenizer::TokenizerSpec;
 
 use super::codes::{CodeBatch, Codes};
 use crate::losses::language::cross_entropy;
@@ -74,7 +74,6 @@ impl ArRecipe {
 }
 
 /// A transformer in training.
-#[derive(Debug)]
 pub struct ArTask {
     recipe: ArRecipe,
     vars: Vars,
@@ -223,7 +222,10 @@ impl Task for ArTask {
         let folder = dir.join("tokenizer");
         std::fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
         write_atomically(&folder.join("config.yaml"), to_yaml(&self.tokenizer.config)?.as_bytes())?;
-        let tensors = weights::named_tensors(&self.tokenizer.vars);
+        // As they stand in the file, so that the copy has the fingerprint of the original.
+        let source = self.tokenizer.source.as_ref();
+        let read = |name: &str| Ok((name.to_owned(), source.read(name, Device::Cpu)?));
+        let tensors = source.names().into_iter().map(read).collect::<Result<Vec<_>>>()?;
         Ok(weights::save_safetensors(&folder.join("weights.safetensors"), &tensors, &BTreeMap::new())?)
     }
 }

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use base::ImagesU8;
-use data::{Class, CodeLoader, CodeLoaderConfig, Loader, LoaderState};
+use data::codes::{CodeLoader, CodeLoaderConfig};
+use data::{Class, Loader, LoaderState};
 use tch::Tensor;
 use tokenizer::{Loaded, Tokenizer};
 
@@ -128,12 +129,11 @@ fn stored(folders: &[PathBuf], tokenizer: &Loaded, config: CodeLoaderConfig) -> 
         let (found, expected) = (source.num_tokens(), spec.num_tokens);
         return Err(Error::Recipe(format!("{} holds {found} codes an image, the tokenizer makes {expected}", which())));
     }
-    if let Some(id) = source.tokenizer().filter(|id| id.fingerprint != tokenizer.fingerprint) {
-        return Err(Error::OtherTokenizer {
-            codes: which(),
-            found: id.fingerprint.clone(),
-            expected: tokenizer.fingerprint.clone(),
-        });
+    if let Some(id) = source.tokenizer() {
+        let expected = tokenizer.fingerprint()?;
+        if id.fingerprint != expected {
+            return Err(Error::OtherTokenizer { codes: which(), found: id.fingerprint.clone(), expected });
+        }
     }
     Ok(CodeLoader::new(source, config)?)
 }

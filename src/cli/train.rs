@@ -1,0 +1,42 @@
+//! What both training verbs take.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::DeviceArgs;
+
+/// A run: its recipe, where it is kept, and what it computes on.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// The recipe, as in `configs/train/` [default: a built-in one for 64×64 images]
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    pub recipe: Option<PathBuf>,
+
+    /// The run's directory: log, saved states, and the model, usable at any time
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+
+    /// Go on with the run in --output from its last saved state, with its own recipe
+    #[arg(long)]
+    pub resume: bool,
+
+    /// Training images: a folder, tar shards or a list
+    #[arg(long, value_name = "PATH", help_heading = "Data")]
+    pub data: Option<PathBuf>,
+
+    /// Held-out images of the same kinds
+    #[arg(long, value_name = "PATH", help_heading = "Data")]
+    pub validation: Option<PathBuf>,
+
+    /// Seed of all randomness [default: the recipe's]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+
+    /// Changes to the recipe, such as `optimization.steps=5000`
+    #[arg(value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}

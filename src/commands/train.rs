@@ -1,0 +1,70 @@
+//! What both training verbs do.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Context as _;
+use base::config::Document;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use train::{Saved, Task};
+
+use super::{Context, Outcome};
+use crate::cli::train::RunArgs;
+
+/// Where a run begins: at a recipe, or at a saved state with its own.
+pub struct Start {
+    /// The recipe, with what was typed applied.
+    pub recipe: Document,
+    /// The state to go on from.
+    pub saved: Option<Saved>,
+}
+
+/// Finds the recipe and the state. `typed` are overrides that stand for flags of the verb; what is typed as
+/// `key=value` comes after them.
+pub fn start(args: &RunArgs, built_in: &str, mut typed: Vec<String>, context: &Context) -> anyhow::Result<Start> {
+    let (mut recipe, saved) = if args.resume {
+        let (saved, damaged) = Saved::newest(&args.output)?;
+        damaged.iter().for_each(|d| context.printer.warning(d));
+        let origin = args.output.join("recipe.yaml").display().to_string();
+        (Document::parse(&origin, &saved.recipe)?, Some(saved))
+    } else {
+        train::state::check_unused(&args.output)?;
+        let recipe = match &args.recipe {
+            Some(path) => Document::read(path)?,
+            None => Document::parse("the built-in recipe", built_in)?,
+        };
+        (recipe, None)
+    };
+    typed.extend(args.seed.map(|s| format!("seed={s}")));
+    typed.extend(args.set.iter().cloned());
+    recipe.set(&typed)?;
+    Ok(Start { recipe, saved })
+}
+
+/// `key=value` for a path, quoted as YAML.
+pub fn path_override(key: &str, path: &Path) -> anyhow::Result<String> {
+    let absolute = std::path::absolute(path).with_context(|| format!("cannot find `{}`", path.display()))?;
+    let text = absolute.to_str().with_context(|| format!("`{}` is not valid UTF-8", path.display()))?;
+    Ok(format!("{key}={}", serde_json::to_string(text)?))
+}
+
+/// Trains until the last step or the first SIGINT or SIGTERM; a second one ends the program at once.
+pub fn run<T: Task>(mut task: T, args: &RunArgs, saved: Option<Saved>, context: &Context) -> anyhow::Result<Outcome> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    let mut progress = context.printer.clone();
+    if let Some(saved) = &saved {
+        context.printer.note(&format!("resuming after step {}", saved.step));
+    }
+    let outcome = train::train(&mut task, &args.output, saved.as_ref(), &stop, &mut progress)?;
+    let dir = args.output.display();
+    context.printer.line(&match outcome.interrupted {
+        false => format!("trained {} steps; the model is in {dir}", outcome.step),
+        true => format!("stopped after step {}; `--resume --output {dir}` goes on", outcome.step),
+    })?;
+    Ok(if outcome.interrupted { Outcome::Incomplete } else { Outcome::Done })
+}

@@ -1,0 +1,78 @@
+//! `gen train-ar`.
+
+use std::path::Path;
+
+use base::Precision;
+use base::config::Document;
+use tch::Device;
+use tokenizer::Tokenizer;
+use train::tasks::{ArRecipe, ArTask, TokenizerRecipe};
+
+use super::{Context, Outcome, train::path_override};
+use crate::cli::train_ar::TrainArArgs;
+use crate::settings::models::Location;
+use crate::settings::{device, models};
+
+const BUILT_IN: &str = include_str!("../../configs/train/gpt-64.yaml");
+
+/// Runs the verb.
+pub fn run(args: &TrainArArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let run = &args.run;
+    let device = device::resolve(&run.device)?;
+    let location = if run.resume {
+        Location::Directory(run.output.join("tokenizer")) // the copy that the run was begun with
+    } else {
+        models::tokenizer(&args.tokenizer)?
+    };
+    let start = super::train::start(run, BUILT_IN, overrides(args, &location, context)?, context)?;
+    let tokenizer = open(&location, device)?;
+    let recipe = ArRecipe::from_document(start.recipe, tokenizer.model.spec())?;
+    let task = ArTask::new(recipe, tokenizer, device)?;
+    context.printer.note(&format!("{} on {}", task.describe(), base::device::name(device)));
+    super::train::run(task, run, start.saved, context)
+}
+
+/// The tokenizer, in fp32 as in the official trainers.
+fn open(location: &Location, device: Device) -> anyhow::Result<tokenizer::Loaded> {
+    Ok(match location {
+        Location::Directory(dir) => tokenizer::open_dir(dir, device, Precision::Fp32)?,
+        Location::Files { config, weights } => {
+            let config = tokenizer::TokenizerConfig::read(config)?;
+            tokenizer::open(&config, weights, device, Precision::Fp32)?
+        }
+    })
+}
+
+/// Flags as changes to the recipe. With no word on data at all, the images the tokenizer was trained on, if its
+/// directory is a run that tells.
+fn overrides(args: &TrainArArgs, location: &Location, context: &Context) -> anyhow::Result<Vec<String>> {
+    let mut typed = vec![];
+    let run = &args.run;
+    for (key, path) in [("data.images.train", &run.data), ("data.images.validation", &run.validation)] {
+        typed.extend(path.as_deref().map(|p| path_override(key, p)).transpose()?);
+    }
+    for (key, folders) in [("data.codes", &args.codes), ("data.validation_codes", &args.validation_codes)] {
+        if !folders.is_empty() {
+            let all = folders.iter().map(std::path::absolute).collect::<Result<Vec<_>, _>>()?;
+            typed.push(format!("{key}={}", serde_json::to_string(&all)?));
+        }
+    }
+    if let (true, None, false, Location::Directory(dir)) = (typed.is_empty(), &run.recipe, run.resume, location)
+        && let Some(recipe) = tokenizer_recipe(dir)?
+    {
+        let images = recipe.data;
+        for (key, path) in [("data.images.train", &images.train), ("data.images.validation", &images.validation)] {
+            if let Some(path) = path {
+                context.printer.note(&format!("{key}: `{}`, as for the tokenizer", path.display()));
+                typed.push(path_override(key, path)?);
+            }
+        }
+    }
+    Ok(typed)
+}
+
+/// The recipe of the run that a tokenizer directory is, if it is one.
+fn tokenizer_recipe(dir: &Path) -> anyhow::Result<Option<TokenizerRecipe>> {
+    let path = dir.join("recipe.yaml");
+    Ok(if path.is_file() { Some(Document::read(&path)?.typed()?) } else { None })
+}

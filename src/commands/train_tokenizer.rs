@@ -1,0 +1,24 @@
+//! `gen train-tokenizer`.
+
+use train::tasks::{TokenizerRecipe, TokenizerTask};
+
+use super::{Context, Outcome, train::path_override};
+use crate::cli::train_tokenizer::TrainTokenizerArgs;
+use crate::settings::device;
+
+const BUILT_IN: &str = include_str!("../../configs/train/tokenizer-64.yaml");
+
+/// Runs the verb.
+pub fn run(args: &TrainTokenizerArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let run = &args.run;
+    let device = device::resolve(&run.device)?;
+    let mut typed = vec![];
+    for (key, path) in [("data.train", &run.data), ("data.validation", &run.validation)] {
+        typed.extend(path.as_deref().map(|p| path_override(key, p)).transpose()?);
+    }
+    let start = super::train::start(run, BUILT_IN, typed, context)?;
+    let recipe: TokenizerRecipe = start.recipe.typed()?;
+    let task = TokenizerTask::new(recipe, device)?;
+    context.printer.note(&format!("{} on {}", task.describe(), base::device::name(device)));
+    super::train::run(task, run, start.saved, context)
+}
