@@ -65,15 +65,17 @@ pub fn render(error: &anyhow::Error) -> String {
     text
 }
 
-/// The hints of every error in the chain, outermost first, each once.
+/// The hints of every error in the chain, outermost first, each once; where none has any, what can be said of
+/// the file operation that failed.
 fn hints(error: &anyhow::Error) -> Vec<String> {
     let mut all: Vec<String> = vec![];
-    for cause in error.chain() {
-        for hint in hints_of(cause) {
-            if !all.contains(&hint) {
-                all.push(hint);
-            }
+    for hint in error.chain().flat_map(hints_of) {
+        if !all.contains(&hint) {
+            all.push(hint);
         }
+    }
+    if all.is_empty() {
+        all.extend(error.chain().filter_map(|cause| cause.downcast_ref()).find_map(io_hint));
     }
     all
 }
@@ -85,19 +87,30 @@ fn hints_of(cause: &(dyn StdError + 'static)) -> Vec<String> {
         };
     }
     // The error enum of each crate.
-    first_of!(Failure, base::config::ConfigError, train::Error);
-    cause.downcast_ref::<std::io::Error>().map(io_hints).unwrap_or_default()
+    first_of!(
+        Failure,
+        base::config::ConfigError,
+        weights::Error,
+        data::Error,
+        tokenizer::Error,
+        ar_model::Error,
+        eval::Error,
+        train::Error,
+    );
+    vec![]
 }
 
-fn io_hints(error: &std::io::Error) -> Vec<String> {
-    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem, StorageFull};
+fn io_hint(error: &std::io::Error) -> Option<String> {
+    use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem, StorageFull};
     let hint = match error.kind() {
         StorageFull => "the disk is full; free some space or choose another place with `--output`",
         ReadOnlyFilesystem => "the file system is read-only; choose another place with `--output`",
+        NotFound => "check the path; one that does not begin with `/` starts at the current folder",
+        NotADirectory => "a part of this path is a file, where a folder is needed; choose another place",
         PermissionDenied => "check who owns the file and its folder, or choose another place",
-        _ => return vec![],
+        _ => return None,
     };
-    vec![hint.into()]
+    Some(hint.into())
 }
 
 /// True when writing to stdout failed because nobody reads it any more.

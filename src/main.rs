@@ -2,8 +2,12 @@
 //! failed, 2 error.
 
 mod cli;
+mod code_files;
 mod commands;
 mod failure;
+mod files;
+mod inputs;
+mod pictures;
 mod printer;
 mod settings;
 

@@ -1,6 +1,10 @@
 //! What can be typed: clap types and nothing else. Their meaning is worked out in `settings`.
 
+pub mod decode;
 pub mod doctor;
+pub mod encode;
+pub mod logits;
+pub mod reconstruct;
 pub mod train;
 pub mod train_ar;
 pub mod train_tokenizer;
@@ -26,19 +30,31 @@ pub struct Cli {
 /// One variant for each verb.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Tell what libtorch, CPU, GPUs and models are there, and run a tiny self-test
-    Doctor(doctor::DoctorArgs),
     /// Train a transformer on a tokenizer's codes
     TrainAr(train_ar::TrainArArgs),
     /// Train a tokenizer on images
     TrainTokenizer(train_tokenizer::TrainTokenizerArgs),
+    /// Encode and decode images; score and show what is lost
+    Reconstruct(reconstruct::ReconstructArgs),
+    /// Images → codes in a safetensors file
+    Encode(encode::EncodeArgs),
+    /// Codes in a safetensors file → images
+    Decode(decode::DecodeArgs),
+    /// What a transformer predicts at every position, given the true codes
+    Logits(logits::LogitsArgs),
+    /// Tell what libtorch, CPU, GPUs and models are there, and run a tiny self-test
+    Doctor(doctor::DoctorArgs),
 }
 
 impl Command {
     /// The batch size in use, for the hint after running out of memory.
     pub fn batch_size(&self) -> Option<i64> {
         match self {
-            Command::Doctor(_) | Command::TrainAr(_) | Command::TrainTokenizer(_) => None,
+            Command::Reconstruct(args) => Some(args.batch.batch_size),
+            Command::Encode(args) => Some(args.batch.batch_size),
+            Command::Decode(args) => Some(args.batch.batch_size),
+            Command::Logits(args) => Some(args.batch.batch_size),
+            _ => None,
         }
     }
 }

@@ -1,11 +1,16 @@
 //! One file a verb.
 
+mod decode;
 mod doctor;
+mod encode;
+mod logits;
+mod reconstruct;
 mod train;
 mod train_ar;
 mod train_tokenizer;
 
 use crate::cli::Command;
+use crate::inputs::Skipped;
 use crate::printer::Printer;
 
 /// What every verb is given.
@@ -27,8 +32,24 @@ pub enum Outcome {
 /// Runs the verb that was typed.
 pub fn run(command: &Command, context: &Context) -> anyhow::Result<Outcome> {
     match command {
+        Command::Decode(args) => decode::run(args, context),
         Command::Doctor(args) => doctor::run(args, context),
         Command::TrainAr(args) => train_ar::run(args, context),
         Command::TrainTokenizer(args) => train_tokenizer::run(args, context),
+        Command::Encode(args) => encode::run(args, context),
+        Command::Logits(args) => logits::run(args, context),
+        Command::Reconstruct(args) => reconstruct::run(args, context),
+    }
+}
+
+/// Names what was left out, and counts it.
+fn report_skipped(context: &Context, skipped: &[Skipped]) {
+    for s in skipped {
+        let named = if s.error.contains(&s.input) { String::new() } else { format!("{}: ", s.input) };
+        context.printer.warning(&format!("skipped: {named}{}", s.error));
+    }
+    if !skipped.is_empty() {
+        let n = skipped.len();
+        context.printer.warning(&format!("{n} input{} skipped", if n == 1 { " was" } else { "s were" }));
     }
 }

@@ -22,7 +22,12 @@ pub struct Start {
 
 /// Finds the recipe and the state. `typed` are overrides that stand for flags of the verb; what is typed as
 /// `key=value` comes after them.
-pub fn start(args: &RunArgs, built_in: &str, mut typed: Vec<String>, context: &Context) -> anyhow::Result<Start> {
+pub fn start(
+    args: &RunArgs,
+    built_in: &str,
+    mut typed: Vec<String>,
+    context: &Context,
+) -> anyhow::Result<Start> {
     let (mut recipe, saved) = if args.resume {
         let (saved, damaged) = Saved::newest(&args.output)?;
         damaged.iter().for_each(|d| context.printer.warning(d));
@@ -50,7 +55,12 @@ pub fn path_override(key: &str, path: &Path) -> anyhow::Result<String> {
 }
 
 /// Trains until the last step or the first SIGINT or SIGTERM; a second one ends the program at once.
-pub fn run<T: Task>(mut task: T, args: &RunArgs, saved: Option<Saved>, context: &Context) -> anyhow::Result<Outcome> {
+pub fn run<T: Task>(
+    mut task: T,
+    args: &RunArgs,
+    saved: Option<Saved>,
+    context: &Context,
+) -> anyhow::Result<Outcome> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))?;

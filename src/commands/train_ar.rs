@@ -57,11 +57,14 @@ fn overrides(args: &TrainArArgs, location: &Location, context: &Context) -> anyh
             typed.push(format!("{key}={}", serde_json::to_string(&all)?));
         }
     }
-    if let (true, None, false, Location::Directory(dir)) = (typed.is_empty(), &run.recipe, run.resume, location)
+    if let (true, None, false, Location::Directory(dir)) =
+        (typed.is_empty(), &run.recipe, run.resume, location)
         && let Some(recipe) = tokenizer_recipe(dir)?
     {
         let images = recipe.data;
-        for (key, path) in [("data.images.train", &images.train), ("data.images.validation", &images.validation)] {
+        for (key, path) in
+            [("data.images.train", &images.train), ("data.images.validation", &images.validation)]
+        {
             if let Some(path) = path {
                 context.printer.note(&format!("{key}: `{}`, as for the tokenizer", path.display()));
                 typed.push(path_override(key, path)?);

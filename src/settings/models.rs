@@ -2,10 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use ar_model::ArConfig;
+use base::Precision;
 use base::config::Document;
 use base::hint::nearest;
+use tch::Device;
+use tokenizer::TokenizerConfig;
 
 use crate::cli::{ModelArgs, PairedTokenizerArgs, TokenizerArgs};
+use crate::commands::Context;
 use crate::failure::Failure;
 
 /// The shipped model that is used when none is named.
@@ -25,6 +30,42 @@ pub enum Location {
         /// `.pt` or `.safetensors`.
         weights: PathBuf,
     },
+}
+
+impl Location {
+    /// Loads a tokenizer, and tells from which file and section.
+    pub fn open_tokenizer(
+        &self,
+        device: Device,
+        precision: Precision,
+        context: &Context,
+    ) -> anyhow::Result<tokenizer::Loaded> {
+        let loaded = match self {
+            Location::Directory(dir) => tokenizer::open_dir(dir, device, precision)?,
+            Location::Files { config, weights } => {
+                tokenizer::open(&TokenizerConfig::read(config)?, weights, device, precision)?
+            }
+        };
+        context.printer.note(&format!("tokenizer: {}", loaded.source.origin()));
+        Ok(loaded)
+    }
+
+    /// Loads a transformer, and tells from which file and section.
+    pub fn open_transformer(
+        &self,
+        device: Device,
+        precision: Precision,
+        context: &Context,
+    ) -> anyhow::Result<ar_model::Loaded> {
+        let loaded = match self {
+            Location::Directory(dir) => ar_model::open_dir(dir, device, precision)?,
+            Location::Files { config, weights } => {
+                ar_model::open(&ArConfig::read(config)?, weights, device, precision)?
+            }
+        };
+        context.printer.note(&format!("model: {}", loaded.source.origin()));
+        Ok(loaded)
+    }
 }
 
 /// A model's own directory, or a directory of a transformer with its tokenizer inside.

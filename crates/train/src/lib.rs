@@ -12,8 +12,8 @@ pub mod recipe;
 mod run;
 pub mod schedule;
 pub mod state;
-pub mod tasks;
 mod task;
+pub mod tasks;
 
 pub use ema::Ema;
 pub use error::{Error, Result};

@@ -18,8 +18,12 @@ pub(crate) enum Span {
     Update,
 }
 
-const SPANS: [(Span, &str); 4] =
-    [(Span::Data, "data"), (Span::Forward, "forward"), (Span::Backward, "backward"), (Span::Update, "update")];
+const SPANS: [(Span, &str); 4] = [
+    (Span::Data, "data"),
+    (Span::Forward, "forward"),
+    (Span::Backward, "backward"),
+    (Span::Update, "update"),
+];
 
 /// Collects without waiting for the device; only [`Meter::take`] does.
 #[derive(Debug)]
@@ -89,7 +93,8 @@ impl Meter {
 
     /// The averages since the last call, which start anew.
     pub fn take(&mut self) -> Vec<(String, f64)> {
-        let mean = |(n, sum, count): &(String, Tensor, u64)| (n.clone(), sum.double_value(&[]) / *count as f64);
+        let mean =
+            |(n, sum, count): &(String, Tensor, u64)| (n.clone(), sum.double_value(&[]) / *count as f64);
         let mut all: Vec<(String, f64)> = self.terms.iter().map(mean).collect();
         all.append(&mut self.scalars);
         let seconds = self.since.elapsed().saturating_sub(self.paused).as_secs_f64();

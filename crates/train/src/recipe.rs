@@ -117,7 +117,10 @@ impl Optimization {
             return fail(format!("optimization: lr must be positive, found {}", self.lr));
         }
         if self.warmup > self.steps {
-            return fail(format!("optimization: warmup {} is longer than the run, {} steps", self.warmup, self.steps));
+            return fail(format!(
+                "optimization: warmup {} is longer than the run, {} steps",
+                self.warmup, self.steps
+            ));
         }
         if let Some(decay) = self.ema.filter(|d| !(0.0..1.0).contains(d)) {
             return fail(format!("optimization: ema must be in [0, 1), found {decay}"));

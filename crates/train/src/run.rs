@@ -76,8 +76,14 @@ impl Trainer {
             let vars = task.module(i).vars;
             vars.set_requires_grad(true);
             let parameters = vars.parameters();
-            let (names, params) = parameters.iter().map(|v| (v.name.clone(), v.tensor.shallow_clone())).unzip();
-            PhaseState { phase, names, params, optimizer: AdamW::from_config(parameters, &optimization.adamw) }
+            let (names, params) =
+                parameters.iter().map(|v| (v.name.clone(), v.tensor.shallow_clone())).unzip();
+            PhaseState {
+                phase,
+                names,
+                params,
+                optimizer: AdamW::from_config(parameters, &optimization.adamw),
+            }
         };
         Trainer {
             phases: task.phases().iter().enumerate().map(phase).collect(),
@@ -258,7 +264,11 @@ impl Trainer {
         for (i, phase) in self.phases.iter().enumerate() {
             let module = task.module(i);
             all.extend(
-                module.vars.all().into_iter().map(|v| (format!("{}/{}", module.name, v.name), v.tensor.detach())),
+                module
+                    .vars
+                    .all()
+                    .into_iter()
+                    .map(|v| (format!("{}/{}", module.name, v.name), v.tensor.detach())),
             );
             let prefix = format!("optimizer.{}", phase.phase.name);
             all.extend(phase.optimizer.state().into_iter().map(|(n, t)| (format!("{prefix}/{n}"), t)));
@@ -276,7 +286,8 @@ impl Trainer {
             for v in module.vars.all() {
                 let found = saved.tensor(&format!("{}/{}", module.name, v.name));
                 let found = found.filter(|t| t.size() == v.tensor.size());
-                let found = found.ok_or_else(|| misfit(module.name, format!("{} {:?}", v.name, v.tensor.size())))?;
+                let found =
+                    found.ok_or_else(|| misfit(module.name, format!("{} {:?}", v.name, v.tensor.size())))?;
                 tch::no_grad(|| v.tensor.detach().copy_(&found));
             }
             let prefix = format!("optimizer.{}", phase.phase.name);
@@ -284,7 +295,8 @@ impl Trainer {
             phase.optimizer.load_state(get).map_err(|name| misfit(&prefix, name))?;
         }
         if let Some(ema) = &mut self.ema {
-            ema.load_state(|name| saved.tensor(&format!("ema/{name}"))).map_err(|name| misfit("ema", name))?;
+            ema.load_state(|name| saved.tensor(&format!("ema/{name}")))
+                .map_err(|name| misfit("ema", name))?;
         }
         task.restore(&saved.position)?;
         self.step = saved.step;

@@ -20,6 +20,7 @@ pub fn features(cnn: &Tensor, decoder: &Tensor) -> Tensor {
 
 /// Feature reconstruction, "cosine": mean of one minus the cosine over channels (axis 1).
 pub fn features_cosine(cnn: &Tensor, decoder: &Tensor) -> Tensor {
-    let cosine = Tensor::cosine_similarity(&cnn.detach().to_kind(Kind::Float), &decoder.to_kind(Kind::Float), 1, 1e-8);
+    let cosine =
+        Tensor::cosine_similarity(&cnn.detach().to_kind(Kind::Float), &decoder.to_kind(Kind::Float), 1, 1e-8);
     (cosine * -1.0 + 1.0).mean(Kind::Float)
 }

@@ -224,7 +224,8 @@ mod tests {
     #[test]
     fn chunks_do_not_change_the_result_and_unused_parameters_rest() {
         let n = CPU_CHUNK + 17;
-        let (p, q) = (Tensor::randn([n], (Kind::Float, Device::Cpu)), Tensor::ones([3], (Kind::Float, Device::Cpu)));
+        let (p, q) =
+            (Tensor::randn([n], (Kind::Float, Device::Cpu)), Tensor::ones([3], (Kind::Float, Device::Cpu)));
         // No gradient is so small that eps matters.
         let (start, r) = (p.copy(), Tensor::randn([n], (Kind::Float, Device::Cpu)));
         let g = r.sign() + &r;
@@ -234,7 +235,8 @@ mod tests {
         let expected = start * (1.0 - 0.001) - g.sign() * 0.01;
         assert!((p - expected).abs().max().double_value(&[]) < 1e-6);
         assert_eq!(q, Tensor::ones([3], (Kind::Float, Device::Cpu)));
-        let steps: Vec<i64> = adam.state().iter().filter(|s| s.0.starts_with("step.")).map(|s| s.1.int64_value(&[])).collect();
+        let steps: Vec<i64> =
+            adam.state().iter().filter(|s| s.0.starts_with("step.")).map(|s| s.1.int64_value(&[])).collect();
         assert_eq!(steps, [1, 0]);
     }
 }

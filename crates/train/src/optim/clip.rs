@@ -2,7 +2,8 @@ use tch::{Kind, Tensor};
 
 /// The 2-norm of all gradients taken as one vector, fp32 on their device; undefined ones do not count.
 pub fn global_norm(grads: &[Tensor]) -> Tensor {
-    let norms: Vec<Tensor> = grads.iter().filter(|g| g.defined()).map(|g| g.to_kind(Kind::Float).norm()).collect();
+    let norms: Vec<Tensor> =
+        grads.iter().filter(|g| g.defined()).map(|g| g.to_kind(Kind::Float).norm()).collect();
     if norms.is_empty() { Tensor::from(0f32) } else { Tensor::stack(&norms, 0).norm() }
 }
 

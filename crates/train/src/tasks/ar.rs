@@ -56,9 +56,7 @@ impl ArRecipe {
     /// An unknown key, or a model that is not made for the tokenizer's codes.
     pub fn from_document(mut document: Document, tokenizer: &TokenizerSpec) -> Result<Self> {
         let json = document.to_json()?;
-        for (key, value) in
-            [("vocab_size", tokenizer.codebook_size), ("num_tokens", tokenizer.num_tokens)]
-        {
+        for (key, value) in [("vocab_size", tokenizer.codebook_size), ("num_tokens", tokenizer.num_tokens)] {
             match &json["model"][key] {
                 serde_json::Value::Null => document.set(&[format!("model.{key}={value}")])?,
                 given if given.as_i64() == Some(value) => {}
@@ -127,7 +125,9 @@ impl ArTask {
     fn to_device(&self, batch: CodeBatch) -> Result<ArBatch> {
         if let Some(bad) = batch.labels.iter().find(|l| !(0..self.num_classes).contains(*l)) {
             return Err(Error::Recipe(match *bad {
-                data::NO_CLASS => "an image without a class: a class-conditional model needs a label for each".into(),
+                data::NO_CLASS => {
+                    "an image without a class: a class-conditional model needs a label for each".into()
+                }
                 label => format!(
                     "label {label} is outside the model's {} classes; raise `model.conditioning.num_classes`",
                     self.num_classes

@@ -33,14 +33,16 @@ impl Codes {
         let (batch, seed) = (recipe.optimization.micro_batch_size(), recipe.seed);
         let data = &recipe.data;
         match (data.codes.is_empty(), &data.images.train) {
-            (false, None) => Ok(Codes::Stored(stored(&data.codes, tokenizer, CodeLoaderConfig::training(batch, seed))?)),
+            (false, None) => {
+                Ok(Codes::Stored(stored(&data.codes, tokenizer, CodeLoaderConfig::training(batch, seed))?))
+            }
             (true, Some(_)) => {
                 let size = tokenizer.model.spec().image_size;
                 Ok(Codes::Encoded(images::training(&data.images, size, batch, seed)?))
             }
-            (false, Some(_)) => {
-                Err(Error::Recipe("`data.codes` and `data.images.train` are both given; which is it to be?".into()))
-            }
+            (false, Some(_)) => Err(Error::Recipe(
+                "`data.codes` and `data.images.train` are both given; which is it to be?".into(),
+            )),
             (true, None) => Err(Error::Recipe(
                 "no training data: give images as `--data`, or codes from `gen extract` as `--codes`".into(),
             )),
@@ -127,7 +129,10 @@ fn stored(folders: &[PathBuf], tokenizer: &Loaded, config: CodeLoaderConfig) -> 
     let which = || folders.iter().map(|p| format!("`{}`", p.display())).collect::<Vec<_>>().join(", ");
     if source.num_tokens() as i64 != spec.num_tokens {
         let (found, expected) = (source.num_tokens(), spec.num_tokens);
-        return Err(Error::Recipe(format!("{} holds {found} codes an image, the tokenizer makes {expected}", which())));
+        return Err(Error::Recipe(format!(
+            "{} holds {found} codes an image, the tokenizer makes {expected}",
+            which()
+        )));
     }
     if let Some(id) = source.tokenizer() {
         let expected = tokenizer.fingerprint()?;

@@ -11,7 +11,9 @@ use crate::{Error, Result};
 /// An endless, shuffled, augmented loader over the training images.
 pub(crate) fn training(recipe: &ImageData, size: i64, batch_size: usize, seed: u64) -> Result<Loader> {
     let path = recipe.train.as_deref().ok_or_else(|| {
-        Error::Recipe("no training images: give a folder, tar shards or a list as `--data` or `data.train`".into())
+        Error::Recipe(
+            "no training images: give a folder, tar shards or a list as `--data` or `data.train`".into(),
+        )
     })?;
     let crop = match recipe.crop {
         Crop::Center => transform::Crop::Center,
@@ -34,7 +36,10 @@ pub(crate) fn validation(path: Option<&Path>, size: i64, batch_size: usize) -> R
 }
 
 /// Goes through a validation loader from its beginning.
-pub(crate) fn each_batch(loader: &mut Loader, mut f: impl FnMut(&ImagesU8, &[i64]) -> Result<()>) -> Result<()> {
+pub(crate) fn each_batch(
+    loader: &mut Loader,
+    mut f: impl FnMut(&ImagesU8, &[i64]) -> Result<()>,
+) -> Result<()> {
     loader.restore(LoaderState::default())?;
     while let Some(batch) = loader.next()? {
         if batch.valid > 0 {

@@ -6,4 +6,6 @@ mod images;
 mod tokenizer;
 
 pub use ar::{ArData, ArRecipe, ArTask};
-pub use tokenizer::{Adversarial, Auxiliary, FeatureDistance, TokenizerLosses, TokenizerRecipe, TokenizerTask};
+pub use tokenizer::{
+    Adversarial, Auxiliary, FeatureDistance, TokenizerLosses, TokenizerRecipe, TokenizerTask,
+};

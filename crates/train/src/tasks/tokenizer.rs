@@ -204,7 +204,13 @@ impl TokenizerTask {
 }
 
 /// The pixel losses of one reconstruction under two names.
-fn pixels(losses: &mut Losses, weights: &TokenizerLosses, target: &Tensor, image: &Tensor, names: [&'static str; 2]) {
+fn pixels(
+    losses: &mut Losses,
+    weights: &TokenizerLosses,
+    target: &Tensor,
+    image: &Tensor,
+    names: [&'static str; 2],
+) {
     if weights.l2 != 0.0 {
         losses.add(names[0], reconstruction::l2(target, image), weights.l2);
     }
@@ -270,7 +276,8 @@ impl Task for TokenizerTask {
         let device = self.vars.device();
         let used = Tensor::zeros([size], (Kind::Bool, device));
         images::each_batch(loader, |images, _| {
-            let target = base::ImagesU8::new(images.tensor().to_device(device)).map_err(tokenizer::Error::from)?;
+            let target =
+                base::ImagesU8::new(images.tensor().to_device(device)).map_err(tokenizer::Error::from)?;
             let codes = self.model.encode(&target.to_float())?;
             let decoded = self.model.decode(&codes)?;
             mse += sum_of_means(&decoded, &target.to_float());

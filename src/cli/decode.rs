@@ -1,0 +1,29 @@
+//! `gen decode`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{BatchArgs, ComputeArgs, JsonArgs, TokenizerArgs};
+
+/// Arguments of `gen decode`.
+#[derive(Debug, Args)]
+pub struct DecodeArgs {
+    /// A safetensors file with `codes` (or `indices`), (B, N) integers
+    #[arg(value_name = "CODES")]
+    pub codes: PathBuf,
+
+    /// NAME.safetensors for `images` (B, 3, H, W) fp32 as the decoder leaves them; anything else is a folder for
+    /// PNGs
+    #[arg(short, long, value_name = "FILE|DIR")]
+    pub output: PathBuf,
+
+    #[command(flatten)]
+    pub tokenizer: TokenizerArgs,
+    #[command(flatten)]
+    pub batch: BatchArgs,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}

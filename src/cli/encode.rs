@@ -1,0 +1,32 @@
+//! `gen encode`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{BatchArgs, ComputeArgs, JsonArgs, TokenizerArgs};
+
+/// Arguments of `gen encode`.
+#[derive(Debug, Args)]
+pub struct EncodeArgs {
+    /// Images: files, folders, tar archives, or safetensors files with a tensor `images` (B, 3, H, W) in [-1, 1]
+    #[arg(value_name = "IMAGES", required = true)]
+    pub images: Vec<PathBuf>,
+
+    /// The safetensors file to write: `codes` (B, N) int64
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+
+    /// Also write `features` (B, N, D) fp32: what the quantizer receives
+    #[arg(long)]
+    pub features: bool,
+
+    #[command(flatten)]
+    pub tokenizer: TokenizerArgs,
+    #[command(flatten)]
+    pub batch: BatchArgs,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}

@@ -1,0 +1,28 @@
+//! `gen reconstruct`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{BatchArgs, ComputeArgs, JsonArgs, TokenizerArgs};
+
+/// Arguments of `gen reconstruct`.
+#[derive(Debug, Args)]
+pub struct ReconstructArgs {
+    /// Images: files, folders, tar archives, or safetensors files with a tensor `images` (B, 3, H, W) in [-1, 1]
+    #[arg(value_name = "IMAGES", required = true)]
+    pub images: Vec<PathBuf>,
+
+    /// Folder for the reconstructions and `sheet.png`, which shows originals and reconstructions side by side
+    #[arg(short, long, value_name = "DIR", default_value = "reconstructions")]
+    pub output: PathBuf,
+
+    #[command(flatten)]
+    pub tokenizer: TokenizerArgs,
+    #[command(flatten)]
+    pub batch: BatchArgs,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}

@@ -1,0 +1,116 @@
+//! `gen decode`: codes → images.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use base::{Codes, Images, Progress};
+use serde::Serialize;
+use tch::{Device, Tensor};
+use tokenizer::Tokenizer as _;
+
+use super::{Context, Outcome};
+use crate::cli::decode::DecodeArgs;
+use crate::code_files::{CodeFile, batches};
+use crate::files;
+use crate::pictures::Picture;
+use crate::settings::{device, models};
+
+#[derive(Debug, Serialize)]
+struct Report {
+    output: Vec<PathBuf>,
+    images: i64,
+    /// (H, W)
+    size: [i64; 2],
+}
+
+/// Decodes all rows of a code file.
+pub fn run(args: &DecodeArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let device = device::resolve(&args.compute.device)?;
+    let file = CodeFile::read(&args.codes)?;
+    let tokenizer =
+        models::tokenizer(&args.tokenizer)?.open_tokenizer(device, args.compute.precision, context)?;
+    warn_of_another_tokenizer(&file, &tokenizer, context)?;
+    let mut sink = Sink::new(&args.output)?;
+    let mut size = [0; 2];
+    let mut progress = context.printer.clone();
+    progress.start("decoding", Some(file.len() as u64));
+    for (from, count) in batches(file.len(), args.batch.batch_size) {
+        let codes = Codes::new(file.rows(from, count)?.into_tensor().to_device(device))?;
+        let images = tokenizer.model.decode(&codes)?;
+        size = [images.tensor().size()[2], images.tensor().size()[3]];
+        sink.take(images)?;
+        progress.advance(count as u64);
+    }
+    progress.finish();
+    let report = Report { output: sink.finish()?, images: file.len(), size };
+    if args.json.json {
+        context.printer.json(&report)?;
+    } else {
+        context.printer.line(&format!(
+            "{}: {} images of {}x{}",
+            args.output.display(),
+            file.len(),
+            size[1],
+            size[0]
+        ))?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn warn_of_another_tokenizer(
+    file: &CodeFile,
+    loaded: &tokenizer::Loaded,
+    context: &Context,
+) -> anyhow::Result<()> {
+    let Some(made_by) = &file.tokenizer else { return Ok(()) };
+    let used = loaded.fingerprint()?;
+    if *made_by != used {
+        context.printer.warning(&format!(
+            "these codes were made by a tokenizer with fingerprint {made_by}; the one in use has {used}"
+        ));
+    }
+    Ok(())
+}
+
+/// Where decoded images go.
+enum Sink {
+    /// One tensor, written at the end.
+    Tensor { path: PathBuf, parts: Vec<Tensor> },
+    /// A PNG each, written as they come.
+    Folder { dir: PathBuf, written: Vec<PathBuf> },
+}
+
+impl Sink {
+    fn new(output: &Path) -> anyhow::Result<Self> {
+        if output.extension().is_some_and(|e| e.eq_ignore_ascii_case("safetensors")) {
+            return Ok(Sink::Tensor { path: output.to_owned(), parts: vec![] });
+        }
+        files::make_folder(output)?;
+        Ok(Sink::Folder { dir: output.to_owned(), written: vec![] })
+    }
+
+    fn take(&mut self, images: Images) -> anyhow::Result<()> {
+        match self {
+            Sink::Tensor { parts, .. } => parts.push(images.into_tensor().to_device(Device::Cpu)),
+            Sink::Folder { dir, written } => {
+                for picture in Picture::from_batch(&images.to_u8())? {
+                    let path = dir.join(format!("{:06}.png", written.len()));
+                    picture.write_png(&path, &[])?;
+                    written.push(path);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> anyhow::Result<Vec<PathBuf>> {
+        match self {
+            Sink::Folder { written, .. } => Ok(written),
+            Sink::Tensor { path, parts } => {
+                let images = vec![("images".to_owned(), Tensor::cat(&parts, 0))];
+                weights::save_safetensors(&path, &images, &BTreeMap::new())?;
+                Ok(vec![path])
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! `gen encode`: images → codes in a safetensors file.
+
+use std::collections::BTreeMap;
+
+use base::Progress;
+use serde::Serialize;
+use tch::{Device, Tensor};
+use tokenizer::Tokenizer as _;
+
+use super::{Context, Outcome, report_skipped};
+use crate::cli::encode::EncodeArgs;
+use crate::code_files::TOKENIZER;
+use crate::inputs::{Inputs, Skipped};
+use crate::settings::{device, models};
+
+#[derive(Debug, Serialize)]
+struct Report {
+    output: String,
+    images: Vec<String>,
+    num_tokens: i64,
+    codebook_size: i64,
+    /// How many different codes occur.
+    distinct_codes: i64,
+    tokenizer: String,
+    skipped: Vec<Skipped>,
+}
+
+/// Encodes all images; [`Outcome::Incomplete`] when some were skipped.
+pub fn run(args: &EncodeArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let device = device::resolve(&args.compute.device)?;
+    let mut inputs = Inputs::open(&args.images)?;
+    let tokenizer =
+        models::tokenizer(&args.tokenizer)?.open_tokenizer(device, args.compute.precision, context)?;
+    let spec = tokenizer.model.spec().clone();
+    let (mut names, mut codes, mut features) = (vec![], vec![], vec![]);
+    let mut progress = context.printer.clone();
+    progress.start("encoding", Some(inputs.len() as u64));
+    inputs.for_each_batch(spec.image_size, args.batch.batch_size, |batch| {
+        let images = base::Images::new(batch.images.tensor().to_device(device))?;
+        codes.push(tokenizer.model.encode(&images)?.into_tensor().to_device(Device::Cpu));
+        if args.features {
+            features.push(tokenizer.model.features(&images)?.to_device(Device::Cpu));
+        }
+        progress.advance(batch.names.len() as u64);
+        names.extend(batch.names);
+        Ok(())
+    })?;
+    progress.finish();
+
+    let codes = Tensor::cat(&codes, 0);
+    let distinct = codes.view(-1).unique_dim(0, true, false, false);
+    let report = Report {
+        output: args.output.display().to_string(),
+        images: names,
+        num_tokens: codes.size()[1],
+        codebook_size: spec.codebook_size,
+        distinct_codes: distinct.0.size()[0],
+        tokenizer: tokenizer.fingerprint()?,
+        skipped: inputs.skipped,
+    };
+    let mut tensors = vec![("codes".to_owned(), codes)];
+    if args.features {
+        tensors.push(("features".to_owned(), Tensor::cat(&features, 0)));
+    }
+    let metadata = BTreeMap::from([
+        (TOKENIZER.to_owned(), report.tokenizer.clone()),
+        ("codebook_size".to_owned(), spec.codebook_size.to_string()),
+        ("images".to_owned(), serde_json::to_string(&report.images)?),
+    ]);
+    weights::save_safetensors(&args.output, &tensors, &metadata)?;
+    report_skipped(context, &report.skipped);
+    match args.json.json {
+        true => context.printer.json(&report)?,
+        false => context.printer.line(&summary(&report))?,
+    }
+    Ok(if report.skipped.is_empty() { Outcome::Done } else { Outcome::Incomplete })
+}
+
+fn summary(report: &Report) -> String {
+    let (n, c) = (report.images.len(), report.num_tokens);
+    let (used, all) = (report.distinct_codes, report.codebook_size);
+    format!("{}: {n} x {c} codes, {used} of {all} different", report.output)
+}

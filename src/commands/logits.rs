@@ -1,0 +1,107 @@
+//! `gen logits`: what a transformer predicts at every position when it is given the true codes.
+
+use std::collections::BTreeMap;
+
+use ar_model::{AutoregressiveModel as _, Conditioning};
+use base::{Mode, Progress};
+use serde::Serialize;
+use tch::{Device, Kind, Tensor};
+
+use super::{Context, Outcome};
+use crate::cli::logits::LogitsArgs;
+use crate::code_files::{CodeFile, batches};
+use crate::failure::Failure;
+use crate::settings::{device, models};
+
+#[derive(Debug, Serialize)]
+struct Report {
+    output: String,
+    rows: i64,
+    num_tokens: i64,
+    vocab_size: i64,
+    /// Mean negative log-likelihood of the codes, in nats.
+    loss: f64,
+}
+
+/// Teacher-forced logits of all rows.
+pub fn run(args: &LogitsArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let device = device::resolve(&args.compute.device)?;
+    let file = CodeFile::read(&args.codes)?;
+    let transformer =
+        models::transformer(&args.model)?.open_transformer(device, args.compute.precision, context)?;
+    let model = &transformer.model;
+    let spec = model.spec().clone();
+    check_codes(&file, spec.num_tokens, spec.vocab_size)?;
+    let classes = classes(args, &file)?;
+    let mut parts = vec![];
+    let mut loss = 0.0;
+    let mut progress = context.printer.clone();
+    progress.start("rows", Some(file.len() as u64));
+    for (from, count) in batches(file.len(), args.batch.batch_size) {
+        let codes = file.rows(from, count)?.into_tensor().to_device(device);
+        let condition = Conditioning::Class(classes.narrow(0, from, count).to_device(device));
+        model.check_conditioning(&condition)?;
+        let logits = tch::no_grad(|| model.logits(&condition, &codes, Mode::Eval)); // (B, N, V)
+        let log_p = logits.log_softmax(-1, Kind::Float).gather(-1, &codes.unsqueeze(-1), false);
+        loss -= log_p.sum(Kind::Double).double_value(&[]);
+        parts.push(logits.to_device(Device::Cpu));
+        progress.advance(count as u64);
+    }
+    progress.finish();
+    let tensors = vec![("logits".to_owned(), Tensor::cat(&parts, 0))];
+    weights::save_safetensors(&args.output, &tensors, &BTreeMap::new())?;
+    let report = Report {
+        output: args.output.display().to_string(),
+        rows: file.len(),
+        num_tokens: spec.num_tokens,
+        vocab_size: spec.vocab_size,
+        loss: loss / (file.len() * spec.num_tokens) as f64,
+    };
+    if args.json.json {
+        context.printer.json(&report)?;
+    } else {
+        let (rows, n, v) = (report.rows, report.num_tokens, report.vocab_size);
+        context
+            .printer
+            .line(&format!("{}: {rows} x {n} x {v} logits; loss {:.4}", report.output, report.loss))?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn check_codes(file: &CodeFile, num_tokens: i64, vocab_size: i64) -> anyhow::Result<()> {
+    let size = file.codes.tensor().size();
+    if size[1] != num_tokens {
+        return Err(
+            Failure::new(format!("the codes are {size:?}, and the model takes (B, {num_tokens})")).into()
+        );
+    }
+    match file.codes.range() {
+        None => Err(Failure::new("there are no codes in the file").into()),
+        Some((low, high)) if low < 0 || high >= vocab_size => {
+            let message = format!("the codes are in {low}..={high}, and the model knows 0..{vocab_size}");
+            Err(Failure::new(message).hint("was another tokenizer used?").into())
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// (B) int64: what `--class` says, else what the file says.
+fn classes(args: &LogitsArgs, file: &CodeFile) -> anyhow::Result<Tensor> {
+    let rows = file.len();
+    let given = Tensor::from_slice(&args.class);
+    let classes = match (args.class.len() as i64, &file.classes) {
+        (0, Some(classes)) => classes.shallow_clone(),
+        (0, None) => {
+            let message = format!("`{}` does not say which classes its codes have", args.codes.display());
+            return Err(Failure::new(message).hint("give them with `--class`").into());
+        }
+        (1, _) => given.repeat([rows]),
+        _ => given,
+    };
+    if classes.size() != [rows] {
+        return Err(
+            Failure::new(format!("there are {rows} rows of codes and {:?} classes", classes.size())).into()
+        );
+    }
+    Ok(classes)
+}

@@ -1,0 +1,256 @@
+//! Images that verbs are given: files, folders, archives, and tensors in safetensors files.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use base::hint::nearest;
+use base::{Images, ImagesU8};
+use data::Dataset;
+use data::transform::center_crop;
+use rayon::prelude::*;
+use serde::Serialize;
+use tch::{Device, Kind, Tensor};
+use weights::{Checkpoint, Want};
+
+use crate::failure::Failure;
+
+/// The names under which a safetensors file may hold images.
+const TENSOR_NAMES: [&str; 2] = ["images", "image"];
+
+/// All that was named on the command line, in that order.
+pub struct Inputs {
+    sets: Vec<Set>,
+    items: Vec<Item>,
+    /// What could not be read so far.
+    pub skipped: Vec<Skipped>,
+}
+
+/// An input that could not be used, and why.
+#[derive(Debug, Clone, Serialize)]
+pub struct Skipped {
+    /// As named, or its place in the folder.
+    pub input: String,
+    /// One sentence.
+    pub error: String,
+}
+
+enum Set {
+    /// Pictures in files and archives.
+    Pictures { path: PathBuf, records: Arc<dyn Dataset> },
+    /// (B, 3, H, W) in [-1, 1].
+    Rows { path: PathBuf, images: Tensor },
+}
+
+#[derive(Clone, Copy)]
+struct Item {
+    set: usize,
+    index: usize,
+}
+
+/// Some images that were read.
+#[derive(Debug)]
+pub struct Batch {
+    /// Where each came from.
+    pub names: Vec<String>,
+    /// (B, 3, H, W) fp32.
+    pub images: Images,
+}
+
+impl Inputs {
+    /// Looks at every path. A path that does not exist is an error; a file that is no image is skipped, as long
+    /// as it is not the only one.
+    pub fn open(paths: &[PathBuf]) -> Result<Self> {
+        let mut inputs = Inputs { sets: vec![], items: vec![], skipped: vec![] };
+        for path in paths {
+            match Set::open(path) {
+                Ok(set) => inputs.add(set),
+                Err(error) if paths.len() > 1 && path.is_file() => {
+                    inputs.skipped.push(Skipped { input: path.display().to_string(), error: chain(&error) });
+                }
+                Err(error) if !path.exists() => return Err(missing(path, &error).into()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(inputs)
+    }
+
+    fn add(&mut self, set: Set) {
+        let n = self.sets.len();
+        self.items.extend((0..set.len()).map(|index| Item { set: n, index }));
+        self.sets.push(set);
+    }
+
+    /// The number of images, as far as is known before they are read.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Hands batches of at most `batch_size` images to `each`: pictures cropped and resized to squares of `side`
+    /// pixels (ADM's centre crop), tensors as they are. Pictures that cannot be decoded are skipped and noted;
+    /// it is an error if nothing is left.
+    pub fn for_each_batch(
+        &mut self,
+        side: i64,
+        batch_size: i64,
+        mut each: impl FnMut(Batch) -> Result<()>,
+    ) -> Result<()> {
+        let side = u32::try_from(side).context("the tokenizer's image size is no size of a picture")?;
+        let mut used = 0;
+        for items in self.items.clone().chunks(usize::try_from(batch_size).unwrap_or(1).max(1)) {
+            for batch in self.read(items, side)? {
+                used += batch.names.len();
+                each(batch)?;
+            }
+        }
+        if used > 0 { Ok(()) } else { Err(self.nothing_left().into()) }
+    }
+
+    /// Reads some items; batches of one image size each.
+    fn read(&mut self, items: &[Item], side: u32) -> Result<Vec<Batch>> {
+        let sources: Vec<_> = items.iter().map(|item| self.sets[item.set].source(item.index)).collect();
+        let decoded: Vec<Option<data::Result<Vec<u8>>>> = sources
+            .par_iter()
+            .map(|s| s.as_ref().map(|(set, index)| pixels(set.as_ref(), *index, side)))
+            .collect();
+        let mut batches: Vec<(Vec<String>, Vec<Tensor>)> = vec![];
+        for (item, decoded) in items.iter().zip(decoded) {
+            let set = &self.sets[item.set];
+            let name = set.name(item.index);
+            let image = match (decoded, set) {
+                (Some(Ok(bytes)), _) => to_float(&bytes, i64::from(side))?,
+                (Some(Err(error)), _) => {
+                    self.skipped.push(Skipped { input: name, error: error.to_string() });
+                    continue;
+                }
+                (None, Set::Rows { images, .. }) => images.narrow(0, item.index as i64, 1),
+                (None, Set::Pictures { .. }) => unreachable!("every picture was decoded or refused"),
+            };
+            match batches.last_mut().filter(|(_, images)| images[0].size() == image.size()) {
+                Some((names, images)) => {
+                    names.push(name);
+                    images.push(image);
+                }
+                None => batches.push((vec![name], vec![image])),
+            }
+        }
+        let batch = |(names, images): (_, Vec<Tensor>)| {
+            Ok(Batch { names, images: Images::new(Tensor::cat(&images, 0))? })
+        };
+        batches.into_iter().map(batch).collect()
+    }
+
+    fn nothing_left(&self) -> Failure {
+        let first = self.skipped.first().map(|s| format!(": {}", s.error)).unwrap_or_default();
+        let message = match self.skipped.len() {
+            1 => format!("no image can be read{first}"),
+            n => format!("none of {n} images can be read; the first{first}"),
+        };
+        Failure::new(message).hint(
+            "images are jpg, png, webp, bmp and gif files, folders and tar archives of them, and safetensors \
+             files with a tensor `images` (B, 3, H, W) in [-1, 1]",
+        )
+    }
+}
+
+impl Set {
+    fn open(path: &Path) -> Result<Set> {
+        if is_safetensors(path) {
+            return Ok(Set::Rows { path: path.to_owned(), images: read_tensor(path)? });
+        }
+        Ok(Set::Pictures { path: path.to_owned(), records: data::open(path)? })
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Set::Pictures { records, .. } => records.len(),
+            Set::Rows { images, .. } => images.size()[0] as usize,
+        }
+    }
+
+    fn name(&self, index: usize) -> String {
+        match self {
+            Set::Pictures { path, .. }
+                if data::looks_like_image(&path.to_string_lossy()) && path.is_file() =>
+            {
+                path.display().to_string()
+            }
+            Set::Pictures { path, records } => path.join(records.key(index)).display().to_string(),
+            Set::Rows { path, .. } => format!("{}[{index}]", path.display()),
+        }
+    }
+
+    /// What a decoding thread needs; `None` for tensors.
+    fn source(&self, index: usize) -> Option<(Arc<dyn Dataset>, usize)> {
+        match self {
+            Set::Pictures { records, .. } => Some((records.clone(), index)),
+            Set::Rows { .. } => None,
+        }
+    }
+}
+
+/// One record as `side × side × 3` bytes.
+fn pixels(records: &dyn Dataset, index: usize, side: u32) -> data::Result<Vec<u8>> {
+    Ok(center_crop(&records.get(index)?.image, side).into_raw())
+}
+
+/// Rows of RGB pixels → (1, 3, S, S) fp32 in [-1, 1].
+fn to_float(bytes: &[u8], side: i64) -> Result<Tensor> {
+    let nhwc = Tensor::from_slice(bytes).view([1, side, side, 3]);
+    Ok(ImagesU8::new(nhwc.permute([0, 3, 1, 2]).contiguous())?.to_float().into_tensor())
+}
+
+/// By content: a header length, then a JSON table.
+fn is_safetensors(path: &Path) -> bool {
+    let mut head = [0; 9];
+    let read = std::fs::File::open(path).and_then(|mut f| f.read_exact(&mut head));
+    read.is_ok() && head[8] == b'{' && head[4..8] == [0; 4]
+}
+
+fn read_tensor(path: &Path) -> Result<Tensor> {
+    let source = Checkpoint::open(path)?.source(Want::Auto)?;
+    let name = TENSOR_NAMES.into_iter().find(|name| source.info(name).is_some());
+    let name = name.ok_or_else(|| {
+        let shown = path.display();
+        Failure::new(format!("`{shown}` holds no tensor `images` or `image`"))
+            .hint(format!("`gen inspect {shown}` lists what it contains"))
+    })?;
+    let images = source.read(name, Device::Cpu)?;
+    let what = || format!("tensor `{name}` of `{}`", path.display());
+    let images = Images::new(images).with_context(what)?.into_tensor().to_kind(Kind::Float);
+    // What ToTensor and Normalize leave in range may still stick out by rounding.
+    const SLACK: f64 = 1e-3;
+    let largest = if images.numel() == 0 { 0.0 } else { images.abs().max().double_value(&[]) };
+    if !largest.is_finite() || largest > 1.0 + SLACK {
+        let message = format!("{}: expected values in [-1, 1], found some as large as {largest}", what());
+        return Err(Failure::new(message).hint("scale 8-bit values x by x / 127.5 - 1").into());
+    }
+    Ok(images)
+}
+
+/// The reader's own words about a path that leads nowhere, and the nearest name that does exist.
+fn missing(path: &Path, error: &anyhow::Error) -> Failure {
+    let folder = crate::files::folder_of(path);
+    let names: Vec<String> = std::fs::read_dir(folder)
+        .map(|entries| entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect())
+        .unwrap_or_default();
+    let wanted = path.file_name().unwrap_or_default().to_string_lossy();
+    let failure = Failure::new(chain(error));
+    match nearest(&wanted, names.iter().map(String::as_str), 1).first() {
+        Some(name) => failure.hint(format!("did you mean `{}`?", path.with_file_name(name).display())),
+        None if folder.is_dir() => failure.hint("a relative path is looked for in the current folder"),
+        None => failure.hint(format!("there is no folder `{}`", folder.display())),
+    }
+}
+
+/// An error and its causes in one sentence.
+fn chain(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}

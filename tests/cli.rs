@@ -1,0 +1,199 @@
+//! The command line itself: help, exit codes, and what people are told when something is wrong.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use assert_cmd::Command;
+use common::{Tiny, write_model};
+use tempfile::TempDir;
+
+struct Place {
+    dir: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        write_model(&dir.path().join("model"), Tiny::default());
+        image::RgbImage::from_pixel(16, 16, image::Rgb([9, 99, 199])).save(dir.path().join("a.png")).unwrap();
+        Place { dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn run(&self, line: &str) -> Output {
+        gen_in(self.dir.path(), line)
+    }
+
+    /// The message of a command that must fail as every command does: a sentence, a hint, exit code 2, nothing
+    /// on stdout, and nothing new in the folder.
+    fn fails(&self, line: &str) -> String {
+        let before = listing(self.dir.path());
+        let out = self.run(line);
+        let text = stderr(&out);
+        assert_eq!(out.status.code(), Some(2), "{line}: {text}");
+        assert!(out.stdout.is_empty(), "{line}");
+        assert!(text.contains("error: ") && text.contains("hint: "), "{line}: {text}");
+        assert!(!text.contains("panicked") && !text.contains(".rs:"), "{line}: {text}");
+        assert_eq!(listing(self.dir.path()), before, "{line}");
+        text
+    }
+}
+
+fn gen_in(dir: &Path, line: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_gen")).current_dir(dir).args(line.split_whitespace()).output().unwrap()
+}
+
+fn stderr(out: &Output) -> String {
+    String::from_utf8_lossy(&out.stderr).into_owned()
+}
+
+/// Every file and folder below `dir`.
+fn listing(dir: &Path) -> Vec<PathBuf> {
+    let mut all = vec![];
+    for entry in std::fs::read_dir(dir).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            all.extend(listing(&path));
+        }
+        all.push(path);
+    }
+    all.sort();
+    all
+}
+
+#[test]
+fn every_verb_explains_itself() {
+    let here = Path::new(".");
+    let out = gen_in(here, "--help");
+    assert!(out.status.success());
+    let text = String::from_utf8(out.stdout).unwrap();
+    let verbs: Vec<&str> = text
+        .lines()
+        .skip_while(|l| *l != "Commands:")
+        .skip(1)
+        .take_while(|l| !l.is_empty())
+        .filter(|l| l.starts_with("  ") && !l.starts_with("   "))
+        .filter_map(|l| l.split_whitespace().next())
+        .collect();
+    assert!(verbs.contains(&"reconstruct") && verbs.contains(&"doctor"), "{text}");
+    for verb in verbs.iter().filter(|v| **v != "help") {
+        let out = gen_in(here, &format!("{verb} --help"));
+        assert!(out.status.success(), "{verb}");
+    }
+    assert!(gen_in(here, "--version").status.success());
+    assert_eq!(gen_in(here, "paint").status.code(), Some(2));
+    assert_eq!(gen_in(here, "doctor --device tpu").status.code(), Some(2));
+}
+
+#[test]
+fn the_doctor_finds_libtorch_and_it_computes() {
+    let out = gen_in(Path::new("."), "doctor --device cpu --threads 1 --json");
+    assert!(out.status.success(), "{}", stderr(&out));
+    let report: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert!(report["libtorch"].as_str().unwrap().starts_with("2.11."));
+    assert_eq!(report["cpu"]["threads"], 1);
+    assert_eq!(report["device"], "cpu");
+    let checks = report["self_test"].as_array().unwrap();
+    assert!(checks.len() >= 4 && checks.iter().all(|c| c["passed"] == true), "{checks:?}");
+}
+
+#[test]
+fn paths_that_do_not_exist_are_named() {
+    let place = Place::new();
+    let message = place.fails("reconstruct nowhere.png --tokenizer model -o out");
+    assert!(message.contains("nowhere.png"), "{message}");
+    let message = place.fails("reconstruct a.png --tokenizer modle -o out");
+    assert!(message.contains("modle"), "{message}");
+    let message =
+        place.fails("reconstruct a.png --tokenizer model/tokenizer/config.yaml --weights gone.pt -o out");
+    assert!(message.contains("gone.pt"), "{message}");
+    let message = place.fails("reconstruct a.png --tokenizer model/tokenizer/config.yaml -o out");
+    assert!(message.contains("add `--weights FILE`"), "{message}");
+}
+
+#[test]
+fn damaged_and_wrong_checkpoints_are_told_apart() {
+    let place = Place::new();
+    let weights = std::fs::read(place.path("model/tokenizer/weights.safetensors")).unwrap();
+    std::fs::write(place.path("cut.safetensors"), &weights[..weights.len() / 2]).unwrap();
+    let config = "--tokenizer model/tokenizer/config.yaml";
+    let message = place.fails(&format!("reconstruct a.png {config} --weights cut.safetensors -o out"));
+    assert!(message.contains("cut.safetensors` is damaged"), "{message}");
+    let message = place.fails(&format!("reconstruct a.png {config} --weights a.png -o out"));
+    assert!(message.contains("a.png` is not a checkpoint"), "{message}");
+    let message =
+        place.fails(&format!("reconstruct a.png {config} --weights model/weights.safetensors -o out"));
+    assert!(message.contains("missing") && message.contains("gen inspect"), "{message}");
+}
+
+#[test]
+fn a_typing_error_in_a_config_gets_a_suggestion() {
+    let place = Place::new();
+    let config = place.path("model/tokenizer/config.yaml");
+    let text = std::fs::read_to_string(&config).unwrap().replace("image_size", "image_siez");
+    std::fs::write(&config, text).unwrap();
+    let message = place.fails("reconstruct a.png --tokenizer model -o out");
+    assert!(message.contains("did you mean `image_size`?"), "{message}");
+}
+
+#[test]
+fn a_place_that_cannot_be_written_leaves_nothing_behind() {
+    let place = Place::new();
+    std::fs::write(place.path("taken"), "a file").unwrap();
+    let message = place.fails("reconstruct a.png --tokenizer model -o taken/out");
+    assert!(message.contains("taken"), "{message}");
+    let message = place.fails("encode a.png --tokenizer model -o nowhere/c.safetensors");
+    assert!(message.contains("nowhere"), "{message}");
+}
+
+/// Runs `gen` where `disk` is a mount of its own; `None` where mounting is not allowed here.
+fn on_a_mount(place: &Place, options: &str, line: &str) -> Option<Output> {
+    std::fs::create_dir_all(place.path("disk")).unwrap();
+    let script = format!(
+        "mount -t tmpfs -o {options} none disk || exit 1; echo mounted; \"$0\" {line}; code=$?; \
+         test -z \"$(ls -A disk)\" || exit 98; exit $code"
+    );
+    let out = std::process::Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", &script, env!("CARGO_BIN_EXE_gen")])
+        .current_dir(place.dir.path())
+        .output()
+        .ok();
+    let out = out.filter(|out| out.stdout.starts_with(b"mounted"));
+    if out.is_none() {
+        println!("skipped: this machine lets no one mount a file system");
+    }
+    out
+}
+
+#[test]
+fn a_full_disk_and_a_read_only_one_are_told_with_a_hint() {
+    let place = Place::new();
+    let lines = [
+        "encode a.png --features --tokenizer model -o disk/c.safetensors",
+        "decode full.safetensors --tokenizer model -o disk/i.safetensors",
+    ];
+    let many = tch::Tensor::zeros([64, 16], (tch::Kind::Int64, tch::Device::Cpu));
+    weights::save_safetensors(
+        &place.path("full.safetensors"),
+        &[("codes".into(), many)],
+        &Default::default(),
+    )
+    .unwrap();
+    if let Some(out) = on_a_mount(&place, "size=16k", lines[1]) {
+        let text = stderr(&out);
+        assert_eq!(out.status.code(), Some(2), "{text}");
+        assert!(text.contains("No space left") && text.contains("free some space"), "{text}");
+    }
+    for line in lines {
+        if let Some(out) = on_a_mount(&place, "ro,size=1m", line) {
+            let text = stderr(&out);
+            assert_eq!(out.status.code(), Some(2), "{text}");
+            assert!(text.contains("Read-only") && text.contains("hint: "), "{text}");
+        }
+    }
+}
