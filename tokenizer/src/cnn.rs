@@ -27,11 +27,11 @@ struct ResBlock {
 }
 
 impl ResBlock {
-    fn new(p: &Scope, inputs: i64, outputs: i64) -> Self {
+    fn new(p: &Scope, inputs: i64, outputs: i64, groups: i64) -> Self {
         ResBlock {
-            norm1: GroupNorm::new(&(p / "norm1"), inputs),
+            norm1: GroupNorm::new(&(p / "norm1"), inputs, groups),
             conv1: conv(p / "conv1", inputs, outputs, 3),
-            norm2: GroupNorm::new(&(p / "norm2"), outputs),
+            norm2: GroupNorm::new(&(p / "norm2"), outputs, groups),
             conv2: conv(p / "conv2", outputs, outputs, 3),
             shortcut: (inputs != outputs).then(|| conv(p / "nin_shortcut", inputs, outputs, 1)),
         }
@@ -58,9 +58,9 @@ struct AttnBlock {
 }
 
 impl AttnBlock {
-    fn new(p: &Scope, channels: i64) -> Self {
+    fn new(p: &Scope, channels: i64, groups: i64) -> Self {
         AttnBlock {
-            norm: GroupNorm::new(&(p / "norm"), channels),
+            norm: GroupNorm::new(&(p / "norm"), channels, groups),
             q: conv(p / "q", channels, channels, 1),
             k: conv(p / "k", channels, channels, 1),
             v: conv(p / "v", channels, channels, 1),
@@ -92,20 +92,21 @@ fn run(blocks: &[Block], x: Tensor) -> Tensor {
 }
 
 /// The blocks of one level: `res.0…`, with `attn.0…` at the coarsest level of LlamaGen's models.
-fn level(p: &Scope, count: i64, inputs: i64, outputs: i64, attention: bool) -> Vec<Block> {
+fn level(p: &Scope, count: i64, inputs: i64, outputs: i64, attention: bool, groups: i64) -> Vec<Block> {
     (0..count)
         .map(|i| {
-            let res = ResBlock::new(&(p / "res" / i), if i == 0 { inputs } else { outputs }, outputs);
-            (res, attention.then(|| AttnBlock::new(&(p / "attn" / i), outputs)))
+            let inputs = if i == 0 { inputs } else { outputs };
+            let res = ResBlock::new(&(p / "res" / i), inputs, outputs, groups);
+            (res, attention.then(|| AttnBlock::new(&(p / "attn" / i), outputs, groups)))
         })
         .collect()
 }
 
 /// Two residual blocks, with attention between them in LlamaGen's models (`mid.0`, `mid.1`, `mid.2`).
-fn middle(p: &Scope, channels: i64, attention: bool) -> Vec<Block> {
-    let first = ResBlock::new(&(p / "mid" / 0), channels, channels);
-    let attn = attention.then(|| AttnBlock::new(&(p / "mid" / 1), channels));
-    let last = ResBlock::new(&(p / "mid" / if attention { 2 } else { 1 }), channels, channels);
+fn middle(p: &Scope, channels: i64, attention: bool, groups: i64) -> Vec<Block> {
+    let first = ResBlock::new(&(p / "mid" / 0), channels, channels, groups);
+    let attn = attention.then(|| AttnBlock::new(&(p / "mid" / 1), channels, groups));
+    let last = ResBlock::new(&(p / "mid" / if attention { 2 } else { 1 }), channels, channels, groups);
     vec![(first, attn), (last, None)]
 }
 
@@ -124,14 +125,15 @@ impl CnnEncoder {
     pub fn new(p: &Scope, config: &CnnConfig) -> Self {
         let widths: Vec<i64> = config.encoder_multipliers.iter().map(|m| m * config.channels).collect();
         let last = widths.len() - 1;
-        let top = widths[last];
+        let (top, groups) = (widths[last], config.norm_groups);
         let levels = widths
             .iter()
             .enumerate()
             .map(|(i, &width)| {
                 let p = p / "conv_blocks" / i;
                 let inputs = if i == 0 { config.channels } else { widths[i - 1] };
-                let blocks = level(&p, config.res_blocks, inputs, width, config.attention && i == last);
+                let attention = config.attention && i == last;
+                let blocks = level(&p, config.res_blocks, inputs, width, attention, groups);
                 let down =
                     (i < last).then(|| conv(&p / "downsample" / "conv", width, width, 3).with_stride(2, 0));
                 (blocks, down)
@@ -140,8 +142,8 @@ impl CnnEncoder {
         CnnEncoder {
             conv_in: conv(p / "conv_in", 3, config.channels, 3),
             levels,
-            mid: middle(p, top, config.attention),
-            norm_out: GroupNorm::new(&(p / "norm_out"), top),
+            mid: middle(p, top, config.attention, groups),
+            norm_out: GroupNorm::new(&(p / "norm_out"), top, groups),
             conv_out: conv(p / "conv_out", top, config.z_channels, 3),
         }
     }
@@ -170,9 +172,10 @@ struct AdaptiveGroupNorm {
 }
 
 impl AdaptiveGroupNorm {
-    fn new(p: &Scope, style: i64, channels: i64) -> Self {
+    fn new(p: &Scope, style: i64, channels: i64, groups: i64) -> Self {
         let linear = |p: Scope| Linear::new(&p, style, channels, WEIGHT, Some(ZERO));
-        AdaptiveGroupNorm { norm: GroupNorm::plain(), gamma: linear(p / "gamma"), beta: linear(p / "beta") }
+        let norm = GroupNorm::plain(groups);
+        AdaptiveGroupNorm { norm, gamma: linear(p / "gamma"), beta: linear(p / "beta") }
     }
 
     /// The unbiased variance, eps inside the root and no "1 +" are the official code's.
@@ -242,27 +245,28 @@ impl CnnDecoder {
     /// Variables under `p` with the official names; `conv_blocks.0` is the coarsest level.
     pub fn new(p: &Scope, config: &CnnConfig) -> Self {
         let widths: Vec<i64> = config.decoder_multipliers.iter().rev().map(|m| m * config.channels).collect();
-        let last = widths.len() - 1;
+        let (last, groups) = (widths.len() - 1, config.norm_groups);
         let levels = widths
             .iter()
             .enumerate()
             .map(|(i, &width)| {
                 let inputs = if i == 0 { width } else { widths[i - 1] };
                 let blocks = p / "conv_blocks" / i;
+                let adaptive =
+                    || AdaptiveGroupNorm::new(&(p / "adaptive" / i), config.z_channels, inputs, groups);
+                let attention = config.attention && i == 0;
                 DecoderLevel {
-                    adaptive: config
-                        .adaptive_norm
-                        .then(|| AdaptiveGroupNorm::new(&(p / "adaptive" / i), config.z_channels, inputs)),
-                    blocks: level(&blocks, config.res_blocks + 1, inputs, width, config.attention && i == 0),
+                    adaptive: config.adaptive_norm.then(adaptive),
+                    blocks: level(&blocks, config.res_blocks + 1, inputs, width, attention, groups),
                     up: (i < last).then(|| Up::new(&(&blocks / "upsample"), width, config.upsample)),
                 }
             })
             .collect();
         CnnDecoder {
             conv_in: conv(p / "conv_in", config.z_channels, widths[0], 3),
-            mid: middle(p, widths[0], config.attention),
+            mid: middle(p, widths[0], config.attention, groups),
             levels,
-            norm_out: GroupNorm::new(&(p / "norm_out"), widths[last]),
+            norm_out: GroupNorm::new(&(p / "norm_out"), widths[last], groups),
             conv_out: conv(p / "conv_out", widths[last], 3, 3),
         }
     }

@@ -85,8 +85,12 @@ pub enum GridLayers {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CnnConfig {
-    /// Channels of a multiplier of 1; a multiple of 32, since group norms have 32 groups.
+    /// Channels of a multiplier of 1; a multiple of the norm groups.
     pub channels: i64,
+    /// Groups of every group norm: 32 in all releases. A norm that takes each channel for itself also takes away
+    /// each channel's mean over the image, brightness with it, so narrow networks want fewer.
+    #[serde(default = "released_norm_groups")]
+    pub norm_groups: i64,
     /// Channel multiplier of each encoder level, finest first; each level but the last halves the side.
     pub encoder_multipliers: Vec<i64>,
     /// The same for the decoder, finest first.
@@ -101,6 +105,10 @@ pub struct CnnConfig {
     pub adaptive_norm: bool,
     /// How the decoder doubles the side.
     pub upsample: Upsample,
+}
+
+fn released_norm_groups() -> i64 {
+    32
 }
 
 impl CnnConfig {
@@ -197,9 +205,13 @@ impl TokenizerConfig {
             );
         }
         let multipliers = cnn.encoder_multipliers.iter().chain(&cnn.decoder_multipliers);
-        if cnn.channels <= 0 || multipliers.clone().any(|m| *m <= 0 || cnn.channels * m % 32 != 0) {
+        let groups = cnn.norm_groups;
+        if groups < 1
+            || cnn.channels < 1
+            || multipliers.clone().any(|m| *m < 1 || cnn.channels * m % groups != 0)
+        {
             return fail(format!(
-                "channels × multiplier must be a positive multiple of 32 (32 norm groups); channels is {}",
+                "channels × multiplier must be a positive multiple of norm_groups {groups}; channels is {}",
                 cnn.channels
             ));
         }

@@ -215,6 +215,7 @@ impl Args<'_> {
         let depth_to_space = self.get("d2s_up", false)?;
         Ok(CnnConfig {
             channels: extra.cnn_base_channels,
+            norm_groups: 32,
             encoder_multipliers: self.get("encoder_ch_mult", multipliers.clone())?,
             decoder_multipliers: self.get("decoder_ch_mult", multipliers)?,
             res_blocks: extra.cnn_num_res_blocks,

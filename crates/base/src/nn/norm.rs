@@ -51,34 +51,34 @@ impl RmsNorm {
     }
 }
 
-/// Group normalisation with 32 groups, eps 1e-6 and an optional affine map, statistics in fp32.
+/// Group normalisation with eps 1e-6 and an optional affine map, statistics in fp32.
 #[derive(Debug)]
 pub struct GroupNorm {
     affine: Option<(Tensor, Tensor)>,
+    groups: i64,
 }
 
 impl GroupNorm {
-    const GROUPS: i64 = 32;
     const EPS: f64 = 1e-6;
 
     /// Variables `weight` and `bias` (channels).
-    pub fn new(p: &Scope, channels: i64) -> Self {
+    pub fn new(p: &Scope, channels: i64, groups: i64) -> Self {
         let weight = p.var("weight", &[channels], Init::Const(1.0));
         let bias = p.var("bias", &[channels], Init::Const(0.0));
-        GroupNorm { affine: Some((weight, bias)) }
+        GroupNorm { affine: Some((weight, bias)), groups }
     }
 
     /// No variables.
-    pub fn plain() -> Self {
-        GroupNorm { affine: None }
+    pub fn plain(groups: i64) -> Self {
+        GroupNorm { affine: None, groups }
     }
 
-    /// (B, C, H, W) → the same shape and kind. C must be a multiple of 32.
+    /// (B, C, H, W) → the same shape and kind. C must be a multiple of the groups.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let (weight, bias) = match &self.affine {
             Some((w, b)) => (Some(w.to_kind(Kind::Float)), Some(b.to_kind(Kind::Float))),
             None => (None, None),
         };
-        x.to_kind(Kind::Float).group_norm(Self::GROUPS, weight, bias, Self::EPS, false).to_kind(x.kind())
+        x.to_kind(Kind::Float).group_norm(self.groups, weight, bias, Self::EPS, false).to_kind(x.kind())
     }
 }
