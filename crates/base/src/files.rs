@@ -11,12 +11,23 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Without this the file would keep a temporary file's mode, readable by its owner only.
     let usual = Permissions::from_mode(0o666);
-    let mut temporary =
-        tempfile::Builder::new().prefix(".partial-").permissions(usual).tempfile_in(folder)?;
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".partial-")
+        .permissions(usual)
+        .tempfile_in(folder)
+        .map_err(without_name)?;
     write(temporary.as_file_mut())?;
     temporary.as_file().sync_all()?;
     temporary.persist(path).map_err(|e| e.error)?;
     File::open(folder)?.sync_all() // the name itself
+}
+
+/// `tempfile` adds the temporary name to its errors, which is of no interest to a reader.
+fn without_name(error: io::Error) -> io::Error {
+    match error.to_string().split_once(" at path ") {
+        Some((cause, _)) => io::Error::new(error.kind(), cause.to_owned()),
+        None => error,
+    }
 }
 
 #[cfg(test)]
@@ -37,5 +48,13 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o044, 0o044);
+    }
+
+    #[test]
+    fn errors_do_not_speak_of_temporary_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = write_atomic(&dir.path().join("no/such.txt"), |_| Ok(())).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(!error.to_string().contains("partial"), "{error}");
     }
 }

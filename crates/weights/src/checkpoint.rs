@@ -69,13 +69,14 @@ pub struct Section {
     pub bytes: u64,
 }
 
-type Entries = Arc<Vec<(String, Entry)>>;
+/// Named tensors and where they lie.
+type Entries = Vec<(String, Entry)>;
 
 /// What a reader of one format hands over.
 pub(crate) struct Parsed {
     pub format: Format,
     pub blobs: Vec<Blob>,
-    pub sections: Vec<(Option<String>, Vec<(String, Entry)>)>,
+    pub sections: Vec<(Option<String>, Entries)>,
     pub metadata: Map<String, Json>,
 }
 
@@ -85,7 +86,7 @@ pub struct Checkpoint {
     path: PathBuf,
     format: Format,
     blobs: Arc<Vec<Blob>>,
-    entries: Vec<Entries>,
+    entries: Vec<Arc<Entries>>,
     sections: Vec<Section>,
     metadata: Map<String, Json>,
 }
@@ -100,7 +101,7 @@ impl Checkpoint {
                 return Err(Error::damaged(path, format!("two tensors are named `{name}`")));
             }
         }
-        let section = |(name, entries): &(Option<String>, Vec<(String, Entry)>)| Section {
+        let section = |(name, entries): &(Option<String>, Entries)| Section {
             name: name.clone(),
             tensors: entries.len(),
             bytes: entries.iter().map(|(_, e)| e.info.bytes).sum(),
@@ -147,8 +148,7 @@ impl Checkpoint {
 
     /// The tensors of one section, by the name that [`Checkpoint::sections`] gives it.
     pub fn section(&self, name: Option<&str>) -> Result<Box<dyn TensorSource>> {
-        let described = name.map_or("the top level".into(), |n| format!("`{n}`"));
-        self.position(name).map(|at| self.at(at)).ok_or_else(|| self.no_section(described))
+        self.position(name).map(|at| self.at(at)).ok_or_else(|| self.no_section(described(name)))
     }
 
     fn position(&self, name: Option<&str>) -> Option<usize> {
@@ -161,13 +161,17 @@ impl Checkpoint {
     }
 
     fn no_section(&self, wanted: String) -> Error {
-        let name = |s: &Section| s.name.clone().unwrap_or_else(|| "the top level".into());
         Error::NoSection {
             path: self.path.clone(),
             wanted,
-            available: self.sections.iter().map(name).collect(),
+            available: self.sections.iter().map(|s| described(s.name.as_deref())).collect(),
         }
     }
+}
+
+/// A section's name for a sentence.
+fn described(name: Option<&str>) -> String {
+    name.map_or("the top level".into(), |name| format!("`{name}`"))
 }
 
 fn parse(path: &Path) -> Result<Parsed> {

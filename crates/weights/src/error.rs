@@ -44,7 +44,7 @@ pub enum Error {
         path: PathBuf,
         /// The names looked for.
         wanted: String,
-        /// The sections with tensors in them.
+        /// The places with tensors in them: a section in backticks, or "the top level".
         available: Vec<String>,
     },
     /// The wanted tensor is not there.
@@ -179,10 +179,7 @@ fn thousands(n: usize) -> String {
 }
 
 fn list_sections(available: &[String]) -> String {
-    if available.is_empty() {
-        return "no tensors at all".into();
-    }
-    available.iter().map(|s| format!("`{s}`")).collect::<Vec<_>>().join(", ")
+    if available.is_empty() { "no tensors at all".into() } else { available.join(", ") }
 }
 
 impl Error {

@@ -11,6 +11,7 @@ mod pickle;
 mod recognise;
 mod safetensors;
 mod save;
+mod save_torch;
 mod source;
 mod torch_file;
 mod torch_objects;
@@ -21,6 +22,7 @@ pub use fingerprint::{fingerprint, fingerprint_source};
 pub use keymap::KeyMap;
 pub use load::{Dropped, LoadReport, Signature, likely, load};
 pub use save::{named_tensors, save_safetensors};
+pub use save_torch::save_torch;
 pub use source::{Origin, TensorInfo, TensorSource};
 
 /// What this crate returns.

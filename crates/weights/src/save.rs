@@ -5,6 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use base::Vars;
+use base::files::write_atomic;
 use libtorch_ext::bytes::with_bytes;
 use serde_json::{Map, Value as Json, json};
 use tch::Tensor;
@@ -28,11 +29,14 @@ pub fn save_safetensors(
     let mut tensors: Vec<&(String, Tensor)> = tensors.iter().collect();
     tensors.sort_by_key(|(_, t)| std::cmp::Reverse(t.kind().elt_size_in_bytes()));
     let header = header(path, &tensors, metadata)?;
-    write_atomically(path, |out| {
-        out.write_all(&(header.len() as u64).to_le_bytes()).map_err(Error::write(path))?;
-        out.write_all(&header).map_err(Error::write(path))?;
-        tensors.iter().try_for_each(|(name, tensor)| write_tensor(path, out, name, tensor))
+    write_atomic(path, |file| {
+        let mut out = BufWriter::with_capacity(1 << 20, file);
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(&header)?;
+        tensors.iter().try_for_each(|(_, tensor)| write_values(&mut out, tensor))?;
+        out.flush()
     })
+    .map_err(Error::write(path))
 }
 
 fn header(
@@ -61,30 +65,7 @@ fn header(
     Ok(text)
 }
 
-fn write_tensor(path: &Path, out: &mut dyn Write, name: &str, tensor: &Tensor) -> Result<()> {
-    with_bytes(tensor, |bytes| out.write_all(bytes))
-        .map_err(|e| Error::torch(format!("reading `{name}`"), e))?
-        .map_err(Error::write(path))
-}
-
-/// Writes to a temporary file in the same directory, makes sure it is on the disk, and renames it.
-fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
-    let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let file = temporary(directory).map_err(Error::write(path))?;
-    let mut out = BufWriter::with_capacity(1 << 20, file);
-    write(&mut out)?;
-    let file = out.into_inner().map_err(|e| Error::write(path)(e.into_error()))?;
-    file.as_file().sync_all().map_err(Error::write(path))?;
-    file.persist(path).map_err(|e| Error::write(path)(e.error))?;
-    // The rename itself is only on the disk once the directory is.
-    std::fs::File::open(directory).and_then(|d| d.sync_all()).map_err(Error::write(path))
-}
-
-/// A temporary file with the permissions that an ordinary new file gets.
-fn temporary(directory: &Path) -> std::io::Result<tempfile::NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".partial-");
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(directory)
+/// The values of a tensor; libtorch fails here only when a copy from another device finds no memory.
+pub(crate) fn write_values(out: &mut dyn Write, tensor: &Tensor) -> std::io::Result<()> {
+    with_bytes(tensor, |bytes| out.write_all(bytes)).map_err(std::io::Error::other)?
 }

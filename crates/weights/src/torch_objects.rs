@@ -14,7 +14,7 @@ type Result<T> = std::result::Result<T, String>;
 /// Deeper nesting than this is an attack, or a mistake.
 const DEEPEST: usize = 200;
 /// Visits of nodes in one walk; a pickle of n bytes can describe a tree of 2^n nodes.
-const MOST_VISITS: usize = 1 << 24;
+const MOST_VISITS: usize = 1 << 22;
 
 /// A storage's type, as its class or dtype says.
 #[derive(Debug, Clone, PartialEq, Eq)]
