@@ -45,7 +45,8 @@ impl Place {
 }
 
 fn gen_in(dir: &Path, line: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_gen")).current_dir(dir).args(line.split_whitespace()).output().unwrap()
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gen"));
+    command.env("OMP_NUM_THREADS", "1").current_dir(dir).args(line.split_whitespace()).output().unwrap()
 }
 
 fn stderr(out: &Output) -> String {
