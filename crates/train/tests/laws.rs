@@ -1,0 +1,77 @@
+//! Properties of training that hold for every task.
+
+mod common;
+
+use base::Hint;
+use common::{ar_recipe, ar_task, distance, go, images, logged, open_tokenizer, tokenizer_task};
+use train::Error;
+
+const NO_ADVERSARY: [&str; 2] = ["losses.adversarial=null", "model.quantizer.entropy=0.0"];
+
+#[test]
+fn two_micro_batches_equal_one_batch() {
+    let _alone = common::alone();
+    let dir = tempfile::tempdir().unwrap();
+    let (data, a, b) = (images(dir.path()), dir.path().join("a"), dir.path().join("b"));
+    let mut changes = NO_ADVERSARY.to_vec();
+    changes.push("optimization.steps=3");
+    go(tokenizer_task(&data, &changes), &a, 100).unwrap();
+    changes.push("optimization.micro_batches=2");
+    go(tokenizer_task(&data, &changes), &b, 100).unwrap();
+    for key in ["l2", "codebook", "feature", "grad_norm"] {
+        for (x, y) in logged(&a, key).into_iter().zip(logged(&b, key)) {
+            assert!((x - y).abs() <= 1e-3 * x.abs(), "{key}: {x} and {y}");
+        }
+    }
+    assert!(distance(&a, &b) < 1e-3, "{}", distance(&a, &b));
+}
+
+#[test]
+fn both_models_learn_a_small_set() {
+    let _alone = common::alone();
+    let dir = tempfile::tempdir().unwrap();
+    let (data, t, a) = (images(dir.path()), dir.path().join("t"), dir.path().join("a"));
+    let mut changes = NO_ADVERSARY.to_vec();
+    changes.extend(["optimization.steps=60", "optimization.lr=0.01", "every.save=0"]);
+    go(tokenizer_task(&data, &changes), &t, 100).unwrap();
+    let l2 = logged(&t, "l2");
+    assert!(l2[59] < 0.7 * l2[0], "{} → {}", l2[0], l2[59]);
+    let images = format!("data.images.train={}", data.display());
+    let held_out = format!("data.images.validation={}", data.display());
+    let changes =
+        [images.as_str(), &held_out, "optimization.steps=60", "every.save=0", "optimization.ema=null"];
+    go(ar_task(&t, &changes), &a, 100).unwrap();
+    let loss = logged(&a, "loss");
+    assert!((loss[0] - 32f64.ln()).abs() < 1e-3, "the first loss is that of a uniform guess: {}", loss[0]);
+    assert!(loss[59] < 0.8 * loss[0], "{} → {}", loss[0], loss[59]);
+    assert!(logged(&a, "validation/loss")[0] < 0.8 * loss[0]);
+    let classes = std::fs::read_to_string(a.join("classes.tsv")).unwrap();
+    assert_eq!(classes, "index\twnid\tname\n1\tn01443537\tgoldfish\n207\tn02099601\tgolden retriever\n");
+    ar_model::open_dir(&a, tch::Device::Cpu, base::Precision::Fp32).unwrap();
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_run_by_name() {
+    let _alone = common::alone();
+    let dir = tempfile::tempdir().unwrap();
+    let (data, a) = (images(dir.path()), dir.path().join("a"));
+    let changes = ["optimization.lr=1e30", "optimization.warmup=0", "every.save=1"];
+    let error = go(tokenizer_task(&data, &changes), &a, 100).unwrap_err();
+    assert!(matches!(&error, Error::NotFinite { step: 2, what, .. } if what.contains("loss `")), "{error}");
+    assert!(!error.hints().is_empty());
+    let (saved, _) = train::Saved::newest(&a).unwrap();
+    assert_eq!(saved.step, 1);
+}
+
+#[test]
+fn a_recipe_for_another_tokenizer_is_refused() {
+    let _alone = common::alone();
+    let dir = tempfile::tempdir().unwrap();
+    let (data, t) = (images(dir.path()), dir.path().join("t"));
+    go(tokenizer_task(&data, &["optimization.steps=2"]), &t, 100).unwrap();
+    let tokenizer = open_tokenizer(&t);
+    let error = ar_recipe(&["model.vocab_size=100"], &tokenizer).unwrap_err().to_string();
+    assert!(error.contains("`model.vocab_size` is 100, but the tokenizer's is 32"), "{error}");
+    let error = train::tasks::ArTask::new(ar_recipe(&[], &tokenizer).unwrap(), tokenizer, tch::Device::Cpu);
+    assert!(error.err().unwrap().to_string().contains("--codes"));
+}

@@ -1,0 +1,68 @@
+//! A saved and resumed run equals an unbroken one, bit for bit, on the CPU in fp32.
+
+mod common;
+
+use std::path::Path;
+
+use common::{ar_task, contents, go, images, logged, newest_state, tokenizer_task};
+
+/// Both runs end with the same files, but for times.
+fn assert_same(unbroken: &Path, resumed: &Path) {
+    let (a, b) = (newest_state(unbroken), newest_state(resumed));
+    assert_eq!(a.file_name(), b.file_name());
+    for ((name, shape, bytes), other) in contents(&a).into_iter().zip(contents(&b)) {
+        assert!((&name, &shape, &bytes) == (&other.0, &other.1, &other.2), "state tensor {name} differs");
+    }
+    let weights = |dir: &Path| contents(&dir.join("weights.safetensors"));
+    assert!(weights(unbroken) == weights(resumed), "the kept weights differ");
+    for key in ["step", "grad_norm", "lr"] {
+        assert_eq!(logged(unbroken, key), logged(resumed, key), "{key}");
+    }
+}
+
+#[test]
+fn a_tokenizer_resumes_exactly() {
+    let _alone = common::alone();
+    let dir = tempfile::tempdir().unwrap();
+    let (data, a, b) = (images(dir.path()), dir.path().join("a"), dir.path().join("b"));
+    assert!(!go(tokenizer_task(&data, &[]), &a, 100).unwrap().interrupted);
+    // Stopped before and after the discriminator's first step, the second time between two saves.
+    assert_eq!(go(tokenizer_task(&data, &[]), &b, 2).unwrap().step, 2);
+    assert_eq!(go(tokenizer_task(&data, &[]), &b, 3).unwrap().step, 5);
+    assert_eq!(go(tokenizer_task(&data, &[]), &b, 100).unwrap().step, 7);
+    assert_same(&a, &b);
+}
+
+#[test]
+fn a_killed_run_repeats_the_steps_after_its_last_save() {
+    let _alone = common::alone();
+    let dir = tempfile::tempdir().unwrap();
+    let (data, a, b) = (images(dir.path()), dir.path().join("a"), dir.path().join("b"));
+    go(tokenizer_task(&data, &[]), &a, 100).unwrap();
+    go(tokenizer_task(&data, &[]), &b, 5).unwrap();
+    // As if it had been killed: the newest state is cut short, and the log is ahead of the one before it.
+    let newest = newest_state(&b);
+    let bytes = std::fs::read(&newest).unwrap();
+    std::fs::write(&newest, &bytes[..bytes.len() / 2]).unwrap();
+    assert_eq!(go(tokenizer_task(&data, &[]), &b, 100).unwrap().step, 7);
+    assert_same(&a, &b);
+}
+
+#[test]
+fn a_transformer_resumes_exactly_with_dropout_and_a_tokenizer_in_the_loop() {
+    let _alone = common::alone();
+    let dir = tempfile::tempdir().unwrap();
+    let (data, tokenizer) = (images(dir.path()), dir.path().join("tokenizer"));
+    go(tokenizer_task(&data, &["optimization.steps=2"]), &tokenizer, 100).unwrap();
+    let changes = [format!("data.images.train={}", data.display())];
+    let changes: Vec<&str> = changes.iter().map(String::as_str).collect();
+    let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+    go(ar_task(&tokenizer, &changes), &a, 100).unwrap();
+    go(ar_task(&tokenizer, &changes), &b, 3).unwrap();
+    go(ar_task(&b.join("tokenizer"), &changes), &b, 100).unwrap();
+    assert_same(&a, &b);
+    assert_eq!(
+        common::open_tokenizer(&b.join("tokenizer")).fingerprint().unwrap(),
+        common::open_tokenizer(&tokenizer).fingerprint().unwrap()
+    );
+}
