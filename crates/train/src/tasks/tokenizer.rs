@@ -25,6 +25,11 @@ pub struct TokenizerRecipe {
     pub seed: u64,
     /// The tokenizer.
     pub model: TokenizerConfig,
+    /// Standard deviation that position tables start with; by default the official one, 1/√width. That is small
+    /// beside the normalised features they are added to, so attention starts out the same at every position, and
+    /// a 1-D decoder first learns to paint the mean colour. Values near 1 shorten that in small runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position_std: Option<f64>,
     /// The images.
     pub data: ImageData,
     /// What is minimised.
@@ -115,6 +120,9 @@ impl TokenizerTask {
         tch::manual_seed(recipe.seed as i64);
         let vars = Vars::new(device, Kind::Float, Build::Random);
         let model = Model::new(&vars.root(), &recipe.model)?;
+        if let Some(std) = recipe.position_std {
+            redraw_positions(&vars, std);
+        }
         let mut phases = vec![Phase { name: "generator", start: 1 }];
         let discriminator = recipe.losses.adversarial.as_ref().map(|a| {
             phases.push(Phase { name: "discriminator", start: a.start_step });
@@ -200,6 +208,16 @@ impl TokenizerTask {
             }
         }
         losses
+    }
+}
+
+/// Draws the transformers' position tables anew.
+fn redraw_positions(vars: &Vars, std: f64) {
+    let _guard = tch::no_grad_guard();
+    for mut v in vars.parameters() {
+        if v.name.ends_with("positional_embedding") {
+            let _ = v.tensor.normal_(0.0, std);
+        }
     }
 }
 
