@@ -27,8 +27,6 @@ pub enum Error {
         /// The account of what did not fit.
         #[source]
         source: weights::Error,
-        /// A released configuration that the file looks like.
-        likely: Option<String>,
     },
     /// Input of the wrong shape or kind.
     #[error("{what}: expected {expected}, found {found}")]
@@ -52,12 +50,7 @@ impl Hint for Error {
             Error::NotADirectory { .. } => vec![
                 "a model directory holds config.yaml and weights.safetensors; for a published file give its config and --weights FILE".into(),
             ],
-            Error::Load { source, likely, .. } => {
-                let mut hints: Vec<String> =
-                    likely.iter().map(|name| format!("the file looks like {name}; try `--model configs/ar/{name}.yaml`")).collect();
-                hints.extend(source.hints());
-                hints
-            }
+            Error::Load { source, .. } => source.hints(),
             _ => vec![],
         }
     }

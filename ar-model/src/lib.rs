@@ -12,6 +12,7 @@ mod model;
 mod modulation;
 mod open;
 mod position;
+pub mod released;
 
 pub use conditioning::Conditioning;
 pub use config::{ArConfig, ConditioningConfig, DropoutConfig, ModulationConfig, PositionConfig};

@@ -9,6 +9,7 @@ use weights::{Checkpoint, KeyMap, TensorSource, Want};
 use crate::config::ArConfig;
 use crate::error::{Error, Result};
 use crate::model::Gpt;
+use crate::released::signatures;
 
 /// A transformer with its weights.
 pub struct Loaded {
@@ -33,8 +34,14 @@ impl Loaded {
     }
 }
 
+/// Adds which released model the file looks like.
+fn name_likely(e: weights::Error, source: &dyn TensorSource) -> weights::Error {
+    let known = signatures();
+    e.with_likely(weights::likely(source, &known).into_iter().map(weights::Signature::sentence))
+}
+
 fn load_error(path: PathBuf, source: weights::Error) -> Error {
-    Error::Load { path, source, likely: None }
+    Error::Load { path, source }
 }
 
 /// Builds `config` and fills it from an official or our own checkpoint.
@@ -48,7 +55,7 @@ pub fn open(config: &ArConfig, checkpoint: &Path, device: Device, precision: Pre
     let source = Checkpoint::open(checkpoint).and_then(|c| c.source(Want::Auto)).map_err(fail)?;
     // Old LlamaGen files hold the rotary table, which is computed.
     let map = KeyMap::identity().drop("freqs_cis", "computed from the configuration");
-    weights::load(&vars, source.as_ref(), &map).map_err(fail)?;
+    weights::load(&vars, source.as_ref(), &map).map_err(|e| fail(name_likely(e, source.as_ref())))?;
     Ok(Loaded { model, config: config.clone(), vars, source })
 }
 

@@ -27,8 +27,6 @@ pub enum Error {
         /// The account of what did not fit.
         #[source]
         source: weights::Error,
-        /// A released configuration that the file looks like.
-        likely: Option<String>,
     },
     /// Input of the wrong shape.
     #[error("{what}: expected {expected}, found {found}")]
@@ -58,12 +56,7 @@ impl Hint for Error {
             Error::NotADirectory { .. } => vec![
                 "a tokenizer directory holds config.yaml and weights.safetensors; for a published file give its config and --weights FILE".into(),
             ],
-            Error::Load { source, likely, .. } => {
-                let mut hints: Vec<String> =
-                    likely.iter().map(|name| format!("the file looks like {name}; try `--tokenizer configs/tokenizer/{name}.yaml`")).collect();
-                hints.extend(source.hints());
-                hints
-            }
+            Error::Load { source, .. } => source.hints(),
             _ => vec![],
         }
     }

@@ -12,6 +12,7 @@ mod model;
 mod official;
 mod open;
 mod quantizer;
+pub mod released;
 mod sizes;
 
 pub use cnn::{CnnDecoder, CnnEncoder};

@@ -1,0 +1,71 @@
+//! The released configurations, so that a file that does not fit one of them can be told from the others.
+
+use base::config::Document;
+use base::{Build, Vars};
+use tch::{Device, Kind};
+use weights::Signature;
+
+use crate::config::ArConfig;
+use crate::model::Gpt;
+
+macro_rules! configs {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../../configs/ar/", $name, ".yaml")))),*]
+    };
+}
+
+/// Name and text of each configuration in `configs/ar/`.
+pub const RELEASED: &[(&str, &str)] = configs![
+    "gigatok-gpt-1b",
+    "gigatok-gpt-3b",
+    "gigatok-gpt-7b",
+    "gigatok-gpt-b",
+    "gigatok-gpt-l",
+    "gigatok-gpt-xl",
+    "gigatok-gpt-xxl",
+    "gigatok-gpt-xxxl",
+    "llamagen-1b-256",
+    "llamagen-1b-384",
+    "llamagen-3b-256",
+    "llamagen-3b-384",
+    "llamagen-7b-256",
+    "llamagen-7b-384",
+    "llamagen-b-256",
+    "llamagen-b-384",
+    "llamagen-l-256",
+    "llamagen-l-384",
+    "llamagen-xl-256",
+    "llamagen-xl-384",
+    "llamagen-xl-t2i-256",
+    "llamagen-xl-t2i-512",
+    "llamagen-xxl-256",
+    "llamagen-xxl-384",
+    "llamagen-xxxl-256",
+    "llamagen-xxxl-384",
+];
+
+/// Names and shapes of every released transformer, described without memory.
+pub fn signatures() -> Vec<Signature> {
+    RELEASED.iter().filter_map(|(name, text)| signature(name, text)).collect()
+}
+
+fn signature(name: &str, text: &str) -> Option<Signature> {
+    let config = ArConfig::from_document(&Document::parse(name, text).ok()?).ok()?;
+    let vars = Vars::new(Device::Cpu, Kind::Float, Build::Describe);
+    Gpt::new(&vars.root(), &config).ok()?;
+    Some(Signature {
+        name: name.to_string(),
+        advice: format!("try `--model configs/ar/{name}.yaml`"),
+        tensors: vars.all().into_iter().map(|v| (v.name, v.tensor.size())).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_released_configuration_has_a_signature() {
+        assert_eq!(signatures().len(), RELEASED.len());
+    }
+}

@@ -1,0 +1,129 @@
+//! Properties of the transformer in every flavour.
+
+use ar_model::{ArConfig, AutoregressiveModel, Conditioning, Gpt};
+use base::config::Document;
+use base::testing::{max_abs, recipe_integers, recipe_tensor};
+use base::{Build, Mode, Vars};
+use tch::{Device, Kind, Tensor};
+
+const CLASS: &str = "{ type: class, num_classes: 10 }";
+const TEXT: &str = "{ type: text, length: 5, feature_width: 12 }";
+
+fn config(position: &str, conditioning: &str, extra: &str) -> ArConfig {
+    let text = format!(
+        "type: gpt\nwidth: 32\nlayers: 3\nheads: 4\nvocab_size: 40\nnum_tokens: 16\nposition: {position}\n\
+         conditioning: {conditioning}\n{extra}"
+    );
+    ArConfig::from_document(&Document::parse("test", &text).unwrap()).unwrap()
+}
+
+fn flavours() -> Vec<ArConfig> {
+    vec![
+        config("learned", CLASS, ""),
+        config("learned", CLASS, "qk_norm: true"),
+        config("learned", CLASS, "modulation: ada_ln"),
+        config("learned", CLASS, "modulation: simple_ada_ln"),
+        config("rope_2d", CLASS, ""),
+        config("rope_2d", TEXT, ""),
+    ]
+}
+
+/// Every variable by the recipe, since some start at zero.
+fn build(config: &ArConfig) -> Gpt {
+    let vars = Vars::new(Device::Cpu, Kind::Float, Build::Random);
+    let gpt = Gpt::new(&vars.root(), config).unwrap();
+    let _guard = tch::no_grad_guard();
+    for mut var in vars.all() {
+        let shape = var.tensor.size();
+        var.tensor.copy_(&recipe_tensor(&var.name, 4, &shape, -0.4, 0.4));
+    }
+    gpt
+}
+
+fn condition(config: &ArConfig, batch: i64) -> Conditioning {
+    if config.conditioning.prefix_len() == 1 {
+        return Conditioning::Class(recipe_integers("classes", 2, &[batch], 10));
+    }
+    // Left-padded captions of one, two, … tokens.
+    let lengths = Tensor::arange_start(1, batch + 1, (Kind::Int64, Device::Cpu)).view([batch, 1]);
+    let mask = Tensor::arange(5, (Kind::Int64, Device::Cpu)).ge_tensor(&(-lengths + 5));
+    let features = recipe_tensor("features", 2, &[batch, 5, 12], -1.0, 1.0) * mask.unsqueeze(2);
+    Conditioning::Text { features, mask }
+}
+
+#[test]
+fn prefill_and_steps_equal_teacher_forcing_at_every_position() {
+    for config in flavours() {
+        let gpt = build(&config);
+        let cond = condition(&config, 3);
+        let codes = recipe_integers("codes", 3, &[3, 16], 40);
+        let expected = gpt.logits(&cond, &codes, Mode::Eval);
+        let mut cache = gpt.new_cache(3);
+        // Twice, since a cache is used again.
+        for _ in 0..2 {
+            let mut found = vec![gpt.prefill(&cond, &mut cache)];
+            for t in 0..15 {
+                found.push(gpt.decode_step(&codes.narrow(1, t, 1), gpt.spec().prefix_len + t, &mut cache));
+            }
+            let found = Tensor::stack(&found, 1);
+            assert!(max_abs(&found, &expected) < 1e-5, "{config:?}: {}", max_abs(&found, &expected));
+        }
+    }
+}
+
+#[test]
+fn the_future_does_not_influence_the_past() {
+    for config in flavours() {
+        let gpt = build(&config);
+        let cond = condition(&config, 2);
+        let codes = recipe_integers("codes", 3, &[2, 16], 40);
+        let changed = codes.copy();
+        changed.narrow(1, 7, 9).copy_(&((codes.narrow(1, 7, 9) + 1).remainder(40)));
+        let (a, b) = (gpt.logits(&cond, &codes, Mode::Eval), gpt.logits(&cond, &changed, Mode::Eval));
+        assert!(max_abs(&a.narrow(1, 0, 8), &b.narrow(1, 0, 8)) < 1e-6);
+        assert!(max_abs(&a.narrow(1, 8, 8), &b.narrow(1, 8, 8)) > 1e-3);
+    }
+}
+
+#[test]
+fn a_sample_does_not_depend_on_its_neighbours() {
+    for config in flavours() {
+        let gpt = build(&config);
+        let codes = recipe_integers("codes", 3, &[4, 16], 40);
+        let together = gpt.logits(&condition(&config, 4), &codes, Mode::Eval);
+        let alone = gpt.logits(&condition(&config, 1), &codes.narrow(0, 0, 1), Mode::Eval);
+        assert!(max_abs(&together.narrow(0, 0, 1), &alone) < 1e-5);
+    }
+}
+
+#[test]
+fn conditions_are_joined_dropped_and_checked() {
+    for config in flavours() {
+        let gpt = build(&config);
+        let cond = condition(&config, 2);
+        let null = gpt.null_conditioning(&cond);
+        let both = Conditioning::cat(&[&cond, &null]).unwrap();
+        assert_eq!(both.batch_size(), 4);
+        gpt.check_conditioning(&both).unwrap();
+        let drop = Tensor::from_slice(&[true, false]);
+        let embedded = gpt.embed_condition(&cond, Some(&drop));
+        assert!(max_abs(&embedded.get(0), &gpt.embed_condition(&null, None).get(0)) < 1e-6);
+        assert!(max_abs(&embedded.get(1), &gpt.embed_condition(&cond, None).get(1)) < 1e-6);
+    }
+    let gpt = build(&flavours()[0]);
+    let error = gpt.check_conditioning(&Conditioning::Class(Tensor::from_slice(&[11i64]))).unwrap_err();
+    assert!(error.to_string().contains("0..=10"), "{error}");
+    assert!(gpt.check_conditioning(&condition(&flavours()[5], 2)).is_err());
+}
+
+#[test]
+fn hidden_states_of_the_last_layer_lead_to_the_logits() {
+    let config = &flavours()[0];
+    let gpt = build(config);
+    let cond = condition(config, 2);
+    let codes = recipe_integers("codes", 3, &[2, 16], 40);
+    assert_eq!(gpt.hidden(&cond, &codes, 2, Mode::Eval).size(), [2, 16, 32]);
+    assert!(
+        max_abs(&gpt.hidden(&cond, &codes, 1, Mode::Eval), &gpt.hidden(&cond, &codes, 2, Mode::Eval)) > 1e-3
+    );
+}
