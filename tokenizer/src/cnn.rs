@@ -118,6 +118,7 @@ pub struct CnnEncoder {
     mid: Vec<Block>,
     norm_out: GroupNorm,
     conv_out: Conv2d,
+    stem: i64,
 }
 
 impl CnnEncoder {
@@ -140,17 +141,18 @@ impl CnnEncoder {
             })
             .collect();
         CnnEncoder {
-            conv_in: conv(p / "conv_in", 3, config.channels, 3),
+            conv_in: conv(p / "conv_in", 3 * config.stem * config.stem, config.channels, 3),
             levels,
             mid: middle(p, top, config.attention, groups),
             norm_out: GroupNorm::new(&(p / "norm_out"), top, groups),
             conv_out: conv(p / "conv_out", top, config.z_channels, 3),
+            stem: config.stem,
         }
     }
 
     /// (B, 3, H, W) → (B, Z, H/patch, W/patch).
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let mut h = self.conv_in.forward(x);
+        let mut h = self.conv_in.forward(&x.pixel_unshuffle(self.stem));
         for (blocks, down) in &self.levels {
             h = run(blocks, h);
             if let Some(down) = down {
@@ -239,6 +241,7 @@ pub struct CnnDecoder {
     levels: Vec<DecoderLevel>,
     norm_out: GroupNorm,
     conv_out: Conv2d,
+    stem: i64,
 }
 
 impl CnnDecoder {
@@ -267,7 +270,8 @@ impl CnnDecoder {
             mid: middle(p, widths[0], config.attention, groups),
             levels,
             norm_out: GroupNorm::new(&(p / "norm_out"), widths[last], groups),
-            conv_out: conv(p / "conv_out", widths[last], 3, 3),
+            conv_out: conv(p / "conv_out", widths[last], 3 * config.stem * config.stem, 3),
+            stem: config.stem,
         }
     }
 
@@ -283,7 +287,7 @@ impl CnnDecoder {
                 h = up.forward(&h);
             }
         }
-        self.conv_out.forward(&swish(&self.norm_out.forward(&h)))
+        self.conv_out.forward(&swish(&self.norm_out.forward(&h))).pixel_shuffle(self.stem)
     }
 
     /// The weight of the last layer, which the adaptive discriminator weight differentiates.

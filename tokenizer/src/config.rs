@@ -105,16 +105,28 @@ pub struct CnnConfig {
     pub adaptive_norm: bool,
     /// How the decoder doubles the side.
     pub upsample: Upsample,
+    /// Pixels a side that the first convolution takes as one position, and the last gives back; 1 in every
+    /// released model. At 2 the costly level at full resolution falls away, for training on small machines.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub stem: i64,
 }
 
 fn released_norm_groups() -> i64 {
     32
 }
 
+fn one() -> i64 {
+    1
+}
+
+fn is_one(stem: &i64) -> bool {
+    *stem == 1
+}
+
 impl CnnConfig {
     /// Pixels a side of one latent position.
     pub fn patch(&self) -> i64 {
-        1 << (self.encoder_multipliers.len() - 1)
+        self.stem << (self.encoder_multipliers.len() - 1)
     }
 }
 
@@ -215,8 +227,8 @@ impl TokenizerConfig {
                 cnn.channels
             ));
         }
-        if cnn.res_blocks < 1 || cnn.z_channels < 1 {
-            return fail("res_blocks and z_channels must be at least 1".into());
+        if cnn.res_blocks < 1 || cnn.z_channels < 1 || cnn.stem < 1 {
+            return fail("res_blocks, z_channels and stem must be at least 1".into());
         }
         let patch = cnn.patch();
         if self.image_size() <= 0 || self.image_size() % patch != 0 {

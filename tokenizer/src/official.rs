@@ -223,6 +223,7 @@ impl Args<'_> {
             attention: self.get("use_attn", true)?,
             adaptive_norm: self.get("adaptive_gn", false)?,
             upsample: if depth_to_space { Upsample::DepthToSpace } else { Upsample::Nearest },
+            stem: 1,
         })
     }
 
