@@ -25,11 +25,9 @@ pub struct TokenizerRecipe {
     pub seed: u64,
     /// The tokenizer.
     pub model: TokenizerConfig,
-    /// Standard deviation that position tables start with; by default the official one, 1/√width. That is small
-    /// beside the normalised features they are added to, so attention starts out the same at every position, and
-    /// a 1-D decoder first learns to paint the mean colour. Values near 1 shorten that in small runs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub position_std: Option<f64>,
+    /// Where the first weights are drawn from, if not as published.
+    #[serde(default)]
+    pub init: Initialization,
     /// The images.
     pub data: ImageData,
     /// What is minimised.
@@ -38,6 +36,19 @@ pub struct TokenizerRecipe {
     pub optimization: Optimization,
     /// How often to log, validate and save, in steps.
     pub every: Intervals,
+}
+
+/// The first weights. The published standard deviations suit widths of 512 and more; in narrow models every layer
+/// adds little at first, and a 1-D decoder, whose queries start out all the same, long paints the mean colour.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Initialization {
+    /// Of linear and convolution weights; 0.02 as published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_std: Option<f64>,
+    /// Of position tables; 1/√width as published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub position_std: Option<f64>,
 }
 
 /// Loss weights. The quantizer's own (commitment, entropy) are in the model's configuration.
@@ -120,9 +131,7 @@ impl TokenizerTask {
         tch::manual_seed(recipe.seed as i64);
         let vars = Vars::new(device, Kind::Float, Build::Random);
         let model = Model::new(&vars.root(), &recipe.model)?;
-        if let Some(std) = recipe.position_std {
-            redraw_positions(&vars, std);
-        }
+        rescale(&vars, recipe.init);
         let mut phases = vec![Phase { name: "generator", start: 1 }];
         let discriminator = recipe.losses.adversarial.as_ref().map(|a| {
             phases.push(Phase { name: "discriminator", start: a.start_step });
@@ -211,12 +220,23 @@ impl TokenizerTask {
     }
 }
 
-/// Draws the transformers' position tables anew.
-fn redraw_positions(vars: &Vars, std: f64) {
+/// Brings freshly drawn weights to the recipe's standard deviations. The codebook, the projections beside it and
+/// the packed attention weights are drawn from other distributions and stay.
+fn rescale(vars: &Vars, init: Initialization) {
+    const PUBLISHED: f64 = 0.02;
     let _guard = tch::no_grad_guard();
     for mut v in vars.parameters() {
-        if v.name.ends_with("positional_embedding") {
-            let _ = v.tensor.normal_(0.0, std);
+        let width = v.tensor.size().last().copied().unwrap_or(1) as f64;
+        let beside_the_codebook = v.name.contains("quant");
+        let factor = if v.name.ends_with("positional_embedding") {
+            init.position_std.map(|std| std * width.sqrt())
+        } else if v.name.ends_with(".weight") && v.tensor.dim() > 1 && !beside_the_codebook {
+            init.weight_std.map(|std| std / PUBLISHED)
+        } else {
+            None
+        };
+        if let Some(factor) = factor {
+            let _ = v.tensor.g_mul_scalar_(factor);
         }
     }
 }
