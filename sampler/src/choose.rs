@@ -1,0 +1,74 @@
+//! Logits and randomness → codes.
+//!
+//! B batch, V vocabulary
+
+use base::SampleStream;
+use tch::{Device, Kind, Tensor};
+
+/// Where a run's randomness comes from.
+#[derive(Debug, Clone, Copy)]
+pub enum Draw<'a> {
+    /// One stream per image: image i is the same at any batch size, in any process and after any restart. With
+    /// `top_k` 1 the best code is taken and no number used.
+    Streams(&'a [SampleStream]),
+    /// One `multinomial` per step on libtorch's global generator, as the official scripts draw; seed it with
+    /// `tch::manual_seed`. It reproduces an official run of the same batches on the same kind of device, and ties
+    /// the images of a batch together.
+    Torch,
+}
+
+/// The largest double below 1: `u · total` then stays below `total`, so that some code always has a larger sum.
+const BELOW_ONE: f64 = 1.0 - f64::EPSILON;
+
+/// The uniforms of all images and steps at once, (B, steps) float64, so that a step never waits for the host.
+pub fn uniforms(streams: &[SampleStream], steps: usize, device: Device) -> Tensor {
+    let values: Vec<f64> =
+        streams.iter().flat_map(|s| (0..steps).map(move |t| s.uniform(t as u64).min(BELOW_ONE))).collect();
+    Tensor::from_slice(&values).view([streams.len() as i64, steps as i64]).to_device(device)
+}
+
+/// Inverts the cumulative distribution in float64: (B, V) filtered logits and (B, 1) uniforms → (B, 1) codes, the
+/// first whose cumulative probability exceeds the uniform. Entries at -inf are never chosen.
+pub fn invert(logits: &Tensor, uniforms: &Tensor) -> Tensor {
+    let v = logits.size()[1];
+    let cdf = logits.softmax(-1, Kind::Double).cumsum(-1, Kind::Double); // (B, V)
+    let target = uniforms * cdf.narrow(1, v - 1, 1); // the sum is 1 up to rounding
+    cdf.le_tensor(&target).sum_dim_intlist([-1i64].as_slice(), true, Kind::Int64)
+}
+
+/// The best code, the lowest index among equals: (B, V) → (B, 1). (libtorch's `argmax` promises no order.)
+pub fn greedy(logits: &Tensor) -> Tensor {
+    let best = logits.amax([-1i64].as_slice(), true);
+    // The running maximum of "is the best" counts positions from the first best one on.
+    let from_first = logits.ge_tensor(&best).to_kind(Kind::Int64).cumsum(-1, Kind::Int64).gt(0);
+    logits.size()[1] - from_first.sum_dim_intlist([-1i64].as_slice(), true, Kind::Int64)
+}
+
+/// One draw per row on libtorch's global generator: (B, V) → (B, 1).
+pub fn multinomial(logits: &Tensor) -> Tensor {
+    logits.softmax(-1, Kind::Float).multinomial(1, false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn codes(t: &Tensor) -> Vec<i64> {
+        Vec::<i64>::try_from(t.view(-1)).unwrap()
+    }
+
+    #[test]
+    fn inversion_takes_the_first_code_whose_sum_exceeds_the_uniform() {
+        let p = [0.0f32, 0.25, 0.0, 0.5, 0.25, 0.0];
+        let logits = Tensor::from_slice(&p).log().unsqueeze(0);
+        let at = |u: f64| codes(&invert(&logits, &Tensor::from_slice(&[u]).unsqueeze(0)))[0];
+        assert_eq!([at(0.0), at(0.2499), at(0.2501), at(0.7499), at(0.7501)], [1, 1, 3, 3, 4]);
+        assert_eq!(at(BELOW_ONE), 4, "neither past the end nor on a removed entry");
+    }
+
+    #[test]
+    fn greedy_takes_the_lowest_index_of_a_tie() {
+        let logits = Tensor::from_slice(&[1.0f32, 3.0, 3.0, 0.0, 5.0, 5.0, 5.0, 5.0]).view([2, 4]);
+        assert_eq!(codes(&greedy(&logits)), [1, 0]);
+    }
+}

@@ -1,0 +1,198 @@
+//! What a user chooses about sampling.
+
+use serde::{Deserialize, Serialize};
+
+use crate::guidance::{Guidance, GuidanceSchedule};
+use crate::{Error, Result};
+
+/// How codes are drawn from logits. The default samples the model's own distribution.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SamplingConfig {
+    /// Logits are divided by this, at least 1e-5.
+    pub temperature: f64,
+    /// Only the k most probable codes (and ties with the k-th). `None` or ≤ 0: all. 1: the best one, no randomness.
+    pub top_k: Option<i64>,
+    /// Only the most probable codes that together exceed this. `None` or ≥ 1: all.
+    pub top_p: Option<f64>,
+    /// Only codes at least this times as probable as the best one. `None` or 0: all.
+    pub min_p: Option<f64>,
+    /// Classifier-free guidance.
+    pub guidance: Guidance,
+}
+
+impl Default for SamplingConfig {
+    fn default() -> Self {
+        SamplingConfig { temperature: 1.0, top_k: None, top_p: None, min_p: None, guidance: Guidance::none() }
+    }
+}
+
+/// [`SamplingConfig`] in the words of the command line, each optional: what `sampling.yaml` beside a model holds and
+/// what an image remembers of how it was made.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SamplingSettings {
+    /// Guidance scale; 1 or less: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cfg: Option<f64>,
+    /// One of [`GuidanceSchedule::NAMES`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cfg_schedule: Option<String>,
+    /// Where the window of `step` or `rectangular` starts, as a share of the decode steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cfg_start: Option<f64>,
+    /// Where the window of `rectangular` ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cfg_end: Option<f64>,
+    /// The last guided decode step; -1: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cfg_interval: Option<i64>,
+    /// Softmax temperature.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// 0: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<i64>,
+    /// 1: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f64>,
+    /// 0: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_p: Option<f64>,
+}
+
+impl SamplingSettings {
+    /// GigaTok's published settings (`sample_c2i_cfg_search.py`): guidance 2.0, constant, no filters.
+    pub fn published() -> Self {
+        SamplingSettings {
+            cfg: Some(2.0),
+            cfg_schedule: Some("constant".into()),
+            cfg_interval: Some(-1),
+            temperature: Some(1.0),
+            top_k: Some(0),
+            top_p: Some(1.0),
+            min_p: Some(0.0),
+            ..Default::default()
+        }
+    }
+
+    /// These settings, and `defaults` where they are silent. A schedule of one's own brings its own window: the
+    /// defaults' window belongs to the defaults' schedule.
+    pub fn or(self, defaults: Self) -> Self {
+        let own_schedule = self.cfg_schedule.is_some();
+        let window = |own: Option<f64>, default: Option<f64>| own.or(default.filter(|_| !own_schedule));
+        SamplingSettings {
+            cfg: self.cfg.or(defaults.cfg),
+            cfg_start: window(self.cfg_start, defaults.cfg_start),
+            cfg_end: window(self.cfg_end, defaults.cfg_end),
+            cfg_schedule: self.cfg_schedule.or(defaults.cfg_schedule),
+            cfg_interval: self.cfg_interval.or(defaults.cfg_interval),
+            temperature: self.temperature.or(defaults.temperature),
+            top_k: self.top_k.or(defaults.top_k),
+            top_p: self.top_p.or(defaults.top_p),
+            min_p: self.min_p.or(defaults.min_p),
+        }
+    }
+
+    /// The typed configuration; where these settings are silent, [`SamplingSettings::published`] speaks.
+    pub fn resolve(self) -> Result<SamplingConfig> {
+        let s = self.or(Self::published());
+        let name = s.cfg_schedule.as_deref().unwrap_or("constant");
+        let config = SamplingConfig {
+            temperature: s.temperature.unwrap_or(1.0),
+            top_k: s.top_k.filter(|&k| k > 0),
+            top_p: s.top_p.filter(|&p| p != 1.0),
+            min_p: s.min_p.filter(|&p| p != 0.0),
+            guidance: Guidance {
+                scale: s.cfg.unwrap_or(1.0),
+                schedule: GuidanceSchedule::named(name, s.cfg_start, s.cfg_end)?,
+                interval: s.cfg_interval.filter(|&k| k >= 0),
+            },
+        };
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+impl SamplingConfig {
+    /// Refuses numbers that have no meaning.
+    pub fn validate(&self) -> Result<()> {
+        let unit = 0.0..=1.0;
+        let (start, end) = self.guidance.schedule.window();
+        check("cfg", self.guidance.scale, "0 or more", |x| x >= 0.0 && x.is_finite())?;
+        check("temperature", self.temperature, "0 or more", |x| x >= 0.0 && x.is_finite())?;
+        for (what, value) in
+            [("top_p", self.top_p), ("min_p", self.min_p), ("cfg_start", start), ("cfg_end", end)]
+        {
+            check(what, value.unwrap_or(0.0), "from 0 to 1", |x| unit.contains(&x))?;
+        }
+        if let (Some(start), Some(end)) = (start, end) {
+            check("cfg_start", start, "at most cfg_end", |x| x <= end)?;
+        }
+        Ok(())
+    }
+
+    /// The same in the words of the command line, complete.
+    pub fn settings(&self) -> SamplingSettings {
+        let (cfg_start, cfg_end) = self.guidance.schedule.window();
+        SamplingSettings {
+            cfg: Some(self.guidance.scale),
+            cfg_schedule: Some(self.guidance.schedule.name().into()),
+            cfg_start,
+            cfg_end,
+            cfg_interval: Some(self.guidance.interval.unwrap_or(-1)),
+            temperature: Some(self.temperature),
+            top_k: Some(self.top_k.unwrap_or(0)),
+            top_p: Some(self.top_p.unwrap_or(1.0)),
+            min_p: Some(self.min_p.unwrap_or(0.0)),
+        }
+    }
+}
+
+fn check(what: &'static str, found: f64, expected: &'static str, ok: impl Fn(f64) -> bool) -> Result<()> {
+    if ok(found) { Ok(()) } else { Err(Error::Setting { what, found, expected }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_round_trip_through_the_typed_configuration() {
+        let s = SamplingSettings {
+            cfg: Some(1.75),
+            cfg_schedule: Some("step".into()),
+            top_k: Some(40),
+            ..Default::default()
+        };
+        let config = s.resolve().unwrap();
+        assert_eq!(config.guidance.schedule, GuidanceSchedule::Step { start: 0.18 });
+        assert_eq!(config.settings().resolve().unwrap(), config);
+    }
+
+    #[test]
+    fn a_schedule_of_ones_own_does_not_inherit_a_window() {
+        let defaults = SamplingSettings {
+            cfg_schedule: Some("step".into()),
+            cfg_start: Some(0.3),
+            ..Default::default()
+        };
+        let own = SamplingSettings { cfg_schedule: Some("constant".into()), ..Default::default() };
+        let config = own.or(defaults.clone()).resolve().unwrap();
+        assert_eq!(config.guidance.schedule, GuidanceSchedule::Constant);
+        let later = SamplingSettings { cfg_start: Some(0.5), ..Default::default() };
+        let config = later.or(defaults).resolve().unwrap();
+        assert_eq!(config.guidance.schedule, GuidanceSchedule::Step { start: 0.5 });
+    }
+
+    #[test]
+    fn meaningless_numbers_are_refused_by_name() {
+        for (s, name) in [
+            (SamplingSettings { top_p: Some(1.5), ..Default::default() }, "top_p"),
+            (SamplingSettings { temperature: Some(-1.0), ..Default::default() }, "temperature"),
+            (SamplingSettings { cfg: Some(f64::NAN), ..Default::default() }, "cfg"),
+        ] {
+            let message = s.resolve().unwrap_err().to_string();
+            assert!(message.contains(name), "{message}");
+        }
+    }
+}

@@ -1,0 +1,86 @@
+use base::Hint;
+use base::hint::nearest;
+
+use crate::GuidanceSchedule;
+
+/// What can go wrong while sampling.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The transformer and the tokenizer were not made for each other.
+    #[error(
+        "the model and the tokenizer do not fit together: the model has {what} {model}, the tokenizer {tokenizer}"
+    )]
+    Mismatch {
+        /// Which number differs.
+        what: &'static str,
+        /// The model's.
+        model: i64,
+        /// The tokenizer's.
+        tokenizer: i64,
+    },
+    /// A setting is out of its range.
+    #[error("{what} is {found}, expected {expected}")]
+    Setting {
+        /// Its name.
+        what: &'static str,
+        /// Its value.
+        found: f64,
+        /// The range.
+        expected: &'static str,
+    },
+    /// No guidance schedule has this name.
+    #[error("there is no guidance schedule `{given}`")]
+    UnknownSchedule {
+        /// What was asked for.
+        given: String,
+    },
+    /// A bound was given to a schedule that has no window.
+    #[error("{what} has no meaning with the guidance schedule `{schedule}`")]
+    NoWindow {
+        /// The bound.
+        what: &'static str,
+        /// The schedule.
+        schedule: &'static str,
+    },
+    /// Not one random stream per condition.
+    #[error("{conditions} conditions need as many random streams, found {streams}")]
+    Streams {
+        /// Conditions in the batch.
+        conditions: i64,
+        /// Streams given.
+        streams: usize,
+    },
+    /// There is nothing to sample.
+    #[error("there is no condition to sample for")]
+    NoConditions,
+    /// From the tokenizer's decoder.
+    #[error(transparent)]
+    Tokenizer(#[from] tokenizer::Error),
+    /// From the transformer.
+    #[error(transparent)]
+    Model(#[from] ar_model::Error),
+    /// A tensor is not what its type promises.
+    #[error(transparent)]
+    Type(#[from] base::TypeError),
+}
+
+impl Hint for Error {
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Error::Mismatch { .. } => {
+                vec!["use the tokenizer whose codes the model was trained on, with `--tokenizer`".into()]
+            }
+            Error::UnknownSchedule { given } => {
+                let near = nearest(given, GuidanceSchedule::NAMES, 1);
+                let near = near.iter().map(|n| format!("did you mean `{n}`?"));
+                near.chain([format!("the schedules are {}", GuidanceSchedule::NAMES.join(", "))]).collect()
+            }
+            Error::NoWindow { .. } => {
+                vec!["`step` has a start; `rectangular` has a start and an end".into()]
+            }
+            Error::Tokenizer(e) => e.hints(),
+            Error::Model(e) => e.hints(),
+            _ => vec![],
+        }
+    }
+}

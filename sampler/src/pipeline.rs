@@ -1,0 +1,53 @@
+//! Conditions → images.
+
+use ar_model::{AutoregressiveModel, Conditioning};
+use base::{Codes, Images};
+use tokenizer::Tokenizer;
+
+use crate::{Draw, Error, Result, Sampler, SamplingConfig};
+
+/// A transformer and the tokenizer whose codes it speaks.
+pub struct Pipeline<'m, M: AutoregressiveModel, T: Tokenizer> {
+    sampler: Sampler<'m, M>,
+    tokenizer: &'m T,
+}
+
+impl<'m, M: AutoregressiveModel, T: Tokenizer> Pipeline<'m, M, T> {
+    /// Refuses a pair whose vocabulary and codebook, or whose numbers of codes per image, differ.
+    pub fn new(model: &'m M, tokenizer: &'m T) -> Result<Self> {
+        let (ar, tok) = (model.spec(), tokenizer.spec());
+        for (what, model, tokenizer) in [
+            ("vocabulary size", ar.vocab_size, tok.codebook_size),
+            ("codes per image", ar.num_tokens, tok.num_tokens),
+        ] {
+            if model != tokenizer {
+                return Err(Error::Mismatch { what, model, tokenizer });
+            }
+        }
+        Ok(Pipeline { sampler: Sampler::new(model), tokenizer })
+    }
+
+    /// Draws codes for a batch of conditions and decodes them.
+    pub fn images(
+        &mut self,
+        cond: &Conditioning,
+        config: &SamplingConfig,
+        draw: Draw,
+    ) -> Result<(Codes, Images)> {
+        let codes = self.sampler.generate(cond, config, draw)?;
+        let images = self.tokenizer.decode(&codes)?;
+        Ok((codes, images))
+    }
+}
+
+/// Bicubic resize to `size` × `size` as the published scripts do where the tokenizer's images have another size:
+/// on the floats before rounding, `align_corners` off, without antialiasing.
+pub fn resize(images: Images, size: i64) -> Result<Images> {
+    let t = images.tensor();
+    let (h, w) = (t.size()[2], t.size()[3]);
+    if (h, w) == (size, size) {
+        return Ok(images);
+    }
+    let t = t.to_kind(tch::Kind::Float).upsample_bicubic2d([size, size], false, None, None);
+    Ok(Images::new(t)?)
+}

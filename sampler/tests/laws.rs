@@ -1,0 +1,227 @@
+//! Properties of sampling, on a model whose logits are chosen.
+
+use ar_model::{ArSpec, AutoregressiveModel, Conditioning, Result};
+use base::testing::recipe_tensor;
+use base::{Mode, SampleStream};
+use sampler::{Draw, Guidance, GuidanceSchedule, Sampler, SamplingConfig};
+use tch::{Device, Kind, Tensor};
+
+const V: i64 = 12;
+const N: i64 = 16;
+const CLASSES: i64 = 3;
+
+/// Logits are a table over (class, position) plus one over the previous code, so that every wrong input shows: a code
+/// fed into the wrong row, a wrong position, swapped halves.
+struct Mock {
+    spec: ArSpec,
+    by_class: Tensor, // (CLASSES + 1, N, V)
+    by_code: Tensor,  // (V, V)
+    caches: std::cell::Cell<usize>,
+}
+
+/// The classes of the batch, and the position that comes next.
+struct MockCache {
+    rows: i64,
+    classes: Option<Tensor>,
+    next: i64,
+}
+
+fn mock() -> Mock {
+    Mock {
+        spec: ArSpec { vocab_size: V, num_tokens: N, prefix_len: 1, num_classes: Some(CLASSES) },
+        by_class: recipe_tensor("by_class", 1, &[CLASSES + 1, N, V], -2.0, 2.0),
+        by_code: recipe_tensor("by_code", 1, &[V, V], -2.0, 2.0),
+        caches: std::cell::Cell::new(0),
+    }
+}
+
+impl AutoregressiveModel for Mock {
+    type Cache = MockCache;
+
+    fn spec(&self) -> &ArSpec {
+        &self.spec
+    }
+
+    fn check_conditioning(&self, _cond: &Conditioning) -> Result<()> {
+        Ok(())
+    }
+
+    fn null_conditioning(&self, like: &Conditioning) -> Conditioning {
+        Conditioning::Class(ids(like).full_like(CLASSES))
+    }
+
+    fn new_cache(&self, batch: i64) -> MockCache {
+        self.caches.set(self.caches.get() + 1);
+        MockCache { rows: batch, classes: None, next: 0 }
+    }
+
+    fn prefill(&self, cond: &Conditioning, cache: &mut MockCache) -> Tensor {
+        let classes = ids(cond).shallow_clone();
+        assert_eq!(classes.size(), [cache.rows], "the cache has the batch's size");
+        let logits = self.by_class.index_select(0, &classes).select(1, 0);
+        cache.classes = Some(classes);
+        cache.next = self.spec.prefix_len;
+        logits
+    }
+
+    fn decode_step(&self, codes: &Tensor, position: i64, cache: &mut MockCache) -> Tensor {
+        assert_eq!(position, cache.next, "positions follow one another");
+        cache.next += 1;
+        let t = position - self.spec.prefix_len + 1;
+        let classes = cache.classes.as_ref().expect("prefill comes first");
+        self.by_class.index_select(0, classes).select(1, t) + self.by_code.index_select(0, &codes.view(-1))
+    }
+
+    fn logits(&self, cond: &Conditioning, codes: &Tensor, _mode: Mode) -> Tensor {
+        let first = self.by_class.index_select(0, ids(cond));
+        let before = codes.narrow(1, 0, N - 1).contiguous().view(-1);
+        let by_code = self.by_code.index_select(0, &before).view([-1, N - 1, V]);
+        let zero = Tensor::zeros([codes.size()[0], 1, V], (Kind::Float, Device::Cpu));
+        first + Tensor::cat(&[zero, by_code], 1)
+    }
+}
+
+fn ids(cond: &Conditioning) -> &Tensor {
+    match cond {
+        Conditioning::Class(ids) => ids,
+        Conditioning::Text { .. } => panic!("the mock knows classes only"),
+    }
+}
+
+fn classes(ids: &[i64]) -> Conditioning {
+    Conditioning::Class(Tensor::from_slice(ids))
+}
+
+fn streams(from: u64, n: usize) -> Vec<SampleStream> {
+    (from..from + n as u64).map(|index| SampleStream { seed: 3, index }).collect()
+}
+
+/// Codes of images `from..` of these classes.
+fn codes(model: &Mock, ids: &[i64], from: u64, config: &SamplingConfig) -> Vec<Vec<i64>> {
+    let streams = streams(from, ids.len());
+    let codes = Sampler::new(model).generate(&classes(ids), config, Draw::Streams(&streams)).unwrap();
+    Vec::<Vec<i64>>::try_from(codes.tensor()).unwrap()
+}
+
+fn guided(scale: f64) -> SamplingConfig {
+    SamplingConfig { guidance: Guidance::constant(scale), ..Default::default() }
+}
+
+#[test]
+fn scale_1_equals_the_conditional_model() {
+    let model = mock();
+    let cond = classes(&[0, 2]);
+    for scale in [0.0, 1.0] {
+        let mut sampler = Sampler::new(&model);
+        let s = streams(0, 2);
+        let (codes, logits) =
+            sampler.generate_with_logits(&cond, &guided(scale), Draw::Streams(&s), N as usize).unwrap();
+        assert_eq!(logits, model.logits(&cond, codes.tensor(), Mode::Eval));
+    }
+}
+
+#[test]
+fn guidance_mixes_the_conditional_and_the_null_logits_of_the_same_codes() {
+    let model = mock();
+    let cond = classes(&[0, 1, 2]);
+    let null = model.null_conditioning(&cond);
+    let guidance = Guidance { scale: 4.0, schedule: GuidanceSchedule::Linear, interval: Some(9) };
+    let config = SamplingConfig { guidance, ..Default::default() };
+    let s = streams(0, 3);
+    let (codes, logits) =
+        Sampler::new(&model).generate_with_logits(&cond, &config, Draw::Streams(&s), N as usize).unwrap();
+    let with = model.logits(&cond, codes.tensor(), Mode::Eval);
+    let without = model.logits(&null, codes.tensor(), Mode::Eval);
+    for t in 0..N {
+        let (a, b) = (with.select(1, t), without.select(1, t));
+        let c = guidance.at(t as usize, N as usize);
+        let expected = if c > 1.0 { &b + (&a - &b) * c } else { a };
+        let error = (logits.select(1, t) - expected).abs().max().double_value(&[]);
+        assert!(error < 1e-5, "code {t}: {error}");
+    }
+}
+
+#[test]
+fn top_k_1_is_argmax() {
+    let model = mock();
+    let config = SamplingConfig { top_k: Some(1), ..guided(3.0) };
+    let cond = classes(&[1, 1]);
+    for draw in [Draw::Streams(&streams(0, 2)), Draw::Torch] {
+        let (codes, logits) =
+            Sampler::new(&model).generate_with_logits(&cond, &config, draw, N as usize).unwrap();
+        assert_eq!(*codes.tensor(), logits.argmax(-1, false));
+    }
+}
+
+#[test]
+fn top_k_v_and_top_p_1_change_nothing() {
+    let model = mock();
+    let open = guided(2.0);
+    let wide = SamplingConfig { top_k: Some(V), top_p: Some(1.0), min_p: Some(0.0), ..open };
+    assert_eq!(codes(&model, &[0, 1, 2], 0, &open), codes(&model, &[0, 1, 2], 0, &wide));
+}
+
+#[test]
+fn image_i_is_the_same_at_any_batch_size_and_after_any_start() {
+    let model = mock();
+    let ids: Vec<i64> = (0..14).map(|i| i % CLASSES).collect();
+    let config = SamplingConfig { top_p: Some(0.9), ..guided(2.0) };
+    let whole = codes(&model, &ids, 0, &config);
+    assert_ne!(whole[0], whole[3], "images of one class differ");
+    for batch in [1, 3, 7] {
+        let pieces: Vec<Vec<i64>> = (0..14)
+            .step_by(batch)
+            .flat_map(|from| codes(&model, &ids[from..14.min(from + batch)], from as u64, &config))
+            .collect();
+        assert_eq!(pieces, whole, "batches of {batch}");
+    }
+}
+
+#[test]
+fn the_cache_is_kept_between_batches_of_one_size() {
+    let model = mock();
+    let mut sampler = Sampler::new(&model);
+    for n in [2, 2, 2, 1] {
+        let s = streams(0, n);
+        sampler.generate(&classes(&vec![0; n]), &guided(2.0), Draw::Streams(&s)).unwrap();
+    }
+    assert_eq!(model.caches.get(), 2);
+}
+
+/// Chi-squared of 20,000 first codes against the filtered distribution, for both sources of randomness.
+#[test]
+fn frequencies_match_probabilities() {
+    const DRAWS: usize = 20_000;
+    let mut model = mock();
+    model.spec.num_tokens = 1;
+    let config = SamplingConfig { temperature: 1.5, top_k: Some(9), ..Default::default() };
+    let logits = model.by_class.select(0, 1).narrow(0, 0, 1); // class 1, first code
+    let p = Vec::<f64>::try_from(sampler::filter::apply(&logits, &config).softmax(-1, Kind::Double).view(-1))
+        .unwrap();
+    tch::manual_seed(5);
+    for draw in [Draw::Streams(&streams(0, DRAWS)), Draw::Torch] {
+        let drawn = Sampler::new(&model).generate(&classes(&[1; DRAWS]), &config, draw).unwrap();
+        let first = Vec::<i64>::try_from(drawn.tensor().select(1, 0)).unwrap();
+        let mut counts = [0usize; V as usize];
+        first.iter().for_each(|&c| counts[c as usize] += 1);
+        let mut chi2 = 0.0;
+        for (count, p) in counts.iter().zip(&p) {
+            let expected = p * DRAWS as f64;
+            if *p == 0.0 {
+                assert_eq!(*count, 0, "a removed code was drawn");
+            } else {
+                chi2 += (*count as f64 - expected).powi(2) / expected;
+            }
+        }
+        assert!(chi2 < 26.1, "chi-squared {chi2} with 8 degrees of freedom (p = 0.001)");
+    }
+}
+
+#[test]
+fn streams_and_conditions_must_be_as_many() {
+    let model = mock();
+    let s = streams(0, 3);
+    let e = Sampler::new(&model).generate(&classes(&[0, 1]), &guided(1.0), Draw::Streams(&s)).unwrap_err();
+    assert_eq!(e.to_string(), "2 conditions need as many random streams, found 3");
+    assert!(Sampler::new(&model).generate(&classes(&[]), &guided(1.0), Draw::Torch).is_err());
+}

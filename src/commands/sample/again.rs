@@ -1,0 +1,133 @@
+//! `gen sample --from image.png`: the same image once more, from what the PNG remembers.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use data::classes::Class;
+use serde::Serialize;
+
+use super::models::Sources;
+use super::output::{Drawn, Folder};
+use super::plan::{Order, Plan};
+use super::provenance::{ModelId, Provenance, Rng};
+use super::{Context, DEFAULT_OUTPUT, Job, Outcome};
+use crate::cli::sample::SampleArgs;
+use crate::cli::{ModelArgs, PairedTokenizerArgs};
+use crate::failure::Failure;
+use crate::pictures::Picture;
+use crate::settings::device;
+
+#[derive(Debug, Serialize)]
+struct Report {
+    path: PathBuf,
+    from: PathBuf,
+    identical: bool,
+    /// What is not as it was when the image was first made.
+    differences: Vec<String>,
+}
+
+/// Ends with [`Outcome::Incomplete`] if the new image is not the old one, or not from the same weights.
+pub fn run(png: &Path, args: &SampleArgs, context: &Context) -> Result<Outcome> {
+    let (then, before) = Provenance::read(png)?;
+    if then.run.rng == Rng::Torch {
+        let message = format!("`{}` was drawn with `--rng torch`, as one of a batch", png.display());
+        return Err(Failure::new(message).hint("repeat the whole run to make it again").into());
+    }
+    let (model, tokenizer) = stored_or_given(&then, args);
+    let sources = Sources::find(&model, &tokenizer)?;
+    let config = then.run.sampling.clone().resolve()?;
+    let device = device::resolve(&args.compute.device)?;
+    let precision = then.run.precision;
+    let models = sources.load(device, precision)?;
+    let job = Job::new(models, config, device, precision, Some(then.run.size), Rng::Image, then.run.seed);
+    let class = class_of(&job, then.class)?;
+
+    let mut folder = Folder::open(&args.output.clone().unwrap_or(Path::new(DEFAULT_OUTPUT).join("again")))?;
+    let path = folder.path_of(then.index);
+    refuse_same_file(png, &path)?;
+    let plan = Plan {
+        classes: vec![class],
+        order: Order::Each(1),
+        images: then.index..then.index + 1,
+        seed: then.run.seed,
+    };
+    let picture = draw_one(&job, &plan)?;
+    let identical = picture == before;
+    folder.write(&job.run, &Drawn::batch(plan.images.clone(), vec![&plan.classes[0]], vec![picture]))?;
+    report(args, context, Report { path, from: png.to_owned(), identical, differences: differences(&then, &job) })
+}
+
+fn draw_one(job: &Job, plan: &Plan) -> Result<Picture> {
+    let mut pipeline =
+        sampler::Pipeline::new(&job.models.transformer.model, &job.models.tokenizer.model)?;
+    let mut pictures = job.draw(&mut pipeline, &plan.images, &[&plan.classes[0]])?;
+    pictures.pop().ok_or_else(|| Failure::new("internal error: the model made no image").into())
+}
+
+/// The models that the PNG names, unless the command line names others.
+fn stored_or_given(then: &Provenance, args: &SampleArgs) -> (ModelArgs, PairedTokenizerArgs) {
+    let stored = |id: &ModelId| (Some(id.name.clone()), id.weights.clone().map(PathBuf::from));
+    let model = match args.model.model {
+        Some(_) => args.model.clone(),
+        None => {
+            let (model, weights) = stored(&then.run.model);
+            ModelArgs { model, weights }
+        }
+    };
+    let tokenizer = match (&args.tokenizer.tokenizer, &args.model.model) {
+        (Some(_), _) => args.tokenizer.clone(),
+        // Another model comes with its own tokenizer; so does the stored one if none was named apart.
+        (None, Some(_)) => PairedTokenizerArgs { tokenizer: None, tokenizer_weights: None },
+        (None, None) if then.run.tokenizer.name == then.run.model.name => {
+            PairedTokenizerArgs { tokenizer: None, tokenizer_weights: None }
+        }
+        (None, None) => {
+            let (tokenizer, tokenizer_weights) = stored(&then.run.tokenizer);
+            PairedTokenizerArgs { tokenizer, tokenizer_weights }
+        }
+    };
+    (model, tokenizer)
+}
+
+fn class_of(job: &Job, index: i64) -> Result<Class> {
+    Ok(job.models.classes.resolve(&index.to_string())?.clone())
+}
+
+fn refuse_same_file(from: &Path, to: &Path) -> Result<()> {
+    match (from.canonicalize(), to.canonicalize()) {
+        (Ok(a), Ok(b)) if a == b => {
+            let message = format!("`{}` would be replaced by its repetition", from.display());
+            Err(Failure::new(message).hint("choose another folder with `--output`").into())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn differences(then: &Provenance, job: &Job) -> Vec<String> {
+    let (old, new) = (&then.run, &job.run);
+    let pairs = [
+        ("program", &old.program, &new.program),
+        ("model weights", &old.model.fingerprint, &new.model.fingerprint),
+        ("tokenizer weights", &old.tokenizer.fingerprint, &new.tokenizer.fingerprint),
+        ("device", &old.device, &new.device),
+    ];
+    let changed = pairs.iter().filter(|(_, a, b)| a != b);
+    changed.map(|(what, a, b)| format!("{what}: then {a}, now {b}")).collect()
+}
+
+fn report(args: &SampleArgs, context: &Context, report: Report) -> Result<Outcome> {
+    for difference in &report.differences {
+        context.printer.warning(&format!("not as it was: {difference}"));
+    }
+    match report.identical {
+        true => context.printer.note("pixel for pixel the same image"),
+        false => context.printer.warning(&format!("its pixels differ from `{}`", report.from.display())),
+    }
+    if args.json.json {
+        context.printer.json(&report)?;
+    } else {
+        context.printer.line(&report.path.display().to_string())?;
+    }
+    let same_weights = !report.differences.iter().any(|d| d.contains("weights"));
+    Ok(if report.identical && same_weights { Outcome::Done } else { Outcome::Incomplete })
+}

@@ -1,0 +1,250 @@
+//! `gen sample`: classes → images.
+
+mod again;
+mod models;
+mod npz;
+mod output;
+mod plan;
+pub mod provenance;
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Result;
+use ar_model::Conditioning;
+use base::{Precision, Progress, SampleStream};
+use data::classes::Class;
+use sampler::{Draw, Pipeline, SamplingConfig, SamplingSettings};
+use serde::Serialize;
+use tch::{Device, Tensor};
+use tokenizer::Tokenizer;
+
+use self::models::{Models, Sources};
+use self::npz::NpzRun;
+use self::output::{Drawn, Folder, Outputs, Written};
+use self::plan::{Order, Plan};
+use self::provenance::{Rng, RunSettings};
+use super::{Context, Outcome};
+use crate::cli::sample::{SampleArgs, SamplingArgs};
+use crate::failure::Failure;
+use crate::pictures::Picture;
+use crate::settings::device;
+
+/// Where PNGs go when nothing is said.
+const DEFAULT_OUTPUT: &str = "samples";
+
+/// Makes the images.
+pub fn run(args: &SampleArgs, context: &Context) -> Result<Outcome> {
+    if let Some(png) = &args.from {
+        return again::run(png, args, context);
+    }
+    let sources = Sources::find(&args.model, &args.tokenizer)?;
+    let config = settings(&args.sampling).or(sources.defaults.clone()).resolve()?;
+    let device = device::resolve(&args.compute.device)?;
+    let models = sources.load(device, args.compute.precision)?;
+    let job = Job::new(models, config, device, args.compute.precision, args.size, args.rng, args.seed.seed);
+    let plan = plan(args, &job.models)?;
+    let mut outputs = open_outputs(args, &job, &plan)?;
+    let started = Instant::now();
+    let made = job.make(&plan, args.batch.batch_size as u64, &mut outputs, context)?;
+    finish(args, context, &job, &plan, outputs, Timing { made, seconds: started.elapsed().as_secs_f64() })?;
+    Ok(Outcome::Done)
+}
+
+fn settings(args: &SamplingArgs) -> SamplingSettings {
+    let a = args.clone();
+    SamplingSettings {
+        cfg: a.cfg,
+        cfg_schedule: a.cfg_schedule,
+        cfg_start: a.cfg_start,
+        cfg_end: a.cfg_end,
+        cfg_interval: a.cfg_interval,
+        temperature: a.temperature,
+        top_k: a.top_k,
+        top_p: a.top_p,
+        min_p: a.min_p,
+    }
+}
+
+/// What `--class`, `--num` and `--num-images` ask for.
+fn plan(args: &SampleArgs, models: &Models) -> Result<Plan> {
+    let mut classes: Vec<Class> = vec![];
+    for text in &args.class {
+        classes.extend(models.classes.resolve_list(text)?);
+    }
+    if classes.is_empty() {
+        classes = models.classes.classes().cloned().collect();
+    }
+    let (order, count) = match args.num_images {
+        Some(n) if args.balanced => (Order::Balanced, n),
+        Some(n) if args.rng == Rng::Torch => (Order::Torch, n),
+        Some(n) => (Order::Random, n),
+        None => (Order::Each(args.num), args.num * classes.len() as u64),
+    };
+    Ok(Plan { classes, order, images: 0..count, seed: args.seed.seed })
+}
+
+fn open_outputs(args: &SampleArgs, job: &Job, plan: &Plan) -> Result<Outputs> {
+    let dir = match (&args.output, &args.npz) {
+        (Some(dir), _) => Some(dir.clone()),
+        (None, None) => Some(PathBuf::from(DEFAULT_OUTPUT)),
+        (None, Some(_)) => None,
+    };
+    let folder = dir.as_deref().map(Folder::open).transpose()?;
+    let npz = args.npz.as_deref().map(|path| open_npz(path, job, plan)).transpose()?;
+    Ok(Outputs { folder, npz })
+}
+
+fn open_npz(path: &Path, job: &Job, plan: &Plan) -> Result<NpzRun> {
+    let mut description = serde_json::to_value(&job.run)?;
+    description["images"] = plan.len().into();
+    description["order"] = format!("{:?}", plan.order).into();
+    description["classes"] = plan.classes.iter().map(|c| c.index).collect::<Vec<_>>().into();
+    let npz = NpzRun::open(path, &description, job.run.size as u64)?;
+    if npz.done() > 0 && job.run.rng == Rng::Torch {
+        return Err(Failure::new(format!("`{}` cannot be continued: with `--rng torch` every image depends on those before", path.display()))
+            .hint("remove its `.partial` and `.partial.json` to begin anew, or use `--rng image`")
+            .into());
+    }
+    Ok(npz)
+}
+
+/// A run: models and settings.
+#[derive(Debug)]
+struct Job {
+    models: Models,
+    config: SamplingConfig,
+    device: Device,
+    run: RunSettings,
+}
+
+impl Job {
+    fn new(
+        models: Models,
+        config: SamplingConfig,
+        device: Device,
+        precision: Precision,
+        size: Option<i64>,
+        rng: Rng,
+        seed: u64,
+    ) -> Self {
+        let run = RunSettings {
+            program: concat!("gen ", env!("CARGO_PKG_VERSION")).into(),
+            model: models.transformer_id.clone(),
+            tokenizer: models.tokenizer_id.clone(),
+            sampling: config.settings(),
+            rng,
+            seed,
+            size: size.unwrap_or(models.tokenizer.model.spec().image_size),
+            precision,
+            device: if device.is_cuda() { "cuda".into() } else { "cpu".into() },
+        };
+        Job { models, config, device, run }
+    }
+
+    /// Makes what is still missing; returns how many images that was.
+    fn make(&self, plan: &Plan, batch_size: u64, outputs: &mut Outputs, context: &Context) -> Result<u64> {
+        let mut pipeline = Pipeline::new(&self.models.transformer.model, &self.models.tokenizer.model)?;
+        if self.run.rng == Rng::Torch {
+            tch::manual_seed(self.run.seed as i64);
+        }
+        let first = outputs.first_missing();
+        if first > 0 {
+            context.printer.note(&format!("continuing after {first} of {} images", plan.len()));
+        }
+        let mut progress = context.printer.clone();
+        progress.start("images", Some(plan.images.end - first));
+        for batch in plan.batches(first, batch_size) {
+            let classes = plan.classes_of(&batch, self.device);
+            let pictures = self.draw(&mut pipeline, &batch, &classes)?;
+            let n = pictures.len() as u64;
+            outputs.write(&self.run, &Drawn::batch(batch, classes, pictures))?;
+            progress.advance(n);
+        }
+        progress.finish();
+        Ok(plan.images.end - first)
+    }
+
+    fn draw(
+        &self,
+        pipeline: &mut Pipeline<ar_model::Gpt, tokenizer::Model>,
+        batch: &Range<u64>,
+        classes: &[&Class],
+    ) -> Result<Vec<Picture>> {
+        let labels: Vec<i64> = classes.iter().map(|c| c.index).collect();
+        let cond = Conditioning::Class(Tensor::from_slice(&labels).to_device(self.device));
+        let streams: Vec<SampleStream> =
+            batch.clone().map(|index| SampleStream { seed: self.run.seed, index }).collect();
+        let draw = match self.run.rng {
+            Rng::Image => Draw::Streams(&streams),
+            Rng::Torch => Draw::Torch,
+        };
+        let (_, images) = pipeline.images(&cond, &self.config, draw)?;
+        Picture::from_batch(&sampler::resize(images, self.run.size)?.to_u8())
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Timing {
+    made: u64,
+    seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    images: Vec<Written>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grid: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    npz: Option<PathBuf>,
+    settings: &'a RunSettings,
+    seconds: f64,
+    images_per_second: f64,
+}
+
+fn finish(
+    args: &SampleArgs,
+    context: &Context,
+    job: &Job,
+    plan: &Plan,
+    outputs: Outputs,
+    timing: Timing,
+) -> Result<()> {
+    let grid = match &outputs.folder {
+        Some(folder) => folder.finish(&job.run, columns(plan))?,
+        None => None,
+    };
+    let images = outputs.folder.map(|f| f.written).unwrap_or_default();
+    let npz = outputs.npz.map(NpzRun::finish).transpose()?;
+    if args.json.json {
+        let report = Report {
+            images,
+            grid,
+            npz,
+            settings: &job.run,
+            seconds: timing.seconds,
+            images_per_second: timing.made as f64 / timing.seconds.max(1e-9),
+        };
+        return context.printer.json(&report);
+    }
+    const MOST_LISTED: usize = 16;
+    for image in images.iter().take(MOST_LISTED) {
+        context.printer.line(&image.path().display().to_string())?;
+    }
+    if images.len() > MOST_LISTED {
+        context.printer.line(&format!("… and {} more", images.len() - MOST_LISTED))?;
+    }
+    for path in grid.iter().chain(&npz) {
+        context.printer.line(&path.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// Images of several classes: a row a class. Otherwise about a square.
+fn columns(plan: &Plan) -> usize {
+    match plan.order {
+        Order::Each(num) if plan.classes.len() > 1 && (2..=16).contains(&num) => num as usize,
+        _ => (plan.len().min(256) as f64).sqrt().ceil() as usize,
+    }
+}

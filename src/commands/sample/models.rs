@@ -1,0 +1,120 @@
+//! The pair of models that `gen sample` runs, and what lies beside them.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use ar_model::{ArConfig, AutoregressiveModel};
+use base::Precision;
+use data::classes::{Class, ClassTable};
+use sampler::SamplingSettings;
+use tch::Device;
+use tokenizer::TokenizerConfig;
+
+use super::provenance::ModelId;
+use crate::cli::{ModelArgs, PairedTokenizerArgs};
+use crate::failure::Failure;
+use crate::settings::models::{self, DEFAULT_MODEL, Location};
+
+/// Where the models are and what their directory says about sampling.
+#[derive(Debug)]
+pub struct Sources {
+    transformer: Location,
+    tokenizer: Location,
+    names: [(String, Option<String>); 2],
+    /// The model's own defaults, from `sampling.yaml`.
+    pub defaults: SamplingSettings,
+}
+
+/// Both models, loaded.
+#[derive(Debug)]
+pub struct Models {
+    /// The transformer.
+    pub transformer: ar_model::Loaded,
+    /// The tokenizer, always fp32.
+    pub tokenizer: tokenizer::Loaded,
+    /// The classes that the transformer knows.
+    pub classes: ClassTable,
+    /// The transformer as a PNG remembers it.
+    pub transformer_id: ModelId,
+    /// The tokenizer likewise.
+    pub tokenizer_id: ModelId,
+}
+
+impl Sources {
+    /// Finds the models and reads `sampling.yaml`; loads no weights.
+    pub fn find(model: &ModelArgs, tokenizer: &PairedTokenizerArgs) -> anyhow::Result<Self> {
+        let transformer = models::transformer(model)?;
+        let tokenizer_at = models::tokenizer_of(&transformer, tokenizer)?;
+        let defaults = match beside(&transformer, "sampling.yaml") {
+            Some(path) => base::config::read(&path)?,
+            None => SamplingSettings::default(),
+        };
+        let shown = |p: &Option<std::path::PathBuf>| p.as_ref().map(|p| p.display().to_string());
+        let model_name = model.model.clone().unwrap_or_else(|| DEFAULT_MODEL.into());
+        let tokenizer_name = tokenizer.tokenizer.clone().unwrap_or_else(|| model_name.clone());
+        let names = [
+            (model_name, shown(&model.weights)),
+            (tokenizer_name, shown(&tokenizer.tokenizer_weights)),
+        ];
+        Ok(Sources { transformer, tokenizer: tokenizer_at, names, defaults })
+    }
+
+    /// Loads both models.
+    pub fn load(self, device: Device, precision: Precision) -> anyhow::Result<Models> {
+        let transformer = match &self.transformer {
+            Location::Directory(dir) => ar_model::open_dir(dir, device, precision)?,
+            Location::Files { config, weights } => {
+                ar_model::open(&ArConfig::read(config)?, weights, device, precision)?
+            }
+        };
+        let tokenizer = match &self.tokenizer {
+            Location::Directory(dir) => tokenizer::open_dir(dir, device, Precision::Fp32)?,
+            Location::Files { config, weights } => {
+                tokenizer::open(&TokenizerConfig::read(config)?, weights, device, Precision::Fp32)?
+            }
+        };
+        let classes = self.classes(transformer.model.spec().num_classes)?;
+        let [a, b] = self.names;
+        let id = |(name, weights): (String, Option<String>), fingerprint: &str| ModelId {
+            name,
+            weights,
+            fingerprint: fingerprint.to_owned(),
+        };
+        let transformer_id = id(a, &transformer.fingerprint);
+        let tokenizer_id = id(b, &tokenizer.fingerprint);
+        Ok(Models { transformer, tokenizer, classes, transformer_id, tokenizer_id })
+    }
+
+    /// `classes.tsv` beside the weights; else ImageNet's where their number says so, else bare numbers.
+    fn classes(&self, num_classes: Option<i64>) -> anyhow::Result<ClassTable> {
+        let Some(n) = num_classes else {
+            let failure = Failure::new(format!("`{}` is conditioned on text, not on classes", self.names[0].0));
+            return Err(failure.hint("`gen sample` draws from class-conditional models").into());
+        };
+        if let Some(path) = beside(&self.transformer, "classes.tsv") {
+            let table = ClassTable::read(&path)?;
+            return match table.classes().find(|c| !(0..n).contains(&c.index)) {
+                None => Ok(table),
+                Some(class) => Err(Failure::new(format!(
+                    "`{}` lists class {class}, but the model has {n} classes",
+                    path.display()
+                )))
+                .context("the model's directory contradicts itself"),
+            };
+        }
+        if n == 1000 {
+            return Ok(ClassTable::imagenet().clone());
+        }
+        let bare = |index| Class { index, wnid: String::new(), name: format!("class {index}") };
+        Ok(ClassTable::of(&(0..n).map(bare).collect::<Vec<_>>()))
+    }
+}
+
+/// A file in the model's directory, if it is there.
+fn beside(location: &Location, name: &str) -> Option<std::path::PathBuf> {
+    let dir: &Path = match location {
+        Location::Directory(dir) => dir,
+        Location::Files { .. } => return None,
+    };
+    Some(dir.join(name)).filter(|path| path.is_file())
+}

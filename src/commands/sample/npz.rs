@@ -1,0 +1,188 @@
+//! `.npz` files of generated images, written a batch at a time and continued after an interruption.
+//!
+//! While a run goes on, `x.npz.partial` holds the pixels so far and `x.npz.partial.json` what they were made with.
+//! At the end both become `x.npz` (key `arr_0`, uint8, N × H × W × 3, uncompressed), the form that the ADM
+//! evaluation suite reads.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{BufReader, BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use zip::CompressionMethod;
+use zip::write::{SimpleFileOptions, ZipWriter};
+
+use crate::failure::Failure;
+use crate::files;
+
+/// An unfinished `.npz`.
+#[derive(Debug)]
+pub struct NpzRun {
+    target: PathBuf,
+    pixels: File,
+    shape: [u64; 3], // H, W, 3
+    done: u64,
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name: OsString = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+impl NpzRun {
+    /// Starts `target`, or continues it where the same run (`description`) was interrupted. Images are `size` ×
+    /// `size`. Fails if the parts found belong to another run.
+    pub fn open(target: &Path, description: &serde_json::Value, size: u64) -> Result<Self> {
+        let (raw, note) = (with_suffix(target, ".partial"), with_suffix(target, ".partial.json"));
+        let continues = match std::fs::read_to_string(&note) {
+            Ok(text) => {
+                let found: Option<serde_json::Value> = serde_json::from_str(&text).ok();
+                if found.as_ref() != Some(description) {
+                    return Err(other_run(target, &raw, &note, found.as_ref(), description));
+                }
+                true
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
+            Err(e) => return Err(e).with_context(|| format!("cannot read `{}`", note.display())),
+        };
+        let mut pixels = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .read(true)
+            .truncate(!continues)
+            .open(&raw)
+            .with_context(|| format!("cannot write `{}`", raw.display()))?;
+        if !continues {
+            files::write(&note, description.to_string().as_bytes())?;
+        }
+        let shape = [size, size, 3];
+        let bytes: u64 = shape.iter().product();
+        let done = pixels.metadata()?.len() / bytes;
+        pixels.set_len(done * bytes)?; // an image cut off by the interruption is drawn again
+        pixels.seek(SeekFrom::End(0))?;
+        Ok(NpzRun { target: target.to_owned(), pixels, shape, done })
+    }
+
+    /// Images written so far.
+    pub fn done(&self) -> u64 {
+        self.done
+    }
+
+    /// Appends whole images, H × W × 3 bytes each.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        let each: u64 = self.shape.iter().product();
+        debug_assert_eq!(bytes.len() as u64 % each, 0);
+        let say = || format!("cannot write `{}` (what is there is kept)", self.target.display());
+        self.pixels.write_all(bytes).and_then(|()| self.pixels.sync_data()).with_context(say)?;
+        self.done += bytes.len() as u64 / each;
+        Ok(())
+    }
+
+    /// Makes the `.npz` of the images written and removes the parts.
+    pub fn finish(mut self) -> Result<PathBuf> {
+        let say = || format!("cannot write `{}` (the images are kept beside it)", self.target.display());
+        self.pixels.seek(SeekFrom::Start(0))?;
+        let file = files::temporary_for(&self.target)?;
+        let mut zip = ZipWriter::new(BufWriter::new(file));
+        let options =
+            SimpleFileOptions::default().compression_method(CompressionMethod::Stored).large_file(true);
+        zip.start_file("arr_0.npy", options).with_context(say)?;
+        let [h, w, c] = self.shape;
+        zip.write_all(&npy_header(&[self.done, h, w, c])).with_context(say)?;
+        std::io::copy(&mut BufReader::with_capacity(1 << 20, &self.pixels), &mut zip).with_context(say)?;
+        let buffered = zip.finish().with_context(say)?;
+        let file = buffered.into_inner().map_err(|e| e.into_error()).with_context(say)?;
+        files::publish(file, &self.target)?;
+        for suffix in [".partial", ".partial.json"] {
+            let part = with_suffix(&self.target, suffix);
+            std::fs::remove_file(&part).with_context(|| format!("cannot remove `{}`", part.display()))?;
+        }
+        Ok(self.target)
+    }
+}
+
+fn other_run(
+    target: &Path,
+    raw: &Path,
+    note: &Path,
+    found: Option<&serde_json::Value>,
+    expected: &serde_json::Value,
+) -> anyhow::Error {
+    let what = match (found.and_then(|f| f.as_object()), expected.as_object()) {
+        (Some(f), Some(e)) => {
+            let keys = e.keys().filter(|k| f.get(*k) != e.get(*k)).map(String::as_str);
+            format!("these differ: {}", keys.collect::<Vec<_>>().join(", "))
+        }
+        _ => format!("`{}` cannot be read", note.display()),
+    };
+    Failure::new(format!("`{}` was begun by a run with other settings: {what}", target.display()))
+        .hint(format!("to begin anew, remove `{}` and `{}`", raw.display(), note.display()))
+        .hint("or give another name with `--npz`")
+        .into()
+}
+
+/// The head of a version 1.0 `.npy` file of C-ordered uint8; the data begin at a multiple of 64 bytes.
+fn npy_header(shape: &[u64]) -> Vec<u8> {
+    let dims: Vec<String> = shape.iter().map(u64::to_string).collect();
+    let mut dict = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({}), }}", dims.join(", "));
+    let fixed = 10 + dict.len() + 1;
+    dict.push_str(&" ".repeat(fixed.next_multiple_of(64) - fixed));
+    dict.push('\n');
+    let mut header = b"\x93NUMPY\x01\x00".to_vec();
+    header.extend((dict.len() as u16).to_le_bytes());
+    header.extend(dict.as_bytes());
+    header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_interrupted_run_continues_and_ends_with_the_same_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let description = json!({"seed": 1});
+        let images: Vec<u8> = (0..5 * 12).collect();
+        let whole = dir.path().join("whole.npz");
+        let mut run = NpzRun::open(&whole, &description, 2).unwrap();
+        run.append(&images).unwrap();
+        run.finish().unwrap();
+
+        let cut = dir.path().join("cut.npz");
+        let mut run = NpzRun::open(&cut, &description, 2).unwrap();
+        run.append(&images[..24]).unwrap();
+        run.pixels.write_all(&images[24..29]).unwrap(); // killed in the middle of an image
+        drop(run);
+        assert!(!cut.exists());
+        let mut run = NpzRun::open(&cut, &description, 2).unwrap();
+        assert_eq!(run.done(), 2);
+        run.append(&images[24..]).unwrap();
+        run.finish().unwrap();
+
+        let bytes = std::fs::read(&cut).unwrap();
+        assert_eq!(bytes, std::fs::read(&whole).unwrap());
+        let npy = zip::ZipArchive::new(std::io::Cursor::new(bytes)).unwrap();
+        assert_eq!(npy.file_names().collect::<Vec<_>>(), ["arr_0.npy"]);
+        let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left.len(), 2, "no parts are left: {left:?}");
+    }
+
+    #[test]
+    fn another_runs_parts_are_refused_by_what_differs() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("x.npz");
+        drop(NpzRun::open(&target, &json!({"seed": 1, "size": 2}), 2).unwrap());
+        let e = NpzRun::open(&target, &json!({"seed": 2, "size": 2}), 2).unwrap_err().to_string();
+        assert!(e.ends_with("these differ: seed"), "{e}");
+    }
+
+    #[test]
+    fn the_npy_head_is_aligned() {
+        let h = npy_header(&[50_000, 256, 256, 3]);
+        assert_eq!(h.len() % 64, 0);
+        assert!(String::from_utf8_lossy(&h).contains("'shape': (50000, 256, 256, 3), }"));
+    }
+}

@@ -1,0 +1,119 @@
+//! What a generated PNG remembers of how it was made, so that it can be made again.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use base::Precision;
+use sampler::SamplingSettings;
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Failure;
+use crate::pictures::Picture;
+
+/// The keyword of the text chunk that holds a [`Provenance`] as JSON.
+const KEYWORD: &str = "gen:sample";
+
+/// A model as it was named, and what its weights were.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelId {
+    /// What `--model` or `--tokenizer` said, or the name of the shipped model.
+    pub name: String,
+    /// The checkpoint, where it was given apart from the config.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<String>,
+    /// Hash of the weights.
+    pub fingerprint: String,
+}
+
+/// Where a run's randomness came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Rng {
+    /// A stream of each image's own, from (seed, index): the same image at any batch size
+    #[default]
+    Image,
+    /// libtorch's global generator, one draw per step for the whole batch, as the official scripts do
+    Torch,
+}
+
+/// Everything that the images of one run share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunSettings {
+    /// Program and version.
+    pub program: String,
+    /// The transformer.
+    pub model: ModelId,
+    /// The tokenizer.
+    pub tokenizer: ModelId,
+    /// Guidance and filters, complete.
+    pub sampling: SamplingSettings,
+    /// Source of randomness.
+    pub rng: Rng,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Side of the images in pixels.
+    pub size: i64,
+    /// Kind of the transformer's weights.
+    pub precision: Precision,
+    /// Kind of device.
+    pub device: String,
+}
+
+/// How one image was made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// What it shares with its run.
+    pub run: RunSettings,
+    /// Its number in the run.
+    pub index: u64,
+    /// Its class.
+    pub class: i64,
+    /// The class's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_name: Option<String>,
+}
+
+impl RunSettings {
+    /// The text chunk of something that belongs to the whole run, such as its grid.
+    pub fn texts(&self) -> Result<Vec<(&'static str, String)>> {
+        Ok(vec![("Software", self.program.clone()), ("gen:run", serde_json::to_string(self)?)])
+    }
+}
+
+impl Provenance {
+    /// The text chunks of the image.
+    pub fn texts(&self) -> Result<Vec<(&'static str, String)>> {
+        Ok(vec![("Software", self.run.program.clone()), (KEYWORD, serde_json::to_string(self)?)])
+    }
+
+    /// Reads a PNG that `gen sample` wrote: how it was made, and its pixels.
+    pub fn read(path: &Path) -> Result<(Provenance, Picture)> {
+        let shown = path.display();
+        let file = File::open(path).with_context(|| format!("cannot read `{shown}`"))?;
+        let decoder = png::Decoder::new(BufReader::new(file));
+        let mut reader = decoder.read_info().with_context(|| format!("`{shown}` is not a readable PNG"))?;
+        let size = reader.output_buffer_size().context("the image is too large")?;
+        let mut rgb = vec![0; size];
+        let frame = reader.next_frame(&mut rgb).with_context(|| format!("`{shown}` is damaged"))?;
+        reader.finish().with_context(|| format!("`{shown}` is damaged"))?;
+        rgb.truncate(frame.buffer_size());
+        let chunk = reader.info().utf8_text.iter().find(|chunk| chunk.keyword == KEYWORD);
+        let Some(chunk) = chunk else { return Err(no_provenance(path, reader.info()).into()) };
+        let text = chunk.get_text().with_context(|| format!("`{shown}` is damaged"))?;
+        let provenance = serde_json::from_str(&text).map_err(|e| {
+            Failure::new(format!("the settings stored in `{shown}` cannot be read: {e}"))
+                .hint("it may come from another version of gen")
+        })?;
+        Ok((provenance, Picture { width: frame.width as usize, height: frame.height as usize, rgb }))
+    }
+}
+
+fn no_provenance(path: &Path, info: &png::Info) -> Failure {
+    let failure = Failure::new(format!("`{}` does not say how it was made", path.display()));
+    match info.utf8_text.iter().any(|chunk| chunk.keyword == "gen:run") {
+        true => failure.hint("it is a sheet of several images; give one of the images"),
+        false => failure.hint("`--from` needs a PNG that `gen sample` wrote, with its text chunks intact"),
+    }
+}
