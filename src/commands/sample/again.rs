@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use data::classes::Class;
+use data::Class;
 use serde::Serialize;
 
 use super::models::Sources;

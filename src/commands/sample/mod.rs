@@ -14,7 +14,7 @@ use std::time::Instant;
 use anyhow::Result;
 use ar_model::Conditioning;
 use base::{Precision, Progress, SampleStream};
-use data::classes::Class;
+use data::Class;
 use sampler::{Draw, Pipeline, SamplingConfig, SamplingSettings};
 use serde::Serialize;
 use tch::{Device, Tensor};
@@ -111,7 +111,6 @@ fn open_npz(path: &Path, job: &Job, plan: &Plan) -> Result<NpzRun> {
 }
 
 /// A run: models and settings.
-#[derive(Debug)]
 struct Job {
     models: Models,
     config: SamplingConfig,

@@ -2,10 +2,9 @@
 
 use std::path::Path;
 
-use anyhow::Context as _;
 use ar_model::{ArConfig, AutoregressiveModel};
 use base::Precision;
-use data::classes::{Class, ClassTable};
+use data::{Class, ClassTable};
 use sampler::SamplingSettings;
 use tch::Device;
 use tokenizer::TokenizerConfig;
@@ -26,7 +25,6 @@ pub struct Sources {
 }
 
 /// Both models, loaded.
-#[derive(Debug)]
 pub struct Models {
     /// The transformer.
     pub transformer: ar_model::Loaded,
@@ -75,13 +73,13 @@ impl Sources {
         };
         let classes = self.classes(transformer.model.spec().num_classes)?;
         let [a, b] = self.names;
-        let id = |(name, weights): (String, Option<String>), fingerprint: &str| ModelId {
+        let id = |(name, weights): (String, Option<String>), fingerprint: String| ModelId {
             name,
             weights,
-            fingerprint: fingerprint.to_owned(),
+            fingerprint,
         };
-        let transformer_id = id(a, &transformer.fingerprint);
-        let tokenizer_id = id(b, &tokenizer.fingerprint);
+        let transformer_id = id(a, transformer.fingerprint()?);
+        let tokenizer_id = id(b, tokenizer.fingerprint()?);
         Ok(Models { transformer, tokenizer, classes, transformer_id, tokenizer_id })
     }
 
@@ -93,14 +91,11 @@ impl Sources {
         };
         if let Some(path) = beside(&self.transformer, "classes.tsv") {
             let table = ClassTable::read(&path)?;
-            return match table.classes().find(|c| !(0..n).contains(&c.index)) {
-                None => Ok(table),
-                Some(class) => Err(Failure::new(format!(
-                    "`{}` lists class {class}, but the model has {n} classes",
-                    path.display()
-                )))
-                .context("the model's directory contradicts itself"),
-            };
+            if let Some(class) = table.classes().find(|c| !(0..n).contains(&c.index)) {
+                let message = format!("`{}` lists class {class}, but the model has {n} classes", path.display());
+                return Err(Failure::new(message).hint("the file belongs to another model").into());
+            }
+            return Ok(table);
         }
         if n == 1000 {
             return Ok(ClassTable::imagenet().clone());

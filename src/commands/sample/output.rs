@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use data::classes::Class;
+use data::Class;
 use rayon::prelude::*;
 use serde::Serialize;
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use base::rng;
-use data::classes::Class;
+use data::Class;
 use tch::{Device, Kind, Tensor};
 
 /// Keeps the draws of classes apart from all other uses of a seed.
