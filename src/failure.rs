@@ -94,6 +94,7 @@ fn hints_of(cause: &(dyn StdError + 'static)) -> Vec<String> {
         data::Error,
         tokenizer::Error,
         ar_model::Error,
+        sampler::Error,
         eval::Error,
         train::Error,
     );

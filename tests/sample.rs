@@ -156,7 +156,7 @@ fn what_cannot_be_done_is_said_in_a_sentence() {
     assert!(place.fails("--class 1000").contains("1000"));
     assert!(place.fails("--class goldn_retriever").contains("golden retriever"));
     assert!(place.fails("--class 207 --cfg abc").contains("invalid value 'abc'"));
-    assert!(place.fails("--class 207 --cfg -1").contains("cfg"));
+    assert!(place.fails("--class 207 --cfg=-1").contains("cfg"));
     assert!(place.fails("--class 207 --cfg-schedule stp").contains("did you mean `step`?"));
     assert!(place.fails("--class 207 --cfg-start 0.2").contains("no meaning"));
     assert!(place.fails("").contains("--class"));

@@ -4,7 +4,7 @@
 
 use base::Scope;
 use base::nn::{LayerNorm, Linear};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::conditioning::WEIGHT;
 use crate::config::ArConfig;
@@ -57,9 +57,25 @@ impl Attention {
             Some((cache, layer)) => cache.append(layer, context.from, &k, &v),
             None => (k, v),
         };
-        // One new position sees all before it, so only a longer piece needs the triangle.
-        let causal = context.mask.is_none() && s > 1;
-        let y = Tensor::scaled_dot_product_attention(&q, &k, &v, context.mask, 0.0, causal, None, false);
+        let y = if s == 1 {
+            one_position(&q, &k, &v, context.mask)
+        } else {
+            let causal = context.mask.is_none();
+            Tensor::scaled_dot_product_attention(&q, &k, &v, context.mask, 0.0, causal, None, false)
+        };
         self.wo.forward(&y.transpose(1, 2).reshape([b, s, d]))
     }
+}
+
+/// (B, H, 1, K) with (B, H, L, K) twice → (B, H, 1, K): a new position sees all before it that `mask` (B, 1, 1, L)
+/// allows. Plain products, as the official decoding has them: the CPU's fused kernel with several threads rounds
+/// differently from one number of sequences to another, so that an image would depend on its batch.
+fn one_position(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>) -> Tensor {
+    let width = q.size()[3] as f64;
+    let scores = (q / width.sqrt()).matmul(&k.transpose(-2, -1)); // (B, H, 1, L)
+    let scores = match mask {
+        Some(allowed) => scores.masked_fill(&allowed.logical_not(), f64::NEG_INFINITY),
+        None => scores,
+    };
+    scores.softmax(-1, Kind::Float).to_kind(v.kind()).matmul(v)
 }

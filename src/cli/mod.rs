@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod encode;
 pub mod logits;
 pub mod reconstruct;
+pub mod sample;
 pub mod train;
 pub mod train_ar;
 pub mod train_tokenizer;
@@ -30,6 +31,8 @@ pub struct Cli {
 /// One variant for each verb.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Make images of classes
+    Sample(Box<sample::SampleArgs>),
     /// Train a transformer on a tokenizer's codes
     TrainAr(train_ar::TrainArArgs),
     /// Train a tokenizer on images
@@ -50,6 +53,7 @@ impl Command {
     /// The batch size in use, for the hint after running out of memory.
     pub fn batch_size(&self) -> Option<i64> {
         match self {
+            Command::Sample(args) => Some(args.batch.batch_size),
             Command::Reconstruct(args) => Some(args.batch.batch_size),
             Command::Encode(args) => Some(args.batch.batch_size),
             Command::Decode(args) => Some(args.batch.batch_size),

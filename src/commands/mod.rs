@@ -5,6 +5,7 @@ mod doctor;
 mod encode;
 mod logits;
 mod reconstruct;
+pub mod sample;
 mod train;
 mod train_ar;
 mod train_tokenizer;
@@ -32,6 +33,7 @@ pub enum Outcome {
 /// Runs the verb that was typed.
 pub fn run(command: &Command, context: &Context) -> anyhow::Result<Outcome> {
     match command {
+        Command::Sample(args) => sample::run(args, context),
         Command::Decode(args) => decode::run(args, context),
         Command::Doctor(args) => doctor::run(args, context),
         Command::TrainAr(args) => train_ar::run(args, context),

@@ -38,7 +38,7 @@ pub fn run(png: &Path, args: &SampleArgs, context: &Context) -> Result<Outcome> 
     let config = then.run.sampling.clone().resolve()?;
     let device = device::resolve(&args.compute.device)?;
     let precision = then.run.precision;
-    let models = sources.load(device, precision)?;
+    let models = sources.load(device, precision, context)?;
     let job = Job::new(models, config, device, precision, Some(then.run.size), Rng::Image, then.run.seed);
     let class = class_of(&job, then.class)?;
 
@@ -54,12 +54,15 @@ pub fn run(png: &Path, args: &SampleArgs, context: &Context) -> Result<Outcome> 
     let picture = draw_one(&job, &plan)?;
     let identical = picture == before;
     folder.write(&job.run, &Drawn::batch(plan.images.clone(), vec![&plan.classes[0]], vec![picture]))?;
-    report(args, context, Report { path, from: png.to_owned(), identical, differences: differences(&then, &job) })
+    report(
+        args,
+        context,
+        Report { path, from: png.to_owned(), identical, differences: differences(&then, &job) },
+    )
 }
 
 fn draw_one(job: &Job, plan: &Plan) -> Result<Picture> {
-    let mut pipeline =
-        sampler::Pipeline::new(&job.models.transformer.model, &job.models.tokenizer.model)?;
+    let mut pipeline = sampler::Pipeline::new(&job.models.transformer.model, &job.models.tokenizer.model)?;
     let mut pictures = job.draw(&mut pipeline, &plan.images, &[&plan.classes[0]])?;
     pictures.pop().ok_or_else(|| Failure::new("internal error: the model made no image").into())
 }

@@ -42,7 +42,7 @@ pub fn run(args: &SampleArgs, context: &Context) -> Result<Outcome> {
     let sources = Sources::find(&args.model, &args.tokenizer)?;
     let config = settings(&args.sampling).or(sources.defaults.clone()).resolve()?;
     let device = device::resolve(&args.compute.device)?;
-    let models = sources.load(device, args.compute.precision)?;
+    let models = sources.load(device, args.compute.precision, context)?;
     let job = Job::new(models, config, device, args.compute.precision, args.size, args.rng, args.seed.seed);
     let plan = plan(args, &job.models)?;
     let mut outputs = open_outputs(args, &job, &plan)?;
@@ -103,9 +103,12 @@ fn open_npz(path: &Path, job: &Job, plan: &Plan) -> Result<NpzRun> {
     description["classes"] = plan.classes.iter().map(|c| c.index).collect::<Vec<_>>().into();
     let npz = NpzRun::open(path, &description, job.run.size as u64)?;
     if npz.done() > 0 && job.run.rng == Rng::Torch {
-        return Err(Failure::new(format!("`{}` cannot be continued: with `--rng torch` every image depends on those before", path.display()))
-            .hint("remove its `.partial` and `.partial.json` to begin anew, or use `--rng image`")
-            .into());
+        return Err(Failure::new(format!(
+            "`{}` cannot be continued: with `--rng torch` every image depends on those before",
+            path.display()
+        ))
+        .hint("remove its `.partial` and `.partial.json` to begin anew, or use `--rng image`")
+        .into());
     }
     Ok(npz)
 }

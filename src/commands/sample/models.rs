@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use ar_model::{ArConfig, AutoregressiveModel};
+use ar_model::AutoregressiveModel;
 use base::Precision;
 use data::{Class, ClassTable};
 use sampler::SamplingSettings;
 use tch::Device;
-use tokenizer::TokenizerConfig;
 
+use super::Context;
 use super::provenance::ModelId;
 use crate::cli::{ModelArgs, PairedTokenizerArgs};
 use crate::failure::Failure;
@@ -50,27 +50,15 @@ impl Sources {
         let shown = |p: &Option<std::path::PathBuf>| p.as_ref().map(|p| p.display().to_string());
         let model_name = model.model.clone().unwrap_or_else(|| DEFAULT_MODEL.into());
         let tokenizer_name = tokenizer.tokenizer.clone().unwrap_or_else(|| model_name.clone());
-        let names = [
-            (model_name, shown(&model.weights)),
-            (tokenizer_name, shown(&tokenizer.tokenizer_weights)),
-        ];
+        let names =
+            [(model_name, shown(&model.weights)), (tokenizer_name, shown(&tokenizer.tokenizer_weights))];
         Ok(Sources { transformer, tokenizer: tokenizer_at, names, defaults })
     }
 
     /// Loads both models.
-    pub fn load(self, device: Device, precision: Precision) -> anyhow::Result<Models> {
-        let transformer = match &self.transformer {
-            Location::Directory(dir) => ar_model::open_dir(dir, device, precision)?,
-            Location::Files { config, weights } => {
-                ar_model::open(&ArConfig::read(config)?, weights, device, precision)?
-            }
-        };
-        let tokenizer = match &self.tokenizer {
-            Location::Directory(dir) => tokenizer::open_dir(dir, device, Precision::Fp32)?,
-            Location::Files { config, weights } => {
-                tokenizer::open(&TokenizerConfig::read(config)?, weights, device, Precision::Fp32)?
-            }
-        };
+    pub fn load(self, device: Device, precision: Precision, context: &Context) -> anyhow::Result<Models> {
+        let transformer = self.transformer.open_transformer(device, precision, context)?;
+        let tokenizer = self.tokenizer.open_tokenizer(device, Precision::Fp32, context)?;
         let classes = self.classes(transformer.model.spec().num_classes)?;
         let [a, b] = self.names;
         let id = |(name, weights): (String, Option<String>), fingerprint: String| ModelId {
@@ -86,13 +74,15 @@ impl Sources {
     /// `classes.tsv` beside the weights; else ImageNet's where their number says so, else bare numbers.
     fn classes(&self, num_classes: Option<i64>) -> anyhow::Result<ClassTable> {
         let Some(n) = num_classes else {
-            let failure = Failure::new(format!("`{}` is conditioned on text, not on classes", self.names[0].0));
+            let failure =
+                Failure::new(format!("`{}` is conditioned on text, not on classes", self.names[0].0));
             return Err(failure.hint("`gen sample` draws from class-conditional models").into());
         };
         if let Some(path) = beside(&self.transformer, "classes.tsv") {
             let table = ClassTable::read(&path)?;
             if let Some(class) = table.classes().find(|c| !(0..n).contains(&c.index)) {
-                let message = format!("`{}` lists class {class}, but the model has {n} classes", path.display());
+                let message =
+                    format!("`{}` lists class {class}, but the model has {n} classes", path.display());
                 return Err(Failure::new(message).hint("the file belongs to another model").into());
             }
             return Ok(table);

@@ -58,7 +58,8 @@ impl Folder {
 
     /// Writes a batch, one PNG an image.
     pub fn write(&mut self, run: &RunSettings, images: &[Drawn]) -> Result<()> {
-        let written: Result<Vec<Written>> = images.par_iter().map(|image| self.write_one(run, image)).collect();
+        let written: Result<Vec<Written>> =
+            images.par_iter().map(|image| self.write_one(run, image)).collect();
         self.written.extend(written?);
         let room = MOST_ON_A_SHEET - self.sheet.len();
         self.sheet.extend(images.iter().take(room).map(|image| image.picture.clone()));

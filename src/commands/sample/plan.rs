@@ -86,10 +86,7 @@ mod tests {
         for batch in [1, 4, 7] {
             assert_eq!(indices(&plan(Order::Each(2), 0..6), batch), [3, 3, 5, 5, 9, 9]);
             assert_eq!(indices(&plan(Order::Balanced, 0..5), batch), [3, 5, 9, 3, 5]);
-            assert_eq!(
-                indices(&plan(Order::Random, 0..50), batch),
-                indices(&plan(Order::Random, 0..50), 50)
-            );
+            assert_eq!(indices(&plan(Order::Random, 0..50), batch), indices(&plan(Order::Random, 0..50), 50));
         }
     }
 
