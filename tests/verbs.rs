@@ -36,7 +36,12 @@ impl Place {
 
     fn run(&self, line: &str) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gen"));
-        command.current_dir(self.dir.path()).args(line.split_whitespace()).args(["--device", "cpu", "--threads", "1"]);
+        command.current_dir(self.dir.path()).args(line.split_whitespace()).args([
+            "--device",
+            "cpu",
+            "--threads",
+            "1",
+        ]);
         command.output().unwrap()
     }
 

@@ -43,7 +43,7 @@ pub fn run(args: &SampleArgs, context: &Context) -> Result<Outcome> {
     let config = settings(&args.sampling).or(sources.defaults.clone()).resolve()?;
     let device = device::resolve(&args.compute.device)?;
     let models = sources.load(device, args.compute.precision, context)?;
-    let job = Job::new(models, config, device, args.compute.precision, args.size, args.rng, args.seed.seed);
+    let job = Job::new(models, config, device, args.compute.precision, args.size, args.rng, args.seed.seed)?;
     let plan = plan(args, &job.models)?;
     let mut outputs = open_outputs(args, &job, &plan)?;
     let started = Instant::now();
@@ -130,7 +130,8 @@ impl Job {
         size: Option<i64>,
         rng: Rng,
         seed: u64,
-    ) -> Self {
+    ) -> Result<Self> {
+        Pipeline::new(&models.transformer.model, &models.tokenizer.model)?; // before anything is written
         let run = RunSettings {
             program: concat!("gen ", env!("CARGO_PKG_VERSION")).into(),
             model: models.transformer_id.clone(),
@@ -142,7 +143,7 @@ impl Job {
             precision,
             device: if device.is_cuda() { "cuda".into() } else { "cpu".into() },
         };
-        Job { models, config, device, run }
+        Ok(Job { models, config, device, run })
     }
 
     /// Makes what is still missing; returns how many images that was.
