@@ -8,6 +8,7 @@ use std::process::Output;
 use assert_cmd::Command;
 use common::{Tiny, write_model};
 use tempfile::TempDir;
+use weights::{Checkpoint, Want};
 
 struct Place {
     dir: TempDir,
@@ -130,6 +131,27 @@ fn damaged_and_wrong_checkpoints_are_told_apart() {
     let message =
         place.fails(&format!("reconstruct a.png {config} --weights model/weights.safetensors -o out"));
     assert!(message.contains("missing") && message.contains("gen inspect"), "{message}");
+}
+
+#[test]
+fn a_cut_pt_file_is_told_from_a_whole_one() {
+    let place = Place::new();
+    let file = Checkpoint::open(&place.path("model/tokenizer/weights.safetensors")).unwrap();
+    let source = file.source(Want::Auto).unwrap();
+    let tensors: Vec<_> = source
+        .names()
+        .into_iter()
+        .map(|name| (name.to_owned(), source.read(name, tch::Device::Cpu).unwrap()))
+        .collect();
+    weights::save_torch(&place.path("whole.pt"), Some("model"), &tensors).unwrap();
+    let line = "encode a.png --tokenizer model/tokenizer/config.yaml -o c.safetensors --weights";
+    let out = place.run(&format!("{line} whole.pt"));
+    assert!(out.status.success(), "{}", stderr(&out));
+    assert!(stderr(&out).contains("`whole.pt` (section `model`)"), "it says what it took: {}", stderr(&out));
+    let bytes = std::fs::read(place.path("whole.pt")).unwrap();
+    std::fs::write(place.path("cut.pt"), &bytes[..bytes.len() * 2 / 3]).unwrap();
+    let message = place.fails(&format!("{line} cut.pt"));
+    assert!(message.contains("cut.pt"), "{message}");
 }
 
 #[test]
