@@ -123,7 +123,8 @@ impl GuidanceSchedule {
             GuidanceSchedule::Triangular if r < 0.5 => ramp(r / 0.5),
             GuidanceSchedule::Triangular => ramp((1.0 - r) / 0.5),
             GuidanceSchedule::Rectangular { start, end } => window(start <= r && r <= end),
-            GuidanceSchedule::Step { start } => window(r >= start),
+            // The official function leaves a scale of exactly 1 alone.
+            GuidanceSchedule::Step { start } => window(r >= start || s == 1.0),
             GuidanceSchedule::Cosine => 1.0 + (s - 1.0) * 0.5 * (1.0 + (std::f64::consts::PI * r).cos()),
             GuidanceSchedule::Sigmoid => 1.0 + (s - 1.0) / (1.0 + (-12.0 * (r - 0.5)).exp()),
         }

@@ -1,0 +1,83 @@
+//! What kinds of golden there are, and how each is checked.
+
+mod filters;
+mod full_gpt;
+mod full_tokenizer;
+mod gpt;
+mod gpt_options;
+mod image_files;
+mod patchgan;
+mod psnr_ssim;
+mod tokenizer;
+mod tokenizer_losses;
+mod training_steps;
+
+use anyhow::Result;
+
+use crate::check::Check;
+use crate::golden::Golden;
+
+/// One kind of golden.
+pub struct Family {
+    /// For messages.
+    pub name: &'static str,
+    /// Whether a golden is of this kind, by its content.
+    pub recognise: fn(&Golden) -> bool,
+    /// Compares everything in it.
+    pub check: fn(&mut Check) -> Result<()>,
+}
+
+/// All of them. A golden must be recognised by exactly one.
+pub const ALL: &[Family] = &[
+    Family { name: "tokenizer", recognise: |g| g.config("model_cls").is_string(), check: tokenizer::check },
+    Family {
+        name: "full-size tokenizer",
+        recognise: |g| g.config("yaml").is_string() && g.get("recipe_table").is_object(),
+        check: full_tokenizer::check,
+    },
+    Family {
+        name: "transformer",
+        recognise: |g| g.config("model_args").is_object() && g.config("options").is_null(),
+        check: gpt::check,
+    },
+    Family {
+        name: "transformer with options",
+        recognise: |g| g.config("model_args").is_object() && g.config("options").is_object(),
+        check: gpt_options::check,
+    },
+    Family {
+        name: "full-size transformer",
+        recognise: |g| g.config("model").is_string() && g.get("recipe_table").is_object(),
+        check: full_gpt::check,
+    },
+    Family {
+        name: "training steps of a transformer",
+        recognise: |g| g.config("model").is_string() && g.config("ema_decay").is_number(),
+        check: training_steps::check,
+    },
+    Family {
+        name: "sampling filters",
+        recognise: |g| g.get("cases").as_array().is_some_and(|c| c.iter().all(|c| c["top_p"].is_number())),
+        check: filters::check,
+    },
+    Family {
+        name: "image files",
+        recognise: |g| g.config("image_size").is_number() && g.config("pillow").is_string(),
+        check: image_files::check,
+    },
+    Family {
+        name: "PSNR and SSIM as published",
+        recognise: |g| g.has("gt0") && g.has("sample0"),
+        check: psnr_ssim::check,
+    },
+    Family {
+        name: "PatchGAN and adversarial losses",
+        recognise: |g| g.config("ndf").is_number() && g.config("n_layers").is_number(),
+        check: patchgan::check,
+    },
+    Family {
+        name: "losses of the tokenizer's training",
+        recognise: |g| g.config("tokenizer_weights").is_string() && g.config("disc_dim").is_number(),
+        check: tokenizer_losses::check,
+    },
+];
