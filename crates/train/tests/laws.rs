@@ -5,6 +5,7 @@ mod common;
 use base::Hint;
 use common::{ar_recipe, ar_task, distance, go, images, logged, open_tokenizer, tokenizer_task};
 use train::Error;
+use train::tasks::{ArRecipe, TokenizerRecipe};
 
 const NO_ADVERSARY: [&str; 2] = ["losses.adversarial=null", "model.quantizer.entropy=0.0"];
 
@@ -74,4 +75,24 @@ fn a_recipe_for_another_tokenizer_is_refused() {
     assert!(error.contains("`model.vocab_size` is 100, but the tokenizer's is 32"), "{error}");
     let error = train::tasks::ArTask::new(ar_recipe(&[], &tokenizer).unwrap(), tokenizer, tch::Device::Cpu);
     assert!(error.err().unwrap().to_string().contains("--codes"));
+}
+
+#[test]
+fn every_recipe_in_the_repository_is_valid() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/train");
+    let layout = tokenizer::CodeLayout::Sequence { len: 64 };
+    let spec = tokenizer::TokenizerSpec { codebook_size: 4096, code_dim: 8, num_tokens: 64, image_size: 64, layout };
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let document = base::config::Document::read(&entry.unwrap().path()).unwrap();
+        let model = document.to_json().unwrap()["model"]["type"].clone();
+        let optimization = match model.as_str() {
+            Some("gpt") => ArRecipe::from_document(document, &spec).unwrap().optimization,
+            _ => {
+                let recipe: TokenizerRecipe = document.typed().unwrap();
+                recipe.model.check().unwrap();
+                recipe.optimization
+            }
+        };
+        optimization.check().unwrap();
+    }
 }

@@ -1,0 +1,137 @@
+//! `gen train-tokenizer` and `gen train-ar`, end to end on tiny models: killed, stopped, resumed, used.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+const TINY: &[&str] = &[
+    "model.image_size=16",
+    "model.latent.num_tokens=16",
+    "model.cnn={channels: 8, norm_groups: 4, encoder_multipliers: [1, 1, 1], decoder_multipliers: [1, 1, 1], \
+     res_blocks: 1, z_channels: 8, attention: false, adaptive_norm: true, upsample: depth_to_space}",
+    "model.encoder={width: 16, layers: 1, heads: 2}",
+    "model.decoder={width: 16, layers: 1, heads: 2}",
+    "model.quantizer.codebook_size=32",
+    "losses.adversarial={weight: 0.1, start_step: 3, discriminator: {channels: 4, layers: 2}}",
+    "optimization.batch_size=4",
+    "optimization.warmup=2",
+    "every={log: 1, validate: 0, save: 3}",
+];
+
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let place = Place(tempfile::tempdir().unwrap());
+        for i in 0..8u32 {
+            let class = place.path("images").join(["n01443537", "n02099601"][i as usize % 2]);
+            std::fs::create_dir_all(&class).unwrap();
+            let picture = image::RgbImage::from_fn(18, 20, |x, y| image::Rgb([(9 * x + 30 * i) as u8, y as u8, 70]));
+            picture.save(class.join(format!("{i}.png"))).unwrap();
+        }
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn command(&self, line: &str, changes: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gen"));
+        command.current_dir(self.0.path()).args(line.split_whitespace()).args(changes);
+        command.args(["--device", "cpu", "--threads", "1"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn run(&self, line: &str, changes: &[&str]) -> Output {
+        self.command(line, changes).output().unwrap()
+    }
+
+    fn succeeds(&self, line: &str, changes: &[&str]) {
+        let out = self.run(line, changes);
+        assert_eq!(out.status.code(), Some(0), "{line}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+
+    fn fails(&self, line: &str, changes: &[&str]) -> String {
+        let out = self.run(line, changes);
+        let text = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.code(), Some(2), "{line}: {text}");
+        text
+    }
+
+    fn weights(&self, run: &str) -> Vec<u8> {
+        std::fs::read(self.path(run).join("weights.safetensors")).unwrap()
+    }
+}
+
+/// Waits until a training process has logged so many steps.
+fn wait_for_steps(run: &Path, steps: usize, child: &mut Child) {
+    let began = Instant::now();
+    loop {
+        let logged = std::fs::read_to_string(run.join("log.jsonl")).map_or(0, |t| t.lines().count());
+        if logged >= steps {
+            return;
+        }
+        assert!(child.try_wait().unwrap().is_none(), "it ended before step {steps}");
+        assert!(began.elapsed() < Duration::from_secs(120), "no step {steps} after two minutes");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args(["-s", name, &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn a_run_that_was_killed_and_stopped_ends_like_one_that_was_not() {
+    let place = Place::new();
+    let steps = [TINY, &["optimization.steps=60"]].concat();
+    place.succeeds("train-tokenizer --data images --output whole", &steps);
+
+    let mut child = place.command("train-tokenizer --data images --output broken", &steps).spawn().unwrap();
+    wait_for_steps(&place.path("broken"), 8, &mut child);
+    signal(&child, "KILL");
+    child.wait().unwrap();
+
+    let mut child = place.command("train-tokenizer --resume --output broken", &[]).spawn().unwrap();
+    wait_for_steps(&place.path("broken"), 14, &mut child);
+    signal(&child, "TERM");
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(out.status.code(), Some(1), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(String::from_utf8_lossy(&out.stdout).contains("`--resume --output broken` goes on"));
+
+    place.succeeds("train-tokenizer --resume --output broken", &[]);
+    assert!(place.weights("whole") == place.weights("broken"), "the weights differ");
+}
+
+#[test]
+fn a_transformer_needs_no_more_than_a_tokenizers_run() {
+    let place = Place::new();
+    let steps = [TINY, &["optimization.steps=3"]].concat();
+    place.succeeds("train-tokenizer --data images --output ckpt", &steps);
+    let tiny = [
+        "model.width=16",
+        "model.layers=1",
+        "model.heads=2",
+        "optimization.steps=3",
+        "optimization.batch_size=4",
+        "optimization.warmup=1",
+    ];
+    place.succeeds("train-ar --tokenizer ckpt/ --output run", &tiny);
+    for file in ["config.yaml", "weights.safetensors", "classes.tsv", "recipe.yaml", "log.jsonl", "tokenizer/config.yaml"]
+    {
+        assert!(place.path("run").join(file).is_file(), "{file}");
+    }
+    let text = place.fails("train-ar --tokenizer ckpt/ --output run", &tiny);
+    assert!(text.contains("`run` is not empty") && text.contains("`--resume`"), "{text}");
+    let text = place.fails("train-tokenizer --output new", &["optimization.stps=3"]);
+    assert!(text.contains("did you mean `optimization.steps`?"), "{text}");
+    let text = place.fails("train-tokenizer --output new", &[]);
+    assert!(text.contains("no training images"), "{text}");
+    let text = place.fails("train-tokenizer --resume --output ckpt/tokenizer", &[]);
+    assert!(text.contains("no saved state"), "{text}");
+    assert!(!place.path("new").exists());
+}
