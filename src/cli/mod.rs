@@ -1,8 +1,10 @@
 //! What can be typed: clap types and nothing else. Their meaning is worked out in `settings`.
 
+pub mod convert;
 pub mod decode;
 pub mod doctor;
 pub mod encode;
+pub mod inspect;
 pub mod logits;
 pub mod reconstruct;
 pub mod sample;
@@ -45,6 +47,10 @@ pub enum Command {
     Decode(decode::DecodeArgs),
     /// What a transformer predicts at every position, given the true codes
     Logits(logits::LogitsArgs),
+    /// What a checkpoint, a config or a folder of codes contains
+    Inspect(inspect::InspectArgs),
+    /// .pt ⇄ .safetensors
+    Convert(convert::ConvertArgs),
     /// Tell what libtorch, CPU, GPUs and models are there, and run a tiny self-test
     Doctor(doctor::DoctorArgs),
 }

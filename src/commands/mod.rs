@@ -1,8 +1,10 @@
 //! One file a verb.
 
+mod convert;
 mod decode;
 mod doctor;
 mod encode;
+mod inspect;
 mod logits;
 mod reconstruct;
 pub mod sample;
@@ -34,6 +36,8 @@ pub enum Outcome {
 pub fn run(command: &Command, context: &Context) -> anyhow::Result<Outcome> {
     match command {
         Command::Sample(args) => sample::run(args, context),
+        Command::Convert(args) => convert::run(args, context),
+        Command::Inspect(args) => inspect::run(args, context),
         Command::Decode(args) => decode::run(args, context),
         Command::Doctor(args) => doctor::run(args, context),
         Command::TrainAr(args) => train_ar::run(args, context),

@@ -58,14 +58,14 @@ pub enum Error {
         similar: Vec<String>,
     },
     /// A tensor that this program cannot represent.
-    #[error("tensor `{name}` of {origin} cannot be read: {why}")]
-    Unreadable {
+    #[error("tensor `{name}` of {origin} cannot be read: its kind, {kind}, does not exist here")]
+    ForeignKind {
         /// The file.
         origin: Origin,
         /// The tensor.
         name: String,
-        /// Why not.
-        why: String,
+        /// Its kind's name.
+        kind: String,
     },
     /// A tensor that the format to be written cannot hold.
     #[error("cannot write tensor `{name}` to `{path}`: {what}")]
@@ -116,7 +116,7 @@ pub struct LoadFailure {
     pub mismatched: Vec<Mismatch>,
     /// Two tensors that end up under one name.
     pub doubled: Vec<String>,
-    /// What the file probably is, as sentences for hints; see [`crate::likely`].
+    /// What the file probably is, as sentences for hints (from [`crate::likely`]).
     pub likely: Vec<String>,
 }
 
@@ -200,6 +200,10 @@ impl Error {
         Error::Torch { doing, message: text.lines().next().unwrap_or_default().to_owned() }
     }
 
+    pub(crate) fn foreign(origin: &Origin, name: &str, kind: &str) -> Error {
+        Error::ForeignKind { origin: origin.clone(), name: name.into(), kind: kind.into() }
+    }
+
     pub(crate) fn no_tensor(origin: &Origin, name: &str, names: &[&str]) -> Error {
         let similar = nearest(name, names.iter().copied(), 3).into_iter().map(str::to_owned).collect();
         Error::NoTensor { origin: origin.clone(), name: name.into(), similar }
@@ -232,7 +236,7 @@ impl Hint for Error {
                 let near = (!near.is_empty()).then(|| format!("did you mean {near}?"));
                 near.into_iter().chain([inspect(&origin.path)]).collect()
             }
-            Error::Unreadable { origin, .. } => vec![inspect(&origin.path)],
+            Error::ForeignKind { origin, .. } => vec![inspect(&origin.path)],
             Error::Load(failure) => failure.hints(),
             Error::Torch { .. } | Error::Refused { .. } => vec![],
         }

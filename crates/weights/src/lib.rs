@@ -15,14 +15,15 @@ mod save_torch;
 mod source;
 mod torch_file;
 mod torch_objects;
+mod torch_tensor;
 
 pub use checkpoint::{Checkpoint, Format, Section, Want};
 pub use error::{Error, LoadFailure, Mismatch};
 pub use fingerprint::{fingerprint, fingerprint_source};
 pub use keymap::KeyMap;
 pub use load::{Dropped, LoadReport, Signature, likely, load};
-pub use save::{named_tensors, save_safetensors};
-pub use save_torch::save_torch;
+pub use save::{export_safetensors, named_tensors, save_safetensors};
+pub use save_torch::{export_torch, save_torch};
 pub use source::{Origin, TensorInfo, TensorSource};
 
 /// What this crate returns.

@@ -134,12 +134,8 @@ fn mismatch(
     source: &dyn TensorSource,
     name: &str,
 ) -> Result<Option<Mismatch>> {
-    if let Some(why) = source.problem(name) {
-        return Err(Error::Unreadable {
-            origin: source.origin().clone(),
-            name: name.into(),
-            why: why.into(),
-        });
+    if let Some(kind) = source.foreign_kind(name) {
+        return Err(Error::foreign(source.origin(), name, kind));
     }
     let info = source.info(name).ok_or_else(|| Error::no_tensor(source.origin(), name, &source.names()))?;
     let expected = (variable.size(), variable.kind());
@@ -167,7 +163,7 @@ fn floating(kind: Kind) -> bool {
 /// What a known model's checkpoint looks like.
 #[derive(Debug, Clone)]
 pub struct Signature {
-    /// What people call it: `GigaTok XL-XXL`.
+    /// What it is called.
     pub name: String,
     /// What to do with such a file: "try `--tokenizer …`".
     pub advice: String,
@@ -182,12 +178,16 @@ impl Signature {
     }
 }
 
-/// The known models whose every signature tensor the source has, in the shape given.
+/// The known models whose every signature tensor the source has, in the shape given; of these, the ones that
+/// account for most of the file.
 pub fn likely<'a>(source: &dyn TensorSource, known: &'a [Signature]) -> Vec<&'a Signature> {
     let names = source.names();
     let stripped: HashMap<String, &str> = names.iter().map(|n| (crate::keymap::strip(n), *n)).collect();
     let has = |(name, shape): &(String, Vec<i64>)| {
         stripped.get(name).and_then(|n| source.info(n)).is_some_and(|info| info.shape == *shape)
     };
-    known.iter().filter(|s| !s.tensors.is_empty() && s.tensors.iter().all(has)).collect()
+    let fits = |s: &&Signature| !s.tensors.is_empty() && s.tensors.iter().all(has);
+    let found: Vec<&Signature> = known.iter().filter(fits).collect();
+    let most = found.iter().map(|s| s.tensors.len()).max();
+    found.into_iter().filter(|s| Some(s.tensors.len()) == most).collect()
 }

@@ -90,10 +90,9 @@ fn add(path: &Path, map: Mmap, contents: &mut Contents) -> Result<()> {
 }
 
 fn entry(info: &safetensors::tensor::TensorInfo, blob: usize) -> Entry {
-    let (kind, unreadable) = match kind_of(info.dtype) {
-        Some(kind) => (kind, None),
-        None => (Kind::Uint8, Some(format!("its kind, {:?}, does not exist here", info.dtype))),
-    };
+    let kind = kind_of(info.dtype);
+    let foreign = kind.is_none().then(|| format!("{:?}", info.dtype));
+    let kind = kind.unwrap_or(Kind::Uint8);
     let shape = info.shape.iter().map(|&d| d as i64).collect();
     let bytes = (info.data_offsets.1 - info.data_offsets.0) as u64;
     Entry {
@@ -101,7 +100,7 @@ fn entry(info: &safetensors::tensor::TensorInfo, blob: usize) -> Entry {
         blob,
         offset: info.data_offsets.0,
         strides: None,
-        unreadable,
+        foreign,
     }
 }
 

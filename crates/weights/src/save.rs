@@ -1,4 +1,4 @@
-//! Writing checkpoints: a new file appears whole or not at all.
+//! Writing safetensors, and what both formats have in common: a new file appears whole or not at all.
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
@@ -8,53 +8,114 @@ use base::Vars;
 use base::files::write_atomic;
 use libtorch_ext::bytes::with_bytes;
 use serde_json::{Map, Value as Json, json};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
-use crate::{Error, Result, safetensors::dtype_name};
+use crate::{Error, Result, TensorSource, keymap::strip, safetensors::dtype_name};
 
 /// A model's variables by name, buffers included, for saving and fingerprints.
 pub fn named_tensors(vars: &Vars) -> Vec<(String, Tensor)> {
     vars.all().into_iter().map(|v| (v.name, v.tensor)).collect()
 }
 
+/// A tensor to be written.
+pub(crate) struct Item<'a> {
+    pub name: String,
+    pub kind: Kind,
+    pub shape: Vec<i64>,
+    pub values: Values<'a>,
+}
+
+/// Where the values of an item are.
+pub(crate) enum Values<'a> {
+    Memory(&'a Tensor),
+    /// In a file, under this name.
+    File(&'a dyn TensorSource, &'a str),
+}
+
+impl Item<'_> {
+    pub fn bytes(&self) -> usize {
+        self.shape.iter().product::<i64>() as usize * self.kind.elt_size_in_bytes()
+    }
+
+    /// Writes the values. Beside the output itself, reading can fail: no memory for a copy from another device,
+    /// or a damaged input.
+    pub fn write(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        match &self.values {
+            Values::Memory(tensor) => {
+                with_bytes(tensor, |b| out.write_all(b)).map_err(std::io::Error::other)?
+            }
+            Values::File(source, name) => out.write_all(&source.bytes(name).map_err(std::io::Error::other)?),
+        }
+    }
+}
+
+pub(crate) fn items_of(tensors: &[(String, Tensor)]) -> Vec<Item<'_>> {
+    let mut items = vec![];
+    for (name, tensor) in tensors {
+        let (kind, shape) = (tensor.kind(), tensor.size());
+        items.push(Item { name: name.clone(), kind, shape, values: Values::Memory(tensor) });
+    }
+    items
+}
+
+/// The tensors of a file, without what wrappers put into their names.
+pub(crate) fn items_in(source: &dyn TensorSource) -> Result<Vec<Item<'_>>> {
+    let item = |name| {
+        if let Some(kind) = source.foreign_kind(name) {
+            return Err(Error::foreign(source.origin(), name, kind));
+        }
+        let info =
+            source.info(name).ok_or_else(|| Error::no_tensor(source.origin(), name, &source.names()))?;
+        Ok(Item { name: strip(name), kind: info.kind, shape: info.shape, values: Values::File(source, name) })
+    };
+    source.names().into_iter().map(item).collect()
+}
+
 /// Writes a safetensors file. The same input gives the same bytes.
-///
-/// Wider kinds come first, as in every safetensors file, so that all are aligned. The header is written here
-/// because the `safetensors` crate orders metadata at random.
 pub fn save_safetensors(
     path: &Path,
     tensors: &[(String, Tensor)],
     metadata: &BTreeMap<String, String>,
 ) -> Result<()> {
-    let mut tensors: Vec<&(String, Tensor)> = tensors.iter().collect();
-    tensors.sort_by_key(|(_, t)| std::cmp::Reverse(t.kind().elt_size_in_bytes()));
-    let header = header(path, &tensors, metadata)?;
+    write(path, items_of(tensors), metadata)
+}
+
+/// Writes the tensors of another file as safetensors, one at a time, without the prefixes of wrappers.
+pub fn export_safetensors(
+    path: &Path,
+    source: &dyn TensorSource,
+    metadata: &BTreeMap<String, String>,
+) -> Result<()> {
+    write(path, items_in(source)?, metadata)
+}
+
+/// Wider kinds come first, as in every safetensors file, so that all are aligned. The header is written here
+/// because the `safetensors` crate orders metadata at random.
+fn write(path: &Path, mut items: Vec<Item<'_>>, metadata: &BTreeMap<String, String>) -> Result<()> {
+    items.sort_by_key(|item| std::cmp::Reverse(item.kind.elt_size_in_bytes()));
+    let header = header(path, &items, metadata)?;
     write_atomic(path, |file| {
         let mut out = BufWriter::with_capacity(1 << 20, file);
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(&header)?;
-        tensors.iter().try_for_each(|(_, tensor)| write_values(&mut out, tensor))?;
+        items.iter().try_for_each(|item| item.write(&mut out))?;
         out.flush()
     })
     .map_err(Error::write(path))
 }
 
-fn header(
-    path: &Path,
-    tensors: &[&(String, Tensor)],
-    metadata: &BTreeMap<String, String>,
-) -> Result<Vec<u8>> {
+fn header(path: &Path, items: &[Item<'_>], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
     let mut table = Map::new();
     if !metadata.is_empty() {
         table.insert("__metadata__".into(), json!(metadata));
     }
     let mut start = 0;
-    for (name, tensor) in tensors {
+    for item in items {
+        let Item { name, kind, shape, .. } = item;
         let refuse = |what: String| Error::Refused { path: path.to_owned(), name: name.clone(), what };
-        let kind = tensor.kind();
-        let dtype = dtype_name(kind).ok_or_else(|| refuse(format!("safetensors has no kind {kind:?}")))?;
-        let end = start + tensor.numel() * kind.elt_size_in_bytes();
-        let info = json!({"dtype": dtype, "shape": tensor.size(), "data_offsets": [start, end]});
+        let dtype = dtype_name(*kind).ok_or_else(|| refuse(format!("safetensors has no kind {kind:?}")))?;
+        let end = start + item.bytes();
+        let info = json!({"dtype": dtype, "shape": shape, "data_offsets": [start, end]});
         if name == "__metadata__" || table.insert(name.clone(), info).is_some() {
             return Err(refuse("the name is taken".into()));
         }
@@ -63,9 +124,4 @@ fn header(
     let mut text = Json::Object(table).to_string().into_bytes();
     text.resize(text.len().next_multiple_of(8), b' ');
     Ok(text)
-}
-
-/// The values of a tensor; libtorch fails here only when a copy from another device finds no memory.
-pub(crate) fn write_values(out: &mut dyn Write, tensor: &Tensor) -> std::io::Result<()> {
-    with_bytes(tensor, |bytes| out.write_all(bytes)).map_err(std::io::Error::other)?
 }

@@ -1,6 +1,6 @@
 //! Writing files of `torch.save` that `torch.load(…, weights_only=True)` opens.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
@@ -9,8 +9,8 @@ use tch::{Kind, Tensor};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-use crate::save::write_values;
-use crate::{Error, Result};
+use crate::save::{Item, Values, items_in, items_of};
+use crate::{Error, Result, TensorSource};
 
 /// The directory inside the archive; the name does not matter to any reader.
 const ROOT: &str = "archive";
@@ -20,8 +20,18 @@ const ROOT: &str = "archive";
 /// Tensors that are the same memory share a storage, as they do when PyTorch writes them; others are written
 /// as contiguous tensors on the CPU. The same input gives the same bytes.
 pub fn save_torch(path: &Path, section: Option<&str>, tensors: &[(String, Tensor)]) -> Result<()> {
+    write(path, section, &items_of(tensors))
+}
+
+/// Writes the tensors of another file as [`save_torch`] does, one at a time, without the prefixes of wrappers.
+/// Tensors that shared memory in that file get a copy each.
+pub fn export_torch(path: &Path, section: Option<&str>, source: &dyn TensorSource) -> Result<()> {
+    write(path, section, &items_in(source)?)
+}
+
+fn write(path: &Path, section: Option<&str>, items: &[Item<'_>]) -> Result<()> {
     let mut storages = Storages::default();
-    let pickle = dictionary(path, section, tensors, &mut storages)?;
+    let pickle = dictionary(path, section, items, &mut storages)?;
     write_atomic(path, |file| {
         let mut zip = ZipWriter::new(BufWriter::with_capacity(1 << 20, file));
         let start = |zip: &mut ZipWriter<_>, name: &str, size: usize| {
@@ -37,9 +47,9 @@ pub fn save_torch(path: &Path, section: Option<&str>, tensors: &[(String, Tensor
             start(&mut zip, name, bytes.len())?;
             zip.write_all(bytes)?;
         }
-        for (key, tensor) in storages.list.iter().enumerate() {
-            start(&mut zip, &format!("data/{key}"), tensor.numel() * tensor.kind().elt_size_in_bytes())?;
-            write_values(&mut zip, tensor)?;
+        for (key, item) in storages.list.iter().enumerate() {
+            start(&mut zip, &format!("data/{key}"), item.bytes())?;
+            item.write(&mut zip)?;
         }
         zip.finish()?.flush()
     })
@@ -48,21 +58,25 @@ pub fn save_torch(path: &Path, section: Option<&str>, tensors: &[(String, Tensor
 
 /// The distinct pieces of memory that tensors lie in.
 #[derive(Default)]
-struct Storages {
-    list: Vec<Tensor>,
+struct Storages<'a> {
+    list: Vec<&'a Item<'a>>,
     known: HashMap<(usize, usize, Kind), usize>,
 }
 
-impl Storages {
-    fn key(&mut self, tensor: &Tensor) -> usize {
-        let identity = (tensor.data_ptr() as usize, tensor.numel(), tensor.kind());
-        let shareable = tensor.is_contiguous() && tensor.numel() > 0;
-        if let Some(&key) = self.known.get(&identity).filter(|_| shareable) {
+impl<'a> Storages<'a> {
+    fn key(&mut self, item: &'a Item<'a>) -> usize {
+        let identity = match item.values {
+            Values::Memory(t) if t.is_contiguous() && t.numel() > 0 => {
+                Some((t.data_ptr() as usize, t.numel(), item.kind))
+            }
+            _ => None,
+        };
+        if let Some(&key) = identity.and_then(|identity| self.known.get(&identity)) {
             return key;
         }
-        self.list.push(tensor.shallow_clone());
+        self.list.push(item);
         let key = self.list.len() - 1;
-        if shareable {
+        if let Some(identity) = identity {
             self.known.insert(identity, key);
         }
         key
@@ -86,11 +100,11 @@ fn storage_class(kind: Kind) -> Option<&'static str> {
     })
 }
 
-fn dictionary(
+fn dictionary<'a>(
     path: &Path,
     section: Option<&str>,
-    tensors: &[(String, Tensor)],
-    storages: &mut Storages,
+    items: &'a [Item<'a>],
+    storages: &mut Storages<'a>,
 ) -> Result<Vec<u8>> {
     let mut out = PickleWriter(vec![0x80, 2]);
     if let Some(section) = section {
@@ -99,16 +113,16 @@ fn dictionary(
     }
     out.ordered_dict();
     out.op(b'(');
-    let mut seen = std::collections::HashSet::new();
-    for (name, tensor) in tensors {
+    let mut seen = HashSet::new();
+    for item in items {
+        let Item { name, kind, shape, .. } = item;
         let refuse = |what: String| Error::Refused { path: path.to_owned(), name: name.clone(), what };
         if !seen.insert(name) {
             return Err(refuse("the name is taken".into()));
         }
-        let kind = tensor.kind();
-        let class = storage_class(kind).ok_or_else(|| refuse(format!("kind {kind:?} is not supported")))?;
+        let class = storage_class(*kind).ok_or_else(|| refuse(format!("kind {kind:?} is not supported")))?;
         out.text(name);
-        out.tensor(class, storages.key(tensor), &tensor.size());
+        out.tensor(class, storages.key(item), shape);
     }
     out.op(b'u');
     if section.is_some() {

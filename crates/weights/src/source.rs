@@ -15,7 +15,7 @@ use crate::{Error, Result};
 pub struct TensorInfo {
     /// Its shape.
     pub shape: Vec<i64>,
-    /// Its kind in the file.
+    /// Its kind in the file; `Uint8` stands for a [`TensorSource::foreign_kind`].
     pub kind: Kind,
     /// Its size in bytes, as a contiguous tensor.
     pub bytes: u64,
@@ -54,8 +54,9 @@ pub trait TensorSource: Send + Sync {
     /// File and section.
     fn origin(&self) -> &Origin;
 
-    /// Why a tensor that is there cannot be read: a kind that libtorch lacks, say.
-    fn problem(&self, _name: &str) -> Option<&str> {
+    /// The name of a kind that does not exist here (`U16`, `torch.float8_e4m3fn`): such a tensor has a shape but
+    /// cannot be read.
+    fn foreign_kind(&self, _name: &str) -> Option<&str> {
         None
     }
 
@@ -95,8 +96,8 @@ pub(crate) struct Entry {
     pub offset: usize,
     /// In elements; `None` when contiguous.
     pub strides: Option<Vec<usize>>,
-    /// Why this tensor cannot be read, if it cannot.
-    pub unreadable: Option<String>,
+    /// The name of its kind, if that does not exist here.
+    pub foreign: Option<String>,
 }
 
 /// The tensors of one section of a file.
@@ -132,18 +133,14 @@ impl TensorSource for FileTensors {
         &self.origin
     }
 
-    fn problem(&self, name: &str) -> Option<&str> {
-        self.entry(name)?.unreadable.as_deref()
+    fn foreign_kind(&self, name: &str) -> Option<&str> {
+        self.entry(name)?.foreign.as_deref()
     }
 
     fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>> {
         let entry = self.entry(name).ok_or_else(|| Error::no_tensor(&self.origin, name, &self.names()))?;
-        if let Some(why) = &entry.unreadable {
-            return Err(Error::Unreadable {
-                origin: self.origin.clone(),
-                name: name.into(),
-                why: why.clone(),
-            });
+        if let Some(kind) = &entry.foreign {
+            return Err(Error::foreign(&self.origin, name, kind));
         }
         let blob = self.blobs.get(entry.blob).map(Blob::bytes).transpose();
         let blob = blob.map_err(|what| Error::damaged(&self.origin.path, what))?.unwrap_or_default();

@@ -5,13 +5,14 @@ use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
 
-use libtorch_ext::mmap::Mmap;
+use libtorch_ext::mmap::{Mmap, sparingly};
 use serde_json::Map;
 
 use crate::checkpoint::{Format, Parsed};
 use crate::pickle::{self, Node, Pickle};
 use crate::source::Blob;
-use crate::torch_objects::{Element, Reader, Storage, storage_id};
+use crate::torch_objects::Reader;
+use crate::torch_tensor::{Element, Storage, storage_id};
 use crate::{Error, Result};
 
 /// The first value of the older layout.
@@ -42,7 +43,7 @@ fn other_archive(path: &Path, names: &[String]) -> Error {
 /// Reads the table of contents of a zip layout.
 pub(crate) fn open_zip(path: &Path, map: Mmap) -> Result<Parsed> {
     let map = Arc::new(map);
-    let members = members(&map).map_err(|what| Error::damaged(path, what))?;
+    let members = sparingly(&map, || members(&map)).map_err(|what| Error::damaged(path, what))?;
     let names: Vec<String> = members.iter().map(|(name, _)| name.clone()).collect();
     let is_script = names.iter().any(|n| n.ends_with("/constants.pkl"));
     let main = names.iter().position(|n| n == "data.pkl" || n.ends_with("/data.pkl"));
@@ -140,7 +141,7 @@ fn legacy(path: &Path, map: &Arc<Mmap>) -> std::result::Result<Parsed, Legacy> {
     }
     let (main, _) = next()?;
     let (keys, data) = next()?;
-    let (storages, blobs) = legacy_storages(map, &main, &keys, data)?;
+    let (storages, blobs) = sparingly(map, || legacy_storages(map, &main, &keys, data))?;
     interpret(path, Format::TorchLegacy, &main, storages, blobs).map_err(Legacy::Other)
 }
 

@@ -1,0 +1,97 @@
+//! `gen convert`: weights from one file format to another.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+use weights::{Checkpoint, TensorSource, Want};
+
+use super::{Context, Outcome};
+use crate::cli::convert::{ConvertArgs, TargetFormat};
+use crate::failure::Failure;
+
+#[derive(Debug, Serialize)]
+struct Report {
+    output: String,
+    /// The section that was taken; nothing when the tensors stood at the top level.
+    section: Option<String>,
+    tensors: usize,
+    /// Of the values, in bytes.
+    bytes: u64,
+    /// Sections that were left out.
+    left_out: Vec<String>,
+}
+
+/// Converts, and tells what was taken and what was not.
+pub fn run(args: &ConvertArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let format = format(args)?;
+    let checkpoint = Checkpoint::open(&args.input)?;
+    let source = match &args.section {
+        Some(name) => checkpoint.section(Some(name))?,
+        None => checkpoint.source(Want::Auto)?,
+    };
+    let source = source.as_ref();
+    match format {
+        TargetFormat::Safetensors => {
+            weights::export_safetensors(&args.output, source, &metadata(&checkpoint))?;
+        }
+        TargetFormat::Pt => {
+            let under = (!args.bare).then_some(args.under.as_str());
+            weights::export_torch(&args.output, under, source)?;
+        }
+    }
+    let report = report(args, &checkpoint, source);
+    match args.json.json {
+        true => context.printer.json(&report)?,
+        false => context.printer.line(&summary(source, &report))?,
+    }
+    Ok(Outcome::Done)
+}
+
+fn format(args: &ConvertArgs) -> anyhow::Result<TargetFormat> {
+    let ending = |path: &Path| path.extension().and_then(|e| e.to_str()).map(str::to_lowercase);
+    let by_name = || match ending(&args.output).as_deref() {
+        Some("pt" | "pth" | "bin") => Some(TargetFormat::Pt),
+        Some("safetensors") => Some(TargetFormat::Safetensors),
+        _ => None,
+    };
+    args.format.or_else(by_name).ok_or_else(|| {
+        let message = format!("the ending of `{}` does not say what to write", args.output.display());
+        Failure::new(message).hint("add `--format pt` or `--format safetensors`").into()
+    })
+}
+
+/// What a training dictionary holds beside tensors, as text; other programs ask for `format`.
+fn metadata(checkpoint: &Checkpoint) -> BTreeMap<String, String> {
+    let is_section = |key: &str| checkpoint.sections().iter().any(|s| s.name.as_deref() == Some(key));
+    let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let mut all: BTreeMap<String, String> = checkpoint
+        .metadata()
+        .iter()
+        .filter(|(k, _)| !is_section(k))
+        .map(|(k, v)| (k.clone(), text(v)))
+        .collect();
+    all.entry("format".into()).or_insert_with(|| "pt".into());
+    all
+}
+
+fn report(args: &ConvertArgs, checkpoint: &Checkpoint, source: &dyn TensorSource) -> Report {
+    let section = source.origin().section.clone();
+    let others = checkpoint.sections().iter().filter(|s| s.name != section);
+    let names = source.names();
+    Report {
+        output: args.output.display().to_string(),
+        tensors: names.len(),
+        bytes: names.iter().filter_map(|n| source.info(n)).map(|i| i.bytes).sum(),
+        left_out: others.map(|s| s.name.clone().unwrap_or_else(|| "(top level)".into())).collect(),
+        section,
+    }
+}
+
+fn summary(source: &dyn TensorSource, report: &Report) -> String {
+    let mut text = format!("{}: {} tensors from {}", report.output, report.tensors, source.origin());
+    if !report.left_out.is_empty() {
+        text.push_str(&format!("; left out: {}", report.left_out.join(", ")));
+    }
+    text
+}

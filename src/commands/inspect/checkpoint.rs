@@ -1,0 +1,181 @@
+//! A checkpoint's sections, tensors and other values.
+
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::{Map, Value as Json};
+use weights::{Checkpoint, Signature, TensorSource, Want, fingerprint_source};
+
+use super::{Tensor, bytes, kind_name, thousands};
+use crate::cli::inspect::InspectArgs;
+
+#[derive(Debug, Serialize)]
+pub(super) struct CheckpointReport {
+    path: String,
+    format: String,
+    /// The section whose tensors a model would be loaded from, or that was asked for; nothing for the top level.
+    section: Option<String>,
+    sections: Vec<SectionReport>,
+    /// Released models with these names and shapes.
+    looks_like: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fingerprint: Option<String>,
+    /// All that is not a tensor.
+    metadata: Map<String, Json>,
+}
+
+#[derive(Debug, Serialize)]
+struct SectionReport {
+    name: Option<String>,
+    /// Numbers in all tensors.
+    values: i64,
+    bytes: u64,
+    tensors: Vec<Tensor>,
+}
+
+/// Reads the table of contents.
+pub(super) fn inspect(path: &Path, args: &InspectArgs) -> anyhow::Result<CheckpointReport> {
+    let checkpoint = Checkpoint::open(path)?;
+    // A file without weights under a known name is no error here: listing it is what one then needs.
+    let chosen = match &args.section {
+        Some(name) => Some(checkpoint.section(Some(name))?),
+        None => checkpoint.source(Want::Auto).ok(),
+    };
+    let sections = checkpoint.sections().iter().map(|section| {
+        let source = checkpoint.section(section.name.as_deref())?;
+        Ok(SectionReport::new(section.name.clone(), source.as_ref()))
+    });
+    let sections: Vec<SectionReport> = sections.collect::<weights::Result<_>>()?;
+    let chosen = chosen.as_deref();
+    let fingerprint = match chosen.filter(|_| args.fingerprint) {
+        Some(source) => Some(fingerprint_source(source)?),
+        None => None,
+    };
+    Ok(CheckpointReport {
+        path: path.display().to_string(),
+        format: checkpoint.format().to_string(),
+        section: chosen.and_then(|s| s.origin().section.clone()),
+        sections,
+        looks_like: chosen.map(looks_like).unwrap_or_default(),
+        fingerprint,
+        metadata: checkpoint.metadata().clone(),
+    })
+}
+
+/// The released models whose names and shapes are these.
+fn looks_like(source: &dyn TensorSource) -> Vec<String> {
+    let known: Vec<Signature> =
+        tokenizer::released::signatures().into_iter().chain(ar_model::released::signatures()).collect();
+    weights::likely(source, &known).into_iter().map(|s| s.name.clone()).collect()
+}
+
+impl SectionReport {
+    fn new(name: Option<String>, source: &dyn TensorSource) -> Self {
+        let tensor = |name: &str| {
+            let info = source.info(name)?;
+            let kind = source.foreign_kind(name).map_or_else(|| kind_name(info.kind), str::to_owned);
+            Some(Tensor { name: name.to_owned(), shape: info.shape, kind, bytes: info.bytes })
+        };
+        let tensors: Vec<Tensor> = source.names().into_iter().filter_map(tensor).collect();
+        SectionReport {
+            name,
+            values: tensors.iter().map(|t| t.shape.iter().product::<i64>()).sum(),
+            bytes: tensors.iter().map(|t| t.bytes).sum(),
+            tensors,
+        }
+    }
+
+    fn shown_name(&self) -> &str {
+        self.name.as_deref().unwrap_or("(top level)")
+    }
+}
+
+impl CheckpointReport {
+    pub(super) fn text(&self) -> String {
+        let mut out = format!("{}: {}\n", self.path, self.format);
+        out.push_str(&format!("  {:<16}{:>9}{:>16}{:>11}\n", "section", "tensors", "values", "size"));
+        for s in &self.sections {
+            let values = thousands(s.values.unsigned_abs());
+            let (tensors, size) = (thousands(s.tensors.len() as u64), bytes(s.bytes));
+            out.push_str(&format!("  {:<16}{tensors:>9}{values:>16}{size:>11}\n", s.shown_name()));
+        }
+        for name in &self.looks_like {
+            out.push_str(&format!("  looks like {name}: every name and shape of it is there\n"));
+        }
+        if let Some(fingerprint) = &self.fingerprint {
+            out.push_str(&format!("  fingerprint {fingerprint}\n"));
+        }
+        for (key, value) in &self.metadata {
+            out.push_str(&format!("  {key}: {}\n", shortened(&value.to_string())));
+        }
+        let chosen = self.sections.iter().find(|s| s.name == self.section);
+        if let Some(section) = chosen {
+            out.push_str(&format!("\n{}\n", section.shown_name()));
+            let width = section.tensors.iter().map(|t| t.name.len()).max().unwrap_or(0);
+            for t in &section.tensors {
+                let shape = format!("{:?}", t.shape);
+                out.push_str(&format!("  {:<width$}  {:<8}  {shape}\n", t.name, t.kind));
+            }
+        }
+        out
+    }
+}
+
+/// A value that fits on a line or two; `--json` has all of it.
+fn shortened(text: &str) -> String {
+    const MOST: usize = 160;
+    if text.chars().count() <= MOST {
+        return text.to_owned();
+    }
+    text.chars().take(MOST).chain("…".chars()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Kind;
+
+    /// A file that holds a configuration's variables, by name and shape.
+    struct Described {
+        tensors: Vec<(String, Vec<i64>)>,
+        origin: weights::Origin,
+    }
+
+    impl TensorSource for Described {
+        fn names(&self) -> Vec<&str> {
+            self.tensors.iter().map(|(name, _)| name.as_str()).collect()
+        }
+
+        fn info(&self, name: &str) -> Option<weights::TensorInfo> {
+            let (_, shape) = self.tensors.iter().find(|(n, _)| n == name)?;
+            Some(weights::TensorInfo { shape: shape.clone(), kind: Kind::Float, bytes: 0 })
+        }
+
+        fn bytes(&self, _: &str) -> weights::Result<std::borrow::Cow<'_, [u8]>> {
+            Ok(std::borrow::Cow::Borrowed(&[]))
+        }
+
+        fn origin(&self) -> &weights::Origin {
+            &self.origin
+        }
+    }
+
+    fn file_of(known: &[Signature], name: &str) -> Described {
+        let tensors = known.iter().find(|s| s.name == name).unwrap().tensors.clone();
+        Described { tensors, origin: weights::Origin { path: "x.pt".into(), section: None } }
+    }
+
+    #[test]
+    fn a_file_looks_like_the_models_whose_names_and_shapes_it_has() {
+        let mut names = looks_like(&file_of(&tokenizer::released::signatures(), "gigatok-bl256"));
+        names.sort();
+        assert_eq!(names, ["gigatok-bl256", "gigatok-bl256-dino-disc"], "trained differently, of one form");
+        // LlamaGen's transformers are GigaTok's without the learned positions.
+        let mut file = file_of(&ar_model::released::signatures(), "gigatok-gpt-b");
+        assert_eq!(looks_like(&file), ["gigatok-gpt-b"]);
+        file.tensors.retain(|(name, _)| name != "positional_embedding");
+        assert_eq!(looks_like(&file), ["llamagen-b-256", "llamagen-b-384"]);
+        file.tensors[0].1 = vec![1];
+        assert!(looks_like(&file).is_empty());
+    }
+}
