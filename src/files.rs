@@ -39,10 +39,11 @@ pub fn make_folder(folder: &Path) -> Result<()> {
 }
 
 fn cannot_write(target: &Path, error: std::io::Error) -> anyhow::Error {
-    // `tempfile` wraps errors to say which temporary name failed, which is of no interest to a reader.
-    let plain = error.raw_os_error().map(std::io::Error::from_raw_os_error).or_else(|| {
-        let inner = std::error::Error::source(&error)?.downcast_ref::<std::io::Error>()?;
-        inner.raw_os_error().map(std::io::Error::from_raw_os_error)
-    });
-    anyhow::Error::new(plain.unwrap_or(error)).context(format!("cannot write `{}`", target.display()))
+    // `tempfile` appends its temporary name, which is of no interest to a reader.
+    let text = error.to_string();
+    let plain = match text.split_once(" at path \"") {
+        Some((what, _)) => std::io::Error::new(error.kind(), what.to_owned()),
+        None => error,
+    };
+    anyhow::Error::new(plain).context(format!("cannot write `{}`", target.display()))
 }

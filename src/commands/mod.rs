@@ -12,6 +12,11 @@ mod train;
 mod train_ar;
 mod train_tokenizer;
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+
 use crate::cli::Command;
 use crate::inputs::Skipped;
 use crate::printer::Printer;
@@ -46,6 +51,17 @@ pub fn run(command: &Command, context: &Context) -> anyhow::Result<Outcome> {
         Command::Logits(args) => logits::run(args, context),
         Command::Reconstruct(args) => reconstruct::run(args, context),
     }
+}
+
+/// True from the first SIGINT or SIGTERM on, for long jobs that end in good order; a second one ends the program at
+/// once.
+fn stop_on_signal() -> std::io::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
 }
 
 /// Names what was left out, and counts it.

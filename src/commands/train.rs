@@ -1,12 +1,9 @@
 //! What both training verbs do.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
 use base::config::Document;
-use signal_hook::consts::{SIGINT, SIGTERM};
 use train::{Saved, Task};
 
 use super::{Context, Outcome};
@@ -61,11 +58,7 @@ pub fn run<T: Task>(
     saved: Option<Saved>,
     context: &Context,
 ) -> anyhow::Result<Outcome> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))?;
-        signal_hook::flag::register(signal, Arc::clone(&stop))?;
-    }
+    let stop = super::stop_on_signal()?;
     let mut progress = context.printer.clone();
     if let Some(saved) = &saved {
         context.printer.note(&format!("resuming after step {}", saved.step));

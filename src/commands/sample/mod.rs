@@ -9,6 +9,7 @@ pub mod provenance;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -46,10 +47,8 @@ pub fn run(args: &SampleArgs, context: &Context) -> Result<Outcome> {
     let job = Job::new(models, config, device, args.compute.precision, args.size, args.rng, args.seed.seed)?;
     let plan = plan(args, &job.models)?;
     let mut outputs = open_outputs(args, &job, &plan)?;
-    let started = Instant::now();
     let made = job.make(&plan, args.batch.batch_size as u64, &mut outputs, context)?;
-    finish(args, context, &job, &plan, outputs, Timing { made, seconds: started.elapsed().as_secs_f64() })?;
-    Ok(Outcome::Done)
+    finish(args, context, &job, &plan, outputs, made)
 }
 
 fn settings(args: &SamplingArgs) -> SamplingSettings {
@@ -146,8 +145,8 @@ impl Job {
         Ok(Job { models, config, device, run })
     }
 
-    /// Makes what is still missing; returns how many images that was.
-    fn make(&self, plan: &Plan, batch_size: u64, outputs: &mut Outputs, context: &Context) -> Result<u64> {
+    /// Makes what is still missing, until the end or a signal.
+    fn make(&self, plan: &Plan, batch_size: u64, outputs: &mut Outputs, context: &Context) -> Result<Made> {
         let mut pipeline = Pipeline::new(&self.models.transformer.model, &self.models.tokenizer.model)?;
         if self.run.rng == Rng::Torch {
             tch::manual_seed(self.run.seed as i64);
@@ -156,6 +155,8 @@ impl Job {
         if first > 0 {
             context.printer.note(&format!("continuing after {first} of {} images", plan.len()));
         }
+        let stop = super::stop_on_signal()?;
+        let (started, mut images) = (Instant::now(), 0);
         let mut progress = context.printer.clone();
         progress.start("images", Some(plan.images.end - first));
         for batch in plan.batches(first, batch_size) {
@@ -164,9 +165,14 @@ impl Job {
             let n = pictures.len() as u64;
             outputs.write(&self.run, &Drawn::batch(batch, classes, pictures))?;
             progress.advance(n);
+            images += n;
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
         }
         progress.finish();
-        Ok(plan.images.end - first)
+        let complete = first + images == plan.len();
+        Ok(Made { images, complete, seconds: started.elapsed().as_secs_f64() })
     }
 
     fn draw(
@@ -188,14 +194,19 @@ impl Job {
     }
 }
 
+/// What a run got done.
 #[derive(Debug, Clone, Copy)]
-struct Timing {
-    made: u64,
+struct Made {
+    images: u64,
+    /// Whether nothing is missing.
+    complete: bool,
     seconds: f64,
 }
 
 #[derive(Debug, Serialize)]
 struct Report<'a> {
+    /// False when a signal stopped it.
+    complete: bool,
     images: Vec<Written>,
     #[serde(skip_serializing_if = "Option::is_none")]
     grid: Option<PathBuf>,
@@ -212,33 +223,44 @@ fn finish(
     job: &Job,
     plan: &Plan,
     outputs: Outputs,
-    timing: Timing,
-) -> Result<()> {
+    made: Made,
+) -> Result<Outcome> {
     let grid = match &outputs.folder {
         Some(folder) => folder.finish(&job.run, columns(plan))?,
         None => None,
     };
     let images = outputs.folder.map(|f| f.written).unwrap_or_default();
-    let npz = outputs.npz.map(NpzRun::finish).transpose()?;
-    if args.json.json {
-        let report = Report {
-            images,
-            grid,
-            npz,
-            settings: &job.run,
-            seconds: timing.seconds,
-            images_per_second: timing.made as f64 / timing.seconds.max(1e-9),
-        };
-        return context.printer.json(&report);
+    let npz = outputs.npz.filter(|_| made.complete).map(NpzRun::finish).transpose()?;
+    let report = Report {
+        complete: made.complete,
+        images,
+        grid,
+        npz,
+        settings: &job.run,
+        seconds: made.seconds,
+        images_per_second: made.images as f64 / made.seconds.max(1e-9),
+    };
+    if !made.complete {
+        let going_on = if args.npz.is_some() { "; the same command goes on" } else { "" };
+        context.printer.warning(&format!("stopped after {} images{going_on}", made.images));
     }
+    match args.json.json {
+        true => context.printer.json(&report)?,
+        false => list(&report, context)?,
+    }
+    Ok(if made.complete { Outcome::Done } else { Outcome::Incomplete })
+}
+
+/// The files, the first few by name.
+fn list(report: &Report, context: &Context) -> Result<()> {
     const MOST_LISTED: usize = 16;
-    for image in images.iter().take(MOST_LISTED) {
+    for image in report.images.iter().take(MOST_LISTED) {
         context.printer.line(&image.path().display().to_string())?;
     }
-    if images.len() > MOST_LISTED {
-        context.printer.line(&format!("… and {} more", images.len() - MOST_LISTED))?;
+    if report.images.len() > MOST_LISTED {
+        context.printer.line(&format!("… and {} more", report.images.len() - MOST_LISTED))?;
     }
-    for path in grid.iter().chain(&npz) {
+    for path in report.grid.iter().chain(&report.npz) {
         context.printer.line(&path.display().to_string())?;
     }
     Ok(())

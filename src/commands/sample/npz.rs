@@ -47,16 +47,16 @@ impl NpzRun {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
             Err(e) => return Err(e).with_context(|| format!("cannot read `{}`", note.display())),
         };
-        let mut pixels = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .read(true)
-            .truncate(!continues)
-            .open(&raw)
-            .with_context(|| format!("cannot write `{}`", raw.display()))?;
         if !continues {
-            files::write(&note, description.to_string().as_bytes())?;
+            match std::fs::remove_file(&raw) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(e).with_context(|| format!("cannot write `{}`", raw.display()));
+                }
+                _ => files::write(&note, description.to_string().as_bytes())?,
+            }
         }
+        let opened = OpenOptions::new().create(true).write(true).read(true).truncate(false).open(&raw);
+        let mut pixels = opened.with_context(|| format!("cannot write `{}`", raw.display()))?;
         let shape = [size, size, 3];
         let bytes: u64 = shape.iter().product();
         let done = pixels.metadata()?.len() / bytes;
