@@ -11,8 +11,10 @@ use crate::cli::train::RunArgs;
 
 /// Where a run begins: at a recipe, or at a saved state with its own.
 pub struct Start {
-    /// The recipe, with what was typed applied.
+    /// The recipe.
     pub recipe: Document,
+    /// What was typed, as `key=value` changes to it.
+    pub changes: Vec<String>,
     /// The state to go on from.
     pub saved: Option<Saved>,
 }
@@ -25,7 +27,7 @@ pub fn start(
     mut typed: Vec<String>,
     context: &Context,
 ) -> anyhow::Result<Start> {
-    let (mut recipe, saved) = if args.resume {
+    let (recipe, saved) = if args.resume {
         let (saved, damaged) = Saved::newest(&args.output)?;
         damaged.iter().for_each(|d| context.printer.warning(d));
         let origin = args.output.join("recipe.yaml").display().to_string();
@@ -40,8 +42,7 @@ pub fn start(
     };
     typed.extend(args.seed.map(|s| format!("seed={s}")));
     typed.extend(args.set.iter().cloned());
-    recipe.set(&typed)?;
-    Ok(Start { recipe, saved })
+    Ok(Start { recipe, changes: typed, saved })
 }
 
 /// `key=value` for a path, quoted as YAML.

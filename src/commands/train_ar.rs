@@ -26,7 +26,7 @@ pub fn run(args: &TrainArArgs, context: &Context) -> anyhow::Result<Outcome> {
     };
     let start = super::train::start(run, BUILT_IN, overrides(args, &location, context)?, context)?;
     let tokenizer = open(&location, device)?;
-    let recipe = ArRecipe::from_document(start.recipe, tokenizer.model.spec())?;
+    let recipe = ArRecipe::from_document(start.recipe, &start.changes, tokenizer.model.spec())?;
     let task = ArTask::new(recipe, tokenizer, device)?;
     context.printer.note(&format!("{} on {}", task.describe(), base::device::name(device)));
     super::train::run(task, run, start.saved, context)

@@ -17,7 +17,7 @@ pub fn run(args: &TrainTokenizerArgs, context: &Context) -> anyhow::Result<Outco
         typed.extend(path.as_deref().map(|p| path_override(key, p)).transpose()?);
     }
     let start = super::train::start(run, BUILT_IN, typed, context)?;
-    let recipe: TokenizerRecipe = start.recipe.typed()?;
+    let recipe = TokenizerRecipe::from_document(&start.recipe, &start.changes)?;
     let task = TokenizerTask::new(recipe, device)?;
     context.printer.note(&format!("{} on {}", task.describe(), base::device::name(device)));
     super::train::run(task, run, start.saved, context)

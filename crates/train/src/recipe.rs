@@ -3,11 +3,24 @@
 use std::path::PathBuf;
 
 use base::Precision;
+use base::config::{Document, to_yaml};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::optim::AdamWConfig;
 use crate::schedule::{Schedule, Shape};
 use crate::{Error, Result};
+
+/// A recipe with `key=value` changes, which may also name keys that the file leaves at their defaults.
+pub(crate) fn with_overrides<T: DeserializeOwned + Serialize>(
+    document: &Document,
+    changes: &[String],
+) -> Result<T> {
+    let complete: T = document.typed()?;
+    let mut complete = Document::parse(&document.origin, &to_yaml(&complete)?)?;
+    complete.set(changes)?;
+    Ok(complete.typed()?)
+}
 
 /// Images to train on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

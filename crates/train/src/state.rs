@@ -129,14 +129,5 @@ fn state_files(dir: &Path) -> Result<Vec<PathBuf>> {
 
 /// Writes a small file whole or not at all.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let write = || -> std::io::Result<()> {
-        let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o666); // less the umask
-        let mut file = tempfile::Builder::new().permissions(readable).tempfile_in(dir)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path).map_err(|e| e.error)?;
-        Ok(())
-    };
-    write().map_err(Error::file("write", path))
+    base::files::write_atomic(path, |file| file.write_all(bytes)).map_err(Error::file("write", path))
 }

@@ -81,12 +81,13 @@ fn a_recipe_for_another_tokenizer_is_refused() {
 fn every_recipe_in_the_repository_is_valid() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/train");
     let layout = tokenizer::CodeLayout::Sequence { len: 64 };
-    let spec = tokenizer::TokenizerSpec { codebook_size: 4096, code_dim: 8, num_tokens: 64, image_size: 64, layout };
+    let spec =
+        tokenizer::TokenizerSpec { codebook_size: 4096, code_dim: 8, num_tokens: 64, image_size: 64, layout };
     for entry in std::fs::read_dir(folder).unwrap() {
         let document = base::config::Document::read(&entry.unwrap().path()).unwrap();
         let model = document.to_json().unwrap()["model"]["type"].clone();
         let optimization = match model.as_str() {
-            Some("gpt") => ArRecipe::from_document(document, &spec).unwrap().optimization,
+            Some("gpt") => ArRecipe::from_document(document, &[], &spec).unwrap().optimization,
             _ => {
                 let recipe: TokenizerRecipe = document.typed().unwrap();
                 recipe.model.check().unwrap();
@@ -95,4 +96,50 @@ fn every_recipe_in_the_repository_is_valid() {
         };
         optimization.check().unwrap();
     }
+}
+
+#[test]
+fn bf16_starts_where_fp32_does() {
+    let _alone = common::alone();
+    let dir = tempfile::tempdir().unwrap();
+    let data = images(dir.path());
+    let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+    go(tokenizer_task(&data, &["optimization.steps=4"]), &a, 100).unwrap();
+    go(tokenizer_task(&data, &["optimization.steps=4", "optimization.precision=bf16"]), &b, 100).unwrap();
+    for key in ["l2", "adversarial", "discriminator/hinge"] {
+        let (x, y) = (logged(&a, key)[0], logged(&b, key)[0]);
+        assert!((x - y).abs() < 0.05 * x.abs().max(0.1), "{key}: {x} and {y}");
+    }
+    let images = format!("data.images.train={}", data.display());
+    let changes = [images.as_str(), "optimization.steps=4", "optimization.precision=bf16"];
+    let c = dir.path().join("c");
+    go(ar_task(&a, &changes), &c, 100).unwrap();
+    assert!((logged(&c, "loss")[0] - 32f64.ln()).abs() < 0.02);
+    let kinds: Vec<usize> = common::contents(&c.join("weights.safetensors"))
+        .iter()
+        .map(|(_, s, b)| b.len() / s.iter().product::<i64>() as usize)
+        .collect();
+    assert!(kinds.iter().all(|k| *k == 4), "the weights themselves stay fp32");
+}
+
+#[test]
+fn stored_codes_train_and_those_of_another_tokenizer_do_not() {
+    let _alone = common::alone();
+    let dir = tempfile::tempdir().unwrap();
+    let (data, t) = (images(dir.path()), dir.path().join("t"));
+    go(tokenizer_task(&data, &["optimization.steps=2"]), &t, 100).unwrap();
+    let fingerprint = open_tokenizer(&t).fingerprint().unwrap();
+    let (good, bad) = (dir.path().join("good"), dir.path().join("bad"));
+    common::store_codes(&good, &fingerprint);
+    common::store_codes(&bad, "0123456789abcdef");
+    let of = |folder: &std::path::Path| format!("data.codes=[{}]", folder.display());
+    let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+    go(ar_task(&t, &[&of(&good), "optimization.steps=5"]), &a, 100).unwrap();
+    go(ar_task(&t, &[&of(&good), "optimization.steps=5"]), &b, 2).unwrap();
+    go(ar_task(&t, &[&of(&good), "optimization.steps=5"]), &b, 100).unwrap();
+    assert_eq!(distance(&a, &b), 0.0, "resuming from stored codes is exact");
+    let tokenizer = open_tokenizer(&t);
+    let recipe = ar_recipe(&[&of(&bad)], &tokenizer).unwrap();
+    let error = train::tasks::ArTask::new(recipe, tokenizer, tch::Device::Cpu).err().unwrap();
+    assert!(matches!(&error, Error::OtherTokenizer { found, .. } if found == "0123456789abcdef"), "{error}");
 }

@@ -14,7 +14,7 @@ use tokenizer::TokenizerSpec;
 
 use super::codes::{CodeBatch, Codes};
 use crate::losses::language::cross_entropy;
-use crate::recipe::{ImageData, Intervals, Optimization};
+use crate::recipe::{ImageData, Intervals, Optimization, with_overrides};
 use crate::state::write_atomically;
 use crate::task::{Module, Phase, Task};
 use crate::{Error, Losses, Result};
@@ -50,24 +50,34 @@ pub struct ArData {
 }
 
 impl ArRecipe {
-    /// Reads a recipe for the codes of this tokenizer.
+    /// A recipe for the codes of this tokenizer, with `key=value` changes.
     ///
     /// # Errors
     /// An unknown key, or a model that is not made for the tokenizer's codes.
-    pub fn from_document(mut document: Document, tokenizer: &TokenizerSpec) -> Result<Self> {
+    pub fn from_document(
+        mut document: Document,
+        changes: &[String],
+        tokenizer: &TokenizerSpec,
+    ) -> Result<Self> {
         let json = document.to_json()?;
-        for (key, value) in [("vocab_size", tokenizer.codebook_size), ("num_tokens", tokenizer.num_tokens)] {
-            match &json["model"][key] {
-                serde_json::Value::Null => document.set(&[format!("model.{key}={value}")])?,
-                given if given.as_i64() == Some(value) => {}
-                given => {
-                    return Err(Error::Recipe(format!(
-                        "`model.{key}` is {given}, but the tokenizer's is {value}; write null to take the tokenizer's"
-                    )));
-                }
+        let sizes = [("vocab_size", tokenizer.codebook_size), ("num_tokens", tokenizer.num_tokens)];
+        for (key, value) in sizes {
+            if json["model"].get(key).is_some_and(serde_json::Value::is_null) {
+                document.set(&[format!("model.{key}={value}")])?;
             }
         }
-        Ok(document.typed()?)
+        let recipe: ArRecipe = with_overrides(&document, changes)?;
+        for ((key, expected), found) in
+            sizes.into_iter().zip([recipe.model.vocab_size, recipe.model.num_tokens])
+        {
+            if found != expected {
+                return Err(Error::Recipe(format!(
+                    "`model.{key}` is {found}, but the tokenizer's is {expected}; write null in the recipe to take \
+                     the tokenizer's"
+                )));
+            }
+        }
+        Ok(recipe)
     }
 }
 

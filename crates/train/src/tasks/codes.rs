@@ -98,10 +98,11 @@ impl Codes {
     }
 
     fn go_to(&mut self, state: LoaderState) -> Result<()> {
-        Ok(match self {
+        match self {
             Codes::Stored(loader) => loader.restore(state)?,
             Codes::Encoded(loader) => loader.restore(state)?,
-        })
+        }
+        Ok(())
     }
 
     /// The classes of the labels, as far as the data tells.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use base::config::to_yaml;
+use base::config::{Document, to_yaml};
 use base::{Build, Images, Mode, Vars};
 use data::Loader;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use tokenizer::{Model, Tokenizer, TokenizerConfig};
 use super::images;
 use crate::discriminator::{PatchGan, PatchGanConfig};
 use crate::losses::{adversarial, reconstruction};
-use crate::recipe::{ImageData, Intervals, Optimization};
+use crate::recipe::{ImageData, Intervals, Optimization, with_overrides};
 use crate::state::write_atomically;
 use crate::task::{Module, Phase, Task};
 use crate::{Error, Losses, Result};
@@ -44,10 +44,8 @@ pub struct TokenizerRecipe {
 #[serde(deny_unknown_fields, default)]
 pub struct Initialization {
     /// Of linear and convolution weights; 0.02 as published.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_std: Option<f64>,
     /// Of position tables; 1/√width as published.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub position_std: Option<f64>,
 }
 
@@ -119,6 +117,16 @@ pub struct TokenizerTask {
     discriminator: Option<(PatchGan, Vars)>,
     train: Loader,
     validation: Option<Loader>,
+}
+
+impl TokenizerRecipe {
+    /// A recipe with `key=value` changes.
+    ///
+    /// # Errors
+    /// An unknown key or a value of the wrong kind.
+    pub fn from_document(document: &Document, changes: &[String]) -> Result<Self> {
+        with_overrides(document, changes)
+    }
 }
 
 impl TokenizerTask {

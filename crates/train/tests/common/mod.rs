@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use base::Progress;
 use base::config::Document;
+use data::codes::{CodePlan, CodeRecord, CodeWriter, TokenizerId};
 use tch::{Device, Tensor};
 use tokenizer::Tokenizer;
 use train::tasks::{ArRecipe, ArTask, TokenizerRecipe, TokenizerTask};
@@ -58,7 +59,6 @@ losses:
 optimization:
   steps: 7
   batch_size: 4
-  micro_batches: 1
   lr: 1.0e-3
   warmup: 2
   schedule: { type: cosine, end_lr: 1.0e-5 }
@@ -85,7 +85,6 @@ data:
 optimization:
   steps: 7
   batch_size: 4
-  micro_batches: 1
   lr: 1.0e-2
   warmup: 2
   schedule: { type: wsd, decay_fraction: 0.3 }
@@ -96,22 +95,20 @@ optimization:
 every: { log: 1, validate: 0, save: 2 }
 ";
 
-fn recipe(text: &str, changes: &[String]) -> Document {
-    let mut document = Document::parse("test recipe", text).unwrap();
-    document.set(changes).unwrap();
-    document
+fn document(text: &str) -> Document {
+    Document::parse("test recipe", text).unwrap()
 }
 
 pub fn tokenizer_task(images: &Path, changes: &[&str]) -> TokenizerTask {
     let mut all = vec![format!("data.train={}", images.display())];
     all.extend(changes.iter().map(|c| (*c).to_owned()));
-    let recipe: TokenizerRecipe = recipe(TOKENIZER, &all).typed().unwrap();
+    let recipe = TokenizerRecipe::from_document(&document(TOKENIZER), &all).unwrap();
     TokenizerTask::new(recipe, Device::Cpu).unwrap()
 }
 
 pub fn ar_recipe(changes: &[&str], tokenizer: &tokenizer::Loaded) -> train::Result<ArRecipe> {
     let changes: Vec<String> = changes.iter().map(|c| (*c).to_owned()).collect();
-    ArRecipe::from_document(recipe(AR, &changes), tokenizer.model.spec())
+    ArRecipe::from_document(document(AR), &changes, tokenizer.model.spec())
 }
 
 pub fn open_tokenizer(dir: &Path) -> tokenizer::Loaded {
@@ -186,4 +183,25 @@ pub fn distance(a: &Path, b: &Path) -> f64 {
     };
     let pairs = read(a).into_iter().zip(read(b));
     pairs.map(|(x, y)| (x - y).abs().max().double_value(&[])).fold(0.0, f64::max)
+}
+
+/// Ten records of two views with sixteen codes each, said to be of a tokenizer.
+pub fn store_codes(folder: &Path, fingerprint: &str) {
+    let tokenizer = TokenizerId { fingerprint: fingerprint.into(), codebook_size: 32, num_tokens: 16 };
+    let plan = CodePlan {
+        tokenizer,
+        views: vec!["center".into(), "mirrored".into()],
+        records: 10,
+        shard_size: 10,
+        data_fingerprint: "test".into(),
+        data: "test".into(),
+    };
+    let code = |i: u64, j: u64| base::rng::below(9, &[i, j], 32) as i64;
+    let record =
+        |i, view: u64| CodeRecord { codes: (0..16).map(|j| code(i, 16 * view + j)).collect(), label: 207 };
+    let views: Vec<Vec<CodeRecord>> =
+        (0..2u64).map(|view| (0..10).map(|i| record(i, view)).collect()).collect();
+    let writer = CodeWriter::create(folder, plan).unwrap();
+    writer.write(0, &views).unwrap();
+    writer.finish(&[]).unwrap();
 }
