@@ -28,7 +28,8 @@ impl Place {
         for i in 0..8u32 {
             let class = place.path("images").join(["n01443537", "n02099601"][i as usize % 2]);
             std::fs::create_dir_all(&class).unwrap();
-            let picture = image::RgbImage::from_fn(18, 20, |x, y| image::Rgb([(9 * x + 30 * i) as u8, y as u8, 70]));
+            let picture =
+                image::RgbImage::from_fn(18, 20, |x, y| image::Rgb([(9 * x + 30 * i) as u8, y as u8, 70]));
             picture.save(class.join(format!("{i}.png"))).unwrap();
         }
         place
@@ -121,8 +122,14 @@ fn a_transformer_needs_no_more_than_a_tokenizers_run() {
         "optimization.warmup=1",
     ];
     place.succeeds("train-ar --tokenizer ckpt/ --output run", &tiny);
-    for file in ["config.yaml", "weights.safetensors", "classes.tsv", "recipe.yaml", "log.jsonl", "tokenizer/config.yaml"]
-    {
+    for file in [
+        "config.yaml",
+        "weights.safetensors",
+        "classes.tsv",
+        "recipe.yaml",
+        "log.jsonl",
+        "tokenizer/config.yaml",
+    ] {
         assert!(place.path("run").join(file).is_file(), "{file}");
     }
     let text = place.fails("train-ar --tokenizer ckpt/ --output run", &tiny);
