@@ -17,8 +17,10 @@ mod open;
 mod partition;
 mod record;
 pub mod resize;
+mod subset;
 mod tar_shards;
 pub mod transform;
+pub mod views;
 
 pub use classes::{Class, ClassTable, to_tsv};
 pub use codes::open_codes;
@@ -31,5 +33,7 @@ pub use loader::{Batch, CorruptPolicy, Loader, LoaderConfig, LoaderState, NO_CLA
 pub use open::open;
 pub use partition::{Partition, Schedule};
 pub use record::{Dataset, Record, Target, fingerprint, key_hash};
+pub use subset::Subset;
 pub use tar_shards::TarShards;
-pub use transform::Transform;
+pub use transform::{Augment, Transform};
+pub use views::{Crops, Views};

@@ -13,7 +13,7 @@ use tch::Tensor;
 use crate::corrupt::CorruptLog;
 use crate::partition::{Partition, Schedule};
 use crate::record::key_hash;
-use crate::transform::{Draws, Transform};
+use crate::transform::{Augment, Draws};
 use crate::{Dataset, Error, Result, Target};
 
 /// The label of a record that has no class.
@@ -93,7 +93,7 @@ fn default_workers() -> usize {
 /// Images with their labels.
 #[derive(Debug)]
 pub struct Batch {
-    /// (V, 3, S, S); V is `valid`.
+    /// (V·A, 3, S, S), the A views of each record together; V is `valid`, and A is 1 for a [`crate::Transform`].
     pub images: ImagesU8,
     /// Class indices, [`NO_CLASS`] where a record has none; V of them.
     pub labels: Vec<i64>,
@@ -101,6 +101,8 @@ pub struct Batch {
     pub captions: Vec<String>,
     /// The records' names, V of them.
     pub keys: Vec<String>,
+    /// The records' places in the data set, V of them.
+    pub indices: Vec<usize>,
     /// How many records there are: the batch size, or fewer in the last batch of an epoch or after a damaged image.
     pub valid: usize,
     /// The epoch they belong to, from 0.
@@ -150,7 +152,11 @@ pub struct Loader {
 
 impl Loader {
     /// At the beginning of epoch 0. Reading starts with the first [`Loader::next`].
-    pub fn new(dataset: Arc<dyn Dataset>, transform: Transform, config: LoaderConfig) -> Result<Self> {
+    pub fn new(
+        dataset: Arc<dyn Dataset>,
+        augment: impl Augment + 'static,
+        config: LoaderConfig,
+    ) -> Result<Self> {
         let schedule = Schedule {
             records: dataset.len(),
             batch_size: config.batch_size,
@@ -160,14 +166,14 @@ impl Loader {
             partition: config.partition,
         };
         schedule.validate()?;
-        transform.validate()?;
+        augment.validate()?;
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(config.workers.max(1))
             .thread_name(|i| format!("decode-{i}"))
             .build()
             .map_err(|e| Error::Settings(format!("cannot start {} decoding threads: {e}", config.workers)))?;
         let corrupt = CorruptLog::new(config.max_corrupt, config.corrupt_list.as_deref());
-        let source = Source { dataset, transform, config, schedule, corrupt, pool };
+        let source = Source { dataset, augment: Box::new(augment), config, schedule, corrupt, pool };
         Ok(Loader { source: Arc::new(source), state: LoaderState::default(), feed: None })
     }
 
@@ -179,7 +185,7 @@ impl Loader {
         }
         let feed = self.feed.get_or_insert_with(|| Feed::start(&self.source, self.state));
         let decoded = feed.receive().inspect_err(|_| self.feed = None)?;
-        let batch = decoded.into_batch(self.source.transform.size, self.state.epoch);
+        let batch = decoded.into_batch(self.source.augment.size(), self.state.epoch);
         self.state = self.state.following(self.steps_per_epoch());
         Ok(Some(batch))
     }
@@ -216,7 +222,7 @@ impl Loader {
 /// All that the background threads need.
 struct Source {
     dataset: Arc<dyn Dataset>,
-    transform: Transform,
+    augment: Box<dyn Augment>,
     config: LoaderConfig,
     schedule: Schedule,
     corrupt: CorruptLog,
@@ -231,8 +237,9 @@ impl std::fmt::Debug for Source {
 
 /// A record ready for its batch: bytes and integers only, since tensors are made on the consumer's thread.
 struct Ready {
+    index: usize,
     key: String,
-    image: RgbImage,
+    images: Vec<RgbImage>,
     target: Target,
 }
 
@@ -270,8 +277,8 @@ impl Source {
             match self.dataset.get(at) {
                 Ok(record) => {
                     let mut draws = Draws::new(self.config.seed, epoch, key_hash(&record.key));
-                    let image = self.transform.apply(&record.image, &mut draws);
-                    return Ok(Some(Ready { key: record.key, image, target: record.target }));
+                    let images = self.augment.apply(&record.image, &mut draws);
+                    return Ok(Some(Ready { index: at, key: record.key, images, target: record.target }));
                 }
                 Err(e) => self.corrupt.note(e)?,
             }
@@ -292,20 +299,29 @@ const MAX_REPLACEMENTS: u64 = 100;
 impl Decoded {
     fn into_batch(self, size: u32, epoch: u64) -> Batch {
         let side = size as usize;
-        let mut bytes = vec![0; self.0.len() * 3 * side * side];
-        for (out, ready) in bytes.chunks_exact_mut(3 * side * side).zip(&self.0) {
-            planar(ready.image.as_raw(), out);
+        let rows: Vec<&RgbImage> = self.0.iter().flat_map(|r| &r.images).collect();
+        let mut bytes = vec![0; rows.len() * 3 * side * side];
+        for (out, image) in bytes.chunks_exact_mut(3 * side * side).zip(&rows) {
+            planar(image.as_raw(), out);
         }
-        let shape = [self.0.len() as i64, 3, i64::from(size), i64::from(size)];
+        let shape = [rows.len() as i64, 3, i64::from(size), i64::from(size)];
         let images = ImagesU8::new(Tensor::from_slice(&bytes).view(shape)).expect("uint8 (B, 3, S, S)");
-        let mut batch =
-            Batch { images, labels: vec![], captions: vec![], keys: vec![], valid: self.0.len(), epoch };
-        for Ready { key, target, .. } in self.0 {
+        let mut batch = Batch {
+            images,
+            labels: vec![],
+            captions: vec![],
+            keys: vec![],
+            indices: vec![],
+            valid: self.0.len(),
+            epoch,
+        };
+        for Ready { index, key, target, .. } in self.0 {
             let (label, caption) = match target {
                 Target::None => (NO_CLASS, String::new()),
                 Target::Class(c) => (c, String::new()),
                 Target::Caption(text) => (NO_CLASS, text),
             };
+            batch.indices.push(index);
             batch.keys.push(key);
             batch.labels.push(label);
             batch.captions.push(caption);

@@ -26,6 +26,18 @@ pub enum Crop {
 /// GigaTok's and ADM's random crop keeps at least 0.8 of the short side.
 pub const MIN_FRACTION: f64 = 0.8;
 
+/// From one stored image to the images that are batched.
+pub trait Augment: Send + Sync {
+    /// The side of the squares it makes.
+    fn size(&self) -> u32;
+    /// How many it makes of each image.
+    fn views(&self) -> usize;
+    /// Makes them; all chance comes from `draws`.
+    fn apply(&self, image: &RgbImage, draws: &mut Draws) -> Vec<RgbImage>;
+    /// Refuses settings that cannot work.
+    fn validate(&self) -> Result<()>;
+}
+
 /// From a stored image to a square of `size` pixels a side.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Transform {
@@ -47,9 +59,29 @@ impl Transform {
     pub fn random(size: u32) -> Self {
         Transform { size, crop: Crop::Random { min_fraction: MIN_FRACTION }, flip: true }
     }
+}
 
-    /// Refuses a size of 0 and fractions outside (0, 1].
-    pub fn validate(&self) -> Result<()> {
+impl Augment for Transform {
+    fn size(&self) -> u32 {
+        self.size
+    }
+
+    fn views(&self) -> usize {
+        1
+    }
+
+    fn apply(&self, image: &RgbImage, draws: &mut Draws) -> Vec<RgbImage> {
+        let mut out = match self.crop {
+            Crop::Center => center_crop(image, self.size),
+            Crop::Random { min_fraction } => random_crop(image, self.size, min_fraction, draws),
+        };
+        if self.flip && draws.below(2) == 1 {
+            imageops::flip_horizontal_in_place(&mut out);
+        }
+        vec![out]
+    }
+
+    fn validate(&self) -> Result<()> {
         let fraction_ok = match self.crop {
             Crop::Center => true,
             Crop::Random { min_fraction } => min_fraction > 0.0 && min_fraction <= 1.0,
@@ -60,18 +92,6 @@ impl Transform {
             )));
         }
         Ok(())
-    }
-
-    /// Applies it; all chance comes from `draws`.
-    pub fn apply(&self, image: &RgbImage, draws: &mut Draws) -> RgbImage {
-        let mut out = match self.crop {
-            Crop::Center => center_crop(image, self.size),
-            Crop::Random { min_fraction } => random_crop(image, self.size, min_fraction, draws),
-        };
-        if self.flip && draws.below(2) == 1 {
-            imageops::flip_horizontal_in_place(&mut out);
-        }
-        out
     }
 }
 
@@ -141,21 +161,4 @@ impl<'a> Scaled<'a> {
         let region = Region { x, y, width: size, height: size };
         resize_region(&self.halved, self.width, self.height, Filter::Bicubic, region)
     }
-}
-
-/// The ten crops of the official code extraction: a centre crop of side `int(size * factor)`, its four corners and
-/// its centre, then the same five of the mirrored square (torchvision's `TenCrop`).
-pub fn ten_crop(image: &RgbImage, size: u32, factor: f64) -> Vec<RgbImage> {
-    let side = (f64::from(size) * factor) as u32;
-    let square = center_crop(image, side);
-    let mirrored = imageops::flip_horizontal(&square);
-    [&square, &mirrored].into_iter().flat_map(|s| five_crop(s, size)).collect()
-}
-
-/// torchvision's `FiveCrop`: top left, top right, bottom left, bottom right, centre.
-fn five_crop(square: &RgbImage, size: u32) -> [RgbImage; 5] {
-    let end = square.width() - size;
-    let middle = (f64::from(end) / 2.0).round_ties_even() as u32; // Python's round: 12.5 → 12
-    [(0, 0), (end, 0), (0, end), (end, end), (middle, middle)]
-        .map(|(x, y)| imageops::crop_imm(square, x, y, size, size).to_image())
 }

@@ -9,7 +9,7 @@ const N: i64 = 4;
 
 fn plan() -> CodePlan {
     let tokenizer = TokenizerId { fingerprint: "abcd".into(), codebook_size: 60_000, num_tokens: N };
-    let views = vec!["center".to_owned(), "flip".to_owned()];
+    let views = vec!["center".to_owned(), "center, mirrored".to_owned()];
     CodePlan { tokenizer, views, records: 7, shard_size: 3, data_fingerprint: "d".into(), data: "toy".into() }
 }
 
@@ -19,9 +19,11 @@ fn row(record: usize, view: usize) -> Vec<i64> {
 }
 
 fn write(writer: &CodeWriter, shard: usize) {
-    let view =
-        |v| writer.range(shard).map(|r| CodeRecord { codes: row(r, v), label: r as i64 * 2 }).collect();
-    writer.write(shard, &[view(0), view(1)]).unwrap();
+    let mut pending = writer.begin(shard);
+    for r in writer.range(shard) {
+        writer.push(&mut pending, &[row(r, 0), row(r, 1)].concat(), r as i64 * 2).unwrap();
+    }
+    writer.write(pending).unwrap();
 }
 
 fn shards(root: &Path) {
@@ -68,8 +70,8 @@ fn another_runs_folder_and_damaged_shards_are_refused() {
     assert!(e.to_string().contains("codes-00001"), "{e}");
 
     let writer = CodeWriter::create(dir.path(), plan()).unwrap();
-    let outside = vec![CodeRecord { codes: vec![60_000; 4], label: 0 }];
-    assert!(writer.write(0, &[outside.clone(), outside]).is_err());
+    assert!(writer.push(&mut writer.begin(0), &[60_000; 8], 0).is_err());
+    assert!(writer.push(&mut writer.begin(0), &[0; 4], 0).is_err());
 }
 
 #[test]
@@ -77,8 +79,9 @@ fn damaged_images_leave_a_short_shard() {
     let dir = tempfile::tempdir().unwrap();
     let writer = CodeWriter::create(dir.path(), plan()).unwrap();
     (1..3).for_each(|s| write(&writer, s));
-    let one = |v| vec![CodeRecord { codes: row(2, v), label: 4 }];
-    writer.write(0, &[one(0), one(1)]).unwrap();
+    let mut pending = writer.begin(0);
+    writer.push(&mut pending, &[row(2, 0), row(2, 1)].concat(), 4).unwrap();
+    writer.write(pending).unwrap();
     let index = writer.finish(&[]).unwrap();
     assert_eq!((index.records, index.skipped), (5, 2));
     assert_eq!(open_codes(&[dir.path()]).unwrap().read(1, 0).unwrap().codes, row(3, 0));
@@ -91,7 +94,7 @@ fn the_official_layout_is_read_in_both_forms() {
     let writer = NpyWriter::create(&gigatok, 256).unwrap();
     for r in 0..3 {
         assert!(!writer.has(r));
-        writer.write(r, &[row(r, 0), row(r, 1)], 5).unwrap();
+        writer.write(r, &[row(r, 0), row(r, 1)].concat(), 2, 5).unwrap();
         assert!(writer.has(r));
     }
     let codes = open_codes(&[&gigatok]).unwrap();

@@ -2,7 +2,7 @@
 
 use base::testing::recipe_integers;
 use data::resize::{Filter, resize};
-use data::transform::ten_crop;
+use data::views::ten_crop;
 use image::RgbImage;
 use safetensors::SafeTensors;
 

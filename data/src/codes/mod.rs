@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use loader::{CodeBatch, CodeLoader, CodeLoaderConfig};
 pub use npy::{NpyCodes, NpyWriter};
 pub use shards::{CodeIndex, CodeShards, ShardEntry};
-pub use writer::{CodePlan, CodeWriter};
+pub use writer::{CodePlan, CodeWriter, PendingShard};
 
 use crate::{Class, Error, Result};
 

@@ -8,7 +8,7 @@ use std::io::{BufReader, BufWriter};
 use std::path::{Path, PathBuf};
 
 use base::files::write_atomic;
-use ndarray::{Array2, ArrayD, arr0};
+use ndarray::{ArrayD, ArrayView2, arr0};
 use ndarray_npy::{ReadNpyExt, WriteNpyExt};
 
 use super::{CodeRecord, CodeSource, TokenizerId};
@@ -177,11 +177,9 @@ impl NpyWriter {
         self.labels.join(format!("{index}.npy")).exists()
     }
 
-    /// Writes one record: its codes in every view (A rows of N) and its label.
-    pub fn write(&self, index: usize, codes: &[Vec<i64>], label: i64) -> Result<()> {
-        let (a, n) = (codes.len(), codes.first().map_or(0, Vec::len));
-        let flat: Vec<i64> = codes.concat();
-        let array = Array2::from_shape_vec((a, n), flat)
+    /// Writes one record: its codes in `views` views, one after the other, and its label.
+    pub fn write(&self, index: usize, codes: &[i64], views: usize, label: i64) -> Result<()> {
+        let array = ArrayView2::from_shape((views, codes.len() / views.max(1)), codes)
             .map_err(|e| Error::Settings(format!("record {index}: views of different lengths: {e}")))?;
         write(&self.codes.join(format!("{index}.npy")), &array)?;
         write(&self.labels.join(format!("{index}.npy")), &arr0(label))

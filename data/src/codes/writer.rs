@@ -10,7 +10,7 @@ use safetensors::{Dtype, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::shards::{CLASSES, INDEX, Shard};
-use super::{CodeIndex, CodeRecord, ShardEntry, TokenizerId};
+use super::{CodeIndex, ShardEntry, TokenizerId};
 use crate::{Class, Error, Result, to_tsv};
 
 pub(super) const PLAN: &str = "plan.json";
@@ -71,6 +71,14 @@ impl CodePlan {
     }
 }
 
+/// A shard in the making.
+#[derive(Debug)]
+pub struct PendingShard {
+    shard: usize,
+    codes: Vec<u8>, // u16, little-endian, (R, A, N)
+    labels: Vec<i64>,
+}
+
 /// Writer of code shards. Each shard appears under its name only when it is complete.
 #[derive(Debug)]
 pub struct CodeWriter {
@@ -123,49 +131,45 @@ impl CodeWriter {
         format!("codes-{shard:05}-of-{:05}.safetensors", self.plan.num_shards())
     }
 
-    /// Writes one shard. `views[a][r]` is record r in view a; all views have the same records.
-    pub fn write(&self, shard: usize, views: &[Vec<CodeRecord>]) -> Result<()> {
-        let path = self.root.join(self.file(shard));
-        let records = self.check(shard, views)?;
-        let mut codes =
-            Vec::with_capacity(records * views.len() * self.plan.tokenizer.num_tokens as usize * 2);
-        for r in 0..records {
-            for view in views {
-                for &c in &view[r].codes {
-                    let code = u16::try_from(c).expect("checked above");
-                    codes.extend(code.to_le_bytes());
-                }
-            }
+    /// An empty shard to be filled record by record and given to [`CodeWriter::write`].
+    pub fn begin(&self, shard: usize) -> PendingShard {
+        PendingShard { shard, codes: vec![], labels: vec![] }
+    }
+
+    /// Adds a record: its codes in every view, A·N of them, view after view.
+    pub fn push(&self, pending: &mut PendingShard, codes: &[i64], label: i64) -> Result<()> {
+        let TokenizerId { codebook_size, num_tokens, .. } = self.plan.tokenizer;
+        let expected = self.plan.views.len() * num_tokens as usize;
+        let in_range = codes.iter().all(|c| (0..codebook_size).contains(c));
+        if codes.len() != expected || !in_range || pending.labels.len() >= self.range(pending.shard).len() {
+            return Err(Error::Settings(format!(
+                "shard {}: expected at most {} records of {expected} codes below {codebook_size}",
+                pending.shard,
+                self.range(pending.shard).len()
+            )));
         }
-        let labels: Vec<u8> = views[0].iter().flat_map(|r| r.label.to_le_bytes()).collect();
-        let shape = vec![records, views.len(), self.plan.tokenizer.num_tokens as usize];
+        for &c in codes {
+            let code = u16::try_from(c).expect("below a codebook of at most 65,536");
+            pending.codes.extend(code.to_le_bytes());
+        }
+        pending.labels.push(label);
+        Ok(())
+    }
+
+    /// Writes a shard. It may hold fewer records than planned, if images could not be decoded.
+    pub fn write(&self, pending: PendingShard) -> Result<()> {
+        let path = self.root.join(self.file(pending.shard));
+        let records = pending.labels.len();
+        let labels: Vec<u8> = pending.labels.iter().flat_map(|l| l.to_le_bytes()).collect();
+        let shape = vec![records, self.plan.views.len(), self.plan.tokenizer.num_tokens as usize];
         let bad = |e: safetensors::SafeTensorError| Error::malformed(&path, e.to_string());
         let tensors = [
-            ("codes", TensorView::new(Dtype::U16, shape, &codes).map_err(bad)?),
+            ("codes", TensorView::new(Dtype::U16, shape, &pending.codes).map_err(bad)?),
             ("labels", TensorView::new(Dtype::I64, vec![records], &labels).map_err(bad)?),
         ];
         let metadata = HashMap::from([("tokenizer".to_owned(), self.plan.tokenizer.fingerprint.clone())]);
         let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(bad)?;
         write_atomic(&path, |f| f.write_all(&bytes)).map_err(Error::write(&path))
-    }
-
-    fn check(&self, shard: usize, views: &[Vec<CodeRecord>]) -> Result<usize> {
-        let TokenizerId { codebook_size, num_tokens, .. } = self.plan.tokenizer;
-        let records = views.first().map_or(0, Vec::len);
-        let sizes_ok = views.len() == self.plan.views.len()
-            && views.iter().all(|v| v.len() == records)
-            && records <= self.range(shard).len();
-        let codes_ok = views.iter().flatten().all(|r| {
-            r.codes.len() as i64 == num_tokens && r.codes.iter().all(|c| (0..codebook_size).contains(c))
-        });
-        if !sizes_ok || !codes_ok {
-            return Err(Error::Settings(format!(
-                "shard {shard}: expected {} views of at most {} records of {num_tokens} codes below {codebook_size}",
-                self.plan.views.len(),
-                self.range(shard).len()
-            )));
-        }
-        Ok(records)
     }
 
     /// Writes the index and the class names once no shard is missing.
