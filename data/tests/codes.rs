@@ -10,7 +10,15 @@ const N: i64 = 4;
 fn plan() -> CodePlan {
     let tokenizer = TokenizerId { fingerprint: "abcd".into(), codebook_size: 60_000, num_tokens: N };
     let views = vec!["center".to_owned(), "center, mirrored".to_owned()];
-    CodePlan { tokenizer, views, records: 7, shard_size: 3, data_fingerprint: "d".into(), data: "toy".into() }
+    CodePlan {
+        tokenizer,
+        views,
+        records: 7,
+        shard_size: 3,
+        precision: "fp32".into(),
+        data_fingerprint: "d".into(),
+        data: "toy".into(),
+    }
 }
 
 /// Codes that tell record and view apart.
@@ -91,12 +99,13 @@ fn damaged_images_leave_a_short_shard() {
 fn the_official_layout_is_read_in_both_forms() {
     let dir = tempfile::tempdir().unwrap();
     let gigatok = dir.path().join("gigatok");
-    let writer = NpyWriter::create(&gigatok, 256).unwrap();
+    let writer = NpyWriter::create(&gigatok, CodePlan { records: 3, ..plan() }, 256).unwrap();
     for r in 0..3 {
-        assert!(!writer.has(r));
-        writer.write(r, &[row(r, 0), row(r, 1)].concat(), 2, 5).unwrap();
-        assert!(writer.has(r));
+        assert_eq!(writer.missing(), (r..3).collect::<Vec<_>>());
+        assert!(r == 0 || open_codes(&[&gigatok]).is_err_and(|e| e.to_string().contains("unfinished")));
+        writer.write(r, &[row(r, 0), row(r, 1)].concat(), 5).unwrap();
     }
+    writer.finish(&[]).unwrap();
     let codes = open_codes(&[&gigatok]).unwrap();
     assert_eq!((codes.len(), codes.views(), codes.num_tokens()), (3, 2, 4));
     assert_eq!(codes.read(2, 1).unwrap(), CodeRecord { codes: row(2, 1), label: 5 });

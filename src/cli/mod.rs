@@ -4,6 +4,7 @@ pub mod convert;
 pub mod decode;
 pub mod doctor;
 pub mod encode;
+pub mod extract;
 pub mod inspect;
 pub mod logits;
 pub mod reconstruct;
@@ -39,6 +40,8 @@ pub enum Command {
     TrainAr(train_ar::TrainArArgs),
     /// Train a tokenizer on images
     TrainTokenizer(train_tokenizer::TrainTokenizerArgs),
+    /// Images → code shards, to train transformers on
+    Extract(extract::ExtractArgs),
     /// Encode and decode images; score and show what is lost
     Reconstruct(reconstruct::ReconstructArgs),
     /// Images → codes in a safetensors file
@@ -63,6 +66,7 @@ impl Command {
             Command::Reconstruct(args) => Some(args.batch.batch_size),
             Command::Encode(args) => Some(args.batch.batch_size),
             Command::Decode(args) => Some(args.batch.batch_size),
+            Command::Extract(args) => Some(args.batch.batch_size),
             Command::Logits(args) => Some(args.batch.batch_size),
             _ => None,
         }

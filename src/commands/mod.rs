@@ -4,6 +4,7 @@ mod convert;
 mod decode;
 mod doctor;
 mod encode;
+mod extract;
 mod inspect;
 mod logits;
 mod reconstruct;
@@ -48,6 +49,7 @@ pub fn run(command: &Command, context: &Context) -> anyhow::Result<Outcome> {
         Command::TrainAr(args) => train_ar::run(args, context),
         Command::TrainTokenizer(args) => train_tokenizer::run(args, context),
         Command::Encode(args) => encode::run(args, context),
+        Command::Extract(args) => extract::run(args, context),
         Command::Logits(args) => logits::run(args, context),
         Command::Reconstruct(args) => reconstruct::run(args, context),
     }

@@ -77,7 +77,7 @@ fn open_one(path: &Path) -> Result<Arc<dyn CodeSource>> {
         return Ok(Arc::new(CodeShards::open(path)?));
     }
     if let Some((codes, labels)) = npy::folders(path)? {
-        return Ok(Arc::new(NpyCodes::open(&codes, &labels)?));
+        return Ok(Arc::new(NpyCodes::open(path, &codes, &labels)?));
     }
     let found = if path.join(writer::PLAN).is_file() {
         "the extraction that writes it has not finished (no `index.json` yet)"

@@ -11,7 +11,9 @@ use base::files::write_atomic;
 use ndarray::{ArrayD, ArrayView2, arr0};
 use ndarray_npy::{ReadNpyExt, WriteNpyExt};
 
-use super::{CodeRecord, CodeSource, TokenizerId};
+use super::shards::read_classes;
+use super::writer::write_classes;
+use super::{CodePlan, CodeRecord, CodeSource, TokenizerId};
 use crate::{Class, Error, Result};
 
 /// Reader of the official layout, in either of its forms. Every read opens two files.
@@ -22,6 +24,8 @@ pub struct NpyCodes {
     len: usize,
     views: usize,
     num_tokens: usize,
+    tokenizer: Option<TokenizerId>,
+    classes: Vec<Class>,
 }
 
 /// The pair of folders `*_codes` and `*_labels` inside `path`, if there is exactly one.
@@ -44,8 +48,10 @@ pub(super) fn folders(path: &Path) -> Result<Option<(PathBuf, PathBuf)>> {
 }
 
 impl NpyCodes {
-    /// Opens the two folders. Files must be numbered from 0 without gaps; sizes are taken from the first.
-    pub fn open(codes: &Path, labels: &Path) -> Result<Self> {
+    /// Opens the two folders. Files must be numbered from 0 without gaps; sizes are taken from the first. What our
+    /// own extraction noted in the folder `root` around them is used too; the official one notes nothing.
+    pub fn open(root: &Path, codes: &Path, labels: &Path) -> Result<Self> {
+        let plan = CodePlan::read(root)?;
         let len = count(codes)?;
         let others = count(labels)?;
         if len != others {
@@ -56,6 +62,12 @@ impl NpyCodes {
         }
         if len == 0 {
             return Err(Error::malformed(codes, "no `0.npy`, `1.npy`, … here"));
+        }
+        if let Some(plan) = plan.as_ref().filter(|p| p.records != len) {
+            return Err(Error::malformed(
+                root,
+                format!("unfinished: {len} of {} records are there", plan.records),
+            ));
         }
         let first = codes.join("0.npy");
         let shape = read(&first)?.shape().to_vec();
@@ -68,7 +80,9 @@ impl NpyCodes {
                 ));
             }
         };
-        Ok(NpyCodes { codes: codes.to_owned(), labels: labels.to_owned(), len, views, num_tokens })
+        let tokenizer = plan.map(|p| p.tokenizer);
+        let (codes, labels, classes) = (codes.to_owned(), labels.to_owned(), read_classes(root)?);
+        Ok(NpyCodes { codes, labels, len, views, num_tokens, tokenizer, classes })
     }
 }
 
@@ -135,11 +149,11 @@ impl CodeSource for NpyCodes {
     }
 
     fn tokenizer(&self) -> Option<&TokenizerId> {
-        None
+        self.tokenizer.as_ref()
     }
 
     fn classes(&self) -> &[Class] {
-        &[]
+        &self.classes
     }
 
     fn describe(&self) -> String {
@@ -153,34 +167,50 @@ impl CodeSource for NpyCodes {
     }
 }
 
-/// Writer of GigaTok's form.
+/// Writer of GigaTok's form. It numbers images without gaps, so none may be left out.
 #[derive(Debug)]
 pub struct NpyWriter {
+    root: PathBuf,
     codes: PathBuf,
     labels: PathBuf,
+    plan: CodePlan,
 }
 
 impl NpyWriter {
     /// Begins or continues in `root`; `image_size` names the folders, as officially.
-    pub fn create(root: &Path, image_size: i64) -> Result<Self> {
+    pub fn create(root: &Path, plan: CodePlan, image_size: i64) -> Result<Self> {
+        plan.claim(root)?;
         let folder = |what: &str| root.join(format!("imagenet{image_size}_{what}"));
-        let writer = NpyWriter { codes: folder("codes"), labels: folder("labels") };
+        let writer =
+            NpyWriter { root: root.to_owned(), codes: folder("codes"), labels: folder("labels"), plan };
         for path in [&writer.codes, &writer.labels] {
             std::fs::create_dir_all(path).map_err(Error::write(path))?;
         }
         Ok(writer)
     }
 
+    /// The records still to be written.
+    pub fn missing(&self) -> Vec<usize> {
+        (0..self.plan.records).filter(|i| !self.has(*i)).collect()
+    }
+
+    /// Notes the class names, for our own reader.
+    pub fn finish(&self, classes: &[Class]) -> Result<()> {
+        write_classes(&self.root, classes)
+    }
+
     /// True if the record is there already.
-    pub fn has(&self, index: usize) -> bool {
+    fn has(&self, index: usize) -> bool {
         // The label is written last.
         self.labels.join(format!("{index}.npy")).exists()
     }
 
-    /// Writes one record: its codes in `views` views, one after the other, and its label.
-    pub fn write(&self, index: usize, codes: &[i64], views: usize, label: i64) -> Result<()> {
-        let array = ArrayView2::from_shape((views, codes.len() / views.max(1)), codes)
-            .map_err(|e| Error::Settings(format!("record {index}: views of different lengths: {e}")))?;
+    /// Writes one record: its codes in every view, A·N of them, view after view, and its label.
+    pub fn write(&self, index: usize, codes: &[i64], label: i64) -> Result<()> {
+        let shape = (self.plan.views.len(), self.plan.tokenizer.num_tokens as usize);
+        let array = ArrayView2::from_shape(shape, codes).map_err(|_| {
+            Error::Settings(format!("record {index}: expected {shape:?} codes, found {}", codes.len()))
+        })?;
         write(&self.codes.join(format!("{index}.npy")), &array)?;
         write(&self.labels.join(format!("{index}.npy")), &arr0(label))
     }

@@ -22,6 +22,8 @@ pub struct CodeIndex {
     pub tokenizer: TokenizerId,
     /// The augmentation of each view, such as `center` or `ten-crop 1.1: 3`; A of them.
     pub views: Vec<String>,
+    /// The kind of number the tokenizer computed in.
+    pub precision: String,
     /// The number of records.
     pub records: usize,
     /// Images that could not be decoded and are missing (`skipped.tsv` names them).
@@ -67,9 +69,7 @@ impl CodeShards {
         let text = std::fs::read_to_string(&path).map_err(Error::read(&path))?;
         let index: CodeIndex = serde_json::from_str(&text)
             .map_err(|e| Error::malformed(&path, format!("not an index of code shards: {e}")))?;
-        let names = root.join(CLASSES);
-        let classes =
-            if names.is_file() { ClassTable::read(&names)?.classes().cloned().collect() } else { vec![] };
+        let classes = read_classes(root)?;
         let mut set = CodeShards { root: root.to_owned(), classes, shards: vec![], starts: vec![], index };
         let mut start = 0;
         for entry in &set.index.shards {
@@ -150,6 +150,12 @@ impl Shard {
             }
         }
     }
+}
+
+/// The classes noted beside the codes, if any.
+pub(super) fn read_classes(root: &Path) -> Result<Vec<Class>> {
+    let path = root.join(CLASSES);
+    if path.is_file() { Ok(ClassTable::read(&path)?.classes().cloned().collect()) } else { Ok(vec![]) }
 }
 
 /// A size that may be anything.

@@ -29,6 +29,8 @@ pub struct CodePlan {
     pub records: usize,
     /// Images per shard; the last has the rest.
     pub shard_size: usize,
+    /// The kind of number the tokenizer computes in, since a few codes depend on it.
+    pub precision: String,
     /// A hash of the images' keys and labels ([`crate::fingerprint`]).
     pub data_fingerprint: String,
     /// What is encoded, for people.
@@ -55,6 +57,32 @@ impl CodePlan {
         Ok(())
     }
 
+    /// The plan of the run that writes, or wrote, into `root`.
+    pub(super) fn read(root: &Path) -> Result<Option<CodePlan>> {
+        let path = root.join(PLAN);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = std::fs::read_to_string(&path).map_err(Error::read(&path))?;
+        serde_json::from_str(&text).map(Some).map_err(|e| Error::malformed(&path, format!("not a plan: {e}")))
+    }
+
+    /// Makes `root` if need be and notes the plan there. Refuses a folder that another plan, or something else, uses.
+    pub(super) fn claim(&self, root: &Path) -> Result<()> {
+        self.validate()?;
+        std::fs::create_dir_all(root).map_err(Error::write(root))?;
+        let refuse = |differences: String| Error::OtherCodes { path: root.to_owned(), differences };
+        if let Some(begun) = CodePlan::read(root)? {
+            let differences = begun.differences(self);
+            return if differences.is_empty() { Ok(()) } else { Err(refuse(differences.join(", "))) };
+        }
+        if let Some(entry) = std::fs::read_dir(root).map_err(Error::read(root))?.next() {
+            let name = entry.map_err(Error::read(root))?.file_name();
+            return Err(refuse(format!("there is no `{PLAN}`, but `{}`", name.to_string_lossy())));
+        }
+        write_json(&root.join(PLAN), self)
+    }
+
     /// Which settings differ, for the refusal to continue another run's folder.
     fn differences(&self, other: &CodePlan) -> Vec<&'static str> {
         let mut d = vec![];
@@ -64,6 +92,7 @@ impl CodePlan {
             }
         };
         note(self.tokenizer == other.tokenizer, "the tokenizer");
+        note(self.precision == other.precision, "the precision");
         note(self.views == other.views, "the augmentations");
         note(self.data_fingerprint == other.data_fingerprint && self.records == other.records, "the images");
         note(self.shard_size == other.shard_size, "the shard size");
@@ -89,26 +118,13 @@ pub struct CodeWriter {
 impl CodeWriter {
     /// Begins or continues in `root`, which is created if need be.
     pub fn create(root: &Path, plan: CodePlan) -> Result<Self> {
-        plan.validate()?;
-        std::fs::create_dir_all(root).map_err(Error::write(root))?;
-        let path = root.join(PLAN);
-        if path.exists() {
-            let text = std::fs::read_to_string(&path).map_err(Error::read(&path))?;
-            let begun: CodePlan = serde_json::from_str(&text)
-                .map_err(|e| Error::malformed(&path, format!("not a plan: {e}")))?;
-            let differences = begun.differences(&plan);
-            if !differences.is_empty() {
-                return Err(Error::OtherCodes { path: root.to_owned(), differences: differences.join(", ") });
-            }
-        } else if root.join(INDEX).exists() {
-            return Err(Error::OtherCodes {
-                path: root.to_owned(),
-                differences: "its plan is missing".into(),
-            });
-        } else {
-            write_json(&path, &plan)?;
-        }
+        plan.claim(root)?;
         Ok(CodeWriter { root: root.to_owned(), plan })
+    }
+
+    /// What is written.
+    pub fn plan(&self) -> &CodePlan {
+        &self.plan
     }
 
     /// The numbers of the shards still to be written.
@@ -183,16 +199,22 @@ impl CodeWriter {
             shards.push(ShardEntry { file, records: shard.labels.len() });
         }
         let records = shards.iter().map(|s| s.records).sum();
-        let CodePlan { tokenizer, views, data, .. } = self.plan.clone();
-        let index =
-            CodeIndex { tokenizer, views, records, skipped: self.plan.records - records, data, shards };
-        if !classes.is_empty() {
-            let path = self.root.join(CLASSES);
-            write_atomic(&path, |f| f.write_all(to_tsv(classes).as_bytes())).map_err(Error::write(&path))?;
-        }
+        let CodePlan { tokenizer, views, precision, data, .. } = self.plan.clone();
+        let skipped = self.plan.records - records;
+        let index = CodeIndex { tokenizer, views, precision, records, skipped, data, shards };
+        write_classes(&self.root, classes)?;
         write_json(&self.root.join(INDEX), &index)?;
         Ok(index)
     }
+}
+
+/// Notes the classes beside the codes, if there are any.
+pub(super) fn write_classes(root: &Path, classes: &[Class]) -> Result<()> {
+    if classes.is_empty() {
+        return Ok(());
+    }
+    let path = root.join(CLASSES);
+    write_atomic(&path, |f| f.write_all(to_tsv(classes).as_bytes())).map_err(Error::write(&path))
 }
 
 fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use base::Progress;
 use base::config::Document;
-use data::codes::{CodePlan, CodeRecord, CodeWriter, TokenizerId};
+use data::codes::{CodePlan, CodeWriter, TokenizerId};
 use tch::{Device, Tensor};
 use tokenizer::Tokenizer;
 use train::tasks::{ArRecipe, ArTask, TokenizerRecipe, TokenizerTask};
@@ -193,15 +193,17 @@ pub fn store_codes(folder: &Path, fingerprint: &str) {
         views: vec!["center".into(), "mirrored".into()],
         records: 10,
         shard_size: 10,
+        precision: "fp32".into(),
         data_fingerprint: "test".into(),
         data: "test".into(),
     };
     let code = |i: u64, j: u64| base::rng::below(9, &[i, j], 32) as i64;
-    let record =
-        |i, view: u64| CodeRecord { codes: (0..16).map(|j| code(i, 16 * view + j)).collect(), label: 207 };
-    let views: Vec<Vec<CodeRecord>> =
-        (0..2u64).map(|view| (0..10).map(|i| record(i, view)).collect()).collect();
     let writer = CodeWriter::create(folder, plan).unwrap();
-    writer.write(0, &views).unwrap();
+    let mut shard = writer.begin(0);
+    for i in 0..10 {
+        let both_views: Vec<i64> = (0..32).map(|j| code(i, j)).collect();
+        writer.push(&mut shard, &both_views, 207).unwrap();
+    }
+    writer.write(shard).unwrap();
     writer.finish(&[]).unwrap();
 }

@@ -1,0 +1,269 @@
+//! `gen extract`: images → stored codes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use anyhow::Context as _;
+use base::{ImagesU8, Progress};
+use data::codes::{CodePlan, CodeWriter, NpyWriter, PendingShard, TokenizerId};
+use data::{Augment as _, Batch, Crops, Dataset, Loader, LoaderConfig, Subset, Target, Views};
+use serde::Serialize;
+use tch::Device;
+use tokenizer::{Loaded, Tokenizer as _};
+
+use super::{Context, Outcome, stop_on_signal};
+use crate::cli::extract::{Augment, ExtractArgs, Format};
+use crate::failure::Failure;
+use crate::settings::{device, models};
+
+#[derive(Debug, Serialize)]
+struct Report {
+    output: String,
+    tokenizer: TokenizerId,
+    views: Vec<String>,
+    /// Records in the folder.
+    records: usize,
+    /// Images that could not be decoded.
+    skipped: usize,
+    /// Images encoded by this run; the others were there already.
+    encoded: usize,
+}
+
+/// Encodes what is not there yet; [`Outcome::Incomplete`] when images were left out or it was interrupted.
+pub fn run(args: &ExtractArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let device = device::resolve(&args.compute.device)?;
+    let images = data::open(&args.data)?;
+    context.printer.note(&images.describe());
+    check_labels(images.as_ref(), context)?;
+    let tokenizer =
+        models::tokenizer(&args.tokenizer)?.open_tokenizer(device, args.compute.precision, context)?;
+    let views = views(args, tokenizer.model.spec().image_size)?;
+    let mut sink = Sink::new(args, plan(args, &tokenizer, &views, images.as_ref())?, &tokenizer)?;
+    let Some(encoded) = encode(args, &images, &tokenizer, views, &mut sink, context)? else {
+        let dir = args.output.display();
+        context.printer.line(&format!("stopped; run again, it goes on with what `{dir}` has"))?;
+        return Ok(Outcome::Incomplete);
+    };
+    let report = sink.finish(args, images.as_ref(), encoded)?;
+    if report.skipped > 0 {
+        let list = args.output.join("skipped.tsv");
+        let n = report.skipped;
+        context.printer.warning(&format!("{n} images could not be decoded; `{}` names them", list.display()));
+    }
+    match args.json.json {
+        true => context.printer.json(&report)?,
+        false => context.printer.line(&summary(&report))?,
+    }
+    Ok(if report.skipped == 0 { Outcome::Done } else { Outcome::Incomplete })
+}
+
+fn summary(report: &Report) -> String {
+    let Report { output, records, views, tokenizer, encoded, .. } = report;
+    let (a, n) = (views.len(), tokenizer.num_tokens);
+    let views = if a == 1 { "1 view".to_owned() } else { format!("{a} views") };
+    let already = match records.saturating_sub(*encoded) {
+        0 => String::new(),
+        there => format!("; {there} were there already"),
+    };
+    format!("{output}: {records} images x {views} x {n} codes, tokenizer {}{already}", tokenizer.fingerprint)
+}
+
+/// Codes are stored with class indices; captions have no place there.
+fn check_labels(images: &dyn Dataset, context: &Context) -> anyhow::Result<()> {
+    match images.target(0) {
+        Target::Class(_) => Ok(()),
+        Target::None => {
+            context.printer.warning("the images have no class labels; their codes get label -1");
+            Ok(())
+        }
+        Target::Caption(_) => {
+            Err(Failure::new("these images have captions, and codes are stored with class labels only")
+                .hint("leave the captions away to store codes without labels")
+                .into())
+        }
+    }
+}
+
+fn views(args: &ExtractArgs, image_size: i64) -> anyhow::Result<Views> {
+    let crops = match args.augment {
+        Augment::None => Crops::Center,
+        Augment::Flip => Crops::CenterAndFlip,
+        Augment::TenCrop => Crops::Ten(args.crop_factor.clone()),
+    };
+    let views = Views { size: u32::try_from(image_size).context("the tokenizer's image size")?, crops };
+    views.validate()?;
+    if args.format == Format::Npy && views.views() > 10 {
+        return Err(Failure::new("the official layout holds one crop factor in a folder")
+            .hint("run once for each factor; `gen train-ar --codes DIR --codes DIR` trains on both")
+            .into());
+    }
+    Ok(views)
+}
+
+fn plan(
+    args: &ExtractArgs,
+    tokenizer: &Loaded,
+    views: &Views,
+    images: &dyn Dataset,
+) -> anyhow::Result<CodePlan> {
+    let spec = tokenizer.model.spec();
+    let id = TokenizerId {
+        fingerprint: tokenizer.fingerprint()?,
+        codebook_size: spec.codebook_size,
+        num_tokens: spec.num_tokens,
+    };
+    Ok(CodePlan {
+        tokenizer: id,
+        views: views.names(),
+        precision: args.compute.precision.to_string(),
+        records: images.len(),
+        shard_size: args.shard_size as usize,
+        data_fingerprint: data::fingerprint(images),
+        data: images.describe(),
+    })
+}
+
+/// Encodes the missing images into `sink`. Returns how many, or `None` if interrupted.
+fn encode(
+    args: &ExtractArgs,
+    images: &Arc<dyn Dataset>,
+    tokenizer: &Loaded,
+    views: Views,
+    sink: &mut Sink,
+    context: &Context,
+) -> anyhow::Result<Option<usize>> {
+    let todo = sink.missing();
+    if todo.is_empty() {
+        return Ok(Some(0));
+    }
+    let per_image = views.views();
+    let mut config = LoaderConfig::once((args.batch.batch_size as usize / per_image).max(1));
+    config.max_corrupt = sink.max_corrupt(args);
+    config.corrupt_list = Some(args.output.join("skipped.tsv"));
+    let mut loader = Loader::new(Arc::new(Subset::new(images.clone(), todo.clone())), views, config)?;
+    let stop = stop_on_signal()?;
+    let mut progress = context.printer.clone();
+    progress.start("encoding", Some(todo.len() as u64));
+    let mut encoded = 0;
+    while let Some(batch) = loader.next().map_err(|e| sink.explain(e))? {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let codes = codes_of(&batch, tokenizer, args.batch.batch_size)?;
+        let width = codes.len() / batch.valid.max(1);
+        for (i, codes) in codes.chunks_exact(width.max(1)).enumerate() {
+            sink.add(todo[batch.indices[i]], codes, batch.labels[i])?;
+        }
+        encoded += batch.valid;
+        progress.advance(batch.valid as u64);
+    }
+    progress.finish();
+    Ok(Some(encoded))
+}
+
+/// The codes of all views in a batch, at most `most` images at a time.
+fn codes_of(batch: &Batch, tokenizer: &Loaded, most: i64) -> anyhow::Result<Vec<i64>> {
+    let mut all = vec![];
+    if batch.valid == 0 {
+        return Ok(all);
+    }
+    for rows in batch.images.tensor().split(most, 0) {
+        let images = ImagesU8::new(rows.to_device(tokenizer.vars.device()))?.to_float();
+        let codes = tokenizer.model.encode(&images)?.into_tensor().to_device(Device::Cpu);
+        all.extend(Vec::<i64>::try_from(codes.flatten(0, -1))?);
+    }
+    Ok(all)
+}
+
+/// Where codes go.
+enum Sink {
+    Shards { writer: CodeWriter, left: VecDeque<usize>, pending: Option<PendingShard> },
+    Npy { writer: NpyWriter, plan: CodePlan },
+}
+
+impl Sink {
+    fn new(args: &ExtractArgs, plan: CodePlan, tokenizer: &Loaded) -> anyhow::Result<Self> {
+        Ok(match args.format {
+            Format::Shards => {
+                let writer = CodeWriter::create(&args.output, plan)?;
+                Sink::Shards { left: writer.missing().into(), writer, pending: None }
+            }
+            Format::Npy => {
+                let writer =
+                    NpyWriter::create(&args.output, plan.clone(), tokenizer.model.spec().image_size)?;
+                Sink::Npy { writer, plan }
+            }
+        })
+    }
+
+    /// The images still to be encoded.
+    fn missing(&self) -> Vec<usize> {
+        match self {
+            Sink::Shards { writer, left, .. } => left.iter().flat_map(|s| writer.range(*s)).collect(),
+            Sink::Npy { writer, .. } => writer.missing(),
+        }
+    }
+
+    /// The official layout numbers images without gaps.
+    fn max_corrupt(&self, args: &ExtractArgs) -> usize {
+        match self {
+            Sink::Shards { .. } => args.max_corrupt,
+            Sink::Npy { .. } => 0,
+        }
+    }
+
+    fn explain(&self, error: data::Error) -> anyhow::Error {
+        let gaps = matches!((self, &error), (Sink::Npy { .. }, data::Error::TooManyCorrupt { .. }));
+        let error = anyhow::Error::new(error);
+        if gaps {
+            error.context("the official layout leaves no room for images that cannot be decoded")
+        } else {
+            error
+        }
+    }
+
+    /// Takes the codes of image `index`, in ascending order of images.
+    fn add(&mut self, index: usize, codes: &[i64], label: i64) -> anyhow::Result<()> {
+        match self {
+            Sink::Npy { writer, .. } => writer.write(index, codes, label)?,
+            Sink::Shards { writer, left, pending } => {
+                let shard = index / writer.plan().shard_size;
+                flush_before(writer, left, pending, shard)?;
+                let open = pending.get_or_insert_with(|| writer.begin(shard));
+                writer.push(open, codes, label)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, args: &ExtractArgs, images: &dyn Dataset, encoded: usize) -> anyhow::Result<Report> {
+        let output = args.output.display().to_string();
+        Ok(match self {
+            Sink::Npy { writer, plan } => {
+                writer.finish(images.classes())?;
+                let (tokenizer, views, records) = (plan.tokenizer.clone(), plan.views.clone(), plan.records);
+                Report { output, tokenizer, views, records, skipped: 0, encoded }
+            }
+            Sink::Shards { writer, left, pending } => {
+                flush_before(writer, left, pending, usize::MAX)?;
+                let index = writer.finish(images.classes())?;
+                let (records, skipped) = (index.records, index.skipped);
+                Report { output, tokenizer: index.tokenizer, views: index.views, records, skipped, encoded }
+            }
+        })
+    }
+}
+
+/// Writes the shards that come before `shard`; one of which no image could be decoded is empty.
+fn flush_before(
+    writer: &CodeWriter,
+    left: &mut VecDeque<usize>,
+    pending: &mut Option<PendingShard>,
+    shard: usize,
+) -> anyhow::Result<()> {
+    while let Some(first) = left.pop_front_if(|s| *s < shard) {
+        writer.write(pending.take().unwrap_or_else(|| writer.begin(first)))?;
+    }
+    Ok(())
+}
