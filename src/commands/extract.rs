@@ -262,7 +262,8 @@ fn flush_before(
     pending: &mut Option<PendingShard>,
     shard: usize,
 ) -> anyhow::Result<()> {
-    while let Some(first) = left.pop_front_if(|s| *s < shard) {
+    while let Some(first) = left.front().copied().filter(|s| *s < shard) {
+        left.pop_front();
         writer.write(pending.take().unwrap_or_else(|| writer.begin(first)))?;
     }
     Ok(())

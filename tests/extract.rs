@@ -1,0 +1,101 @@
+//! `gen extract`, end to end, on a tiny tokenizer with random weights.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use assert_cmd::Command;
+use common::{Tiny, write_model};
+use data::open_codes;
+use tempfile::TempDir;
+
+/// A model, and five images in two class folders, one of which is no image.
+fn place() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    write_model(&dir.path().join("model"), Tiny::default());
+    for (class, images) in [("n01440764", "ab"), ("n02099601", "cde")] {
+        let folder = dir.path().join("images").join(class);
+        std::fs::create_dir_all(&folder).unwrap();
+        for (i, name) in images.chars().enumerate() {
+            let shade = i as u8 * 60;
+            let image =
+                image::RgbImage::from_fn(24, 18, |x, y| image::Rgb([shade, x as u8 * 9, y as u8 * 13]));
+            image.save(folder.join(format!("{name}.png"))).unwrap();
+        }
+    }
+    dir
+}
+
+fn extract(dir: &TempDir, line: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gen"));
+    command.current_dir(dir.path()).args("extract --data images --tokenizer model --device cpu".split(' '));
+    command.args(line.split_whitespace()).output().unwrap()
+}
+
+fn ok(dir: &TempDir, line: &str, code: i32) -> PathBuf {
+    let out = extract(dir, line);
+    assert_eq!(out.status.code(), Some(code), "{line}: {}", String::from_utf8_lossy(&out.stderr));
+    dir.path().join(line.split_whitespace().next_back().unwrap())
+}
+
+fn records(folder: &Path, view: usize) -> Vec<(Vec<i64>, i64)> {
+    let codes = open_codes(&[folder]).unwrap();
+    let read = |i| codes.read(i, view).unwrap();
+    (0..codes.len()).map(|i| (read(i).codes, read(i).label)).collect()
+}
+
+#[test]
+fn shards_hold_what_the_tokenizer_makes_at_any_batch_size_and_after_an_interruption() {
+    let dir = place();
+    let a = ok(&dir, "--shard-size 2 --batch-size 3 --output a", 0);
+    let all = records(&a, 0);
+    assert_eq!(all.iter().map(|r| r.1).collect::<Vec<_>>(), [0, 0, 207, 207, 207]);
+    assert_eq!(open_codes(&[&a]).unwrap().classes()[1].name, "golden retriever");
+
+    // As if the run had been killed after its second shard.
+    let kept = std::fs::metadata(a.join("codes-00000-of-00003.safetensors")).unwrap().modified().unwrap();
+    std::fs::remove_file(a.join("codes-00002-of-00003.safetensors")).unwrap();
+    std::fs::remove_file(a.join("index.json")).unwrap();
+    ok(&dir, "--shard-size 2 --batch-size 1 --output a", 0);
+    assert_eq!(records(&a, 0), all);
+    let after = std::fs::metadata(a.join("codes-00000-of-00003.safetensors")).unwrap().modified().unwrap();
+    assert_eq!(kept, after);
+
+    let out = extract(&dir, "--shard-size 2 --augment flip --output a");
+    assert_eq!(out.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("differs: the augmentations"));
+}
+
+#[test]
+fn views_and_the_official_layout() {
+    let dir = place();
+    let plain = ok(&dir, "--output plain", 0);
+    let flip = ok(&dir, "--augment flip --batch-size 3 --output flip", 0);
+    assert_eq!(records(&plain, 0), records(&flip, 0));
+    assert_ne!(records(&flip, 1), records(&flip, 0));
+
+    let shards = ok(&dir, "--augment ten-crop --crop-factor 1.1,1.5 --output shards", 0);
+    let npy = ok(&dir, "--augment ten-crop --crop-factor 1.1 --format npy --output npy", 0);
+    assert_eq!(open_codes(&[&shards]).unwrap().views(), 20);
+    assert!((0..10).all(|v| records(&npy, v) == records(&shards, v)));
+    assert!(npy.join("imagenet16_codes/4.npy").is_file());
+}
+
+#[test]
+fn a_damaged_image_is_left_out_named_and_counted() {
+    let dir = place();
+    std::fs::write(dir.path().join("images/n02099601/d.png"), "text").unwrap();
+    let codes = ok(&dir, "--shard-size 2 --output codes", 1);
+    assert_eq!(records(&codes, 0).iter().map(|r| r.1).collect::<Vec<_>>(), [0, 0, 207, 207]);
+    assert!(std::fs::read_to_string(codes.join("skipped.tsv")).unwrap().contains("n02099601/d.png"));
+    for (line, expected) in [
+        ("--max-corrupt 0 --output strict", "more than the 0 allowed"),
+        ("--format npy --output npy", "no room"),
+    ] {
+        let out = extract(&dir, line);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.code() == Some(2) && said.contains(expected), "{said}");
+        assert!(!dir.path().join("strict/index.json").exists());
+    }
+}
