@@ -117,12 +117,12 @@ fn text(report: &Report) -> String {
 
 impl CodesReport {
     fn text(&self) -> String {
-        let CodeIndex { tokenizer, views, records, skipped, data, shards } = &self.index;
+        let CodeIndex { tokenizer, views, precision, records, skipped, data, shards } = &self.index;
         let rows = [
             ("records", format!("{} in {} shards", thousands(*records as u64), shards.len())),
             ("codes", format!("{} of {}", tokenizer.num_tokens, tokenizer.codebook_size)),
             ("views", views.join(", ")),
-            ("tokenizer", tokenizer.fingerprint.clone()),
+            ("tokenizer", format!("{} in {precision}", tokenizer.fingerprint)),
             ("made from", data.clone()),
             ("skipped", skipped.to_string()),
         ];
