@@ -220,3 +220,28 @@ fn a_full_disk_and_a_read_only_one_are_told_with_a_hint() {
         }
     }
 }
+
+/// The lines `$ gen …` of a page's console blocks, continued lines joined.
+fn commands_of(page: &str) -> Vec<String> {
+    let text = page.replace("\\\n", " ");
+    text.lines().filter_map(|line| line.strip_prefix("$ gen ")).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_pages_show_commands_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for page in ["README.md", "docs/checkpoints.md"] {
+        let commands = commands_of(&std::fs::read_to_string(root.join(page)).unwrap());
+        assert!(!commands.is_empty(), "{page}");
+        for line in commands {
+            // An unknown verb or flag is refused before the help is printed.
+            let script = format!("\"$0\" {line} --help");
+            let out = std::process::Command::new("sh")
+                .args(["-c", &script, env!("CARGO_BIN_EXE_gen")])
+                .current_dir(root)
+                .output()
+                .unwrap();
+            assert!(out.status.success(), "{page}: gen {line}: {}", stderr(&out));
+        }
+    }
+}
