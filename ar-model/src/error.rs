@@ -26,7 +26,7 @@ pub enum Error {
         path: PathBuf,
         /// The account of what did not fit.
         #[source]
-        source: weights::Error,
+        source: Box<weights::Error>,
     },
     /// Input of the wrong shape or kind.
     #[error("{what}: expected {expected}, found {found}")]

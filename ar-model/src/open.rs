@@ -41,7 +41,7 @@ fn name_likely(e: weights::Error, source: &dyn TensorSource) -> weights::Error {
 }
 
 fn load_error(path: PathBuf, source: weights::Error) -> Error {
-    Error::Load { path, source }
+    Error::Load { path, source: Box::new(source) }
 }
 
 /// Builds `config` and fills it from an official or our own checkpoint.
