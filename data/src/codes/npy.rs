@@ -1,7 +1,7 @@
 //! The official layout: `<path>/imagenet256_codes/{i}.npy` and `<path>/imagenet256_labels/{i}.npy`, i the number of
 //! the image in torchvision's order.
 //!
-//! GigaTok stores int64 [A, N] and a scalar label, LlamaGen [1, A, N] and [1] (`extract_codes_c2i.py`).
+//! GigaTok stores int64 `[A, N]` and a scalar label, LlamaGen `[1, A, N]` and `[1]` (`extract_codes_c2i.py`).
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter};
