@@ -1,0 +1,69 @@
+//! The tokenizer's own phase.
+
+use base::Mode;
+use tch::Tensor;
+
+use super::recipe::{FeatureDistance, TokenizerLosses};
+use super::{TokenizerBatch, TokenizerTask};
+use crate::Losses;
+use crate::losses::{adversarial, reconstruction};
+
+impl TokenizerTask {
+    /// Losses of the tokenizer itself; leaves its reconstructions in `batch`.
+    pub(super) fn generator(&self, batch: &mut TokenizerBatch, step: u64) -> Losses {
+        let weights = &self.recipe.losses;
+        let auxiliary = weights.auxiliary.as_ref().filter(|a| step < a.end_step);
+        let direct = auxiliary.is_some_and(|a| a.direct);
+        let kind = self.recipe.optimization.precision.kind();
+        let out = self.model.forward_train(&batch.images.to_kind(kind), Mode::Train, direct);
+        let mut losses = Losses::new();
+        pixels(&mut losses, weights, &batch.images, &out.reconstruction, ["l2", "l1"]);
+        if let Some(direct) = &out.direct {
+            pixels(&mut losses, weights, &batch.images, direct, ["direct_l2", "direct_l1"]);
+        }
+        losses.add("codebook", out.losses.codebook, 1.0);
+        losses.add("commitment", out.losses.commitment, 1.0);
+        if let Some(entropy) = out.losses.entropy {
+            losses.add("entropy", entropy, 1.0);
+        }
+        if let Some(a) = auxiliary.filter(|a| a.feature_weight != 0.0) {
+            let distance = match a.feature_distance {
+                FeatureDistance::Mse => reconstruction::features(&out.cnn_features, &out.decoder_features),
+                FeatureDistance::Cosine => {
+                    reconstruction::features_cosine(&out.cnn_features, &out.decoder_features)
+                }
+            };
+            losses.add("feature", distance, a.feature_weight);
+        }
+        batch.fakes = vec![out.reconstruction];
+        batch.fakes.extend(out.direct);
+        if let (Some(a), Some((network, _))) = (&weights.adversarial, &self.discriminator)
+            && step >= a.start_step
+        {
+            let names = ["adversarial", "direct_adversarial"];
+            for (name, fake) in names.into_iter().zip(&batch.fakes) {
+                losses.add(name, adversarial::hinge_generator(&network.forward(fake, Mode::Train)), a.weight);
+            }
+        }
+        for fake in &mut batch.fakes {
+            *fake = fake.detach();
+        }
+        losses
+    }
+}
+
+/// The pixel losses of one reconstruction under two names.
+fn pixels(
+    losses: &mut Losses,
+    weights: &TokenizerLosses,
+    target: &Tensor,
+    image: &Tensor,
+    names: [&'static str; 2],
+) {
+    if weights.l2 != 0.0 {
+        losses.add(names[0], reconstruction::l2(target, image), weights.l2);
+    }
+    if weights.l1 != 0.0 {
+        losses.add(names[1], reconstruction::l1(target, image), weights.l1);
+    }
+}

@@ -1,0 +1,26 @@
+//! First weights other than the published ones.
+
+use base::Vars;
+
+use super::recipe::Initialization;
+
+/// Brings freshly drawn weights to the recipe's standard deviations. The codebook, the projections beside it and
+/// the packed attention weights are drawn from other distributions and stay.
+pub(super) fn rescale(vars: &Vars, init: Initialization) {
+    const PUBLISHED: f64 = 0.02;
+    let _guard = tch::no_grad_guard();
+    for mut v in vars.parameters() {
+        let width = v.tensor.size().last().copied().unwrap_or(1) as f64;
+        let beside_the_codebook = v.name.contains("quant");
+        let factor = if v.name.ends_with("positional_embedding") {
+            init.position_std.map(|std| std * width.sqrt())
+        } else if v.name.ends_with(".weight") && v.tensor.dim() > 1 && !beside_the_codebook {
+            init.weight_std.map(|std| std / PUBLISHED)
+        } else {
+            None
+        };
+        if let Some(factor) = factor {
+            let _ = v.tensor.g_mul_scalar_(factor);
+        }
+    }
+}

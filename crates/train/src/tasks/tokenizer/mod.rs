@@ -1,0 +1,159 @@
+//! Training a tokenizer: reconstruction, quantizer and feature losses for the model, hinge losses against a PatchGAN.
+
+mod discriminator;
+mod figures;
+mod generator;
+mod init;
+mod recipe;
+
+use std::path::Path;
+
+use base::config::to_yaml;
+use base::{Build, Vars};
+use data::Loader;
+use tch::{Device, Kind, Tensor};
+use tokenizer::{Model, Tokenizer};
+
+pub use self::recipe::{Adversarial, Auxiliary, FeatureDistance, TokenizerLosses, TokenizerRecipe};
+use super::images;
+use crate::discriminator::PatchGan;
+use crate::recipe::{Intervals, Optimization};
+use crate::state::write_atomically;
+use crate::task::{Module, Phase, Task};
+use crate::{Error, Losses, Result};
+
+/// A micro-batch, with the reconstructions that the discriminator is shown afterwards.
+#[derive(Debug)]
+pub struct TokenizerBatch {
+    images: Tensor, // (B, 3, H, W) in [-1, 1]
+    fakes: Vec<Tensor>,
+}
+
+/// A tokenizer in training.
+#[derive(Debug)]
+pub struct TokenizerTask {
+    recipe: TokenizerRecipe,
+    phases: Vec<Phase>,
+    vars: Vars,
+    model: Model,
+    discriminator: Option<(PatchGan, Vars)>,
+    train: Loader,
+    validation: Option<Loader>,
+}
+
+impl TokenizerTask {
+    /// Draws the first weights on `device` and opens the data.
+    ///
+    /// # Errors
+    /// The recipe contradicts itself, the model cannot be built, or there are no training images.
+    pub fn new(recipe: TokenizerRecipe, device: Device) -> Result<Self> {
+        recipe.optimization.check()?;
+        tch::manual_seed(recipe.seed as i64);
+        let vars = Vars::new(device, Kind::Float, Build::Random);
+        let model = Model::new(&vars.root(), &recipe.model)?;
+        init::rescale(&vars, recipe.init);
+        let mut phases = vec![Phase { name: "generator", start: 1 }];
+        let discriminator = recipe.losses.adversarial.as_ref().map(|a| {
+            phases.push(Phase { name: "discriminator", start: a.start_step });
+            let vars = Vars::new(device, Kind::Float, Build::Random);
+            (PatchGan::new(&vars.root(), &a.discriminator), vars)
+        });
+        let size = recipe.model.image_size();
+        let batch = recipe.optimization.micro_batch_size();
+        let train = images::training(&recipe.data, size, batch, recipe.seed)?;
+        let validation = images::validation(recipe.data.validation.as_deref(), size, batch)?;
+        Ok(TokenizerTask { recipe, phases, vars, model, discriminator, train, validation })
+    }
+
+    /// The recipe.
+    pub fn recipe(&self) -> &TokenizerRecipe {
+        &self.recipe
+    }
+
+    /// The model's variables.
+    pub fn vars(&self) -> &Vars {
+        &self.vars
+    }
+
+    /// One line on model and data, for people.
+    pub fn describe(&self) -> String {
+        let millions = self.vars.num_parameters() as f64 / 1e6;
+        format!("tokenizer of {millions:.2} M parameters; {}", self.train.dataset().describe())
+    }
+}
+
+impl Task for TokenizerTask {
+    type Batch = TokenizerBatch;
+
+    fn phases(&self) -> &[Phase] {
+        &self.phases
+    }
+
+    fn module(&self, phase: usize) -> Module<'_> {
+        match (phase, &self.discriminator) {
+            (0, _) | (_, None) => Module { name: "model", vars: &self.vars },
+            (_, Some((_, vars))) => Module { name: "discriminator", vars },
+        }
+    }
+
+    fn optimization(&self) -> &Optimization {
+        &self.recipe.optimization
+    }
+
+    fn intervals(&self) -> Intervals {
+        self.recipe.every
+    }
+
+    fn seed(&self) -> u64 {
+        self.recipe.seed
+    }
+
+    fn recipe_yaml(&self) -> Result<String> {
+        Ok(to_yaml(&self.recipe)?)
+    }
+
+    fn batch(&mut self) -> Result<TokenizerBatch> {
+        let batch = self.train.next()?.ok_or_else(|| Error::Recipe("the training data ended".into()))?;
+        let images = batch.images.tensor().to_device(self.vars.device());
+        let images = base::ImagesU8::new(images).map_err(tokenizer::Error::from)?.to_float().into_tensor();
+        Ok(TokenizerBatch { images, fakes: vec![] })
+    }
+
+    fn losses(&mut self, batch: &mut TokenizerBatch, phase: usize, step: u64) -> Result<Losses> {
+        Ok(if phase == 0 { self.generator(batch, step) } else { self.discriminator(batch) })
+    }
+
+    fn position(&self) -> Result<String> {
+        images::position(self.train.state())
+    }
+
+    fn restore(&mut self, position: &str) -> Result<()> {
+        Ok(self.train.restore(images::parse_position(position)?)?)
+    }
+
+    /// `mse` on [-1, 1], `psnr` of the 8-bit images in dB (mean over images), and the share of the codebook in use.
+    fn validate(&mut self) -> Result<Vec<(&'static str, f64)>> {
+        let Some(loader) = &mut self.validation else { return Ok(vec![]) };
+        let (mut mse, mut psnr, mut count) = (0.0, 0.0, 0.0);
+        let size = self.model.spec().codebook_size;
+        let device = self.vars.device();
+        let used = Tensor::zeros([size], (Kind::Bool, device));
+        images::each_batch(loader, |images, _| {
+            let target =
+                base::ImagesU8::new(images.tensor().to_device(device)).map_err(tokenizer::Error::from)?;
+            let codes = self.model.encode(&target.to_float())?;
+            let decoded = self.model.decode(&codes)?;
+            mse += figures::sum_of_means(&decoded, &target.to_float());
+            psnr += figures::sum_of_psnr(decoded.to_u8().tensor(), target.tensor());
+            count += target.tensor().size()[0] as f64;
+            let _ = used.shallow_clone().index_fill_(0, &codes.tensor().reshape([-1]), 1);
+            Ok(())
+        })?;
+        let usage = used.to_kind(Kind::Float).mean(Kind::Float).double_value(&[]);
+        Ok(vec![("mse", mse / count), ("psnr", psnr / count), ("codebook_usage", usage)])
+    }
+
+    fn write_model_files(&self, dir: &Path) -> Result<()> {
+        write_atomically(&dir.join("config.yaml"), to_yaml(&self.recipe.model)?.as_bytes())
+    }
+}
