@@ -22,14 +22,6 @@ fn any_scalar(g: &Golden, parts: &[&str]) -> bool {
 /// All of them; the first that recognises a golden names it.
 pub const ALL: &[Pending] = &[
     Pending {
-        what: "the DINO discriminator is not part of this program yet",
-        recognise: |g| config_has(g, &["embed_dim", "key_depths"]),
-    },
-    Pending {
-        what: "differentiable augmentation is not part of this program yet",
-        recognise: |g| g.source().contains("DiffAug"),
-    },
-    Pending {
         what: "DINOv2 is not part of this program yet",
         recognise: |g| config_has(g, &["embed_dim", "depth", "img_size"]),
     },

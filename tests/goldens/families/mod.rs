@@ -1,5 +1,7 @@
 //! What kinds of golden there are, and how each is checked.
 
+mod diffaug;
+mod dino_discriminator;
 mod filters;
 mod full_gpt;
 mod full_tokenizer;
@@ -79,5 +81,15 @@ pub const ALL: &[Family] = &[
         name: "losses of the tokenizer's training",
         recognise: |g| g.config("tokenizer_weights").is_string() && g.config("disc_dim").is_number(),
         check: tokenizer_losses::check,
+    },
+    Family {
+        name: "DINO discriminator",
+        recognise: |g| g.config("embed_dim").is_number() && g.config("key_depths").is_array(),
+        check: dino_discriminator::check,
+    },
+    Family {
+        name: "differentiable augmentation",
+        recognise: |g| g.has("case0.rand01") && g.has("case0.flags"),
+        check: diffaug::check,
     },
 ];
