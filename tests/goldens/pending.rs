@@ -26,8 +26,8 @@ pub const ALL: &[Pending] = &[
         recognise: |g| config_has(g, &["embed_dim", "depth", "img_size"]),
     },
     Pending {
-        what: "LPIPS is not part of this program yet",
-        recognise: |g| g.source().to_lowercase().contains("lpips"),
+        what: "reconstruction metrics with LPIPS are not part of this program yet",
+        recognise: |g| g.has("lpips_vgg") && g.has("rec"),
     },
     Pending {
         what: "text encoders are not part of this program yet",

@@ -8,6 +8,7 @@ mod full_tokenizer;
 mod gpt;
 mod gpt_options;
 mod image_files;
+mod lpips;
 mod patchgan;
 mod psnr_ssim;
 mod tokenizer;
@@ -71,6 +72,16 @@ pub const ALL: &[Family] = &[
         name: "PSNR and SSIM as published",
         recognise: |g| g.has("gt0") && g.has("sample0"),
         check: psnr_ssim::check,
+    },
+    Family {
+        name: "LPIPS as a loss",
+        recognise: |g| g.has("lpips") && g.has("grad_b") && g.get("recipe_table").is_object(),
+        check: lpips::check_loss,
+    },
+    Family {
+        name: "LPIPS as a metric",
+        recognise: |g| g.has("img0") && (g.has("vgg.distance") || g.has("alex.distance")),
+        check: lpips::check_metric,
     },
     Family {
         name: "PatchGAN and adversarial losses",
