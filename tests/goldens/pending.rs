@@ -22,20 +22,12 @@ fn any_scalar(g: &Golden, parts: &[&str]) -> bool {
 /// All of them; the first that recognises a golden names it.
 pub const ALL: &[Pending] = &[
     Pending {
-        what: "the DINO discriminator is not part of this program yet",
-        recognise: |g| config_has(g, &["embed_dim", "key_depths"]),
-    },
-    Pending {
-        what: "differentiable augmentation is not part of this program yet",
-        recognise: |g| g.source().contains("DiffAug"),
-    },
-    Pending {
         what: "DINOv2 is not part of this program yet",
         recognise: |g| config_has(g, &["embed_dim", "depth", "img_size"]),
     },
     Pending {
-        what: "LPIPS is not part of this program yet",
-        recognise: |g| g.source().to_lowercase().contains("lpips"),
+        what: "reconstruction metrics with LPIPS are not part of this program yet",
+        recognise: |g| g.has("lpips_vgg") && g.has("rec"),
     },
     Pending {
         what: "text encoders are not part of this program yet",

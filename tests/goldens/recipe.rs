@@ -19,7 +19,13 @@ struct Entry {
     shape: Vec<i64>,
     lo: f64,
     hi: f64,
+    /// What is done with the values, in words.
+    #[serde(default)]
+    then: Option<String>,
 }
+
+/// The one thing that tables ask for after drawing.
+const UNIT: &str = "divided by its 2-norm";
 
 /// A table of recipe tensors, as a file to load from.
 pub struct Recipe {
@@ -37,6 +43,9 @@ impl Recipe {
         let entries: Vec<Entry> = serde_json::from_value(table.clone()).context("recipe table")?;
         if let Some(e) = entries.iter().find(|e| !e.name.starts_with(prefix)) {
             bail!("recipe table: `{}` does not begin with `{prefix}`", e.name);
+        }
+        if let Some(other) = entries.iter().filter_map(|e| e.then.as_deref()).find(|t| *t != UNIT) {
+            bail!("recipe table: what is `{other}`?");
         }
         let origin = Origin { path: PathBuf::from("recipe"), section: None };
         let seed = seed.as_u64().context("recipe table: no seed")?;
@@ -77,13 +86,17 @@ impl TensorSource for Recipe {
 
     fn bytes(&self, name: &str) -> weights::Result<Cow<'_, [u8]>> {
         let entry = self.entry(name).expect("only names of the table are asked for");
-        let values: Vec<f32> = match self.given.get(name) {
+        let mut values: Vec<f32> = match self.given.get(name) {
             Some(values) => values.clone(),
             None => {
                 let n = entry.shape.iter().product::<i64>() as usize;
                 recipe_values(&entry.name, self.seed, n, entry.lo, entry.hi)
             }
         };
+        if entry.then.is_some() {
+            let norm = values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+            values.iter_mut().for_each(|v| *v = (f64::from(*v) / norm) as f32);
+        }
         Ok(Cow::Owned(values.iter().flat_map(|v| v.to_ne_bytes()).collect()))
     }
 

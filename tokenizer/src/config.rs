@@ -140,14 +140,32 @@ pub enum Upsample {
     Nearest,
 }
 
-/// Semantic regularisation: which decoder layer is projected, and onto what width.
+/// Semantic regularisation: which features are projected, and onto what width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Alignment {
-    /// Decoder layer, 1-based, whose output is projected.
-    pub layer: i64,
+    /// What is projected.
+    pub layer: AlignedLayer,
     /// Width of the teacher's features.
     pub width: i64,
+}
+
+/// The features that semantic regularisation projects: a number, or `cnn`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum AlignedLayer {
+    /// The output of a decoder layer, counted from 1 (official `distill_depth`, 3 in all releases).
+    Decoder(i64),
+    /// Another part of the network.
+    Named(AlignedPart),
+}
+
+/// A part of the network with features on the image grid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AlignedPart {
+    /// The CNN encoder's output (official `encoder_2d_distill`; no release).
+    Cnn,
 }
 
 /// LlamaGen's VQGAN (arXiv 2406.06525).
@@ -160,6 +178,16 @@ pub struct LlamaGenVqConfig {
     pub cnn: CnnConfig,
     /// The codebook.
     pub quantizer: QuantizerConfig,
+}
+
+impl Alignment {
+    /// The decoder layer that is projected, if it is one.
+    pub(crate) fn decoder_layer(self) -> Option<i64> {
+        match self.layer {
+            AlignedLayer::Decoder(layer) => Some(layer),
+            AlignedLayer::Named(AlignedPart::Cnn) => None,
+        }
+    }
 }
 
 impl TokenizerConfig {
@@ -268,10 +296,10 @@ impl GigaTokConfig {
                 )));
             }
         }
-        if let Some(a) = self.alignment
-            && !(1..=self.decoder.resolve().layers).contains(&a.layer)
+        if let Some(Alignment { layer: AlignedLayer::Decoder(layer), .. }) = self.alignment
+            && !(1..=self.decoder.resolve().layers).contains(&layer)
         {
-            return Err(Error::Settings(format!("alignment.layer {} is not a decoder layer", a.layer)));
+            return Err(Error::Settings(format!("alignment.layer {layer} is not a decoder layer")));
         }
         if let Latent::Sequence { num_tokens, query_init: QueryInit::MultiLevel } = self.latent {
             crate::gigatok::query_init::kernels(self.grid(), num_tokens)?;

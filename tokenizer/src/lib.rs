@@ -17,8 +17,8 @@ mod sizes;
 
 pub use cnn::{CnnDecoder, CnnEncoder};
 pub use config::{
-    Alignment, CnnConfig, GigaTokConfig, GridLayers, Latent, LlamaGenVqConfig, QueryInit, TokenizerConfig,
-    Upsample,
+    AlignedLayer, AlignedPart, Alignment, CnnConfig, GigaTokConfig, GridLayers, Latent, LlamaGenVqConfig,
+    QueryInit, TokenizerConfig, Upsample,
 };
 pub use error::{Error, Result};
 pub use gigatok::GigaTok;

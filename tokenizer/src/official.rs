@@ -8,7 +8,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::config::{
-    Alignment, CnnConfig, GigaTokConfig, GridLayers, Latent, QueryInit, TokenizerConfig, Upsample,
+    AlignedLayer, AlignedPart, Alignment, CnnConfig, GigaTokConfig, GridLayers, Latent, QueryInit,
+    TokenizerConfig, Upsample,
 };
 use crate::error::{Error, Result};
 use crate::quantizer::{Gradient, QuantizerConfig};
@@ -53,7 +54,6 @@ const INACTIVE: &[(&str, &[&str])] = &[
     ("last_level_2d_query_init", &["false"]),
     ("multi_level_2d_query_init", &["false"]),
     ("learnable_2d_query_init", &["false"]),
-    ("encoder_2d_distill", &["false"]),
     ("use_qk_norm", &["false"]),
     ("use_flash_attn", &["false"]),
     ("use_rope", &["false"]),
@@ -104,6 +104,7 @@ const USED: &[&str] = &[
     "use_attn",
     "rot",
     "distill_depth",
+    "encoder_2d_distill",
     "out_inner_dim",
     "transformer_layer_type",
 ];
@@ -229,7 +230,13 @@ impl Args<'_> {
 
     fn alignment(&self) -> Result<Option<Alignment>> {
         let width = self.get("out_inner_dim", 768)?;
-        Ok(self.get::<Option<i64>>("distill_depth", None)?.map(|layer| Alignment { layer, width }))
+        let depth = self.get::<Option<i64>>("distill_depth", None)?.map(AlignedLayer::Decoder);
+        let cnn = self.get("encoder_2d_distill", false)?.then_some(AlignedLayer::Named(AlignedPart::Cnn));
+        if depth.is_some() && cnn.is_some() {
+            let message = "official YAML: distill_depth and encoder_2d_distill exclude each other";
+            return Err(Error::Settings(message.into()));
+        }
+        Ok(depth.or(cnn).map(|layer| Alignment { layer, width }))
     }
 
     fn quantizer(&self) -> Result<QuantizerConfig> {

@@ -66,6 +66,25 @@ fn shapes_follow_the_layout() {
 }
 
 #[test]
+fn alignment_projects_a_decoder_layer_or_the_cnn_onto_the_teachers_width() {
+    for (layer, grows) in [("1", "s2ddecoder.distill_mlp.0.weight"), ("cnn", "distill_mlp.0.weight")] {
+        let text =
+            gigatok("{ type: grid, layers: standard }").replace("layer: 1", &format!("layer: {layer}"));
+        let config = TokenizerConfig::from_document(&Document::parse("test", &text).unwrap()).unwrap();
+        let vars = Vars::new(Device::Cpu, Kind::Float, Build::Random);
+        let model = Model::new(&vars.root(), &config).unwrap();
+        vars.set_requires_grad(true);
+        let out = model.forward_train(images(2, 16).tensor(), Mode::Train, false);
+        let aligned = out.aligned.unwrap();
+        assert_eq!(aligned.size(), [2, 64, 24]);
+        aligned.sum(Kind::Float).backward();
+        assert!(vars.get(grows).unwrap().grad().defined(), "{layer}");
+        let latents = vars.get("quant_conv.weight").unwrap().grad();
+        assert_eq!(latents.defined(), layer == "1", "the CNN's features come before the quantizer");
+    }
+}
+
+#[test]
 fn encoding_a_batch_equals_encoding_its_rows() {
     for config in configs() {
         let model = build(&config);

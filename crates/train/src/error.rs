@@ -50,6 +50,12 @@ pub enum Error {
         /// This tokenizer's.
         expected: String,
     },
+    /// A frozen network that a recipe asks for without naming its weights.
+    #[error("the recipe's {part} needs a pretrained network, and no weights are given for it")]
+    NoWeights {
+        /// The part of the recipe.
+        part: &'static str,
+    },
     /// A loss or a gradient stopped being a number. Nothing was updated.
     #[error("step {step}, {phase}: {what} is not finite; the step was not made")]
     NotFinite {
@@ -105,6 +111,9 @@ impl Hint for Error {
             Error::OtherTokenizer { .. } => {
                 vec!["extract them anew with `gen extract`, or give the tokenizer that made them".into()]
             }
+            Error::NoWeights { part } => vec![format!(
+                "name the file as `losses.{part}.weights=FILE`; `{{ random: 0 }}` in its place makes a dry run"
+            )],
             Error::NotFinite { .. } => vec![
                 "lower `optimization.lr`, raise `optimization.warmup`, or train in fp32; `--resume` continues from \
                  the last saved state"

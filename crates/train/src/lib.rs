@@ -4,6 +4,7 @@
 pub mod discriminator;
 pub mod ema;
 mod error;
+pub mod frozen;
 mod log;
 pub mod losses;
 mod meter;

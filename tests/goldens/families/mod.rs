@@ -1,11 +1,14 @@
 //! What kinds of golden there are, and how each is checked.
 
+mod diffaug;
+mod dino_discriminator;
 mod filters;
 mod full_gpt;
 mod full_tokenizer;
 mod gpt;
 mod gpt_options;
 mod image_files;
+mod lpips;
 mod patchgan;
 mod psnr_ssim;
 mod tokenizer;
@@ -71,6 +74,16 @@ pub const ALL: &[Family] = &[
         check: psnr_ssim::check,
     },
     Family {
+        name: "LPIPS as a loss",
+        recognise: |g| g.has("lpips") && g.has("grad_b") && g.get("recipe_table").is_object(),
+        check: lpips::check_loss,
+    },
+    Family {
+        name: "LPIPS as a metric",
+        recognise: |g| g.has("img0") && (g.has("vgg.distance") || g.has("alex.distance")),
+        check: lpips::check_metric,
+    },
+    Family {
         name: "PatchGAN and adversarial losses",
         recognise: |g| g.config("ndf").is_number() && g.config("n_layers").is_number(),
         check: patchgan::check,
@@ -79,5 +92,15 @@ pub const ALL: &[Family] = &[
         name: "losses of the tokenizer's training",
         recognise: |g| g.config("tokenizer_weights").is_string() && g.config("disc_dim").is_number(),
         check: tokenizer_losses::check,
+    },
+    Family {
+        name: "DINO discriminator",
+        recognise: |g| g.config("embed_dim").is_number() && g.config("key_depths").is_array(),
+        check: dino_discriminator::check,
+    },
+    Family {
+        name: "differentiable augmentation",
+        recognise: |g| g.has("case0.rand01") && g.has("case0.flags"),
+        check: diffaug::check,
     },
 ];

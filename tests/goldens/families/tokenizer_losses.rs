@@ -2,8 +2,8 @@
 //! part of this program yet.
 
 use anyhow::{Context, Result, ensure};
-use base::Mode;
-use tch::Tensor;
+use base::{Build, Mode, Vars};
+use tch::{Device, Kind, Tensor};
 use train::losses::adversarial::hinge_discriminator;
 use train::losses::lecam::LeCam;
 
@@ -58,7 +58,8 @@ fn discriminator(check: &mut Check, real: &Tensor, fake: &Tensor, direct: &Tenso
     let weight = golden.number("disc_weight")?;
     let mut total = hinge_discriminator(&real, &fake) * weight + hinge_discriminator(&real, &direct) * weight;
     if golden.config("lecam") == true {
-        let mut state = LeCam::new(number_after(meaning, "start iteration")? as u64);
+        let buffers = Vars::new(Device::Cpu, Kind::Double, Build::Random);
+        let mut state = LeCam::new(&buffers.root(), number_after(meaning, "start iteration")? as u64);
         ensure!(meaning.contains("the values of the second hinge call"), "other LeCam averages");
         state.update(&real, &fake, step);
         state.update(&real, &direct, step);

@@ -28,6 +28,7 @@ pub struct GigaTok {
     post_quant_conv: Conv2d,
     to_grid: qformer::Decoder,
     decoder: CnnDecoder,
+    cnn_alignment: Option<qformer::AlignmentMlp>,
     spec: TokenizerSpec,
 }
 
@@ -48,7 +49,9 @@ impl GigaTok {
             let init = Init::torch_default(inputs);
             Conv2d::new(&p, inputs, outputs, 1, init, init)
         };
+        let on_cnn = config.alignment.filter(|a| a.decoder_layer().is_none());
         Ok(GigaTok {
+            cnn_alignment: on_cnn.map(|a| qformer::AlignmentMlp::new(&(p / "distill_mlp"), z, a.width)),
             encoder: CnnEncoder::new(&(p / "encoder"), &config.cnn),
             to_latents: qformer::Encoder::new(p, config)?,
             quant_conv: pointwise(p / "quant_conv", z, d),
@@ -94,7 +97,7 @@ impl GigaTok {
         self.to_grid.forward(&qformer::to_tokens(&self.post_quant_conv.forward(&row)))
     }
 
-    /// The aligned layer's output through `distill_mlp`: (B, P, W) → (B, P, teacher width).
+    /// The aligned decoder layer's output through `distill_mlp`: (B, P, W) → (B, P, teacher width).
     pub fn align(&self, tapped: &Tensor) -> Option<Tensor> {
         self.to_grid.align(tapped)
     }
@@ -115,12 +118,14 @@ impl GigaTok {
         let latents = self.latents(images);
         let quantized = self.quantizer.forward(&latents.pre_quantized, mode);
         let (grid, tapped) = self.grid_features(&quantized.z);
+        let on_cnn = |mlp: &qformer::AlignmentMlp| mlp.forward(&qformer::to_tokens(&latents.cnn));
+        let aligned = tapped.as_ref().and_then(|t| self.align(t));
         TrainOutput {
             reconstruction: self.decoder.forward(&grid),
             direct: direct.then(|| self.decoder.forward(&latents.cnn)),
             codes: quantized.codes,
             losses: quantized.losses,
-            aligned: tapped.as_ref().and_then(|t| self.align(t)),
+            aligned: aligned.or_else(|| self.cnn_alignment.as_ref().map(on_cnn)),
             cnn_features: latents.cnn,
             decoder_features: grid,
         }

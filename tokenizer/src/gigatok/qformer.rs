@@ -305,8 +305,10 @@ impl Decoder {
             },
             Latent::Grid { layers } => DecoderBody::Grid(GridStack::new(p, size, layers)),
         };
-        let alignment =
-            config.alignment.map(|a| (a.layer, AlignmentMlp::new(&(p / "distill_mlp"), w, a.width)));
+        let alignment = config.alignment.and_then(|a| {
+            let layer = a.decoder_layer()?;
+            Some((layer, AlignmentMlp::new(&(p / "distill_mlp"), w, a.width)))
+        });
         Decoder {
             ln_pre: LayerNorm::new(&(p / "ln_pre"), z, EPS),
             embed: linear(p / "decoder_embed", z, w),
@@ -346,10 +348,11 @@ impl Decoder {
 
 /// The projection onto the teacher (`distill_mlp`): linear, SiLU, linear, SiLU, linear.
 #[derive(Debug)]
-struct AlignmentMlp([Linear; 3]);
+pub struct AlignmentMlp([Linear; 3]);
 
 impl AlignmentMlp {
-    fn new(p: &Scope, width: i64, out: i64) -> Self {
+    /// Variables `0`, `2` and `4`.
+    pub fn new(p: &Scope, width: i64, out: i64) -> Self {
         AlignmentMlp([
             linear(p / 0, width, 4 * width),
             linear(p / 2, 4 * width, 4 * width),
@@ -357,7 +360,8 @@ impl AlignmentMlp {
         ])
     }
 
-    fn forward(&self, x: &Tensor) -> Tensor {
+    /// (B, P, W) → (B, P, teacher width).
+    pub fn forward(&self, x: &Tensor) -> Tensor {
         let [first, second, third] = &self.0;
         third.forward(&second.forward(&first.forward(x).silu()).silu())
     }

@@ -1,5 +1,124 @@
-//! Networks that tell photographs from reconstructions.
+//! Networks that tell photographs from reconstructions, and how they are chosen.
 
+mod diffaug;
+mod dino;
 mod patchgan;
+mod stylegan;
 
+use base::{Mode, Scope};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tch::{Kind, Tensor};
+
+pub use diffaug::{DiffAug, Draws};
+pub use dino::{DinoConfig, DinoDiscriminator, DinoVit, View};
 pub use patchgan::{PatchGan, PatchGanConfig};
+pub use stylegan::{StyleGan, StyleGanConfig};
+
+use crate::Result;
+
+/// What the tokenizer's training needs of a discriminator.
+pub trait Discriminator: std::fmt::Debug {
+    /// Images (B, 3, H, W) in [-1, 1] → logits (B, …), computed in `kind`. What is random comes from libtorch's
+    /// global generator.
+    fn logits(&self, images: &Tensor, kind: Kind, mode: Mode) -> Tensor;
+}
+
+/// `x` where it is positive, `x / 5` elsewhere.
+fn leaky_relu(x: &Tensor) -> Tensor {
+    x.prelu(&Tensor::full([1], 0.2, (x.kind(), x.device())))
+}
+
+impl Discriminator for PatchGan {
+    fn logits(&self, images: &Tensor, kind: Kind, mode: Mode) -> Tensor {
+        self.forward(&images.to_kind(kind), mode)
+    }
+}
+
+impl Discriminator for StyleGan {
+    fn logits(&self, images: &Tensor, kind: Kind, _mode: Mode) -> Tensor {
+        self.forward(&images.to_kind(kind))
+    }
+}
+
+impl Discriminator for DinoDiscriminator {
+    fn logits(&self, images: &Tensor, kind: Kind, mode: Mode) -> Tensor {
+        self.forward(images, self.draw_view(images), kind, mode)
+    }
+}
+
+/// Any discriminator. Recipes without a `type` mean the PatchGAN.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", remote = "Self")]
+pub enum DiscriminatorConfig {
+    /// PatchGAN: every release but one.
+    Patchgan(PatchGanConfig),
+    /// Heads on a frozen DINO ViT (`VQ_BL256_dino_disc`).
+    Dino(DinoConfig),
+    /// StyleGAN2's.
+    Stylegan(StyleGanConfig),
+}
+
+impl Serialize for DiscriminatorConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        DiscriminatorConfig::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for DiscriminatorConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let mut keys = serde_json::Map::deserialize(deserializer)?;
+        keys.entry("type").or_insert_with(|| "patchgan".into());
+        DiscriminatorConfig::deserialize(serde_json::Value::Object(keys)).map_err(serde::de::Error::custom)
+    }
+}
+
+impl DiscriminatorConfig {
+    /// Refuses what could not be built, or not shown `batch` images of side `image_size` at once.
+    ///
+    /// # Errors
+    /// Says what is wrong.
+    pub fn check(&self, image_size: i64, batch: i64) -> Result<()> {
+        match self {
+            DiscriminatorConfig::Patchgan(_) => Ok(()),
+            DiscriminatorConfig::Dino(config) => config.check(batch),
+            DiscriminatorConfig::Stylegan(config) => config.check(image_size),
+        }
+    }
+
+    /// Freshly drawn variables under `p`; frozen weights are read from their file.
+    ///
+    /// # Errors
+    /// A file of frozen weights is missing or is another network's.
+    pub fn build(&self, p: &Scope, image_size: i64) -> Result<Box<dyn Discriminator>> {
+        Ok(match self {
+            DiscriminatorConfig::Patchgan(config) => Box::new(PatchGan::new(p, config)),
+            DiscriminatorConfig::Dino(config) => Box::new(DinoDiscriminator::new(p, config)?),
+            DiscriminatorConfig::Stylegan(config) => Box::new(StyleGan::new(p, config, image_size)),
+        })
+    }
+
+    /// Whether the reconstructions are shown before the photographs, as the official trainer does with DINO. The
+    /// order matters to what training passes leave behind: power iterations and running statistics.
+    pub fn fakes_first(&self) -> bool {
+        matches!(self, DiscriminatorConfig::Dino(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_without_type_is_a_patchgan_and_unknown_keys_are_named() {
+        let read = |text: &str| serde_json::from_str::<DiscriminatorConfig>(text);
+        let old = read(r#"{"channels": 64, "layers": 3}"#).unwrap();
+        let new = read(r#"{"type": "patchgan", "channels": 64, "layers": 3}"#).unwrap();
+        assert_eq!(old, new);
+        assert_eq!(read(&serde_json::to_string(&old).unwrap()).unwrap(), old);
+        let error = read(r#"{"type": "stylegan", "chanels": 4}"#).unwrap_err().to_string();
+        assert!(error.contains("unknown field `chanels`"), "{error}");
+        assert!(
+            matches!(read(r#"{"type": "dino"}"#).unwrap(), DiscriminatorConfig::Dino(c) if c.width == 384)
+        );
+    }
+}

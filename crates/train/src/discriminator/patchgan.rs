@@ -6,6 +6,8 @@ use base::{Init, Mode, Scope, nn::Conv2d};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
+use super::leaky_relu;
+
 /// Sizes of a [`PatchGan`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,7 +29,6 @@ struct Block {
 pub struct PatchGan {
     blocks: Vec<Block>,
     output: Conv2d,
-    slope: Tensor,
 }
 
 const KERNEL: i64 = 4;
@@ -50,17 +51,14 @@ impl PatchGan {
         }
         let last = width(config.layers);
         let output = Conv2d::new(&(&main / (3 * config.layers + 2)), last, 1, KERNEL, WEIGHT, bias(last));
-        let slope = Tensor::full([1], 0.2, (Kind::Float, p.vars().device()));
-        PatchGan { blocks, output: output.with_stride(1, 1), slope }
+        PatchGan { blocks, output: output.with_stride(1, 1) }
     }
 
     /// (B, 3, H, W) in [-1, 1] → logits (B, 1, P, Q). Training uses and records batch statistics.
     pub fn forward(&self, images: &Tensor, mode: Mode) -> Tensor {
-        let slope = self.slope.to_kind(images.kind());
         let through = |x: Tensor, block: &Block| {
             let y = block.conv.forward(&x);
-            let y = block.norm.as_ref().map_or_else(|| y.shallow_clone(), |n| n.forward(&y, mode));
-            y.prelu(&slope) // leaky ReLU with slope 0.2
+            leaky_relu(&block.norm.as_ref().map_or_else(|| y.shallow_clone(), |n| n.forward(&y, mode)))
         };
         self.output.forward(&self.blocks.iter().fold(images.shallow_clone(), through))
     }

@@ -1,14 +1,31 @@
 //! LeCam regularisation of the discriminator (Tseng et al., arXiv 2104.03310). Off in all released configs.
 
+use base::{Init, Scope};
+use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-/// Running means of the discriminator's outputs and the penalty on leaving them.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// How LeCam regularisation is weighed.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LeCamConfig {
+    /// Weight of the penalty; 0.001 as published.
+    pub weight: f64,
+}
+
+impl Default for LeCamConfig {
+    fn default() -> Self {
+        LeCamConfig { weight: 0.001 }
+    }
+}
+
+/// Running means of the discriminator's outputs and the penalty on leaving them. The means are buffers, so that a
+/// resumed run goes on with them.
+#[derive(Debug)]
 pub struct LeCam {
-    /// Running mean of the logits of real images.
-    pub real: f64,
-    /// Running mean of the logits of reconstructions.
-    pub fake: f64,
+    /// Running mean of the logits of real images, fp64.
+    pub real: Tensor,
+    /// Running mean of the logits of reconstructions, fp64.
+    pub fake: Tensor,
     start: u64,
 }
 
@@ -16,22 +33,26 @@ impl LeCam {
     const DECAY: f64 = 0.99;
     const INITIAL: f64 = 1000.0;
 
-    /// Averages with decay 0.99 from step `start` on; before it they equal the last value.
-    pub fn new(start: u64) -> Self {
-        LeCam { real: Self::INITIAL, fake: Self::INITIAL, start }
+    /// Averages with decay 0.99 from step `start` on; before it they equal the last value. Buffers `real` and `fake`.
+    pub fn new(p: &Scope, start: u64) -> Self {
+        let mean = |name| p.buffer(name, &[], Kind::Double, Init::Const(Self::INITIAL));
+        LeCam { real: mean("real"), fake: mean("fake"), start }
     }
 
     /// Takes in the mean logits of one discriminator step.
     pub fn update(&mut self, real: &Tensor, fake: &Tensor, step: u64) {
+        let _guard = tch::no_grad_guard();
         let decay = if step < self.start { 0.0 } else { Self::DECAY };
-        let mean = |t: &Tensor| t.detach().to_kind(Kind::Float).mean(Kind::Float).double_value(&[]);
-        self.real = self.real * decay + mean(real) * (1.0 - decay);
-        self.fake = self.fake * decay + mean(fake) * (1.0 - decay);
+        for (average, logits) in [(&mut self.real, real), (&mut self.fake, fake)] {
+            let mean = logits.to_kind(Kind::Float).mean(Kind::Float).to_kind(Kind::Double);
+            average.copy_(&(&*average * decay + mean * (1.0 - decay)));
+        }
     }
 
-    /// `mean relu(real - ema_fake)² + mean relu(ema_real - fake)²`.
+    /// `mean relu(real - ema_fake)² + mean relu(ema_real - fake)²`, with the averages as they are now.
     pub fn penalty(&self, real: &Tensor, fake: &Tensor) -> Tensor {
-        let above = (real.to_kind(Kind::Float) - self.fake).relu().square().mean(Kind::Float);
-        above + (fake.to_kind(Kind::Float) * -1.0 + self.real).relu().square().mean(Kind::Float)
+        let now = |average: &Tensor| average.to_kind(Kind::Float);
+        let above = (real.to_kind(Kind::Float) - now(&self.fake)).relu().square().mean(Kind::Float);
+        above + (now(&self.real) - fake.to_kind(Kind::Float)).relu().square().mean(Kind::Float)
     }
 }

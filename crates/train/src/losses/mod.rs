@@ -4,6 +4,7 @@ pub mod adversarial;
 pub mod language;
 pub mod lecam;
 pub mod reconstruction;
+pub mod semantic;
 
 use tch::{Kind, Tensor};
 
@@ -31,6 +32,16 @@ impl Losses {
         let value = value.to_kind(Kind::Float);
         self.terms.push((name, value.detach()));
         let weighted = if weight == 1.0 { value } else { value * weight };
+        self.total = Some(match self.total.take() {
+            Some(sum) => sum + weighted,
+            None => weighted,
+        });
+    }
+
+    /// [`Losses::add`] with a weight that is the product of a number and a scalar on the device.
+    pub fn add_scaled(&mut self, name: &'static str, value: Tensor, weight: f64, scale: &Tensor) {
+        self.terms.push((name, value.detach().to_kind(Kind::Float)));
+        let weighted = value.to_kind(Kind::Float) * scale.detach() * weight;
         self.total = Some(match self.total.take() {
             Some(sum) => sum + weighted,
             None => weighted,

@@ -6,7 +6,7 @@ use tch::Tensor;
 use super::recipe::{FeatureDistance, TokenizerLosses};
 use super::{TokenizerBatch, TokenizerTask};
 use crate::Losses;
-use crate::losses::{adversarial, reconstruction};
+use crate::losses::reconstruction;
 
 impl TokenizerTask {
     /// Losses of the tokenizer itself; leaves its reconstructions in `batch`.
@@ -21,6 +21,7 @@ impl TokenizerTask {
         if let Some(direct) = &out.direct {
             pixels(&mut losses, weights, &batch.images, direct, ["direct_l2", "direct_l1"]);
         }
+        let nll = losses.total().map(Tensor::shallow_clone);
         losses.add("codebook", out.losses.codebook, 1.0);
         losses.add("commitment", out.losses.commitment, 1.0);
         if let Some(entropy) = out.losses.entropy {
@@ -37,13 +38,9 @@ impl TokenizerTask {
         }
         batch.fakes = vec![out.reconstruction];
         batch.fakes.extend(out.direct);
-        if let (Some(a), Some((network, _))) = (&weights.adversarial, &self.discriminator)
-            && step >= a.start_step
-        {
-            let names = ["adversarial", "direct_adversarial"];
-            for (name, fake) in names.into_iter().zip(&batch.fakes) {
-                losses.add(name, adversarial::hinge_generator(&network.forward(fake, Mode::Train)), a.weight);
-            }
+        if let Some(adversary) = self.adversary.as_ref().filter(|a| step >= a.start_step()) {
+            let nll = nll.as_ref().map(|nll| (nll, self.model.last_layer()));
+            adversary.generator(&mut losses, &batch.images, &batch.fakes, kind, nll);
         }
         for fake in &mut batch.fakes {
             *fake = fake.detach();

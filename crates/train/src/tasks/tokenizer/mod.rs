@@ -1,6 +1,6 @@
-//! Training a tokenizer: reconstruction, quantizer and feature losses for the model, hinge losses against a PatchGAN.
+//! Training a tokenizer: reconstruction, quantizer and feature losses for the model, and a discriminator against it.
 
-mod discriminator;
+mod adversary;
 mod figures;
 mod generator;
 mod init;
@@ -14,9 +14,9 @@ use data::Loader;
 use tch::{Device, Kind, Tensor};
 use tokenizer::{Model, Tokenizer};
 
+use self::adversary::Adversary;
 pub use self::recipe::{Adversarial, Auxiliary, FeatureDistance, TokenizerLosses, TokenizerRecipe};
 use super::images;
-use crate::discriminator::PatchGan;
 use crate::recipe::{Intervals, Optimization};
 use crate::state::write_atomically;
 use crate::task::{Module, Phase, Task};
@@ -36,7 +36,7 @@ pub struct TokenizerTask {
     phases: Vec<Phase>,
     vars: Vars,
     model: Model,
-    discriminator: Option<(PatchGan, Vars)>,
+    adversary: Option<Adversary>,
     train: Loader,
     validation: Option<Loader>,
 }
@@ -47,22 +47,20 @@ impl TokenizerTask {
     /// # Errors
     /// The recipe contradicts itself, the model cannot be built, or there are no training images.
     pub fn new(recipe: TokenizerRecipe, device: Device) -> Result<Self> {
-        recipe.optimization.check()?;
+        recipe.check()?;
         tch::manual_seed(recipe.seed as i64);
         let vars = Vars::new(device, Kind::Float, Build::Random);
         let model = Model::new(&vars.root(), &recipe.model)?;
         init::rescale(&vars, recipe.init);
         let mut phases = vec![Phase { name: "generator", start: 1 }];
-        let discriminator = recipe.losses.adversarial.as_ref().map(|a| {
-            phases.push(Phase { name: "discriminator", start: a.start_step });
-            let vars = Vars::new(device, Kind::Float, Build::Random);
-            (PatchGan::new(&vars.root(), &a.discriminator), vars)
-        });
         let size = recipe.model.image_size();
+        let adversary =
+            recipe.losses.adversarial.as_ref().map(|a| Adversary::new(a, size, device)).transpose()?;
+        phases.extend(adversary.as_ref().map(|a| Phase { name: "discriminator", start: a.start_step() }));
         let batch = recipe.optimization.micro_batch_size();
         let train = images::training(&recipe.data, size, batch, recipe.seed)?;
         let validation = images::validation(recipe.data.validation.as_deref(), size, batch)?;
-        Ok(TokenizerTask { recipe, phases, vars, model, discriminator, train, validation })
+        Ok(TokenizerTask { recipe, phases, vars, model, adversary, train, validation })
     }
 
     /// The recipe.
@@ -90,9 +88,9 @@ impl Task for TokenizerTask {
     }
 
     fn module(&self, phase: usize) -> Module<'_> {
-        match (phase, &self.discriminator) {
+        match (phase, &self.adversary) {
             (0, _) | (_, None) => Module { name: "model", vars: &self.vars },
-            (_, Some((_, vars))) => Module { name: "discriminator", vars },
+            (_, Some(adversary)) => Module { name: "discriminator", vars: adversary.vars() },
         }
     }
 
@@ -120,7 +118,12 @@ impl Task for TokenizerTask {
     }
 
     fn losses(&mut self, batch: &mut TokenizerBatch, phase: usize, step: u64) -> Result<Losses> {
-        Ok(if phase == 0 { self.generator(batch, step) } else { self.discriminator(batch) })
+        if phase == 0 {
+            return Ok(self.generator(batch, step));
+        }
+        let adversary = self.adversary.as_mut().expect("there is a second phase only with it");
+        let kind = self.recipe.optimization.precision.kind();
+        Ok(adversary.discriminator(&batch.images, &batch.fakes, kind, step))
     }
 
     fn position(&self) -> Result<String> {

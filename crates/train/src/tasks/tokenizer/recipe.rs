@@ -4,9 +4,11 @@ use base::config::Document;
 use serde::{Deserialize, Serialize};
 use tokenizer::TokenizerConfig;
 
-use crate::Result;
-use crate::discriminator::PatchGanConfig;
+use crate::discriminator::{DiffAug, DiscriminatorConfig};
+use crate::losses::adversarial::AdversarialLoss;
+use crate::losses::lecam::LeCamConfig;
 use crate::recipe::{ImageData, Intervals, Optimization, with_overrides};
+use crate::{Error, Result};
 
 /// Everything that decides a tokenizer's training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,7 +53,7 @@ pub struct TokenizerLosses {
     pub l1: f64,
     /// Help for the first part of training.
     pub auxiliary: Option<Auxiliary>,
-    /// The PatchGAN.
+    /// A discriminator.
     pub adversarial: Option<Adversarial>,
 }
 
@@ -79,16 +81,50 @@ pub enum FeatureDistance {
     Cosine,
 }
 
-/// Adversarial training with hinge losses.
+/// Adversarial training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Adversarial {
+    /// The pair of losses.
+    #[serde(default)]
+    pub loss: AdversarialLoss,
     /// Weight of the generator's and of the discriminator's loss (0.5 in all releases).
     pub weight: f64,
     /// The first step, from 1, of both.
     pub start_step: u64,
     /// The discriminator.
-    pub discriminator: PatchGanConfig,
+    pub discriminator: DiscriminatorConfig,
+    /// Multiply the generator's weight by VQGAN's adaptive one; off in all releases.
+    #[serde(default)]
+    pub adaptive: bool,
+    /// Augment what the discriminator is shown; with the DINO discriminator as published.
+    #[serde(default)]
+    pub diffaug: Option<DiffAug>,
+    /// LeCam regularisation from the step after `start_step`; its averages run from 1000 steps after it.
+    #[serde(default)]
+    pub lecam: Option<LeCamConfig>,
+    /// Weight γ of R3GAN's gradient penalties; 15 where it is not given.
+    #[serde(default)]
+    pub gamma: Option<f64>,
+}
+
+impl Adversarial {
+    /// Refuses options that contradict each other, or that would do nothing.
+    fn check(&self, image_size: i64, batch: i64) -> Result<()> {
+        let fail = |message: &str| Err(Error::Recipe(format!("losses.adversarial: {message}")));
+        if self.gamma.is_some() && self.loss != AdversarialLoss::R3gan {
+            return fail("gamma is R3GAN's only");
+        }
+        if self.lecam.is_some() && self.loss.is_relative() {
+            return fail("LeCam's averages mean nothing to a relative loss");
+        }
+        if let Some(d) = self.diffaug
+            && !([d.probability, d.cutout].iter().all(|v| (0.0..=1.0).contains(v)) && d.blur >= 0.0)
+        {
+            return fail("diffaug: probability and cutout are in [0, 1], blur is at least 0");
+        }
+        self.discriminator.check(image_size, batch)
+    }
 }
 
 impl TokenizerRecipe {
@@ -98,5 +134,18 @@ impl TokenizerRecipe {
     /// An unknown key or a value of the wrong kind.
     pub fn from_document(document: &Document, changes: &[String]) -> Result<Self> {
         with_overrides(document, changes)
+    }
+
+    /// Refuses settings that contradict each other.
+    ///
+    /// # Errors
+    /// Says which.
+    pub fn check(&self) -> Result<()> {
+        self.optimization.check()?;
+        let batch = self.optimization.micro_batch_size() as i64;
+        if let Some(adversarial) = &self.losses.adversarial {
+            adversarial.check(self.model.image_size(), batch)?;
+        }
+        Ok(())
     }
 }

@@ -1,0 +1,20 @@
+//! Frozen, pretrained networks, exact to the code that published numbers were made with: losses in training and
+//! features in evaluation are then the same arithmetic. Each file opens with its paper and the public weight file
+//! it reads. This crate trains nothing and computes no metric.
+
+mod alexnet;
+mod error;
+mod extractor;
+mod lpips;
+mod random;
+mod source;
+mod squeezenet;
+mod vgg16;
+
+pub use alexnet::AlexNet;
+pub use error::{Error, Result};
+pub use extractor::{FeatureExtractor, FeatureId, Features};
+pub use lpips::{HeadDropout, Lpips, LpipsNet};
+pub use source::WeightSource;
+pub use squeezenet::SqueezeNet;
+pub use vgg16::Vgg16;

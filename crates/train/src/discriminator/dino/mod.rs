@@ -1,0 +1,186 @@
+//! The DINO discriminator of StyleGAN-T (Sauer et al., arXiv 2301.09515) as GigaTok's `discriminator_dino.py` has it:
+//! a frozen DINO ViT-S/16 and a small trained head on each of five of its features. Used by `VQ_BL256_dino_disc`.
+//!
+//! B batch, D width, P patches
+
+mod heads;
+mod vit;
+
+use base::{Mode, Scope};
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+use self::heads::{GROUP, Head};
+pub use self::vit::DinoVit;
+use crate::frozen::FrozenWeights;
+use crate::{Error, Result};
+
+/// Mean and standard deviation of ImageNet's channels on [0, 1].
+const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
+const STD: [f64; 3] = [0.229, 0.224, 0.225];
+
+/// Sizes of a [`DinoDiscriminator`]; by default the published ones.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DinoConfig {
+    /// The backbone's weights: `dino_deitsmall16_pretrain.pth`.
+    pub weights: Option<FrozenWeights>,
+    /// Width of the backbone and of the heads.
+    pub width: i64,
+    /// Attention heads of the backbone.
+    pub heads: i64,
+    /// Blocks of the backbone.
+    pub depth: i64,
+    /// Blocks, from 0, whose output a head reads; one more head reads the input of the first block.
+    pub taps: Vec<i64>,
+    /// Side of the square the backbone is shown.
+    pub image_size: i64,
+    /// Side of a patch.
+    pub patch_size: i64,
+    /// Width of the heads' second convolution.
+    pub kernel: i64,
+}
+
+impl Default for DinoConfig {
+    fn default() -> Self {
+        DinoConfig {
+            weights: None,
+            width: 384,
+            heads: 6,
+            depth: 12,
+            taps: vec![2, 5, 8, 11],
+            image_size: 224,
+            patch_size: 16,
+            kernel: 9,
+        }
+    }
+}
+
+impl DinoConfig {
+    fn patches(&self) -> i64 {
+        (self.image_size / self.patch_size).pow(2)
+    }
+
+    /// Refuses what could not be built or run with so many images at once.
+    pub(super) fn check(&self, batch: i64) -> Result<()> {
+        let fail = |message: String| Err(Error::Recipe(format!("dino discriminator: {message}")));
+        if self.heads < 1 || self.width < 1 || self.width % self.heads != 0 {
+            return fail(format!("width {} is not a multiple of heads {}", self.width, self.heads));
+        }
+        if self.patch_size < 1 || self.image_size < 1 || self.image_size % self.patch_size != 0 {
+            let (image, patch) = (self.image_size, self.patch_size);
+            return fail(format!("image_size {image} is not a multiple of patch_size {patch}"));
+        }
+        if self.kernel % 2 != 1 || self.kernel / 2 > self.patches() {
+            return fail(format!(
+                "kernel must be odd and fit {} patches, found {}",
+                self.patches(),
+                self.kernel
+            ));
+        }
+        if self.taps.iter().any(|t| !(0..self.depth).contains(t)) {
+            return fail(format!("taps {:?} are not blocks of {}", self.taps, self.depth));
+        }
+        let groups = (batch + GROUP - 1) / GROUP;
+        if batch % groups.max(1) != 0 {
+            return fail(format!(
+                "{batch} images at once do not divide into {groups} groups of at most {GROUP} for its batch norm"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The part of the images that the backbone is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    /// A crop at full resolution, the same for the whole batch.
+    Crop {
+        /// First row.
+        top: i64,
+        /// First column.
+        left: i64,
+    },
+    /// The whole image: area averages where it is larger than the backbone's input, bicubic otherwise.
+    Whole,
+}
+
+/// The discriminator: images to one logit for each head and patch.
+#[derive(Debug)]
+pub struct DinoDiscriminator {
+    backbone: DinoVit,
+    heads: Vec<Head>,
+    mean: Tensor,
+    std: Tensor,
+    size: i64,
+}
+
+impl DinoDiscriminator {
+    /// Heads with PyTorch's default initialisation; the backbone's weights are read from the file of `config`.
+    ///
+    /// # Errors
+    /// There are no weights for the backbone, or others.
+    pub fn new(p: &Scope, config: &DinoConfig) -> Result<Self> {
+        let device = p.vars().device();
+        let backbone = match FrozenWeights::given(config.weights.as_ref(), "discriminator")? {
+            FrozenWeights::File(path) => DinoVit::open(config, crate::frozen::open(path)?.as_ref(), device)?,
+            FrozenWeights::Random { random } => {
+                tch::manual_seed(*random as i64);
+                DinoVit::random(config, device)
+            }
+        };
+        Ok(Self::with_backbone(p, config, backbone))
+    }
+
+    /// The same with a backbone that is there already.
+    pub fn with_backbone(p: &Scope, config: &DinoConfig, backbone: DinoVit) -> Self {
+        let heads =
+            (0..=config.taps.len()).map(|h| Head::new(&(p / "heads" / h), config.width, config.kernel));
+        let channels = |values: [f64; 3]| {
+            let t = Tensor::from_slice(&values.map(|v| v as f32)).view([1, 3, 1, 1]);
+            t.to_device(p.vars().device())
+        };
+        DinoDiscriminator {
+            backbone,
+            heads: heads.collect(),
+            mean: channels(MEAN),
+            std: channels(STD),
+            size: config.image_size,
+        }
+    }
+
+    /// A crop with probability ½ where the images are larger than the backbone's input, else the whole image; from
+    /// libtorch's global generator.
+    pub fn draw_view(&self, images: &Tensor) -> View {
+        let (_, _, h, w) = images.size4().expect("images are (B, 3, H, W)");
+        if h <= self.size || w <= self.size {
+            return View::Whole;
+        }
+        let draws = Tensor::rand([3], (Kind::Double, Device::Cpu));
+        let below = |i: i64, n: i64| ((draws.double_value(&[i]) * n as f64) as i64).min(n - 1);
+        match draws.double_value(&[0]) <= 0.5 {
+            true => View::Crop { top: below(1, h - self.size + 1), left: below(2, w - self.size + 1) },
+            false => View::Whole,
+        }
+    }
+
+    /// What the heads read: (B, 3, H, W) in [-1, 1] → (B, D, P) each.
+    pub fn features(&self, images: &Tensor, view: View, kind: Kind) -> Vec<Tensor> {
+        let x = (images.to_kind(Kind::Float) * 0.5 + 0.5 - &self.mean) / &self.std;
+        let s = self.size;
+        let shown = match view {
+            View::Crop { top, left } => x.narrow(2, top, s).narrow(3, left, s),
+            View::Whole if x.size()[2] > s => x.adaptive_avg_pool2d([s, s]),
+            View::Whole => x.upsample_bicubic2d([s, s], false, None, None),
+        };
+        self.backbone.forward(&shown, kind)
+    }
+
+    /// (B, 3, H, W) in [-1, 1] → logits (B, heads · P). Training makes one power iteration of every spectral norm.
+    pub fn forward(&self, images: &Tensor, view: View, kind: Kind, mode: Mode) -> Tensor {
+        let features = self.features(images, view, kind);
+        let logits: Vec<Tensor> =
+            self.heads.iter().zip(features).map(|(h, x)| h.forward(&x.to_kind(kind), mode)).collect();
+        Tensor::cat(&logits, 1)
+    }
+}

@@ -1,0 +1,154 @@
+//! The frozen backbone: DINO's ViT-S/16 (Caron et al., arXiv 2104.14294; `dino_deitsmall16_pretrain.pth`).
+//!
+//! Two deviations of GigaTok's `discriminator_dino.py` from the stock network: GELU is the tanh approximation, and the
+//! key part of every `qkv` bias is zeroed at load, which the softmax does not notice. The last norm is unused.
+//!
+//! B batch, D width, H heads, P patches, L = P + 1 tokens
+
+use base::nn::{Conv2d, LayerNorm, Linear};
+use base::{Build, Init, Scope, Vars};
+use tch::{Device, Kind, Tensor};
+use weights::{KeyMap, TensorSource};
+
+use super::DinoConfig;
+use crate::Result;
+
+const EPS: f64 = 1e-6;
+const WEIGHT: Init = Init::Normal { std: 0.02 };
+const ZERO: Init = Init::Const(0.0);
+
+/// The backbone. It has no gradient of its own, but passes gradients on to the images.
+#[derive(Debug)]
+pub struct DinoVit {
+    patch_embed: Conv2d,
+    cls_token: Tensor, // (1, 1, D)
+    pos_embed: Tensor, // (1, L, D)
+    blocks: Vec<Block>,
+    taps: Vec<i64>,
+}
+
+impl DinoVit {
+    /// Weights from a file, or drawn from `seed`; see [`crate::frozen`].
+    ///
+    /// # Errors
+    /// The file lacks a tensor, has one too many or one of another shape.
+    pub fn open(config: &DinoConfig, source: &dyn TensorSource, device: Device) -> Result<Self> {
+        let vars = Vars::new(device, Kind::Float, Build::Empty);
+        let vit = Self::new(&vars.root(), config);
+        let map = KeyMap::identity().drop("norm.**", "the discriminator reads blocks, not the last norm");
+        weights::load(&vars, source, &map)?;
+        vit.zero_key_biases();
+        Ok(vit)
+    }
+
+    /// Freshly drawn weights, for tests and dry runs.
+    pub fn random(config: &DinoConfig, device: Device) -> Self {
+        Self::new(&Vars::new(device, Kind::Float, Build::Random).root(), config)
+    }
+
+    fn new(p: &Scope, config: &DinoConfig) -> Self {
+        let (d, patch) = (config.width, config.patch_size);
+        let tokens = config.patches() + 1;
+        let embed = Conv2d::new(&(p / "patch_embed" / "proj"), 3, d, patch, WEIGHT, ZERO);
+        DinoVit {
+            cls_token: p.var("cls_token", &[1, 1, d], WEIGHT),
+            pos_embed: p.var("pos_embed", &[1, tokens, d], WEIGHT),
+            patch_embed: embed.with_stride(patch, 0),
+            blocks: (0..config.depth).map(|i| Block::new(&(p / "blocks" / i), d, config.heads)).collect(),
+            taps: config.taps.clone(),
+        }
+    }
+
+    fn zero_key_biases(&self) {
+        for block in &self.blocks {
+            block.attn.zero_key_bias();
+        }
+    }
+
+    /// Normalised images (B, 3, S, S), fp32 → what each head reads, (B, D, P) fp32: before the first block and after
+    /// each tapped one, the patch tokens plus the class token. Branches compute in `kind`, the residual stream in fp32.
+    pub fn forward(&self, images: &Tensor, kind: Kind) -> Vec<Tensor> {
+        let b = images.size()[0];
+        let patches = self.patch_embed.forward(&images.to_kind(kind)).flatten(2, 3).transpose(1, 2); // (B, P, D)
+        let class = self.cls_token.expand([b, -1, -1], false);
+        let mut x = Tensor::cat(&[class, patches.to_kind(Kind::Float)], 1) + &self.pos_embed; // (B, L, D)
+        let mut read = vec![readout(&x)];
+        for (i, block) in self.blocks.iter().enumerate() {
+            x = block.forward(&x, kind);
+            if self.taps.contains(&(i as i64)) {
+                read.push(readout(&x));
+            }
+        }
+        read
+    }
+}
+
+/// (B, L, D) → (B, D, P).
+fn readout(x: &Tensor) -> Tensor {
+    let patches = x.size()[1] - 1;
+    (x.narrow(1, 1, patches) + x.narrow(1, 0, 1)).transpose(1, 2)
+}
+
+#[derive(Debug)]
+struct Block {
+    norm1: LayerNorm,
+    attn: Attention,
+    norm2: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
+}
+
+impl Block {
+    fn new(p: &Scope, width: i64, heads: i64) -> Self {
+        let mlp = p / "mlp";
+        Block {
+            norm1: LayerNorm::new(&(p / "norm1"), width, EPS),
+            attn: Attention::new(&(p / "attn"), width, heads),
+            norm2: LayerNorm::new(&(p / "norm2"), width, EPS),
+            fc1: Linear::new(&(&mlp / "fc1"), width, 4 * width, WEIGHT, Some(ZERO)),
+            fc2: Linear::new(&(&mlp / "fc2"), 4 * width, width, WEIGHT, Some(ZERO)),
+        }
+    }
+
+    fn forward(&self, x: &Tensor, kind: Kind) -> Tensor {
+        let x = x + self.attn.forward(&self.norm1.forward(x).to_kind(kind)).to_kind(Kind::Float);
+        let hidden = self.fc1.forward(&self.norm2.forward(&x).to_kind(kind)).gelu("tanh");
+        x + self.fc2.forward(&hidden).to_kind(Kind::Float)
+    }
+}
+
+#[derive(Debug)]
+struct Attention {
+    weight: Tensor, // (3D, D), rows q, k, v
+    bias: Tensor,   // (3D)
+    proj: Linear,
+    heads: i64,
+}
+
+impl Attention {
+    fn new(p: &Scope, width: i64, heads: i64) -> Self {
+        let qkv = p / "qkv";
+        Attention {
+            weight: qkv.var("weight", &[3 * width, width], WEIGHT),
+            bias: qkv.var("bias", &[3 * width], ZERO),
+            proj: Linear::new(&(p / "proj"), width, width, WEIGHT, Some(ZERO)),
+            heads,
+        }
+    }
+
+    fn zero_key_bias(&self) {
+        let width = self.bias.size()[0] / 3;
+        let _ = self.bias.narrow(0, width, width).zero_();
+    }
+
+    /// Spelled out rather than fused: the gradient penalties of R3GAN differentiate it twice.
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let (b, l, d) = x.size3().expect("attention takes (B, L, D)");
+        let k = d / self.heads;
+        let qkv = x.linear(&self.weight.to_kind(x.kind()), Some(self.bias.to_kind(x.kind())));
+        let qkv = qkv.view([b, l, 3, self.heads, k]).permute([2, 0, 3, 1, 4]);
+        let scores = (qkv.get(0) / (k as f64).sqrt()).matmul(&qkv.get(1).transpose(-2, -1)); // (B, H, L, L)
+        let y = scores.softmax(-1, x.kind()).matmul(&qkv.get(2));
+        self.proj.forward(&y.transpose(1, 2).reshape([b, l, d]))
+    }
+}
