@@ -36,4 +36,4 @@ pub use record::{Dataset, Record, Target, fingerprint, key_hash};
 pub use subset::Subset;
 pub use tar_shards::TarShards;
 pub use transform::{Augment, Transform};
-pub use views::{Crops, Views};
+pub use views::{Crops, RandomViews, Views};

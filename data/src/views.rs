@@ -1,8 +1,8 @@
-//! The fixed augmentations under which codes are stored.
+//! Several views of each image: the fixed ones under which codes are stored, and random ones.
 
 use image::{RgbImage, imageops};
 
-use crate::transform::{Augment, Draws, center_crop};
+use crate::transform::{Augment, Draws, Transform, center_crop};
 use crate::{Error, Result};
 
 /// Which views of each image are encoded. Chance has no part in it.
@@ -82,6 +82,36 @@ impl Augment for Views {
             return Err(Error::Settings(message));
         }
         Ok(())
+    }
+}
+
+/// Several random crops and flips of each image: the draws of training, in a row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RandomViews {
+    /// How each is cut.
+    pub transform: Transform,
+    /// How many.
+    pub views: usize,
+}
+
+impl Augment for RandomViews {
+    fn size(&self) -> u32 {
+        self.transform.size
+    }
+
+    fn views(&self) -> usize {
+        self.views
+    }
+
+    fn apply(&self, image: &RgbImage, draws: &mut Draws) -> Vec<RgbImage> {
+        (0..self.views).flat_map(|_| self.transform.apply(image, draws)).collect()
+    }
+
+    fn validate(&self) -> Result<()> {
+        if self.views == 0 {
+            return Err(Error::Settings("no views of an image are asked for; 1 is the least".into()));
+        }
+        self.transform.validate()
     }
 }
 

@@ -7,6 +7,7 @@ pub mod encode;
 pub mod extract;
 pub mod inspect;
 pub mod logits;
+pub mod probe;
 pub mod reconstruct;
 pub mod sample;
 pub mod train;
@@ -50,6 +51,8 @@ pub enum Command {
     Decode(decode::DecodeArgs),
     /// What a transformer predicts at every position, given the true codes
     Logits(logits::LogitsArgs),
+    /// Linear-probe accuracy of a transformer or a tokenizer
+    Probe(Box<probe::ProbeArgs>),
     /// What a checkpoint, a config or a folder of codes contains
     Inspect(inspect::InspectArgs),
     /// .pt ⇄ .safetensors
@@ -68,6 +71,7 @@ impl Command {
             Command::Decode(args) => Some(args.batch.batch_size),
             Command::Extract(args) => Some(args.batch.batch_size),
             Command::Logits(args) => Some(args.batch.batch_size),
+            Command::Probe(args) => Some(args.head.batch_size),
             _ => None,
         }
     }

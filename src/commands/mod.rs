@@ -7,6 +7,7 @@ mod encode;
 mod extract;
 mod inspect;
 mod logits;
+mod probe;
 mod reconstruct;
 pub mod sample;
 mod train;
@@ -52,6 +53,7 @@ pub fn run(command: &Command, context: &Context) -> anyhow::Result<Outcome> {
         Command::Extract(args) => extract::run(args, context),
         Command::Logits(args) => logits::run(args, context),
         Command::Reconstruct(args) => reconstruct::run(args, context),
+        Command::Probe(args) => probe::run(args, context),
     }
 }
 

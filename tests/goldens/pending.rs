@@ -49,10 +49,6 @@ pub const ALL: &[Pending] = &[
         recognise: |g| any_scalar(g, &["perplexity"]),
     },
     Pending {
-        what: "linear probes are not part of this program yet",
-        recognise: |g| any_scalar(g, &["warmup_epochs"]) && g.has("features"),
-    },
-    Pending {
         what: "PSNR and SSIM over other ranges than the published ones are not part of this program yet",
         recognise: |g| any_scalar(g, &["psnr_u8", "ssim_u8"]),
     },

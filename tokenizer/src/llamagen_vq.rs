@@ -64,11 +64,17 @@ impl LlamaGenVq {
         &self.decoder
     }
 
-    /// (B, 3, H, W) → everything before the quantizer. There is no transformer, so `features` are the CNN's.
+    /// (B, 3, H, W) → everything before the quantizer. There is no transformer, so `features` and
+    /// `projected` are the CNN's.
     pub fn latents(&self, images: &Tensor) -> Latents {
         let cnn = self.encoder.forward(images);
         let tokens = |map: &Tensor| map.flatten(2, 3).transpose(1, 2);
-        Latents { pre_quantized: tokens(&self.quant_conv.forward(&cnn)), features: tokens(&cnn), cnn }
+        Latents {
+            pre_quantized: tokens(&self.quant_conv.forward(&cnn)),
+            features: tokens(&cnn),
+            projected: tokens(&cnn),
+            cnn,
+        }
     }
 
     /// (B, N, D) → (B, 3, H, W), not clamped; N is a square.

@@ -48,6 +48,8 @@ pub struct Latents {
     pub cnn: Tensor,
     /// Encoder features (B, N, W): after `ln_post`, before the projection to the codes (for probing).
     pub features: Tensor,
+    /// `features` after the encoder's output projection, (B, N, Z).
+    pub projected: Tensor,
     /// What the quantizer receives, (B, N, D), not normalised.
     pub pre_quantized: Tensor,
 }

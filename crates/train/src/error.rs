@@ -66,6 +66,22 @@ pub enum Error {
         /// The loss terms, or else the parameters whose gradient it is.
         what: String,
     },
+    /// A linear probe's folder with other settings.
+    #[error("`{path}` holds a probe with other settings; what differs: {differences}")]
+    OtherProbe {
+        /// The folder.
+        path: PathBuf,
+        /// Which settings.
+        differences: String,
+    },
+    /// A linear probe's loss stopped being a number.
+    #[error("step {step}: the probe's loss is not finite (learning rate {lr:.3e})")]
+    Diverged {
+        /// The step.
+        step: u64,
+        /// The learning rate it was made with.
+        lr: f64,
+    },
     /// libtorch refused an operation.
     #[error("step {step}: {message}")]
     Torch {
@@ -119,6 +135,12 @@ impl Hint for Error {
                  the last saved state"
                     .into(),
             ],
+            Error::OtherProbe { .. } => {
+                vec!["choose another `--output`; `--cache` lets both share stored features".into()]
+            }
+            Error::Diverged { .. } => {
+                vec!["lower `--base-lr`; features that are not finite themselves come from a damaged model".into()]
+            }
             Error::Torch { micro_batch, message, .. } if message.contains("memory") => {
                 vec![format!(
                     "raise `optimization.micro_batches` or lower `optimization.batch_size` (now {micro_batch} \

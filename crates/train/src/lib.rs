@@ -9,6 +9,7 @@ mod log;
 pub mod losses;
 mod meter;
 pub mod optim;
+pub mod probe;
 pub mod recipe;
 mod run;
 pub mod schedule;

@@ -77,9 +77,39 @@ impl Schedule {
     }
 }
 
+/// Linear warm-up from 0, then half a cosine down to 0, over fractional epochs (MAE's `adjust_learning_rate`).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EpochSchedule {
+    /// The rate after warm-up.
+    pub lr: f64,
+    /// Epochs of warm-up.
+    pub warmup: f64,
+    /// Epochs of the whole run.
+    pub epochs: f64,
+}
+
+impl EpochSchedule {
+    /// The rate at `epoch`, which is steps made so far / steps of an epoch.
+    pub fn at(&self, epoch: f64) -> f64 {
+        if epoch < self.warmup {
+            return self.lr * epoch / self.warmup;
+        }
+        let p = (epoch - self.warmup) / (self.epochs - self.warmup);
+        self.lr * 0.5 * (1.0 + (std::f64::consts::PI * p).cos())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_probes_rate_rises_and_falls_by_epochs() {
+        let s = EpochSchedule { lr: 3.2, warmup: 10.0, epochs: 90.0 };
+        for (epoch, lr) in [(0.0, 0.0), (5.0, 1.6), (10.0, 3.2), (50.0, 1.6), (90.0, 0.0)] {
+            assert!((s.at(epoch) - lr).abs() < 1e-12, "epoch {epoch}: {}", s.at(epoch));
+        }
+    }
 
     fn schedule(shape: Shape) -> Schedule {
         Schedule { lr: 1e-4, warmup: 50, total: 1000, shape, parity: false }

@@ -8,6 +8,7 @@ mod full_tokenizer;
 mod gpt;
 mod gpt_options;
 mod image_files;
+mod linear_probe;
 mod lpips;
 mod patchgan;
 mod psnr_ssim;
@@ -87,6 +88,11 @@ pub const ALL: &[Family] = &[
         name: "PatchGAN and adversarial losses",
         recognise: |g| g.config("ndf").is_number() && g.config("n_layers").is_number(),
         check: patchgan::check,
+    },
+    Family {
+        name: "linear probes",
+        recognise: |g| g.has("features") && g.scalar_names().contains(&"warmup_epochs"),
+        check: linear_probe::check,
     },
     Family {
         name: "losses of the tokenizer's training",

@@ -88,7 +88,12 @@ impl GigaTok {
     pub fn latents(&self, images: &Tensor) -> Latents {
         let cnn = self.encoder.forward(images); // (B, Z, h, w)
         let (map, features) = self.to_latents.forward(&cnn);
-        Latents { pre_quantized: qformer::to_tokens(&self.quant_conv.forward(&map)), features, cnn }
+        Latents {
+            pre_quantized: qformer::to_tokens(&self.quant_conv.forward(&map)),
+            projected: qformer::to_tokens(&map),
+            features,
+            cnn,
+        }
     }
 
     /// (B, N, D) → decoder features for the CNN (B, Z, h, w), and the aligned layer's output (B, P, W).

@@ -1,0 +1,351 @@
+//! Features on the disk: a folder for each (model, place, images, views), in shards, so that an interrupted
+//! extraction goes on where it stopped.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use base::{ImagesU8, Mode, Progress, rng};
+use data::{Augment, Dataset, Loader, LoaderConfig, RandomViews, Subset, Transform};
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+use weights::{Checkpoint, TensorSource};
+
+use super::subject::{Subject, SubjectId};
+use crate::state::write_atomically;
+use crate::{Error, Result};
+
+/// Images of a shard.
+const SHARD: usize = 4096;
+const PLAN: &str = "plan.json";
+
+/// All that decides what is stored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeaturePlan {
+    /// Changes with the layout.
+    pub format: u32,
+    /// The model and the place in it.
+    pub subject: SubjectId,
+    /// Which views of each image.
+    pub views: FeatureViews,
+    /// The number of images.
+    pub records: usize,
+    /// Hash of the images' names and labels.
+    pub data_fingerprint: String,
+}
+
+/// Which views of each image are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum FeatureViews {
+    /// The centre crop, without dropout.
+    Center,
+    /// Random crops of at least 0.8 of the short side and flips.
+    Random {
+        /// Views of each image.
+        views: usize,
+        /// Decides them.
+        seed: u64,
+        /// Images that go through the model together where dropout acts, since its noise depends on that.
+        dropout: Option<usize>,
+    },
+}
+
+impl FeaturePlan {
+    /// The features of a subject on `images`.
+    pub fn new(subject: SubjectId, views: FeatureViews, images: &dyn Dataset) -> Self {
+        let data_fingerprint = data::fingerprint(images);
+        FeaturePlan { format: 1, subject, views, records: images.len(), data_fingerprint }
+    }
+
+    fn views(&self) -> usize {
+        match self.views {
+            FeatureViews::Center => 1,
+            FeatureViews::Random { views, .. } => views,
+        }
+    }
+
+    fn shards(&self) -> usize {
+        self.records.div_ceil(SHARD)
+    }
+
+    fn range(&self, shard: usize) -> Range<usize> {
+        shard * SHARD..((shard + 1) * SHARD).min(self.records)
+    }
+}
+
+/// A folder of features.
+#[derive(Debug)]
+pub struct FeatureCache {
+    folder: PathBuf,
+    plan: FeaturePlan,
+}
+
+impl FeatureCache {
+    /// The folder of these features in `root`, named by a hash of the plan; what other plans made lies beside it.
+    ///
+    /// # Errors
+    /// It cannot be made, or holds something else.
+    pub fn open(root: &Path, plan: FeaturePlan) -> Result<Self> {
+        let text = serde_json::to_string_pretty(&plan).map_err(|e| Error::Recipe(format!("plan: {e}")))?;
+        let folder = root.join(format!("{:016x}", data::key_hash(&text)));
+        std::fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
+        let path = folder.join(PLAN);
+        if path.exists() {
+            let found = std::fs::read_to_string(&path).map_err(Error::file("read", &path))?;
+            if found != text {
+                let message = "its settings are others than the folder's name says; remove the folder".into();
+                return Err(Error::State { path, message });
+            }
+        } else {
+            write_atomically(&path, text.as_bytes())?;
+        }
+        Ok(FeatureCache { folder, plan })
+    }
+
+    /// Where it lies.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn file(&self, shard: usize) -> PathBuf {
+        self.folder.join(format!("features-{shard:05}-of-{:05}.safetensors", self.plan.shards()))
+    }
+
+    /// Makes what is missing, `batch_size` images at a time, until done or told to stop; returns whether it is
+    /// done. Images that cannot be decoded are left out and listed in `skipped.tsv`; more than `max_corrupt` of
+    /// them are an error.
+    pub fn fill(
+        &self,
+        subject: &Subject,
+        images: &Arc<dyn Dataset>,
+        batch_size: usize,
+        max_corrupt: usize,
+        stop: &AtomicBool,
+        progress: &mut dyn Progress,
+    ) -> Result<bool> {
+        let missing: Vec<usize> = (0..self.plan.shards()).filter(|s| !self.file(*s).exists()).collect();
+        if missing.is_empty() {
+            return Ok(true);
+        }
+        let mut skipped = 0;
+        for shard in (0..self.plan.shards()).filter(|s| !missing.contains(s)) {
+            skipped += self.plan.range(shard).len() - Shard::open(&self.file(shard), &self.plan)?.labels.len();
+        }
+        let total: usize = missing.iter().map(|s| self.plan.range(*s).len()).sum();
+        progress.start("features", Some(total as u64));
+        for shard in missing {
+            let work = Work { cache: self, subject, images, batch_size, shard };
+            let allowed = max_corrupt.saturating_sub(skipped);
+            let done = work.run(allowed, stop, progress).map_err(|e| all_counted(e, skipped))?;
+            let Some(left_out) = done else {
+                progress.finish();
+                return Ok(false);
+            };
+            skipped += left_out;
+        }
+        progress.finish();
+        Ok(true)
+    }
+
+    /// Opens a complete cache.
+    ///
+    /// # Errors
+    /// A shard is missing or damaged, or no image could be used.
+    pub fn features(&self) -> Result<Features> {
+        let open = |shard| Shard::open(&self.file(shard), &self.plan);
+        let shards = (0..self.plan.shards()).map(open).collect::<Result<Vec<_>>>()?;
+        let shards: Vec<Shard> = shards.into_iter().filter(|s| !s.labels.is_empty()).collect();
+        let Some(width) = shards.first().map(|s| s.width) else {
+            return Err(Error::Recipe("not one of the images could be decoded".into()));
+        };
+        let labels: Vec<i64> = shards.iter().flat_map(|s| s.labels.iter().copied()).collect();
+        let skipped = self.plan.records - labels.len();
+        Ok(Features { shards, labels, views: self.plan.views(), width, skipped })
+    }
+}
+
+/// Counts damaged images of earlier shards as well.
+fn all_counted(error: Error, before: usize) -> Error {
+    match error {
+        Error::Data(data::Error::TooManyCorrupt { count, ceiling, key, message, list }) => {
+            let (count, ceiling) = (count + before, ceiling + before);
+            data::Error::TooManyCorrupt { count, ceiling, key, message, list }.into()
+        }
+        other => other,
+    }
+}
+
+/// One shard to be made.
+struct Work<'a> {
+    cache: &'a FeatureCache,
+    subject: &'a Subject,
+    images: &'a Arc<dyn Dataset>,
+    batch_size: usize,
+    shard: usize,
+}
+
+impl Work<'_> {
+    /// Returns how many images were left out, or `None` if it was told to stop.
+    fn run(
+        &self,
+        max_corrupt: usize,
+        stop: &AtomicBool,
+        progress: &mut dyn Progress,
+    ) -> Result<Option<usize>> {
+        let plan = &self.cache.plan;
+        let range = plan.range(self.shard);
+        let mut loader = self.loader(max_corrupt)?;
+        let (mut features, mut labels): (Vec<Tensor>, Vec<i64>) = (vec![], vec![]);
+        let mut made = 0;
+        while let Some(batch) = loader.next()? {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            if batch.valid == 0 {
+                continue;
+            }
+            for part in batch.images.tensor().split(self.batch_size as i64, 0) {
+                features.push(self.features(&ImagesU8::new(part).map_err(tokenizer::Error::from)?, made)?);
+                made += 1;
+            }
+            labels.extend(&batch.labels);
+            progress.advance(batch.valid as u64);
+        }
+        let (rows, views) = (labels.len() as i64, plan.views() as i64);
+        let features = match rows {
+            0 => Tensor::zeros([0, views, 1], (Kind::Float, Device::Cpu)),
+            _ => Tensor::cat(&features, 0).view([rows, views, -1]),
+        };
+        let tensors = [("features".to_owned(), features), ("labels".to_owned(), Tensor::from_slice(&labels))];
+        weights::save_safetensors(&self.cache.file(self.shard), &tensors, &Default::default())?;
+        Ok(Some(range.len() - labels.len()))
+    }
+
+    fn loader(&self, max_corrupt: usize) -> Result<Loader> {
+        let plan = &self.cache.plan;
+        let images = Subset::new(Arc::clone(self.images), plan.range(self.shard).collect());
+        let mut config = LoaderConfig::once((self.batch_size / plan.views()).max(1));
+        config.max_corrupt = max_corrupt;
+        config.corrupt_list = Some(self.cache.folder.join("skipped.tsv"));
+        let size = self.subject.image_size();
+        Ok(match plan.views {
+            FeatureViews::Center => loader(images, Transform::center(size), config)?,
+            FeatureViews::Random { views, seed, .. } => {
+                config.seed = seed;
+                loader(images, RandomViews { transform: Transform::random(size), views }, config)?
+            }
+        })
+    }
+
+    /// (B, D) on the CPU.
+    fn features(&self, images: &ImagesU8, number: u64) -> Result<Tensor> {
+        let mode = match self.cache.plan.views {
+            FeatureViews::Center => Mode::Eval,
+            FeatureViews::Random { seed, .. } => {
+                tch::manual_seed(rng::hash(seed, &[DROPOUT, self.shard as u64, number]) as i64);
+                Mode::Train
+            }
+        };
+        Ok(self.subject.features(images, mode)?.to_device(Device::Cpu))
+    }
+}
+
+const DROPOUT: u64 = 0xD20_9007;
+
+fn loader(images: Subset, augment: impl Augment + 'static, config: LoaderConfig) -> Result<Loader> {
+    Ok(Loader::new(Arc::new(images), augment, config)?)
+}
+
+/// A shard, mapped into memory.
+struct Shard {
+    source: Box<dyn TensorSource>,
+    labels: Vec<i64>,
+    width: usize,
+}
+
+impl Shard {
+    fn open(path: &Path, plan: &FeaturePlan) -> Result<Self> {
+        let bad = |message: String| Error::State { path: path.to_owned(), message };
+        let source = Checkpoint::open(path)?.section(None)?;
+        let labels = Vec::<i64>::try_from(source.read("labels", Device::Cpu)?)
+            .map_err(|e| bad(format!("its labels cannot be read: {e}")))?;
+        let found = source.info("features").map(|i| (i.shape, i.kind));
+        match found {
+            Some((shape, Kind::Float))
+                if shape.len() == 3 && shape[..2] == [labels.len() as i64, plan.views() as i64] =>
+            {
+                Ok(Shard { source, labels, width: shape[2] as usize })
+            }
+            other => Err(bad(format!(
+                "expected fp32 features ({}, {}, D), found {other:?}; remove the file and run again",
+                labels.len(),
+                plan.views()
+            ))),
+        }
+    }
+}
+
+impl std::fmt::Debug for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shard").field("rows", &self.labels.len()).field("width", &self.width).finish()
+    }
+}
+
+/// Features of a data set, read from the disk as they are asked for.
+#[derive(Debug)]
+pub struct Features {
+    shards: Vec<Shard>,
+    labels: Vec<i64>,
+    views: usize,
+    width: usize,
+    /// Images that could not be decoded.
+    pub skipped: usize,
+}
+
+impl Features {
+    /// Class indices of all images.
+    pub fn labels(&self) -> &[i64] {
+        &self.labels
+    }
+
+    /// Views of each image.
+    pub fn views(&self) -> usize {
+        self.views
+    }
+
+    /// D.
+    pub fn width(&self) -> i64 {
+        self.width as i64
+    }
+
+    /// (B, D) of these images and views.
+    ///
+    /// # Errors
+    /// A file cannot be read any more.
+    pub fn rows(&self, which: impl IntoIterator<Item = (usize, usize)>) -> Result<Tensor> {
+        let blobs = self.shards.iter().map(|s| s.source.bytes("features")).collect::<weights::Result<Vec<_>>>()?;
+        let mut bytes = vec![];
+        for (image, view) in which {
+            let (shard, row) = self.place(image);
+            let start = 4 * self.width * (row * self.views + view);
+            bytes.extend_from_slice(&blobs[shard][start..start + 4 * self.width]);
+        }
+        let rows = (bytes.len() / (4 * self.width)) as i64;
+        Ok(Tensor::from_data_size(&bytes, &[rows, self.width as i64], Kind::Float))
+    }
+
+    /// The shard of an image, and its row there.
+    fn place(&self, image: usize) -> (usize, usize) {
+        let mut row = image;
+        for (i, shard) in self.shards.iter().enumerate() {
+            if row < shard.labels.len() {
+                return (i, row);
+            }
+            row -= shard.labels.len();
+        }
+        unreachable!("image {image} of {}", self.labels.len())
+    }
+}

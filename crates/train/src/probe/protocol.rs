@@ -1,0 +1,48 @@
+//! Whether a number may stand beside the published ones.
+
+use super::config::{ProbeConfig, ProbeOptimizer};
+use super::subject::Subject;
+
+/// The name of the published number, "Acc." of GigaTok's tables.
+pub const GIGATOK_ACC: &str = "GigaTok Acc.";
+
+/// ImageNet-1k as the published probes use it: training and validation images, classes, side of an image.
+const IMAGENET: [(&str, usize); 4] =
+    [("training images", 1_281_167), ("validation images", 50_000), ("classes", 1000), ("pixels a side", 256)];
+
+/// What differs from the protocol of GigaTok's "Acc."; only a number without differences may bear that name.
+/// `data` is training images, validation images and classes in use.
+pub fn differences(
+    subject: &Subject,
+    config: &ProbeConfig,
+    cached_views: Option<usize>,
+    data: [usize; 3],
+) -> Vec<String> {
+    let mut found = subject.differences();
+    let mut note = |differs: bool, text: String| {
+        if differs {
+            found.push(text);
+        }
+    };
+    let official = ProbeConfig::default();
+    note(!config.batch_norm, "no batch norm in the head".into());
+    note(config.optimizer != ProbeOptimizer::Lars, "SGD instead of LARS".into());
+    if let Some(views) = cached_views {
+        note(true, format!("{views} fixed views of each training image instead of fresh crops"));
+    }
+    let pairs = [
+        ("base learning rate", config.base_lr, official.base_lr),
+        ("epochs", config.epochs as f64, official.epochs as f64),
+        ("epochs of warm-up", config.warmup_epochs as f64, official.warmup_epochs as f64),
+        ("images a batch", config.batch_size as f64, official.batch_size as f64),
+        ("images a step", config.images_per_step() as f64, official.images_per_step() as f64),
+    ];
+    for (what, is, should) in pairs {
+        note(is != should, format!("{is} {what} instead of {should}"));
+    }
+    let side = subject.image_size() as usize;
+    for ((what, should), is) in IMAGENET.into_iter().zip(data.into_iter().chain([side])) {
+        note(is != should, format!("{is} {what} instead of {should}"));
+    }
+    found
+}

@@ -1,0 +1,255 @@
+//! What is probed, and where in it.
+
+use ar_model::{AutoregressiveModel, Conditioning, ConditioningConfig, PositionConfig};
+use base::{ImagesU8, Mode};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tch::{Kind, Tensor};
+use tokenizer::{CodeLayout, Model, Tokenizer};
+
+use crate::{Error, Result};
+
+/// Where in a tokenizer the features are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenizerPlace {
+    /// The encoder's output after its final norm.
+    Encoder,
+    /// That after the encoder's output projection, before the one to the codes (upstream's `--fix-dim`; 1-D only).
+    Projection,
+    /// The decoder transformer's tokens at the depth that training aligns to a teacher (1-D only).
+    Decoder,
+}
+
+/// What is done to each position's features before the mean over positions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FeatureNorm {
+    /// Nothing.
+    None,
+    /// Layer norm without an affine map, as iGPT's probes have it.
+    Ln,
+}
+
+/// A frozen model and a place in it: images → one feature vector each.
+pub struct Subject {
+    part: Part,
+    norm: FeatureNorm,
+}
+
+enum Part {
+    Tokenizer { tokenizer: tokenizer::Loaded, place: TokenizerPlace },
+    Transformer { model: ar_model::Loaded, tokenizer: tokenizer::Loaded, layer: usize, dropout: bool },
+}
+
+/// What tells one subject from another: two with the same have the same features.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubjectId {
+    /// Where the features are taken, for people.
+    pub place: String,
+    /// What is done to them.
+    pub feature_norm: FeatureNorm,
+    /// Kind of number of weights and activations.
+    pub precision: String,
+    /// Fingerprint and configuration of the tokenizer.
+    pub tokenizer: Value,
+    /// The same of the transformer, if it is what is probed.
+    pub transformer: Option<Value>,
+}
+
+impl Subject {
+    /// A tokenizer.
+    ///
+    /// # Errors
+    /// It has no such place.
+    pub fn tokenizer(
+        tokenizer: tokenizer::Loaded,
+        place: TokenizerPlace,
+        norm: FeatureNorm,
+    ) -> Result<Self> {
+        let fail = |message: &str| Err(Error::Recipe(message.into()));
+        let sequence = matches!(tokenizer.model.spec().layout, CodeLayout::Sequence { .. });
+        match place {
+            TokenizerPlace::Projection | TokenizerPlace::Decoder if !sequence => {
+                return fail("only the encoder's output of a 2-D tokenizer can be probed");
+            }
+            TokenizerPlace::Decoder if aligned_layer(&tokenizer).is_none() => {
+                return fail(
+                    "the tokenizer's decoder was not aligned to a teacher (its config has no `alignment`), so \
+                     there is no depth to probe",
+                );
+            }
+            _ => {}
+        }
+        Ok(Subject { part: Part::Tokenizer { tokenizer, place }, norm })
+    }
+
+    /// A transformer after `layer` blocks (default: half of them), with dropout on training images or without.
+    ///
+    /// # Errors
+    /// It has fewer layers, is not class-conditional, or the tokenizer's codes are not its own.
+    pub fn transformer(
+        model: ar_model::Loaded,
+        tokenizer: tokenizer::Loaded,
+        layer: Option<usize>,
+        dropout: bool,
+        norm: FeatureNorm,
+    ) -> Result<Self> {
+        let fail = |message: String| Err(Error::Recipe(message));
+        let config = &model.config;
+        let layers = config.layers as usize;
+        let layer = layer.unwrap_or((layers / 2).max(1));
+        if !(1..=layers).contains(&layer) {
+            return fail(format!("`--layer {layer}`: the transformer has layers 1 to {layers}"));
+        }
+        if !matches!(config.conditioning, ConditioningConfig::Class { .. }) {
+            return fail("the probe's condition is the null class; this transformer has no classes".into());
+        }
+        let spec = tokenizer.model.spec();
+        let (needs, makes) =
+            ((config.num_tokens, config.vocab_size), (spec.num_tokens, spec.codebook_size));
+        if needs != makes {
+            return fail(format!(
+                "the transformer models {} codes of {}, the tokenizer makes {} of {}",
+                needs.0, needs.1, makes.0, makes.1
+            ));
+        }
+        Ok(Subject { part: Part::Transformer { model, tokenizer, layer, dropout }, norm })
+    }
+
+    fn loaded(&self) -> &tokenizer::Loaded {
+        match &self.part {
+            Part::Tokenizer { tokenizer, .. } | Part::Transformer { tokenizer, .. } => tokenizer,
+        }
+    }
+
+    /// Side of the images it takes.
+    pub fn image_size(&self) -> u32 {
+        self.loaded().model.spec().image_size as u32
+    }
+
+    /// Whether features of training images are random.
+    pub fn is_random(&self) -> bool {
+        let Part::Transformer { model, dropout: true, .. } = &self.part else { return false };
+        let rates = &model.config.dropout;
+        [rates.token, rates.residual, rates.feed_forward, rates.drop_path].iter().any(|rate| *rate > 0.0)
+    }
+
+    /// What differs from GigaTok's probe of a transformer.
+    pub(crate) fn differences(&self) -> Vec<String> {
+        let mut found = vec![];
+        match &self.part {
+            Part::Transformer { model, layer, dropout, .. } => {
+                if model.config.position != PositionConfig::Learned {
+                    found.push("a transformer over 2-D codes".into());
+                }
+                if *layer != model.config.layers as usize / 2 {
+                    found.push(format!("features: {}", self.place()));
+                }
+                if !dropout {
+                    found.push("no dropout on training images".into());
+                }
+            }
+            Part::Tokenizer { .. } => found.push(format!("features: {}", self.place())),
+        }
+        if self.norm != FeatureNorm::None {
+            found.push("layer norm on the features".into());
+        }
+        found
+    }
+
+    /// Where the features are taken.
+    pub fn place(&self) -> String {
+        match &self.part {
+            Part::Tokenizer { place: TokenizerPlace::Encoder, .. } => "tokenizer, encoder output".into(),
+            Part::Tokenizer { place: TokenizerPlace::Projection, .. } => {
+                "tokenizer, encoder output projection".into()
+            }
+            Part::Tokenizer { tokenizer, place: TokenizerPlace::Decoder } => {
+                format!("tokenizer, decoder layer {}", aligned_layer(tokenizer).unwrap_or_default())
+            }
+            Part::Transformer { model, layer, .. } => {
+                format!("transformer, layer {layer} of {}", model.config.layers)
+            }
+        }
+    }
+
+    /// What decides the features. Reads the weight files.
+    ///
+    /// # Errors
+    /// They cannot be read any more.
+    pub fn id(&self) -> Result<SubjectId> {
+        let tokenizer = self.loaded();
+        let transformer = match &self.part {
+            Part::Tokenizer { .. } => None,
+            Part::Transformer { model, .. } => {
+                Some(json!({ "fingerprint": model.fingerprint()?, "config": model.config }))
+            }
+        };
+        Ok(SubjectId {
+            place: self.place(),
+            feature_norm: self.norm,
+            precision: format!("{:?}", tokenizer.vars.kind()),
+            tokenizer: json!({ "fingerprint": tokenizer.fingerprint()?, "config": tokenizer.config }),
+            transformer,
+        })
+    }
+
+    /// (B, 3, H, W) → (B, D) fp32, the mean over all positions. In training a transformer's dropout acts, if it was
+    /// asked for; its randomness comes from libtorch's global generator.
+    ///
+    /// # Errors
+    /// The images are not of the tokenizer's size.
+    pub fn features(&self, images: &ImagesU8, mode: Mode) -> Result<Tensor> {
+        let _guard = tch::no_grad_guard();
+        let device = self.loaded().vars.device();
+        let images = ImagesU8::new(images.tensor().to_device(device)).map_err(tokenizer::Error::from)?;
+        let positions = match &self.part {
+            Part::Tokenizer { tokenizer, place } => of_tokenizer(tokenizer, *place, &images)?,
+            Part::Transformer { model, tokenizer, layer, dropout } => {
+                let codes = tokenizer.model.encode(&images.to_float())?.into_tensor();
+                let like = Conditioning::Class(Tensor::zeros([codes.size()[0]], (Kind::Int64, device)));
+                let null = model.model.null_conditioning(&like);
+                let mode = if *dropout { mode } else { Mode::Eval };
+                model.model.hidden(&null, &codes, *layer, mode) // (B, 1 + N - 1, D)
+            }
+        };
+        let positions = positions.to_kind(Kind::Float);
+        let positions = match self.norm {
+            FeatureNorm::None => positions,
+            FeatureNorm::Ln => {
+                let width = positions.size()[2];
+                positions.layer_norm::<Tensor>([width], None, None, 1e-5, false)
+            }
+        };
+        Ok(positions.mean_dim([1i64].as_slice(), false, Kind::Float))
+    }
+}
+
+fn aligned_layer(tokenizer: &tokenizer::Loaded) -> Option<i64> {
+    match &tokenizer.config {
+        tokenizer::TokenizerConfig::Gigatok(config) => config.alignment.map(|a| a.layer),
+        tokenizer::TokenizerConfig::LlamagenVq(_) => None,
+    }
+}
+
+/// (B, positions, D).
+fn of_tokenizer(
+    tokenizer: &tokenizer::Loaded,
+    place: TokenizerPlace,
+    images: &ImagesU8,
+) -> Result<Tensor> {
+    if place == TokenizerPlace::Decoder {
+        let codes = tokenizer.model.encode(&images.to_float())?;
+        let z = tokenizer.model.quantizer().lookup(&codes).to_kind(tokenizer.vars.kind());
+        let Model::GigaTok(model) = &tokenizer.model else {
+            unreachable!("`Subject::tokenizer` refuses others")
+        };
+        return Ok(model.grid_features(&z).1.expect("`Subject::tokenizer` made sure of the alignment"));
+    }
+    let latents = tokenizer.model.latents(&images.to_float().tensor().to_kind(tokenizer.vars.kind()));
+    Ok(match place {
+        TokenizerPlace::Projection => latents.projected,
+        _ => latents.features,
+    })
+}

@@ -1,0 +1,138 @@
+//! `gen probe`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::{ComputeArgs, JsonArgs, ModelArgs, PairedTokenizerArgs, SeedArgs};
+
+/// Trains a linear classifier on frozen features and tells its accuracy on held-out images (GigaTok's "Acc.", after
+/// MAE). Probes a transformer; with --tokenizer and no --model, that tokenizer. Run again, it goes on where it
+/// stopped.
+#[derive(Debug, Args)]
+pub struct ProbeArgs {
+    /// Labelled training images: class folders, tar shards or a pattern of them, a .jsonl or .csv list
+    #[arg(long, value_name = "PATH")]
+    pub data: PathBuf,
+
+    /// Labelled held-out images of the same kinds
+    #[arg(long, value_name = "PATH")]
+    pub validation: PathBuf,
+
+    /// The run's folder
+    #[arg(short, long, value_name = "DIR")]
+    pub output: PathBuf,
+
+    /// The folder of stored features; several runs may share it [default: `features` in --output]
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+
+    /// Store the features of so many fixed views of each training image. Quick, but not the protocol, which makes
+    /// fresh crops in each epoch
+    #[arg(long, value_name = "V", value_parser = clap::value_parser!(u16).range(1..))]
+    pub cache_views: Option<u16>,
+
+    /// How many images that cannot be decoded are left out of each data set before it is an error
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub max_corrupt: usize,
+
+    #[command(flatten)]
+    pub features: FeatureArgs,
+    #[command(flatten)]
+    pub head: HeadArgs,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub tokenizer: PairedTokenizerArgs,
+    #[command(flatten)]
+    pub seed: SeedArgs,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+/// What is probed.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Features")]
+pub struct FeatureArgs {
+    /// Transformer: take the features after this layer, from 1 [default: half of the layers]
+    #[arg(long, value_name = "N")]
+    pub layer: Option<usize>,
+
+    /// Transformer: whether its dropout acts on training images, as upstream [default: on]
+    #[arg(long, value_name = "ON|OFF")]
+    pub probe_dropout: Option<Switch>,
+
+    /// Tokenizer: after the encoder's output projection instead of its final norm
+    #[arg(long, conflicts_with = "model")]
+    pub fix_dim: bool,
+
+    /// Tokenizer: the decoder's tokens at the depth that was aligned to a teacher
+    #[arg(long, conflicts_with_all = ["model", "fix_dim"])]
+    pub from_decoder: bool,
+
+    /// Layer norm on each position before the mean over positions (iGPT)
+    #[arg(long, value_name = "NORM", default_value = "none")]
+    pub feature_norm: FeatureNormArg,
+}
+
+/// How the head is trained.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Head")]
+pub struct HeadArgs {
+    /// Batch norm in front of the linear layer
+    #[arg(long, value_name = "ON|OFF", default_value = "on")]
+    pub head_bn: Switch,
+
+    /// The optimizer; both have momentum 0.9 and no weight decay
+    #[arg(long, value_name = "NAME", default_value = "lars")]
+    pub optimizer: OptimizerArg,
+
+    /// Learning rate for 256 images a step
+    #[arg(long, value_name = "LR", default_value_t = 0.1)]
+    pub base_lr: f64,
+
+    /// Passes over the training images
+    #[arg(long, value_name = "N", default_value_t = 90)]
+    pub epochs: u64,
+
+    /// Epochs of linear warm-up
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub warmup_epochs: u64,
+
+    /// Images that go through model and head together; batch norm takes its statistics from them
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(i64).range(1..))]
+    pub batch_size: i64,
+
+    /// Batches that make one step (upstream: processes)
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub accumulate: usize,
+}
+
+/// A switch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// Yes
+    On,
+    /// No
+    Off,
+}
+
+/// What is done to features.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FeatureNormArg {
+    /// Nothing
+    None,
+    /// Layer norm
+    Ln,
+}
+
+/// Optimizers of the head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OptimizerArg {
+    /// Layer-wise scaled
+    Lars,
+    /// Plain
+    Sgd,
+}
