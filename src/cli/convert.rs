@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use base::Precision;
 use clap::{Args, ValueEnum};
 
 use super::JsonArgs;
@@ -28,6 +29,10 @@ pub struct ConvertArgs {
     /// The key under which a .pt holds the weights
     #[arg(long, value_name = "KEY", default_value = "model", conflicts_with = "bare")]
     pub under: String,
+
+    /// Write floating tensors as fp32, bf16 or fp16 [default: as they are]
+    #[arg(long, value_name = "KIND")]
+    pub precision: Option<Precision>,
 
     /// Write the weights at the top level of a .pt, under no key
     #[arg(long)]

@@ -12,6 +12,7 @@ pub mod reconstruct;
 pub mod sample;
 pub mod train;
 pub mod train_ar;
+pub mod train_features;
 pub mod train_tokenizer;
 
 use std::path::PathBuf;
@@ -41,6 +42,8 @@ pub enum Command {
     TrainAr(train_ar::TrainArArgs),
     /// Train a tokenizer on images
     TrainTokenizer(train_tokenizer::TrainTokenizerArgs),
+    /// Train a small classifier on labelled images, to guide a tokenizer's training
+    TrainFeatures(train_features::TrainFeaturesArgs),
     /// Images → code shards, to train transformers on
     Extract(extract::ExtractArgs),
     /// Encode and decode images; score and show what is lost

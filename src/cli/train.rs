@@ -1,4 +1,4 @@
-//! What both training verbs take.
+//! What all training verbs take.
 
 use std::path::PathBuf;
 

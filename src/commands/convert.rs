@@ -16,7 +16,7 @@ struct Report {
     /// The section that was taken; nothing when the tensors stood at the top level.
     section: Option<String>,
     tensors: usize,
-    /// Of the values, in bytes.
+    /// Of the values in the input, in bytes.
     bytes: u64,
     /// Sections that were left out.
     left_out: Vec<String>,
@@ -33,11 +33,11 @@ pub fn run(args: &ConvertArgs, context: &Context) -> anyhow::Result<Outcome> {
     let source = source.as_ref();
     match format {
         TargetFormat::Safetensors => {
-            weights::export_safetensors(&args.output, source, &metadata(&checkpoint))?;
+            weights::export_safetensors(&args.output, source, args.precision, &metadata(&checkpoint))?;
         }
         TargetFormat::Pt => {
             let under = (!args.bare).then_some(args.under.as_str());
-            weights::export_torch(&args.output, under, source)?;
+            weights::export_torch(&args.output, under, source, args.precision)?;
         }
     }
     let report = report(args, &checkpoint, source);

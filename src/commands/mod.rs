@@ -12,6 +12,7 @@ mod reconstruct;
 pub mod sample;
 mod train;
 mod train_ar;
+mod train_features;
 mod train_tokenizer;
 
 use std::sync::Arc;
@@ -48,6 +49,7 @@ pub fn run(command: &Command, context: &Context) -> anyhow::Result<Outcome> {
         Command::Decode(args) => decode::run(args, context),
         Command::Doctor(args) => doctor::run(args, context),
         Command::TrainAr(args) => train_ar::run(args, context),
+        Command::TrainFeatures(args) => train_features::run(args, context),
         Command::TrainTokenizer(args) => train_tokenizer::run(args, context),
         Command::Encode(args) => encode::run(args, context),
         Command::Extract(args) => extract::run(args, context),

@@ -97,9 +97,11 @@ fn subject(args: &ProbeArgs, device: Device, context: &Context) -> anyhow::Resul
     let alone = args.tokenizer.tokenizer.is_some() && args.model.model.is_none();
     if alone {
         if layer.is_some() || probe_dropout.is_some() {
-            return Err(Failure::new("`--layer` and `--probe-dropout` are for transformers, but a tokenizer is probed")
-                .hint("to probe a transformer, name it with `--model`")
-                .into());
+            return Err(Failure::new(
+                "`--layer` and `--probe-dropout` are for transformers, but a tokenizer is probed",
+            )
+            .hint("to probe a transformer, name it with `--model`")
+            .into());
         }
         let place = match (fix_dim, from_decoder) {
             (true, _) => TokenizerPlace::Projection,
@@ -114,9 +116,11 @@ fn subject(args: &ProbeArgs, device: Device, context: &Context) -> anyhow::Resul
         return Ok(Subject::tokenizer(tokenizer, place, norm)?);
     }
     if fix_dim || from_decoder {
-        return Err(Failure::new("`--fix-dim` and `--from-decoder` are for tokenizers, but a transformer is probed")
-            .hint("to probe a tokenizer, name it with `--tokenizer`, without `--model`")
-            .into());
+        return Err(Failure::new(
+            "`--fix-dim` and `--from-decoder` are for tokenizers, but a transformer is probed",
+        )
+        .hint("to probe a tokenizer, name it with `--tokenizer`, without `--model`")
+        .into());
     }
     let location = models::transformer(&args.model)?;
     let tokenizer = models::tokenizer_of(&location, &args.tokenizer)?;

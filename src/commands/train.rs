@@ -1,4 +1,4 @@
-//! What both training verbs do.
+//! What all training verbs do.
 
 use std::path::Path;
 
@@ -43,6 +43,13 @@ pub fn start(
     typed.extend(args.seed.map(|s| format!("seed={s}")));
     typed.extend(args.set.iter().cloned());
     Ok(Start { recipe, changes: typed, saved })
+}
+
+/// The images that were named by flags, as changes to a recipe that has them under `prefix`.
+pub fn image_overrides(args: &RunArgs, prefix: &str) -> anyhow::Result<Vec<String>> {
+    let named = [("train", &args.data), ("validation", &args.validation)];
+    let given = named.into_iter().filter_map(|(key, path)| Some((key, path.as_deref()?)));
+    given.map(|(key, path)| path_override(&format!("{prefix}.{key}"), path)).collect()
 }
 
 /// `key=value` for a path, quoted as YAML.

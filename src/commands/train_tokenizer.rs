@@ -2,7 +2,7 @@
 
 use train::tasks::{TokenizerRecipe, TokenizerTask};
 
-use super::{Context, Outcome, train::path_override};
+use super::{Context, Outcome};
 use crate::cli::train_tokenizer::TrainTokenizerArgs;
 use crate::settings::device;
 
@@ -12,10 +12,7 @@ const BUILT_IN: &str = include_str!("../../configs/train/tokenizer-64.yaml");
 pub fn run(args: &TrainTokenizerArgs, context: &Context) -> anyhow::Result<Outcome> {
     let run = &args.run;
     let device = device::resolve(&run.device)?;
-    let mut typed = vec![];
-    for (key, path) in [("data.train", &run.data), ("data.validation", &run.validation)] {
-        typed.extend(path.as_deref().map(|p| path_override(key, p)).transpose()?);
-    }
+    let typed = super::train::image_overrides(run, "data")?;
     let start = super::train::start(run, BUILT_IN, typed, context)?;
     let recipe = TokenizerRecipe::from_document(&start.recipe, &start.changes)?;
     let task = TokenizerTask::new(recipe, device)?;

@@ -182,7 +182,7 @@ pub struct LlamaGenVqConfig {
 
 impl Alignment {
     /// The decoder layer that is projected, if it is one.
-    pub(crate) fn decoder_layer(self) -> Option<i64> {
+    pub fn decoder_layer(self) -> Option<i64> {
         match self.layer {
             AlignedLayer::Decoder(layer) => Some(layer),
             AlignedLayer::Named(AlignedPart::Cnn) => None,

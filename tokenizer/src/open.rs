@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use base::{Build, Precision, Vars};
 use tch::Device;
-use weights::{Checkpoint, KeyMap, TensorSource, Want};
+use weights::{CONFIG_FILE, KeyMap, TensorSource, WEIGHTS_FILE};
 
 use crate::config::TokenizerConfig;
 use crate::error::{Error, Result};
@@ -34,12 +34,6 @@ impl Loaded {
     }
 }
 
-/// Adds which released model the file looks like.
-fn name_likely(e: weights::Error, source: &dyn TensorSource) -> weights::Error {
-    let known = signatures();
-    e.with_likely(weights::likely(source, &known).into_iter().map(weights::Signature::sentence))
-}
-
 fn load_error(path: PathBuf, source: weights::Error) -> Error {
     Error::Load { path, source: Box::new(source) }
 }
@@ -56,11 +50,8 @@ pub fn open(
 ) -> Result<Loaded> {
     let vars = Vars::new(device, precision.kind(), Build::Empty);
     let model = Model::new(&vars.root(), config)?;
-    let fail = |e| load_error(checkpoint.to_owned(), e);
-    let source = Checkpoint::open(checkpoint).and_then(|c| c.source(Want::Auto)).map_err(fail)?;
-    let _guard = tch::no_grad_guard();
-    weights::load(&vars, source.as_ref(), &KeyMap::identity())
-        .map_err(|e| fail(name_likely(e, source.as_ref())))?;
+    let source = weights::fill(&vars, checkpoint, &KeyMap::identity(), signatures)
+        .map_err(|e| load_error(checkpoint.to_owned(), e))?;
     Ok(Loaded { model, config: config.clone(), vars, source })
 }
 
@@ -69,11 +60,9 @@ pub fn open(
 /// # Errors
 /// A file is missing, or as [`open`].
 pub fn open_dir(dir: &Path, device: Device, precision: Precision) -> Result<Loaded> {
-    for missing in ["config.yaml", "weights.safetensors"] {
-        if !dir.join(missing).is_file() {
-            return Err(Error::NotADirectory { dir: dir.to_owned(), missing });
-        }
+    if let Some(missing) = weights::missing_from(dir) {
+        return Err(Error::NotADirectory { dir: dir.to_owned(), missing });
     }
-    let config = TokenizerConfig::read(&dir.join("config.yaml"))?;
-    open(&config, &dir.join("weights.safetensors"), device, precision)
+    let config = TokenizerConfig::read(&dir.join(CONFIG_FILE))?;
+    open(&config, &dir.join(WEIGHTS_FILE), device, precision)
 }

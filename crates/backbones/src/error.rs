@@ -53,6 +53,9 @@ pub enum Error {
     /// A tensor that does not fit its type.
     #[error(transparent)]
     Type(#[from] base::TypeError),
+    /// A configuration that cannot be read.
+    #[error(transparent)]
+    Config(#[from] base::config::ConfigError),
     /// libtorch refused.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
@@ -65,6 +68,7 @@ impl Hint for Error {
     fn hints(&self) -> Vec<String> {
         match self {
             Error::Load { source, .. } => source.hints(),
+            Error::Config(e) => e.hints(),
             Error::Sharded { .. } => vec!["join the shards with `gen convert`".into()],
             _ => vec![],
         }

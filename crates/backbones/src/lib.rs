@@ -5,6 +5,7 @@
 mod alexnet;
 mod error;
 mod extractor;
+mod feature_cnn;
 mod lpips;
 mod random;
 mod source;
@@ -14,6 +15,7 @@ mod vgg16;
 pub use alexnet::AlexNet;
 pub use error::{Error, Result};
 pub use extractor::{FeatureExtractor, FeatureId, Features};
+pub use feature_cnn::{FeatureCnn, FeatureCnnConfig};
 pub use lpips::{HeadDropout, Lpips, LpipsNet};
 pub use source::WeightSource;
 pub use squeezenet::SqueezeNet;

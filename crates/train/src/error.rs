@@ -104,6 +104,9 @@ pub enum Error {
     /// From the tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] tokenizer::Error),
+    /// From a frozen network.
+    #[error(transparent)]
+    Backbone(#[from] backbones::Error),
     /// From the transformer.
     #[error(transparent)]
     Ar(#[from] ar_model::Error),
@@ -151,6 +154,7 @@ impl Hint for Error {
             Error::Weights(e) => e.hints(),
             Error::Data(e) => e.hints(),
             Error::Tokenizer(e) => e.hints(),
+            Error::Backbone(e) => e.hints(),
             Error::Ar(e) => e.hints(),
             _ => vec![],
         }

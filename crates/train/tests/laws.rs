@@ -85,9 +85,12 @@ fn every_recipe_in_the_repository_is_valid() {
         tokenizer::TokenizerSpec { codebook_size: 4096, code_dim: 8, num_tokens: 64, image_size: 64, layout };
     for entry in std::fs::read_dir(folder).unwrap() {
         let document = base::config::Document::read(&entry.unwrap().path()).unwrap();
-        let model = document.to_json().unwrap()["model"]["type"].clone();
-        let optimization = match model.as_str() {
+        let model = document.to_json().unwrap()["model"].clone();
+        let optimization = match model["type"].as_str() {
             Some("gpt") => ArRecipe::from_document(document, &[], &spec).unwrap().optimization,
+            None if model.get("widths").is_some() => {
+                document.typed::<train::tasks::FeaturesRecipe>().unwrap().optimization
+            }
             _ => {
                 let recipe: TokenizerRecipe = document.typed().unwrap();
                 recipe.model.check().unwrap();

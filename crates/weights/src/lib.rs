@@ -4,6 +4,7 @@
 
 mod checkpoint;
 mod error;
+mod fill;
 mod fingerprint;
 mod keymap;
 mod load;
@@ -19,6 +20,7 @@ mod torch_tensor;
 
 pub use checkpoint::{Checkpoint, Format, Section, Want};
 pub use error::{Error, LoadFailure, Mismatch};
+pub use fill::{CONFIG_FILE, WEIGHTS_FILE, fill, missing_from};
 pub use fingerprint::{fingerprint, fingerprint_source};
 pub use keymap::KeyMap;
 pub use load::{Dropped, LoadReport, Signature, likely, load};

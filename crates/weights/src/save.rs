@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use base::Vars;
 use base::files::write_atomic;
+use base::{Precision, Vars};
 use libtorch_ext::bytes::with_bytes;
 use serde_json::{Map, Value as Json, json};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::{Error, Result, TensorSource, keymap::strip, safetensors::dtype_name};
 
@@ -30,6 +30,8 @@ pub(crate) enum Values<'a> {
     Memory(&'a Tensor),
     /// In a file, under this name.
     File(&'a dyn TensorSource, &'a str),
+    /// The same, to be brought to the item's kind.
+    Cast(&'a dyn TensorSource, &'a str),
 }
 
 impl Item<'_> {
@@ -45,7 +47,22 @@ impl Item<'_> {
                 with_bytes(tensor, |b| out.write_all(b)).map_err(std::io::Error::other)?
             }
             Values::File(source, name) => out.write_all(&source.bytes(name).map_err(std::io::Error::other)?),
+            Values::Cast(source, name) => {
+                let tensor = cast(*source, name, self.kind).map_err(std::io::Error::other)?;
+                with_bytes(&tensor, |b| out.write_all(b)).map_err(std::io::Error::other)?
+            }
         }
+    }
+}
+
+/// A tensor of a file in another kind; an error where a finite value becomes infinite.
+fn cast(source: &dyn TensorSource, name: &str, kind: Kind) -> std::result::Result<Tensor, String> {
+    let wide = source.read(name, Device::Cpu).map_err(|e| e.to_string())?;
+    let narrow = wide.to_kind(kind);
+    let lost = wide.isfinite().logical_and(&narrow.isfinite().logical_not());
+    match lost.any().int64_value(&[]) {
+        0 => Ok(narrow),
+        _ => Err(format!("`{name}` has values that are too large for {kind:?}; bf16 has the range of fp32")),
     }
 }
 
@@ -58,17 +75,26 @@ pub(crate) fn items_of(tensors: &[(String, Tensor)]) -> Vec<Item<'_>> {
     items
 }
 
-/// The tensors of a file, without what wrappers put into their names.
-pub(crate) fn items_in(source: &dyn TensorSource) -> Result<Vec<Item<'_>>> {
+/// The tensors of a file, without what wrappers put into their names; floating ones in `precision`, if one is given.
+pub(crate) fn items_in(source: &dyn TensorSource, precision: Option<Precision>) -> Result<Vec<Item<'_>>> {
     let item = |name| {
         if let Some(kind) = source.foreign_kind(name) {
             return Err(Error::foreign(source.origin(), name, kind));
         }
         let info =
             source.info(name).ok_or_else(|| Error::no_tensor(source.origin(), name, &source.names()))?;
-        Ok(Item { name: strip(name), kind: info.kind, shape: info.shape, values: Values::File(source, name) })
+        let wanted = precision.map(Precision::kind).filter(|k| *k != info.kind && is_floating(info.kind));
+        let (kind, values) = match wanted {
+            Some(kind) => (kind, Values::Cast(source, name)),
+            None => (info.kind, Values::File(source, name)),
+        };
+        Ok(Item { name: strip(name), kind, shape: info.shape, values })
     };
     source.names().into_iter().map(item).collect()
+}
+
+fn is_floating(kind: Kind) -> bool {
+    matches!(kind, Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16)
 }
 
 /// Writes a safetensors file. The same input gives the same bytes.
@@ -80,13 +106,15 @@ pub fn save_safetensors(
     write(path, items_of(tensors), metadata)
 }
 
-/// Writes the tensors of another file as safetensors, one at a time, without the prefixes of wrappers.
+/// Writes the tensors of another file as safetensors, one at a time, without the prefixes of wrappers; floating ones
+/// in `precision`, if one is given.
 pub fn export_safetensors(
     path: &Path,
     source: &dyn TensorSource,
+    precision: Option<Precision>,
     metadata: &BTreeMap<String, String>,
 ) -> Result<()> {
-    write(path, items_in(source)?, metadata)
+    write(path, items_in(source, precision)?, metadata)
 }
 
 /// Wider kinds come first, as in every safetensors file, so that all are aligned. The header is written here

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
+use base::Precision;
 use base::files::write_atomic;
 use tch::{Kind, Tensor};
 use zip::write::SimpleFileOptions;
@@ -24,9 +25,14 @@ pub fn save_torch(path: &Path, section: Option<&str>, tensors: &[(String, Tensor
 }
 
 /// Writes the tensors of another file as [`save_torch`] does, one at a time, without the prefixes of wrappers.
-/// Tensors that shared memory in that file get a copy each.
-pub fn export_torch(path: &Path, section: Option<&str>, source: &dyn TensorSource) -> Result<()> {
-    write(path, section, &items_in(source)?)
+/// Tensors that shared memory in that file get a copy each. Floating ones are written in `precision`, if one is given.
+pub fn export_torch(
+    path: &Path,
+    section: Option<&str>,
+    source: &dyn TensorSource,
+    precision: Option<Precision>,
+) -> Result<()> {
+    write(path, section, &items_in(source, precision)?)
 }
 
 fn write(path: &Path, section: Option<&str>, items: &[Item<'_>]) -> Result<()> {

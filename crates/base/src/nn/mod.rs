@@ -1,11 +1,13 @@
 //! Layers shared by the tokenizers and the transformers, with PyTorch's parameter names.
 
 mod attention;
+mod batch_norm;
 mod conv;
 mod linear;
 mod norm;
 
 pub use attention::MultiheadAttention;
+pub use batch_norm::BatchNorm2d;
 pub use conv::Conv2d;
 pub use linear::Linear;
 pub use norm::{GroupNorm, LayerNorm, RmsNorm};

@@ -2,10 +2,12 @@
 
 mod ar;
 mod codes;
+mod features;
 mod images;
 mod tokenizer;
 
 pub use ar::{ArData, ArRecipe, ArTask};
+pub use features::{FeaturesModel, FeaturesRecipe, FeaturesTask};
 pub use tokenizer::{
-    Adversarial, Auxiliary, FeatureDistance, TokenizerLosses, TokenizerRecipe, TokenizerTask,
+    Adversarial, Auxiliary, FeatureDistance, Perceptual, TokenizerLosses, TokenizerRecipe, TokenizerTask,
 };

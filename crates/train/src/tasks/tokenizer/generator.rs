@@ -3,10 +3,10 @@
 use base::Mode;
 use tch::Tensor;
 
-use super::recipe::{FeatureDistance, TokenizerLosses};
+use super::recipe::{FeatureDistance, Perceptual, TokenizerLosses};
 use super::{TokenizerBatch, TokenizerTask};
 use crate::Losses;
-use crate::losses::reconstruction;
+use crate::losses::{perceptual, reconstruction};
 
 impl TokenizerTask {
     /// Losses of the tokenizer itself; leaves its reconstructions in `batch`.
@@ -20,6 +20,12 @@ impl TokenizerTask {
         pixels(&mut losses, weights, &batch.images, &out.reconstruction, ["l2", "l1"]);
         if let Some(direct) = &out.direct {
             pixels(&mut losses, weights, &batch.images, direct, ["direct_l2", "direct_l1"]);
+        }
+        if let (Some(Perceptual::Features { weight, .. }), Some(network)) =
+            (&weights.perceptual, &self.feature_network)
+        {
+            let distance = perceptual::features(network, &batch.images, &out.reconstruction);
+            losses.add("perceptual", distance, *weight);
         }
         let nll = losses.total().map(Tensor::shallow_clone);
         losses.add("codebook", out.losses.codebook, 1.0);

@@ -8,6 +8,7 @@ mod recipe;
 
 use std::path::Path;
 
+use backbones::FeatureCnn;
 use base::config::to_yaml;
 use base::{Build, Vars};
 use data::Loader;
@@ -15,7 +16,9 @@ use tch::{Device, Kind, Tensor};
 use tokenizer::{Model, Tokenizer};
 
 use self::adversary::Adversary;
-pub use self::recipe::{Adversarial, Auxiliary, FeatureDistance, TokenizerLosses, TokenizerRecipe};
+pub use self::recipe::{
+    Adversarial, Auxiliary, FeatureDistance, Perceptual, TokenizerLosses, TokenizerRecipe,
+};
 use super::images;
 use crate::recipe::{Intervals, Optimization};
 use crate::state::write_atomically;
@@ -37,6 +40,7 @@ pub struct TokenizerTask {
     vars: Vars,
     model: Model,
     adversary: Option<Adversary>,
+    feature_network: Option<FeatureCnn>,
     train: Loader,
     validation: Option<Loader>,
 }
@@ -53,6 +57,12 @@ impl TokenizerTask {
         let model = Model::new(&vars.root(), &recipe.model)?;
         init::rescale(&vars, recipe.init);
         let mut phases = vec![Phase { name: "generator", start: 1 }];
+        let feature_network = match &recipe.losses.perceptual {
+            Some(Perceptual::Features { network, .. }) => {
+                Some(FeatureCnn::open(network, device, recipe.optimization.precision)?.0)
+            }
+            None => None,
+        };
         let size = recipe.model.image_size();
         let adversary =
             recipe.losses.adversarial.as_ref().map(|a| Adversary::new(a, size, device)).transpose()?;
@@ -60,7 +70,7 @@ impl TokenizerTask {
         let batch = recipe.optimization.micro_batch_size();
         let train = images::training(&recipe.data, size, batch, recipe.seed)?;
         let validation = images::validation(recipe.data.validation.as_deref(), size, batch)?;
-        Ok(TokenizerTask { recipe, phases, vars, model, adversary, train, validation })
+        Ok(TokenizerTask { recipe, phases, vars, model, adversary, feature_network, train, validation })
     }
 
     /// The recipe.

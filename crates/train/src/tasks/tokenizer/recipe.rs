@@ -1,5 +1,7 @@
 //! What decides a tokenizer's training.
 
+use std::path::PathBuf;
+
 use base::config::Document;
 use serde::{Deserialize, Serialize};
 use tokenizer::TokenizerConfig;
@@ -51,10 +53,26 @@ pub struct TokenizerLosses {
     /// Weight of the mean absolute error.
     #[serde(default)]
     pub l1: f64,
+    /// Distance of the images as a frozen network sees them.
+    #[serde(default)]
+    pub perceptual: Option<Perceptual>,
     /// Help for the first part of training.
     pub auxiliary: Option<Auxiliary>,
     /// A discriminator.
     pub adversarial: Option<Adversarial>,
+}
+
+/// A perceptual loss.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Perceptual {
+    /// By a network of one's own, of any data ([`crate::losses::perceptual::features`]).
+    Features {
+        /// The directory that `gen train-features` wrote.
+        network: PathBuf,
+        /// Weight of the loss.
+        weight: f64,
+    },
 }
 
 /// Terms that are on in the steps `1..end_step` only (official `aux_loss_end`).

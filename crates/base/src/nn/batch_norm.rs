@@ -1,0 +1,57 @@
+use tch::{Kind, Tensor};
+
+use crate::Mode;
+use crate::vars::{Init, Scope};
+
+/// `torch.nn.BatchNorm2d`: batch statistics in training, running ones (momentum 0.1) otherwise; eps 1e-5, fp32,
+/// local to the process.
+#[derive(Debug)]
+pub struct BatchNorm2d {
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    num_batches_tracked: Tensor,
+}
+
+impl BatchNorm2d {
+    const EPS: f64 = 1e-5;
+
+    /// Variables `weight` and `bias` (channels); buffers `running_mean`, `running_var`, `num_batches_tracked`.
+    pub fn new(p: &Scope, channels: i64, weight: Init) -> Self {
+        BatchNorm2d {
+            weight: p.var("weight", &[channels], weight),
+            bias: p.var("bias", &[channels], Init::Const(0.0)),
+            running_mean: p.buffer("running_mean", &[channels], Kind::Float, Init::Const(0.0)),
+            running_var: p.buffer("running_var", &[channels], Kind::Float, Init::Const(1.0)),
+            num_batches_tracked: p.buffer("num_batches_tracked", &[], Kind::Int64, Init::Const(0.0)),
+        }
+    }
+
+    /// (B, C, H, W) → the same shape and kind. Training records the batch's statistics.
+    pub fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
+        if mode.is_train() {
+            let mut count = self.num_batches_tracked.shallow_clone();
+            tch::no_grad(|| count += 1);
+        }
+        x.to_kind(Kind::Float)
+            .batch_norm(
+                Some(&self.weight),
+                Some(&self.bias),
+                Some(&self.running_mean),
+                Some(&self.running_var),
+                mode.is_train(),
+                0.1,
+                Self::EPS,
+                false,
+            )
+            .to_kind(x.kind())
+    }
+
+    /// What evaluation does to each channel: `x · scale + shift`, both (C) fp32.
+    pub fn affine(&self) -> (Tensor, Tensor) {
+        let scale = self.weight.to_kind(Kind::Float) * (&self.running_var + Self::EPS).rsqrt();
+        let shift = self.bias.to_kind(Kind::Float) - &self.running_mean * &scale;
+        (scale, shift)
+    }
+}

@@ -1,0 +1,35 @@
+//! Filling a model from one checkpoint, with a word on which released model the file looks like when it does not fit.
+
+use std::path::Path;
+
+use base::Vars;
+
+use crate::load::{Signature, likely, load};
+use crate::{Checkpoint, KeyMap, Result, TensorSource, Want};
+
+/// A model directory's configuration.
+pub const CONFIG_FILE: &str = "config.yaml";
+/// A model directory's weights.
+pub const WEIGHTS_FILE: &str = "weights.safetensors";
+
+/// The file that keeps `dir` from being a model directory, if one does.
+pub fn missing_from(dir: &Path) -> Option<&'static str> {
+    [CONFIG_FILE, WEIGHTS_FILE].into_iter().find(|name| !dir.join(name).is_file())
+}
+
+/// Fills `vars` from the section of `checkpoint` that [`Want::Auto`] takes, which is returned. `known` are the
+/// released models, asked for only if the file does not fit.
+///
+/// # Errors
+/// The file cannot be read, or its tensors are not exactly those of `vars` after `map`.
+pub fn fill(
+    vars: &Vars,
+    checkpoint: &Path,
+    map: &KeyMap,
+    known: impl FnOnce() -> Vec<Signature>,
+) -> Result<Box<dyn TensorSource>> {
+    let source = Checkpoint::open(checkpoint)?.source(Want::Auto)?;
+    load(vars, source.as_ref(), map)
+        .map_err(|e| e.with_likely(likely(source.as_ref(), &known()).into_iter().map(Signature::sentence)))?;
+    Ok(source)
+}

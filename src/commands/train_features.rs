@@ -1,0 +1,21 @@
+//! `gen train-features`.
+
+use train::tasks::{FeaturesRecipe, FeaturesTask};
+
+use super::{Context, Outcome};
+use crate::cli::train_features::TrainFeaturesArgs;
+use crate::settings::device;
+
+const BUILT_IN: &str = include_str!("../../configs/train/features-64.yaml");
+
+/// Runs the verb.
+pub fn run(args: &TrainFeaturesArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let run = &args.run;
+    let device = device::resolve(&run.device)?;
+    let typed = super::train::image_overrides(run, "data")?;
+    let start = super::train::start(run, BUILT_IN, typed, context)?;
+    let recipe = FeaturesRecipe::from_document(&start.recipe, &start.changes)?;
+    let task = FeaturesTask::new(recipe, device)?;
+    context.printer.note(&format!("{} on {}", task.describe(), base::device::name(device)));
+    super::train::run(task, run, start.saved, context)
+}
