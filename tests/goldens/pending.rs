@@ -48,20 +48,11 @@ pub const ALL: &[Pending] = &[
     Pending {
         what: "metrics of generated images are not part of this program yet",
         recognise: |g| {
-            let scores = ["fid", "kid", "cmmd", "precision", "adm_split", "naive_f32_sum_of_squares"];
-            any_scalar(g, &scores) || g.has("i256.tf.pool") || g.has("npz.arr_0") || g.has("tf1_299")
+            any_scalar(g, &["fid"]) || g.has("i256.tf.pool") || g.has("npz.arr_0") || g.has("tf1_299")
         },
-    },
-    Pending {
-        what: "codebook statistics are not part of this program yet",
-        recognise: |g| any_scalar(g, &["perplexity"]),
     },
     Pending {
         what: "linear probes are not part of this program yet",
         recognise: |g| any_scalar(g, &["warmup_epochs"]) && g.has("features"),
-    },
-    Pending {
-        what: "PSNR and SSIM over other ranges than the published ones are not part of this program yet",
-        recognise: |g| any_scalar(g, &["psnr_u8", "ssim_u8"]),
     },
 ];

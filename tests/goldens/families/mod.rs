@@ -6,6 +6,7 @@ mod full_tokenizer;
 mod gpt;
 mod gpt_options;
 mod image_files;
+mod metrics;
 mod patchgan;
 mod psnr_ssim;
 mod tokenizer;
@@ -79,5 +80,46 @@ pub const ALL: &[Family] = &[
         name: "losses of the tokenizer's training",
         recognise: |g| g.config("tokenizer_weights").is_string() && g.config("disc_dim").is_number(),
         check: tokenizer_losses::check,
+    },
+    Family {
+        name: "Fréchet distance of features",
+        recognise: |g| g.scalar_names().iter().any(|n| n.ends_with(".fid_truncated_eigh")),
+        check: metrics::frechet::check,
+    },
+    Family {
+        name: "Fréchet distance of statistics",
+        recognise: |g| g.scalar_names().iter().any(|n| n.ends_with(".fid")) && g.has("two.sigma1"),
+        check: metrics::closed_form::check,
+    },
+    Family {
+        name: "merged moments",
+        recognise: |g| g.has("bounds") && g.has("shard_mean"),
+        check: metrics::merge::check,
+    },
+    Family {
+        name: "Inception Score",
+        recognise: |g| g.scalar_names().iter().any(|n| n.contains("adm_split")),
+        check: metrics::inception_score::check,
+    },
+    Family {
+        name: "precision, recall, density, coverage",
+        recognise: |g| g.has("real") && g.has("fake") && g.has("fake_in_real"),
+        check: metrics::neighbours::check,
+    },
+    Family { name: "kernel distance", recognise: |g| g.has("mmd2_per_subset"), check: metrics::kernel::kid },
+    Family {
+        name: "CMMD",
+        recognise: |g| g.scalar_names().contains(&"cmmd_f64"),
+        check: metrics::kernel::cmmd,
+    },
+    Family {
+        name: "codebook usage",
+        recognise: |g| g.has("indices") && g.scalar_names().contains(&"perplexity"),
+        check: metrics::codebook::check,
+    },
+    Family {
+        name: "PSNR and SSIM of stored images",
+        recognise: |g| g.scalar_names().iter().any(|n| n.ends_with(".psnr_u8")),
+        check: metrics::pixels::check,
     },
 ];
