@@ -103,7 +103,7 @@ fn both_routes_agree_where_covariances_are_singular() {
     near(reference.distance(&of(&a)).unwrap(), 0.0, 2e-5);
     near(
         frechet_of_features(&a, &features("c", 300, 96)).unwrap(),
-        { frechet_distance(&of(&a), &of(&features("c", 300, 96))).unwrap() },
+        frechet_distance(&of(&a), &of(&features("c", 300, 96))).unwrap(),
         2e-5,
     );
 }
