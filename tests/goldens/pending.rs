@@ -30,12 +30,8 @@ pub const ALL: &[Pending] = &[
         recognise: |g| g.source().contains("DiffAug"),
     },
     Pending {
-        what: "DINOv2 is not part of this program yet",
-        recognise: |g| config_has(g, &["embed_dim", "depth", "img_size"]),
-    },
-    Pending {
-        what: "LPIPS is not part of this program yet",
-        recognise: |g| g.source().to_lowercase().contains("lpips"),
+        what: "reconstruction metrics with LPIPS are not part of this program yet",
+        recognise: |g| g.has("lpips_vgg") && g.has("rec"),
     },
     Pending {
         what: "text encoders are not part of this program yet",
@@ -48,7 +44,7 @@ pub const ALL: &[Pending] = &[
     Pending {
         what: "metrics of generated images are not part of this program yet",
         recognise: |g| {
-            any_scalar(g, &["fid"]) || g.has("i256.tf.pool") || g.has("npz.arr_0") || g.has("tf1_299")
+            any_scalar(g, &["fid"]) || g.has("npz.arr_0")
         },
     },
     Pending {

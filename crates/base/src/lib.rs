@@ -9,6 +9,7 @@ pub mod hint;
 pub mod nn;
 pub mod precision;
 pub mod progress;
+pub mod recipe;
 pub mod rng;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -1,14 +1,18 @@
 //! What kinds of golden there are, and how each is checked.
 
+mod dinov2;
 mod filters;
 mod full_gpt;
 mod full_tokenizer;
 mod gpt;
 mod gpt_options;
 mod image_files;
+mod inception;
+mod lpips;
 mod metrics;
 mod patchgan;
 mod psnr_ssim;
+mod resize;
 mod tokenizer;
 mod tokenizer_losses;
 mod training_steps;
@@ -70,6 +74,36 @@ pub const ALL: &[Family] = &[
         name: "PSNR and SSIM as published",
         recognise: |g| g.has("gt0") && g.has("sample0"),
         check: psnr_ssim::check,
+    },
+    Family {
+        name: "Inception of FID",
+        recognise: |g| g.tensor_names().iter().any(|n| n.ends_with(".tf.pool") || n.ends_with(".pf.pool")),
+        check: inception::check,
+    },
+    Family {
+        name: "resizes of feature networks",
+        recognise: |g| g.has("img") && g.has("tf1_299"),
+        check: resize::check,
+    },
+    Family {
+        name: "DINOv2",
+        recognise: |g| g.get("state_dict").is_object() && g.config("antialias").is_boolean(),
+        check: dinov2::check,
+    },
+    Family {
+        name: "DINOv2 as a teacher",
+        recognise: |g| g.has("x_norm_patchtokens") && g.has("preprocessed_top"),
+        check: dinov2::check_teacher,
+    },
+    Family {
+        name: "LPIPS as a loss",
+        recognise: |g| g.has("lpips") && g.has("grad_b") && g.get("recipe_table").is_object(),
+        check: lpips::check_loss,
+    },
+    Family {
+        name: "LPIPS as a metric",
+        recognise: |g| g.has("img0") && (g.has("vgg.distance") || g.has("alex.distance")),
+        check: lpips::check_metric,
     },
     Family {
         name: "PatchGAN and adversarial losses",
