@@ -12,6 +12,7 @@ mod image_files;
 mod inception;
 mod linear_probe;
 mod lpips;
+mod metrics;
 mod patchgan;
 mod psnr_ssim;
 mod resize;
@@ -131,5 +132,46 @@ pub const ALL: &[Family] = &[
         name: "differentiable augmentation",
         recognise: |g| g.has("case0.rand01") && g.has("case0.flags"),
         check: diffaug::check,
+    },
+    Family {
+        name: "Fréchet distance of features",
+        recognise: |g| g.scalar_names().iter().any(|n| n.ends_with(".fid_truncated_eigh")),
+        check: metrics::frechet::check,
+    },
+    Family {
+        name: "Fréchet distance of statistics",
+        recognise: |g| g.scalar_names().iter().any(|n| n.ends_with(".fid")) && g.has("two.sigma1"),
+        check: metrics::closed_form::check,
+    },
+    Family {
+        name: "merged moments",
+        recognise: |g| g.has("bounds") && g.has("shard_mean"),
+        check: metrics::merge::check,
+    },
+    Family {
+        name: "Inception Score",
+        recognise: |g| g.scalar_names().iter().any(|n| n.contains("adm_split")),
+        check: metrics::inception_score::check,
+    },
+    Family {
+        name: "precision, recall, density, coverage",
+        recognise: |g| g.has("real") && g.has("fake") && g.has("fake_in_real"),
+        check: metrics::neighbours::check,
+    },
+    Family { name: "kernel distance", recognise: |g| g.has("mmd2_per_subset"), check: metrics::kernel::kid },
+    Family {
+        name: "CMMD",
+        recognise: |g| g.scalar_names().contains(&"cmmd_f64"),
+        check: metrics::kernel::cmmd,
+    },
+    Family {
+        name: "codebook usage",
+        recognise: |g| g.has("indices") && g.scalar_names().contains(&"perplexity"),
+        check: metrics::codebook::check,
+    },
+    Family {
+        name: "PSNR and SSIM of stored images",
+        recognise: |g| g.scalar_names().iter().any(|n| n.ends_with(".psnr_u8")),
+        check: metrics::pixels::check,
     },
 ];
