@@ -89,6 +89,12 @@ fn transformers_and_tokenizers_are_probed() {
     let d = place.json(&format!("{shared} --fix-dim --feature-norm ln --output d"));
     assert_eq!((made(), &d["subject"]["feature_norm"]), (4, &"ln".into()));
 
+    let e = place.json(&format!("{shared} --limit 10 --output e"));
+    assert_eq!(
+        (&e["train_images"], &e["validation_images"], &e["steps"]),
+        (&10.into(), &8.into(), &60.into())
+    );
+
     // A finished run tells its result again; other settings are not taken for it.
     assert_eq!(place.json(&format!("{shared} --output b")), b);
     let said = place.fails(&format!("{shared} --seed 4 --output b {QUICK}"));

@@ -1,6 +1,9 @@
 //! `gen probe`: linear-probe accuracy of a transformer or a tokenizer.
 
-use data::Class;
+use std::path::Path;
+use std::sync::Arc;
+
+use data::{Class, Dataset, Subset};
 use serde::Serialize;
 use tch::Device;
 use train::probe::{
@@ -52,7 +55,7 @@ struct ClassName {
 /// Probes; [`Outcome::Incomplete`] when images were left out or it was interrupted.
 pub fn run(args: &ProbeArgs, context: &Context) -> anyhow::Result<Outcome> {
     let device = device::resolve(&args.compute.device)?;
-    let (train, validation) = (data::open(&args.data)?, data::open(&args.validation)?);
+    let (train, validation) = (limited(&args.data, args.limit)?, limited(&args.validation, args.limit)?);
     context.printer.note(&format!("training images: {}", train.describe()));
     context.printer.note(&format!("validation images: {}", validation.describe()));
     let job = ProbeJob {
@@ -86,6 +89,16 @@ pub fn run(args: &ProbeArgs, context: &Context) -> anyhow::Result<Outcome> {
     Ok(if skipped == 0 { Outcome::Done } else { Outcome::Incomplete })
 }
 
+/// Opens images; of more than `limit`, so many at equal distances.
+fn limited(path: &Path, limit: Option<u32>) -> anyhow::Result<Arc<dyn Dataset>> {
+    let all = data::open(path)?;
+    let (n, limit) = (all.len(), limit.map_or(usize::MAX, |l| l as usize));
+    if n <= limit {
+        return Ok(all);
+    }
+    Ok(Arc::new(Subset::new(all, (0..limit).map(|i| i * n / limit).collect())))
+}
+
 /// The tokenizer, if one is named without a transformer; else the transformer.
 fn subject(args: &ProbeArgs, device: Device, context: &Context) -> anyhow::Result<Subject> {
     let FeatureArgs { layer, probe_dropout, fix_dim, from_decoder, .. } = args.features;
@@ -97,9 +110,11 @@ fn subject(args: &ProbeArgs, device: Device, context: &Context) -> anyhow::Resul
     let alone = args.tokenizer.tokenizer.is_some() && args.model.model.is_none();
     if alone {
         if layer.is_some() || probe_dropout.is_some() {
-            return Err(Failure::new("`--layer` and `--probe-dropout` are for transformers, but a tokenizer is probed")
-                .hint("to probe a transformer, name it with `--model`")
-                .into());
+            return Err(Failure::new(
+                "`--layer` and `--probe-dropout` are for transformers, but a tokenizer is probed",
+            )
+            .hint("to probe a transformer, name it with `--model`")
+            .into());
         }
         let place = match (fix_dim, from_decoder) {
             (true, _) => TokenizerPlace::Projection,
@@ -114,9 +129,11 @@ fn subject(args: &ProbeArgs, device: Device, context: &Context) -> anyhow::Resul
         return Ok(Subject::tokenizer(tokenizer, place, norm)?);
     }
     if fix_dim || from_decoder {
-        return Err(Failure::new("`--fix-dim` and `--from-decoder` are for tokenizers, but a transformer is probed")
-            .hint("to probe a tokenizer, name it with `--tokenizer`, without `--model`")
-            .into());
+        return Err(Failure::new(
+            "`--fix-dim` and `--from-decoder` are for tokenizers, but a transformer is probed",
+        )
+        .hint("to probe a tokenizer, name it with `--tokenizer`, without `--model`")
+        .into());
     }
     let location = models::transformer(&args.model)?;
     let tokenizer = models::tokenizer_of(&location, &args.tokenizer)?;

@@ -64,7 +64,8 @@ fn train_head(check: &mut Check, setup: &Setup, run: &str) -> Result<()> {
     let (mut losses, mut lrs) = (vec![], vec![]);
     let rows = setup.features.size()[0];
     for step in 0..steps {
-        let batch = (Tensor::arange(setup.batch, (Kind::Int64, Device::Cpu)) + step * setup.batch).remainder(rows);
+        let batch =
+            (Tensor::arange(setup.batch, (Kind::Int64, Device::Cpu)) + step * setup.batch).remainder(rows);
         let logits = head.train(&setup.features.index_select(0, &batch), true);
         let labels = setup.labels.index_select(0, &batch);
         let loss = logits.cross_entropy_loss::<Tensor>(&labels, None, Reduction::Mean, -100, 0.0);

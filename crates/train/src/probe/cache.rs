@@ -132,7 +132,8 @@ impl FeatureCache {
         }
         let mut skipped = 0;
         for shard in (0..self.plan.shards()).filter(|s| !missing.contains(s)) {
-            skipped += self.plan.range(shard).len() - Shard::open(&self.file(shard), &self.plan)?.labels.len();
+            skipped +=
+                self.plan.range(shard).len() - Shard::open(&self.file(shard), &self.plan)?.labels.len();
         }
         let total: usize = missing.iter().map(|s| self.plan.range(*s).len()).sum();
         progress.start("features", Some(total as u64));
@@ -326,7 +327,8 @@ impl Features {
     /// # Errors
     /// A file cannot be read any more.
     pub fn rows(&self, which: impl IntoIterator<Item = (usize, usize)>) -> Result<Tensor> {
-        let blobs = self.shards.iter().map(|s| s.source.bytes("features")).collect::<weights::Result<Vec<_>>>()?;
+        let blobs =
+            self.shards.iter().map(|s| s.source.bytes("features")).collect::<weights::Result<Vec<_>>>()?;
         let mut bytes = vec![];
         for (image, view) in which {
             let (shard, row) = self.place(image);

@@ -55,7 +55,9 @@ impl ClassMap {
     pub(crate) fn outputs(&self, labels: &[i64]) -> Result<Tensor> {
         let one = |label: &i64| {
             let found = self.classes.binary_search_by_key(label, |c| c.index);
-            found.map(|i| i as i64).map_err(|_| Error::Recipe(format!("label {label} is no class of the probe")))
+            found
+                .map(|i| i as i64)
+                .map_err(|_| Error::Recipe(format!("label {label} is no class of the probe")))
         };
         Ok(Tensor::from_slice(&labels.iter().map(one).collect::<Result<Vec<_>>>()?))
     }

@@ -22,4 +22,4 @@ pub use config::{ProbeConfig, ProbeOptimizer};
 pub use head::{ProbeHead, Scores};
 pub use protocol::{GIGATOK_ACC, differences};
 pub use run::{ProbeJob, ProbeResult, probe};
-pub use subject::{FeatureNorm, SubjectId, Subject, TokenizerPlace};
+pub use subject::{FeatureNorm, Subject, SubjectId, TokenizerPlace};

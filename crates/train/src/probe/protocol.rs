@@ -7,8 +7,12 @@ use super::subject::Subject;
 pub const GIGATOK_ACC: &str = "GigaTok Acc.";
 
 /// ImageNet-1k as the published probes use it: training and validation images, classes, side of an image.
-const IMAGENET: [(&str, usize); 4] =
-    [("training images", 1_281_167), ("validation images", 50_000), ("classes", 1000), ("pixels a side", 256)];
+const IMAGENET: [(&str, usize); 4] = [
+    ("training images", 1_281_167),
+    ("validation images", 50_000),
+    ("classes", 1000),
+    ("pixels a side", 256),
+];
 
 /// What differs from the protocol of GigaTok's "Acc."; only a number without differences may bear that name.
 /// `data` is training images, validation images and classes in use.

@@ -69,11 +69,7 @@ pub struct ProbeResult {
 ///
 /// # Errors
 /// Images without labels or of one class, too few of them, another run's folder, or a file that fails.
-pub fn probe(
-    job: &ProbeJob,
-    stop: &AtomicBool,
-    progress: &mut dyn Progress,
-) -> Result<Option<ProbeResult>> {
+pub fn probe(job: &ProbeJob, stop: &AtomicBool, progress: &mut dyn Progress) -> Result<Option<ProbeResult>> {
     let classes = ClassMap::new(job.train.as_ref(), job.validation.as_ref())?;
     job.config.check(job.train.len())?;
     let id = job.subject.id()?;
@@ -82,13 +78,13 @@ pub fn probe(
         return Ok(None);
     };
     let training = match job.cached_views {
-        None => {
-            Training::fresh(&job.subject, Arc::clone(&job.train), &job.config, job.max_corrupt)?
-        }
+        None => Training::fresh(&job.subject, Arc::clone(&job.train), &job.config, job.max_corrupt)?,
         Some(views) => {
             let dropout = job.subject.is_random().then_some(job.config.batch_size);
             let views = FeatureViews::Random { views, seed: job.config.seed, dropout };
-            let Some(features) = job.features(&id, views, &job.train, stop, progress)? else { return Ok(None) };
+            let Some(features) = job.features(&id, views, &job.train, stop, progress)? else {
+                return Ok(None);
+            };
             Training::cached(features, &job.config)
         }
     };
@@ -283,7 +279,8 @@ impl<'a> Trainer<'a> {
     }
 
     fn tensors(&self) -> Vec<(String, Tensor)> {
-        let head = self.head.vars().all().into_iter().map(|v| (format!("head/{}", v.name), v.tensor.detach()));
+        let head =
+            self.head.vars().all().into_iter().map(|v| (format!("head/{}", v.name), v.tensor.detach()));
         let optimizer = self.optimizer.state().into_iter().map(|(n, t)| (format!("optimizer/{n}"), t));
         let loss = [("epoch_loss".to_owned(), self.epoch_loss.shallow_clone())];
         head.chain(optimizer).chain(loss).collect()

@@ -62,11 +62,7 @@ impl Subject {
     ///
     /// # Errors
     /// It has no such place.
-    pub fn tokenizer(
-        tokenizer: tokenizer::Loaded,
-        place: TokenizerPlace,
-        norm: FeatureNorm,
-    ) -> Result<Self> {
+    pub fn tokenizer(tokenizer: tokenizer::Loaded, place: TokenizerPlace, norm: FeatureNorm) -> Result<Self> {
         let fail = |message: &str| Err(Error::Recipe(message.into()));
         let sequence = matches!(tokenizer.model.spec().layout, CodeLayout::Sequence { .. });
         match place {
@@ -106,8 +102,7 @@ impl Subject {
             return fail("the probe's condition is the null class; this transformer has no classes".into());
         }
         let spec = tokenizer.model.spec();
-        let (needs, makes) =
-            ((config.num_tokens, config.vocab_size), (spec.num_tokens, spec.codebook_size));
+        let (needs, makes) = ((config.num_tokens, config.vocab_size), (spec.num_tokens, spec.codebook_size));
         if needs != makes {
             return fail(format!(
                 "the transformer models {} codes of {}, the tokenizer makes {} of {}",
@@ -234,11 +229,7 @@ fn aligned_layer(tokenizer: &tokenizer::Loaded) -> Option<i64> {
 }
 
 /// (B, positions, D).
-fn of_tokenizer(
-    tokenizer: &tokenizer::Loaded,
-    place: TokenizerPlace,
-    images: &ImagesU8,
-) -> Result<Tensor> {
+fn of_tokenizer(tokenizer: &tokenizer::Loaded, place: TokenizerPlace, images: &ImagesU8) -> Result<Tensor> {
     if place == TokenizerPlace::Decoder {
         let codes = tokenizer.model.encode(&images.to_float())?;
         let z = tokenizer.model.quantizer().lookup(&codes).to_kind(tokenizer.vars.kind());
