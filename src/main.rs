@@ -9,6 +9,7 @@ mod files;
 mod inputs;
 mod pictures;
 mod printer;
+mod recipes;
 mod settings;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -36,6 +36,10 @@ pub struct ProbeArgs {
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub max_corrupt: usize,
 
+    /// Only N images of each data set, spread evenly over it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
+
     #[command(flatten)]
     pub features: FeatureArgs,
     #[command(flatten)]

@@ -1,6 +1,9 @@
 //! `gen probe`: linear-probe accuracy of a transformer or a tokenizer.
 
-use data::Class;
+use std::path::Path;
+use std::sync::Arc;
+
+use data::{Class, Dataset, Subset};
 use serde::Serialize;
 use tch::Device;
 use train::probe::{
@@ -52,7 +55,7 @@ struct ClassName {
 /// Probes; [`Outcome::Incomplete`] when images were left out or it was interrupted.
 pub fn run(args: &ProbeArgs, context: &Context) -> anyhow::Result<Outcome> {
     let device = device::resolve(&args.compute.device)?;
-    let (train, validation) = (data::open(&args.data)?, data::open(&args.validation)?);
+    let (train, validation) = (limited(&args.data, args.limit)?, limited(&args.validation, args.limit)?);
     context.printer.note(&format!("training images: {}", train.describe()));
     context.printer.note(&format!("validation images: {}", validation.describe()));
     let job = ProbeJob {
@@ -84,6 +87,16 @@ pub fn run(args: &ProbeArgs, context: &Context) -> anyhow::Result<Outcome> {
         context.printer.warning(&format!("{skipped} images could not be decoded and were left out"));
     }
     Ok(if skipped == 0 { Outcome::Done } else { Outcome::Incomplete })
+}
+
+/// Opens images; of more than `limit`, so many at equal distances.
+fn limited(path: &Path, limit: Option<u32>) -> anyhow::Result<Arc<dyn Dataset>> {
+    let all = data::open(path)?;
+    let (n, limit) = (all.len(), limit.map_or(usize::MAX, |l| l as usize));
+    if n <= limit {
+        return Ok(all);
+    }
+    Ok(Arc::new(Subset::new(all, (0..limit).map(|i| i * n / limit).collect())))
 }
 
 /// The tokenizer, if one is named without a transformer; else the transformer.

@@ -15,7 +15,8 @@ impl ClassMap {
     /// The classes that occur in `train`.
     ///
     /// # Errors
-    /// An image without a class, fewer than two classes, or a class that only `validation` has.
+    /// An image without a class, fewer than two classes, a class that only `validation` has, or an index that means
+    /// different classes in both.
     pub fn new(train: &dyn Dataset, validation: &dyn Dataset) -> Result<Self> {
         let present = labels(train, "training")?;
         if present.len() < 2 {
@@ -34,6 +35,7 @@ impl ClassMap {
                 name.unwrap_or("no name")
             )));
         }
+        same_numbering(train, validation)?;
         let named = |index: i64| {
             let known = train.classes().iter().find(|c| c.index == index).cloned();
             known.unwrap_or_else(|| Class { index, wnid: String::new(), name: format!("class {index}") })
@@ -59,6 +61,22 @@ impl ClassMap {
         };
         Ok(Tensor::from_slice(&labels.iter().map(one).collect::<Result<Vec<_>>>()?))
     }
+}
+
+/// Folders that are not named by WordNet ids are numbered by their order, which a missing folder shifts.
+fn same_numbering(train: &dyn Dataset, validation: &dyn Dataset) -> Result<()> {
+    let unknown = |c: &Class| c.name == format!("class {}", c.index);
+    for v in validation.classes().iter().filter(|c| !unknown(c)) {
+        let other = train.classes().iter().find(|t| t.index == v.index && !unknown(t) && t.name != v.name);
+        if let Some(t) = other {
+            return Err(Error::Recipe(format!(
+                "class {} is `{}` in the training images and `{}` in the validation images; lay the same \
+                 `classes.tsv` beside the folders of both",
+                v.index, t.name, v.name
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn labels(images: &dyn Dataset, which: &str) -> Result<BTreeSet<i64>> {

@@ -70,8 +70,8 @@ pub struct ProbeResult {
 /// # Errors
 /// Images without labels or of one class, too few of them, another run's folder, or a file that fails.
 pub fn probe(job: &ProbeJob, stop: &AtomicBool, progress: &mut dyn Progress) -> Result<Option<ProbeResult>> {
-    job.config.check(job.train.len())?;
     let classes = ClassMap::new(job.train.as_ref(), job.validation.as_ref())?;
+    job.config.check(job.train.len())?;
     let id = job.subject.id()?;
     let settings = claim(job, &id, &classes)?;
     let Some(held_out) = job.features(&id, FeatureViews::Center, &job.validation, stop, progress)? else {

@@ -122,7 +122,7 @@ pub fn ar_task(tokenizer_dir: &Path, changes: &[&str]) -> ArTask {
 }
 
 /// Asks to stop after so many steps.
-struct StopAfter<'a>(u64, &'a AtomicBool);
+pub struct StopAfter<'a>(pub u64, pub &'a AtomicBool);
 
 impl Progress for StopAfter<'_> {
     fn start(&mut self, _what: &str, _total: Option<u64>) {}

@@ -1,0 +1,159 @@
+//! The files a recipe needs, which of them are there, and where to get the others.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::{DataSet, Recipe, Task};
+
+/// Something a recipe cannot run without.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Piece {
+    /// What it is for.
+    pub what: &'static str,
+    /// The file's name, or the data set's.
+    pub name: String,
+    /// Where to get it, or how to give it.
+    pub from: String,
+    /// Where it is.
+    pub found: Option<PathBuf>,
+}
+
+/// Where pieces may lie.
+#[derive(Debug, Clone, Default)]
+pub struct Places {
+    /// Folders of published files; their subfolders count too.
+    pub folders: Vec<PathBuf>,
+    /// Held-out images.
+    pub data: Option<PathBuf>,
+    /// Training images.
+    pub train_data: Option<PathBuf>,
+}
+
+/// Names of the pieces that tasks ask for by what they are.
+pub const TOKENIZER: &str = "tokenizer";
+/// See [`TOKENIZER`].
+pub const TRANSFORMER: &str = "transformer";
+/// See [`TOKENIZER`].
+pub const REFERENCE: &str = "reference";
+/// See [`TOKENIZER`].
+pub const DATA: &str = "images";
+/// See [`TOKENIZER`].
+pub const TRAIN_DATA: &str = "training images";
+/// See [`TOKENIZER`].
+pub const INCEPTION: &str = "FID network";
+/// See [`TOKENIZER`].
+pub const VGG: &str = "LPIPS trunk";
+/// See [`TOKENIZER`].
+pub const LPIPS: &str = "LPIPS head";
+
+/// All pieces of a recipe, looked for in `places`.
+pub fn pieces(recipe: &Recipe, places: &Places) -> Vec<Piece> {
+    let file = |what, name: &str, from: &str| Piece {
+        what,
+        name: name.to_owned(),
+        from: from.to_owned(),
+        found: find(name, &places.folders),
+    };
+    let checkpoint = |what, c: &super::Checkpoint| file(what, &c.file, &c.from);
+    let data = |what, name: &str, flag: &str, given: &Option<PathBuf>| Piece {
+        what,
+        name: name.to_owned(),
+        from: format!("give it with `{flag} PATH`"),
+        found: given.clone(),
+    };
+    let inception = || {
+        file(
+            INCEPTION,
+            "pt_inception-2015-12-05-6726825d.pth",
+            "the releases of mseitzer/pytorch-fid on GitHub (fid_weights)",
+        )
+    };
+    match &recipe.task {
+        Task::Reconstruction(task) => {
+            let set = match task.images.set {
+                DataSet::Imagenet => "ImageNet-1k validation images",
+                DataSet::Coco => "COCO val2017 images",
+            };
+            let mut all = vec![
+                checkpoint(TOKENIZER, &task.tokenizer),
+                data(DATA, set, "--data", &places.data),
+                inception(),
+            ];
+            if recipe.expected.iter().any(|e| e.metric == super::Metric::Lpips) {
+                all.push(file(VGG, "vgg16-397923af.pth", "the VGG16 weights of torchvision"));
+                all.push(file(
+                    LPIPS,
+                    "vgg.pth",
+                    "richzhang/PerceptualSimilarity on GitHub, lpips/weights/v0.1",
+                ));
+            }
+            all
+        }
+        Task::Generation(task) => {
+            let mut all = vec![
+                checkpoint(TOKENIZER, &task.tokenizer),
+                checkpoint(TRANSFORMER, &task.transformer),
+                inception(),
+            ];
+            if let Some(name) = &task.reference.file {
+                all.push(file(REFERENCE, name, task.reference.from.as_deref().unwrap_or("its publisher")));
+            }
+            all
+        }
+        Task::Probe(task) => vec![
+            checkpoint(TOKENIZER, &task.tokenizer),
+            checkpoint(TRANSFORMER, &task.transformer),
+            data(TRAIN_DATA, "ImageNet-1k training images", "--train-data", &places.train_data),
+            data(DATA, "ImageNet-1k validation images", "--data", &places.data),
+        ],
+        Task::NotRunnable(_) => vec![],
+    }
+}
+
+fn find(name: &str, folders: &[PathBuf]) -> Option<PathBuf> {
+    let inside = |folder: &Path| {
+        let entries = std::fs::read_dir(folder).ok()?;
+        let mut below: Vec<PathBuf> = entries.flatten().map(|e| e.path().join(name)).collect();
+        below.sort();
+        below.into_iter().find(|p| p.is_file())
+    };
+    let at = |folder: &PathBuf| {
+        let direct = folder.join(name);
+        if direct.is_file() { Some(direct) } else { inside(folder) }
+    };
+    folders.iter().find_map(at)
+}
+
+/// One line for each piece.
+pub fn list(pieces: &[Piece]) -> String {
+    let line = |p: &Piece| match &p.found {
+        Some(path) => format!("  found    {}: {}", p.what, path.display()),
+        None => format!("  MISSING  {}: {} — {}", p.what, p.name, p.from),
+    };
+    pieces.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_pieces_are_named_with_their_source() {
+        let dir = tempfile::tempdir().unwrap();
+        let below = dir.path().join("gigatok");
+        std::fs::create_dir(&below).unwrap();
+        std::fs::write(below.join("VQ_BL256_e200.pt"), "").unwrap();
+        let recipe = Recipe::find("gigatok-bl+gpt-b").unwrap();
+        let places = Places { folders: vec![dir.path().to_owned()], ..Places::default() };
+        let all = pieces(&recipe, &places);
+        assert_eq!(all.iter().filter(|p| p.found.is_some()).map(|p| p.what).collect::<Vec<_>>(), [TOKENIZER]);
+        let text = list(&all);
+        assert!(
+            text.contains("MISSING  reference: VIRTUAL_imagenet256_labeled.npz — the reference"),
+            "{text}"
+        );
+        let probe = pieces(&Recipe::find("gigatok-bl+gpt-b-probe").unwrap(), &places);
+        assert!(list(&probe).contains("give it with `--train-data PATH`"));
+    }
+}
