@@ -3,6 +3,7 @@
 pub mod adversarial;
 pub mod language;
 pub mod lecam;
+pub mod perceptual;
 pub mod reconstruction;
 pub mod semantic;
 

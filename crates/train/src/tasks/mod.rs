@@ -7,5 +7,5 @@ mod tokenizer;
 
 pub use ar::{ArData, ArRecipe, ArTask};
 pub use tokenizer::{
-    Adversarial, Auxiliary, FeatureDistance, TokenizerLosses, TokenizerRecipe, TokenizerTask,
+    Adversarial, Auxiliary, FeatureDistance, Perceptual, TokenizerLosses, TokenizerRecipe, TokenizerTask,
 };

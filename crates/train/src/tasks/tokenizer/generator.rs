@@ -21,7 +21,12 @@ impl TokenizerTask {
         if let Some(direct) = &out.direct {
             pixels(&mut losses, weights, &batch.images, direct, ["direct_l2", "direct_l1"]);
         }
+        self.guides.perceptual(&mut losses, "perceptual", &batch.images, &out.reconstruction);
+        // What the adaptive weight compares with; upstream leaves the direct perceptual term out of it.
         let nll = losses.total().map(Tensor::shallow_clone);
+        if let Some(direct) = &out.direct {
+            self.guides.perceptual(&mut losses, "direct_perceptual", &batch.images, direct);
+        }
         losses.add("codebook", out.losses.codebook, 1.0);
         losses.add("commitment", out.losses.commitment, 1.0);
         if let Some(entropy) = out.losses.entropy {

@@ -3,6 +3,7 @@
 mod adversary;
 mod figures;
 mod generator;
+mod guides;
 mod init;
 mod recipe;
 
@@ -15,7 +16,10 @@ use tch::{Device, Kind, Tensor};
 use tokenizer::{Model, Tokenizer};
 
 use self::adversary::Adversary;
-pub use self::recipe::{Adversarial, Auxiliary, FeatureDistance, TokenizerLosses, TokenizerRecipe};
+use self::guides::Guides;
+pub use self::recipe::{
+    Adversarial, Auxiliary, FeatureDistance, Perceptual, TokenizerLosses, TokenizerRecipe,
+};
 use super::images;
 use crate::recipe::{Intervals, Optimization};
 use crate::state::write_atomically;
@@ -37,6 +41,7 @@ pub struct TokenizerTask {
     vars: Vars,
     model: Model,
     adversary: Option<Adversary>,
+    guides: Guides,
     train: Loader,
     validation: Option<Loader>,
 }
@@ -57,10 +62,11 @@ impl TokenizerTask {
         let adversary =
             recipe.losses.adversarial.as_ref().map(|a| Adversary::new(a, size, device)).transpose()?;
         phases.extend(adversary.as_ref().map(|a| Phase { name: "discriminator", start: a.start_step() }));
+        let guides = Guides::new(&recipe.losses, device)?;
         let batch = recipe.optimization.micro_batch_size();
         let train = images::training(&recipe.data, size, batch, recipe.seed)?;
         let validation = images::validation(recipe.data.validation.as_deref(), size, batch)?;
-        Ok(TokenizerTask { recipe, phases, vars, model, adversary, train, validation })
+        Ok(TokenizerTask { recipe, phases, vars, model, adversary, guides, train, validation })
     }
 
     /// The recipe.

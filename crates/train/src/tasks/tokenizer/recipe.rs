@@ -1,5 +1,6 @@
 //! What decides a tokenizer's training.
 
+use backbones::{LpipsNet, WeightSource};
 use base::config::Document;
 use serde::{Deserialize, Serialize};
 use tokenizer::TokenizerConfig;
@@ -51,10 +52,32 @@ pub struct TokenizerLosses {
     /// Weight of the mean absolute error.
     #[serde(default)]
     pub l1: f64,
+    /// Distance by the features of a frozen network.
+    #[serde(default)]
+    pub perceptual: Option<Perceptual>,
     /// Help for the first part of training.
     pub auxiliary: Option<Auxiliary>,
     /// A discriminator.
     pub adversarial: Option<Adversarial>,
+}
+
+/// A perceptual loss, of the reconstruction and of the direct one where there is one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Perceptual {
+    /// LPIPS over VGG16 (all releases, weight 1).
+    Lpips {
+        /// Weight of the loss.
+        weight: f64,
+        /// VGG16's weights: torchvision's `vgg16-397923af.pth`.
+        trunk: Option<WeightSource>,
+        /// The weights of LPIPS's heads: `vgg.pth` of version 0.1.
+        heads: Option<WeightSource>,
+        /// Drop half of the squared differences and double the rest. The official trainers do so without meaning to:
+        /// they put the whole loss module, its dropout layers with it, into training mode.
+        #[serde(default)]
+        dropout: bool,
+    },
 }
 
 /// Terms that are on in the steps `1..end_step` only (official `aux_loss_end`).
@@ -142,9 +165,15 @@ impl TokenizerRecipe {
     /// Says which.
     pub fn check(&self) -> Result<()> {
         self.optimization.check()?;
-        let batch = self.optimization.micro_batch_size() as i64;
+        let (size, batch) = (self.model.image_size(), self.optimization.micro_batch_size() as i64);
+        let least = LpipsNet::Vgg.min_side();
+        if matches!(self.losses.perceptual, Some(Perceptual::Lpips { .. })) && size < least {
+            return Err(Error::Recipe(format!(
+                "losses.perceptual: LPIPS takes {least} pixels a side or more"
+            )));
+        }
         if let Some(adversarial) = &self.losses.adversarial {
-            adversarial.check(self.model.image_size(), batch)?;
+            adversarial.check(size, batch)?;
         }
         Ok(())
     }
