@@ -17,7 +17,7 @@ const MAY_USE: [(&str, &[&str]); 11] = [
     // `data` for Pillow's resampling, which the networks' input paths ask for.
     ("backbones", &["base", "weights", "data"]),
     ("eval", &["base", "weights"]),
-    ("train", &["base", "weights", "data", "tokenizer", "ar-model"]),
+    ("train", &["base", "weights", "data", "tokenizer", "ar-model", "backbones"]),
     (
         "gen",
         &[

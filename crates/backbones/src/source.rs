@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use base::Vars;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use weights::{Checkpoint, Format, KeyMap, TensorSource, Want};
 
 use crate::random::{RandomWeights, Range};
 use crate::{Error, Result};
 
-/// Weights of a frozen network.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Weights of a frozen network. In configurations: a path, or `random:SEED`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
 pub enum WeightSource {
     /// A public weight file.
     File(PathBuf),
@@ -23,6 +25,22 @@ pub enum WeightSource {
         /// The seed.
         seed: u64,
     },
+}
+
+impl From<String> for WeightSource {
+    fn from(text: String) -> Self {
+        let Ok(source) = text.parse();
+        source
+    }
+}
+
+impl From<WeightSource> for String {
+    fn from(source: WeightSource) -> String {
+        match source {
+            WeightSource::File(path) => path.display().to_string(),
+            WeightSource::Random { seed } => format!("random:{seed}"),
+        }
+    }
 }
 
 impl FromStr for WeightSource {

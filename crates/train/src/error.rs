@@ -51,10 +51,12 @@ pub enum Error {
         expected: String,
     },
     /// A frozen network that a recipe asks for without naming its weights.
-    #[error("the recipe's {part} needs a pretrained network, and no weights are given for it")]
+    #[error("the recipe uses {network}, and `{key}` names no file for its weights")]
     NoWeights {
-        /// The part of the recipe.
-        part: &'static str,
+        /// The network, and the public file's name.
+        network: &'static str,
+        /// The key of the recipe that is empty.
+        key: &'static str,
     },
     /// A loss or a gradient stopped being a number. Nothing was updated.
     #[error("step {step}, {phase}: {what} is not finite; the step was not made")]
@@ -106,7 +108,7 @@ pub enum Error {
     Tokenizer(#[from] tokenizer::Error),
     /// From a frozen network.
     #[error(transparent)]
-    Backbone(#[from] backbones::Error),
+    Backbones(#[from] backbones::Error),
     /// From the transformer.
     #[error(transparent)]
     Ar(#[from] ar_model::Error),
@@ -130,9 +132,9 @@ impl Hint for Error {
             Error::OtherTokenizer { .. } => {
                 vec!["extract them anew with `gen extract`, or give the tokenizer that made them".into()]
             }
-            Error::NoWeights { part } => vec![format!(
-                "name the file as `losses.{part}.weights=FILE`; `{{ random: 0 }}` in its place makes a dry run"
-            )],
+            Error::NoWeights { key, .. } => {
+                vec![format!("add `{key}=FILE`; `{key}=random:0` tries the recipe out without the file")]
+            }
             Error::NotFinite { .. } => vec![
                 "lower `optimization.lr`, raise `optimization.warmup`, or train in fp32; `--resume` continues from \
                  the last saved state"
@@ -154,7 +156,7 @@ impl Hint for Error {
             Error::Weights(e) => e.hints(),
             Error::Data(e) => e.hints(),
             Error::Tokenizer(e) => e.hints(),
-            Error::Backbone(e) => e.hints(),
+            Error::Backbones(e) => e.hints(),
             Error::Ar(e) => e.hints(),
             _ => vec![],
         }

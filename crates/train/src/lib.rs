@@ -4,7 +4,6 @@
 pub mod discriminator;
 pub mod ema;
 mod error;
-pub mod frozen;
 mod log;
 pub mod losses;
 mod meter;

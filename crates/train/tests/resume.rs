@@ -33,6 +33,35 @@ fn a_tokenizer_resumes_exactly() {
     assert_same(&a, &b);
 }
 
+/// Frozen DINO backbone, spectral norms, draws of augmentation and crops, LPIPS with dropout, adaptive weight; then
+/// double backward; then averages of LeCam.
+const ADVERSARIES: [&[&str]; 3] = [
+    &[
+        "losses.adversarial.discriminator={type: dino, weights: random:3, width: 12, heads: 2, depth: 2, taps: [1], \
+         image_size: 8, patch_size: 4, kernel: 3}",
+        "losses.adversarial.diffaug={}",
+        "losses.adversarial.adaptive=true",
+        "losses.perceptual={type: lpips, weight: 0.1, trunk: random:1, heads: random:2, dropout: true}",
+    ],
+    &["losses.adversarial.discriminator={type: stylegan, channels: 8}", "losses.adversarial.loss=r3gan"],
+    &["losses.adversarial.loss=non_saturating", "losses.adversarial.lecam={weight: 0.1}"],
+];
+
+#[test]
+fn every_adversary_resumes_exactly() {
+    let _alone = common::alone();
+    for changes in ADVERSARIES {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, a, b) = (images(dir.path()), dir.path().join("a"), dir.path().join("b"));
+        go(tokenizer_task(&data, changes), &a, 100).unwrap();
+        assert_eq!(go(tokenizer_task(&data, changes), &b, 4).unwrap().step, 4);
+        assert_eq!(go(tokenizer_task(&data, changes), &b, 100).unwrap().step, 7);
+        assert_same(&a, &b);
+        assert_eq!(logged(&a, "adversarial"), logged(&b, "adversarial"), "{changes:?}");
+        assert_eq!(logged(&a, "adversarial").len(), 5, "{changes:?}");
+    }
+}
+
 #[test]
 fn a_killed_run_repeats_the_steps_after_its_last_save() {
     let _alone = common::alone();

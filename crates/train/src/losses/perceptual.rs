@@ -1,20 +1,52 @@
-//! Distances of images as a frozen network sees them.
+//! Perceptual losses: distances of images by the features of a frozen network.
 
-use backbones::FeatureCnn;
+use backbones::{FeatureCnn, HeadDropout, Lpips};
 use base::Mode;
 use base::nn::l2_normalize;
 use tch::{Kind, Tensor};
 
-/// Perceptual distance by a network of one's own: at every stage, features scaled to unit length over channels (as
-/// in LPIPS) and their squared distance, from 0 to 4; mean over pixels, images and stages. Images (B, 3, H, W) in
-/// [-1, 1]; no gradient goes to the target.
-pub fn features(network: &FeatureCnn, target: &Tensor, reconstruction: &Tensor) -> Tensor {
-    let wanted = tch::no_grad(|| network.features(&target.to_kind(reconstruction.kind()), Mode::Eval));
-    let found = network.features(reconstruction, Mode::Eval);
-    let stages = found.len() as f64;
-    let distances = wanted.iter().zip(&found).map(|(wanted, found)| {
+/// A distance of images by the features of a frozen network.
+pub trait PerceptualLoss: std::fmt::Debug {
+    /// Images (B, 3, H, W) in [-1, 1] → the mean distance over the batch, fp32, with a gradient for `image` only.
+    fn distance(&self, target: &Tensor, image: &Tensor) -> Tensor;
+}
+
+/// LPIPS over VGG16, in fp32.
+#[derive(Debug)]
+pub struct LpipsLoss {
+    /// The network.
+    pub network: Lpips,
+    /// Whether a training pass drops values, as the official trainers' does.
+    pub dropout: HeadDropout,
+}
+
+impl PerceptualLoss for LpipsLoss {
+    fn distance(&self, target: &Tensor, image: &Tensor) -> Tensor {
+        self.network.forward_with(&target.detach(), image, self.dropout).mean(Kind::Float)
+    }
+}
+
+/// A feature network of one's own: at every stage, features scaled to unit length over channels (as in LPIPS) and
+/// their squared distance, from 0 to 4; mean over pixels, images and stages. In the kind that the network was opened
+/// with, but for the distances, which are fp32.
+#[derive(Debug)]
+pub struct FeatureLoss {
+    /// The network.
+    pub network: FeatureCnn,
+    /// Kind of its weights and activations.
+    pub kind: Kind,
+}
+
+impl PerceptualLoss for FeatureLoss {
+    fn distance(&self, target: &Tensor, image: &Tensor) -> Tensor {
+        let wanted = tch::no_grad(|| self.network.features(&target.to_kind(self.kind), Mode::Eval));
+        let found = self.network.features(&image.to_kind(self.kind), Mode::Eval);
         let unit = |map: &Tensor| l2_normalize(&map.to_kind(Kind::Float), 1);
-        (unit(wanted) - unit(found)).square().sum_dim_intlist([1i64].as_slice(), false, Kind::Float)
-    });
-    distances.map(|d| d.mean(Kind::Float)).reduce(|a, b| a + b).expect("a network has stages") / stages
+        let stage = |(wanted, found): (&Tensor, &Tensor)| {
+            let squares = (unit(wanted) - unit(found)).square(); // (B, C, H, W)
+            squares.sum_dim_intlist([1i64].as_slice(), false, Kind::Float).mean(Kind::Float)
+        };
+        let stages: Vec<Tensor> = wanted.iter().zip(&found).map(stage).collect();
+        Tensor::stack(&stages, 0).mean(Kind::Float)
+    }
 }

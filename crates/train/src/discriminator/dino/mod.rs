@@ -6,13 +6,14 @@
 mod heads;
 mod vit;
 
+use backbones::WeightSource;
 use base::{Mode, Scope};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
+use weights::{Checkpoint, Want};
 
 use self::heads::{GROUP, Head};
 pub use self::vit::DinoVit;
-use crate::frozen::FrozenWeights;
 use crate::{Error, Result};
 
 /// Mean and standard deviation of ImageNet's channels on [0, 1].
@@ -24,7 +25,7 @@ const STD: [f64; 3] = [0.229, 0.224, 0.225];
 #[serde(deny_unknown_fields, default)]
 pub struct DinoConfig {
     /// The backbone's weights: `dino_deitsmall16_pretrain.pth`.
-    pub weights: Option<FrozenWeights>,
+    pub weights: Option<WeightSource>,
     /// Width of the backbone and of the heads.
     pub width: i64,
     /// Attention heads of the backbone.
@@ -122,10 +123,17 @@ impl DinoDiscriminator {
     /// There are no weights for the backbone, or others.
     pub fn new(p: &Scope, config: &DinoConfig) -> Result<Self> {
         let device = p.vars().device();
-        let backbone = match FrozenWeights::given(config.weights.as_ref(), "discriminator")? {
-            FrozenWeights::File(path) => DinoVit::open(config, crate::frozen::open(path)?.as_ref(), device)?,
-            FrozenWeights::Random { random } => {
-                tch::manual_seed(*random as i64);
+        let missing = Error::NoWeights {
+            network: "DINO's ViT-S/16 (`dino_deitsmall16_pretrain.pth`)",
+            key: "losses.adversarial.discriminator.weights",
+        };
+        let backbone = match config.weights.as_ref().ok_or(missing)? {
+            WeightSource::File(path) => {
+                let source = Checkpoint::open(path)?.source(Want::Auto)?;
+                DinoVit::open(config, source.as_ref(), device)?
+            }
+            WeightSource::Random { seed } => {
+                tch::manual_seed(*seed as i64);
                 DinoVit::random(config, device)
             }
         };

@@ -28,7 +28,7 @@ pub struct DinoVit {
 }
 
 impl DinoVit {
-    /// Weights from a file, or drawn from `seed`; see [`crate::frozen`].
+    /// The public file's weights, in fp32.
     ///
     /// # Errors
     /// The file lacks a tensor, has one too many or one of another shape.

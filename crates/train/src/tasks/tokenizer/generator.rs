@@ -3,10 +3,10 @@
 use base::Mode;
 use tch::Tensor;
 
-use super::recipe::{FeatureDistance, Perceptual, TokenizerLosses};
+use super::recipe::{FeatureDistance, TokenizerLosses};
 use super::{TokenizerBatch, TokenizerTask};
 use crate::Losses;
-use crate::losses::{perceptual, reconstruction};
+use crate::losses::reconstruction;
 
 impl TokenizerTask {
     /// Losses of the tokenizer itself; leaves its reconstructions in `batch`.
@@ -21,13 +21,12 @@ impl TokenizerTask {
         if let Some(direct) = &out.direct {
             pixels(&mut losses, weights, &batch.images, direct, ["direct_l2", "direct_l1"]);
         }
-        if let (Some(Perceptual::Features { weight, .. }), Some(network)) =
-            (&weights.perceptual, &self.feature_network)
-        {
-            let distance = perceptual::features(network, &batch.images, &out.reconstruction);
-            losses.add("perceptual", distance, *weight);
-        }
+        self.guides.perceptual(&mut losses, "perceptual", &batch.images, &out.reconstruction);
+        // What the adaptive weight compares with; upstream leaves the direct perceptual term out of it.
         let nll = losses.total().map(Tensor::shallow_clone);
+        if let Some(direct) = &out.direct {
+            self.guides.perceptual(&mut losses, "direct_perceptual", &batch.images, direct);
+        }
         losses.add("codebook", out.losses.codebook, 1.0);
         losses.add("commitment", out.losses.commitment, 1.0);
         if let Some(entropy) = out.losses.entropy {

@@ -3,12 +3,12 @@
 mod adversary;
 mod figures;
 mod generator;
+mod guides;
 mod init;
 mod recipe;
 
 use std::path::Path;
 
-use backbones::FeatureCnn;
 use base::config::to_yaml;
 use base::{Build, Vars};
 use data::Loader;
@@ -16,6 +16,7 @@ use tch::{Device, Kind, Tensor};
 use tokenizer::{Model, Tokenizer};
 
 use self::adversary::Adversary;
+use self::guides::Guides;
 pub use self::recipe::{
     Adversarial, Auxiliary, FeatureDistance, Perceptual, TokenizerLosses, TokenizerRecipe,
 };
@@ -40,7 +41,7 @@ pub struct TokenizerTask {
     vars: Vars,
     model: Model,
     adversary: Option<Adversary>,
-    feature_network: Option<FeatureCnn>,
+    guides: Guides,
     train: Loader,
     validation: Option<Loader>,
 }
@@ -57,20 +58,15 @@ impl TokenizerTask {
         let model = Model::new(&vars.root(), &recipe.model)?;
         init::rescale(&vars, recipe.init);
         let mut phases = vec![Phase { name: "generator", start: 1 }];
-        let feature_network = match &recipe.losses.perceptual {
-            Some(Perceptual::Features { network, .. }) => {
-                Some(FeatureCnn::open(network, device, recipe.optimization.precision)?.0)
-            }
-            None => None,
-        };
         let size = recipe.model.image_size();
         let adversary =
             recipe.losses.adversarial.as_ref().map(|a| Adversary::new(a, size, device)).transpose()?;
         phases.extend(adversary.as_ref().map(|a| Phase { name: "discriminator", start: a.start_step() }));
+        let guides = Guides::new(&recipe.losses, device, recipe.optimization.precision)?;
         let batch = recipe.optimization.micro_batch_size();
         let train = images::training(&recipe.data, size, batch, recipe.seed)?;
         let validation = images::validation(recipe.data.validation.as_deref(), size, batch)?;
-        Ok(TokenizerTask { recipe, phases, vars, model, adversary, feature_network, train, validation })
+        Ok(TokenizerTask { recipe, phases, vars, model, adversary, guides, train, validation })
     }
 
     /// The recipe.

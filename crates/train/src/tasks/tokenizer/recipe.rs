@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use backbones::{LpipsNet, WeightSource};
 use base::config::Document;
 use serde::{Deserialize, Serialize};
 use tokenizer::TokenizerConfig;
@@ -53,7 +54,7 @@ pub struct TokenizerLosses {
     /// Weight of the mean absolute error.
     #[serde(default)]
     pub l1: f64,
-    /// Distance of the images as a frozen network sees them.
+    /// Distance by the features of a frozen network.
     #[serde(default)]
     pub perceptual: Option<Perceptual>,
     /// Help for the first part of training.
@@ -62,16 +63,29 @@ pub struct TokenizerLosses {
     pub adversarial: Option<Adversarial>,
 }
 
-/// A perceptual loss.
+/// A perceptual loss, of the reconstruction and of the direct one where there is one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Perceptual {
-    /// By a network of one's own, of any data ([`crate::losses::perceptual::features`]).
+    /// A network of one's own ([`crate::losses::perceptual::FeatureLoss`]).
     Features {
-        /// The directory that `gen train-features` wrote.
-        network: PathBuf,
         /// Weight of the loss.
         weight: f64,
+        /// The directory that `gen train-features` wrote.
+        network: PathBuf,
+    },
+    /// LPIPS over VGG16 (all releases, weight 1).
+    Lpips {
+        /// Weight of the loss.
+        weight: f64,
+        /// VGG16's weights: torchvision's `vgg16-397923af.pth`.
+        trunk: Option<WeightSource>,
+        /// The weights of LPIPS's heads: `vgg.pth` of version 0.1.
+        heads: Option<WeightSource>,
+        /// Drop half of the squared differences and double the rest. The official trainers do so without meaning to:
+        /// they put the whole loss module, its dropout layers with it, into training mode.
+        #[serde(default)]
+        dropout: bool,
     },
 }
 
@@ -160,9 +174,15 @@ impl TokenizerRecipe {
     /// Says which.
     pub fn check(&self) -> Result<()> {
         self.optimization.check()?;
-        let batch = self.optimization.micro_batch_size() as i64;
+        let (size, batch) = (self.model.image_size(), self.optimization.micro_batch_size() as i64);
+        let least = LpipsNet::Vgg.min_side();
+        if matches!(self.losses.perceptual, Some(Perceptual::Lpips { .. })) && size < least {
+            return Err(Error::Recipe(format!(
+                "losses.perceptual: LPIPS takes {least} pixels a side or more"
+            )));
+        }
         if let Some(adversarial) = &self.losses.adversarial {
-            adversarial.check(self.model.image_size(), batch)?;
+            adversarial.check(size, batch)?;
         }
         Ok(())
     }
