@@ -231,7 +231,7 @@ fn read_tensor(path: &Path) -> Result<Tensor> {
 
 /// The reader's own words about a path that leads nowhere, and the nearest name that does exist.
 fn missing(path: &Path, error: &anyhow::Error) -> Failure {
-    let folder = crate::files::folder_of(path);
+    let folder = base::files::folder_of(path);
     let names: Vec<String> = std::fs::read_dir(folder)
         .map(|entries| entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect())
         .unwrap_or_default();

@@ -5,21 +5,34 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use tempfile::NamedTempFile;
+
+/// The folder that a file of this path is in.
+pub fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A temporary file beside `path`, with the rights of an ordinary new file; it vanishes unless [`publish`]ed.
+pub fn temporary_for(path: &Path) -> io::Result<NamedTempFile> {
+    // Without this the file would keep a temporary file's mode, readable by its owner only.
+    let usual = Permissions::from_mode(0o666);
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".partial-").permissions(usual).tempfile_in(folder_of(path)).map_err(without_name)
+}
+
+/// Flushes a complete temporary file to the disk and gives it its name.
+pub fn publish(file: NamedTempFile, path: &Path) -> io::Result<()> {
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|e| e.error)?;
+    File::open(folder_of(path))?.sync_all() // the name itself
+}
+
 /// Writes a file under a temporary name in the same folder, flushes it to the disk, and renames it. If anything
 /// fails, nothing is left behind and an existing file keeps its content.
 pub fn write_atomic(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // Without this the file would keep a temporary file's mode, readable by its owner only.
-    let usual = Permissions::from_mode(0o666);
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".partial-")
-        .permissions(usual)
-        .tempfile_in(folder)
-        .map_err(without_name)?;
+    let mut temporary = temporary_for(path)?;
     write(temporary.as_file_mut())?;
-    temporary.as_file().sync_all()?;
-    temporary.persist(path).map_err(|e| e.error)?;
-    File::open(folder)?.sync_all() // the name itself
+    publish(temporary, path)
 }
 
 /// `tempfile` adds the temporary name to its errors, which is of no interest to a reader.
