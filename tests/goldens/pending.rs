@@ -22,10 +22,6 @@ fn any_scalar(g: &Golden, parts: &[&str]) -> bool {
 /// All of them; the first that recognises a golden names it.
 pub const ALL: &[Pending] = &[
     Pending {
-        what: "DINOv2 is not part of this program yet",
-        recognise: |g| config_has(g, &["embed_dim", "depth", "img_size"]),
-    },
-    Pending {
         what: "reconstruction metrics with LPIPS are not part of this program yet",
         recognise: |g| g.has("lpips_vgg") && g.has("rec"),
     },
@@ -41,7 +37,7 @@ pub const ALL: &[Pending] = &[
         what: "metrics of generated images are not part of this program yet",
         recognise: |g| {
             let scores = ["fid", "kid", "cmmd", "precision", "adm_split", "naive_f32_sum_of_squares"];
-            any_scalar(g, &scores) || g.has("i256.tf.pool") || g.has("npz.arr_0") || g.has("tf1_299")
+            any_scalar(g, &scores) || g.has("npz.arr_0")
         },
     },
     Pending {

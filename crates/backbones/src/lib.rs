@@ -3,17 +3,27 @@
 //! it reads. This crate trains nothing and computes no metric.
 
 mod alexnet;
+mod dinov2;
 mod error;
 mod extractor;
+mod inception_blocks;
+mod inception_fid;
+mod input_path;
 mod lpips;
 mod random;
+pub mod resize;
 mod source;
 mod squeezenet;
 mod vgg16;
 
 pub use alexnet::AlexNet;
+pub use dinov2::{
+    DinoConfig, DinoExtractor, DinoSize, DinoTeacher, DinoTokens, DinoV2, FeedForward, Positions,
+};
 pub use error::{Error, Result};
 pub use extractor::{FeatureExtractor, FeatureId, Features};
+pub use inception_fid::{InceptionExtractor, InceptionFid, InceptionOutput};
+pub use input_path::InputPath;
 pub use lpips::{HeadDropout, Lpips, LpipsNet};
 pub use source::WeightSource;
 pub use squeezenet::SqueezeNet;

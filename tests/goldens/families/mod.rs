@@ -2,15 +2,18 @@
 
 mod diffaug;
 mod dino_discriminator;
+mod dinov2;
 mod filters;
 mod full_gpt;
 mod full_tokenizer;
 mod gpt;
 mod gpt_options;
 mod image_files;
+mod inception;
 mod lpips;
 mod patchgan;
 mod psnr_ssim;
+mod resize;
 mod tokenizer;
 mod tokenizer_losses;
 mod training_steps;
@@ -72,6 +75,26 @@ pub const ALL: &[Family] = &[
         name: "PSNR and SSIM as published",
         recognise: |g| g.has("gt0") && g.has("sample0"),
         check: psnr_ssim::check,
+    },
+    Family {
+        name: "Inception of FID",
+        recognise: |g| g.tensor_names().iter().any(|n| n.ends_with(".tf.pool") || n.ends_with(".pf.pool")),
+        check: inception::check,
+    },
+    Family {
+        name: "resizes of feature networks",
+        recognise: |g| g.has("img") && g.has("tf1_299"),
+        check: resize::check,
+    },
+    Family {
+        name: "DINOv2",
+        recognise: |g| g.get("state_dict").is_object() && g.config("antialias").is_boolean(),
+        check: dinov2::check,
+    },
+    Family {
+        name: "DINOv2 as a teacher",
+        recognise: |g| g.has("x_norm_patchtokens") && g.has("preprocessed_top"),
+        check: dinov2::check_teacher,
     },
     Family {
         name: "LPIPS as a loss",

@@ -7,5 +7,6 @@ mod tokenizer;
 
 pub use ar::{ArData, ArRecipe, ArTask};
 pub use tokenizer::{
-    Adversarial, Auxiliary, FeatureDistance, Perceptual, TokenizerLosses, TokenizerRecipe, TokenizerTask,
+    Adversarial, Auxiliary, FeatureDistance, Perceptual, Semantic, Teacher, TokenizerLosses, TokenizerRecipe,
+    TokenizerTask,
 };
