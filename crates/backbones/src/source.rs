@@ -92,7 +92,7 @@ pub(crate) fn fill_from(network: &str, vars: &Vars, source: &dyn TensorSource, m
 }
 
 /// The tensors of a weight file.
-pub(crate) fn open(network: &str, path: &Path) -> Result<Box<dyn TensorSource>> {
+fn open(network: &str, path: &Path) -> Result<Box<dyn TensorSource>> {
     let fail = |e| load_error(network, path, e);
     let file = Checkpoint::open(path).map_err(fail)?;
     if path.is_dir() || file.format() == Format::ShardedSafetensors {

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use base::{Codes, Images, Mode, Precision, Vars};
 use tch::{Device, Kind, Tensor};
 use tokenizer::{GigaTok, Loaded, Model, Tokenizer, TokenizerConfig, TrainOutput};
-use train::losses::reconstruction;
+use train::losses::{reconstruction, semantic};
 use train::optim::global_norm;
 
 use crate::check::{Check, Near, Rule, value};
@@ -164,7 +164,7 @@ fn training(check: &mut Check, loaded: &Loaded, image: &Tensor) -> Result<()> {
     let mut late = &rec + &q.codebook + &q.commitment + &entropy;
     if let Some(aligned) = &out.aligned {
         let teacher = check.input("sem_feat")?;
-        let towards = -Tensor::cosine_similarity(aligned, &teacher, -1, 1e-12).mean(Kind::Float);
+        let towards = semantic::alignment(aligned, &teacher);
         check.scalar("proj_loss", Near::Loss, value(&towards))?;
         late += towards * projection_weight(check.golden)?;
     }

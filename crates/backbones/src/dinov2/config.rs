@@ -1,7 +1,10 @@
 //! Sizes of DINOv2 networks.
 
+use serde::{Deserialize, Serialize};
+
 /// The published sizes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum DinoSize {
     /// ViT-S: width 384.
     S,

@@ -1,15 +1,12 @@
 //! DINOv2 as GigaTok's teacher.
 
-use std::path::Path;
-
 use base::Images;
 use tch::{Device, Kind, Tensor};
 use weights::TensorSource;
 
 use super::{DinoConfig, DinoV2, Positions, normalized};
-use crate::Result;
 use crate::resize::half_pixel_bicubic;
-use crate::source;
+use crate::{Result, WeightSource};
 
 /// GigaTok's teacher of semantic regularisation: DINOv2 with its positions resampled once, with antialias, to the
 /// 16×16 patches of a 224-pixel image, which is normalised first and resized second, without antialias.
@@ -28,24 +25,35 @@ impl DinoTeacher {
     /// # Errors
     /// Names or shapes are not exactly those of `config`.
     pub fn load(source: &dyn TensorSource, config: &DinoConfig, device: Device) -> Result<Self> {
-        let config = DinoConfig { positions: Positions::Antialiased, ..config.clone() };
-        let net = DinoV2::load(source, &config, device)?;
-        let side = Self::SIDE / config.patch;
-        let positions = net.positions(side, side);
-        Ok(DinoTeacher { net, positions })
+        Ok(Self::new(DinoV2::load(source, &Self::resampled(config), device)?))
     }
 
-    /// [`DinoTeacher::load`] from a weight file.
+    /// [`DinoTeacher::load`] from a weight file, or at random.
     ///
     /// # Errors
     /// The file cannot be read, or as [`DinoTeacher::load`].
-    pub fn open(path: &Path, config: &DinoConfig, device: Device) -> Result<Self> {
-        Self::load(source::open("DINOv2", path)?.as_ref(), config, device)
+    pub fn open(from: &WeightSource, config: &DinoConfig, device: Device) -> Result<Self> {
+        Ok(Self::new(DinoV2::open(from, &Self::resampled(config), device)?))
+    }
+
+    fn resampled(config: &DinoConfig) -> DinoConfig {
+        DinoConfig { positions: Positions::Antialiased, ..config.clone() }
+    }
+
+    fn new(net: DinoV2) -> Self {
+        let side = Self::SIDE / net.config.patch;
+        let positions = net.positions(side, side);
+        DinoTeacher { net, positions }
     }
 
     /// D.
     pub fn width(&self) -> i64 {
         self.net.config.width
+    }
+
+    /// N, the patches of an image.
+    pub fn patches_per_image(&self) -> i64 {
+        self.positions.size()[1] - 1
     }
 
     /// The positions in use, (1, 1 + h·w, D).

@@ -1,5 +1,7 @@
 //! Semantic regularisation (GigaTok, section 3.2): features of the tokenizer are drawn to a frozen teacher's.
 
+use backbones::DinoTeacher;
+use base::Images;
 use base::nn::l2_normalize;
 use tch::{Kind, Tensor};
 
@@ -13,6 +15,21 @@ pub trait SemanticTeacher: std::fmt::Debug {
 
     /// Images (B, 3, H, W) in [-1, 1] → (B, positions, width), without gradient.
     fn features(&self, images: &Tensor) -> Tensor;
+}
+
+impl SemanticTeacher for DinoTeacher {
+    fn width(&self) -> i64 {
+        self.width()
+    }
+
+    fn positions(&self) -> i64 {
+        self.patches_per_image()
+    }
+
+    fn features(&self, images: &Tensor) -> Tensor {
+        let images = Images::new(images.detach()).expect("images are (B, 3, H, W), floating");
+        self.patches(&images)
+    }
 }
 
 /// `-mean cos(student, teacher)` over batch and positions, in fp32: (B, N, C) each. In [-1, 1]; upstream adds no 1.

@@ -9,5 +9,6 @@ mod tokenizer;
 pub use ar::{ArData, ArRecipe, ArTask};
 pub use features::{FeaturesModel, FeaturesRecipe, FeaturesTask};
 pub use tokenizer::{
-    Adversarial, Auxiliary, FeatureDistance, Perceptual, TokenizerLosses, TokenizerRecipe, TokenizerTask,
+    Adversarial, Auxiliary, FeatureDistance, Perceptual, Semantic, Teacher, TokenizerLosses, TokenizerRecipe,
+    TokenizerTask,
 };

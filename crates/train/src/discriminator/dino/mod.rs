@@ -192,3 +192,69 @@ impl DinoDiscriminator {
         Tensor::cat(&logits, 1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::{Build, Vars};
+
+    fn tiny() -> DinoConfig {
+        DinoConfig {
+            weights: Some(WeightSource::Random { seed: 1 }),
+            width: 12,
+            heads: 2,
+            depth: 2,
+            taps: vec![1],
+            image_size: 16,
+            patch_size: 4,
+            kernel: 3,
+        }
+    }
+
+    #[test]
+    fn the_released_size_has_the_published_parameters() {
+        let vars = Vars::new(Device::Cpu, Kind::Float, Build::Random);
+        let config = DinoConfig { weights: Some(WeightSource::Random { seed: 1 }), ..DinoConfig::default() };
+        let network = DinoDiscriminator::new(&vars.root(), &config).unwrap();
+        assert_eq!(network.heads.len(), 5);
+        assert_eq!(vars.num_parameters(), 7_386_245);
+        assert_eq!(vars.get("heads.4.1.fn.0.weight_v").unwrap().size(), [3456]);
+    }
+
+    #[test]
+    fn gradients_pass_through_the_frozen_backbone_and_stay_out_of_it() {
+        let vars = Vars::new(Device::Cpu, Kind::Float, Build::Random);
+        let network = DinoDiscriminator::new(&vars.root(), &tiny()).unwrap();
+        vars.set_requires_grad(true);
+        let images = Tensor::rand([2, 3, 20, 20], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        network.forward(&images, View::Whole, Kind::Float, Mode::Train).sum(Kind::Float).backward();
+        assert!(images.grad().abs().sum(Kind::Float).double_value(&[]) > 0.0);
+        assert!(vars.parameters().iter().all(|v| v.tensor.grad().defined()));
+        assert!(!network.backbone.records_gradients());
+    }
+
+    #[test]
+    fn half_of_the_views_are_crops_within_the_image() {
+        let vars = Vars::new(Device::Cpu, Kind::Float, Build::Random);
+        let network = DinoDiscriminator::new(&vars.root(), &tiny()).unwrap();
+        let images = |side: i64| Tensor::zeros([1, 3, side, side], (Kind::Float, Device::Cpu));
+        assert_eq!(network.draw_view(&images(16)), View::Whole);
+        tch::manual_seed(1);
+        let mut crops = [0; 3];
+        for _ in 0..400 {
+            match network.draw_view(&images(18)) {
+                View::Crop { top, left } if (0..=2).contains(&left) => crops[top as usize] += 1,
+                View::Crop { .. } => panic!("outside"),
+                View::Whole => {}
+            }
+        }
+        assert!(crops.iter().all(|n| (30..110).contains(n)), "{crops:?}");
+    }
+
+    #[test]
+    fn batches_that_do_not_divide_into_groups_are_refused() {
+        assert!(tiny().check(8).is_ok() && tiny().check(16).is_ok());
+        let error = tiny().check(9).unwrap_err().to_string();
+        assert!(error.contains("9 images at once do not divide into 2 groups"), "{error}");
+    }
+}

@@ -65,6 +65,14 @@ impl DinoVit {
         }
     }
 
+    /// Whether any of its weights would be given a gradient; none is.
+    #[cfg(test)]
+    pub(super) fn records_gradients(&self) -> bool {
+        let of = |b: &Block| [b.attn.weight.shallow_clone(), b.attn.bias.shallow_clone()];
+        let all = [self.cls_token.shallow_clone(), self.pos_embed.shallow_clone()].into_iter();
+        all.chain(self.blocks.iter().flat_map(of)).any(|t| t.requires_grad() || t.grad().defined())
+    }
+
     /// Normalised images (B, 3, S, S), fp32 → what each head reads, (B, D, P) fp32: before the first block and after
     /// each tapped one, the patch tokens plus the class token. Branches compute in `kind`, the residual stream in fp32.
     pub fn forward(&self, images: &Tensor, kind: Kind) -> Vec<Tensor> {

@@ -18,7 +18,7 @@ use tokenizer::{Model, Tokenizer};
 use self::adversary::Adversary;
 use self::guides::Guides;
 pub use self::recipe::{
-    Adversarial, Auxiliary, FeatureDistance, Perceptual, TokenizerLosses, TokenizerRecipe,
+    Adversarial, Auxiliary, FeatureDistance, Perceptual, Semantic, Teacher, TokenizerLosses, TokenizerRecipe,
 };
 use super::images;
 use crate::recipe::{Intervals, Optimization};
@@ -62,7 +62,7 @@ impl TokenizerTask {
         let adversary =
             recipe.losses.adversarial.as_ref().map(|a| Adversary::new(a, size, device)).transpose()?;
         phases.extend(adversary.as_ref().map(|a| Phase { name: "discriminator", start: a.start_step() }));
-        let guides = Guides::new(&recipe.losses, device, recipe.optimization.precision)?;
+        let guides = Guides::new(&recipe, device)?;
         let batch = recipe.optimization.micro_batch_size();
         let train = images::training(&recipe.data, size, batch, recipe.seed)?;
         let validation = images::validation(recipe.data.validation.as_deref(), size, batch)?;

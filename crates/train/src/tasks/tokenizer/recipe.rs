@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use backbones::{LpipsNet, WeightSource};
+use backbones::{DinoSize, LpipsNet, WeightSource};
 use base::config::Document;
 use serde::{Deserialize, Serialize};
 use tokenizer::TokenizerConfig;
@@ -57,10 +57,25 @@ pub struct TokenizerLosses {
     /// Distance by the features of a frozen network.
     #[serde(default)]
     pub perceptual: Option<Perceptual>,
+    /// Semantic regularisation of the features that `model.alignment` names.
+    #[serde(default)]
+    pub semantic: Option<Semantic>,
     /// Help for the first part of training.
     pub auxiliary: Option<Auxiliary>,
     /// A discriminator.
     pub adversarial: Option<Adversarial>,
+}
+
+impl TokenizerLosses {
+    fn check(&self, image_size: i64) -> Result<()> {
+        let least = LpipsNet::Vgg.min_side();
+        if matches!(self.perceptual, Some(Perceptual::Lpips { .. })) && image_size < least {
+            return Err(Error::Recipe(format!(
+                "losses.perceptual: LPIPS takes {least} pixels a side or more"
+            )));
+        }
+        Ok(())
+    }
 }
 
 /// A perceptual loss, of the reconstruction and of the direct one where there is one.
@@ -86,6 +101,30 @@ pub enum Perceptual {
         /// they put the whole loss module, its dropout layers with it, into training mode.
         #[serde(default)]
         dropout: bool,
+    },
+}
+
+/// Semantic regularisation (GigaTok, section 3.2).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Semantic {
+    /// Weight of minus the cosine; 0.5 in all releases.
+    pub weight: f64,
+    /// Whose features the tokenizer's are drawn to.
+    pub teacher: Teacher,
+}
+
+/// A frozen network that the tokenizer learns from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Teacher {
+    /// DINOv2 without registers, on a 16×16 grid: `b` in all releases. In fp32, where the official trainers let it
+    /// compute in fp16.
+    Dinov2 {
+        /// `s`, `b`, `l` or `g`.
+        size: DinoSize,
+        /// `dinov2_vitb14_pretrain.pth`, or another size's.
+        weights: Option<WeightSource>,
     },
 }
 
@@ -175,12 +214,7 @@ impl TokenizerRecipe {
     pub fn check(&self) -> Result<()> {
         self.optimization.check()?;
         let (size, batch) = (self.model.image_size(), self.optimization.micro_batch_size() as i64);
-        let least = LpipsNet::Vgg.min_side();
-        if matches!(self.losses.perceptual, Some(Perceptual::Lpips { .. })) && size < least {
-            return Err(Error::Recipe(format!(
-                "losses.perceptual: LPIPS takes {least} pixels a side or more"
-            )));
-        }
+        self.losses.check(size)?;
         if let Some(adversarial) = &self.losses.adversarial {
             adversarial.check(size, batch)?;
         }

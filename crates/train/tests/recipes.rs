@@ -1,0 +1,167 @@
+//! Every tokenizer recipe of the repository, at reduced width: it parses, builds, and takes a step with all its
+//! losses. Frozen networks get random weights, as `random:SEED` in a recipe does.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use base::config::Document;
+use common::{go, images, logged};
+use tch::Device;
+use tokenizer::{Latent, TokenizerConfig};
+use train::tasks::{TokenizerRecipe, TokenizerTask};
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs").join(name)
+}
+
+/// Tokenizer recipes by name, in order.
+fn recipes() -> Vec<(String, Document)> {
+    let entries = std::fs::read_dir(folder("train")).unwrap();
+    let mut paths: Vec<PathBuf> = entries.map(|e| e.unwrap().path()).collect();
+    paths.sort();
+    let named = |path: PathBuf| {
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        (name, Document::read(&path).unwrap())
+    };
+    let is_tokenizer = |d: &Document| d.to_json().unwrap()["model"]["type"] != "gpt";
+    paths.into_iter().map(named).filter(|(_, d)| is_tokenizer(d)).collect()
+}
+
+/// The same recipe, small: 32×32 images, whose grid stays as large as it was, and one step with every term.
+fn reduced(document: &Document, data: &Path, steps: u64) -> TokenizerRecipe {
+    let recipe = document.typed::<TokenizerRecipe>().unwrap();
+    let mut changes = vec![
+        format!("data.train={}", data.display()),
+        "model.image_size=32".into(),
+        "model.cnn.channels=4".into(),
+        "model.cnn.norm_groups=4".into(),
+        "model.cnn.encoder_multipliers=[1, 1]".into(),
+        "model.cnn.decoder_multipliers=[1, 1]".into(),
+        "model.cnn.res_blocks=1".into(),
+        "model.cnn.z_channels=8".into(),
+        "model.quantizer.codebook_size=64".into(),
+        "optimization.batch_size=2".into(),
+        "optimization.micro_batches=1".into(),
+        format!("optimization.steps={steps}"),
+        "optimization.warmup=0".into(),
+        "every={log: 1, validate: 0, save: 1}".into(),
+    ];
+    let mut add = |change: &str| changes.push(change.into());
+    if matches!(recipe.model, TokenizerConfig::Gigatok(_)) {
+        add("model.encoder={width: 16, layers: 1, heads: 2}");
+        add("model.decoder={width: 16, layers: 3, heads: 2}");
+    }
+    if recipe.losses.perceptual.is_some() {
+        add("losses.perceptual.trunk=random:1");
+        add("losses.perceptual.heads=random:1");
+    }
+    if recipe.losses.semantic.is_some() {
+        add("losses.semantic.teacher={type: dinov2, size: s, weights: random:1}");
+        add("model.alignment.width=384");
+    }
+    if recipe.losses.adversarial.is_some() {
+        add("losses.adversarial.start_step=1");
+        let json = document.to_json().unwrap();
+        match json["losses"]["adversarial"]["discriminator"]["type"].as_str() {
+            Some("dino") => {
+                add("losses.adversarial.discriminator.weights=random:1");
+                add("losses.adversarial.discriminator.width=12");
+                add("losses.adversarial.discriminator.heads=2");
+            }
+            _ => add("losses.adversarial.discriminator.channels=4"),
+        }
+    }
+    TokenizerRecipe::from_document(document, &changes).unwrap()
+}
+
+#[test]
+fn every_recipe_takes_a_step_at_reduced_width() {
+    let _alone = common::alone();
+    let dir = tempfile::tempdir().unwrap();
+    let data = images(dir.path());
+    for (name, document) in recipes() {
+        let recipe = reduced(&document, &data, 1);
+        let (run, losses) = (dir.path().join(&name), recipe.losses.clone());
+        let task = TokenizerTask::new(recipe, Device::Cpu).unwrap_or_else(|e| panic!("{name}: {e}"));
+        go(task, &run, 1).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let has = |key: &str| logged(&run, key).len() == 1;
+        assert!(has("l2") && has("codebook") && has("commitment"), "{name}");
+        assert_eq!(has("perceptual"), losses.perceptual.is_some(), "{name}");
+        assert_eq!(has("semantic"), losses.semantic.is_some(), "{name}");
+        assert_eq!(has("feature"), losses.auxiliary.is_some(), "{name}");
+        assert_eq!(has("direct_perceptual"), losses.auxiliary.is_some_and(|a| a.direct), "{name}");
+        assert_eq!(has("adversarial"), losses.adversarial.is_some(), "{name}");
+        assert_eq!(has("discriminator/hinge"), losses.adversarial.is_some(), "{name}");
+    }
+}
+
+#[test]
+fn a_run_with_every_frozen_network_resumes_exactly_and_saves_none_of_them() {
+    let _alone = common::alone();
+    let dir = tempfile::tempdir().unwrap();
+    let (data, a, b) = (images(dir.path()), dir.path().join("a"), dir.path().join("b"));
+    let all = recipes();
+    let (_, document) = all.iter().find(|(name, _)| name == "gigatok-bl256-dino-disc").unwrap();
+    let task = || TokenizerTask::new(reduced(document, &data, 2), Device::Cpu).unwrap();
+    go(task(), &a, 2).unwrap();
+    go(task(), &b, 1).unwrap();
+    go(task(), &b, 1).unwrap();
+    let (x, y) = (common::contents(&common::newest_state(&a)), common::contents(&common::newest_state(&b)));
+    assert!(x == y, "the states differ");
+    let names: Vec<&str> = x.iter().map(|(name, ..)| name.as_str()).collect();
+    assert!(names.contains(&"discriminator/heads.0.0.0.weight_u"), "spectral norms are saved");
+    let frozen = |n: &&&str| {
+        n.starts_with("discriminator/blocks") || n.contains("features.") || n.contains("pos_embed")
+    };
+    assert_eq!(names.iter().find(frozen), None, "frozen networks are not");
+}
+
+#[test]
+fn recipes_of_released_models_train_these_models() {
+    for (name, document) in recipes() {
+        let config = folder("tokenizer").join(format!("{name}.yaml"));
+        if !config.exists() {
+            continue;
+        }
+        let recipe = document.typed::<TokenizerRecipe>().unwrap();
+        assert_eq!(recipe.model, TokenizerConfig::read(&config).unwrap(), "{name}");
+        recipe.check().unwrap();
+        let released = std::fs::read_dir(folder("tokenizer")).unwrap().count();
+        assert_eq!(released, 10, "a tokenizer was added: it wants a recipe");
+        if let TokenizerConfig::Gigatok(c) = &recipe.model {
+            let two_d = matches!(c.latent, Latent::Grid { .. });
+            assert_eq!(name.ends_with("2d"), two_d, "{name}");
+        }
+    }
+}
+
+/// The tables of the official settings, in one place: steps, batch, warm-up, first step of the discriminator, last
+/// auxiliary step.
+#[test]
+fn the_published_numbers_are_in_the_recipes() {
+    let table: [(&str, [u64; 5]); 10] = [
+        ("gigatok-bl256", [1_000_000, 256, 0, 20_000, 15_000]),
+        ("gigatok-bl256-2d", [1_000_000, 256, 0, 20_000, 15_000]),
+        ("gigatok-bl256-dino-disc", [1_000_000, 256, 0, 80_000, 15_000]),
+        ("gigatok-sb256", [2_000_000, 128, 0, 20_000, 15_000]),
+        ("gigatok-sb256-2d", [2_000_000, 128, 0, 20_000, 15_000]),
+        ("gigatok-ss256", [1_000_000, 128, 0, 20_000, 15_000]),
+        ("gigatok-ss256-2d", [1_000_000, 128, 0, 20_000, 15_000]),
+        ("gigatok-xlxxl256", [1_500_000, 256, 5_000, 20_000, 0]),
+        ("llamagen-vq16", [400_360, 128, 0, 20_000, 0]),
+        ("llamagen-vq8", [400_360, 128, 0, 20_000, 0]),
+    ];
+    let mut found = recipes();
+    found.retain(|(name, _)| folder("tokenizer").join(format!("{name}.yaml")).exists());
+    assert_eq!(found.len(), table.len());
+    for ((name, document), (expected_name, numbers)) in found.iter().zip(table) {
+        let recipe = document.typed::<TokenizerRecipe>().unwrap();
+        let o = &recipe.optimization;
+        let adversarial = recipe.losses.adversarial.as_ref().unwrap();
+        let auxiliary = recipe.losses.auxiliary.as_ref().map_or(0, |a| a.end_step);
+        let ours = [o.steps, o.batch_size as u64, o.warmup, adversarial.start_step, auxiliary];
+        assert_eq!((name.as_str(), ours), (expected_name, numbers));
+        assert!(o.parity && o.lr == 1e-4 && o.adamw.betas == [0.9, 0.95], "{name}");
+    }
+}
