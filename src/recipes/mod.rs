@@ -2,6 +2,8 @@
 
 pub mod climb;
 pub mod pieces;
+pub mod run;
+pub mod steps;
 pub mod verdict;
 
 use std::path::{Path, PathBuf};

@@ -32,13 +32,14 @@ pub enum FeatureNorm {
 
 /// A frozen model and a place in it: images → one feature vector each.
 pub struct Subject {
+    tokenizer: tokenizer::Loaded,
     part: Part,
     norm: FeatureNorm,
 }
 
 enum Part {
-    Tokenizer { tokenizer: tokenizer::Loaded, place: TokenizerPlace },
-    Transformer { model: ar_model::Loaded, tokenizer: tokenizer::Loaded, layer: usize, dropout: bool },
+    Tokenizer(TokenizerPlace),
+    Transformer { model: Box<ar_model::Loaded>, layer: usize, dropout: bool },
 }
 
 /// What tells one subject from another: two with the same have the same features.
@@ -77,7 +78,7 @@ impl Subject {
             }
             _ => {}
         }
-        Ok(Subject { part: Part::Tokenizer { tokenizer, place }, norm })
+        Ok(Subject { tokenizer, part: Part::Tokenizer(place), norm })
     }
 
     /// A transformer after `layer` blocks (default: half of them), with dropout on training images or without.
@@ -109,18 +110,13 @@ impl Subject {
                 needs.0, needs.1, makes.0, makes.1
             ));
         }
-        Ok(Subject { part: Part::Transformer { model, tokenizer, layer, dropout }, norm })
-    }
-
-    fn loaded(&self) -> &tokenizer::Loaded {
-        match &self.part {
-            Part::Tokenizer { tokenizer, .. } | Part::Transformer { tokenizer, .. } => tokenizer,
-        }
+        let part = Part::Transformer { model: Box::new(model), layer, dropout };
+        Ok(Subject { tokenizer, part, norm })
     }
 
     /// Side of the images it takes.
     pub fn image_size(&self) -> u32 {
-        self.loaded().model.spec().image_size as u32
+        self.tokenizer.model.spec().image_size as u32
     }
 
     /// Whether features of training images are random.
@@ -145,7 +141,7 @@ impl Subject {
                     found.push("no dropout on training images".into());
                 }
             }
-            Part::Tokenizer { .. } => found.push(format!("features: {}", self.place())),
+            Part::Tokenizer(_) => found.push(format!("features: {}", self.place())),
         }
         if self.norm != FeatureNorm::None {
             found.push("layer norm on the features".into());
@@ -156,12 +152,10 @@ impl Subject {
     /// Where the features are taken.
     pub fn place(&self) -> String {
         match &self.part {
-            Part::Tokenizer { place: TokenizerPlace::Encoder, .. } => "tokenizer, encoder output".into(),
-            Part::Tokenizer { place: TokenizerPlace::Projection, .. } => {
-                "tokenizer, encoder output projection".into()
-            }
-            Part::Tokenizer { tokenizer, place: TokenizerPlace::Decoder } => {
-                format!("tokenizer, decoder layer {}", aligned_layer(tokenizer).unwrap_or_default())
+            Part::Tokenizer(TokenizerPlace::Encoder) => "tokenizer, encoder output".into(),
+            Part::Tokenizer(TokenizerPlace::Projection) => "tokenizer, encoder output projection".into(),
+            Part::Tokenizer(TokenizerPlace::Decoder) => {
+                format!("tokenizer, decoder layer {}", aligned_layer(&self.tokenizer).unwrap_or_default())
             }
             Part::Transformer { model, layer, .. } => {
                 format!("transformer, layer {layer} of {}", model.config.layers)
@@ -174,9 +168,9 @@ impl Subject {
     /// # Errors
     /// They cannot be read any more.
     pub fn id(&self) -> Result<SubjectId> {
-        let tokenizer = self.loaded();
+        let tokenizer = &self.tokenizer;
         let transformer = match &self.part {
-            Part::Tokenizer { .. } => None,
+            Part::Tokenizer(_) => None,
             Part::Transformer { model, .. } => {
                 Some(json!({ "fingerprint": model.fingerprint()?, "config": model.config }))
             }
@@ -197,11 +191,16 @@ impl Subject {
     /// The images are not of the tokenizer's size.
     pub fn features(&self, images: &ImagesU8, mode: Mode) -> Result<Tensor> {
         let _guard = tch::no_grad_guard();
-        let device = self.loaded().vars.device();
+        let (tokenizer, side) = (&self.tokenizer, i64::from(self.image_size()));
+        let device = tokenizer.vars.device();
+        if images.tensor().size()[2..] != [side, side] {
+            let found = images.tensor().size();
+            return Err(Error::Recipe(format!("the images are {found:?}, expected (B, 3, {side}, {side})")));
+        }
         let images = ImagesU8::new(images.tensor().to_device(device)).map_err(tokenizer::Error::from)?;
         let positions = match &self.part {
-            Part::Tokenizer { tokenizer, place } => of_tokenizer(tokenizer, *place, &images)?,
-            Part::Transformer { model, tokenizer, layer, dropout } => {
+            Part::Tokenizer(place) => of_tokenizer(tokenizer, *place, &images)?,
+            Part::Transformer { model, layer, dropout } => {
                 let codes = tokenizer.model.encode(&images.to_float())?.into_tensor();
                 let like = Conditioning::Class(Tensor::zeros([codes.size()[0]], (Kind::Int64, device)));
                 let null = model.model.null_conditioning(&like);

@@ -1,0 +1,103 @@
+//! `gen eval --recipe`, end to end, on a tiny model with random weights.
+
+mod common;
+
+use std::path::PathBuf;
+use std::process::Output;
+
+use assert_cmd::Command;
+use common::{Tiny, write_model};
+use serde_json::Value;
+use tempfile::TempDir;
+
+struct Place(TempDir);
+
+impl Place {
+    /// A model, images of two classes, and a recipe that probes the one with the other.
+    fn new() -> Self {
+        let place = Place(tempfile::tempdir().unwrap());
+        write_model(&place.path("model"), Tiny::default());
+        std::fs::create_dir(place.path("files")).unwrap();
+        std::fs::copy(place.path("model/weights.safetensors"), place.path("files/ar.safetensors")).unwrap();
+        std::fs::copy(place.path("model/tokenizer/weights.safetensors"), place.path("files/tok.safetensors"))
+            .unwrap();
+        for (set, images) in [("train", 0..10u8), ("val", 10..14)] {
+            for i in images {
+                for (class, colour) in [("n01440764", [200, 15 * i, 30]), ("n02099601", [20, 15 * i, 220])] {
+                    let folder = place.path(set).join(class);
+                    std::fs::create_dir_all(&folder).unwrap();
+                    let image = image::RgbImage::from_pixel(20, 18, image::Rgb(colour));
+                    image.save(folder.join(format!("{i}.png"))).unwrap();
+                }
+            }
+        }
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn probe(&self, name: &str, tolerance: f64) {
+        let text = format!(
+            "title: a tiny probe\nsource: this test\nseeds: the seed\ntask:\n  type: probe\n  tokenizer: {{ config: \
+             model/tokenizer/config.yaml, file: tok.safetensors, from: this test }}\n  transformer: {{ config: \
+             model/config.yaml, file: ar.safetensors, from: this test }}\n  batch_size: 5\n  accumulate: 2\n  seed: 0\n  \
+             precision: fp32\nexpected:\n  - {{ metric: top1, value: 50, tolerance: {tolerance}, because: test }}\n"
+        );
+        std::fs::write(self.path(name), text).unwrap();
+    }
+
+    fn run(&self, line: &str) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gen"));
+        command.current_dir(self.0.path()).env("OMP_NUM_THREADS", "1");
+        command.arg("eval").args(line.split_whitespace()).output().unwrap()
+    }
+
+    fn said(&self, line: &str, code: i32) -> String {
+        let out = self.run(line);
+        let said = String::from_utf8(out.stderr).unwrap() + &String::from_utf8(out.stdout).unwrap();
+        assert_eq!(out.status.code(), Some(code), "{line}: {said}");
+        said
+    }
+}
+
+#[test]
+fn what_is_missing_is_listed_and_nothing_runs() {
+    let place = Place::new();
+    let said = place.said("--recipe gigatok-xlxxl+gpt-b", 2);
+    assert!(said.contains("4 of 4 pieces are missing"), "{said}");
+    assert!(said.contains("MISSING  transformer: GPT_B256_e300_VQ_XLXXL.pt — YuuTennYi/GigaTok"), "{said}");
+    let said = place.said("--recipe gigatok-ablations", 2);
+    assert!(said.contains("cannot be run: neither the tokenizers"), "{said}");
+    assert!(!place.path("benchmarks").exists());
+}
+
+#[test]
+fn a_recipe_runs_once_and_is_judged() {
+    let place = Place::new();
+    place.probe("wide.yaml", 50.0);
+    place.probe("narrow.yaml", 1e-6);
+    let given = "--pieces files --data val --train-data train --device cpu";
+    let said = place.said(&format!("--recipe wide.yaml {given} --work out"), 0);
+    assert!(said.contains("$ gen probe") && said.contains("within"), "{said}");
+    let report: Value = serde_json::from_slice(&std::fs::read(place.path("out/report.json")).unwrap()).unwrap();
+    assert_eq!((&report["comparable"], &report["figures"][0]["verdict"]), (&true.into(), &"within".into()));
+    // The probe is not run again, and its folder is not taken for another recipe's.
+    let said = place.said(&format!("--recipe wide.yaml {given} --work out"), 0);
+    assert!(!said.contains("$ gen probe"), "{said}");
+    let said = place.said(&format!("--recipe narrow.yaml {given} --work out"), 2);
+    assert!(said.contains("the run of another recipe"), "{said}");
+
+    let said = place.said(&format!("--recipe narrow.yaml {given} --work dry --limit 10"), 0);
+    assert!(said.contains("not comparable: a dry run on 10 images"), "{said}");
+    // A kept result that is off.
+    std::fs::create_dir(place.path("off")).unwrap();
+    std::fs::copy(place.path("out/probe.json"), place.path("off/probe.json")).unwrap();
+    let text = std::fs::read_to_string(place.path("off/probe.json")).unwrap();
+    let top1: Value = serde_json::from_str(&text).unwrap();
+    let changed = text.replace(&format!("\"top1\": {}", top1["top1"]), "\"top1\": 0.9");
+    std::fs::write(place.path("off/probe.json"), changed).unwrap();
+    let said = place.said(&format!("--recipe narrow.yaml {given} --work off"), 1);
+    assert!(said.contains("OUTSIDE"), "{said}");
+}
