@@ -61,7 +61,7 @@ pub fn run(command: &Command, context: &Context) -> anyhow::Result<Outcome> {
 
 /// True from the first SIGINT or SIGTERM on, for long jobs that end in good order; a second one ends the program at
 /// once.
-fn stop_on_signal() -> std::io::Result<Arc<AtomicBool>> {
+pub fn stop_on_signal() -> std::io::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))?;
