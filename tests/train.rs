@@ -142,3 +142,28 @@ fn a_transformer_needs_no_more_than_a_tokenizers_run() {
     assert!(text.contains("no saved state"), "{text}");
     assert!(!place.path("new").exists());
 }
+
+#[test]
+fn a_classifier_of_ones_own_guides_a_tokenizer() {
+    let place = Place::new();
+    let small =
+        ["model={image_size: 16, widths: [4, 8]}", "optimization.batch_size=4", "optimization.warmup=1"];
+    let steps = [&small[..], &["optimization.steps=3", "every={log: 1, validate: 3, save: 3}"]].concat();
+    place.succeeds("train-features --data images --validation images --output features", &steps);
+    let log = std::fs::read_to_string(place.path("features/log.jsonl")).unwrap();
+    assert!(log.contains("validation/top1"), "{log}");
+
+    let guided = "losses.perceptual={type: features, network: features, weight: 0.1}";
+    let steps = [TINY, &["optimization.steps=2", guided]].concat();
+    place.succeeds("train-tokenizer --data images --output tokenizer", &steps);
+    let log = std::fs::read_to_string(place.path("tokenizer/log.jsonl")).unwrap();
+    assert!(log.contains("\"perceptual\":"), "{log}");
+
+    let steps = [TINY, &["losses.perceptual={type: features, network: nowhere, weight: 0.1}"]].concat();
+    let text = place.fails("train-tokenizer --data images --output other", &steps);
+    assert!(text.contains("nowhere/config.yaml"), "{text}");
+    std::fs::create_dir(place.path("one")).unwrap();
+    std::fs::rename(place.path("images/n02099601"), place.path("one/n02099601")).unwrap();
+    let text = place.fails("train-features --data one --output other", &small);
+    assert!(text.contains("at least two classes"), "{text}");
+}

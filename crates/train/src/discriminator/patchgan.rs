@@ -2,7 +2,10 @@
 //!
 //! B batch, C channels, H×W image, P×Q patches
 
-use base::{Init, Mode, Scope, nn::Conv2d};
+use base::{
+    Init, Mode, Scope,
+    nn::{BatchNorm2d, Conv2d},
+};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -21,7 +24,7 @@ pub struct PatchGanConfig {
 #[derive(Debug)]
 struct Block {
     conv: Conv2d,
-    norm: Option<BatchNorm>,
+    norm: Option<BatchNorm2d>,
 }
 
 /// The discriminator: images to one logit for each patch.
@@ -33,6 +36,7 @@ pub struct PatchGan {
 
 const KERNEL: i64 = 4;
 const WEIGHT: Init = Init::Normal { std: 0.02 };
+const NORM_WEIGHT: Init = Init::NormalAround { mean: 1.0, std: 0.02 };
 
 impl PatchGan {
     /// Convolution weights N(0, 0.02), their biases PyTorch's default; batch norm weights N(1, 0.02), biases 0.
@@ -46,7 +50,7 @@ impl PatchGan {
             let stride = if i == config.layers { 1 } else { 2 };
             let at = 3 * i - 1; // convolution, norm and activation of each block count one index each
             let conv = Conv2d::without_bias(&(&main / at), width(i - 1), width(i), KERNEL, WEIGHT);
-            let norm = BatchNorm::new(&(&main / (at + 1)), width(i));
+            let norm = BatchNorm2d::new(&(&main / (at + 1)), width(i), NORM_WEIGHT);
             blocks.push(Block { conv: conv.with_stride(stride, 1), norm: Some(norm) });
         }
         let last = width(config.layers);
@@ -61,47 +65,6 @@ impl PatchGan {
             leaky_relu(&block.norm.as_ref().map_or_else(|| y.shallow_clone(), |n| n.forward(&y, mode)))
         };
         self.output.forward(&self.blocks.iter().fold(images.shallow_clone(), through))
-    }
-}
-
-/// `torch.nn.BatchNorm2d` with running statistics, momentum 0.1, eps 1e-5; local to the process.
-#[derive(Debug)]
-struct BatchNorm {
-    weight: Tensor,
-    bias: Tensor,
-    running_mean: Tensor,
-    running_var: Tensor,
-    num_batches_tracked: Tensor,
-}
-
-impl BatchNorm {
-    fn new(p: &Scope, channels: i64) -> Self {
-        BatchNorm {
-            weight: p.var("weight", &[channels], Init::NormalAround { mean: 1.0, std: 0.02 }),
-            bias: p.var("bias", &[channels], Init::Const(0.0)),
-            running_mean: p.buffer("running_mean", &[channels], Kind::Float, Init::Const(0.0)),
-            running_var: p.buffer("running_var", &[channels], Kind::Float, Init::Const(1.0)),
-            num_batches_tracked: p.buffer("num_batches_tracked", &[], Kind::Int64, Init::Const(0.0)),
-        }
-    }
-
-    fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
-        if mode.is_train() {
-            let mut count = self.num_batches_tracked.shallow_clone();
-            tch::no_grad(|| count += 1);
-        }
-        x.to_kind(Kind::Float)
-            .batch_norm(
-                Some(&self.weight),
-                Some(&self.bias),
-                Some(&self.running_mean),
-                Some(&self.running_var),
-                mode.is_train(),
-                0.1,
-                1e-5,
-                false,
-            )
-            .to_kind(x.kind())
     }
 }
 
