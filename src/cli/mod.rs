@@ -5,6 +5,8 @@ pub mod decode;
 pub mod doctor;
 pub mod encode;
 pub mod extract;
+pub mod features;
+pub mod fetch;
 pub mod inspect;
 pub mod logits;
 pub mod reconstruct;
@@ -50,6 +52,10 @@ pub enum Command {
     Decode(decode::DecodeArgs),
     /// What a transformer predicts at every position, given the true codes
     Logits(logits::LogitsArgs),
+    /// Images → features of a frozen network, in an .npz file
+    Features(features::FeaturesArgs),
+    /// Public weights of frozen networks: list them, or fetch them into the models folder
+    Fetch(fetch::FetchArgs),
     /// What a checkpoint, a config or a folder of codes contains
     Inspect(inspect::InspectArgs),
     /// .pt ⇄ .safetensors
@@ -68,6 +74,7 @@ impl Command {
             Command::Decode(args) => Some(args.batch.batch_size),
             Command::Extract(args) => Some(args.batch.batch_size),
             Command::Logits(args) => Some(args.batch.batch_size),
+            Command::Features(args) => Some(args.batch.batch_size),
             _ => None,
         }
     }
@@ -138,6 +145,14 @@ pub struct PairedTokenizerArgs {
     /// The tokenizer's checkpoint: .pt or .safetensors
     #[arg(long, value_name = "FILE", requires = "tokenizer")]
     pub tokenizer_weights: Option<PathBuf>,
+}
+
+/// Where the weights of frozen networks are.
+#[derive(Debug, Clone, Args)]
+pub struct ModelsDirArgs {
+    /// The folder of public weight files [default: $GEN_MODELS, else gen/models in the user's cache folder]
+    #[arg(long, value_name = "DIR", help_heading = "Model")]
+    pub models_dir: Option<PathBuf>,
 }
 
 /// How many items go through the model together.
