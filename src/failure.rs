@@ -95,6 +95,7 @@ fn hints_of(cause: &(dyn StdError + 'static)) -> Vec<String> {
         tokenizer::Error,
         ar_model::Error,
         sampler::Error,
+        backbones::Error,
         eval::Error,
         train::Error,
     );

@@ -7,6 +7,7 @@ mod commands;
 mod failure;
 mod files;
 mod inputs;
+mod npz;
 mod pictures;
 mod printer;
 mod recipes;

@@ -5,6 +5,8 @@ pub mod decode;
 pub mod doctor;
 pub mod encode;
 pub mod extract;
+pub mod features;
+pub mod fetch;
 pub mod inspect;
 pub mod logits;
 pub mod probe;
@@ -56,6 +58,10 @@ pub enum Command {
     Logits(logits::LogitsArgs),
     /// Linear-probe accuracy of a transformer or a tokenizer
     Probe(Box<probe::ProbeArgs>),
+    /// Images → features of a frozen network, in an .npz file
+    Features(features::FeaturesArgs),
+    /// Public weights of frozen networks: list them, or fetch them into the models folder
+    Fetch(fetch::FetchArgs),
     /// What a checkpoint, a config or a folder of codes contains
     Inspect(inspect::InspectArgs),
     /// .pt ⇄ .safetensors
@@ -75,6 +81,7 @@ impl Command {
             Command::Extract(args) => Some(args.batch.batch_size),
             Command::Logits(args) => Some(args.batch.batch_size),
             Command::Probe(args) => Some(args.head.batch_size),
+            Command::Features(args) => Some(args.batch.batch_size),
             _ => None,
         }
     }
@@ -145,6 +152,14 @@ pub struct PairedTokenizerArgs {
     /// The tokenizer's checkpoint: .pt or .safetensors
     #[arg(long, value_name = "FILE", requires = "tokenizer")]
     pub tokenizer_weights: Option<PathBuf>,
+}
+
+/// Where the weights of frozen networks are.
+#[derive(Debug, Clone, Args)]
+pub struct ModelsDirArgs {
+    /// The folder of public weight files [default: $GEN_MODELS, else gen/models in the user's cache folder]
+    #[arg(long, value_name = "DIR", help_heading = "Model")]
+    pub models_dir: Option<PathBuf>,
 }
 
 /// How many items go through the model together.

@@ -5,6 +5,8 @@ mod decode;
 mod doctor;
 mod encode;
 mod extract;
+mod features;
+mod fetch;
 mod inspect;
 mod logits;
 mod probe;
@@ -54,6 +56,8 @@ pub fn run(command: &Command, context: &Context) -> anyhow::Result<Outcome> {
         Command::Encode(args) => encode::run(args, context),
         Command::Extract(args) => extract::run(args, context),
         Command::Logits(args) => logits::run(args, context),
+        Command::Features(args) => features::run(args, context),
+        Command::Fetch(args) => fetch::run(args, context),
         Command::Reconstruct(args) => reconstruct::run(args, context),
         Command::Probe(args) => probe::run(args, context),
     }
