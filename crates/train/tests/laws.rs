@@ -78,6 +78,39 @@ fn a_recipe_for_another_tokenizer_is_refused() {
 }
 
 #[test]
+fn recipes_that_lack_something_or_contradict_themselves_are_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = images(dir.path());
+    let lpips = "losses.perceptual={type: lpips, weight: 1.0, trunk: null, heads: null}";
+    let dino = "losses.adversarial.discriminator={type: dino}";
+    for (change, key) in
+        [(lpips, "losses.perceptual.trunk"), (dino, "losses.adversarial.discriminator.weights")]
+    {
+        let error = common::try_tokenizer_task(&data, &[change]).unwrap_err();
+        assert!(
+            error.to_string().contains(key) && error.hints()[0].contains(&format!("{key}=FILE")),
+            "{error}"
+        );
+    }
+    let teacher = "losses.semantic={weight: 0.5, teacher: {type: dinov2, size: s, weights: random:1}}";
+    let cases: [(&[&str], &str); 6] = [
+        (&[teacher, "model.alignment=null"], "the model aligns no layer"),
+        (&[teacher], "the teacher gives 256 features of width 384, the model 16 of 384"),
+        (&["losses.adversarial.gamma=1.0"], "gamma is R3GAN's only"),
+        (
+            &["losses.adversarial.lecam={}", "losses.adversarial.loss=r3gan"],
+            "mean nothing to a relative loss",
+        ),
+        (&["losses.adversarial.diffaug={cutout: 2.0}"], "probability and cutout are in [0, 1]"),
+        (&["losses.adversarial.discriminator={type: stylegan}", "model.image_size=24"], "a power of two"),
+    ];
+    for (changes, expected) in cases {
+        let error = common::try_tokenizer_task(&data, changes).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
 fn every_recipe_in_the_repository_is_valid() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/train");
     let layout = tokenizer::CodeLayout::Sequence { len: 64 };

@@ -152,16 +152,15 @@ fn the_published_numbers_are_in_the_recipes() {
         ("llamagen-vq16", [400_360, 128, 0, 20_000, 0]),
         ("llamagen-vq8", [400_360, 128, 0, 20_000, 0]),
     ];
-    let mut found = recipes();
-    found.retain(|(name, _)| folder("tokenizer").join(format!("{name}.yaml")).exists());
-    assert_eq!(found.len(), table.len());
-    for ((name, document), (expected_name, numbers)) in found.iter().zip(table) {
+    let found = recipes();
+    for (name, numbers) in table {
+        let (_, document) = found.iter().find(|(n, _)| n == name).unwrap_or_else(|| panic!("no {name}"));
         let recipe = document.typed::<TokenizerRecipe>().unwrap();
         let o = &recipe.optimization;
         let adversarial = recipe.losses.adversarial.as_ref().unwrap();
         let auxiliary = recipe.losses.auxiliary.as_ref().map_or(0, |a| a.end_step);
         let ours = [o.steps, o.batch_size as u64, o.warmup, adversarial.start_step, auxiliary];
-        assert_eq!((name.as_str(), ours), (expected_name, numbers));
+        assert_eq!(ours, numbers, "{name}");
         assert!(o.parity && o.lr == 1e-4 && o.adamw.betas == [0.9, 0.95], "{name}");
     }
 }

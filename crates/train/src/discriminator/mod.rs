@@ -107,6 +107,32 @@ impl DiscriminatorConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::losses::adversarial::gradient_penalty;
+    use base::{Build, Vars};
+    use tch::Device;
+
+    fn read(text: &str) -> DiscriminatorConfig {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn every_discriminator_can_be_differentiated_twice() {
+        let dino = r#"{"type": "dino", "weights": "random:1", "width": 12, "heads": 2, "depth": 2, "taps": [1],
+            "image_size": 16, "patch_size": 4, "kernel": 3}"#;
+        let patchgan = r#"{"channels": 4, "layers": 2}"#;
+        for text in [dino, patchgan, r#"{"type": "stylegan", "channels": 8}"#] {
+            let vars = Vars::new(Device::Cpu, Kind::Float, Build::Random);
+            let network = read(text).build(&vars.root(), 32).unwrap();
+            vars.set_requires_grad(true);
+            let images = Tensor::rand([2, 3, 32, 32], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+            let logits = network.logits(&images, Kind::Float, Mode::Train);
+            gradient_penalty(&logits, &images, 15.0).backward();
+            let gradients: Vec<Tensor> =
+                vars.parameters().iter().map(|v| v.tensor.grad()).filter(Tensor::defined).collect();
+            let size: f64 = gradients.iter().map(|g| g.abs().sum(Kind::Double).double_value(&[])).sum();
+            assert!(size.is_finite() && size > 0.0, "{text}: {size}");
+        }
+    }
 
     #[test]
     fn a_configuration_without_type_is_a_patchgan_and_unknown_keys_are_named() {

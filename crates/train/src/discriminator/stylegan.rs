@@ -171,4 +171,38 @@ mod tests {
         let gradient = Tensor::run_backward(&[logits.sum(Kind::Float)], &[&x], false, false).remove(0);
         assert!(gradient.abs().min().double_value(&[]) > 0.0);
     }
+
+    /// The gradient by a weight, and that of the image gradient's length by it, against central differences in fp64.
+    #[test]
+    fn gradients_of_both_orders_equal_finite_differences() {
+        let options = (Kind::Double, Device::Cpu);
+        tch::manual_seed(3);
+        let vars = Vars::new(Device::Cpu, Kind::Double, Build::Random);
+        let d = StyleGan::new(&vars.root(), &StyleGanConfig { channels: 6 }, 8);
+        vars.set_requires_grad(true);
+        let weight = vars.get("blocks.2.net.2.weight").unwrap();
+        let x = Tensor::randn([2, 3, 8, 8], options).set_requires_grad(true);
+        let measure = || {
+            let sum = d.forward(&x).sum(Kind::Double);
+            let gradient = Tensor::run_backward(&[&sum], &[&x], true, true).remove(0);
+            [sum, gradient.square().sum(Kind::Double)]
+        };
+        let direction = Tensor::randn_like(&weight);
+        let step =
+            |h: f64| tch::no_grad(|| weight.shallow_clone().set_data(&(weight.detach() + &direction * h)));
+        let h = 1e-6;
+        let by_weight = |f: &Tensor| {
+            let g = Tensor::run_backward(&[f], &[&weight], true, false).remove(0);
+            (g * &direction).sum(Kind::Double).double_value(&[])
+        };
+        let expected = measure().map(|f| by_weight(&f));
+        step(h);
+        let above = measure().map(|f| f.double_value(&[]));
+        step(-2.0 * h);
+        let below = measure().map(|f| f.double_value(&[]));
+        for i in 0..2 {
+            let found = (above[i] - below[i]) / (2.0 * h);
+            assert!((found - expected[i]).abs() < 1e-5 * expected[i].abs(), "{i}: {found}, {}", expected[i]);
+        }
+    }
 }

@@ -32,17 +32,16 @@ impl Losses {
     pub fn add(&mut self, name: &'static str, value: Tensor, weight: f64) {
         let value = value.to_kind(Kind::Float);
         self.terms.push((name, value.detach()));
-        let weighted = if weight == 1.0 { value } else { value * weight };
-        self.total = Some(match self.total.take() {
-            Some(sum) => sum + weighted,
-            None => weighted,
-        });
+        self.sum(if weight == 1.0 { value } else { value * weight });
     }
 
     /// [`Losses::add`] with a weight that is the product of a number and a scalar on the device.
     pub fn add_scaled(&mut self, name: &'static str, value: Tensor, weight: f64, scale: &Tensor) {
         self.terms.push((name, value.detach().to_kind(Kind::Float)));
-        let weighted = value.to_kind(Kind::Float) * scale.detach() * weight;
+        self.sum(value.to_kind(Kind::Float) * scale.detach() * weight);
+    }
+
+    fn sum(&mut self, weighted: Tensor) {
         self.total = Some(match self.total.take() {
             Some(sum) => sum + weighted,
             None => weighted,

@@ -49,6 +49,7 @@ model:
     upsample: depth_to_space
   encoder: { width: 16, layers: 1, heads: 2 }
   decoder: { width: 16, layers: 1, heads: 2 }
+  alignment: { layer: 1, width: 384 }
   quantizer: { codebook_size: 32, code_dim: 4, l2_normalize: true, gradient: rotation, commitment: 0.25, entropy: 0.01 }
 data: { train: null, validation: null, crop: { type: random, min_fraction: 0.8 }, flip: true, workers: 2, max_corrupt: 0 }
 losses:
@@ -100,10 +101,14 @@ fn document(text: &str) -> Document {
 }
 
 pub fn tokenizer_task(images: &Path, changes: &[&str]) -> TokenizerTask {
+    try_tokenizer_task(images, changes).unwrap()
+}
+
+pub fn try_tokenizer_task(images: &Path, changes: &[&str]) -> train::Result<TokenizerTask> {
     let mut all = vec![format!("data.train={}", images.display())];
     all.extend(changes.iter().map(|c| (*c).to_owned()));
-    let recipe = TokenizerRecipe::from_document(&document(TOKENIZER), &all).unwrap();
-    TokenizerTask::new(recipe, Device::Cpu).unwrap()
+    let recipe = TokenizerRecipe::from_document(&document(TOKENIZER), &all)?;
+    TokenizerTask::new(recipe, Device::Cpu)
 }
 
 pub fn ar_recipe(changes: &[&str], tokenizer: &tokenizer::Loaded) -> train::Result<ArRecipe> {

@@ -53,19 +53,21 @@ impl TokenizerTask {
     /// The recipe contradicts itself, the model cannot be built, or there are no training images.
     pub fn new(recipe: TokenizerRecipe, device: Device) -> Result<Self> {
         recipe.check()?;
+        // What can be missing comes before what takes long; none of it draws from the generator.
+        let guides = Guides::new(&recipe, device)?;
+        let size = recipe.model.image_size();
+        let batch = recipe.optimization.micro_batch_size();
+        let train = images::training(&recipe.data, size, batch, recipe.seed)?;
+        let validation = images::validation(recipe.data.validation.as_deref(), size, batch)?;
+
         tch::manual_seed(recipe.seed as i64);
         let vars = Vars::new(device, Kind::Float, Build::Random);
         let model = Model::new(&vars.root(), &recipe.model)?;
         init::rescale(&vars, recipe.init);
         let mut phases = vec![Phase { name: "generator", start: 1 }];
-        let size = recipe.model.image_size();
         let adversary =
             recipe.losses.adversarial.as_ref().map(|a| Adversary::new(a, size, device)).transpose()?;
         phases.extend(adversary.as_ref().map(|a| Phase { name: "discriminator", start: a.start_step() }));
-        let guides = Guides::new(&recipe, device)?;
-        let batch = recipe.optimization.micro_batch_size();
-        let train = images::training(&recipe.data, size, batch, recipe.seed)?;
-        let validation = images::validation(recipe.data.validation.as_deref(), size, batch)?;
         Ok(TokenizerTask { recipe, phases, vars, model, adversary, guides, train, validation })
     }
 
