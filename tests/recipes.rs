@@ -81,7 +81,8 @@ fn a_recipe_runs_once_and_is_judged() {
     let given = "--pieces files --data val --train-data train --device cpu";
     let said = place.said(&format!("--recipe wide.yaml {given} --work out"), 0);
     assert!(said.contains("$ gen probe") && said.contains("within"), "{said}");
-    let report: Value = serde_json::from_slice(&std::fs::read(place.path("out/report.json")).unwrap()).unwrap();
+    let report: Value =
+        serde_json::from_slice(&std::fs::read(place.path("out/report.json")).unwrap()).unwrap();
     assert_eq!((&report["comparable"], &report["figures"][0]["verdict"]), (&true.into(), &"within".into()));
     // The probe is not run again, and its folder is not taken for another recipe's.
     let said = place.said(&format!("--recipe wide.yaml {given} --work out"), 0);

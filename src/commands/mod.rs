@@ -8,6 +8,7 @@ mod extract;
 mod inspect;
 mod logits;
 mod probe;
+mod recipe;
 mod reconstruct;
 pub mod sample;
 mod train;
@@ -53,13 +54,14 @@ pub fn run(command: &Command, context: &Context) -> anyhow::Result<Outcome> {
         Command::Extract(args) => extract::run(args, context),
         Command::Logits(args) => logits::run(args, context),
         Command::Reconstruct(args) => reconstruct::run(args, context),
+        Command::Eval(args) => recipe::run(&args.recipe, args.device.device, args.json.json, context),
         Command::Probe(args) => probe::run(args, context),
     }
 }
 
 /// True from the first SIGINT or SIGTERM on, for long jobs that end in good order; a second one ends the program at
 /// once.
-fn stop_on_signal() -> std::io::Result<Arc<AtomicBool>> {
+pub fn stop_on_signal() -> std::io::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))?;
