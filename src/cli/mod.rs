@@ -4,12 +4,14 @@ pub mod convert;
 pub mod decode;
 pub mod doctor;
 pub mod encode;
+pub mod eval;
 pub mod extract;
 pub mod features;
 pub mod fetch;
 pub mod inspect;
 pub mod logits;
 pub mod probe;
+pub mod recipe;
 pub mod reconstruct;
 pub mod sample;
 pub mod train;
@@ -56,6 +58,8 @@ pub enum Command {
     Decode(decode::DecodeArgs),
     /// What a transformer predicts at every position, given the true codes
     Logits(logits::LogitsArgs),
+    /// Published figures, measured again
+    Eval(eval::EvalArgs),
     /// Linear-probe accuracy of a transformer or a tokenizer
     Probe(Box<probe::ProbeArgs>),
     /// Images → features of a frozen network, in an .npz file

@@ -10,6 +10,7 @@ mod fetch;
 mod inspect;
 mod logits;
 mod probe;
+mod recipe;
 mod reconstruct;
 pub mod sample;
 mod train;
@@ -59,6 +60,7 @@ pub fn run(command: &Command, context: &Context) -> anyhow::Result<Outcome> {
         Command::Features(args) => features::run(args, context),
         Command::Fetch(args) => fetch::run(args, context),
         Command::Reconstruct(args) => reconstruct::run(args, context),
+        Command::Eval(args) => recipe::run(&args.recipe, args.device.device, args.json.json, context),
         Command::Probe(args) => probe::run(args, context),
     }
 }

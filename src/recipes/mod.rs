@@ -316,16 +316,6 @@ impl Recipe {
         }
         Ok(())
     }
-
-    /// Configurations by name: whether a tokenizer's, and the name.
-    pub fn configs(&self) -> Vec<(bool, &str)> {
-        match &self.task {
-            Task::Reconstruction(t) => vec![(true, &t.tokenizer.config)],
-            Task::Generation(t) => vec![(true, &t.tokenizer.config), (false, &t.transformer.config)],
-            Task::Probe(t) => vec![(true, &t.tokenizer.config), (false, &t.transformer.config)],
-            Task::NotRunnable(_) => vec![],
-        }
-    }
 }
 
 /// The text of a configuration in `configs/`, as built into the program.
@@ -366,13 +356,23 @@ fn unknown(given: &str) -> Failure {
 mod tests {
     use super::*;
 
+    /// Whether a tokenizer's, and the name.
+    fn configs(recipe: &Recipe) -> Vec<(bool, &str)> {
+        match &recipe.task {
+            Task::Reconstruction(t) => vec![(true, &t.tokenizer.config)],
+            Task::Generation(t) => vec![(true, &t.tokenizer.config), (false, &t.transformer.config)],
+            Task::Probe(t) => vec![(true, &t.tokenizer.config), (false, &t.transformer.config)],
+            Task::NotRunnable(_) => vec![],
+        }
+    }
+
     #[test]
     fn every_recipe_is_understood_and_names_configurations_that_exist() {
         let names = names();
         assert!(names.len() > 50, "{}", names.len());
         for name in names {
             let recipe = Recipe::find(&name).unwrap_or_else(|e| panic!("{name}: {e:#}"));
-            for (tokenizer, config) in recipe.configs() {
+            for (tokenizer, config) in configs(&recipe) {
                 assert!(config_text(tokenizer, config).is_some(), "{name}: no config `{config}`");
             }
             let runnable = !matches!(recipe.task, Task::NotRunnable(_));

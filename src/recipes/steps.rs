@@ -108,9 +108,9 @@ impl At<'_> {
 
     fn probe(&self, task: &Probe) -> anyhow::Result<Step> {
         // A dry run has too few images for a step of full size.
-        let most = self.order.limit.map_or(usize::MAX, |l| l as usize);
-        let batch = task.batch_size.min(most as i64);
-        let accumulate = task.accumulate.min(most / batch as usize).max(1);
+        let most = self.order.limit.map_or(i64::MAX, |limit| i64::try_from(limit).unwrap_or(i64::MAX));
+        let batch = task.batch_size.min(most);
+        let accumulate = (task.accumulate as i64).min(most / batch.max(1)).max(1);
         let mut args = args!["probe", "--data", self.piece(pieces::TRAIN_DATA)?];
         args.extend(args!["--validation", self.piece(pieces::DATA)?, "--output", self.file("probe")?]);
         args.extend(self.models(&task.tokenizer, &task.transformer)?);

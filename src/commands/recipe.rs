@@ -1,0 +1,41 @@
+//! `gen eval --recipe`.
+
+use std::path::{Path, PathBuf};
+
+use base::DeviceChoice;
+
+use super::{Context, Outcome};
+use crate::cli::recipe::RecipeArgs;
+use crate::failure::Failure;
+use crate::recipes::pieces::Places;
+use crate::recipes::run::{Order, run as run_recipe};
+
+/// Measures a published figure again.
+pub fn run(
+    args: &RecipeArgs,
+    device: DeviceChoice,
+    json: bool,
+    context: &Context,
+) -> anyhow::Result<Outcome> {
+    let Some(recipe) = &args.recipe else {
+        return Err(Failure::new("no figure is named")
+            .hint("`--recipe NAME`, as in `configs/benchmarks`")
+            .into());
+    };
+    let stem = Path::new(recipe).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = stem.strip_suffix(".yaml").unwrap_or(&stem);
+    let order = Order {
+        recipe: recipe.to_owned(),
+        places: Places {
+            folders: if args.pieces.is_empty() { vec![PathBuf::from(".")] } else { args.pieces.clone() },
+            data: args.data.clone(),
+            train_data: args.train_data.clone(),
+        },
+        output: args.work.clone().unwrap_or_else(|| Path::new("benchmarks").join(name)),
+        limit: args.limit,
+        search: args.search,
+        device: device.to_string(),
+        json,
+    };
+    run_recipe(&order, context)
+}
