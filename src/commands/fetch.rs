@@ -81,7 +81,7 @@ fn fetch(public: &PublicFile, models: &Path, context: &Context) -> Result<PathBu
         Some(extension) => target.with_extension(extension),
         None => target,
     };
-    files::make_folder(files::folder_of(&target))?;
+    files::make_folder(base::files::folder_of(&target))?;
     // Beside the target, so that the last step is a rename; an interrupted download goes on from there.
     let staging = models.join(".hub");
     let blob = download(hub, &staging, context).map_err(|e| cannot_fetch(public, hub, &target, &e))?;

@@ -45,7 +45,7 @@ impl FeatureFile {
             [("pool", &features.pool)].into_iter().chain(optional).collect();
         if self.arrays.is_empty() {
             for (name, t) in &parts {
-                let values = tempfile::tempfile_in(files::folder_of(&self.target))?;
+                let values = tempfile::tempfile_in(base::files::folder_of(&self.target))?;
                 self.arrays.push(Rows { name, values, width: t.size()[1] });
             }
         }

@@ -7,7 +7,7 @@ use base::{
     nn::{BatchNorm2d, Conv2d},
 };
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::leaky_relu;
 
@@ -72,7 +72,7 @@ impl PatchGan {
 mod tests {
     use super::*;
     use base::{Build, Vars};
-    use tch::Device;
+    use tch::{Device, Kind};
 
     #[test]
     fn the_released_size_has_the_published_parameter_count_and_patch_grid() {
