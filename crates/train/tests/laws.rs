@@ -86,7 +86,7 @@ fn recipes_that_lack_something_or_contradict_themselves_are_refused_by_name() {
     for (change, key) in
         [(lpips, "losses.perceptual.trunk"), (dino, "losses.adversarial.discriminator.weights")]
     {
-        let error = common::try_tokenizer_task(&data, &[change]).err().expect(change);
+        let error = common::try_tokenizer_task(&data, &[change]).expect_err(change);
         assert!(
             error.to_string().contains(key) && error.hints()[0].contains(&format!("{key}=FILE")),
             "{error}"
@@ -109,7 +109,7 @@ fn recipes_that_lack_something_or_contradict_themselves_are_refused_by_name() {
         (&["losses.adversarial.discriminator={type: stylegan}", "model.image_size=24"], "a power of two"),
     ];
     for (changes, expected) in cases {
-        let error = common::try_tokenizer_task(&data, changes).err().expect(expected).to_string();
+        let error = common::try_tokenizer_task(&data, changes).expect_err(expected).to_string();
         assert!(error.contains(expected), "{error}");
     }
 }
