@@ -86,14 +86,18 @@ fn recipes_that_lack_something_or_contradict_themselves_are_refused_by_name() {
     for (change, key) in
         [(lpips, "losses.perceptual.trunk"), (dino, "losses.adversarial.discriminator.weights")]
     {
-        let error = common::try_tokenizer_task(&data, &[change]).unwrap_err();
+        let error = common::try_tokenizer_task(&data, &[change]).expect_err(change);
         assert!(
             error.to_string().contains(key) && error.hints()[0].contains(&format!("{key}=FILE")),
             "{error}"
         );
     }
     let teacher = "losses.semantic={weight: 0.5, teacher: {type: dinov2, size: s, weights: random:1}}";
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 7] = [
+        (
+            &["losses.adversarial.adaptive=true", "losses.l2=0.0", "losses.l1=0.0"],
+            "needs a reconstruction loss",
+        ),
         (&[teacher, "model.alignment=null"], "the model aligns no layer"),
         (&[teacher], "the teacher gives 256 features of width 384, the model 16 of 384"),
         (&["losses.adversarial.gamma=1.0"], "gamma is R3GAN's only"),
@@ -105,7 +109,7 @@ fn recipes_that_lack_something_or_contradict_themselves_are_refused_by_name() {
         (&["losses.adversarial.discriminator={type: stylegan}", "model.image_size=24"], "a power of two"),
     ];
     for (changes, expected) in cases {
-        let error = common::try_tokenizer_task(&data, changes).unwrap_err().to_string();
+        let error = common::try_tokenizer_task(&data, changes).expect_err(expected).to_string();
         assert!(error.contains(expected), "{error}");
     }
 }

@@ -74,6 +74,12 @@ impl TokenizerLosses {
                 "losses.perceptual: LPIPS takes {least} pixels a side or more"
             )));
         }
+        let reconstructs = self.l2 != 0.0 || self.l1 != 0.0 || self.perceptual.is_some();
+        if self.adversarial.as_ref().is_some_and(|a| a.adaptive) && !reconstructs {
+            let message =
+                "losses.adversarial: the adaptive weight needs a reconstruction loss to compare with";
+            return Err(Error::Recipe(message.into()));
+        }
         Ok(())
     }
 }
