@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use data::transform::center_crop;
 use serde_json::Value;
 
 use super::pieces::{self, Piece};
@@ -144,11 +145,19 @@ impl At<'_> {
     }
 
     fn reconstruction(&self, task: &Reconstruction, expected: &[Expected]) -> anyhow::Result<Step> {
-        let mut args =
-            args!["eval", "--reconstruct", self.piece(pieces::DATA)?, "--resize", task.images.side];
-        if task.scored_side != task.images.side {
-            args.extend(args!["--score-side", task.scored_side]);
+        let (side, scored) = (task.images.side, task.scored_side);
+        if scored != side {
+            let message =
+                format!("the published images were encoded at {side} pixels and compared at {scored}");
+            return Err(Failure::new(message)
+                .hint("`gen eval --reconstruct` compares them at the side at which they are encoded")
+                .into());
         }
+        let images = match self.order.limit {
+            Some(limit) => self.subset(limit, side)?,
+            None => self.piece(pieces::DATA)?,
+        };
+        let mut args = args!["eval", "--reconstruct", images, "--resize", side];
         args.extend(args!["--tokenizer", self.config(&task.tokenizer, true)?]);
         args.extend(args!["--tokenizer-weights", self.piece(pieces::TOKENIZER)?, "--protocol", "rfid"]);
         let names: Vec<&str> = expected.iter().filter_map(|e| score(e.metric)).collect();
@@ -158,11 +167,28 @@ impl At<'_> {
             args.extend(args!["--lpips-heads", self.piece(pieces::LPIPS)?]);
         }
         args.extend(args!["--batch-size", task.batch_size, "--precision", task.precision]);
-        if let Some(limit) = self.order.limit {
-            args.extend(args!["--limit", limit]);
-        }
         args.extend(self.scoring()?);
         Ok(Step::new("eval", args))
+    }
+
+    /// A folder of `limit` held-out images at equal distances, cropped as the tokenizer would (which then leaves them as
+    /// they are).
+    fn subset(&self, limit: u64, side: i64) -> anyhow::Result<String> {
+        let all = data::open(Path::new(&self.piece(pieces::DATA)?))?;
+        let folder = self.dir.join("images");
+        files::make_folder(&folder)?;
+        let most = (limit as usize).min(all.len());
+        for i in 0..most {
+            let path = folder.join(format!("{i:06}.png"));
+            if !path.is_file() {
+                let record = all.get(i * all.len() / most)?;
+                let square = center_crop(&record.image, u32::try_from(side)?);
+                let mut bytes = std::io::Cursor::new(vec![]);
+                square.write_to(&mut bytes, image::ImageFormat::Png)?;
+                files::write(&path, bytes.get_ref())?;
+            }
+        }
+        Ok(text(&folder)?.to_owned())
     }
 
     fn scoring(&self) -> anyhow::Result<Vec<String>> {
