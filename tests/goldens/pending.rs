@@ -43,9 +43,7 @@ pub const ALL: &[Pending] = &[
     },
     Pending {
         what: "metrics of generated images are not part of this program yet",
-        recognise: |g| {
-            any_scalar(g, &["fid"]) || g.has("npz.arr_0")
-        },
+        recognise: |g| any_scalar(g, &["fid"]) || g.has("npz.arr_0"),
     },
     Pending {
         what: "linear probes are not part of this program yet",
