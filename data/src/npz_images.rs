@@ -28,8 +28,8 @@ impl NpzImages {
         let mut npz = Npz::open(path)?;
         let rows = npz.rows(Self::IMAGES)?;
         let info = rows.info();
-        let good =
-            info.kind == Some(Kind::Uint8) && matches!(info.shape[..], [n, h, w, 3] if n > 0 && h > 0 && w > 0);
+        let good = info.kind == Some(Kind::Uint8)
+            && matches!(info.shape[..], [n, h, w, 3] if n > 0 && h > 0 && w > 0);
         if !good {
             let message =
                 format!("`arr_0`: expected uint8 (N, H, W, 3), found {:?} of {}", info.shape, info.descr);

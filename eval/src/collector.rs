@@ -159,6 +159,11 @@ impl Collector {
         Ok(all)
     }
 
+    /// How many groups hold images.
+    pub fn groups_with_images(&self) -> usize {
+        self.moments.iter().filter(|m| m.count() > 0).count()
+    }
+
     /// Moments of all but one group, for each group: what a jackknife needs.
     pub fn without_each_group(&self) -> impl Iterator<Item = Result<Moments>> + '_ {
         (0..self.moments.len()).map(|left_out| {

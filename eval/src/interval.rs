@@ -14,10 +14,10 @@ const T9: f64 = 2.262_157_162_740_992;
 /// small sets is in all ten alike and stays.
 pub fn jackknife(reference: &FrechetReference, samples: &Collector) -> Result<[f64; 2]> {
     let whole = reference.distance(&samples.moments()?.statistics()?)?;
+    at_least("an interval over ten groups of images", GROUPS as i64, samples.groups_with_images() as i64)?;
     let without: Result<Vec<f64>> =
         samples.without_each_group().map(|rest| reference.distance(&rest?.statistics()?)).collect();
     let without = without?;
-    at_least("an interval", GROUPS as i64, without.len() as i64)?;
     let n = without.len() as f64;
     let mean = without.iter().sum::<f64>() / n;
     let variance = (n - 1.0) / n * without.iter().map(|v| (v - mean).powi(2)).sum::<f64>();

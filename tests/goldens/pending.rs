@@ -30,20 +30,12 @@ pub const ALL: &[Pending] = &[
         recognise: |g| g.source().contains("DiffAug"),
     },
     Pending {
-        what: "reconstruction metrics with LPIPS are not part of this program yet",
-        recognise: |g| g.has("lpips_vgg") && g.has("rec"),
-    },
-    Pending {
         what: "text encoders are not part of this program yet",
         recognise: |g| {
             let caption = |c: &serde_json::Value| c.get("once").is_some();
             let cases = g.get("cases").as_array().is_some_and(|a| a.iter().all(caption));
             config_has(g, &["t5"]) || cases || g.get("texts").is_array()
         },
-    },
-    Pending {
-        what: "metrics of generated images are not part of this program yet",
-        recognise: |g| any_scalar(g, &["fid"]) || g.has("npz.arr_0"),
     },
     Pending {
         what: "linear probes are not part of this program yet",

@@ -246,7 +246,12 @@ fn random_range(name: &str, shape: &[i64]) -> (f64, f64) {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
+    use weights::{Origin, TensorInfo, TensorSource};
+
     use super::*;
+    use crate::random::RandomWeights;
 
     #[test]
     fn variables_are_those_of_the_public_file() {
@@ -261,6 +266,36 @@ mod tests {
         for (name, _) in FINGERPRINTS {
             shape(name);
         }
+    }
+
+    /// The public file also has a counter in each batch norm.
+    struct WithCounters(RandomWeights);
+
+    const COUNTERS: [&str; 2] =
+        ["Conv2d_1a_3x3.bn.num_batches_tracked", "Mixed_7c.branch1x1.bn.num_batches_tracked"];
+
+    impl TensorSource for WithCounters {
+        fn names(&self) -> Vec<&str> {
+            COUNTERS.into_iter().chain(self.0.names()).collect()
+        }
+        fn info(&self, name: &str) -> Option<TensorInfo> {
+            self.0.info(name)
+        }
+        fn bytes(&self, name: &str) -> weights::Result<Cow<'_, [u8]>> {
+            self.0.bytes(name)
+        }
+        fn origin(&self) -> &Origin {
+            self.0.origin()
+        }
+    }
+
+    #[test]
+    fn the_public_files_counters_are_left_out() {
+        let vars = Vars::new(Device::Cpu, Kind::Float, Build::Empty);
+        InceptionFid::new(&vars.root());
+        let source = WithCounters(RandomWeights::new(&vars, 1, random_range));
+        let report = weights::load(&vars, &source, &key_map()).unwrap();
+        assert_eq!((report.applied.len(), report.dropped.len()), (472, 2));
     }
 
     #[test]

@@ -379,6 +379,26 @@ mod tests {
     }
 
     #[test]
+    fn the_public_files_forms_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (trunk, heads) = (dir.path().join("trunk.safetensors"), dir.path().join("heads.safetensors"));
+        let (lpips, trunk_vars, head_vars) = Lpips::empty(LpipsNet::Alex, Device::Cpu);
+        for vars in [&trunk_vars, &head_vars] {
+            fill("", vars, &WeightSource::Random { seed: 3 }, &KeyMap::identity(), random_range).unwrap();
+        }
+        let mut tensors = weights::named_tensors(&trunk_vars);
+        // torchvision's file has the classifier too.
+        tensors.push(("classifier.1.weight".into(), Tensor::zeros([4, 4], (Kind::Float, Device::Cpu))));
+        weights::save_safetensors(&trunk, &tensors, &Default::default()).unwrap();
+        weights::save_safetensors(&heads, &weights::named_tensors(&head_vars), &Default::default()).unwrap();
+        let read = Lpips::open(&trunk, &heads, LpipsNet::Alex, Device::Cpu).unwrap();
+        let (a, b) = (images(1, 31), images(2, 31));
+        assert_eq!(read.distance(&a, &b).unwrap(), lpips.distance(&a, &b).unwrap());
+        let e = Lpips::open(&trunk, &heads, LpipsNet::Vgg, Device::Cpu).unwrap_err();
+        assert!(e.to_string().contains("LPIPS's VGG16"), "{e}");
+    }
+
+    #[test]
     fn random_weights_say_so() {
         let source: WeightSource = "random:3".parse().unwrap();
         let (_, id) = Lpips::open_with_id(&source, &source, LpipsNet::Alex, Device::Cpu).unwrap();

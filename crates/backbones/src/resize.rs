@@ -2,7 +2,7 @@
 //! tolerance.
 
 use base::ImagesU8;
-use data::resize::Filter;
+use data::resize::{Filter, Region, resize, resize_region};
 use image::RgbImage;
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
@@ -54,16 +54,55 @@ pub fn pillow_bicubic_float(x: &Tensor, height: i64, width: i64) -> Tensor {
 /// # Errors
 /// A size that is none, or empty images.
 pub fn pillow_bicubic(images: &ImagesU8, height: i64, width: i64) -> Result<ImagesU8> {
-    let side = |s: i64| u32::try_from(s).ok().filter(|&s| s > 0);
-    let (Some(h), Some(w)) = (side(height), side(width)) else {
-        return Err(wrong_size("size to resize to", height, width));
-    };
-    let resized = pictures(images)?
-        .par_iter()
-        .map(|picture| data::resize::resize(picture, w, h, Filter::Bicubic).into_raw())
-        .collect::<Vec<_>>()
-        .concat();
-    let nhwc = Tensor::from_slice(&resized).view([-1, height, width, 3]);
+    let (h, w) = (side(height)?, side(width)?);
+    each_picture(images, h, w, |picture| resize(picture, w, h, Filter::Bicubic))
+}
+
+/// CLIP's own: the short side to `size` (Pillow's bicubic; the long side rounded down), then the centre square.
+///
+/// # Errors
+/// As [`pillow_bicubic`].
+pub fn pillow_short_side(images: &ImagesU8, size: i64) -> Result<ImagesU8> {
+    let s = side(size)?;
+    each_picture(images, s, s, |picture| {
+        let (w, h) = picture.dimensions();
+        let long = |side: u32| (u64::from(s) * u64::from(side) / u64::from(w.min(h))) as u32;
+        let (width, height) = (long(w), long(h));
+        // torchvision's `round`: half to even.
+        let middle = |side: u32| (f64::from(side - s) / 2.0).round_ties_even() as u32;
+        let region = Region { x: middle(width), y: middle(height), width: s, height: s };
+        resize_region(picture, width, height, Filter::Bicubic, region)
+    })
+}
+
+/// CMMD's: the centre square of the stored image, then Pillow's bicubic.
+///
+/// # Errors
+/// As [`pillow_bicubic`].
+pub fn pillow_centre_square(images: &ImagesU8, size: i64) -> Result<ImagesU8> {
+    let s = side(size)?;
+    each_picture(images, s, s, |picture| {
+        let (w, h) = picture.dimensions();
+        let square = w.min(h);
+        let cut = image::imageops::crop_imm(picture, (w - square) / 2, (h - square) / 2, square, square);
+        resize(&cut.to_image(), s, s, Filter::Bicubic)
+    })
+}
+
+fn side(size: i64) -> Result<u32> {
+    let found = u32::try_from(size).ok().filter(|&s| s > 0);
+    found.ok_or_else(|| wrong_size("size to resize to", size, size))
+}
+
+/// A batch of one size, resized image by image to `height` × `width`.
+fn each_picture(
+    images: &ImagesU8,
+    height: u32,
+    width: u32,
+    resize: impl Fn(&RgbImage) -> RgbImage + Sync,
+) -> Result<ImagesU8> {
+    let bytes: Vec<Vec<u8>> = pictures(images)?.par_iter().map(|p| resize(p).into_raw()).collect();
+    let nhwc = Tensor::from_slice(&bytes.concat()).view([-1, i64::from(height), i64::from(width), 3]);
     let nchw = nhwc.permute([0, 3, 1, 2]).contiguous().to_device(images.tensor().device());
     Ok(ImagesU8::new(nchw)?)
 }
@@ -108,10 +147,10 @@ mod tests {
         let x = Tensor::rand([2, 3, 7, 9], (Kind::Float, Device::Cpu)) * 255.0;
         let kinds: [fn(&Tensor, i64, i64) -> Tensor; 4] =
             [tf1_bilinear, half_pixel_bilinear, half_pixel_bicubic, pillow_bicubic_float];
-        for resize in kinds {
-            assert_eq!(resize(&x, 7, 9), x);
+        for method in kinds {
+            assert_eq!(method(&x, 7, 9), x);
             let constant = Tensor::full([1, 3, 8, 5], 77.0, (Kind::Float, Device::Cpu));
-            let off = (resize(&constant, 5, 11) - 77.0).abs().max().double_value(&[]);
+            let off = (method(&constant, 5, 11) - 77.0).abs().max().double_value(&[]);
             assert!(off < 1e-4, "{off}");
         }
     }
@@ -123,5 +162,17 @@ mod tests {
         let last = pillow_bicubic(&ImagesU8::new(x.narrow(0, 2, 1)).unwrap(), 14, 8).unwrap();
         assert_eq!(all.tensor().narrow(0, 2, 1), *last.tensor());
         assert!(pillow_bicubic(&ImagesU8::new(x).unwrap(), 0, 8).is_err());
+    }
+
+    #[test]
+    fn squares_are_cut_from_the_middle() {
+        // Columns 0, 10, …, 60 of one height: the middle square of 3 is 20, 30, 40.
+        let columns = Tensor::arange_start_step(0, 70, 10, (Kind::Uint8, Device::Cpu));
+        let stored =
+            ImagesU8::new(columns.view([1, 1, 1, 7]).expand([1, 3, 3, 7], false).contiguous()).unwrap();
+        for cut in [pillow_short_side(&stored, 3).unwrap(), pillow_centre_square(&stored, 3).unwrap()] {
+            let row = Vec::<u8>::try_from(cut.tensor().select(0, 0).select(0, 0).select(0, 0)).unwrap();
+            assert_eq!(row, [20, 30, 40]);
+        }
     }
 }

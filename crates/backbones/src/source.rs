@@ -88,7 +88,10 @@ fn load_error(network: &str, path: &Path, source: weights::Error) -> Error {
 }
 
 /// SHA-256 of a file, in hexadecimal.
-pub(crate) fn sha256(path: &Path) -> Result<String> {
+///
+/// # Errors
+/// It cannot be read.
+pub fn sha256(path: &Path) -> Result<String> {
     let fail = |source| Error::Read { path: path.to_owned(), source };
     let mut file = std::fs::File::open(path).map_err(fail)?;
     let mut hash = Sha256::new();

@@ -3,6 +3,8 @@
 //! Heads are read when a file is opened, arrays when they are asked for. Little-endian arrays of numbers are known,
 //! in C and Fortran order and in every version of the format.
 
+mod write;
+
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::FileExt;
@@ -11,11 +13,10 @@ use std::path::{Path, PathBuf};
 use libtorch_ext::bytes::{tensor_from_bytes, with_bytes};
 use npyz::{DType, NpyHeader, Order};
 use tch::{Kind, Tensor};
+use zip::CompressionMethod;
 use zip::read::ZipArchive;
-use zip::write::{SimpleFileOptions, ZipWriter};
-use zip::{CompressionMethod, result::ZipError};
 
-use crate::files::write_atomic;
+pub use self::write::{npy_header, npy_texts, write};
 use crate::hint::{Hint, nearest};
 
 /// An archive that cannot be read or written as asked.
@@ -154,9 +155,16 @@ impl Npz {
     /// There is no array of that name, or it is no text.
     pub fn text(&mut self, name: &str) -> Result<String, NpzError> {
         let index = self.index(name)?;
-        let fail = |e: io::Error| NpzError { path: self.path.clone(), message: format!("array `{name}`: {e}"), hints: vec![] };
+        let fail = |e: io::Error| NpzError {
+            path: self.path.clone(),
+            message: format!("array `{name}`: {e}"),
+            hints: vec![],
+        };
         if !self.arrays[index].descr.starts_with("<U") {
-            return Err(fail(io::Error::other(format!("expected a text, found {}", self.arrays[index].descr))));
+            return Err(fail(io::Error::other(format!(
+                "expected a text, found {}",
+                self.arrays[index].descr
+            ))));
         }
         let mut bytes = vec![];
         let read = self.archive.by_index(index).map_err(io::Error::from).and_then(|mut member| {
@@ -283,67 +291,10 @@ fn kind_of(dtype: &DType) -> Option<Kind> {
     })
 }
 
-fn descr(kind: Kind) -> Option<&'static str> {
-    Some(match kind {
-        Kind::Double => "<f8",
-        Kind::Float => "<f4",
-        Kind::Half => "<f2",
-        Kind::Int64 => "<i8",
-        Kind::Int => "<i4",
-        Kind::Int16 => "<i2",
-        Kind::Int8 => "|i1",
-        Kind::Uint8 => "|u1",
-        Kind::Bool => "|b1",
-        _ => return None,
-    })
-}
-
-/// The head of a version 1.0 `.npy` of C-ordered numbers; the data begin at a multiple of 64 bytes. `None` for kinds
-/// that NumPy does not have.
-pub fn npy_head(kind: Kind, shape: &[i64]) -> Option<Vec<u8>> {
-    let dims: String = match shape {
-        [one] => format!("{one},"),
-        _ => shape.iter().map(i64::to_string).collect::<Vec<_>>().join(", "),
-    };
-    let mut dict = format!("{{'descr': '{}', 'fortran_order': False, 'shape': ({dims}), }}", descr(kind)?);
-    let fixed = 10 + dict.len() + 1;
-    dict.push_str(&" ".repeat(fixed.next_multiple_of(64) - fixed));
-    dict.push('\n');
-    let mut head = b"\x93NUMPY\x01\x00".to_vec();
-    head.extend((dict.len() as u16).to_le_bytes());
-    head.extend(dict.as_bytes());
-    Some(head)
-}
-
-/// Writes arrays, uncompressed; a reader never meets half a file.
-///
-/// # Errors
-/// The file cannot be written, or NumPy has no such kind of numbers.
-pub fn write(path: &Path, arrays: &[(&str, &Tensor)]) -> Result<(), NpzError> {
-    let fail = |e: io::Error| NpzError {
-        path: path.to_owned(),
-        message: format!("cannot be written: {e}"),
-        hints: vec![],
-    };
-    write_atomic(path, |file| {
-        let mut zip = ZipWriter::new(BufWriter::with_capacity(1 << 20, file));
-        let options =
-            SimpleFileOptions::default().compression_method(CompressionMethod::Stored).large_file(true);
-        for (name, tensor) in arrays {
-            let head = npy_head(tensor.kind(), &tensor.size())
-                .ok_or_else(|| io::Error::other(format!("NumPy has no kind {:?}", tensor.kind())))?;
-            zip.start_file(format!("{name}.npy"), options)?;
-            zip.write_all(&head)?;
-            with_bytes(tensor, |bytes| zip.write_all(bytes)).map_err(io::Error::other)??;
-        }
-        zip.finish().map_err(|e: ZipError| io::Error::from(e))?.flush()
-    })
-    .map_err(fail)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use zip::write::{SimpleFileOptions, ZipWriter};
 
     fn archive(dir: &Path, members: &[(&str, Vec<u8>)], method: CompressionMethod) -> PathBuf {
         let path = dir.join("x.npz");
