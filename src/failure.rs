@@ -90,11 +90,13 @@ fn hints_of(cause: &(dyn StdError + 'static)) -> Vec<String> {
     first_of!(
         Failure,
         base::config::ConfigError,
+        base::npz::NpzError,
         weights::Error,
         data::Error,
         tokenizer::Error,
         ar_model::Error,
         sampler::Error,
+        backbones::Error,
         eval::Error,
         train::Error,
     );

@@ -9,8 +9,9 @@ use base::hint::nearest;
 use base::{Images, ImagesU8};
 use data::Dataset;
 use data::transform::center_crop;
+use image::RgbImage;
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use weights::{Checkpoint, Want};
 
@@ -28,7 +29,7 @@ pub struct Inputs {
 }
 
 /// An input that could not be used, and why.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Skipped {
     /// As named, or its place in the folder.
     pub input: String,
@@ -41,6 +42,15 @@ enum Set {
     Pictures { path: PathBuf, records: Arc<dyn Dataset> },
     /// (B, 3, H, W) in [-1, 1].
     Rows { path: PathBuf, images: Tensor },
+}
+
+/// What is shown of a picture.
+#[derive(Debug, Clone, Copy)]
+enum Framing {
+    /// ADM's centre crop, of this many pixels a side.
+    Square(u32),
+    /// All of it, pixel for pixel.
+    AsStored,
 }
 
 #[derive(Clone, Copy)]
@@ -97,9 +107,28 @@ impl Inputs {
         mut each: impl FnMut(Batch) -> Result<()>,
     ) -> Result<()> {
         let side = u32::try_from(side).context("the tokenizer's image size is no size of a picture")?;
+        self.for_each(Framing::Square(side), batch_size, &mut each)
+    }
+
+    /// As [`Inputs::for_each_batch`], but with pictures at the size they are stored at: a batch ends where the next
+    /// picture has another size.
+    pub fn for_each_stored(
+        &mut self,
+        batch_size: i64,
+        mut each: impl FnMut(Batch) -> Result<()>,
+    ) -> Result<()> {
+        self.for_each(Framing::AsStored, batch_size, &mut each)
+    }
+
+    fn for_each(
+        &mut self,
+        framing: Framing,
+        batch_size: i64,
+        each: &mut dyn FnMut(Batch) -> Result<()>,
+    ) -> Result<()> {
         let mut used = 0;
         for items in self.items.clone().chunks(usize::try_from(batch_size).unwrap_or(1).max(1)) {
-            for batch in self.read(items, side)? {
+            for batch in self.read(items, framing)? {
                 used += batch.names.len();
                 each(batch)?;
             }
@@ -108,18 +137,18 @@ impl Inputs {
     }
 
     /// Reads some items; batches of one image size each.
-    fn read(&mut self, items: &[Item], side: u32) -> Result<Vec<Batch>> {
+    fn read(&mut self, items: &[Item], framing: Framing) -> Result<Vec<Batch>> {
         let sources: Vec<_> = items.iter().map(|item| self.sets[item.set].source(item.index)).collect();
-        let decoded: Vec<Option<data::Result<Vec<u8>>>> = sources
+        let decoded: Vec<Option<data::Result<RgbImage>>> = sources
             .par_iter()
-            .map(|s| s.as_ref().map(|(set, index)| pixels(set.as_ref(), *index, side)))
+            .map(|s| s.as_ref().map(|(set, index)| picture(set.as_ref(), *index, framing)))
             .collect();
         let mut batches: Vec<(Vec<String>, Vec<Tensor>)> = vec![];
         for (item, decoded) in items.iter().zip(decoded) {
             let set = &self.sets[item.set];
             let name = set.name(item.index);
             let image = match (decoded, set) {
-                (Some(Ok(bytes)), _) => to_float(&bytes, i64::from(side))?,
+                (Some(Ok(picture)), _) => to_float(&picture)?,
                 (Some(Err(error)), _) => {
                     self.skipped.push(Skipped { input: name, error: error.to_string() });
                     continue;
@@ -190,14 +219,19 @@ impl Set {
     }
 }
 
-/// One record as `side × side × 3` bytes.
-fn pixels(records: &dyn Dataset, index: usize, side: u32) -> data::Result<Vec<u8>> {
-    Ok(center_crop(&records.get(index)?.image, side).into_raw())
+/// One record, framed.
+fn picture(records: &dyn Dataset, index: usize, framing: Framing) -> data::Result<RgbImage> {
+    let image = records.get(index)?.image;
+    Ok(match framing {
+        Framing::Square(side) => center_crop(&image, side),
+        Framing::AsStored => image,
+    })
 }
 
-/// Rows of RGB pixels → (1, 3, S, S) fp32 in [-1, 1].
-fn to_float(bytes: &[u8], side: i64) -> Result<Tensor> {
-    let nhwc = Tensor::from_slice(bytes).view([1, side, side, 3]);
+/// RGB pixels → (1, 3, H, W) fp32 in [-1, 1].
+fn to_float(picture: &RgbImage) -> Result<Tensor> {
+    let (h, w) = (i64::from(picture.height()), i64::from(picture.width()));
+    let nhwc = Tensor::from_slice(picture.as_raw()).view([1, h, w, 3]);
     Ok(ImagesU8::new(nhwc.permute([0, 3, 1, 2]).contiguous())?.to_float().into_tensor())
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 
 /// Who may depend on whom: an arrow added is an arrow decided.
-const MAY_USE: [(&str, &[&str]); 10] = [
+const MAY_USE: [(&str, &[&str]); 11] = [
     ("libtorch-ext", &[]),
     ("base", &["libtorch-ext"]),
     ("weights", &["base", "libtorch-ext"]),
@@ -14,11 +14,24 @@ const MAY_USE: [(&str, &[&str]); 10] = [
     ("tokenizer", &["base", "weights"]),
     ("ar-model", &["base", "weights"]),
     ("sampler", &["base", "ar-model", "tokenizer"]),
-    ("eval", &["base", "weights"]),
+    // `data` for Pillow's resampling, which the networks' input paths ask for.
+    ("backbones", &["base", "weights", "data"]),
+    ("eval", &["base", "weights", "backbones"]),
     ("train", &["base", "weights", "data", "tokenizer", "ar-model"]),
     (
         "gen",
-        &["base", "libtorch-ext", "weights", "data", "tokenizer", "ar-model", "sampler", "eval", "train"],
+        &[
+            "base",
+            "libtorch-ext",
+            "weights",
+            "data",
+            "tokenizer",
+            "ar-model",
+            "sampler",
+            "backbones",
+            "eval",
+            "train",
+        ],
     ),
 ];
 

@@ -230,7 +230,9 @@ fn commands_of(page: &str) -> Vec<String> {
 #[test]
 fn the_pages_show_commands_that_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for page in ["README.md", "docs/benchmarks.md", "docs/checkpoints.md", "docs/probing.md"] {
+    for page in
+        ["README.md", "docs/benchmarks.md", "docs/checkpoints.md", "docs/evaluation.md", "docs/probing.md"]
+    {
         let commands = commands_of(&std::fs::read_to_string(root.join(page)).unwrap());
         assert!(!commands.is_empty(), "{page}");
         for line in commands {

@@ -1,6 +1,7 @@
-//! What can be wrong with images that are to be compared.
+//! What can be wrong with images and features that are to be compared.
 
 use base::Hint;
+use tch::Kind;
 
 /// Errors of metrics.
 #[derive(Debug, thiserror::Error)]
@@ -25,13 +26,112 @@ pub enum Error {
         /// Width of the images.
         width: i64,
     },
+    /// Too little of something.
+    #[error("{metric} needs at least {needed}, found {found}")]
+    TooFew {
+        /// What is computed.
+        metric: &'static str,
+        /// How many it needs.
+        needed: i64,
+        /// How many there are.
+        found: i64,
+    },
+    /// A tensor that is no set of feature rows.
+    #[error("expected features (N, D) of floating point, found shape {shape:?} of {kind:?}")]
+    NotRows {
+        /// Its shape.
+        shape: Vec<i64>,
+        /// Its kind.
+        kind: Kind,
+    },
+    /// Infinite features, or none at all.
+    #[error("row {row} of the features holds a value that is not finite")]
+    NotFinite {
+        /// The first such row.
+        row: i64,
+    },
+    /// Two sets of features with unlike dimensions.
+    #[error("expected features of {expected} dimensions, found {found}")]
+    Dimension {
+        /// Of the one set.
+        expected: i64,
+        /// Of the other.
+        found: i64,
+    },
+    /// A mean and a covariance that do not go together.
+    #[error("expected a mean (D) and a covariance (D, D), found {mean:?} and {covariance:?}")]
+    Statistics {
+        /// Shape of the mean.
+        mean: Vec<i64>,
+        /// Shape of the covariance.
+        covariance: Vec<i64>,
+    },
+    /// Two lists that should have one length.
+    #[error("expected {expected} {what}, found {found}")]
+    Count {
+        /// Of what.
+        what: &'static str,
+        /// How many there should be.
+        expected: i64,
+        /// How many there are.
+        found: i64,
+    },
+    /// A row number outside the set.
+    #[error("there is no row {row}: the set has {rows}")]
+    NoSuchRow {
+        /// The number.
+        row: i64,
+        /// Rows of the set.
+        rows: i64,
+    },
+    /// A code outside the codebook.
+    #[error("code {code} is outside the codebook's 0..{size}")]
+    CodeRange {
+        /// The code.
+        code: i64,
+        /// Entries of the codebook.
+        size: i64,
+    },
+    /// A network that does not give what a metric needs.
+    #[error("the network gives no {what}")]
+    NoOutput {
+        /// What is missing.
+        what: &'static str,
+    },
+    /// Features of two networks, or of one in two ways.
+    #[error("features of `{found}` cannot join features of `{expected}`")]
+    OtherFeatures {
+        /// Of the one set.
+        expected: String,
+        /// Of the other.
+        found: String,
+    },
+    /// One image counted twice.
+    #[error("image {index} is in two parts")]
+    Twice {
+        /// Its number.
+        index: u64,
+    },
+    /// A saved state that cannot be read.
+    #[error("saved statistics: {0}")]
+    Saved(String),
+    /// An `.npz` that cannot be read or written.
+    #[error(transparent)]
+    Npz(#[from] base::npz::NpzError),
+    /// libtorch refused.
+    #[error("libtorch: {0}")]
+    Torch(#[from] tch::TchError),
 }
 
 impl Hint for Error {
     fn hints(&self) -> Vec<String> {
         match self {
             Error::Shape { .. } => vec!["crop or resize both to one size first".into()],
-            Error::TooSmall { .. } => vec![],
+            Error::Dimension { .. } => vec!["both sets must come from one layer of one network".into()],
+            Error::NotFinite { .. } => vec!["find the image of that row; its features are damaged".into()],
+            Error::Npz(e) => e.hints(),
+            Error::Twice { .. } => vec!["give each shard once".into()],
+            _ => vec![],
         }
     }
 }

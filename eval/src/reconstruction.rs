@@ -1,9 +1,8 @@
 //! The metrics of a reconstruction that need no network.
 
-use base::{Images, ImagesU8};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::{DataRange, Mean, Result, psnr, ssim};
+use crate::{DataRange, Mean, PixelPair, Result, Window, psnr, ssim};
 
 /// Scores of one image, or their means.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -17,7 +16,7 @@ pub struct PairScores {
 }
 
 /// Streams pairs and keeps sums.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Reconstruction {
     psnr: Mean,
     ssim: Mean,
@@ -26,15 +25,18 @@ pub struct Reconstruction {
 
 impl Reconstruction {
     /// Takes in a batch; returns the scores of each of its images.
-    pub fn update(&mut self, reconstruction: &ImagesU8, original: &Images) -> Result<Vec<PairScores>> {
-        let psnr = psnr(reconstruction, original)?;
-        let unit = ssim(reconstruction, original, DataRange::Unit)?;
-        let published = ssim(reconstruction, original, DataRange::Published)?;
+    pub fn update(&mut self, pair: &PixelPair) -> Result<Vec<PairScores>> {
+        let psnr = psnr(pair)?;
+        let unit = ssim(pair, DataRange::Unit, Window::Uniform)?;
+        let published = ssim(pair, DataRange::Published, Window::Uniform)?;
         let scores = psnr.iter().zip(unit).zip(published);
         let scores: Vec<PairScores> =
             scores.map(|((&psnr, ssim), ssim_published)| PairScores { psnr, ssim, ssim_published }).collect();
         for s in &scores {
-            self.psnr.add(s.psnr);
+            // One perfect pair would make the mean infinite: it is counted, see `identical`.
+            if s.psnr.is_finite() {
+                self.psnr.add(s.psnr);
+            }
             self.ssim.add(s.ssim);
             self.ssim_published.add(s.ssim_published);
         }
@@ -48,17 +50,23 @@ impl Reconstruction {
         self.ssim_published.merge(&other.ssim_published);
     }
 
-    /// Means over the images so far; `None` before the first.
+    /// Means over the images so far, PSNR's without identical pairs (infinite if there are no others); `None` before
+    /// the first.
     pub fn means(&self) -> Option<PairScores> {
         Some(PairScores {
-            psnr: self.psnr.value()?,
             ssim: self.ssim.value()?,
             ssim_published: self.ssim_published.value()?,
+            psnr: self.psnr.value().unwrap_or(f64::INFINITY),
         })
     }
 
     /// How many images were compared.
     pub fn count(&self) -> u64 {
-        self.psnr.count()
+        self.ssim.count()
+    }
+
+    /// How many of them equal their original in every pixel.
+    pub fn identical(&self) -> u64 {
+        self.ssim.count() - self.psnr.count()
     }
 }

@@ -1,15 +1,13 @@
-//! Structural similarity (Wang et al., 2004) with scikit-image's defaults: a uniform window of 7x7, sample
-//! covariance, K1 = 0.01, K2 = 0.03, borders of 3 pixels left out, mean over pixels and then channels.
+//! Structural similarity (Wang et al., 2004). Public tools differ in window, covariance and data range: see
+//! [`Window`] and [`DataRange`]. Borders that a window would reach across are left out; mean over pixels, then
+//! channels. Computed in float64.
 
-use base::{Images, ImagesU8};
 use tch::{Kind, Tensor};
 
-use crate::psnr::{to_vec, unit_range};
-use crate::{Error, Result};
+use crate::pixels::to_vec;
+use crate::{Error, PixelPair, Result};
 
-const WINDOW: i64 = 7;
-
-/// The `L` in SSIM's constants `(K1 L)^2` and `(K2 L)^2`. The images themselves are in [0, 1].
+/// The `L` in SSIM's constants `(K1 L)^2` and `(K2 L)^2`, K1 = 0.01, K2 = 0.03. The images themselves are in [0, 1].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataRange {
     /// 1: right for images in [0, 1].
@@ -28,26 +26,67 @@ impl DataRange {
     }
 }
 
-/// SSIM of each image: the reconstruction rounded to 8 bits, the original not. Computed in float64.
-pub fn ssim(reconstruction: &ImagesU8, original: &Images, range: DataRange) -> Result<Vec<f64>> {
-    let (a, b) = unit_range(reconstruction, original)?;
-    let size = a.size();
-    if size[2] < WINDOW || size[3] < WINDOW {
-        return Err(Error::TooSmall { metric: "SSIM", window: WINDOW, height: size[2], width: size[3] });
-    }
-    let (c1, c2) = ((0.01 * range.value()).powi(2), (0.03 * range.value()).powi(2));
-    let n = (WINDOW * WINDOW) as f64;
-    let unbiased = n / (n - 1.0);
-    let (ma, mb) = (window_mean(&a), window_mean(&b));
-    let var_a = (window_mean(&(&a * &a)) - &ma * &ma) * unbiased;
-    let var_b = (window_mean(&(&b * &b)) - &mb * &mb) * unbiased;
-    let cov = (window_mean(&(&a * &b)) - &ma * &mb) * unbiased;
-    let structure = (&ma * &mb * 2.0 + c1) * (cov * 2.0 + c2);
-    let energy = (&ma * &ma + &mb * &mb + c1) * (var_a + var_b + c2);
-    Ok(to_vec(&(structure / energy).mean_dim([1i64, 2, 3].as_slice(), false, Kind::Double)))
+/// What local means are taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Window {
+    /// 7 × 7 pixels alike, sample covariance: scikit-image's default.
+    Uniform,
+    /// A Gaussian of σ = 1.5 on 11 × 11 pixels, population covariance: the paper's.
+    Gaussian,
 }
 
-/// Mean over each window that lies inside the image: (B, 3, H, W) → (B, 3, H - 6, W - 6).
-fn window_mean(x: &Tensor) -> Tensor {
-    x.avg_pool2d([WINDOW, WINDOW], [1, 1], [0, 0], false, true, None)
+impl Window {
+    /// Its side in pixels.
+    pub fn side(self) -> i64 {
+        match self {
+            Window::Uniform => 7,
+            Window::Gaussian => 11,
+        }
+    }
+
+    /// From the population's covariance to the one this window uses.
+    fn correction(self) -> f64 {
+        let n = (self.side() * self.side()) as f64;
+        if self == Window::Uniform { n / (n - 1.0) } else { 1.0 }
+    }
+
+    /// Means over each window that lies inside the image: (B, 3, H, W) → (B, 3, H - side + 1, W - side + 1).
+    fn means(self, x: &Tensor) -> Tensor {
+        let side = self.side();
+        if self == Window::Uniform {
+            return x.avg_pool2d([side, side], [1, 1], [0, 0], false, true, None);
+        }
+        const SIGMA: f64 = 1.5;
+        let at = Tensor::arange(side, (Kind::Double, tch::Device::Cpu)) - (side / 2) as f64;
+        let weights = (at.square() / (-2.0 * SIGMA * SIGMA)).exp();
+        let weights = &weights / weights.sum(Kind::Double);
+        let (b, c, h, w) = x.size4().expect("batches of images");
+        let planes = x.reshape([b * c, 1, h, w]);
+        let rows = planes.conv2d(&weights.view([1, 1, side, 1]), None::<Tensor>, 1, 0, 1, 1);
+        let both = rows.conv2d(&weights.view([1, 1, 1, side]), None::<Tensor>, 1, 0, 1, 1);
+        both.view([b, c, h - side + 1, w - side + 1])
+    }
+}
+
+/// SSIM of each image.
+pub fn ssim(pair: &PixelPair, range: DataRange, window: Window) -> Result<Vec<f64>> {
+    to_vec(&ssim_map(pair, range, window)?.mean_dim([1i64, 2, 3].as_slice(), false, Kind::Double))
+}
+
+/// SSIM at every place of the window: (B, 3, H - side + 1, W - side + 1).
+pub fn ssim_map(pair: &PixelPair, range: DataRange, window: Window) -> Result<Tensor> {
+    let (a, b) = (&pair.images, &pair.originals);
+    let (size, side) = (a.size(), window.side());
+    if size[2] < side || size[3] < side {
+        return Err(Error::TooSmall { metric: "SSIM", window: side, height: size[2], width: size[3] });
+    }
+    let (c1, c2) = ((0.01 * range.value()).powi(2), (0.03 * range.value()).powi(2));
+    let correction = window.correction();
+    let (ma, mb) = (window.means(a), window.means(b));
+    let var_a = (window.means(&(a * a)) - &ma * &ma) * correction;
+    let var_b = (window.means(&(b * b)) - &mb * &mb) * correction;
+    let cov = (window.means(&(a * b)) - &ma * &mb) * correction;
+    let structure = (&ma * &mb * 2.0 + c1) * (cov * 2.0 + c2);
+    let energy = (&ma * &ma + &mb * &mb + c1) * (var_a + var_b + c2);
+    Ok(structure / energy)
 }

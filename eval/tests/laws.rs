@@ -1,8 +1,8 @@
-//! What must hold of every metric, and SSIM against a plain rendering of its definition.
+//! What must hold of the pixel metrics, and SSIM against a plain rendering of its definition.
 
 use base::testing::{recipe_integers, recipe_tensor};
 use base::{Images, ImagesU8};
-use eval::{DataRange, Reconstruction, psnr, ssim};
+use eval::{DataRange, PixelPair, Reconstruction, Window, psnr, ssim};
 use tch::{Kind, Tensor};
 
 const SHAPE: [i64; 4] = [3, 3, 13, 9];
@@ -15,9 +15,17 @@ fn pair() -> (ImagesU8, Images) {
     (rounded, Images::new(original).unwrap())
 }
 
+fn published(pair: &(ImagesU8, Images)) -> PixelPair {
+    PixelPair::published(&pair.0, &pair.1).unwrap()
+}
+
 fn rows(pair: &(ImagesU8, Images), from: i64, n: i64) -> (ImagesU8, Images) {
     let a = ImagesU8::new(pair.0.tensor().narrow(0, from, n)).unwrap();
     (a, Images::new(pair.1.tensor().narrow(0, from, n)).unwrap())
+}
+
+fn grey(v: i64) -> ImagesU8 {
+    ImagesU8::new(Tensor::full([1, 3, 8, 8], v, (Kind::Uint8, tch::Device::Cpu))).unwrap()
 }
 
 /// One channel, by the formula, with loops.
@@ -50,7 +58,7 @@ fn channel(t: &Tensor, image: i64, channel: i64) -> Vec<f64> {
 fn ssim_is_its_definition() {
     let (a, b) = pair();
     for (range, l) in [(DataRange::Unit, 1.0), (DataRange::Published, 2.0)] {
-        let found = ssim(&a, &b, range).unwrap();
+        let found = ssim(&PixelPair::published(&a, &b).unwrap(), range, Window::Uniform).unwrap();
         for (image, found) in found.iter().enumerate() {
             let expected: f64 = (0..3)
                 .map(|c| {
@@ -69,23 +77,64 @@ fn ssim_is_its_definition() {
 
 #[test]
 fn psnr_of_a_constant_error_is_known() {
-    let grey = |v: i64| Tensor::full([1, 3, 8, 8], v, (Kind::Uint8, tch::Device::Cpu));
-    let a = ImagesU8::new(grey(100)).unwrap();
-    let b = ImagesU8::new(grey(110)).unwrap().to_float();
-    let expected = 20.0 * (255.0f64 / 10.0).log10();
-    assert!((psnr(&a, &b).unwrap()[0] - expected).abs() < 1e-5);
-    assert_eq!(psnr(&a, &a.to_float()).unwrap()[0], f64::INFINITY);
+    let found = psnr(&PixelPair::stored(&grey(100), &grey(110)).unwrap()).unwrap()[0];
+    assert!((found - 28.130_803_608_679_1).abs() < 1e-9, "{found}");
+    assert_eq!(psnr(&PixelPair::stored(&grey(100), &grey(100)).unwrap()).unwrap()[0], f64::INFINITY);
+}
+
+#[test]
+fn ssim_of_constants_is_known_and_of_an_image_with_itself_one() {
+    let (a, b) = (100.0 / 255.0, 110.0 / 255.0);
+    let c1 = 1e-4;
+    let expected = (2.0 * a * b + c1) / (a * a + b * b + c1);
+    let pair = PixelPair::stored(&grey(100), &grey(110)).unwrap();
+    assert!((ssim(&pair, DataRange::Unit, Window::Uniform).unwrap()[0] - expected).abs() < 1e-12);
+    let noisy = self::pair().0;
+    let same = PixelPair::stored(&noisy, &noisy).unwrap();
+    for value in ssim(&same, DataRange::Unit, Window::Uniform).unwrap() {
+        assert!((value - 1.0).abs() < 1e-12, "{value}");
+    }
+}
+
+#[test]
+fn ssim_is_symmetric_and_does_not_see_flips_and_transposition() {
+    let (a, original) = pair();
+    let b = original.to_u8();
+    let score = |a: &Tensor, b: &Tensor| {
+        let images = |t: &Tensor| ImagesU8::new(t.contiguous()).unwrap();
+        ssim(&PixelPair::stored(&images(a), &images(b)).unwrap(), DataRange::Unit, Window::Uniform).unwrap()
+    };
+    let (a, b) = (a.tensor(), b.tensor());
+    let expected = score(a, b);
+    let others = [score(b, a), score(&a.flip([2]), &b.flip([2])), score(&a.flip([3]), &b.flip([3])), {
+        score(&a.transpose(2, 3), &b.transpose(2, 3))
+    }];
+    for other in others {
+        assert!(expected.iter().zip(other).all(|(x, y)| (x - y).abs() < 1e-10));
+    }
+}
+
+#[test]
+fn identical_pairs_are_counted_and_left_out_of_the_mean_psnr() {
+    let mut scores = Reconstruction::default();
+    scores.update(&PixelPair::stored(&grey(100), &grey(110)).unwrap()).unwrap();
+    scores.update(&PixelPair::stored(&grey(7), &grey(7)).unwrap()).unwrap();
+    assert_eq!((scores.count(), scores.identical()), (2, 1));
+    assert!((scores.means().unwrap().psnr - 28.130_803_608_679_1).abs() < 1e-9);
+    let mut only = Reconstruction::default();
+    only.update(&PixelPair::stored(&grey(7), &grey(7)).unwrap()).unwrap();
+    assert_eq!(only.means().unwrap().psnr, f64::INFINITY);
 }
 
 #[test]
 fn batching_and_merging_do_not_matter() {
     let all = pair();
     let mut whole = Reconstruction::default();
-    whole.update(&all.0, &all.1).unwrap();
+    whole.update(&published(&all)).unwrap();
     let (mut first, mut rest) = (Reconstruction::default(), Reconstruction::default());
     let (head, tail) = (rows(&all, 0, 1), rows(&all, 1, 2));
-    rest.update(&tail.0, &tail.1).unwrap();
-    first.update(&head.0, &head.1).unwrap();
+    rest.update(&published(&tail)).unwrap();
+    first.update(&published(&head)).unwrap();
     first.merge(&rest);
     let (a, b) = (whole.means().unwrap(), first.means().unwrap());
     assert_eq!(first.count(), 3);
@@ -97,8 +146,9 @@ fn batching_and_merging_do_not_matter() {
 fn unlike_shapes_and_tiny_images_are_refused() {
     let all = pair();
     let one = rows(&all, 0, 1);
-    assert!(psnr(&one.0, &all.1).is_err());
+    assert!(PixelPair::published(&one.0, &all.1).is_err());
     let tiny = ImagesU8::new(Tensor::zeros([1, 3, 6, 9], (Kind::Uint8, tch::Device::Cpu))).unwrap();
-    let error = ssim(&tiny, &tiny.to_float(), DataRange::Unit).unwrap_err();
+    let pair = PixelPair::stored(&tiny, &tiny).unwrap();
+    let error = ssim(&pair, DataRange::Unit, Window::Uniform).unwrap_err();
     assert!(error.to_string().contains("6x9"), "{error}");
 }

@@ -6,6 +6,8 @@ pub mod doctor;
 pub mod encode;
 pub mod eval;
 pub mod extract;
+pub mod features;
+pub mod fetch;
 pub mod inspect;
 pub mod logits;
 pub mod probe;
@@ -47,16 +49,20 @@ pub enum Command {
     Extract(extract::ExtractArgs),
     /// Encode and decode images; score and show what is lost
     Reconstruct(reconstruct::ReconstructArgs),
+    /// Score images: FID and its kin, PSNR, SSIM, LPIPS, codebook usage
+    Eval(Box<eval::EvalArgs>),
     /// Images → codes in a safetensors file
     Encode(encode::EncodeArgs),
     /// Codes in a safetensors file → images
     Decode(decode::DecodeArgs),
     /// What a transformer predicts at every position, given the true codes
     Logits(logits::LogitsArgs),
-    /// Published figures, measured again
-    Eval(eval::EvalArgs),
     /// Linear-probe accuracy of a transformer or a tokenizer
     Probe(Box<probe::ProbeArgs>),
+    /// Images → features of a frozen network, in an .npz file
+    Features(features::FeaturesArgs),
+    /// Public weights of frozen networks: list them, or fetch them into the models folder
+    Fetch(fetch::FetchArgs),
     /// What a checkpoint, a config or a folder of codes contains
     Inspect(inspect::InspectArgs),
     /// .pt ⇄ .safetensors
@@ -71,11 +77,13 @@ impl Command {
         match self {
             Command::Sample(args) => Some(args.batch.batch_size),
             Command::Reconstruct(args) => Some(args.batch.batch_size),
+            Command::Eval(args) => Some(args.run.batch.batch_size),
             Command::Encode(args) => Some(args.batch.batch_size),
             Command::Decode(args) => Some(args.batch.batch_size),
             Command::Extract(args) => Some(args.batch.batch_size),
             Command::Logits(args) => Some(args.batch.batch_size),
             Command::Probe(args) => Some(args.head.batch_size),
+            Command::Features(args) => Some(args.batch.batch_size),
             _ => None,
         }
     }
@@ -146,6 +154,14 @@ pub struct PairedTokenizerArgs {
     /// The tokenizer's checkpoint: .pt or .safetensors
     #[arg(long, value_name = "FILE", requires = "tokenizer")]
     pub tokenizer_weights: Option<PathBuf>,
+}
+
+/// Where the weights of frozen networks are.
+#[derive(Debug, Clone, Args)]
+pub struct ModelsDirArgs {
+    /// The folder of public weight files [default: $GEN_MODELS, else gen/models in the user's cache folder]
+    #[arg(long, value_name = "DIR", help_heading = "Model")]
+    pub models_dir: Option<PathBuf>,
 }
 
 /// How many items go through the model together.

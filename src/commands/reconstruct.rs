@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use base::{Images, ImagesU8, Progress};
-use eval::{PairScores, Reconstruction};
+use eval::{PairScores, PixelPair, Reconstruction};
 use serde::Serialize;
 use tch::Device;
 use tokenizer::Tokenizer as _;
@@ -95,7 +95,7 @@ impl<'a> Work<'a> {
     }
 
     fn take(&mut self, batch: Batch, reconstruction: &ImagesU8) -> anyhow::Result<()> {
-        let scores = self.scores.update(reconstruction, &batch.images)?;
+        let scores = self.scores.update(&PixelPair::published(reconstruction, &batch.images)?)?;
         let originals = Picture::from_batch(&batch.images.to_u8())?;
         let pictures = Picture::from_batch(reconstruction)?;
         for (((input, scores), original), picture) in

@@ -65,7 +65,7 @@ pub fn run(order: &Order, context: &Context) -> anyhow::Result<Outcome> {
     if let Task::NotRunnable(task) = &recipe.task {
         return Err(Failure::new(format!("`{}` cannot be run: {}", order.recipe, task.why)).into());
     }
-    let pieces = pieces(&recipe, &order.places);
+    let pieces = pieces(&recipe, &order.places)?;
     let missing = pieces.iter().filter(|p| p.found.is_none()).count();
     if missing > 0 {
         let (all, lines) = (pieces.len(), list(&pieces));

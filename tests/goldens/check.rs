@@ -17,6 +17,8 @@ pub enum Rule {
     Bounded,
     /// No element off by more than this.
     Within(f64),
+    /// Relative 2-norm of at most this.
+    Relative(f64),
     /// Relative 2-norm of at most 1e-4, or ten times the noise.
     Gradient,
     /// Formulas in double precision: relative 2-norm of 1e-12.
@@ -34,6 +36,7 @@ impl Rule {
             Rule::Values => (Some((10.0 * noise).max(1e-5)), None),
             Rule::Bounded => (Some((10.0 * noise).max(1e-5)), Some(1e-4)),
             Rule::Within(bound) => (None, Some(bound)),
+            Rule::Relative(bound) => (Some(bound), None),
             Rule::Gradient => (Some((10.0 * noise).max(1e-4)), None),
             Rule::Double => (Some(1e-12), None),
             Rule::Equal => (None, Some(0.0)),
@@ -51,6 +54,8 @@ pub enum Near {
     GradientNorm,
     /// Absolute.
     Within(f64),
+    /// Relative.
+    Relative(f64),
     /// The same.
     Equal,
 }
@@ -128,6 +133,7 @@ impl<'g> Check<'g> {
             Near::Loss => 1e-4 * expected.abs(),
             Near::GradientNorm => (10.0 * self.golden.gradient_noise()).max(1e-4) * expected.abs(),
             Near::Within(bound) => bound,
+            Near::Relative(bound) => bound * expected.abs(),
             Near::Equal => 0.0,
         };
         let difference = (found - expected).abs();

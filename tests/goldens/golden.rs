@@ -104,6 +104,11 @@ impl Golden {
         self.manifest["tensors"].get(tensor).is_some()
     }
 
+    /// The shape of a tensor, if the manifest lists it.
+    pub fn shape(&self, tensor: &str) -> Option<Vec<i64>> {
+        serde_json::from_value(self.manifest["tensors"].get(tensor)?["shape"].clone()).ok()
+    }
+
     /// What the manifest says of a tensor or scalar.
     pub fn meaning(&self, name: &str) -> &str {
         let entry = self.manifest["tensors"].get(name).or_else(|| self.manifest["scalars"].get(name));

@@ -15,10 +15,6 @@ fn config_has(g: &Golden, keys: &[&str]) -> bool {
     keys.iter().all(|k| !g.config(k).is_null())
 }
 
-fn any_scalar(g: &Golden, parts: &[&str]) -> bool {
-    g.scalar_names().iter().any(|n| parts.iter().any(|p| n.contains(p)))
-}
-
 /// All of them; the first that recognises a golden names it.
 pub const ALL: &[Pending] = &[
     Pending {
@@ -30,34 +26,11 @@ pub const ALL: &[Pending] = &[
         recognise: |g| g.source().contains("DiffAug"),
     },
     Pending {
-        what: "DINOv2 is not part of this program yet",
-        recognise: |g| config_has(g, &["embed_dim", "depth", "img_size"]),
-    },
-    Pending {
-        what: "LPIPS is not part of this program yet",
-        recognise: |g| g.source().to_lowercase().contains("lpips"),
-    },
-    Pending {
         what: "text encoders are not part of this program yet",
         recognise: |g| {
             let caption = |c: &serde_json::Value| c.get("once").is_some();
             let cases = g.get("cases").as_array().is_some_and(|a| a.iter().all(caption));
             config_has(g, &["t5"]) || cases || g.get("texts").is_array()
         },
-    },
-    Pending {
-        what: "metrics of generated images are not part of this program yet",
-        recognise: |g| {
-            let scores = ["fid", "kid", "cmmd", "precision", "adm_split", "naive_f32_sum_of_squares"];
-            any_scalar(g, &scores) || g.has("i256.tf.pool") || g.has("npz.arr_0") || g.has("tf1_299")
-        },
-    },
-    Pending {
-        what: "codebook statistics are not part of this program yet",
-        recognise: |g| any_scalar(g, &["perplexity"]),
-    },
-    Pending {
-        what: "PSNR and SSIM over other ranges than the published ones are not part of this program yet",
-        recognise: |g| any_scalar(g, &["psnr_u8", "ssim_u8"]),
     },
 ];

@@ -7,8 +7,10 @@ pub mod device;
 pub mod files;
 pub mod hint;
 pub mod nn;
+pub mod npz;
 pub mod precision;
 pub mod progress;
+pub mod recipe;
 pub mod rng;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -1,8 +1,8 @@
-//! PSNR and SSIM as the official reconstruction scripts call them.
+//! PSNR and SSIM as the official reconstruction scripts call them, and the Fréchet distance of the official evaluator.
 
 use anyhow::Result;
 use base::{Images, ImagesU8};
-use eval::{DataRange, psnr, ssim};
+use eval::{DataRange, PixelPair, Window, frechet_of_features, psnr, ssim};
 
 use crate::check::{Check, Near};
 
@@ -14,16 +14,16 @@ pub fn check(check: &mut Check) -> Result<()> {
         let original = check.input(&format!("gt{i}"))?.permute([2, 0, 1]).unsqueeze(0);
         let original = Images::new(original * 2.0 - 1.0)?;
         let sample = check.input(&format!("sample{i}"))?.permute([2, 0, 1]).unsqueeze(0);
-        let sample = ImagesU8::new(sample)?;
-        check.scalar(&format!("psnr{i}"), Near::Within(1e-4), psnr(&sample, &original)?[0])?;
-        let published = ssim(&sample, &original, DataRange::Published)?[0];
+        let pair = PixelPair::published(&ImagesU8::new(sample)?, &original)?;
+        check.scalar(&format!("psnr{i}"), Near::Within(1e-4), psnr(&pair)?[0])?;
+        let published = ssim(&pair, DataRange::Published, Window::Uniform)?[0];
         check.scalar(&format!("ssim{i}"), Near::Within(1e-5), published)?;
         i += 1;
     }
-    let golden = check.golden;
-    let names = golden.tensor_names().into_iter().chain(golden.scalar_names());
-    for name in names.filter(|n| n.starts_with("fid")) {
-        check.skip(name, "the Fréchet distance is not part of this program yet");
+    if check.golden.has("fid.a") {
+        let (a, b) = (check.input("fid.a")?, check.input("fid.b")?);
+        check.scalar("fid", Near::Relative(1e-6), frechet_of_features(&a, &b)?)?;
+        check.scalar("fid_self", Near::Within(1e-8), frechet_of_features(&a, &a)?)?;
     }
     Ok(())
 }

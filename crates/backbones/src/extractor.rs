@@ -1,0 +1,54 @@
+//! What metrics see of a network.
+
+use base::ImagesU8;
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use crate::Result;
+
+/// Features of one batch, (B, D) fp32 on the CPU each.
+#[derive(Debug)]
+pub struct Features {
+    /// The features that distances are computed from.
+    pub pool: Tensor,
+    /// Class logits, where the network has them.
+    pub logits: Option<Tensor>,
+    /// Features of places in the image, flattened, where the network has them.
+    pub spatial: Option<Tensor>,
+}
+
+/// A frozen network as a function of stored images.
+pub trait FeatureExtractor {
+    /// Names network, weights' SHA-256, input path and layer: values may be compared only where ids agree.
+    fn id(&self) -> &FeatureId;
+
+    /// Features of images of any one size; the network's own resizing is part of it.
+    ///
+    /// # Errors
+    /// Images that the network cannot take, or libtorch's refusal.
+    fn extract(&self, images: &ImagesU8) -> Result<Features>;
+}
+
+/// What features are: two sets may be compared only where these agree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeatureId {
+    /// The network, and whose weights it has where they are recognised.
+    pub network: String,
+    /// SHA-256 of the weight file; `random:SEED` for weights that come from no file.
+    pub weights_sha256: String,
+    /// How stored images become the network's input.
+    pub input_path: String,
+    /// Which of the network's outputs.
+    pub layer: String,
+    /// False for weights that no published number was made with.
+    pub comparable: bool,
+}
+
+impl std::fmt::Display for FeatureId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let FeatureId { network, weights_sha256, input_path, layer, comparable } = self;
+        let short: String = weights_sha256.chars().take(16).collect();
+        write!(f, "{network}, weights {short}, input {input_path}, {layer}")?;
+        if *comparable { Ok(()) } else { f.write_str(" (not comparable)") }
+    }
+}

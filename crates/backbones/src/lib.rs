@@ -1,0 +1,35 @@
+//! Frozen, pretrained networks, exact to the code that published numbers were made with: losses in training and
+//! features in evaluation are then the same arithmetic. Each file opens with its paper and the public weight file
+//! it reads. This crate trains nothing and computes no metric.
+
+mod alexnet;
+mod clip;
+mod dinov2;
+mod error;
+mod extractor;
+pub mod files;
+mod inception_blocks;
+mod inception_fid;
+mod input_path;
+mod lpips;
+mod network;
+mod random;
+pub mod resize;
+mod source;
+mod squeezenet;
+mod vgg16;
+
+pub use alexnet::AlexNet;
+pub use clip::{Clip, ClipConfig, ClipExtractor, ClipModel, ClipTokenizer, TowerConfig};
+pub use dinov2::{
+    DinoConfig, DinoExtractor, DinoSize, DinoTeacher, DinoTokens, DinoV2, FeedForward, Positions,
+};
+pub use error::{Error, Result};
+pub use extractor::{FeatureExtractor, FeatureId, Features};
+pub use inception_fid::{InceptionExtractor, InceptionFid, InceptionOutput};
+pub use input_path::InputPath;
+pub use lpips::{HeadDropout, Lpips, LpipsNet};
+pub use network::Network;
+pub use source::WeightSource;
+pub use squeezenet::SqueezeNet;
+pub use vgg16::Vgg16;

@@ -1,0 +1,128 @@
+//! Feature networks by name.
+
+use std::path::Path;
+use std::str::FromStr;
+
+use base::hint::nearest;
+use tch::Device;
+
+use crate::files::PublicFile;
+use crate::{
+    Clip, ClipExtractor, ClipModel, DinoExtractor, DinoSize, Error, FeatureExtractor, InceptionExtractor,
+    InceptionFid, InputPath, Result, WeightSource,
+};
+
+/// A network that has features of single images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// The Inception network of FID.
+    InceptionFid,
+    /// DINOv2's class token.
+    Dino {
+        /// Which.
+        size: DinoSize,
+        /// With four register tokens.
+        registers: bool,
+    },
+    /// CLIP's image tower.
+    Clip(ClipModel),
+}
+
+impl Network {
+    /// All of them.
+    pub fn all() -> Vec<Network> {
+        let dino = |registers| DinoSize::ALL.map(|size| Network::Dino { size, registers });
+        let mut all = vec![Network::InceptionFid];
+        all.extend(dino(false));
+        all.extend(dino(true));
+        all.extend(ClipModel::ALL.map(Network::Clip));
+        all
+    }
+
+    /// As it is typed: `inception-fid`, `dinov2-l14-reg`, `clip-b32`.
+    pub fn name(self) -> String {
+        match self {
+            Network::InceptionFid => "inception-fid".into(),
+            Network::Dino { size, registers } => size.name(registers),
+            Network::Clip(model) => model.name().into(),
+        }
+    }
+
+    /// The input paths it is used with; the first is the usual one.
+    pub fn input_paths(self) -> &'static [InputPath] {
+        match self {
+            Network::InceptionFid => &InceptionFid::INPUT_PATHS,
+            Network::Dino { .. } => &DinoExtractor::INPUT_PATHS,
+            Network::Clip(_) => &Clip::INPUT_PATHS,
+        }
+    }
+
+    /// Its public weight file.
+    ///
+    /// # Errors
+    /// None: every network has one.
+    pub fn public_file(self) -> Result<&'static PublicFile> {
+        PublicFile::named(&self.name())
+    }
+
+    /// The weights asked for, else its public file in the models folder.
+    ///
+    /// # Errors
+    /// The public file is wanted and missing, or is another file.
+    pub fn weights(self, asked: Option<&WeightSource>, models: &Path) -> Result<WeightSource> {
+        match asked {
+            Some(source) => Ok(source.clone()),
+            None => Ok(WeightSource::File(self.public_file()?.locate(models)?)),
+        }
+    }
+
+    /// The network with its weights, behind an input path (its usual one if none is given).
+    ///
+    /// # Errors
+    /// The weights cannot be read or are another network's; the input path is none of the network's.
+    pub fn open(
+        self,
+        from: &WeightSource,
+        path: Option<InputPath>,
+        device: Device,
+    ) -> Result<Box<dyn FeatureExtractor>> {
+        let path = path.unwrap_or(self.input_paths()[0]);
+        Ok(match self {
+            Network::InceptionFid => Box::new(InceptionExtractor::open(from, path, device)?),
+            Network::Dino { size, registers } => {
+                Box::new(DinoExtractor::open(size, registers, from, path, device)?)
+            }
+            Network::Clip(model) => Box::new(ClipExtractor::open(model, from, path, device)?),
+        })
+    }
+}
+
+impl FromStr for Network {
+    type Err = Error;
+
+    fn from_str(s: &str) -> Result<Self> {
+        let all = Network::all();
+        if let Some(network) = all.iter().find(|n| n.name() == s) {
+            return Ok(*network);
+        }
+        let names: Vec<String> = all.iter().map(|n| n.name()).collect();
+        let near = nearest(s, names.iter().map(String::as_str), 3).join(", ");
+        let choices = if near.is_empty() { names.join(", ") } else { near };
+        Err(Error::Unknown { what: "feature network", found: s.into(), choices })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_network_is_found_by_its_name_and_has_a_public_file() {
+        for network in Network::all() {
+            assert_eq!(network.name().parse::<Network>().unwrap(), network);
+            assert_eq!(network.public_file().unwrap().name, network.name());
+        }
+        let e = "dinov2-x14".parse::<Network>().unwrap_err().to_string();
+        assert!(e.contains("dinov2-l14"), "{e}");
+    }
+}

@@ -1,0 +1,56 @@
+//! Weights by recipe.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+
+use base::Vars;
+use base::recipe::recipe_values;
+use tch::Kind;
+use weights::{Origin, TensorInfo, TensorSource};
+
+/// The interval that the values of a tensor of this name and shape are drawn from.
+pub type Range = fn(name: &str, shape: &[i64]) -> (f64, f64);
+
+/// Values for every variable of a network, as a source to load from.
+pub(crate) struct RandomWeights {
+    origin: Origin,
+    seed: u64,
+    range: Range,
+    tensors: Vec<(String, Vec<i64>)>,
+}
+
+impl RandomWeights {
+    pub fn new(vars: &Vars, seed: u64, range: Range) -> Self {
+        let origin = Origin { path: PathBuf::from(format!("random:{seed}")), section: None };
+        let tensors = vars.all().into_iter().map(|v| (v.name, v.tensor.size())).collect();
+        RandomWeights { origin, seed, range, tensors }
+    }
+}
+
+impl TensorSource for RandomWeights {
+    fn names(&self) -> Vec<&str> {
+        self.tensors.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    fn info(&self, name: &str) -> Option<TensorInfo> {
+        let (_, shape) = self.tensors.iter().find(|(n, _)| n == name)?;
+        let bytes = 4 * shape.iter().product::<i64>() as u64;
+        Some(TensorInfo { shape: shape.clone(), kind: Kind::Float, bytes })
+    }
+
+    fn bytes(&self, name: &str) -> weights::Result<Cow<'_, [u8]>> {
+        let shape = self.info(name).map(|i| i.shape).unwrap_or_default();
+        let (lo, hi) = (self.range)(name, &shape);
+        let values = recipe_values(name, self.seed, shape.iter().product::<i64>() as usize, lo, hi);
+        Ok(Cow::Owned(values.iter().flat_map(|v| v.to_ne_bytes()).collect()))
+    }
+
+    fn origin(&self) -> &Origin {
+        &self.origin
+    }
+}
+
+/// The number of values that one output of a weight sums over.
+pub(crate) fn fan_in(shape: &[i64]) -> f64 {
+    shape[1..].iter().product::<i64>() as f64
+}

@@ -1,0 +1,106 @@
+//! Where a network's weights come from: a file, or the recipe.
+
+use std::convert::Infallible;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use base::Vars;
+use sha2::{Digest, Sha256};
+use weights::{Checkpoint, Format, KeyMap, TensorSource, Want};
+
+use crate::random::{RandomWeights, Range};
+use crate::{Error, Result};
+
+/// Weights of a frozen network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WeightSource {
+    /// A public weight file.
+    File(PathBuf),
+    /// No file: numbers that are a function of the tensors' names and a seed. Features then have the right shapes
+    /// and nothing else; their id says that they are not comparable.
+    Random {
+        /// The seed.
+        seed: u64,
+    },
+}
+
+impl FromStr for WeightSource {
+    type Err = Infallible;
+
+    /// `random:SEED`, or a path.
+    fn from_str(s: &str) -> std::result::Result<Self, Infallible> {
+        let seed = s.strip_prefix("random:").and_then(|seed| seed.parse().ok());
+        Ok(match seed {
+            Some(seed) => WeightSource::Random { seed },
+            None => WeightSource::File(s.into()),
+        })
+    }
+}
+
+/// What is to be said of loaded weights.
+#[derive(Debug, Clone)]
+pub(crate) struct Provenance {
+    /// SHA-256 of the file, or `random:SEED`.
+    pub sha256: String,
+    /// False for random weights.
+    pub comparable: bool,
+}
+
+/// Fills all of `vars` from a file through `map`, or at random within `range`.
+pub(crate) fn fill(
+    network: &str,
+    vars: &Vars,
+    from: &WeightSource,
+    map: &KeyMap,
+    range: Range,
+) -> Result<Provenance> {
+    match from {
+        WeightSource::File(path) => {
+            fill_from(network, vars, open(network, path)?.as_ref(), map)?;
+            Ok(Provenance { sha256: sha256(path)?, comparable: true })
+        }
+        WeightSource::Random { seed } => {
+            fill_from(network, vars, &RandomWeights::new(vars, *seed, range), &KeyMap::identity())?;
+            Ok(Provenance { sha256: format!("random:{seed}"), comparable: false })
+        }
+    }
+}
+
+/// Fills all of `vars` from named tensors, strictly.
+pub(crate) fn fill_from(network: &str, vars: &Vars, source: &dyn TensorSource, map: &KeyMap) -> Result<()> {
+    weights::load(vars, source, map).map_err(|e| load_error(network, &source.origin().path, e))?;
+    Ok(())
+}
+
+/// The tensors of a weight file.
+pub(crate) fn open(network: &str, path: &Path) -> Result<Box<dyn TensorSource>> {
+    let fail = |e| load_error(network, path, e);
+    let file = Checkpoint::open(path).map_err(fail)?;
+    if path.is_dir() || file.format() == Format::ShardedSafetensors {
+        return Err(Error::Sharded { path: path.to_owned() });
+    }
+    file.source(Want::Auto).map_err(fail)
+}
+
+fn load_error(network: &str, path: &Path, source: weights::Error) -> Error {
+    Error::Load { network: network.to_owned(), path: path.to_owned(), source: Box::new(source) }
+}
+
+/// SHA-256 of a file, in hexadecimal.
+///
+/// # Errors
+/// It cannot be read.
+pub fn sha256(path: &Path) -> Result<String> {
+    let fail = |source| Error::Read { path: path.to_owned(), source };
+    let mut file = std::fs::File::open(path).map_err(fail)?;
+    let mut hash = Sha256::new();
+    let mut block = vec![0; 1 << 20];
+    loop {
+        let n = file.read(&mut block).map_err(fail)?;
+        if n == 0 {
+            return Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect());
+        }
+        hash.update(&block[..n]);
+    }
+}

@@ -1,0 +1,42 @@
+//! `gen features`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{BatchArgs, DeviceArgs, JsonArgs, ModelsDirArgs};
+
+/// Arguments of `gen features`.
+#[derive(Debug, Args)]
+pub struct FeaturesArgs {
+    /// Images: files, folders, tar archives, or safetensors files with a tensor `images` (B, 3, H, W) in [-1, 1]
+    #[arg(value_name = "IMAGES", required = true)]
+    pub images: Vec<PathBuf>,
+
+    /// The .npz file to write: `pool` (N, D) fp32, what else the network has, and `names`
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+
+    /// inception-fid, dinov2-{s,b,l,g}14, dinov2-{s,b,l,g}14-reg, clip-b32, clip-l14 or clip-l14-336
+    #[arg(long, value_name = "NAME", help_heading = "Model")]
+    pub network: String,
+
+    /// The network's weight file, or random:SEED for weights that come from no file and whose features are
+    /// comparable with nothing [default: the public file in the models folder]
+    #[arg(long, value_name = "FILE|random:SEED", help_heading = "Model")]
+    pub weights: Option<String>,
+
+    /// How stored images become the network's input: tf, pf or clean (inception-fid), pil or tf (dinov2), clip or
+    /// cmmd (clip) [default: the first]
+    #[arg(long, value_name = "PATH", help_heading = "Model")]
+    pub input_path: Option<String>,
+
+    #[command(flatten)]
+    pub models: ModelsDirArgs,
+    #[command(flatten)]
+    pub batch: BatchArgs,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}

@@ -1,0 +1,85 @@
+//! `gen features`: images → features of a frozen network.
+
+mod file;
+
+use std::collections::BTreeMap;
+
+use backbones::files::models_folder;
+use backbones::{FeatureId, InputPath, LpipsNet, Network, WeightSource};
+use base::Progress;
+use serde::Serialize;
+
+use self::file::FeatureFile;
+use super::{Context, Outcome, report_skipped};
+use crate::cli::features::FeaturesArgs;
+use crate::failure::Failure;
+use crate::inputs::{Inputs, Skipped};
+use crate::settings::device;
+
+#[derive(Debug, Serialize)]
+struct Report {
+    output: String,
+    images: usize,
+    /// Name → shape.
+    arrays: BTreeMap<&'static str, [u64; 2]>,
+    features: FeatureId,
+    skipped: Vec<Skipped>,
+}
+
+/// Extracts all features; [`Outcome::Incomplete`] when images were skipped.
+pub fn run(args: &FeaturesArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let device = device::resolve(&args.device)?;
+    let network = network(&args.network)?;
+    let path = args.input_path.as_deref().map(str::parse::<InputPath>).transpose()?;
+    if let Some(path) = path {
+        path.among(network.input_paths())?;
+    }
+    let mut inputs = Inputs::open(&args.images)?;
+    let asked: Option<WeightSource> = args.weights.as_deref().map(|w| w.parse()).transpose()?;
+    let weights = network.weights(asked.as_ref(), &models_folder(args.models.models_dir.as_deref()))?;
+    let mut file = FeatureFile::create(&args.output)?;
+    let extractor = network.open(&weights, path, device)?;
+    context.printer.note(&format!("features: {}", extractor.id()));
+    if !extractor.id().comparable {
+        let note = "these weights are not the public ones: the features compare with nothing published";
+        context.printer.warning(note);
+    }
+
+    let mut progress = context.printer.clone();
+    progress.start("extracting", Some(inputs.len() as u64));
+    inputs.for_each_stored(args.batch.batch_size, |batch| {
+        let features = extractor.extract(&batch.images.to_u8())?;
+        progress.advance(batch.names.len() as u64);
+        file.append(batch.names, &features)
+    })?;
+    progress.finish();
+
+    let arrays: BTreeMap<_, _> = file.finish(extractor.id())?.into_iter().collect();
+    let report = Report {
+        output: args.output.display().to_string(),
+        images: arrays.get("pool").map_or(0, |shape| shape[0] as usize),
+        arrays,
+        features: extractor.id().clone(),
+        skipped: inputs.skipped,
+    };
+    report_skipped(context, &report.skipped);
+    match args.json.json {
+        true => context.printer.json(&report)?,
+        false => context.printer.line(&summary(&report))?,
+    }
+    Ok(if report.skipped.is_empty() { Outcome::Done } else { Outcome::Incomplete })
+}
+
+fn network(name: &str) -> anyhow::Result<Network> {
+    if LpipsNet::ALL.iter().any(|net| net.name() == name) {
+        let message = format!("`{name}` is a distance of two images; it has no features of one");
+        return Err(Failure::new(message).into());
+    }
+    Ok(name.parse()?)
+}
+
+fn summary(report: &Report) -> String {
+    let shape = |(name, [n, d]): (&&str, &[u64; 2])| format!("{name} {n} x {d}");
+    let arrays: Vec<String> = report.arrays.iter().map(shape).collect();
+    format!("{}: {} ({})", report.output, arrays.join(", "), report.features)
+}

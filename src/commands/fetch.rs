@@ -1,0 +1,161 @@
+//! `gen fetch`: public weights into the models folder.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use backbones::files::{FILES, HubFile, PublicFile, models_folder, sha256};
+use base::Progress;
+use hf_hub::api::sync::{ApiBuilder, ApiError};
+use serde::Serialize;
+
+use super::{Context, Outcome};
+use crate::cli::fetch::FetchArgs;
+use crate::failure::Failure;
+use crate::files;
+use crate::printer::Printer;
+
+#[derive(Debug, Serialize)]
+struct Row {
+    name: &'static str,
+    /// Where it is, or would be.
+    file: PathBuf,
+    present: bool,
+    licence: &'static str,
+    /// The repository it can be fetched from.
+    repository: Option<&'static str>,
+    publisher: &'static str,
+}
+
+/// Fetches what was named; lists the known files if nothing was.
+pub fn run(args: &FetchArgs, context: &Context) -> Result<Outcome> {
+    let models = models_folder(args.models.models_dir.as_deref());
+    let wanted: Vec<&PublicFile> = match args.names.as_slice() {
+        [] => FILES.iter().collect(),
+        names => names.iter().map(|name| PublicFile::named(name)).collect::<backbones::Result<_>>()?,
+    };
+    let mut rows = vec![];
+    for public in wanted {
+        let (file, present) = if args.names.is_empty() {
+            state(public, &models)
+        } else {
+            (fetch(public, &models, context)?, true)
+        };
+        let PublicFile { name, licence, publisher, hub, .. } = *public;
+        rows.push(Row { name, file, present, licence, repository: hub.map(|h| h.repository), publisher });
+    }
+    match args.json.json {
+        true => context.printer.json(&rows)?,
+        false => rows.iter().try_for_each(|row| context.printer.line(&line(row)))?,
+    }
+    Ok(Outcome::Done)
+}
+
+/// Where a file is in the folder, or would be.
+fn state(public: &PublicFile, models: &Path) -> (PathBuf, bool) {
+    match public.locate(models) {
+        Ok(path) => (path, true),
+        Err(_) => (models.join(public.file), false),
+    }
+}
+
+fn line(row: &Row) -> String {
+    let Row { name, file, present, licence, repository, publisher } = row;
+    let state = match (present, repository) {
+        (true, _) => file.display().to_string(),
+        (false, Some(repository)) => format!("not here; from {repository} on the hub"),
+        (false, None) => format!("not here; from {publisher}"),
+    };
+    format!("{name:<16} {licence:<13} {state}")
+}
+
+/// The file's path, after a download if it was not there.
+fn fetch(public: &PublicFile, models: &Path, context: &Context) -> Result<PathBuf> {
+    match public.locate(models) {
+        Ok(path) => return Ok(path),
+        Err(backbones::Error::Missing { .. }) => {}
+        Err(other) => return Err(other.into()),
+    }
+    let target = models.join(public.file);
+    let Some(hub) = public.hub else { return Err(by_hand(public, &target).into()) };
+    let target = match Path::new(hub.file).extension() {
+        Some(extension) => target.with_extension(extension),
+        None => target,
+    };
+    files::make_folder(files::folder_of(&target))?;
+    // Beside the target, so that the last step is a rename; an interrupted download goes on from there.
+    let staging = models.join(".hub");
+    let blob = download(hub, &staging, context).map_err(|e| cannot_fetch(public, hub, &target, &e))?;
+    let placed = check(public, &blob, &target).and_then(|()| {
+        std::fs::rename(&blob, &target).with_context(|| format!("cannot write `{}`", target.display()))
+    });
+    std::fs::remove_dir_all(&staging).with_context(|| format!("cannot remove `{}`", staging.display()))?;
+    placed?;
+    context.printer.note(&format!("{}: {} (licence: {})", public.name, target.display(), public.licence));
+    Ok(target)
+}
+
+/// Downloads into `staging`; returns the file itself, whose name is the digest that the hub states.
+fn download(hub: HubFile, staging: &Path, context: &Context) -> Result<PathBuf, ApiError> {
+    let api = ApiBuilder::from_env().with_cache_dir(staging.to_owned()).with_progress(false).build()?;
+    let report = Report { to: context.printer.clone(), started: false };
+    let link = api.model(hub.repository.to_owned()).download_with_progress(hub.file, report)?;
+    Ok(std::fs::canonicalize(link)?)
+}
+
+/// That it is the file that is known, or the one that the hub says it is, and a checkpoint.
+fn check(public: &PublicFile, blob: &Path, target: &Path) -> Result<()> {
+    let stated = blob.file_name().unwrap_or_default().to_string_lossy();
+    if stated.len() == 64 && stated.chars().all(|c| c.is_ascii_hexdigit()) {
+        let found = sha256(blob)?;
+        if found != stated {
+            let message =
+                format!("the download of `{}` is damaged: SHA-256 {found}, expected {stated}", public.name);
+            return Err(Failure::new(message).hint("try again").into());
+        }
+    }
+    if target.extension() == Path::new(public.file).extension() {
+        public.check(blob)?;
+    }
+    weights::Checkpoint::open(blob)
+        .with_context(|| format!("what came for `{}` is no weight file", public.name))?;
+    Ok(())
+}
+
+fn by_hand(public: &PublicFile, target: &Path) -> Failure {
+    let message = format!("`{}` is in no repository of the hub that can be fetched from", public.name);
+    Failure::new(message)
+        .hint(format!("get `{}` from {} ({})", public.file, public.publisher, public.known()))
+        .hint(format!("and put it at `{}` (licence: {})", target.display(), public.licence))
+}
+
+fn cannot_fetch(public: &PublicFile, hub: HubFile, target: &Path, error: &ApiError) -> Failure {
+    let HubFile { repository, file } = hub;
+    Failure::new(format!("cannot fetch `{}` from `{repository}` on the hub: {error}", public.name)).hint(
+        format!(
+            "without a network, get `{file}` of that repository elsewhere and put it at `{}`",
+            target.display()
+        ),
+    )
+}
+
+/// Progress in bytes.
+struct Report {
+    to: Printer,
+    started: bool, // the client begins twice
+}
+
+impl hf_hub::api::Progress for Report {
+    fn init(&mut self, size: usize, filename: &str) {
+        if !std::mem::replace(&mut self.started, true) {
+            self.to.start(&format!("bytes of {filename}"), Some(size as u64));
+        }
+    }
+
+    fn update(&mut self, size: usize) {
+        self.to.advance(size as u64);
+    }
+
+    fn finish(&mut self) {
+        Progress::finish(&mut self.to);
+    }
+}

@@ -1,0 +1,73 @@
+//! Precision, recall, density and coverage.
+
+use anyhow::Result;
+use eval::{Manifold, Prdc, PrecisionRecall, prdc, precision_recall};
+
+use super::flags;
+use crate::check::{Check, Near, Rule};
+
+/// The whole golden.
+pub fn check(check: &mut Check) -> Result<()> {
+    let (real, fake) = (check.input("real")?, check.input("fake")?);
+    let reference = Manifold::new(&real, 3)?;
+    let samples = Manifold::new(&fake, 3)?;
+    let radii = Rule::Relative(1e-5);
+    check.compare("adm_radii_real", radii, || reference.squared_radii().copy())?;
+    check.compare("adm_radii_fake", radii, || samples.squared_radii().copy())?;
+    let inside = reference.locate(&fake)?.within;
+    check.compare("fake_in_real", Rule::Equal, || flags(&inside))?;
+    let inside = samples.locate(&real)?.within;
+    check.compare("real_in_fake", Rule::Equal, || flags(&inside))?;
+    let adm = precision_recall(&samples, &reference)?;
+    published(check, "adm_", adm)?;
+    let PrecisionRecall { precision, recall } = adm;
+    let single = Near::Within(1e-7); // torch-fidelity returns means of fp32
+    check.scalar("torch_fidelity_precision_k3", single, precision)?;
+    check.scalar("torch_fidelity_recall_k3", single, recall)?;
+    let f_score = 2.0 * precision * recall / (precision + recall);
+    check.scalar("torch_fidelity_f_score_k3", single, f_score)?;
+    for k in [3, 5] {
+        let found = prdc(&Manifold::new(&fake, k)?, &Manifold::new(&real, k)?)?;
+        four(check, "prdc_", &format!("_k{k}"), found)?;
+    }
+    lattice(check)?;
+    skip_informative(check);
+    Ok(())
+}
+
+fn published(check: &mut Check, prefix: &str, found: PrecisionRecall) -> Result<()> {
+    check.scalar(&format!("{prefix}precision_k3"), Near::Within(1e-12), found.precision)?;
+    check.scalar(&format!("{prefix}recall_k3"), Near::Within(1e-12), found.recall)
+}
+
+fn four(check: &mut Check, prefix: &str, suffix: &str, found: Prdc) -> Result<()> {
+    let Prdc { precision, recall, density, coverage } = found;
+    let values = [("precision", precision), ("recall", recall), ("density", density), ("coverage", coverage)];
+    for (name, value) in values {
+        check.scalar(&format!("{prefix}{name}{suffix}"), Near::Within(1e-12), value)?;
+    }
+    Ok(())
+}
+
+/// Whole numbers: many ties, which the two rules judge differently.
+fn lattice(check: &mut Check) -> Result<()> {
+    if !check.golden.has("lattice_real") {
+        return Ok(());
+    }
+    let (real, fake) = (check.input("lattice_real")?, check.input("lattice_fake")?);
+    let (reference, samples) = (Manifold::new(&real, 3)?, Manifold::new(&fake, 3)?);
+    check.compare("lattice_radii_real", Rule::Equal, || reference.squared_radii().copy())?;
+    published(check, "lattice_adm_", precision_recall(&samples, &reference)?)?;
+    four(check, "lattice_strict_", "_k3", prdc(&samples, &reference)?)
+}
+
+fn skip_informative(check: &mut Check) {
+    let names: Vec<String> = check.golden.scalar_names().into_iter().map(str::to_owned).collect();
+    for name in names {
+        if name.starts_with("fp16_emulated") || name.starts_with("lattice_prdc") {
+            check.skip(&name, "informative: another program's rounding");
+        } else if name.ends_with("_batches_checked") {
+            check.skip(&name, "a text: tiles that the reference was run with");
+        }
+    }
+}
