@@ -11,7 +11,7 @@ use data::Dataset;
 use data::transform::center_crop;
 use image::RgbImage;
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use weights::{Checkpoint, Want};
 
@@ -29,7 +29,7 @@ pub struct Inputs {
 }
 
 /// An input that could not be used, and why.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Skipped {
     /// As named, or its place in the folder.
     pub input: String,

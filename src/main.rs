@@ -7,7 +7,6 @@ mod commands;
 mod failure;
 mod files;
 mod inputs;
-mod npz;
 mod pictures;
 mod printer;
 mod recipes;

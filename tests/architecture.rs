@@ -16,7 +16,7 @@ const MAY_USE: [(&str, &[&str]); 11] = [
     ("sampler", &["base", "ar-model", "tokenizer"]),
     // `data` for Pillow's resampling, which the networks' input paths ask for.
     ("backbones", &["base", "weights", "data"]),
-    ("eval", &["base", "weights"]),
+    ("eval", &["base", "weights", "backbones"]),
     ("train", &["base", "weights", "data", "tokenizer", "ar-model", "backbones"]),
     (
         "gen",

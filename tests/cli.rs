@@ -230,8 +230,16 @@ fn commands_of(page: &str) -> Vec<String> {
 #[test]
 fn the_pages_show_commands_that_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let pages = ["README.md", "docs/checkpoints.md", "docs/performance.md", "docs/probing.md", "docs/training.md"];
-    for page in pages {
+    const PAGES: [&str; 7] = [
+        "README.md",
+        "docs/benchmarks.md",
+        "docs/checkpoints.md",
+        "docs/evaluation.md",
+        "docs/performance.md",
+        "docs/probing.md",
+        "docs/training.md",
+    ];
+    for page in PAGES {
         let commands = commands_of(&std::fs::read_to_string(root.join(page)).unwrap());
         assert!(!commands.is_empty(), "{page}");
         for line in commands {

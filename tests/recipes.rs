@@ -79,26 +79,31 @@ fn a_recipe_runs_once_and_is_judged() {
     place.probe("wide.yaml", 50.0);
     place.probe("narrow.yaml", 1e-6);
     let given = "--pieces files --data val --train-data train --device cpu";
-    let said = place.said(&format!("--recipe wide.yaml {given} --work out"), 0);
-    assert!(said.contains("$ gen probe") && said.contains("within"), "{said}");
-    let report: Value =
-        serde_json::from_slice(&std::fs::read(place.path("out/report.json")).unwrap()).unwrap();
-    assert_eq!((&report["comparable"], &report["figures"][0]["verdict"]), (&true.into(), &"within".into()));
-    // The probe is not run again, and its folder is not taken for another recipe's.
-    let said = place.said(&format!("--recipe wide.yaml {given} --work out"), 0);
+    // It runs, but a tiny probe does not stand beside a published one.
+    let said = place.said(&format!("--recipe wide.yaml {given} --work out"), 1);
+    assert!(
+        said.contains("$ gen probe") && said.contains("not comparable: 2 classes instead of 1000"),
+        "{said}"
+    );
+    // It is not run again, and its folder is not taken for another recipe's.
+    let said = place.said(&format!("--recipe wide.yaml {given} --work out"), 1);
     assert!(!said.contains("$ gen probe"), "{said}");
     let said = place.said(&format!("--recipe narrow.yaml {given} --work out"), 2);
     assert!(said.contains("the run of another recipe"), "{said}");
-
     let said = place.said(&format!("--recipe narrow.yaml {given} --work dry --limit 10"), 0);
     assert!(said.contains("not comparable: a dry run on 10 images"), "{said}");
-    // A kept result that is off.
-    std::fs::create_dir(place.path("off")).unwrap();
-    std::fs::copy(place.path("out/probe.json"), place.path("off/probe.json")).unwrap();
-    let text = std::fs::read_to_string(place.path("off/probe.json")).unwrap();
-    let top1: Value = serde_json::from_str(&text).unwrap();
-    let changed = text.replace(&format!("\"top1\": {}", top1["top1"]), "\"top1\": 0.9");
-    std::fs::write(place.path("off/probe.json"), changed).unwrap();
-    let said = place.said(&format!("--recipe narrow.yaml {given} --work off"), 1);
-    assert!(said.contains("OUTSIDE"), "{said}");
+
+    // As if it had been to the protocol.
+    let text = std::fs::read_to_string(place.path("out/probe.json")).unwrap();
+    let mut kept: Value = serde_json::from_str(&text).unwrap();
+    (kept["differences"], kept["top1"]) = (Value::Array(vec![]), 0.9.into());
+    for (recipe, work, verdict, code) in [("wide", "good", "within", 0), ("narrow", "off", "outside", 1)] {
+        std::fs::create_dir(place.path(work)).unwrap();
+        std::fs::write(place.path(work).join("probe.json"), kept.to_string()).unwrap();
+        let said = place.said(&format!("--recipe {recipe}.yaml {given} --work {work} --json"), code);
+        let report = std::fs::read(place.path(work).join("report.json")).unwrap();
+        let report: Value = serde_json::from_slice(&report).unwrap();
+        let figure = &report["figures"][0];
+        assert_eq!((&figure["verdict"], &figure["measured"]), (&verdict.into(), &90.0.into()), "{said}");
+    }
 }

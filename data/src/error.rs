@@ -57,6 +57,9 @@ pub enum Error {
         /// Where in the file, what was expected and what was found.
         message: String,
     },
+    /// An `.npz` that cannot be read.
+    #[error(transparent)]
+    Npz(#[from] base::npz::NpzError),
     /// Bytes that are no image, or a damaged one.
     #[error("cannot decode image `{key}`: {message}")]
     Decode {
@@ -123,6 +126,7 @@ impl Hint for Error {
             Error::TooManyCorrupt { list: Some(list), .. } => {
                 vec![format!("`{}` lists them all", list.display())]
             }
+            Error::Npz(e) => e.hints(),
             _ => vec![],
         }
     }

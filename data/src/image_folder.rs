@@ -104,7 +104,8 @@ impl Dataset for ImageFiles {
         let key = self.key(index);
         let full = self.root.join(path);
         let bytes = std::fs::read(&full).map_err(Error::read(&full))?;
-        Ok(Record { image: decode(&key, &bytes)?, key, target: target.clone() })
+        let (image, stored) = decode(&key, &bytes)?;
+        Ok(Record { key, image, target: target.clone(), stored })
     }
 
     fn classes(&self) -> &[Class] {

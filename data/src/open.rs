@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use crate::decode::{is_image, looks_like_image};
 use crate::image_list::is_list;
-use crate::{Dataset, Error, ImageFiles, Result, TarShards, read_list};
+use crate::{Dataset, Error, ImageFiles, NpzImages, Result, TarShards, read_list};
 
 /// Opens images in any known form:
 ///
 /// - a folder of class folders, or a folder of images;
 /// - one image, or a list of images (`.jsonl`, `.csv`, `.tsv`; see [`read_list`]);
+/// - an `.npz` of images as the ADM evaluation suite writes it;
 /// - tar shards, plain or gzipped: one, a folder of them, or a pattern (`train-*.tar.gz`, `train-{00000..00005}.tar`).
 pub fn open(path: &Path) -> Result<Arc<dyn Dataset>> {
     let set: Arc<dyn Dataset> = if path.is_dir() {
@@ -141,6 +142,9 @@ fn open_file(path: &Path) -> Result<Arc<dyn Dataset>> {
         let root = path.parent().unwrap_or(Path::new("")).to_owned();
         let files = vec![(PathBuf::from(name(path)), crate::Target::None)];
         return Ok(Arc::new(ImageFiles::listed(&root, files, vec![])));
+    }
+    if head.starts_with(b"PK\x03\x04") {
+        return Ok(Arc::new(NpzImages::open(path)?));
     }
     if head.starts_with(&[0x1f, 0x8b]) || head.get(257..262) == Some(b"ustar") {
         return Ok(Arc::new(TarShards::open(&[path.to_owned()])?));

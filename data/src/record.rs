@@ -3,7 +3,7 @@
 use image::RgbImage;
 use sha2::{Digest, Sha256};
 
-use crate::{Class, Result};
+use crate::{Class, Result, Stored};
 
 /// What an image is labelled with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub struct Record {
     pub image: RgbImage,
     /// Its label.
     pub target: Target,
+    /// What its file holds.
+    pub stored: Stored,
 }
 
 /// Images with random access. Implementations may be read from many threads at once.

@@ -265,7 +265,8 @@ impl Dataset for TarShards {
     fn get(&self, index: usize) -> Result<Record> {
         let s = &self.samples[index];
         let bytes = self.shards[s.shard].bytes(s.image)?;
-        Ok(Record { key: s.key.clone(), image: decode(&s.key, &bytes)?, target: s.target.clone() })
+        let (image, stored) = decode(&s.key, &bytes)?;
+        Ok(Record { key: s.key.clone(), image, target: s.target.clone(), stored })
     }
 
     fn classes(&self) -> &[Class] {

@@ -1,13 +1,13 @@
 //! How a tokenizer uses its codebook.
 
 use base::Codes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::features::at_least;
 use crate::{Error, Mean, Result};
 
 /// How often each code occurred.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CodebookUsage {
     counts: Vec<u64>,
     per_image: Mean,
@@ -47,11 +47,6 @@ impl CodebookUsage {
         }
     }
 
-    /// As stored.
-    pub fn from_parts(counts: Vec<u64>, per_image: Mean) -> Self {
-        CodebookUsage { counts, per_image }
-    }
-
     /// Takes in codes (B, N).
     pub fn update(&mut self, codes: &Codes) -> Result<()> {
         if let Some((low, high)) = codes.range()
@@ -86,11 +81,6 @@ impl CodebookUsage {
     /// How often each code occurred.
     pub fn counts(&self) -> &[u64] {
         &self.counts
-    }
-
-    /// The mean share of the codebook that one image uses.
-    pub fn per_image(&self) -> &Mean {
-        &self.per_image
     }
 
     /// What follows from the counts; needs one image.

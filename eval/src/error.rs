@@ -92,6 +92,32 @@ pub enum Error {
         /// Entries of the codebook.
         size: i64,
     },
+    /// A network that does not give what a metric needs.
+    #[error("the network gives no {what}")]
+    NoOutput {
+        /// What is missing.
+        what: &'static str,
+    },
+    /// Features of two networks, or of one in two ways.
+    #[error("features of `{found}` cannot join features of `{expected}`")]
+    OtherFeatures {
+        /// Of the one set.
+        expected: String,
+        /// Of the other.
+        found: String,
+    },
+    /// One image counted twice.
+    #[error("image {index} is in two parts")]
+    Twice {
+        /// Its number.
+        index: u64,
+    },
+    /// A saved state that cannot be read.
+    #[error("saved statistics: {0}")]
+    Saved(String),
+    /// An `.npz` that cannot be read or written.
+    #[error(transparent)]
+    Npz(#[from] base::npz::NpzError),
     /// libtorch refused.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
@@ -103,6 +129,8 @@ impl Hint for Error {
             Error::Shape { .. } => vec!["crop or resize both to one size first".into()],
             Error::Dimension { .. } => vec!["both sets must come from one layer of one network".into()],
             Error::NotFinite { .. } => vec!["find the image of that row; its features are damaged".into()],
+            Error::Npz(e) => e.hints(),
+            Error::Twice { .. } => vec!["give each shard once".into()],
             _ => vec![],
         }
     }

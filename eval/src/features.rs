@@ -1,24 +1,8 @@
-//! What a set of features is, and rows of features as metrics take them.
+//! Rows of features as metrics take them.
 
-use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use crate::{Error, Result};
-
-/// What features are: two sets may be compared only where these agree.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FeatureId {
-    /// The network.
-    pub network: String,
-    /// SHA-256 of its weight file.
-    pub weights_sha256: String,
-    /// How stored images become its input.
-    pub input_path: String,
-    /// Which of its outputs.
-    pub layer: String,
-    /// False for weights that no published number was made with.
-    pub comparable: bool,
-}
 
 /// Feature rows as float64 (N, D); refuses anything but finite numbers in two dimensions.
 pub(crate) fn rows(features: &Tensor) -> Result<Tensor> {

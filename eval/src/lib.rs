@@ -2,10 +2,12 @@
 //! pictures from anywhere, as files hold them ([`base::ImagesU8`]), and feature rows (N, D).
 
 mod codebook;
+mod collector;
 mod error;
 mod features;
 mod frechet;
 mod inception_score;
+mod interval;
 mod kernel;
 mod mean;
 mod moments;
@@ -14,15 +16,17 @@ pub mod numpy;
 mod pixels;
 mod psnr;
 mod reconstruction;
+mod reference;
 mod ssim;
 
 pub use codebook::{CodebookScores, CodebookUsage};
+pub use collector::{Collector, Gather};
 pub use error::Error;
-pub use features::FeatureId;
 pub use frechet::{FrechetReference, frechet_distance, frechet_of_features};
 pub use inception_score::{
     ADM_SPLIT_SIZE, FIDELITY_SEED, FIDELITY_SPLITS, InceptionScore, InceptionScores, Splits, inception_score,
 };
+pub use interval::{GROUPS, jackknife};
 pub use kernel::{Estimator, Kid, KidSettings, cmmd, kid, kid_on, kid_subsets, polynomial_mmd2};
 pub use mean::Mean;
 pub use moments::{Moments, Statistics};
@@ -30,6 +34,7 @@ pub use neighbours::{Manifold, Membership, Prdc, PrecisionRecall, prdc, precisio
 pub use pixels::PixelPair;
 pub use psnr::psnr;
 pub use reconstruction::{PairScores, Reconstruction};
+pub use reference::{Judgement, ReferenceFile, ReferenceKind, Tag, is_npz, write_reference};
 pub use ssim::{DataRange, Window, ssim, ssim_map};
 
 /// A result of this crate.

@@ -1,7 +1,9 @@
 //! Means that are summed as the images come.
 
+use serde::{Deserialize, Serialize};
+
 /// A mean in float64 of which only the sum and the count are kept.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Mean {
     sum: f64,
     count: u64,

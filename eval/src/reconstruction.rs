@@ -1,6 +1,6 @@
 //! The metrics of a reconstruction that need no network.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{DataRange, Mean, PixelPair, Result, Window, psnr, ssim};
 
@@ -16,7 +16,7 @@ pub struct PairScores {
 }
 
 /// Streams pairs and keeps sums.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Reconstruction {
     psnr: Mean,
     ssim: Mean,

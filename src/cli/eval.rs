@@ -1,17 +1,281 @@
 //! `gen eval`.
 
-use clap::Args;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::recipe::RecipeArgs;
-use super::{DeviceArgs, JsonArgs};
+use super::sample::SamplingArgs;
+use super::{BatchArgs, ComputeArgs, JsonArgs, ModelArgs, ModelsDirArgs, PairedTokenizerArgs, SeedArgs};
 
-/// Measures published figures again.
+/// Arguments of `gen eval`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct EvalArgs {
+    #[command(subcommand)]
+    pub command: Option<EvalCommand>,
+
+    #[command(flatten)]
+    pub run: RunArgs,
+
     #[command(flatten)]
     pub recipe: RecipeArgs,
+}
+
+/// What belongs to evaluation beside scoring.
+#[derive(Debug, Subcommand)]
+pub enum EvalCommand {
+    /// Statistics of a reference set, in a file that says what it is for
+    Stats(StatsArgs),
+}
+
+/// A score.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Metric {
+    /// Peak signal-to-noise ratio, dB
+    Psnr,
+    /// Structural similarity
+    Ssim,
+    /// SSIM with data range 2, as GigaTok and LlamaGen publish it
+    #[value(name = "ssim_dr2")]
+    SsimDr2,
+    /// Perceptual distance, LPIPS v0.1
+    Lpips,
+    /// Fréchet Inception distance
+    Fid,
+    /// FID of features of places
+    Sfid,
+    /// Inception Score, chunks of 5,000 in file order (ADM)
+    Is,
+    /// Inception Score, ten shuffled chunks (torch-fidelity)
+    #[value(name = "is_fidelity")]
+    IsFidelity,
+    /// Share of samples inside the reference's manifold (ADM)
+    Precision,
+    /// Share of the reference inside the samples' manifold (ADM)
+    Recall,
+    /// How densely samples lie in the reference's manifold (prdc)
+    Density,
+    /// Share of the reference's neighbourhoods that hold a sample (prdc)
+    Coverage,
+    /// Kernel Inception distance
+    Kid,
+    /// Fréchet distance with DINOv2
+    Fdd,
+    /// Distance of CLIP embeddings by a Gaussian kernel
+    Cmmd,
+    /// Usage, entropy and perplexity of the codebook (with --reconstruct)
+    Codebook,
+}
+
+/// Which published number a score is to stand beside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Protocol {
+    /// Reconstructions against the validation images themselves
+    Rfid,
+    /// Generated images against statistics of the training set
+    Gfid,
+}
+
+/// Arguments of scoring.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Images to score: a folder, tar shards, a list, or an .npz with `arr_0`
+    #[arg(value_name = "IMAGES")]
+    pub images: Option<PathBuf>,
+
+    /// What they are compared with: images in any of these forms, or statistics (.npz of ADM, pytorch-fid or clean-fid,
+    /// .pt of torch-fidelity, or of `gen eval stats`)
+    #[arg(long, value_name = "PATH")]
+    pub reference: Option<PathBuf>,
+
+    /// Scores, separated by commas [default: psnr,ssim,ssim_dr2,lpips,fid,codebook with --reconstruct, else
+    /// fid,sfid,is,precision,recall]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub metrics: Vec<Metric>,
+
+    /// Score these features (.npz, as `gen features` writes them) instead of images
+    #[arg(long, value_name = "FILE", requires = "reference_features", conflicts_with_all = ["images", "reference"])]
+    pub features: Option<PathBuf>,
+
+    /// What --features is compared with
+    #[arg(long, value_name = "FILE", requires = "features")]
+    pub reference_features: Option<PathBuf>,
+
+    /// Score this many images of random classes that the model makes now; nothing is written
+    #[arg(long, value_name = "N", conflicts_with_all = ["images", "reconstruct", "features"],
+        value_parser = clap::value_parser!(u64).range(1..))]
+    pub num: Option<u64>,
+
+    /// With --num: every class equally often instead of at random
+    #[arg(long, requires = "num")]
+    pub balanced: bool,
+
+    /// Score the tokenizer's reconstructions of these images; without --reference against the images themselves
+    #[arg(long, value_name = "IMAGES", conflicts_with_all = ["images", "features"])]
+    pub reconstruct: Option<PathBuf>,
+
+    /// Crop and resize images to squares of this side first, as ADM does [default: images are taken as they are and
+    /// must have one size]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=8192))]
+    pub resize: Option<u32>,
+
+    /// Refuse a reference of another kind [default: rfid with --reconstruct, gfid with --num, else any kind]
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub protocol: Option<Protocol>,
+
+    /// Refuse a reference file with another SHA-256
+    #[arg(long, value_name = "HEX", requires = "reference")]
+    pub reference_sha256: Option<String>,
+
+    /// Also a 95 % interval of FID and FDD, by leaving out each tenth of the images in turn
+    #[arg(long)]
+    pub interval: bool,
+
+    /// Nearest neighbours: k of precision and recall [default: 3], and of density and coverage [default: 5]
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(i64).range(1..))]
+    pub neighbours: Option<i64>,
+
+    /// KID's subsets
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub kid_subsets: usize,
+
+    /// Images in each of KID's subsets
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    pub kid_subset_size: usize,
+
     #[command(flatten)]
-    pub device: DeviceArgs,
+    pub networks: NetworkArgs,
+    #[command(flatten)]
+    pub parts: PartArgs,
+
+    /// Also write a report as one HTML file that needs no network
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+    #[command(flatten)]
+    pub seed: SeedArgs,
+    #[command(flatten)]
+    pub batch: BatchArgs,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub tokenizer: PairedTokenizerArgs,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
     #[command(flatten)]
     pub json: JsonArgs,
+}
+
+/// The networks that scores are computed with, and their weights.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Networks")]
+pub struct NetworkArgs {
+    /// Weights of FID's Inception: a file, or random:SEED for values that compare with nothing
+    /// [default: the public file in the models folder; so for the others]
+    #[arg(long, value_name = "FILE|random:SEED")]
+    pub inception: Option<String>,
+
+    /// How images become Inception's input: tf (ADM, torch-fidelity), pf (pytorch-fid) or clean (clean-fid)
+    #[arg(long, value_name = "PATH", default_value = "tf")]
+    pub inception_input: String,
+
+    /// Weights of the network of --dinov2-network
+    #[arg(long, value_name = "FILE|random:SEED")]
+    pub dinov2: Option<String>,
+
+    /// The network of FDD
+    #[arg(long, value_name = "NAME", default_value = "dinov2-l14")]
+    pub dinov2_network: String,
+
+    /// Weights of CMMD's CLIP
+    #[arg(long, value_name = "FILE|random:SEED")]
+    pub clip: Option<String>,
+
+    /// The network of CMMD
+    #[arg(long, value_name = "NAME", default_value = "clip-l14-336")]
+    pub clip_network: String,
+
+    /// The trunk of LPIPS: vgg, alex or squeeze
+    #[arg(long, value_name = "NAME", default_value = "vgg")]
+    pub lpips: String,
+
+    /// Weights of LPIPS's trunk
+    #[arg(long, value_name = "FILE|random:SEED")]
+    pub lpips_trunk: Option<String>,
+
+    /// Weights of LPIPS's heads
+    #[arg(long, value_name = "FILE|random:SEED")]
+    pub lpips_heads: Option<String>,
+
+    #[command(flatten)]
+    pub models: ModelsDirArgs,
+}
+
+/// Parts of a run.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Parts")]
+pub struct PartArgs {
+    /// Keep what was computed in this file; the same command goes on after an interruption
+    #[arg(long, value_name = "FILE")]
+    pub partial: Option<PathBuf>,
+
+    /// Take only every N-th image, beginning at K (0 to N - 1), and score nothing yet
+    #[arg(long, value_name = "K/N", requires = "partial")]
+    pub shard: Option<String>,
+
+    /// Score what the shards of this run left in these files
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["partial", "shard"])]
+    pub merge: Vec<PathBuf>,
+}
+
+/// Arguments of `gen eval stats`.
+#[derive(Debug, Args)]
+pub struct StatsArgs {
+    /// Images: a folder, tar shards, a list, or an .npz with `arr_0`
+    #[arg(value_name = "IMAGES")]
+    pub images: PathBuf,
+
+    /// The .npz to write: `mu`, `sigma`, and `mu_s`, `sigma_s` where the network has features of places
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+
+    /// What the file is for: rfid (validation images), gfid (a training set) or other
+    #[arg(long, value_name = "KIND", value_enum)]
+    pub kind: StatsKind,
+
+    /// What the images are, in words, for whoever meets the file
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub note: String,
+
+    /// Statistics of DINOv2 features, for FDD, instead of Inception's
+    #[arg(long)]
+    pub fdd: bool,
+
+    /// Crop and resize images to squares of this side first, as ADM does [default: images are taken as they are and
+    /// must have one size]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=8192))]
+    pub resize: Option<u32>,
+
+    #[command(flatten)]
+    pub networks: NetworkArgs,
+    #[command(flatten)]
+    pub batch: BatchArgs,
+    #[command(flatten)]
+    pub compute: super::DeviceArgs,
+    #[command(flatten)]
+    pub json: JsonArgs,
+}
+
+/// What a file of statistics is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StatsKind {
+    /// Validation images, for reconstructions
+    Rfid,
+    /// A training set, for generated images
+    Gfid,
+    /// Anything else
+    Other,
 }

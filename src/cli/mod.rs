@@ -52,14 +52,14 @@ pub enum Command {
     Extract(extract::ExtractArgs),
     /// Encode and decode images; score and show what is lost
     Reconstruct(reconstruct::ReconstructArgs),
+    /// Score images: FID and its kin, PSNR, SSIM, LPIPS, codebook usage
+    Eval(Box<eval::EvalArgs>),
     /// Images → codes in a safetensors file
     Encode(encode::EncodeArgs),
     /// Codes in a safetensors file → images
     Decode(decode::DecodeArgs),
     /// What a transformer predicts at every position, given the true codes
     Logits(logits::LogitsArgs),
-    /// Published figures, measured again
-    Eval(eval::EvalArgs),
     /// Linear-probe accuracy of a transformer or a tokenizer
     Probe(Box<probe::ProbeArgs>),
     /// Images → features of a frozen network, in an .npz file
@@ -80,6 +80,7 @@ impl Command {
         match self {
             Command::Sample(args) => Some(args.batch.batch_size),
             Command::Reconstruct(args) => Some(args.batch.batch_size),
+            Command::Eval(args) => Some(args.run.batch.batch_size),
             Command::Encode(args) => Some(args.batch.batch_size),
             Command::Decode(args) => Some(args.batch.batch_size),
             Command::Extract(args) => Some(args.batch.batch_size),

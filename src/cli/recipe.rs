@@ -10,7 +10,8 @@ use clap::Args;
 pub struct RecipeArgs {
     /// Measure a published figure again: a name in `configs/benchmarks`, or a file of that kind. Exit code 1 if it comes
     /// out otherwise, 2 if something is missing
-    #[arg(long, value_name = "NAME|FILE")]
+    #[arg(long, value_name = "NAME|FILE", conflicts_with_all = ["images", "reference", "metrics", "features", "num",
+        "reconstruct", "partial", "shard", "merge", "report", "model", "tokenizer"])]
     pub recipe: Option<String>,
 
     /// With --recipe: a folder of checkpoints, reference files and network weights; may be given several times

@@ -4,6 +4,7 @@ mod convert;
 mod decode;
 mod doctor;
 mod encode;
+mod eval;
 mod extract;
 mod features;
 mod fetch;
@@ -54,13 +55,13 @@ pub fn run(command: &Command, context: &Context) -> anyhow::Result<Outcome> {
         Command::TrainAr(args) => train_ar::run(args, context),
         Command::TrainFeatures(args) => train_features::run(args, context),
         Command::TrainTokenizer(args) => train_tokenizer::run(args, context),
+        Command::Eval(args) => eval::run(args, context),
         Command::Encode(args) => encode::run(args, context),
         Command::Extract(args) => extract::run(args, context),
         Command::Logits(args) => logits::run(args, context),
         Command::Features(args) => features::run(args, context),
         Command::Fetch(args) => fetch::run(args, context),
         Command::Reconstruct(args) => reconstruct::run(args, context),
-        Command::Eval(args) => recipe::run(&args.recipe, args.device.device, args.json.json, context),
         Command::Probe(args) => probe::run(args, context),
     }
 }

@@ -6,22 +6,17 @@ use base::DeviceChoice;
 
 use super::{Context, Outcome};
 use crate::cli::recipe::RecipeArgs;
-use crate::failure::Failure;
 use crate::recipes::pieces::Places;
 use crate::recipes::run::{Order, run as run_recipe};
 
 /// Measures a published figure again.
 pub fn run(
+    recipe: &str,
     args: &RecipeArgs,
     device: DeviceChoice,
     json: bool,
     context: &Context,
 ) -> anyhow::Result<Outcome> {
-    let Some(recipe) = &args.recipe else {
-        return Err(Failure::new("no figure is named")
-            .hint("`--recipe NAME`, as in `configs/benchmarks`")
-            .into());
-    };
     let stem = Path::new(recipe).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let name = stem.strip_suffix(".yaml").unwrap_or(&stem);
     let order = Order {

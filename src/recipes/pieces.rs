@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use backbones::files::{PublicFile, models_folder};
 use serde::Serialize;
 
 use super::{DataSet, Recipe, Task};
@@ -48,7 +49,10 @@ pub const VGG: &str = "LPIPS trunk";
 pub const LPIPS: &str = "LPIPS head";
 
 /// All pieces of a recipe, looked for in `places`.
-pub fn pieces(recipe: &Recipe, places: &Places) -> Vec<Piece> {
+///
+/// # Errors
+/// A network's weights are another file than their name says.
+pub fn pieces(recipe: &Recipe, places: &Places) -> anyhow::Result<Vec<Piece>> {
     let file = |what, name: &str, from: &str| Piece {
         what,
         name: name.to_owned(),
@@ -62,14 +66,8 @@ pub fn pieces(recipe: &Recipe, places: &Places) -> Vec<Piece> {
         from: format!("give it with `{flag} PATH`"),
         found: given.clone(),
     };
-    let inception = || {
-        file(
-            INCEPTION,
-            "pt_inception-2015-12-05-6726825d.pth",
-            "the releases of mseitzer/pytorch-fid on GitHub (fid_weights)",
-        )
-    };
-    match &recipe.task {
+    let network = |what, name| public(what, name, &places.folders);
+    Ok(match &recipe.task {
         Task::Reconstruction(task) => {
             let set = match task.images.set {
                 DataSet::Imagenet => "ImageNet-1k validation images",
@@ -78,15 +76,11 @@ pub fn pieces(recipe: &Recipe, places: &Places) -> Vec<Piece> {
             let mut all = vec![
                 checkpoint(TOKENIZER, &task.tokenizer),
                 data(DATA, set, "--data", &places.data),
-                inception(),
+                network(INCEPTION, "inception-fid")?,
             ];
             if recipe.expected.iter().any(|e| e.metric == super::Metric::Lpips) {
-                all.push(file(VGG, "vgg16-397923af.pth", "the VGG16 weights of torchvision"));
-                all.push(file(
-                    LPIPS,
-                    "vgg.pth",
-                    "richzhang/PerceptualSimilarity on GitHub, lpips/weights/v0.1",
-                ));
+                all.push(network(VGG, "vgg16")?);
+                all.push(network(LPIPS, "lpips-vgg")?);
             }
             all
         }
@@ -94,7 +88,7 @@ pub fn pieces(recipe: &Recipe, places: &Places) -> Vec<Piece> {
             let mut all = vec![
                 checkpoint(TOKENIZER, &task.tokenizer),
                 checkpoint(TRANSFORMER, &task.transformer),
-                inception(),
+                network(INCEPTION, "inception-fid")?,
             ];
             if let Some(name) = &task.reference.file {
                 all.push(file(REFERENCE, name, task.reference.from.as_deref().unwrap_or("its publisher")));
@@ -108,7 +102,22 @@ pub fn pieces(recipe: &Recipe, places: &Places) -> Vec<Piece> {
             data(DATA, "ImageNet-1k validation images", "--data", &places.data),
         ],
         Task::NotRunnable(_) => vec![],
+    })
+}
+
+/// Public weights of a frozen network, in one of the folders or in the models folder.
+fn public(what: &'static str, name: &str, folders: &[PathBuf]) -> anyhow::Result<Piece> {
+    let public = PublicFile::named(name)?;
+    let models = models_folder(None);
+    let known = Path::new(public.file);
+    let bare = known.file_name().unwrap_or_default();
+    let found =
+        folders.iter().chain([&models]).flat_map(|f| [f.join(known), f.join(bare)]).find(|p| p.is_file());
+    if let Some(path) = &found {
+        public.check(path)?;
     }
+    let from = format!("{} ({})", public.publisher, public.known());
+    Ok(Piece { what, name: bare.to_string_lossy().into_owned(), from, found })
 }
 
 fn find(name: &str, folders: &[PathBuf]) -> Option<PathBuf> {
@@ -146,14 +155,14 @@ mod tests {
         std::fs::write(below.join("VQ_BL256_e200.pt"), "").unwrap();
         let recipe = Recipe::find("gigatok-bl+gpt-b").unwrap();
         let places = Places { folders: vec![dir.path().to_owned()], ..Places::default() };
-        let all = pieces(&recipe, &places);
+        let all = pieces(&recipe, &places).unwrap();
         assert_eq!(all.iter().filter(|p| p.found.is_some()).map(|p| p.what).collect::<Vec<_>>(), [TOKENIZER]);
         let text = list(&all);
         assert!(
             text.contains("MISSING  reference: VIRTUAL_imagenet256_labeled.npz — the reference"),
             "{text}"
         );
-        let probe = pieces(&Recipe::find("gigatok-bl+gpt-b-probe").unwrap(), &places);
+        let probe = pieces(&Recipe::find("gigatok-bl+gpt-b-probe").unwrap(), &places).unwrap();
         assert!(list(&probe).contains("give it with `--train-data PATH`"));
     }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::climb::{self, Tried};
 use super::pieces::{Piece, Places, list, pieces};
-use super::steps::{Made, Step, measured};
+use super::steps::{Made, Step, measured, reservations};
 use super::verdict::{Figure, agrees, judge, table};
 use super::{Recipe, Task, steps};
 use crate::commands::{Context, Outcome, stop_on_signal};
@@ -42,9 +42,10 @@ struct Report<'a> {
     recipe: &'a str,
     title: &'a str,
     source: &'a str,
-    /// False for a dry run.
+    /// Whether the figures may stand beside the published ones.
     comparable: bool,
-    note: Option<String>,
+    /// Why not.
+    reservations: Vec<String>,
     agrees: bool,
     figures: Vec<Figure>,
     task: &'a Task,
@@ -57,14 +58,14 @@ struct Report<'a> {
 }
 
 /// Checks the pieces, runs, compares, writes `report.json`. [`Outcome::Incomplete`] if a figure is outside its
-/// tolerance or the run was stopped.
+/// tolerance, if the figures turn out not to be comparable (but for a dry run), or if the run was stopped.
 pub fn run(order: &Order, context: &Context) -> anyhow::Result<Outcome> {
     let recipe = Recipe::find(&order.recipe)?;
     context.printer.note(&format!("{}\npublished in {}", recipe.title, recipe.source));
     if let Task::NotRunnable(task) = &recipe.task {
         return Err(Failure::new(format!("`{}` cannot be run: {}", order.recipe, task.why)).into());
     }
-    let pieces = pieces(&recipe, &order.places);
+    let pieces = pieces(&recipe, &order.places)?;
     let missing = pieces.iter().filter(|p| p.found.is_none()).count();
     if missing > 0 {
         let (all, lines) = (pieces.len(), list(&pieces));
@@ -80,15 +81,20 @@ pub fn run(order: &Order, context: &Context) -> anyhow::Result<Outcome> {
         context.printer.line(&format!("stopped; the same command goes on with what `{dir}` has"))?;
         return Ok(Outcome::Incomplete);
     };
-    let note = order.limit.map(|n| format!("not comparable: a dry run on {n} images"));
-    let figures = judge(&recipe.expected, |metric| measured(&made, metric), note.is_none());
+    let mut reservations = reservations(&made);
+    let sound = reservations.is_empty();
+    if let Some(n) = order.limit {
+        reservations = vec![format!("a dry run on {n} images")];
+    }
+    let comparable = reservations.is_empty();
+    let figures = judge(&recipe.expected, |metric| measured(&made, metric), comparable);
     let report = Report {
         recipe: &order.recipe,
         title: &recipe.title,
         source: &recipe.source,
-        comparable: note.is_none(),
-        note,
-        agrees: agrees(&figures),
+        comparable,
+        reservations,
+        agrees: agrees(&figures) && (sound || order.limit.is_some()),
         figures,
         task: &recipe.task,
         seeds: &recipe.seeds,
@@ -109,8 +115,8 @@ fn finish(report: &Report, order: &Order, context: &Context) -> anyhow::Result<O
         if let Some(best) = climb::best(&report.search) {
             context.printer.line(&format!("best guidance scale: {}", best.cfg))?;
         }
-        if let Some(note) = &report.note {
-            context.printer.line(note)?;
+        for reservation in &report.reservations {
+            context.printer.line(&format!("not comparable: {reservation}"))?;
         }
     }
     Ok(if report.agrees { Outcome::Done } else { Outcome::Incomplete })

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use data::transform::center_crop;
 use serde_json::Value;
 
 use super::pieces::{self, Piece};
 use super::run::Order;
-use super::{Checkpoint, Generation, Metric, Probe, Recipe, Task, config_text};
+use super::{Checkpoint, Expected, Generation, Metric, Probe, Recipe, Reconstruction, Task, config_text};
 use crate::failure::Failure;
 use crate::files;
 
@@ -51,7 +52,8 @@ pub fn of(
     match &recipe.task {
         Task::Probe(task) => Ok(vec![at.probe(task)?]),
         Task::Generation(task) => at.generation(task, cfg.unwrap_or(1.0)),
-        Task::Reconstruction(_) | Task::NotRunnable(_) => Ok(vec![]),
+        Task::Reconstruction(task) => Ok(vec![at.reconstruction(task, &recipe.expected)?]),
+        Task::NotRunnable(_) => Ok(vec![]),
     }
 }
 
@@ -135,7 +137,72 @@ impl At<'_> {
         args.extend(args!["--temperature", how.temperature, "--top-k", how.top_k, "--top-p", how.top_p]);
         args.extend(args!["--seed", task.seed, "--batch-size", task.batch_size]);
         args.extend(args!["--precision", task.precision, "--device", self.order.device, "--json"]);
-        Ok(vec![Step::new("sample", args)])
+        let mut score =
+            args!["eval", npz, "--protocol", "gfid", "--reference", self.piece(pieces::REFERENCE)?];
+        score.extend(args!["--metrics", "fid,sfid,is,precision,recall"]);
+        score.extend(self.scoring()?);
+        Ok(vec![Step::new("sample", args), Step::new("eval", score)])
+    }
+
+    fn reconstruction(&self, task: &Reconstruction, expected: &[Expected]) -> anyhow::Result<Step> {
+        let (side, scored) = (task.images.side, task.scored_side);
+        if scored != side {
+            let message =
+                format!("the published images were encoded at {side} pixels and compared at {scored}");
+            return Err(Failure::new(message)
+                .hint("`gen eval --reconstruct` compares them at the side at which they are encoded")
+                .into());
+        }
+        let images = match self.order.limit {
+            Some(limit) => self.subset(limit, side)?,
+            None => self.piece(pieces::DATA)?,
+        };
+        let mut args = args!["eval", "--reconstruct", images, "--resize", side];
+        args.extend(args!["--tokenizer", self.config(&task.tokenizer, true)?]);
+        args.extend(args!["--tokenizer-weights", self.piece(pieces::TOKENIZER)?, "--protocol", "rfid"]);
+        let names: Vec<&str> = expected.iter().filter_map(|e| score(e.metric)).collect();
+        args.extend(args!["--metrics", names.join(",")]);
+        if names.contains(&"lpips") {
+            args.extend(args!["--lpips-trunk", self.piece(pieces::VGG)?]);
+            args.extend(args!["--lpips-heads", self.piece(pieces::LPIPS)?]);
+        }
+        args.extend(args!["--batch-size", task.batch_size, "--precision", task.precision]);
+        args.extend(self.scoring()?);
+        Ok(Step::new("eval", args))
+    }
+
+    /// A folder of `limit` held-out images at equal distances, cropped as the tokenizer would (which then leaves them as
+    /// they are).
+    fn subset(&self, limit: u64, side: i64) -> anyhow::Result<String> {
+        let all = data::open(Path::new(&self.piece(pieces::DATA)?))?;
+        let folder = self.dir.join("images");
+        files::make_folder(&folder)?;
+        let most = (limit as usize).min(all.len());
+        for i in 0..most {
+            let path = folder.join(format!("{i:06}.png"));
+            if !path.is_file() {
+                let record = all.get(i * all.len() / most)?;
+                let square = center_crop(&record.image, u32::try_from(side)?);
+                let mut bytes = std::io::Cursor::new(vec![]);
+                square.write_to(&mut bytes, image::ImageFormat::Png)?;
+                files::write(&path, bytes.get_ref())?;
+            }
+        }
+        Ok(text(&folder)?.to_owned())
+    }
+
+    fn scoring(&self) -> anyhow::Result<Vec<String>> {
+        Ok(args![
+            "--inception",
+            self.piece(pieces::INCEPTION)?,
+            "--partial",
+            self.file("eval.partial")?,
+            "--report",
+            self.file("eval.html")?,
+            "--device",
+            self.order.device,
+            "--json",
+        ])
     }
 }
 
@@ -143,10 +210,46 @@ fn text(path: &Path) -> anyhow::Result<&str> {
     path.to_str().with_context(|| format!("`{}` is not valid UTF-8", path.display()))
 }
 
+/// The score of `gen eval` that a metric is.
+fn score(metric: Metric) -> Option<&'static str> {
+    Some(match metric {
+        Metric::Rfid | Metric::Gfid => "fid",
+        Metric::Sfid => "sfid",
+        Metric::Is => "is",
+        Metric::Precision => "precision",
+        Metric::Recall => "recall",
+        Metric::Psnr => "psnr",
+        Metric::Ssim => "ssim",
+        Metric::SsimDr2 => "ssim_dr2",
+        Metric::Lpips => "lpips",
+        Metric::CodebookUsage => "codebook",
+        Metric::Top1 => return None,
+    })
+}
+
 /// A figure among the results.
 pub fn measured(made: &Made, metric: Metric) -> Option<f64> {
-    match metric {
-        Metric::Top1 => made.get("probe")?["top1"].as_f64().map(|share| 100.0 * share),
-        _ => None,
+    if metric == Metric::Top1 {
+        return made.get("probe")?["top1"].as_f64().map(|share| 100.0 * share);
     }
+    let name = match metric {
+        Metric::CodebookUsage => "codebook_usage",
+        other => score(other)?,
+    };
+    let values = made.get("eval")?["values"].as_array()?;
+    values.iter().find(|v| v["name"] == name)?["value"].as_f64()
+}
+
+/// Why the figures cannot stand beside the published ones, as the steps themselves say.
+pub fn reservations(made: &Made) -> Vec<String> {
+    let texts = |value: &Value| {
+        let list = value.as_array().map(Vec::as_slice).unwrap_or_default();
+        list.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut found = made.get("probe").map(|probe| texts(&probe["differences"])).unwrap_or_default();
+    let values = made.get("eval").and_then(|eval| eval["values"].as_array()).into_iter().flatten();
+    for value in values.filter(|v| v["comparable"] == false) {
+        found.push(format!("{}: weights that are not the public ones, or images left out", value["name"]));
+    }
+    found
 }

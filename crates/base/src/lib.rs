@@ -7,6 +7,7 @@ pub mod device;
 pub mod files;
 pub mod hint;
 pub mod nn;
+pub mod npz;
 pub mod precision;
 pub mod progress;
 pub mod recipe;

@@ -12,7 +12,7 @@ use zip::CompressionMethod;
 use zip::write::{SimpleFileOptions, ZipWriter};
 
 use crate::files;
-use crate::npz::{npy_header, npy_texts};
+use base::npz::{npy_header, npy_texts};
 
 /// One array: its rows so far.
 #[derive(Debug)]

@@ -14,17 +14,18 @@ use std::time::Instant;
 
 use anyhow::Result;
 use ar_model::Conditioning;
-use base::{Precision, Progress, SampleStream};
+use base::{ImagesU8, Precision, Progress, SampleStream};
 use data::Class;
 use sampler::{Draw, Pipeline, SamplingConfig, SamplingSettings};
 use serde::Serialize;
 use tch::{Device, Tensor};
 use tokenizer::Tokenizer;
 
-use self::models::{Models, Sources};
+use self::models::Models;
+pub(super) use self::models::Sources;
 use self::npz::NpzRun;
 use self::output::{Drawn, Folder, Outputs, Written};
-use self::plan::{Order, Plan};
+pub(super) use self::plan::{Order, Plan};
 use self::provenance::{Rng, RunSettings};
 use super::{Context, Outcome};
 use crate::cli::sample::{SampleArgs, SamplingArgs};
@@ -51,7 +52,8 @@ pub fn run(args: &SampleArgs, context: &Context) -> Result<Outcome> {
     finish(args, context, &job, &plan, outputs, made)
 }
 
-fn settings(args: &SamplingArgs) -> SamplingSettings {
+/// The settings that were typed.
+pub(super) fn settings(args: &SamplingArgs) -> SamplingSettings {
     let a = args.clone();
     SamplingSettings {
         cfg: a.cfg,
@@ -113,7 +115,7 @@ fn open_npz(path: &Path, job: &Job, plan: &Plan) -> Result<NpzRun> {
 }
 
 /// A run: models and settings.
-struct Job {
+pub(super) struct Job {
     models: Models,
     config: SamplingConfig,
     device: Device,
@@ -121,7 +123,8 @@ struct Job {
 }
 
 impl Job {
-    fn new(
+    /// Checks that the models go together.
+    pub fn new(
         models: Models,
         config: SamplingConfig,
         device: Device,
@@ -181,16 +184,38 @@ impl Job {
         batch: &Range<u64>,
         classes: &[&Class],
     ) -> Result<Vec<Picture>> {
+        let indices: Vec<u64> = batch.clone().collect();
+        Picture::from_batch(&self.draw_with(pipeline, &indices, classes)?)
+    }
+
+    /// The images of these numbers and classes, (B, 3, S, S).
+    pub fn draw_images(&self, indices: &[u64], classes: &[&Class]) -> Result<ImagesU8> {
+        let mut pipeline = Pipeline::new(&self.models.transformer.model, &self.models.tokenizer.model)?;
+        self.draw_with(&mut pipeline, indices, classes)
+    }
+
+    /// What all images of the run share.
+    pub fn run(&self) -> &RunSettings {
+        &self.run
+    }
+
+    fn draw_with(
+        &self,
+        pipeline: &mut Pipeline<ar_model::Gpt, tokenizer::Model>,
+        indices: &[u64],
+        classes: &[&Class],
+    ) -> Result<ImagesU8> {
         let labels: Vec<i64> = classes.iter().map(|c| c.index).collect();
         let cond = Conditioning::Class(Tensor::from_slice(&labels).to_device(self.device));
         let streams: Vec<SampleStream> =
-            batch.clone().map(|index| SampleStream { seed: self.run.seed, index }).collect();
+            indices.iter().map(|&index| SampleStream { seed: self.run.seed, index }).collect();
         let draw = match self.run.rng {
             Rng::Image => Draw::Streams(&streams),
             Rng::Torch => Draw::Torch,
         };
         let (_, images) = pipeline.images(&cond, &self.config, draw)?;
-        Picture::from_batch(&sampler::resize(images, self.run.size)?.to_u8())
+        let rounded = sampler::resize(images, self.run.size)?.to_u8();
+        Ok(ImagesU8::new(rounded.into_tensor().to_device(Device::Cpu))?)
     }
 }
 

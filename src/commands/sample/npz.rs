@@ -15,7 +15,7 @@ use zip::write::{SimpleFileOptions, ZipWriter};
 
 use crate::failure::Failure;
 use crate::files;
-use crate::npz::npy_header;
+use base::npz::npy_header;
 
 /// An unfinished `.npz`.
 #[derive(Debug)]

@@ -174,4 +174,19 @@ pub const ALL: &[Family] = &[
         recognise: |g| g.scalar_names().iter().any(|n| n.ends_with(".psnr_u8")),
         check: metrics::pixels::check,
     },
+    Family {
+        name: "scores of reconstructions",
+        recognise: |g| g.has("rec") && g.has("lpips_vgg"),
+        check: metrics::reconstruction::check,
+    },
+    Family {
+        name: "ADM's evaluation of images",
+        recognise: |g| g.has("ref") && g.has("sample") && g.scalar_names().contains(&"sfid"),
+        check: metrics::adm::check,
+    },
+    Family {
+        name: "files of other programs",
+        recognise: |g| g.has("npz.arr_0"),
+        check: metrics::files::check,
+    },
 ];

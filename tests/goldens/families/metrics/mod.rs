@@ -1,13 +1,16 @@
 //! Metrics against third-party code.
 
+pub mod adm;
 pub mod closed_form;
 pub mod codebook;
+pub mod files;
 pub mod frechet;
 pub mod inception_score;
 pub mod kernel;
 pub mod merge;
 pub mod neighbours;
 pub mod pixels;
+pub mod reconstruction;
 
 use tch::{Kind, Tensor};
 

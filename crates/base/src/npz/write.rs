@@ -1,4 +1,32 @@
-//! The `.npy` members of `.npz` files.
+//! Writing `.npz` archives and their members.
+
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use libtorch_ext::bytes::with_bytes;
+use tch::{Kind, Tensor};
+use zip::CompressionMethod;
+use zip::result::ZipError;
+use zip::write::{SimpleFileOptions, ZipWriter};
+
+use super::NpzError;
+use crate::files::write_atomic;
+
+/// NumPy's name of a kind of numbers.
+fn descr(kind: Kind) -> Option<&'static str> {
+    Some(match kind {
+        Kind::Double => "<f8",
+        Kind::Float => "<f4",
+        Kind::Half => "<f2",
+        Kind::Int64 => "<i8",
+        Kind::Int => "<i4",
+        Kind::Int16 => "<i2",
+        Kind::Int8 => "|i1",
+        Kind::Uint8 => "|u1",
+        Kind::Bool => "|b1",
+        _ => return None,
+    })
+}
 
 /// The head of a version 1.0 `.npy` file in C order; the data begin at a multiple of 64 bytes. `kind` is NumPy's
 /// name of the elements: `|u1`, `<f4`, `<U12`.
@@ -24,6 +52,33 @@ pub fn npy_texts(texts: &[String], shape: &[u64]) -> Vec<u8> {
         bytes.extend(characters.take(width).flat_map(u32::to_le_bytes));
     }
     bytes
+}
+
+/// Writes arrays, uncompressed; a reader never meets half a file.
+///
+/// # Errors
+/// The file cannot be written, or NumPy has no such kind of numbers.
+pub fn write(path: &Path, arrays: &[(&str, &Tensor)]) -> Result<(), NpzError> {
+    let fail = |e: io::Error| NpzError {
+        path: path.to_owned(),
+        message: format!("cannot be written: {e}"),
+        hints: vec![],
+    };
+    write_atomic(path, |file| {
+        let mut zip = ZipWriter::new(BufWriter::with_capacity(1 << 20, file));
+        let options =
+            SimpleFileOptions::default().compression_method(CompressionMethod::Stored).large_file(true);
+        for (name, tensor) in arrays {
+            let kind = descr(tensor.kind())
+                .ok_or_else(|| io::Error::other(format!("NumPy has no kind {:?}", tensor.kind())))?;
+            let shape: Vec<u64> = tensor.size().iter().map(|&d| d as u64).collect();
+            zip.start_file(format!("{name}.npy"), options)?;
+            zip.write_all(&npy_header(kind, &shape))?;
+            with_bytes(tensor, |bytes| zip.write_all(bytes)).map_err(io::Error::other)??;
+        }
+        zip.finish().map_err(|e: ZipError| io::Error::from(e))?.flush()
+    })
+    .map_err(fail)
 }
 
 #[cfg(test)]

@@ -1,0 +1,157 @@
+//! Statistics of a reference set in a file, in every public layout, and what the file says it is good for.
+
+use std::path::{Path, PathBuf};
+
+use backbones::FeatureId;
+use base::npz::{self, Npz};
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+use weights::{Checkpoint, Want};
+
+use crate::{Error, Moments, Result, Statistics};
+
+/// Which published number a reference belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReferenceKind {
+    /// The validation images that reconstructions are compared with.
+    Rfid,
+    /// The training set that generated images are compared with.
+    Gfid,
+    /// Something else.
+    Other,
+}
+
+/// What `gen eval stats` writes into a file beside the statistics.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tag {
+    /// What it is for.
+    pub kind: ReferenceKind,
+    /// What it was made of, in words.
+    pub note: String,
+    /// How many images.
+    pub images: u64,
+    /// How they were resized.
+    pub resize: String,
+    /// Whose features.
+    pub features: FeatureId,
+}
+
+/// Statistics from a file, and how many of its images are kept in it.
+#[derive(Debug)]
+pub struct ReferenceFile {
+    /// The file.
+    pub path: PathBuf,
+    /// Of the features that FID compares.
+    pub pool: Option<Statistics>,
+    /// Of the features that sFID compares.
+    pub spatial: Option<Statistics>,
+    /// How many images the file holds.
+    pub images: Option<u64>,
+    /// What it says of itself.
+    pub tag: Option<Tag>,
+}
+
+/// The member that holds the tag, as JSON in bytes. Other programs do not look at it.
+const TAG: &str = "gen_reference";
+
+/// What distinguishes the kinds, where a file has no tag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judgement {
+    /// The kind; `None` if the file could be anything.
+    pub kind: Option<ReferenceKind>,
+    /// Why.
+    pub because: String,
+}
+
+impl ReferenceFile {
+    /// Reads the statistics of an `.npz` (ADM: `mu`, `sigma`, `mu_s`, `sigma_s`; pytorch-fid and clean-fid: `mu`,
+    /// `sigma`), or of a `.pt` or safetensors file with tensors of those names (torch-fidelity's cache).
+    pub fn open(path: &Path) -> Result<Self> {
+        let mut reference =
+            ReferenceFile { path: path.to_owned(), pool: None, spatial: None, images: None, tag: None };
+        if is_npz(path) {
+            reference.read_npz()?;
+        } else {
+            reference.read_tensors()?;
+        }
+        Ok(reference)
+    }
+
+    fn read_npz(&mut self) -> Result<()> {
+        let mut npz = Npz::open(&self.path)?;
+        self.images = npz.info("arr_0").map(|a| a.shape.first().copied().unwrap_or(0) as u64);
+        let mut pair = |mean: &str, covariance: &str| -> Result<Option<Statistics>> {
+            if npz.info(mean).is_none() {
+                return Ok(None);
+            }
+            Ok(Some(Statistics::new(&npz.read(mean)?, &npz.read(covariance)?)?))
+        };
+        self.pool = pair("mu", "sigma")?;
+        self.spatial = pair("mu_s", "sigma_s")?;
+        if npz.info(TAG).is_some() {
+            let bytes = Vec::<u8>::try_from(npz.read(TAG)?)?;
+            let tag = serde_json::from_slice(&bytes);
+            self.tag =
+                Some(tag.map_err(|e| Error::Saved(format!("the tag of `{}`: {e}", self.path.display())))?);
+        }
+        Ok(())
+    }
+
+    fn read_tensors(&mut self) -> Result<()> {
+        let fail = |e: weights::Error| Error::Saved(e.to_string());
+        let source = Checkpoint::open(&self.path).and_then(|c| c.source(Want::Auto)).map_err(fail)?;
+        let pair = |mean: &str, covariance: &str| -> Result<Option<Statistics>> {
+            if source.info(mean).is_none() {
+                return Ok(None);
+            }
+            let read = |name| source.read(name, Device::Cpu).map_err(fail);
+            Ok(Some(Statistics::new(&read(mean)?, &read(covariance)?)?))
+        };
+        self.pool = pair("mu", "sigma")?;
+        self.spatial = pair("mu_s", "sigma_s")?;
+        match self.pool {
+            Some(_) => Ok(()),
+            None => Err(Error::Saved(format!("`{}` holds no tensors `mu` and `sigma`", self.path.display()))),
+        }
+    }
+
+    /// Which kind it is, by its tag or else by what it holds.
+    pub fn judge(&self) -> Judgement {
+        let judgement = |kind, because: String| Judgement { kind, because };
+        match (&self.tag, &self.pool, self.images) {
+            (Some(tag), ..) => judgement(Some(tag.kind), format!("its tag says so: {}", tag.note)),
+            (None, Some(_), Some(n)) => judgement(
+                Some(ReferenceKind::Gfid),
+                format!(
+                    "it holds stored statistics beside {n} images, as ADM's VIRTUAL files of training sets do"
+                ),
+            ),
+            (None, Some(_), None) => judgement(None, "it holds statistics alone".into()),
+            (None, None, Some(n)) => judgement(
+                Some(ReferenceKind::Rfid),
+                format!("it holds {n} images and no statistics, as files of validation images do"),
+            ),
+            (None, None, None) => judgement(None, "it holds neither images nor statistics".into()),
+        }
+    }
+}
+
+/// By content: a zip archive whose members are arrays.
+pub fn is_npz(path: &Path) -> bool {
+    Npz::open(path).is_ok()
+}
+
+/// Writes statistics in ADM's layout, with a tag.
+pub fn write_reference(path: &Path, pool: &Moments, spatial: Option<&Moments>, tag: &Tag) -> Result<()> {
+    let pool = pool.statistics()?;
+    let spatial = spatial.map(Moments::statistics).transpose()?;
+    let text = serde_json::to_vec(tag).map_err(|e| Error::Saved(e.to_string()))?;
+    let text = Tensor::from_slice(&text).to_kind(Kind::Uint8);
+    let mut arrays = vec![("mu", &pool.mean), ("sigma", &pool.covariance)];
+    if let Some(s) = &spatial {
+        arrays.extend([("mu_s", &s.mean), ("sigma_s", &s.covariance)]);
+    }
+    arrays.push((TAG, &text));
+    Ok(npz::write(path, &arrays)?)
+}

@@ -1,0 +1,46 @@
+//! What distinguishes sets of images, whatever their order and however they are split.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// The sum of the SHA-256 of each image's name and pixels, in four words.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Digest([u64; 4]);
+
+impl Digest {
+    /// Of one image.
+    pub fn of(hash: [u8; 32]) -> Self {
+        let word = |i: usize| u64::from_le_bytes(hash[8 * i..8 * i + 8].try_into().expect("eight bytes"));
+        Digest([word(0), word(1), word(2), word(3)])
+    }
+
+    /// Takes in another image or set.
+    pub fn add(&mut self, other: Digest) {
+        self.0.iter_mut().zip(other.0).for_each(|(a, b)| *a = a.wrapping_add(b));
+    }
+}
+
+impl std::fmt::Display for Digest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().flat_map(|w| w.to_le_bytes()).try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+/// The SHA-256 of a file.
+pub fn sha256(path: &Path) -> Result<String> {
+    let say = || format!("cannot read `{}`", path.display());
+    let mut file = File::open(path).with_context(say)?;
+    let mut hash = Sha256::new();
+    let mut block = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut block).with_context(say)? {
+            0 => return Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect()),
+            n => hash.update(&block[..n]),
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! `gen eval --features a.npz --reference-features b.npz`: scores of features that are in files.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use backbones::FeatureId;
+use base::npz::Npz;
+use eval::{
+    ADM_SPLIT_SIZE, Estimator, FIDELITY_SPLITS, KidSettings, Splits, Statistics, frechet_distance,
+    frechet_of_features, inception_score, polynomial_mmd2,
+};
+use tch::{Kind, Tensor};
+
+use super::digest::sha256;
+use super::report::Report;
+use super::sets::{ADM_NEIGHBOURS, PRDC_NEIGHBOURS, Rows};
+use super::values::{HIGHER, LOWER, Setting, Value};
+use crate::cli::eval::RunArgs;
+use crate::commands::{Context, Outcome};
+use crate::failure::Failure;
+
+/// What a file of features holds.
+struct FeatureFile {
+    pool: Option<Tensor>,
+    logits: Option<Tensor>,
+    spatial: Option<Tensor>,
+    statistics: Option<Statistics>,
+    id: Option<FeatureId>,
+}
+
+/// Names under which the features that distances are computed from may stand.
+const POOL: [&str; 4] = ["pool", "features", "feats", "arr_0"];
+
+impl FeatureFile {
+    fn open(path: &Path) -> Result<Self> {
+        let mut npz = Npz::open(path)?;
+        let known = |name: &str| npz.info(name).is_some();
+        let (has_logits, has_spatial, has_statistics) = (known("logits"), known("spatial"), known("mu"));
+        let id = match npz.info("feature_id") {
+            Some(_) => Some(serde_json::from_str(&npz.text("feature_id")?).context("array `feature_id`")?),
+            None => None,
+        };
+        let pool = match pool_name(&npz) {
+            Some(name) => Some(npz.read(&name)?),
+            None => None,
+        };
+        let statistics = match has_statistics {
+            true => Some(Statistics::new(&npz.read("mu")?, &npz.read("sigma")?)?),
+            false => None,
+        };
+        if pool.is_none() && statistics.is_none() {
+            let names: Vec<&str> = npz.arrays().iter().map(|a| a.name.as_str()).collect();
+            let message = format!("`{}` holds no features, only {}", path.display(), names.join(", "));
+            let hint = "features are a floating array (N, D) called `pool`, or the only one of that shape; `gen features` writes such files";
+            return Err(Failure::new(message).hint(hint).into());
+        }
+        let mut read = |there: bool, name: &str| -> Result<Option<Tensor>> {
+            if there { Ok(Some(npz.read(name)?)) } else { Ok(None) }
+        };
+        let (logits, spatial) = (read(has_logits, "logits")?, read(has_spatial, "spatial")?);
+        Ok(FeatureFile { pool, logits, spatial, statistics, id })
+    }
+
+    fn rows(&self) -> Option<u64> {
+        self.pool.as_ref().map(|p| p.size()[0] as u64)
+    }
+}
+
+/// The array by its name, else the only floating one of two dimensions.
+fn pool_name(npz: &Npz) -> Option<String> {
+    let is_rows = |a: &&base::npz::ArrayInfo| {
+        a.shape.len() == 2 && matches!(a.kind, Some(Kind::Float | Kind::Double | Kind::Half))
+    };
+    let others = ["logits", "spatial", "sigma", "sigma_s"];
+    let all: Vec<&str> = npz
+        .arrays()
+        .iter()
+        .filter(is_rows)
+        .map(|a| a.name.as_str())
+        .filter(|n| !others.contains(n))
+        .collect();
+    let named = POOL.iter().find(|n| all.contains(*n)).map(|n| (*n).to_owned());
+    named.or_else(|| (all.len() == 1).then(|| all[0].to_owned()))
+}
+
+/// Scores all that the files allow.
+pub fn run(samples: &Path, reference: &Path, args: &RunArgs, context: &Context) -> Result<Outcome> {
+    let (a, b) = (FeatureFile::open(samples)?, FeatureFile::open(reference)?);
+    if let (Some(mine), Some(theirs)) = (&a.id, &b.id)
+        && mine != theirs
+    {
+        let message = format!("`{}` holds {mine}, `{}` {theirs}", samples.display(), reference.display());
+        return Err(Failure::new(message)
+            .hint("only features of one network, in one way, may be compared")
+            .into());
+    }
+    let setting = Setting {
+        samples: a.rows().unwrap_or(0),
+        reference: b.rows(),
+        reference_sha256: Some(sha256(reference)?),
+        resize: "as the features were made".into(),
+        image_conversion: "as the features were made".into(),
+        incomplete: false,
+    };
+    let mut both = Both { a: &a, b: &b, setting: &setting, args, values: vec![], left_out: vec![] };
+    both.score()?;
+    let mut report = Report::new(setting.clone(), both.values);
+    report.samples.path = Some(samples.to_owned());
+    report.reference_named(reference, &setting);
+    report.warnings = both.left_out;
+    report.print(args, context)?;
+    Ok(Outcome::Done)
+}
+
+struct Both<'a> {
+    a: &'a FeatureFile,
+    b: &'a FeatureFile,
+    setting: &'a Setting,
+    args: &'a RunArgs,
+    values: Vec<Value>,
+    left_out: Vec<String>,
+}
+
+impl Both<'_> {
+    fn score(&mut self) -> Result<()> {
+        self.frechet()?;
+        self.scores_of_logits()?;
+        let (Some(x), Some(y)) = (&self.a.pool, &self.b.pool) else {
+            self.left_out.push("one side holds statistics alone: no neighbours and no kernels".into());
+            return Ok(());
+        };
+        let rows = Rows { samples: x, reference: y, network: self.a.id.as_ref(), setting: self.setting };
+        let least = x.size()[0].min(y.size()[0]);
+        self.neighbours(&rows, least)?;
+        self.kernels(&rows, least)
+    }
+
+    fn value(&self, name: &str, value: f64, better: &'static str, variant: &str) -> Value {
+        self.setting.value(name, value, better, variant).of(self.a.id.as_ref())
+    }
+
+    fn frechet(&mut self) -> Result<()> {
+        let fid = match (&self.a.pool, &self.b.pool) {
+            (Some(x), Some(y)) => frechet_of_features(x, y)?,
+            _ => frechet_distance(&statistics(self.a)?, &statistics(self.b)?)?,
+        };
+        self.values.push(self.value("fid", fid, LOWER, "Fréchet distance of the features, float64 moments"));
+        if let (Some(x), Some(y)) = (&self.a.spatial, &self.b.spatial) {
+            let sfid = frechet_of_features(x, y)?;
+            self.values.push(self.value(
+                "sfid",
+                sfid,
+                LOWER,
+                "Fréchet distance of features of places, float64 moments",
+            ));
+        }
+        Ok(())
+    }
+
+    fn scores_of_logits(&mut self) -> Result<()> {
+        let Some(logits) = &self.a.logits else { return Ok(()) };
+        let adm = inception_score(logits, &Splits::OfSize(ADM_SPLIT_SIZE))?;
+        let value =
+            self.value("is", adm.mean, HIGHER, "ADM: chunks of 5,000 in file order, mean over chunks");
+        self.values.push(value.spread(adm.std).alone());
+        let rows = logits.size()[0] as u64;
+        if rows < FIDELITY_SPLITS {
+            return Ok(());
+        }
+        let shuffled = inception_score(logits, &Splits::fidelity(rows, FIDELITY_SPLITS))?;
+        let variant = "torch-fidelity: 10 chunks in the order of RandomState(2020), mean over chunks";
+        self.values
+            .push(self.value("is_fidelity", shuffled.mean, HIGHER, variant).spread(shuffled.std).alone());
+        Ok(())
+    }
+
+    fn neighbours(&mut self, rows: &Rows, least: i64) -> Result<()> {
+        let (adm, other) =
+            (self.args.neighbours.unwrap_or(ADM_NEIGHBOURS), self.args.neighbours.unwrap_or(PRDC_NEIGHBOURS));
+        if least > adm {
+            self.values.extend(rows.precision_recall(adm)?);
+        } else {
+            self.left_out.push(format!("precision and recall need more than {adm} rows"));
+        }
+        if least > other {
+            self.values.extend(rows.density_coverage(other)?);
+        } else {
+            self.left_out.push(format!("density and coverage need more than {other} rows"));
+        }
+        Ok(())
+    }
+
+    fn kernels(&mut self, rows: &Rows, least: i64) -> Result<()> {
+        if least < 2 {
+            self.left_out.push("KID needs two rows".into());
+            return Ok(());
+        }
+        let size = self.args.kid_subset_size.min(least as usize);
+        let settings = KidSettings { subsets: self.args.kid_subsets, size, ..KidSettings::default() };
+        self.values.push(rows.kid(&settings)?.0);
+        let whole = [("mmd2", Estimator::Unbiased, "unbiased"), ("mmd2_biased", Estimator::Biased, "biased")];
+        for (name, estimator, word) in whole {
+            let variant = format!("KID's kernel over all rows at once, {word}");
+            let found = polynomial_mmd2(rows.samples, rows.reference, estimator)?;
+            self.values.push(self.value(name, found, LOWER, &variant));
+        }
+        if unit_norm(rows.samples) && unit_norm(rows.reference) {
+            self.values.push(rows.cmmd()?);
+        } else {
+            self.left_out.push("CMMD is of rows of norm 1, which these are not".into());
+        }
+        Ok(())
+    }
+}
+
+fn statistics(file: &FeatureFile) -> Result<Statistics> {
+    Ok(match (&file.statistics, &file.pool) {
+        (Some(s), _) => Statistics::new(&s.mean, &s.covariance)?,
+        (None, Some(pool)) => eval::Moments::of(pool)?.statistics()?,
+        (None, None) => return Err(Failure::new("internal error: a file without features").into()),
+    })
+}
+
+fn unit_norm(rows: &Tensor) -> bool {
+    let norms = rows.to_kind(Kind::Double).square().sum_dim_intlist([1i64].as_slice(), false, Kind::Double);
+    (norms - 1.0).abs().max().double_value(&[]) < 1e-3
+}

@@ -1,0 +1,185 @@
+//! The report as one page: scores, settings, images and plots, with nothing to be loaded from elsewhere.
+
+use anyhow::Result;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::plots;
+use super::report::{Report, number, sizes};
+use super::state::{ClassScores, Tally};
+use super::thumbs::Thumb;
+use super::values::Value;
+
+const STYLE: &str = "
+body { font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 1100px; margin: 2em auto; padding: 0 1em }
+table { border-collapse: collapse; margin: 0.6em 0 1.4em }
+th, td { text-align: left; padding: 0.25em 0.9em 0.25em 0; border-bottom: 1px solid #ddd; vertical-align: top }
+td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+code { font-size: 0.86em; overflow-wrap: anywhere }
+.thumbs { display: flex; flex-wrap: wrap; gap: 4px }
+.thumbs span { display: inline-flex }
+.thumbs img { display: block; width: 96px; height: 96px; object-fit: contain; background: #eee }
+.warning { background: #fff4d6; padding: 0.4em 0.8em; margin: 0.3em 0 }
+.plots svg { margin-right: 1em }
+small { color: #666 }
+";
+
+/// The page.
+pub fn page(report: &Report) -> Result<String> {
+    let plots = plots(report)?;
+    let body = html! {
+        h1 { "Evaluation" }
+        p { (report.program) @if let Some(path) = &report.samples.path { ", images of " code { (path.display()) } } }
+        @for warning in &report.warnings { p.warning { (warning) } }
+        @if !report.skipped.is_empty() {
+            p.warning { (report.skipped.len()) " images could not be read and are in no score." }
+        }
+        h2 { "Scores" }
+        (scores(&report.values))
+        h2 { "Settings" }
+        (settings(report))
+        @if !plots.is_empty() {
+            h2 { "Plots" }
+            div.plots { @for plot in &plots { (PreEscaped(plot)) } }
+        }
+        @if let Some(tally) = &report.tally { (images(tally)) (classes(tally, report)) }
+        @if !report.skipped.is_empty() {
+            h2 { "Left out" }
+            ul { @for s in &report.skipped { li { code { (s.input) } ": " (s.error) } } }
+        }
+    };
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                title { "Evaluation" }
+                style { (PreEscaped(STYLE)) }
+            }
+            body { (body) }
+        }
+    };
+    Ok(page.into_string())
+}
+
+fn scores(values: &[Value]) -> Markup {
+    html! {
+        table {
+            tr { th { "score" } th { "value" } th { "better" } th { "images" } th { "variant" } th { "network" } }
+            @for v in values {
+                tr {
+                    td { (v.name) }
+                    td.n {
+                        b { (number(v)) }
+                        @if let Some(std) = v.std { " ± " (format!("{std:.4}")) }
+                        @if let Some([low, high]) = v.interval {
+                            br; small { "95 %: " (format!("{low:.4} to {high:.4}")) }
+                        }
+                    }
+                    td { (v.better) }
+                    td { (sizes(v)) }
+                    td {
+                        (v.variant)
+                        @if let Some(note) = &v.note { br; small { (note) } }
+                        @if !v.comparable { br; b { "not comparable" } }
+                    }
+                    td { @if let Some(id) = &v.network { (id.network) br; small { "input " (id.input_path) ", " (id.layer) } } }
+                }
+            }
+        }
+    }
+}
+
+fn settings(report: &Report) -> Markup {
+    let first = report.values.first();
+    let mut networks: Vec<_> = report.values.iter().filter_map(|v| v.network.as_ref()).collect();
+    networks.dedup_by(|a, b| a == b);
+    html! {
+        table {
+            tr { td { "images" } td { (report.samples.images) @if let Some(d) = &report.samples.digest { ", digest " code { (d) } } } }
+            @if !report.samples.made_by.is_null() {
+                tr { td { "made by" } td { code { (report.samples.made_by) } } }
+            }
+            @if let Some(r) = &report.reference {
+                tr { td { "reference" } td { code { (r.path.display()) } ", " (r.kind) ", " (r.images) " images read" } }
+                @if let Some(sha) = &r.sha256 { tr { td { "reference SHA-256" } td { code { (sha) } } } }
+            }
+            @for id in networks {
+                tr { td { (id.network) } td { "weights " code { (id.weights_sha256) } ", input " (id.input_path) ", " (id.layer) } }
+            }
+            @if let Some(v) = first {
+                tr { td { "resize" } td { (v.resize) } }
+                tr { td { "image conversion" } td { (v.image_conversion) } }
+            }
+            @for (what, n) in &report.converted { tr { td { "not 8-bit RGB" } td { (n) ": " (what) } } }
+        }
+    }
+}
+
+fn plots(report: &Report) -> Result<Vec<String>> {
+    let mut all = vec![];
+    if let Some(tally) = &report.tally {
+        for (name, unit) in [("psnr", "dB"), ("ssim", "SSIM"), ("lpips", "LPIPS")] {
+            if let Some(histogram) = tally.spread.get(name) {
+                all.extend(plots::spread(name, unit, histogram)?);
+            }
+        }
+        if let Some(codebook) = &tally.codebook {
+            all.push(plots::codebook(codebook.counts())?);
+        }
+    }
+    for (name, values) in &report.series {
+        let part = if name == "kid" { "subset" } else { "chunk" };
+        all.push(plots::series(&format!("{name} by {part}"), part, values)?);
+    }
+    Ok(all)
+}
+
+fn images(tally: &Tally) -> Markup {
+    html! {
+        @if !tally.gallery.sheet.is_empty() {
+            h2 { "Images" }
+            @if tally.gallery.sheet.iter().any(|t| t.original.is_some()) { p { "Originals left, what is judged right." } }
+            (thumbs(&tally.gallery.sheet))
+        }
+    }
+}
+
+fn thumbs(thumbs: &[Thumb]) -> Markup {
+    let uri = |png: &str| format!("data:image/png;base64,{png}");
+    html! {
+        div.thumbs {
+            @for t in thumbs {
+                span title=(t.name) {
+                    @if let Some(original) = &t.original { img alt="" src=(uri(original)); }
+                    img alt=(t.name) src=(uri(&t.image));
+                }
+            }
+        }
+    }
+}
+
+fn classes(tally: &Tally, report: &Report) -> Markup {
+    let name = |class: &i64| match report.class_names.get(class) {
+        Some(name) => format!("{class} {name}"),
+        None => class.to_string(),
+    };
+    html! {
+        @if !tally.classes.is_empty() {
+            h2 { "By class" }
+            @for (class, scores) in &tally.classes {
+                h3 { (name(class)) " " small { (of_class(scores)) } }
+                @if let Some(shown) = tally.gallery.classes.get(class) { (thumbs(shown)) }
+            }
+        }
+    }
+}
+
+fn of_class(scores: &ClassScores) -> String {
+    let mut parts = vec![format!("{} images", scores.images)];
+    let means =
+        [("PSNR", &scores.psnr, " dB", 2), ("SSIM", &scores.ssim, "", 4), ("LPIPS", &scores.lpips, "", 4)];
+    for (name, mean, unit, digits) in means {
+        parts.extend(mean.value().map(|v| format!("{name} {v:.digits$}{unit}")));
+    }
+    parts.join(", ")
+}

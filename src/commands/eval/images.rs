@@ -1,0 +1,176 @@
+//! Sets of images to score: read side by side, matched by name, of one size.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Result;
+use base::ImagesU8;
+use data::transform::center_crop;
+use data::{Dataset, Stored, Target};
+use image::RgbImage;
+use rayon::prelude::*;
+use sha2::{Digest as _, Sha256};
+use tch::Tensor;
+
+use super::digest::Digest;
+use crate::failure::Failure;
+use crate::inputs::Skipped;
+
+/// Images in files.
+#[derive(Clone)]
+pub struct ImageSet {
+    /// What was named.
+    pub path: PathBuf,
+    records: Arc<dyn Dataset>,
+    /// Which record stands at which place.
+    order: Option<Arc<Vec<usize>>>,
+    resize: Option<u32>,
+}
+
+/// One image that was read.
+#[derive(Debug)]
+pub struct Read {
+    /// Its name in the set.
+    pub name: String,
+    /// Its class.
+    pub class: Option<i64>,
+    /// Its pixels.
+    pub image: RgbImage,
+    /// What its file holds.
+    pub stored: Stored,
+    /// Of name and pixels.
+    pub digest: Digest,
+}
+
+impl ImageSet {
+    /// Opens a set; with `resize` its images become squares of that side by ADM's centre crop.
+    pub fn open(path: &Path, resize: Option<u32>) -> Result<Self> {
+        Ok(ImageSet { path: path.to_owned(), records: data::open(path)?, order: None, resize })
+    }
+
+    /// How many images.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// The side to which its images are cropped and resized.
+    pub fn side(&self) -> Option<u32> {
+        self.resize
+    }
+
+    /// Class → name, where the set has classes.
+    pub fn class_names(&self) -> Vec<(i64, String)> {
+        self.records.classes().iter().map(|c| (c.index, c.name.clone())).collect()
+    }
+
+    /// One line for people.
+    pub fn describe(&self) -> String {
+        self.records.describe()
+    }
+
+    fn record(&self, place: usize) -> usize {
+        self.order.as_ref().map_or(place, |order| order[place])
+    }
+
+    /// Reads images, on all threads; what cannot be read is told by name.
+    pub fn read(&self, places: &[u64]) -> Vec<std::result::Result<Read, Skipped>> {
+        places.par_iter().map(|&place| self.read_one(self.record(place as usize))).collect()
+    }
+
+    fn read_one(&self, index: usize) -> std::result::Result<Read, Skipped> {
+        let name = self.records.key(index);
+        let record = self.records.get(index).map_err(|e| Skipped {
+            input: self.path.join(&name).display().to_string(),
+            error: e.to_string(),
+        })?;
+        let class = match record.target {
+            Target::Class(class) => Some(class),
+            _ => None,
+        };
+        let image = match self.resize {
+            Some(side) => center_crop(&record.image, side),
+            None => record.image,
+        };
+        let mut hash = Sha256::new();
+        hash.update(stem(&name));
+        hash.update([0]);
+        hash.update(image.width().to_le_bytes());
+        hash.update(image.as_raw());
+        let digest = Digest::of(hash.finalize().into());
+        Ok(Read { name, class, image, stored: record.stored, digest })
+    }
+
+    /// The set in the order of another with the same names.
+    pub fn matched_with(mut self, other: &ImageSet) -> Result<Self> {
+        let keys =
+            |set: &ImageSet| (0..set.len()).map(|i| stem(&set.records.key(i)).to_owned()).collect::<Vec<_>>();
+        let (mine, theirs) = (keys(&self), keys(other));
+        let places: HashMap<&str, usize> = mine.iter().enumerate().map(|(i, k)| (k.as_str(), i)).collect();
+        let found: Vec<Option<usize>> = theirs.iter().map(|k| places.get(k.as_str()).copied()).collect();
+        let lacking: Vec<&String> =
+            theirs.iter().zip(&found).filter(|(_, f)| f.is_none()).map(|(k, _)| k).collect();
+        let wanted: std::collections::HashSet<&String> = theirs.iter().collect();
+        let surplus: Vec<&String> = mine.iter().filter(|k| !wanted.contains(k)).collect();
+        if !lacking.is_empty() || !surplus.is_empty() {
+            return Err(self.unmatched(other, &lacking, &surplus).into());
+        }
+        self.order = Some(Arc::new(found.into_iter().flatten().collect()));
+        Ok(self)
+    }
+
+    fn unmatched(&self, other: &ImageSet, lacking: &[&String], surplus: &[&String]) -> Failure {
+        let list = |names: &[&String]| {
+            let shown: Vec<String> = names.iter().take(3).map(|n| format!("`{n}`")).collect();
+            let more = if names.len() > 3 { format!(" and {} more", names.len() - 3) } else { String::new() };
+            format!("{}{more}", shown.join(", "))
+        };
+        let mut parts = vec![];
+        if !lacking.is_empty() {
+            parts.push(format!("`{}` lacks {}", self.path.display(), list(lacking)));
+        }
+        if !surplus.is_empty() {
+            parts.push(format!("`{}` lacks {}", other.path.display(), list(surplus)));
+        }
+        Failure::new(format!("the images do not form pairs: {}", parts.join("; ")))
+            .hint("psnr, ssim and lpips compare images of one name (endings do not count)")
+    }
+}
+
+/// A name without an image's ending.
+fn stem(name: &str) -> &str {
+    match name.rsplit_once('.') {
+        Some((stem, _)) if data::looks_like_image(name) => stem,
+        _ => name,
+    }
+}
+
+/// Holds that all images have one size.
+#[derive(Debug, Default)]
+pub struct OneSize {
+    first: Option<(String, (u32, u32))>,
+}
+
+impl OneSize {
+    /// Refuses an image that differs from the first.
+    pub fn check(&mut self, name: &str, size: (u32, u32)) -> Result<()> {
+        let (first, expected) = self.first.get_or_insert_with(|| (name.to_owned(), size));
+        if *expected == size {
+            return Ok(());
+        }
+        let show = |(w, h): (u32, u32)| format!("{w}x{h}");
+        let message = format!("`{name}` has {} pixels, but `{first}` has {}", show(size), show(*expected));
+        Err(Failure::new(message)
+            .hint("scores compare images of one size; `--resize PIXELS` crops and resizes all of them as ADM does")
+            .into())
+    }
+}
+
+/// Images of one size as a batch.
+pub fn stack<'a>(images: impl ExactSizeIterator<Item = &'a RgbImage> + Clone) -> Result<ImagesU8> {
+    let n = images.len() as i64;
+    let (w, h) = images.clone().next().map_or((0, 0), RgbImage::dimensions);
+    let bytes: Vec<u8> = images.flat_map(|i| i.as_raw().iter().copied()).collect();
+    let nhwc = Tensor::from_slice(&bytes).view([n, i64::from(h), i64::from(w), 3]);
+    Ok(ImagesU8::new(nhwc.permute([0, 3, 1, 2]).contiguous())?)
+}

@@ -1,0 +1,101 @@
+//! Images that are made while they are scored: a model's, or a tokenizer's.
+
+use std::ops::Range;
+
+use anyhow::Result;
+use base::{Codes, Images, ImagesU8};
+use tch::Device;
+use tokenizer::Tokenizer as _;
+
+use crate::cli::TokenizerArgs;
+use crate::cli::eval::RunArgs;
+use crate::commands::Context;
+use crate::commands::sample::{self, Job, Order, Plan, Sources, provenance::Rng};
+use crate::settings::{device, models};
+
+/// A model that draws images of its classes.
+pub struct Generator {
+    job: Job,
+    plan: Plan,
+}
+
+impl Generator {
+    /// Opens the models and settles what is drawn: `--num` images, each a function of the seed and its number alone.
+    pub fn open(args: &RunArgs, images: u64, context: &Context) -> Result<Self> {
+        let sources = Sources::find(&args.model, &args.tokenizer)?;
+        let config = sample::settings(&args.sampling).or(sources.defaults.clone()).resolve()?;
+        let device = device::resolve(&args.compute.device)?;
+        let precision = args.compute.precision;
+        let models = sources.load(device, precision, context)?;
+        let classes = models.classes.classes().cloned().collect();
+        let job = Job::new(models, config, device, precision, None, Rng::Image, args.seed.seed)?;
+        let order = if args.balanced { Order::Balanced } else { Order::Random };
+        Ok(Generator { job, plan: Plan { classes, order, images: 0..images, seed: args.seed.seed } })
+    }
+
+    /// How many images.
+    pub fn len(&self) -> u64 {
+        self.plan.len()
+    }
+
+    /// What it draws with.
+    pub fn settings(&self) -> &sample::provenance::RunSettings {
+        self.job.run()
+    }
+
+    /// The classes by number.
+    pub fn class_names(&self) -> Vec<(i64, String)> {
+        self.plan.classes.iter().map(|c| (c.index, c.name.clone())).collect()
+    }
+
+    /// The images of these numbers, and their classes.
+    pub fn make(&self, indices: &[u64]) -> Result<(ImagesU8, Vec<i64>)> {
+        let one = |index: u64| -> Range<u64> { index..index + 1 };
+        let classes: Vec<_> =
+            indices.iter().flat_map(|&i| self.plan.classes_of(&one(i), Device::Cpu)).collect();
+        let images = self.job.draw_images(indices, &classes)?;
+        Ok((images, classes.iter().map(|c| c.index).collect()))
+    }
+}
+
+/// A tokenizer that encodes and decodes.
+pub struct Reconstructor {
+    tokenizer: tokenizer::Loaded,
+    device: Device,
+}
+
+impl Reconstructor {
+    /// Opens the tokenizer.
+    pub fn open(args: &RunArgs, context: &Context) -> Result<Self> {
+        let given = TokenizerArgs {
+            tokenizer: args.tokenizer.tokenizer.clone().or(args.model.model.clone()),
+            weights: args.tokenizer.tokenizer_weights.clone(),
+        };
+        let device = device::resolve(&args.compute.device)?;
+        let tokenizer = models::tokenizer(&given)?.open_tokenizer(device, args.compute.precision, context)?;
+        Ok(Reconstructor { tokenizer, device })
+    }
+
+    /// The side of its images.
+    pub fn side(&self) -> u32 {
+        u32::try_from(self.tokenizer.model.spec().image_size).unwrap_or(u32::MAX)
+    }
+
+    /// Entries of its codebook.
+    pub fn codebook_size(&self) -> i64 {
+        self.tokenizer.model.spec().codebook_size
+    }
+
+    /// Whose weights.
+    pub fn fingerprint(&self) -> Result<String> {
+        Ok(self.tokenizer.fingerprint()?)
+    }
+
+    /// What is left of images after encoding and decoding (on the CPU, not clamped), and their codes.
+    pub fn run(&self, images: &Images) -> Result<(Images, Codes)> {
+        let codes = self.tokenizer.model.encode(&Images::new(images.tensor().to_device(self.device))?)?;
+        let decoded = self.tokenizer.model.decode(&codes)?.into_tensor().to_kind(tch::Kind::Float);
+        let codes = Codes::new(codes.tensor().to_device(Device::Cpu))?;
+        Ok((Images::new(decoded.to_device(Device::Cpu))?, codes))
+    }
+}

@@ -1,0 +1,134 @@
+//! What each score needs.
+
+use anyhow::Result;
+use eval::{ADM_SPLIT_SIZE, FIDELITY_SPLITS, GROUPS, Gather, Splits};
+
+use super::networks::Role;
+use crate::cli::eval::Metric;
+use crate::failure::Failure;
+
+/// Scores of reconstructions.
+const FOR_PAIRS: [Metric; 6] =
+    [Metric::Psnr, Metric::Ssim, Metric::SsimDr2, Metric::Lpips, Metric::Fid, Metric::Codebook];
+/// ADM's suite.
+const FOR_SETS: [Metric; 5] = [Metric::Fid, Metric::Sfid, Metric::Is, Metric::Precision, Metric::Recall];
+
+impl Metric {
+    /// As it is typed and printed.
+    pub fn name(self) -> String {
+        clap::ValueEnum::to_possible_value(&self).map(|v| v.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// Whether it compares each image with its own original.
+    pub fn is_pairwise(self) -> bool {
+        matches!(self, Metric::Psnr | Metric::Ssim | Metric::SsimDr2 | Metric::Lpips)
+    }
+
+    /// The network whose features it reads.
+    pub fn role(self) -> Option<Role> {
+        match self {
+            Metric::Psnr | Metric::Ssim | Metric::SsimDr2 | Metric::Lpips | Metric::Codebook => None,
+            Metric::Fdd => Some(Role::Dino),
+            Metric::Cmmd => Some(Role::Clip),
+            _ => Some(Role::Inception),
+        }
+    }
+
+    /// Whether it compares with a reference set.
+    pub fn needs_reference(self) -> bool {
+        !matches!(self, Metric::Is | Metric::IsFidelity | Metric::Codebook)
+    }
+
+    /// Whether it needs the reference's own rows, which statistics do not give.
+    pub fn needs_rows(self) -> bool {
+        use Metric as M;
+        matches!(self, M::Precision | M::Recall | M::Density | M::Coverage | M::Kid | M::Cmmd)
+    }
+}
+
+/// The scores of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// In the order in which they are printed.
+    pub metrics: Vec<Metric>,
+    /// Whether intervals are wanted.
+    pub interval: bool,
+}
+
+impl Plan {
+    /// What was asked for, or what is usual.
+    pub fn new(asked: &[Metric], reconstructs: bool, interval: bool) -> Result<Self> {
+        let mut metrics = match (asked.is_empty(), reconstructs) {
+            (true, true) => FOR_PAIRS.to_vec(),
+            (true, false) => FOR_SETS.to_vec(),
+            _ => asked.to_vec(),
+        };
+        metrics.sort();
+        metrics.dedup();
+        if !reconstructs && metrics.contains(&Metric::Codebook) {
+            let failure = Failure::new("`codebook` needs a tokenizer's codes");
+            return Err(failure.hint("give images to encode with `--reconstruct IMAGES`").into());
+        }
+        Ok(Plan { metrics, interval })
+    }
+
+    /// Whether a score is asked for.
+    pub fn has(&self, metric: Metric) -> bool {
+        self.metrics.contains(&metric)
+    }
+
+    /// Those of the scores that one function chooses, by name.
+    pub fn names(&self, which: impl Fn(Metric) -> bool) -> Vec<String> {
+        self.metrics.iter().filter(|m| which(**m)).map(|m| m.name()).collect()
+    }
+
+    /// Whether images are compared one by one.
+    pub fn has_pairs(&self) -> bool {
+        self.metrics.iter().any(|m| m.is_pairwise())
+    }
+
+    /// The networks whose features are read.
+    pub fn roles(&self) -> Vec<Role> {
+        let mut roles: Vec<Role> = self.metrics.iter().filter_map(|m| m.role()).collect();
+        roles.sort();
+        roles.dedup();
+        roles
+    }
+
+    /// What is kept of the samples' features; `images` is how many there are.
+    pub fn gather_samples(&self, role: Role, images: u64) -> Gather {
+        let mut gather = self.gather(role);
+        if self.interval && gather.groups > 0 {
+            gather.groups = GROUPS;
+        }
+        if role == Role::Inception {
+            if self.has(Metric::Is) {
+                gather.scores.push(Splits::OfSize(ADM_SPLIT_SIZE));
+            }
+            if self.has(Metric::IsFidelity) {
+                gather.scores.push(Splits::fidelity(images, FIDELITY_SPLITS));
+            }
+        }
+        gather
+    }
+
+    /// What is kept of the reference's features; its statistics may be known already.
+    pub fn gather_reference(&self, role: Role, pool_known: bool, spatial_known: bool) -> Gather {
+        let gather = self.gather(role);
+        Gather {
+            groups: if pool_known { 0 } else { gather.groups },
+            spatial: gather.spatial && !spatial_known,
+            ..gather
+        }
+    }
+
+    fn gather(&self, role: Role) -> Gather {
+        let mine = || self.metrics.iter().filter(|m| m.role() == Some(role));
+        Gather {
+            groups: u64::from(mine().any(|m| matches!(m, Metric::Fid | Metric::Fdd))),
+            spatial: mine().any(|m| *m == Metric::Sfid),
+            rows: mine().any(|m| m.needs_rows()),
+            scores: vec![],
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The frozen networks of a run.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use backbones::files::{PublicFile, models_folder};
+use backbones::{FeatureExtractor, FeatureId, InputPath, Lpips, LpipsNet, Network, WeightSource};
+use serde::{Deserialize, Serialize};
+use tch::Device;
+
+use super::metrics::Plan;
+use crate::cli::eval::{Metric, NetworkArgs};
+use crate::commands::Context;
+use crate::failure::Failure;
+
+/// What a network is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// FID and what reads the same features.
+    Inception,
+    /// FDD.
+    Dino,
+    /// CMMD.
+    Clip,
+}
+
+impl Role {
+    /// As it is stored.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Inception => "inception",
+            Role::Dino => "dino",
+            Role::Clip => "clip",
+        }
+    }
+}
+
+/// Open networks.
+pub struct Networks {
+    /// Networks with features, by use.
+    pub features: BTreeMap<Role, Box<dyn FeatureExtractor>>,
+    /// LPIPS.
+    pub lpips: Option<(Lpips, FeatureId)>,
+}
+
+impl Networks {
+    /// Opens what the plan's scores read; warns where weights are not the public ones.
+    pub fn open(plan: &Plan, args: &NetworkArgs, device: Device, context: &Context) -> Result<Self> {
+        let mut features = BTreeMap::new();
+        for role in plan.roles() {
+            features.insert(role, open(role, args, device)?);
+        }
+        let lpips = plan.has(Metric::Lpips).then(|| open_lpips(args, device)).transpose()?;
+        let networks = Networks { features, lpips };
+        for id in networks.ids() {
+            context.printer.note(&format!("network: {id}"));
+            if !id.comparable {
+                let text = format!(
+                    "{}: these weights are not the public ones; scores compare with nothing published",
+                    id.network
+                );
+                context.printer.warning(&text);
+            }
+        }
+        Ok(networks)
+    }
+
+    /// Whose features.
+    pub fn ids(&self) -> Vec<&FeatureId> {
+        let features = self.features.values().map(|n| n.id());
+        features.chain(self.lpips.iter().map(|(_, id)| id)).collect()
+    }
+}
+
+/// Opens the network of one use.
+pub fn open(role: Role, args: &NetworkArgs, device: Device) -> Result<Box<dyn FeatureExtractor>> {
+    let (network, asked, path) = match role {
+        Role::Inception => {
+            (Network::InceptionFid, &args.inception, Some(args.inception_input.parse::<InputPath>()?))
+        }
+        Role::Dino => (args.dinov2_network.parse()?, &args.dinov2, None),
+        Role::Clip => (args.clip_network.parse()?, &args.clip, Some(InputPath::Cmmd)),
+    };
+    let asked = source(asked)?;
+    let models = models_folder(args.models.models_dir.as_deref());
+    let weights = network.weights(asked.as_ref(), &models)?;
+    Ok(network.open(&weights, path, device)?)
+}
+
+fn source(asked: &Option<String>) -> Result<Option<WeightSource>> {
+    Ok(asked.as_deref().map(str::parse).transpose()?)
+}
+
+fn open_lpips(args: &NetworkArgs, device: Device) -> Result<(Lpips, FeatureId)> {
+    let name = args.lpips.trim_start_matches("lpips-");
+    let known = LpipsNet::ALL.into_iter().find(|net| net.name() == format!("lpips-{name}"));
+    let net = known.ok_or_else(|| Failure::new(format!("`--lpips {name}`: choose vgg, alex or squeeze")))?;
+    let trunk = match net {
+        LpipsNet::Vgg => "vgg16",
+        LpipsNet::Alex => "alexnet",
+        LpipsNet::Squeeze => "squeezenet1.1",
+    };
+    let trunk = given_or_public(&args.lpips_trunk, trunk, args)?;
+    let heads = given_or_public(&args.lpips_heads, net.name(), args)?;
+    Ok(Lpips::open_with_id(&trunk, &heads, net, device)?)
+}
+
+fn given_or_public(given: &Option<String>, name: &str, args: &NetworkArgs) -> Result<WeightSource> {
+    match source(given)? {
+        Some(source) => Ok(source),
+        None => {
+            let models = models_folder(args.models.models_dir.as_deref());
+            Ok(WeightSource::File(PublicFile::named(name)?.locate(&models)?))
+        }
+    }
+}

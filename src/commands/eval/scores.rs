@@ -1,0 +1,210 @@
+//! From what was gathered to scores.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use eval::{Collector, FrechetReference, KidSettings, Statistics, jackknife};
+
+use super::metrics::Plan;
+use super::networks::{Networks, Role};
+use super::reference::Reference;
+use super::sets::{ADM_NEIGHBOURS, PRDC_NEIGHBOURS, Rows};
+use super::state::{State, Tally};
+use super::values::{HIGHER, LOWER, Setting, Value};
+use crate::cli::eval::Metric;
+
+/// Published FIDs are of this many images.
+pub const PUBLISHED_IMAGES: u64 = 50_000;
+
+/// What scores are computed from.
+pub struct Scoring<'a> {
+    /// Which.
+    pub plan: &'a Plan,
+    /// What was gathered.
+    pub state: &'a State,
+    /// Whose features.
+    pub networks: &'a Networks,
+    /// What is compared with.
+    pub reference: Option<&'a Reference>,
+    /// What the scores share.
+    pub setting: Setting,
+    /// Nearest neighbours, where given.
+    pub neighbours: Option<i64>,
+    /// KID's subsets.
+    pub kid: KidSettings,
+}
+
+/// Scores, and series for plots.
+#[derive(Debug, Default)]
+pub struct Scores {
+    /// In the plan's order.
+    pub values: Vec<Value>,
+    /// Name → numbers: scores of chunks and subsets.
+    pub series: BTreeMap<String, Vec<f64>>,
+}
+
+impl Scoring<'_> {
+    /// All of the plan's scores.
+    pub fn all(&self) -> Result<Scores> {
+        let mut scores = Scores::default();
+        let mut seen = vec![];
+        for &metric in &self.plan.metrics {
+            for value in self
+                .one(metric, &mut scores.series)
+                .with_context(|| format!("cannot compute {}", metric.name()))?
+            {
+                // Precision and recall come together, as do density and coverage.
+                if !seen.contains(&value.name) {
+                    seen.push(value.name.clone());
+                    scores.values.push(value);
+                }
+            }
+        }
+        Ok(scores)
+    }
+
+    fn one(&self, metric: Metric, series: &mut BTreeMap<String, Vec<f64>>) -> Result<Vec<Value>> {
+        let tally = &self.state.tally;
+        let unscored = || self.setting.clone();
+        Ok(match metric {
+            Metric::Psnr | Metric::Ssim | Metric::SsimDr2 | Metric::Lpips => vec![self.pair(metric, tally)?],
+            Metric::Codebook => codebook(tally, &unscored())?,
+            Metric::Fid => vec![self.frechet(Role::Inception, "fid", false)?],
+            Metric::Sfid => vec![self.frechet(Role::Inception, "sfid", true)?],
+            Metric::Fdd => vec![self.frechet(Role::Dino, "fdd", false)?],
+            Metric::Is | Metric::IsFidelity => vec![self.inception_score(metric, series)?],
+            Metric::Precision | Metric::Recall => self.rows(Role::Inception, |rows| {
+                Ok(rows.precision_recall(self.neighbours.unwrap_or(ADM_NEIGHBOURS))?.into())
+            })?,
+            Metric::Density | Metric::Coverage => self.rows(Role::Inception, |rows| {
+                Ok(rows.density_coverage(self.neighbours.unwrap_or(PRDC_NEIGHBOURS))?.into())
+            })?,
+            Metric::Kid => self.rows(Role::Inception, |rows| {
+                let (value, subsets) = rows.kid(&self.kid)?;
+                series.insert("kid".into(), subsets);
+                Ok(vec![value])
+            })?,
+            Metric::Cmmd => self.rows(Role::Clip, |rows| Ok(vec![rows.cmmd()?]))?,
+        })
+    }
+
+    fn pair(&self, metric: Metric, tally: &Tally) -> Result<Value> {
+        let means = tally.pairs.means().context("no pair of images was compared")?;
+        let exact = tally.pairs.identical();
+        let value = match metric {
+            Metric::Psnr => {
+                let value = self.setting.value(
+                    "psnr",
+                    means.psnr,
+                    HIGHER,
+                    "mean over images of the dB of each, data range 1",
+                );
+                match exact {
+                    0 => value,
+                    n => value.noted(format!("{n} identical pairs are infinite and left out of the mean")),
+                }
+            }
+            Metric::Ssim => self.setting.value(
+                "ssim",
+                means.ssim,
+                HIGHER,
+                "scikit-image's defaults: 7x7 window, data range 1",
+            ),
+            Metric::SsimDr2 => {
+                let variant = "GigaTok and LlamaGen: as ssim, with data range 2 on images in [0, 1]";
+                self.setting.value("ssim_dr2", means.ssim_published, HIGHER, variant)
+            }
+            _ => {
+                let (_, id) = self.networks.lpips.as_ref().context("LPIPS was not opened")?;
+                let value = tally.lpips.value().context("no pair of images was compared")?;
+                self.setting.value("lpips", value, LOWER, "v0.1, mean over images").of(Some(id))
+            }
+        };
+        Ok(value.against(Some(tally.pairs.count())))
+    }
+
+    fn collected(&self, role: Role) -> Result<&Collector> {
+        self.state.samples.get(&role).context("no image was scored")
+    }
+
+    fn frechet(&self, role: Role, name: &str, spatial: bool) -> Result<Value> {
+        let samples = self.collected(role)?;
+        let (statistics, count) = self.reference_statistics(role, spatial)?;
+        let reference = FrechetReference::new(&statistics)?;
+        let mine =
+            if spatial { samples.spatial()?.statistics()? } else { samples.moments()?.statistics()? };
+        let value = reference.distance(&mine)?;
+        let interval = match self.plan.interval && !spatial {
+            true => Some(jackknife(&reference, samples)?),
+            false => None,
+        };
+        let d = mine.dimension();
+        let variant = match spatial {
+            true => format!("ADM: {d} features of places, float64 moments"),
+            false => format!("{d} features, float64 moments"),
+        };
+        let value = self.setting.value(name, value, LOWER, &variant).of(Some(samples.id()));
+        let value = value.within(interval).against(count);
+        Ok(match samples.count() {
+            n if n < PUBLISHED_IMAGES => {
+                value.noted(format!("{n} images; published values are of 50,000 and not comparable"))
+            }
+            _ => value,
+        })
+    }
+
+    /// Of the file, else of the images that were read; and of how many images they are.
+    fn reference_statistics(&self, role: Role, spatial: bool) -> Result<(Statistics, Option<u64>)> {
+        let id = self.networks.features[&role].id();
+        if let Some(reference) = self.reference
+            && let Some(stored) = reference.stored(id, role, spatial)?
+        {
+            let images = reference.file.as_ref().and_then(|f| f.tag.as_ref()).map(|t| t.images);
+            return Ok((Statistics::new(&stored.mean, &stored.covariance)?, images));
+        }
+        let collected = self.state.reference.get(&role).context("there is no reference")?;
+        let statistics =
+            if spatial { collected.spatial()?.statistics()? } else { collected.moments()?.statistics()? };
+        Ok((statistics, Some(collected.count())))
+    }
+
+    fn inception_score(&self, metric: Metric, series: &mut BTreeMap<String, Vec<f64>>) -> Result<Value> {
+        let samples = self.collected(Role::Inception)?;
+        // In the order in which the plan asks for them.
+        let place = usize::from(metric == Metric::IsFidelity && self.plan.has(Metric::Is));
+        let found = samples.scores().get(place).context("no logits were gathered")?.scores()?;
+        let (name, variant) = match metric {
+            Metric::Is => ("is", "ADM: chunks of 5,000 in file order, mean over chunks"),
+            _ => (
+                "is_fidelity",
+                "torch-fidelity: 10 chunks in the order of RandomState(2020), mean over chunks",
+            ),
+        };
+        let value = self.setting.value(name, found.mean, HIGHER, variant).of(Some(samples.id()));
+        series.insert(name.into(), found.chunks);
+        Ok(value.spread(found.std).alone())
+    }
+
+    fn rows(&self, role: Role, score: impl FnOnce(&Rows) -> Result<Vec<Value>>) -> Result<Vec<Value>> {
+        let samples = self.collected(role)?;
+        let reference = self.state.reference.get(&role).context("there are no images of the reference")?;
+        let (a, b) = (samples.rows()?, reference.rows()?);
+        score(&Rows { samples: &a, reference: &b, network: Some(samples.id()), setting: &self.setting })
+    }
+}
+
+fn codebook(tally: &Tally, setting: &Setting) -> Result<Vec<Value>> {
+    let s = tally.codebook.as_ref().context("no image was encoded")?.scores()?;
+    let value = |name: &str, value: f64, variant: &str| setting.value(name, value, HIGHER, variant).alone();
+    Ok(vec![
+        value("codebook_usage", s.usage, "distinct codes over all images / codebook size")
+            .noted(format!("{} of {} codes occur", s.used, s.codebook_size)),
+        value("codebook_perplexity", s.perplexity, "exp of the entropy of all codes"),
+        value("codebook_entropy_bits", s.entropy_bits, "of all codes, 0 log 0 = 0"),
+        value(
+            "codebook_usage_per_image",
+            s.usage_per_image,
+            "mean share of the codebook that one image uses",
+        ),
+    ])
+}

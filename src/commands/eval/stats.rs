@@ -1,0 +1,91 @@
+//! `gen eval stats`: statistics of a reference set, in a file that says what it is for.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use backbones::FeatureId;
+use eval::{Collector, Gather, ReferenceKind, Tag, write_reference};
+use serde::Serialize;
+use serde_json::Value as Json;
+
+use super::digest::sha256;
+use super::images::{ImageSet, OneSize};
+use super::networks::{self, Networks, Role};
+use super::state::{Shard, State};
+use super::work::{Job, Keeping, Phase, Walk};
+use crate::cli::eval::{StatsArgs, StatsKind};
+use crate::commands::{Context, Outcome, report_skipped};
+use crate::files;
+use crate::inputs::Skipped;
+use crate::settings::device;
+
+#[derive(Debug, Serialize)]
+struct Report {
+    output: PathBuf,
+    sha256: String,
+    images: u64,
+    features: FeatureId,
+    skipped: Vec<Skipped>,
+}
+
+/// Computes and writes them.
+pub fn run(args: &StatsArgs, context: &Context) -> Result<Outcome> {
+    let device = device::resolve(&args.compute)?;
+    let set = ImageSet::open(&args.images, args.resize)?;
+    files::temporary_for(&args.output)?; // before hours of work: can it be written?
+    let role = if args.fdd { Role::Dino } else { Role::Inception };
+    let network = networks::open(role, &args.networks, device)?;
+    let id = network.id().clone();
+    context.printer.note(&format!("network: {id}"));
+    let gather = Gather { groups: 1, spatial: role == Role::Inception, ..Gather::default() };
+    let collectors = BTreeMap::from([(role, Collector::new(id.clone(), gather))]);
+    let mut state = State::new(BTreeMap::new(), collectors);
+    let networks = Networks { features: BTreeMap::from([(role, network)]), lpips: None };
+    let shard = Shard { rank: 0, world: 1 };
+    let keeping = Keeping { file: None, run: &Json::Null, shard };
+    let batch_size = usize::try_from(args.batch.batch_size)?;
+    let mut walk = Walk { networks: &networks, device, batch_size, keeping, one_size: OneSize::default() };
+    let phase = Phase { name: "reference", job: Job::Reference(set) };
+    if !walk.run(&[phase], &mut state, context)? {
+        context.printer.warning("stopped before the end; nothing was written");
+        return Ok(Outcome::Incomplete);
+    }
+    write(args, &state, role, id, context)
+}
+
+fn write(args: &StatsArgs, state: &State, role: Role, id: FeatureId, context: &Context) -> Result<Outcome> {
+    let collector = state.reference.get(&role).context("internal error: nothing was gathered")?;
+    let skipped = state.tally.skipped.clone();
+    let kind = match args.kind {
+        StatsKind::Rfid => ReferenceKind::Rfid,
+        StatsKind::Gfid => ReferenceKind::Gfid,
+        StatsKind::Other => ReferenceKind::Other,
+    };
+    let note = match args.note.is_empty() {
+        true => format!("{} images of `{}`", collector.count(), args.images.display()),
+        false => args.note.clone(),
+    };
+    let resize = args.resize.map_or("none".into(), |s| format!("ADM centre crop to {s}x{s}"));
+    let tag = Tag { kind, note, images: collector.count(), resize, features: id.clone() };
+    let spatial = if role == Role::Inception { Some(collector.spatial()?) } else { None };
+    write_reference(&args.output, &collector.moments()?, spatial, &tag)?;
+    let report = Report {
+        output: args.output.clone(),
+        sha256: sha256(&args.output)?,
+        images: collector.count(),
+        features: id,
+        skipped,
+    };
+    report_skipped(context, &report.skipped);
+    match args.json.json {
+        true => context.printer.json(&report)?,
+        false => context.printer.line(&format!(
+            "{}: {} images, SHA-256 {}",
+            report.output.display(),
+            report.images,
+            report.sha256
+        ))?,
+    }
+    Ok(if report.skipped.is_empty() { Outcome::Done } else { Outcome::Incomplete })
+}

@@ -1,0 +1,64 @@
+//! ADM's whole evaluation of two batches of images, from pixels to scores.
+
+use anyhow::{Context, Result};
+use backbones::{Features, InceptionExtractor, InputPath, WeightSource};
+use base::ImagesU8;
+use eval::{Collector, Gather, Manifold, Moments, Splits, frechet_distance, precision_recall};
+use tch::{Device, Kind, Tensor};
+
+use crate::check::{Check, Near};
+
+/// Images that go through the network together.
+const BATCH: i64 = 16;
+
+/// The whole golden: weights by the seed and the tensors' names.
+pub fn check(check: &mut Check) -> Result<()> {
+    let seed = check.golden.get("seed").as_u64().context("no seed")?;
+    let network = InceptionExtractor::open(&WeightSource::Random { seed }, InputPath::Tf, Device::Cpu)?;
+    let (reference, samples) = (collect(check, &network, "ref")?, collect(check, &network, "sample")?);
+    let fid = frechet_distance(&reference.moments()?.statistics()?, &samples.moments()?.statistics()?)?;
+    check.scalar("fid", Near::Relative(1e-3), fid)?;
+    let places = |c: &Collector| -> Result<_> { Ok(c.spatial()?.statistics()?) };
+    let sfid = frechet_distance(&places(&reference)?, &places(&samples)?)?;
+    check.scalar("sfid", Near::Relative(1e-3), sfid)?;
+    for (name, score) in ["inception_score_split5000", "inception_score_split5"].iter().zip(samples.scores())
+    {
+        check.scalar(name, Near::Relative(1e-5), score.scores()?.mean)?;
+    }
+    let (a, b) = (Manifold::new(&samples.rows()?, 3)?, Manifold::new(&reference.rows()?, 3)?);
+    let found = precision_recall(&a, &b)?;
+    check.scalar("precision", Near::Within(1e-12), found.precision)?;
+    check.scalar("recall", Near::Within(1e-12), found.recall)?;
+    about_features(check, &reference)
+}
+
+fn about_features(check: &mut Check, reference: &Collector) -> Result<()> {
+    let all: Moments = reference.moments()?;
+    let norm = all.mean().norm().double_value(&[]);
+    check.scalar("ref_mu_norm", Near::Relative(1e-5), norm)?;
+    let spread = reference.rows()?.to_kind(Kind::Double).std_dim([0i64].as_slice(), false, false);
+    check.scalar(
+        "pool_std_over_images",
+        Near::Relative(1e-3),
+        spread.mean(Kind::Double).double_value(&[]),
+    )?;
+    check.skip("pr_min_relative_margin", "it tells how near the nearest pair is to a ball's surface");
+    Ok(())
+}
+
+fn collect(check: &mut Check, network: &InceptionExtractor, name: &str) -> Result<Collector> {
+    use backbones::FeatureExtractor as _;
+    let scores = vec![Splits::OfSize(5000), Splits::OfSize(5)];
+    let gather = Gather { groups: 1, spatial: true, rows: true, scores };
+    let mut collector = Collector::new(network.id().clone(), gather);
+    let images = check.input(name)?.permute([0, 3, 1, 2]).contiguous();
+    let n = images.size()[0];
+    for start in (0..n).step_by(BATCH as usize) {
+        let count = BATCH.min(n - start);
+        let batch: Tensor = images.narrow(0, start, count);
+        let features: Features = network.extract(&ImagesU8::new(batch)?)?;
+        let indices: Vec<u64> = (start as u64..(start + count) as u64).collect();
+        collector.update(&features, &indices)?;
+    }
+    Ok(collector)
+}
