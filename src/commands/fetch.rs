@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use backbones::ClipTokenizer;
 use backbones::files::{FILES, HubFile, PublicFile, models_folder, sha256};
 use base::Progress;
 use hf_hub::api::sync::{ApiBuilder, ApiError};
@@ -102,7 +103,7 @@ fn download(hub: HubFile, staging: &Path, context: &Context) -> Result<PathBuf, 
     Ok(std::fs::canonicalize(link)?)
 }
 
-/// That it is the file that is known, or the one that the hub says it is, and a checkpoint.
+/// That it is the file that is known, or the one that the hub says it is, and can be opened.
 fn check(public: &PublicFile, blob: &Path, target: &Path) -> Result<()> {
     let stated = blob.file_name().unwrap_or_default().to_string_lossy();
     if stated.len() == 64 && stated.chars().all(|c| c.is_ascii_hexdigit()) {
@@ -116,9 +117,11 @@ fn check(public: &PublicFile, blob: &Path, target: &Path) -> Result<()> {
     if target.extension() == Path::new(public.file).extension() {
         public.check(blob)?;
     }
-    weights::Checkpoint::open(blob)
-        .with_context(|| format!("what came for `{}` is no weight file", public.name))?;
-    Ok(())
+    let opened = match target.extension().is_some_and(|e| e == "json") {
+        true => ClipTokenizer::open(blob).map(drop).map_err(anyhow::Error::new),
+        false => weights::Checkpoint::open(blob).map(drop).map_err(anyhow::Error::new),
+    };
+    opened.with_context(|| format!("what came for `{}` cannot be used", public.name))
 }
 
 fn by_hand(public: &PublicFile, target: &Path) -> Failure {

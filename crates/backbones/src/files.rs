@@ -1,4 +1,4 @@
-//! Public weight files: what they are called, how to know them, and where to get them.
+//! Public files of weights (and CLIP's vocabulary): what they are called, how to know them, and where to get them.
 
 use std::path::{Path, PathBuf};
 
@@ -68,7 +68,7 @@ const fn heads(name: &'static str, pth: &'static str, digest: &'static str, byte
 }
 
 /// All of them. torchvision's and pytorch-fid's files carry the first eight digits of their SHA-256 in their names.
-pub const FILES: [PublicFile; 18] = [
+pub const FILES: [PublicFile; 19] = [
     PublicFile {
         bytes: Some(95_628_359),
         ..file(
@@ -102,6 +102,11 @@ pub const FILES: [PublicFile; 18] = [
     clip("clip-b32", "clip-vit-base-patch32.bin", "openai/clip-vit-base-patch32"),
     clip("clip-l14", "clip-vit-large-patch14.bin", "openai/clip-vit-large-patch14"),
     clip("clip-l14-336", "clip-vit-large-patch14-336.bin", "openai/clip-vit-large-patch14-336"),
+    on_hub(
+        file("clip-text", "clip-tokenizer.json", None, "MIT", "OpenAI, on the model hub"),
+        "openai/clip-vit-large-patch14",
+        "tokenizer.json",
+    ),
     on_hub(torchvision("vgg16", "vgg16-397923af.pth", "397923af"), "timm/vgg16.tv_in1k", "model.safetensors"),
     torchvision("alexnet", "alexnet-owt-7be5be79.pth", "7be5be79"),
     torchvision("squeezenet1.1", "squeezenet1_1-b8a52dc0.pth", "b8a52dc0"),

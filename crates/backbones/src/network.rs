@@ -85,7 +85,7 @@ impl Network {
         from: &WeightSource,
         path: Option<InputPath>,
         device: Device,
-    ) -> Result<Box<dyn FeatureExtractor>> {
+    ) -> Result<Box<dyn FeatureExtractor + Send>> {
         let path = path.unwrap_or(self.input_paths()[0]);
         Ok(match self {
             Network::InceptionFid => Box::new(InceptionExtractor::open(from, path, device)?),
