@@ -210,9 +210,7 @@ impl State {
         let notes = file.metadata().clone();
         let note = |name: &str| -> Result<String> {
             let text = notes.get(name).and_then(Json::as_str);
-            Ok(text
-                .map(str::to_owned)
-                .with_context(|| format!("`{}` is no partial evaluation", path.display()))?)
+            text.map(str::to_owned).with_context(|| format!("`{}` is no partial evaluation", path.display()))
         };
         let found: Json = serde_json::from_str(&note("run")?)?;
         if found != *run {

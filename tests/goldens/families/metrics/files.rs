@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use base::npz::Npz;
 use eval::ReferenceFile;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 use weights::{Checkpoint, Want};
 
@@ -41,7 +41,7 @@ fn same(check: &mut Check, what: &str, found: &Tensor, expected: &Tensor) {
     check.must(what, good, format!("{:?} of {:?}", found.size(), found.kind()));
 }
 
-fn npz(check: &mut Check, path: &PathBuf) -> Result<()> {
+fn npz(check: &mut Check, path: &Path) -> Result<()> {
     let mut file = Npz::open(path)?;
     let shown = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let names: Vec<String> = check
@@ -76,7 +76,7 @@ fn npz(check: &mut Check, path: &PathBuf) -> Result<()> {
     Ok(())
 }
 
-fn torch_file(check: &mut Check, path: &PathBuf) -> Result<()> {
+fn torch_file(check: &mut Check, path: &Path) -> Result<()> {
     let source = Checkpoint::open(path)?.source(Want::Auto)?;
     let shown = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let names: Vec<String> = check
