@@ -192,17 +192,12 @@ impl At<'_> {
     }
 
     fn scoring(&self) -> anyhow::Result<Vec<String>> {
-        Ok(args![
-            "--inception",
-            self.piece(pieces::INCEPTION)?,
-            "--partial",
-            self.file("eval.partial")?,
-            "--report",
-            self.file("eval.html")?,
-            "--device",
-            self.order.device,
-            "--json",
-        ])
+        let mut args = args!["--partial", self.file("eval.partial")?, "--report", self.file("eval.html")?];
+        args.extend(args!["--device", self.order.device, "--json"]);
+        if self.pieces.iter().any(|p| p.what == pieces::INCEPTION) {
+            args.extend(args!["--inception", self.piece(pieces::INCEPTION)?]);
+        }
+        Ok(args)
     }
 }
 
@@ -252,4 +247,47 @@ pub fn reservations(made: &Made) -> Vec<String> {
         found.push(format!("{}: weights that are not the public ones, or images left out", value["name"]));
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::Cli;
+    use crate::recipes::{names, pieces::Places};
+
+    #[test]
+    fn the_steps_of_every_recipe_are_commands_that_exist() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut steps = 0;
+        for name in names() {
+            let recipe = Recipe::find(&name).unwrap();
+            let mut pieces = pieces::pieces(&recipe, &Places::default()).unwrap();
+            pieces.iter_mut().for_each(|p| p.found = Some("there".into()));
+            let order = Order {
+                recipe: name.clone(),
+                places: Places::default(),
+                output: dir.path().to_owned(),
+                limit: None,
+                search: false,
+                device: "cpu".into(),
+                json: false,
+            };
+            let found = of(&recipe, &pieces, dir.path(), Some(1.5), &order);
+            if let Task::Reconstruction(task) = &recipe.task
+                && task.scored_side != task.images.side
+            {
+                assert!(found.unwrap_err().to_string().contains("compared at 256"), "{name}");
+                continue;
+            }
+            for step in found.unwrap() {
+                let line = step.line();
+                let typed = std::iter::once("gen".to_owned()).chain(step.args);
+                Cli::try_parse_from(typed).unwrap_or_else(|e| panic!("{name}: {line}: {e}"));
+                steps += 1;
+            }
+        }
+        assert!(steps > 60, "{steps}");
+    }
 }
