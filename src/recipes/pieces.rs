@@ -73,11 +73,11 @@ pub fn pieces(recipe: &Recipe, places: &Places) -> anyhow::Result<Vec<Piece>> {
                 DataSet::Imagenet => "ImageNet-1k validation images",
                 DataSet::Coco => "COCO val2017 images",
             };
-            let mut all = vec![
-                checkpoint(TOKENIZER, &task.tokenizer),
-                data(DATA, set, "--data", &places.data),
-                network(INCEPTION, "inception-fid")?,
-            ];
+            let mut all =
+                vec![checkpoint(TOKENIZER, &task.tokenizer), data(DATA, set, "--data", &places.data)];
+            if recipe.expected.iter().any(|e| e.metric == super::Metric::Rfid) {
+                all.push(network(INCEPTION, "inception-fid")?);
+            }
             if recipe.expected.iter().any(|e| e.metric == super::Metric::Lpips) {
                 all.push(network(VGG, "vgg16")?);
                 all.push(network(LPIPS, "lpips-vgg")?);

@@ -81,7 +81,7 @@ pub fn run(order: &Order, context: &Context) -> anyhow::Result<Outcome> {
         context.printer.line(&format!("stopped; the same command goes on with what `{dir}` has"))?;
         return Ok(Outcome::Incomplete);
     };
-    let mut reservations = reservations(&made);
+    let mut reservations = reservations(&recipe, &made);
     let sound = reservations.is_empty();
     if let Some(n) = order.limit {
         reservations = vec![format!("a dry run on {n} images")];

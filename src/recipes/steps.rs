@@ -137,8 +137,14 @@ impl At<'_> {
         args.extend(args!["--temperature", how.temperature, "--top-k", how.top_k, "--top-p", how.top_p]);
         args.extend(args!["--seed", task.seed, "--batch-size", task.batch_size]);
         args.extend(args!["--precision", task.precision, "--device", self.order.device, "--json"]);
-        let mut score =
-            args!["eval", npz, "--protocol", "gfid", "--reference", self.piece(pieces::REFERENCE)?];
+        let mut score = args![
+            "eval",
+            npz,
+            "--protocol",
+            task.reference.kind.name(),
+            "--reference",
+            self.piece(pieces::REFERENCE)?
+        ];
         score.extend(args!["--metrics", "fid,sfid,is,precision,recall"]);
         score.extend(self.scoring()?);
         Ok(vec![Step::new("sample", args), Step::new("eval", score)])
@@ -159,7 +165,12 @@ impl At<'_> {
         };
         let mut args = args!["eval", "--reconstruct", images, "--resize", side];
         args.extend(args!["--tokenizer", self.config(&task.tokenizer, true)?]);
-        args.extend(args!["--tokenizer-weights", self.piece(pieces::TOKENIZER)?, "--protocol", "rfid"]);
+        args.extend(args![
+            "--tokenizer-weights",
+            self.piece(pieces::TOKENIZER)?,
+            "--protocol",
+            task.reference.kind.name()
+        ]);
         let names: Vec<&str> = expected.iter().filter_map(|e| score(e.metric)).collect();
         args.extend(args!["--metrics", names.join(",")]);
         if names.contains(&"lpips") {
@@ -192,17 +203,12 @@ impl At<'_> {
     }
 
     fn scoring(&self) -> anyhow::Result<Vec<String>> {
-        Ok(args![
-            "--inception",
-            self.piece(pieces::INCEPTION)?,
-            "--partial",
-            self.file("eval.partial")?,
-            "--report",
-            self.file("eval.html")?,
-            "--device",
-            self.order.device,
-            "--json",
-        ])
+        let mut args = args!["--partial", self.file("eval.partial")?, "--report", self.file("eval.html")?];
+        args.extend(args!["--device", self.order.device, "--json"]);
+        if self.pieces.iter().any(|p| p.what == pieces::INCEPTION) {
+            args.extend(args!["--inception", self.piece(pieces::INCEPTION)?]);
+        }
+        Ok(args)
     }
 }
 
@@ -241,7 +247,7 @@ pub fn measured(made: &Made, metric: Metric) -> Option<f64> {
 }
 
 /// Why the figures cannot stand beside the published ones, as the steps themselves say.
-pub fn reservations(made: &Made) -> Vec<String> {
+pub fn reservations(recipe: &Recipe, made: &Made) -> Vec<String> {
     let texts = |value: &Value| {
         let list = value.as_array().map(Vec::as_slice).unwrap_or_default();
         list.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()
@@ -251,5 +257,54 @@ pub fn reservations(made: &Made) -> Vec<String> {
     for value in values.filter(|v| v["comparable"] == false) {
         found.push(format!("{}: weights that are not the public ones, or images left out", value["name"]));
     }
+    if let Task::Reconstruction(task) = &recipe.task {
+        let images = made.get("eval").and_then(|eval| eval["samples"]["images"].as_u64()).unwrap_or(0);
+        if images != task.images.count as u64 {
+            found.push(format!("{images} images instead of {}", task.images.count));
+        }
+    }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::Cli;
+    use crate::recipes::{names, pieces::Places};
+
+    #[test]
+    fn the_steps_of_every_recipe_are_commands_that_exist() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut steps = 0;
+        for name in names() {
+            let recipe = Recipe::find(&name).unwrap();
+            let mut pieces = pieces::pieces(&recipe, &Places::default()).unwrap();
+            pieces.iter_mut().for_each(|p| p.found = Some("there".into()));
+            let order = Order {
+                recipe: name.clone(),
+                places: Places::default(),
+                output: dir.path().to_owned(),
+                limit: None,
+                search: false,
+                device: "cpu".into(),
+                json: false,
+            };
+            let found = of(&recipe, &pieces, dir.path(), Some(1.5), &order);
+            if let Task::Reconstruction(task) = &recipe.task
+                && task.scored_side != task.images.side
+            {
+                assert!(found.unwrap_err().to_string().contains("compared at 256"), "{name}");
+                continue;
+            }
+            for step in found.unwrap() {
+                let line = step.line();
+                let typed = std::iter::once("gen".to_owned()).chain(step.args);
+                Cli::try_parse_from(typed).unwrap_or_else(|e| panic!("{name}: {line}: {e}"));
+                steps += 1;
+            }
+        }
+        assert!(steps > 60, "{steps}");
+    }
 }
