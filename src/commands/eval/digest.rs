@@ -1,12 +1,6 @@
 //! What distinguishes sets of images, whatever their order and however they are split.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
-
-use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 /// The sum of the SHA-256 of each image's name and pixels, in four words.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,19 +22,5 @@ impl Digest {
 impl std::fmt::Display for Digest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.iter().flat_map(|w| w.to_le_bytes()).try_for_each(|b| write!(f, "{b:02x}"))
-    }
-}
-
-/// The SHA-256 of a file.
-pub fn sha256(path: &Path) -> Result<String> {
-    let say = || format!("cannot read `{}`", path.display());
-    let mut file = File::open(path).with_context(say)?;
-    let mut hash = Sha256::new();
-    let mut block = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut block).with_context(say)? {
-            0 => return Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect()),
-            n => hash.update(&block[..n]),
-        }
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use backbones::FeatureId;
+use backbones::files::sha256;
 use base::npz::Npz;
 use eval::{
     ADM_SPLIT_SIZE, Estimator, FIDELITY_SPLITS, KidSettings, Splits, Statistics, frechet_distance,
@@ -11,7 +12,6 @@ use eval::{
 };
 use tch::{Kind, Tensor};
 
-use super::digest::sha256;
 use super::report::Report;
 use super::sets::{ADM_NEIGHBOURS, PRDC_NEIGHBOURS, Rows};
 use super::values::{HIGHER, LOWER, Setting, Value};

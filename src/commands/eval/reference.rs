@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use backbones::FeatureId;
+use backbones::files::sha256;
 use eval::{ReferenceFile, ReferenceKind, Statistics, is_npz};
 use serde::Serialize;
 
-use super::digest::sha256;
 use super::images::ImageSet;
 use super::metrics::Plan;
 use super::networks::Role;

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use backbones::FeatureId;
+use backbones::files::sha256;
 use eval::{Collector, Gather, ReferenceKind, Tag, write_reference};
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use super::digest::sha256;
 use super::images::{ImageSet, OneSize};
 use super::networks::{self, Networks, Role};
 use super::state::{Shard, State};
