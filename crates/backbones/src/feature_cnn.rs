@@ -142,7 +142,7 @@ mod tests {
         let config = FeatureCnnConfig { image_size: 16, widths: vec![8, 16], classes: vec![0, 3] };
         let net = FeatureCnn::new(&vars.root(), &config);
         let x = Tensor::randn([4, 3, 16, 16], (Kind::Float, Device::Cpu));
-        tch::no_grad(|| net.logits(&x, Mode::Train)); // moves the running statistics
+        let _ = tch::no_grad(|| net.logits(&x, Mode::Train)); // moves the running statistics
         let layer = &net.stages[0][0];
         let plain = tch::no_grad(|| layer.norm.forward(&layer.conv.forward(&x), Mode::Eval).relu());
         let folded = tch::no_grad(|| layer.forward(&x, Mode::Eval));
