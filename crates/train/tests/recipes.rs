@@ -24,7 +24,8 @@ fn recipes() -> Vec<(String, Document)> {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         (name, Document::read(&path).unwrap())
     };
-    let is_tokenizer = |d: &Document| d.to_json().unwrap()["model"]["type"] != "gpt";
+    let kind = |d: &Document| d.to_json().unwrap()["model"]["type"].as_str().map(str::to_owned);
+    let is_tokenizer = |d: &Document| matches!(kind(d).as_deref(), Some("gigatok" | "llamagen_vq"));
     paths.into_iter().map(named).filter(|(_, d)| is_tokenizer(d)).collect()
 }
 
