@@ -46,11 +46,8 @@ fn open(location: &Location, device: Device) -> anyhow::Result<tokenizer::Loaded
 /// Flags as changes to the recipe. With no word on data at all, the images the tokenizer was trained on, if its
 /// directory is a run that tells.
 fn overrides(args: &TrainArArgs, location: &Location, context: &Context) -> anyhow::Result<Vec<String>> {
-    let mut typed = vec![];
     let run = &args.run;
-    for (key, path) in [("data.images.train", &run.data), ("data.images.validation", &run.validation)] {
-        typed.extend(path.as_deref().map(|p| path_override(key, p)).transpose()?);
-    }
+    let mut typed = super::train::image_overrides(run, "data.images")?;
     for (key, folders) in [("data.codes", &args.codes), ("data.validation_codes", &args.validation_codes)] {
         if !folders.is_empty() {
             let all = folders.iter().map(std::path::absolute).collect::<Result<Vec<_>, _>>()?;
