@@ -79,8 +79,8 @@ fn transformers_and_tokenizers_are_probed() {
 
     let shared = format!("{DATA} --tokenizer model --cache-views 3 --cache features");
     let b = place.json(&format!("{shared} --output b"));
-    // Red or blue is told from an untrained encoder too, but for an image or two.
-    assert!(b["top1"].as_f64().unwrap() >= 0.75 && b["width"] == 32, "{b}");
+    // How many of eight images a head on an untrained encoder gets right is chance; that it learned is not.
+    assert!(b["train_loss"].as_f64().unwrap() < 2f64.ln() && b["width"] == 32, "{b}");
     let differences = texts(&b["differences"]);
     assert!(differences.contains("3 fixed views"), "{differences}");
     // Another head on the same features, which are not made again.
