@@ -135,7 +135,7 @@ pub trait AutoregressiveModel {
 pub struct Gpt {
     cls_embedding: Embedder,
     tok_embeddings: Tensor,               // (V, D)
-    positional_embedding: Option<Tensor>, // (1 + N, D)
+    positional_embedding: Option<Tensor>, // (T + N, D)
     rope: Option<Tensor>,                 // (T + N, K/2, 2)
     layers: Vec<Block>,
     norm: RmsNorm,
@@ -160,7 +160,7 @@ impl Gpt {
         let (learned, rope) = match config.position {
             PositionConfig::Learned => {
                 let init = Init::Normal { std: (d as f64).powf(-0.5) };
-                (Some(p.var("positional_embedding", &[1 + n, d], init)), None)
+                (Some(p.var("positional_embedding", &[prefix_len + n, d], init)), None)
             }
             PositionConfig::Rope2d => {
                 (None, Some(rope_2d(prefix_len, n, d / config.heads).to_device(device)))
