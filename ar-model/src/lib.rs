@@ -19,5 +19,5 @@ pub use config::{ArConfig, ConditioningConfig, DropoutConfig, ModulationConfig, 
 pub use error::{Error, Result};
 pub use kv_cache::KvCache;
 pub use model::{ArSpec, AutoregressiveModel, Gpt};
-pub use open::{Loaded, open, open_dir};
+pub use open::{Loaded, key_map, open, open_dir};
 pub use position::rope_2d;

@@ -21,6 +21,10 @@ pub struct RunArgs {
     #[arg(long)]
     pub resume: bool,
 
+    /// Begin with the weights of this checkpoint or model's directory, and all else as new: step 0, fresh optimizer
+    #[arg(long, value_name = "DIR|FILE", conflicts_with = "resume")]
+    pub init_from: Option<PathBuf>,
+
     /// Training images: a folder, tar shards or a list
     #[arg(long, value_name = "PATH", help_heading = "Data")]
     pub data: Option<PathBuf>,

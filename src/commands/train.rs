@@ -40,6 +40,9 @@ pub fn start(
         };
         (recipe, None)
     };
+    if let Some(path) = &args.init_from {
+        typed.push(path_override("init_from", path)?);
+    }
     typed.extend(args.seed.map(|s| format!("seed={s}")));
     typed.extend(args.set.iter().cloned());
     Ok(Start { recipe, changes: typed, saved })

@@ -4,6 +4,7 @@
 pub mod discriminator;
 pub mod ema;
 mod error;
+mod initial;
 mod log;
 pub mod losses;
 mod meter;
@@ -18,10 +19,11 @@ pub mod tasks;
 
 pub use ema::Ema;
 pub use error::{Error, Result};
+pub use initial::Adoption;
 pub use log::Log;
 pub use losses::Losses;
 pub use optim::{AdamW, AdamWConfig};
 pub use run::{Outcome, train};
 pub use schedule::Schedule;
 pub use state::Saved;
-pub use task::{Module, Phase, Task};
+pub use task::{Common, Module, Phase, Recipe, Task};

@@ -12,14 +12,15 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use base::{Progress, rng};
+use base::vars::Var;
+use base::{Progress, Vars, rng};
 use tch::Tensor;
 
 use crate::meter::{Meter, Span};
 use crate::optim::{clip_grad_norm, global_norm};
 use crate::state::{self, Saved};
-use crate::task::{Gradients, Phase, Task};
-use crate::{AdamW, Ema, Error, Log, Losses, Result};
+use crate::task::{Gradients, Phase, Recipe, Task};
+use crate::{AdamW, Ema, Error, Log, Losses, Result, initial};
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,11 +43,16 @@ pub fn train<T: Task>(
     progress: &mut dyn Progress,
 ) -> Result<Outcome> {
     task.optimization().check()?;
-    let mut trainer = Trainer::new(task);
+    // A saved state has all weights, and the file of the first ones may be gone.
+    let first = if resume.is_none() { initial::adopt(task, progress)? } else { None };
+    let mut trainer = Trainer::new(task)?;
     if let Some(saved) = resume {
         trainer.load(task, saved)?;
     }
     std::fs::create_dir_all(dir).map_err(Error::file("create", dir))?;
+    if let Some(account) = first {
+        account.write(dir)?;
+    }
     state::write_atomically(&dir.join("recipe.yaml"), task.recipe_yaml()?.as_bytes())?;
     task.write_model_files(dir)?;
     let mut log = Log::open(&dir.join("log.jsonl"), trainer.step)?;
@@ -70,12 +76,14 @@ struct Trainer {
 }
 
 impl Trainer {
-    fn new(task: &impl Task) -> Self {
+    fn new(task: &impl Task) -> Result<Self> {
         let optimization = task.optimization();
+        initial::freeze(task.module(0).vars, task.recipe().common().freeze)?;
+        for i in 1..task.phases().len() {
+            task.module(i).vars.set_requires_grad(true);
+        }
         let phase = |(i, &phase): (usize, &Phase)| {
-            let vars = task.module(i).vars;
-            vars.set_requires_grad(true);
-            let parameters = vars.parameters();
+            let parameters = trained(task.module(i).vars);
             let (names, params) =
                 parameters.iter().map(|v| (v.name.clone(), v.tensor.shallow_clone())).unzip();
             PhaseState {
@@ -85,11 +93,11 @@ impl Trainer {
                 optimizer: AdamW::from_config(parameters, &optimization.adamw),
             }
         };
-        Trainer {
+        Ok(Trainer {
             phases: task.phases().iter().enumerate().map(phase).collect(),
-            ema: optimization.ema.map(|decay| Ema::new(task.module(0).vars.parameters(), decay)),
+            ema: optimization.ema.map(|decay| Ema::new(trained(task.module(0).vars), decay)),
             step: 0,
-        }
+        })
     }
 
     fn run(
@@ -305,6 +313,11 @@ impl Trainer {
 }
 
 const STEP: u64 = 0x57E9;
+
+/// Parameters that are not frozen.
+fn trained(vars: &Vars) -> Vec<Var> {
+    vars.parameters().into_iter().filter(|v| v.tensor.requires_grad()).collect()
+}
 
 fn accumulate(sum: &mut Option<Gradients>, grads: Gradients) {
     let Some(sum) = sum else {

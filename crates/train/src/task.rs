@@ -3,10 +3,35 @@
 use std::path::Path;
 
 use base::Vars;
+use base::config::to_yaml;
+use serde::Serialize;
 use tch::Tensor;
+use weights::KeyMap;
 
+use crate::initial::Adoption;
 use crate::recipe::{Intervals, Optimization};
 use crate::{Losses, Result};
+
+/// What every recipe has beside its model, data and losses.
+#[derive(Debug, Clone, Copy)]
+pub struct Common<'a> {
+    /// Decides all randomness.
+    pub seed: u64,
+    /// Steps, batches, optimizer.
+    pub optimization: &'a Optimization,
+    /// How often to log, validate and save.
+    pub every: Intervals,
+    /// A checkpoint or a model's directory to begin with.
+    pub init_from: Option<&'a Path>,
+    /// Parameters of the model that are not trained, by patterns as in [`weights::matches`].
+    pub freeze: &'a [String],
+}
+
+/// Everything that decides a run; as YAML it is itself valid input.
+pub trait Recipe: Serialize {
+    /// The parts that the loop needs.
+    fn common(&self) -> Common<'_>;
+}
 
 /// One optimizer's part of a step: the generator's or the discriminator's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +55,11 @@ pub struct Module<'a> {
 pub trait Task {
     /// One micro-batch, on the device. A phase may leave in it what a later phase of the same step needs.
     type Batch;
+    /// What decides the run.
+    type Recipe: Recipe;
+
+    /// The resolved recipe.
+    fn recipe(&self) -> &Self::Recipe;
 
     /// The phases of a step, in order.
     fn phases(&self) -> &[Phase];
@@ -39,16 +69,29 @@ pub trait Task {
     fn module(&self, phase: usize) -> Module<'_>;
 
     /// Steps, batches, optimizer.
-    fn optimization(&self) -> &Optimization;
+    fn optimization(&self) -> &Optimization {
+        self.recipe().common().optimization
+    }
 
     /// How often to log, validate and save.
-    fn intervals(&self) -> Intervals;
+    fn intervals(&self) -> Intervals {
+        self.recipe().common().every
+    }
 
     /// Decides all randomness.
-    fn seed(&self) -> u64;
+    fn seed(&self) -> u64 {
+        self.recipe().common().seed
+    }
 
-    /// The resolved recipe as YAML; itself valid input.
-    fn recipe_yaml(&self) -> Result<String>;
+    /// The resolved recipe as YAML.
+    fn recipe_yaml(&self) -> Result<String> {
+        Ok(to_yaml(self.recipe())?)
+    }
+
+    /// How another model's weights become the first ones of this.
+    fn adoption(&self) -> Adoption {
+        Adoption { map: KeyMap::identity(), replaceable: &[], known: Vec::new }
+    }
 
     /// The next micro-batch. May wait for data.
     fn batch(&mut self) -> Result<Self::Batch>;

@@ -13,10 +13,11 @@ use tch::{Device, Kind, Tensor};
 use tokenizer::TokenizerSpec;
 
 use super::codes::{CodeBatch, Codes};
+use crate::initial::Adoption;
 use crate::losses::language::cross_entropy;
 use crate::recipe::{ImageData, Intervals, Optimization, with_overrides};
 use crate::state::write_atomically;
-use crate::task::{Module, Phase, Task};
+use crate::task::{Common, Module, Phase, Recipe, Task};
 use crate::{Error, Losses, Result};
 
 /// Everything that decides a transformer's training, but for the tokenizer.
@@ -27,6 +28,12 @@ pub struct ArRecipe {
     pub seed: u64,
     /// The transformer. In a file, `vocab_size` and `num_tokens` may be null: they are the tokenizer's then.
     pub model: ArConfig,
+    /// A checkpoint or a model's directory whose weights it begins with (`--init-from`).
+    #[serde(default)]
+    pub init_from: Option<PathBuf>,
+    /// Parameters that are not trained: names or their beginnings, `*` for one part (`layers.*.attention`).
+    #[serde(default)]
+    pub freeze: Vec<String>,
     /// What it learns from.
     pub data: ArData,
     /// How.
@@ -47,6 +54,18 @@ pub struct ArData {
     pub validation_codes: Vec<PathBuf>,
     /// Images.
     pub images: ImageData,
+}
+
+impl Recipe for ArRecipe {
+    fn common(&self) -> Common<'_> {
+        Common {
+            seed: self.seed,
+            optimization: &self.optimization,
+            every: self.every,
+            init_from: self.init_from.as_deref(),
+            freeze: &self.freeze,
+        }
+    }
 }
 
 impl ArRecipe {
@@ -116,11 +135,6 @@ impl ArTask {
         Ok(ArTask { recipe, vars, model, num_classes, train, validation, classes, tokenizer })
     }
 
-    /// The recipe.
-    pub fn recipe(&self) -> &ArRecipe {
-        &self.recipe
-    }
-
     /// The model's variables.
     pub fn vars(&self) -> &Vars {
         &self.vars
@@ -173,6 +187,11 @@ fn classes(known: &[Class], num_classes: i64) -> Result<Vec<Class>> {
 
 impl Task for ArTask {
     type Batch = ArBatch;
+    type Recipe = ArRecipe;
+
+    fn recipe(&self) -> &ArRecipe {
+        &self.recipe
+    }
 
     fn phases(&self) -> &[Phase] {
         &PHASES
@@ -182,20 +201,10 @@ impl Task for ArTask {
         Module { name: "model", vars: &self.vars }
     }
 
-    fn optimization(&self) -> &Optimization {
-        &self.recipe.optimization
-    }
-
-    fn intervals(&self) -> Intervals {
-        self.recipe.every
-    }
-
-    fn seed(&self) -> u64 {
-        self.recipe.seed
-    }
-
-    fn recipe_yaml(&self) -> Result<String> {
-        Ok(to_yaml(&self.recipe)?)
+    /// The condition's embedding may be another one, such as for other classes; nothing else.
+    fn adoption(&self) -> Adoption {
+        let known = ar_model::released::signatures;
+        Adoption { map: ar_model::key_map(), replaceable: &["cls_embedding"], known }
     }
 
     fn batch(&mut self) -> Result<ArBatch> {

@@ -14,6 +14,7 @@ use base::{Build, Vars};
 use data::Loader;
 use tch::{Device, Kind, Tensor};
 use tokenizer::{Model, Tokenizer};
+use weights::KeyMap;
 
 use self::adversary::Adversary;
 use self::guides::Guides;
@@ -21,7 +22,7 @@ pub use self::recipe::{
     Adversarial, Auxiliary, FeatureDistance, Perceptual, Semantic, Teacher, TokenizerLosses, TokenizerRecipe,
 };
 use super::images;
-use crate::recipe::{Intervals, Optimization};
+use crate::initial::Adoption;
 use crate::state::write_atomically;
 use crate::task::{Module, Phase, Task};
 use crate::{Error, Losses, Result};
@@ -71,11 +72,6 @@ impl TokenizerTask {
         Ok(TokenizerTask { recipe, phases, vars, model, adversary, guides, train, validation })
     }
 
-    /// The recipe.
-    pub fn recipe(&self) -> &TokenizerRecipe {
-        &self.recipe
-    }
-
     /// The model's variables.
     pub fn vars(&self) -> &Vars {
         &self.vars
@@ -90,6 +86,11 @@ impl TokenizerTask {
 
 impl Task for TokenizerTask {
     type Batch = TokenizerBatch;
+    type Recipe = TokenizerRecipe;
+
+    fn recipe(&self) -> &TokenizerRecipe {
+        &self.recipe
+    }
 
     fn phases(&self) -> &[Phase] {
         &self.phases
@@ -102,20 +103,8 @@ impl Task for TokenizerTask {
         }
     }
 
-    fn optimization(&self) -> &Optimization {
-        &self.recipe.optimization
-    }
-
-    fn intervals(&self) -> Intervals {
-        self.recipe.every
-    }
-
-    fn seed(&self) -> u64 {
-        self.recipe.seed
-    }
-
-    fn recipe_yaml(&self) -> Result<String> {
-        Ok(to_yaml(&self.recipe)?)
+    fn adoption(&self) -> Adoption {
+        Adoption { map: KeyMap::identity(), replaceable: &[], known: tokenizer::released::signatures }
     }
 
     fn batch(&mut self) -> Result<TokenizerBatch> {

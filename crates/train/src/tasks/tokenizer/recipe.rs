@@ -11,6 +11,7 @@ use crate::discriminator::{DiffAug, DiscriminatorConfig};
 use crate::losses::adversarial::AdversarialLoss;
 use crate::losses::lecam::LeCamConfig;
 use crate::recipe::{ImageData, Intervals, Optimization, with_overrides};
+use crate::task::{Common, Recipe};
 use crate::{Error, Result};
 
 /// Everything that decides a tokenizer's training.
@@ -24,6 +25,12 @@ pub struct TokenizerRecipe {
     /// Where the first weights are drawn from, if not as published.
     #[serde(default)]
     pub init: Initialization,
+    /// A checkpoint or a model's directory whose weights it begins with (`--init-from`).
+    #[serde(default)]
+    pub init_from: Option<PathBuf>,
+    /// Parameters that are not trained: names or their beginnings, `*` for one part (`layers.*.attention`).
+    #[serde(default)]
+    pub freeze: Vec<String>,
     /// The images.
     pub data: ImageData,
     /// What is minimised.
@@ -201,6 +208,18 @@ impl Adversarial {
             return fail("diffaug: probability and cutout are in [0, 1], blur is at least 0");
         }
         self.discriminator.check(image_size, batch)
+    }
+}
+
+impl Recipe for TokenizerRecipe {
+    fn common(&self) -> Common<'_> {
+        Common {
+            seed: self.seed,
+            optimization: &self.optimization,
+            every: self.every,
+            init_from: self.init_from.as_deref(),
+            freeze: &self.freeze,
+        }
     }
 }
 
