@@ -52,8 +52,8 @@ pub enum Architecture {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PositionConfig {
-    /// A learned table added to the inputs (GigaTok `gpt_1d`); with a text as condition, which no release has, a row
-    /// for each of its positions too.
+    /// A learned table added to the inputs (GigaTok `gpt_1d`); with a text as condition, which no release has,
+    /// all of its positions share the condition's row.
     Learned,
     /// 2-D rotary embedding of queries and keys (LlamaGen).
     #[serde(rename = "rope_2d")]

@@ -135,7 +135,7 @@ pub trait AutoregressiveModel {
 pub struct Gpt {
     cls_embedding: Embedder,
     tok_embeddings: Tensor,               // (V, D)
-    positional_embedding: Option<Tensor>, // (T + N, D)
+    positional_embedding: Option<Tensor>, // (1 + N, D)
     rope: Option<Tensor>,                 // (T + N, K/2, 2)
     layers: Vec<Block>,
     norm: RmsNorm,
@@ -160,7 +160,7 @@ impl Gpt {
         let (learned, rope) = match config.position {
             PositionConfig::Learned => {
                 let init = Init::Normal { std: (d as f64).powf(-0.5) };
-                (Some(p.var("positional_embedding", &[prefix_len + n, d], init)), None)
+                (Some(p.var("positional_embedding", &[1 + n, d], init)), None)
             }
             PositionConfig::Rope2d => {
                 (None, Some(rope_2d(prefix_len, n, d / config.heads).to_device(device)))
@@ -217,14 +217,23 @@ impl Gpt {
         Tensor::embedding(&self.tok_embeddings, codes, -1, false, false).to_kind(self.compute)
     }
 
-    /// Adds rows `from..` of the learned table, if there is one.
-    fn add_positions(&self, x: Tensor, from: i64) -> Tensor {
+    /// Adds the learned table's row of the condition, if there is one. All positions of a text get the same: what
+    /// stands where is in its features, and LlamaGen's rotary table has no positions there either.
+    fn condition_with_position(&self, prefix: Tensor) -> Tensor {
+        match &self.positional_embedding {
+            Some(table) => prefix + table.narrow(0, 0, 1).to_kind(self.compute),
+            None => prefix,
+        }
+    }
+
+    /// Adds the learned table's rows of codes `from..`, if there is one.
+    fn codes_with_positions(&self, codes: Tensor, from: i64) -> Tensor {
         match &self.positional_embedding {
             Some(table) => {
-                let rows = table.narrow(0, from, x.size()[1]).to_kind(x.kind());
-                x + rows
+                let rows = table.narrow(0, 1 + from, codes.size()[1]).to_kind(self.compute);
+                codes + rows
             }
-            None => x,
+            None => codes,
         }
     }
 
@@ -240,9 +249,9 @@ impl Gpt {
         let rate = self.config.dropout.condition;
         let drop = (train && rate > 0.0)
             .then(|| Tensor::rand([cond.batch_size()], (Kind::Float, self.tok_embeddings.device())).lt(rate));
-        let prefix = self.embed_condition(cond, drop.as_ref());
+        let prefix = self.condition_with_position(self.embed_condition(cond, drop.as_ref()));
         let inputs = codes.narrow(1, 0, self.spec.num_tokens - 1);
-        let x = self.add_positions(Tensor::cat(&[prefix, self.embed_codes(&inputs)], 1), 0);
+        let x = Tensor::cat(&[prefix, self.codes_with_positions(self.embed_codes(&inputs), 0)], 1);
         let condition = self.modulation.needs_condition().then(|| x.narrow(1, 0, self.spec.prefix_len));
         let mask = cond.prefix_mask().map(|m| prefix_lm_mask(m, x.size()[1]));
         let context = Context { from: 0, rope: self.rope.as_ref(), mask: mask.as_ref() };
@@ -341,7 +350,7 @@ impl AutoregressiveModel for Gpt {
 
     fn prefill(&self, cond: &Conditioning, cache: &mut KvCache) -> Tensor {
         let _guard = tch::no_grad_guard();
-        let x = self.add_positions(self.embed_condition(cond, None), 0);
+        let x = self.condition_with_position(self.embed_condition(cond, None));
         cache.condition = self.modulation.needs_condition().then(|| x.shallow_clone());
         cache.prefix_mask = cond.prefix_mask().map(|m| m.to_kind(Kind::Bool));
         let mask = cache.prefix_mask.as_ref().map(|m| prefix_lm_mask(m, self.spec.prefix_len));
@@ -350,7 +359,7 @@ impl AutoregressiveModel for Gpt {
 
     fn decode_step(&self, codes: &Tensor, position: i64, cache: &mut KvCache) -> Tensor {
         let _guard = tch::no_grad_guard();
-        let x = self.add_positions(self.embed_codes(codes), position);
+        let x = self.codes_with_positions(self.embed_codes(codes), position - self.spec.prefix_len);
         let mask = cache.prefix_mask.as_ref().map(|m| {
             let (b, t) = m.size2().expect("masks are (B, T)");
             let rest = Tensor::ones([b, position + 1 - t], (Kind::Bool, m.device()));

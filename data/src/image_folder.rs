@@ -47,7 +47,8 @@ impl ImageFiles {
         Ok(ImageFiles { root: root.to_owned(), files, classes, what: "class folders" })
     }
 
-    /// The images directly in `root`, sorted by name, without labels.
+    /// The images directly in `root`, sorted by name: without labels, or, where text files of the same names (`a.txt`
+    /// beside `a.jpg`) lie there, with these as captions, which then none may lack.
     pub fn flat(root: &Path) -> Result<Self> {
         let mut names: Vec<PathBuf> = vec![];
         for entry in std::fs::read_dir(root).map_err(Error::read(root))? {
@@ -57,13 +58,34 @@ impl ImageFiles {
             }
         }
         names.sort();
-        let files = names.into_iter().map(|p| (p, Target::None)).collect();
+        let captioned = names.iter().any(|name| root.join(name).with_extension("txt").is_file());
+        let labelled = |name: PathBuf| {
+            let target = if captioned { Target::Caption(caption(&root.join(&name))?) } else { Target::None };
+            Ok((name, target))
+        };
+        let files = names.into_iter().map(labelled).collect::<Result<_>>()?;
         Ok(ImageFiles { root: root.to_owned(), files, classes: vec![], what: "a folder of images" })
     }
 
     /// Given files with given labels; relative paths start at `root`, and `classes` names the labels.
     pub fn listed(root: &Path, files: Vec<(PathBuf, Target)>, classes: Vec<Class>) -> Self {
         ImageFiles { root: root.to_owned(), files, classes, what: "a list of images" }
+    }
+}
+
+/// The caption beside an image.
+fn caption(image: &Path) -> Result<String> {
+    let path = image.with_extension("txt");
+    let text = std::fs::read_to_string(&path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => {
+            let message = "it has no caption, unlike others in its folder; expected a .txt of the same name";
+            Error::malformed(image, message)
+        }
+        _ => Error::Read { path: path.clone(), source },
+    })?;
+    match text.trim() {
+        "" => Err(Error::malformed(&path, "the caption is empty")),
+        text => Ok(text.to_owned()),
     }
 }
 
@@ -113,9 +135,10 @@ impl Dataset for ImageFiles {
     }
 
     fn describe(&self) -> String {
-        let labels = match self.classes.len() {
-            0 => "no class labels".to_owned(),
-            n => format!("{n} classes"),
+        let labels = match (self.files.first(), self.classes.len()) {
+            (Some((_, Target::Caption(_))), _) => "captions".to_owned(),
+            (_, 0) => "no class labels".to_owned(),
+            (_, n) => format!("{n} classes"),
         };
         format!("{}: {}, {} images, {labels}", self.root.display(), self.what, self.len())
     }

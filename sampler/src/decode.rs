@@ -16,12 +16,19 @@ use crate::{Error, Result, SamplingConfig, filter};
 pub struct Sampler<'m, M: AutoregressiveModel> {
     model: &'m M,
     cache: Option<(i64, M::Cache)>,
+    negative: Option<Conditioning>,
 }
 
 impl<'m, M: AutoregressiveModel> Sampler<'m, M> {
     /// A sampler without a cache yet.
     pub fn new(model: &'m M) -> Self {
-        Sampler { model, cache: None }
+        Sampler { model, cache: None, negative: None }
+    }
+
+    /// Guides away from this condition, a batch of one, instead of from the model's null condition; `None` takes that
+    /// back. Unlike the null condition of a text, which keeps the mask of its caption, it comes with its own mask.
+    pub fn set_negative(&mut self, negative: Option<Conditioning>) {
+        self.negative = negative;
     }
 
     /// One sequence of N codes for each of the B conditions.
@@ -58,6 +65,9 @@ impl<'m, M: AutoregressiveModel> Sampler<'m, M> {
         let b = cond.batch_size();
         check_batch(b, &draw)?;
         self.model.check_conditioning(cond)?;
+        if let Some(negative) = &self.negative {
+            self.model.check_conditioning(negative)?;
+        }
         let rows = self.rows(cond, config.guidance.active())?;
         let n = rows.batch_size();
         let mut cache = match self.cache.take() {
@@ -72,7 +82,10 @@ impl<'m, M: AutoregressiveModel> Sampler<'m, M> {
     /// What goes through the network: the conditions, under guidance the null conditions, and copies of the first
     /// condition up to a multiple of [`ROWS`].
     fn rows(&self, cond: &Conditioning, guided: bool) -> Result<Conditioning> {
-        let null = guided.then(|| self.model.null_conditioning(cond));
+        let null = guided.then(|| match &self.negative {
+            Some(negative) => repeat_first(negative, cond.batch_size()),
+            None => self.model.null_conditioning(cond),
+        });
         let used = cond.batch_size() * if guided { 2 } else { 1 };
         let missing = (used + ROWS - 1) / ROWS * ROWS - used;
         let padding = (missing > 0).then(|| repeat_first(cond, missing));

@@ -112,7 +112,10 @@ impl Hint for Error {
                 vec![format!("to use other weights, name the file: `--weights {}`", path.display())]
             }
             Error::TextTokenizer { .. } => {
-                vec!["a text encoder's folder holds config.json, tokenizer.json or spiece.model, and weights".into()]
+                vec![
+                    "a text encoder's folder holds config.json, tokenizer.json or spiece.model, and weights"
+                        .into(),
+                ]
             }
             Error::Sharded { .. } => vec!["join the shards with `gen convert`".into()],
             _ => vec![],

@@ -118,13 +118,30 @@ fn recipes_that_lack_something_or_contradict_themselves_are_refused_by_name() {
 fn every_recipe_in_the_repository_is_valid() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/train");
     let layout = tokenizer::CodeLayout::Sequence { len: 64 };
-    let spec =
-        tokenizer::TokenizerSpec { codebook_size: 4096, code_dim: 8, num_tokens: 64, image_size: 64, layout };
+    let spec = tokenizer::TokenizerSpec {
+        codebook_size: 4096,
+        code_dim: 8,
+        num_tokens: 64,
+        image_size: 64,
+        layout,
+        any_size: false,
+    };
+    let vq16 = tokenizer::TokenizerSpec {
+        codebook_size: 16384,
+        num_tokens: 256,
+        image_size: 256,
+        layout: tokenizer::CodeLayout::Grid { height: 16, width: 16 },
+        any_size: true,
+        ..spec.clone()
+    };
     for entry in std::fs::read_dir(folder).unwrap() {
         let document = base::config::Document::read(&entry.unwrap().path()).unwrap();
         let model = document.to_json().unwrap()["model"].clone();
         let optimization = match model["type"].as_str() {
-            Some("gpt") => ArRecipe::from_document(document, &[], &spec).unwrap().optimization,
+            Some("gpt") if model["vocab_size"].is_null() => {
+                ArRecipe::from_document(document, &[], &spec).unwrap().optimization
+            }
+            Some("gpt") => ArRecipe::from_document(document, &[], &vq16).unwrap().optimization,
             None if model.get("widths").is_some() => {
                 document.typed::<train::tasks::FeaturesRecipe>().unwrap().optimization
             }

@@ -27,7 +27,8 @@ pub(crate) fn open(index: &Path, text: &str) -> Result<Parsed> {
         whole.metadata.extend(shard.metadata);
         let all = &mut whole.sections[0].1;
         let before = all.len();
-        let entries = shard.sections.into_iter().filter(|(section, _)| section.is_none()).flat_map(|(_, e)| e);
+        let entries =
+            shard.sections.into_iter().filter(|(section, _)| section.is_none()).flat_map(|(_, e)| e);
         all.extend(entries.map(|(name, mut entry)| {
             entry.blob += first;
             (name, entry)

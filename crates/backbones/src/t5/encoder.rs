@@ -65,15 +65,13 @@ impl TextEncoder {
         let tokenizer = TextTokenizer::open(&files.tokenizer, length)?;
         if tokenizer.vocab_size() > config.vocab_size {
             let (has, takes) = (tokenizer.vocab_size(), config.vocab_size);
-            let why = format!("it has {has} entries, the encoder of `{}` takes {takes}", files.config.display());
+            let why =
+                format!("it has {has} entries, the encoder of `{}` takes {takes}", files.config.display());
             return Err(Error::TextTokenizer { path: files.tokenizer.clone(), why });
         }
-        let vars = Vars::new(device, kind, Build::Empty);
-        let encoder = T5Encoder::new(&vars.root(), &config);
-        let failed = |e| Error::Load { network: "T5".into(), path: files.weights.clone(), source: Box::new(e) };
-        let source = Checkpoint::open(&files.weights).and_then(|c| c.source(Want::Auto)).map_err(failed)?;
-        weights::load(&vars, source.as_ref(), &key_map(source.as_ref(), files.prefix)).map_err(failed)?;
-        let fingerprint = fingerprint(&files.tokenizer, source.as_ref(), files.prefix).map_err(failed)?;
+        let (encoder, source) = T5Encoder::open(&config, &files.weights, files.prefix, device, kind)?;
+        let fingerprint = fingerprint(&files.tokenizer, source.as_ref(), files.prefix)
+            .map_err(|e| load_error(&files.weights, e))?;
         Ok(TextEncoder { tokenizer, encoder, device, clean, fingerprint })
     }
 
@@ -97,24 +95,64 @@ impl TextEncoder {
         &self.fingerprint
     }
 
+    /// Whether a caption has more tokens than are used.
+    ///
+    /// # Errors
+    /// As [`TextEncoder::encode`].
+    pub fn cuts(&self, caption: &str) -> Result<bool> {
+        self.tokenizer.cuts(&prepare(caption, self.clean)?)
+    }
+
     /// Captions → features, padded on the left. Each goes through the network alone: products of matrices round
     /// differently from one number of rows to another, and a caption's features must not depend on its neighbours.
     ///
     /// # Errors
     /// No caption, or one that cannot be cleaned or spelled.
     pub fn encode<S: AsRef<str>>(&self, captions: &[S]) -> Result<TextFeatures> {
-        let texts: Vec<String> = captions.iter().map(|c| prepare(c.as_ref(), self.clean)).collect::<Result<_>>()?;
+        let texts: Vec<String> =
+            captions.iter().map(|c| prepare(c.as_ref(), self.clean)).collect::<Result<_>>()?;
         let tokens = self.tokenizer.encode(&texts)?;
         let (ids, mask) = (tokens.ids.to_device(self.device), tokens.mask.to_device(self.device));
         let rows: Vec<_> = tch::no_grad(|| {
-            (0..ids.size()[0]).map(|i| self.encoder.forward(&ids.narrow(0, i, 1), &mask.narrow(0, i, 1))).collect()
+            (0..ids.size()[0])
+                .map(|i| self.encoder.forward(&ids.narrow(0, i, 1), &mask.narrow(0, i, 1)))
+                .collect()
         });
         Ok(left_pad(&tch::Tensor::cat(&rows, 0), &mask))
     }
 }
 
-/// What the tokenizer gets of a caption.
-pub(crate) fn prepare(caption: &str, clean: bool) -> Result<String> {
+impl T5Encoder {
+    /// Fills an encoder from a checkpoint, or a folder that holds one, in Hugging Face's names, and hands over what it was
+    /// filled from. With a `prefix`, from the tensors whose names begin with it.
+    ///
+    /// # Errors
+    /// The file cannot be read, or its tensors are not exactly an encoder's.
+    pub fn open(
+        config: &T5Config,
+        checkpoint: &Path,
+        prefix: Option<&str>,
+        device: Device,
+        kind: Kind,
+    ) -> Result<(Self, Box<dyn TensorSource>)> {
+        let failed = |e| load_error(checkpoint, e);
+        let vars = Vars::new(device, kind, Build::Empty);
+        let encoder = T5Encoder::new(&vars.root(), config);
+        let source = Checkpoint::open(checkpoint).and_then(|c| c.source(Want::Auto)).map_err(failed)?;
+        weights::load(&vars, source.as_ref(), &key_map(source.as_ref(), prefix)).map_err(failed)?;
+        Ok((encoder, source))
+    }
+}
+
+fn load_error(path: &Path, source: weights::Error) -> Error {
+    Error::Load { network: "T5".into(), path: path.to_owned(), source: Box::new(source) }
+}
+
+/// What the tokenizer gets of a caption: cleaned as published, or as it is.
+///
+/// # Errors
+/// As [`clean_caption`].
+pub fn prepare(caption: &str, clean: bool) -> Result<String> {
     if clean { clean_caption(caption) } else { Ok(caption.to_owned()) }
 }
 
@@ -124,7 +162,8 @@ fn key_map(source: &dyn TensorSource, prefix: Option<&str>) -> KeyMap {
         let ours = format!("{prefix}.**");
         return KeyMap::identity().rename(&ours, "**").drop("**", "not the text encoder's");
     }
-    let map = KeyMap::identity().drop("decoder.**", "the decoder").drop("lm_head.weight", "the decoder's output");
+    let map =
+        KeyMap::identity().drop("decoder.**", "the decoder").drop("lm_head.weight", "the decoder's output");
     match source.info("shared.weight") {
         Some(_) => map.drop("encoder.embed_tokens.weight", "the same as `shared.weight`"),
         None => map.rename("encoder.embed_tokens.weight", "shared.weight"),

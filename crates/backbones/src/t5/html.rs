@@ -111,7 +111,8 @@ impl Reader<'_> {
 
     fn markup(&mut self) -> Step {
         let s = self.rest;
-        let upto = |found: Option<usize>, length: usize| found.map_or(Step::Unfinished, |i| Step::Took(i + length));
+        let upto =
+            |found: Option<usize>, length: usize| found.map_or(Step::Unfinished, |i| Step::Took(i + length));
         if s[1..].starts_with(|c: char| c.is_ascii_alphabetic()) {
             self.start_tag()
         } else if s.starts_with("</") {
@@ -143,7 +144,8 @@ impl Reader<'_> {
             tag.end() + 1
         } else if after.starts_with("/>") {
             return Step::Took(tag.end() + 2); // opened and closed at once
-        } else if after.is_empty() || after.starts_with(|c: char| c.is_ascii_alphabetic() || "=/".contains(c)) {
+        } else if after.is_empty() || after.starts_with(|c: char| c.is_ascii_alphabetic() || "=/".contains(c))
+        {
             return Step::Unfinished;
         } else {
             // A tag in which something impossible stands is text up to there.

@@ -45,7 +45,10 @@ impl RelativePositions {
     /// (1, H, T, T).
     fn bias(&self, length: i64, kind: Kind) -> Tensor {
         let classes = distance_classes(length, self.buckets, self.farthest, self.table.device());
-        Tensor::embedding(&self.table, &classes, -1, false, false).permute([2, 0, 1]).unsqueeze(0).to_kind(kind)
+        Tensor::embedding(&self.table, &classes, -1, false, false)
+            .permute([2, 0, 1])
+            .unsqueeze(0)
+            .to_kind(kind)
     }
 }
 
@@ -58,7 +61,8 @@ fn distance_classes(length: i64, buckets: i64, farthest: i64, device: Device) ->
     let exact = half / 2;
     let distance = relative.abs();
     let scale = (half - exact) as f64 / (farthest as f64 / exact as f64).ln();
-    let far = ((distance.clamp_min(1).to_kind(Kind::Float) / exact as f64).log() * scale).to_kind(Kind::Int64);
+    let far =
+        ((distance.clamp_min(1).to_kind(Kind::Float) / exact as f64).log() * scale).to_kind(Kind::Int64);
     let far = (far + exact).clamp_max(half - 1);
     let class = distance.where_self(&distance.lt(exact), &far);
     class + relative.gt(0).to_kind(Kind::Int64) * half
@@ -153,7 +157,8 @@ impl T5Encoder {
     /// Variables under `p` with Hugging Face's names. Activations are of the variables' kind; see
     /// [`T5Encoder::set_compute`].
     pub fn new(p: &Scope, config: &T5Config) -> Self {
-        let tokens = (p / "shared").var("weight", &[config.vocab_size, config.d_model], Init::Normal { std: 1.0 });
+        let tokens =
+            (p / "shared").var("weight", &[config.vocab_size, config.d_model], Init::Normal { std: 1.0 });
         let p = p / "encoder";
         let first = &p / "block" / 0 / "layer" / 0 / "SelfAttention";
         T5Encoder {

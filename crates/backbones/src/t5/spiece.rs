@@ -89,7 +89,8 @@ fn special(id: usize, content: &str) -> Value {
 }
 
 fn normalizer(model: &Model) -> Value {
-    let charsmap = model.normalizer.as_ref().and_then(|n| n.precompiled_charsmap.as_deref()).unwrap_or_default();
+    let charsmap =
+        model.normalizer.as_ref().and_then(|n| n.precompiled_charsmap.as_deref()).unwrap_or_default();
     let mut steps = vec![];
     if !charsmap.is_empty() {
         steps.push(json!({"type": "Precompiled", "precompiled_charsmap": BASE64_STANDARD.encode(charsmap)}));

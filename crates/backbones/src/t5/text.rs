@@ -25,7 +25,7 @@ pub struct Tokens {
     pub mask: Tensor,
 }
 
-const PAD: &str = "<pad>";
+pub(super) const PAD: &str = "<pad>";
 
 impl TextTokenizer {
     /// Reads `tokenizer.json`, or else SentencePiece's `spiece.model`, of a folder; or one such file. Texts are cut to
@@ -37,9 +37,11 @@ impl TextTokenizer {
         let in_folder = |name: &str| path.join(name);
         let file = match path.is_dir() {
             false => path.to_owned(),
-            true => ["tokenizer.json", "spiece.model"].map(in_folder).into_iter().find(|f| f.is_file()).ok_or_else(
-                || bad(path, "the folder has neither `tokenizer.json` nor `spiece.model`"),
-            )?,
+            true => ["tokenizer.json", "spiece.model"]
+                .map(in_folder)
+                .into_iter()
+                .find(|f| f.is_file())
+                .ok_or_else(|| bad(path, "the folder has neither `tokenizer.json` nor `spiece.model`"))?,
         };
         let bytes = std::fs::read(&file).map_err(|source| Error::Read { path: file.clone(), source })?;
         let description = match bytes.trim_ascii_start().starts_with(b"{") {
@@ -108,13 +110,24 @@ impl TextTokenizer {
         Ok(Tokens { ids: Tensor::from_slice(&ids).view(shape), mask: Tensor::from_slice(&mask).view(shape) })
     }
 
+    /// Whether a text has more tokens than the length.
+    ///
+    /// # Errors
+    /// It cannot be encoded.
+    pub fn cuts(&self, text: &str) -> Result<bool> {
+        Ok(!self.encoding(text)?.get_overflowing().is_empty())
+    }
+
     fn ids(&self, text: &str) -> Result<Vec<i64>> {
-        let encoded = self.tokenizer.encode(text, true).map_err(|e| Error::Input {
+        Ok(self.encoding(text)?.get_ids().iter().map(|&id| i64::from(id)).collect())
+    }
+
+    fn encoding(&self, text: &str) -> Result<tokenizers::Encoding> {
+        self.tokenizer.encode(text, true).map_err(|e| Error::Input {
             what: "text",
             expected: "a text that its vocabulary can spell".into(),
             found: format!("{text:?} ({e})"),
-        })?;
-        Ok(encoded.get_ids().iter().map(|&id| i64::from(id)).collect())
+        })
     }
 }
 

@@ -1,5 +1,5 @@
 //! Training a transformer on the codes of a frozen tokenizer: cross-entropy of every code given those before it
-//! and the class.
+//! and the class, or the caption.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use tch::{Device, Kind, Tensor};
 use tokenizer::TokenizerSpec;
 
 use super::codes::{CodeBatch, Codes};
+use super::text::{Prepared, Text, TextRecipe};
 use crate::initial::Adoption;
 use crate::losses::language::cross_entropy;
 use crate::recipe::{ImageData, Intervals, Optimization, with_overrides};
@@ -36,6 +37,9 @@ pub struct ArRecipe {
     pub freeze: Vec<String>,
     /// What it learns from.
     pub data: ArData,
+    /// From captions to features, for a text-conditional transformer.
+    #[serde(default)]
+    pub text: Option<TextRecipe>,
     /// How.
     pub optimization: Optimization,
     /// How often to log, validate and save, in steps.
@@ -86,10 +90,15 @@ impl ArRecipe {
             }
         }
         let recipe: ArRecipe = with_overrides(&document, changes)?;
-        for ((key, expected), found) in
-            sizes.into_iter().zip([recipe.model.vocab_size, recipe.model.num_tokens])
+        let model = &recipe.model;
+        let fits = [
+            model.vocab_size == tokenizer.codebook_size,
+            tokenizer.image_size_of(model.num_tokens).is_some(),
+        ];
+        for (((key, expected), found), fits) in
+            sizes.into_iter().zip([model.vocab_size, model.num_tokens]).zip(fits)
         {
-            if found != expected {
+            if !fits {
                 return Err(Error::Recipe(format!(
                     "`model.{key}` is {found}, but the tokenizer's is {expected}; write null in the recipe to take \
                      the tokenizer's"
@@ -105,11 +114,16 @@ pub struct ArTask {
     recipe: ArRecipe,
     vars: Vars,
     model: Gpt,
-    num_classes: i64,
+    condition: Condition,
     train: Codes,
     validation: Option<Codes>,
-    classes: Vec<Class>,
     tokenizer: tokenizer::Loaded,
+}
+
+/// What the codes are learned to depend on.
+enum Condition {
+    Class { num_classes: i64, classes: Vec<Class> },
+    Text(Text),
 }
 
 const PHASES: [Phase; 1] = [Phase { name: "model", start: 1 }];
@@ -122,17 +136,14 @@ impl ArTask {
     /// The recipe contradicts itself, the tokenizer or the stored codes, or there is no data.
     pub fn new(recipe: ArRecipe, tokenizer: tokenizer::Loaded, device: Device) -> Result<Self> {
         recipe.optimization.check()?;
-        let ConditioningConfig::Class { num_classes } = recipe.model.conditioning else {
-            return Err(Error::Recipe("only class-conditional transformers can be trained".into()));
-        };
         tch::manual_seed(recipe.seed as i64);
         let vars = Vars::new(device, Kind::Float, Build::Random);
         let mut model = Gpt::new(&vars.root(), &recipe.model)?;
         model.set_compute(recipe.optimization.precision.kind());
         let train = Codes::training(&recipe, &tokenizer)?;
         let validation = Codes::validation(&recipe, &tokenizer)?;
-        let classes = classes(train.classes(), num_classes)?;
-        Ok(ArTask { recipe, vars, model, num_classes, train, validation, classes, tokenizer })
+        let condition = Condition::new(&recipe, &vars, &train)?;
+        Ok(ArTask { recipe, vars, model, condition, train, validation, tokenizer })
     }
 
     /// The model's variables.
@@ -143,32 +154,81 @@ impl ArTask {
     /// One line on model and data, for people.
     pub fn describe(&self) -> String {
         let millions = self.vars.num_parameters() as f64 / 1e6;
-        format!("transformer of {millions:.2} M parameters; {}", self.train.describe())
+        let text = match &self.condition {
+            Condition::Class { .. } => String::new(),
+            Condition::Text(text) => format!("; {}", text.describe()),
+        };
+        format!("transformer of {millions:.2} M parameters{text}; {}", self.train.describe())
     }
 
     fn to_device(&self, batch: CodeBatch) -> Result<ArBatch> {
-        if let Some(bad) = batch.labels.iter().find(|l| !(0..self.num_classes).contains(*l)) {
-            return Err(Error::Recipe(match *bad {
-                data::NO_CLASS => {
-                    "an image without a class: a class-conditional model needs a label for each".into()
-                }
-                label => format!(
-                    "label {label} is outside the model's {} classes; raise `model.conditioning.num_classes`",
-                    self.num_classes
-                ),
-            }));
+        let codes = batch.codes.to_device(self.vars.device());
+        let condition = match &self.condition {
+            Condition::Text(text) => Given::Text(text.prepare(&batch)?),
+            Condition::Class { num_classes, .. } => {
+                check_labels(&batch.labels, *num_classes)?;
+                Given::Class(Tensor::from_slice(&batch.labels).to_device(self.vars.device()))
+            }
+        };
+        Ok(ArBatch { condition, codes })
+    }
+
+    fn conditioning(&self, batch: &ArBatch) -> Conditioning {
+        match (&batch.condition, &self.condition) {
+            (Given::Class(labels), _) => Conditioning::Class(labels.shallow_clone()),
+            (Given::Text(prepared), Condition::Text(text)) => text.condition(prepared),
+            (Given::Text(_), Condition::Class { .. }) => unreachable!("texts are prepared by a text side"),
         }
-        let device = self.vars.device();
-        let labels = Tensor::from_slice(&batch.labels).to_device(device);
-        Ok(ArBatch { condition: Conditioning::Class(labels), codes: batch.codes.to_device(device) })
+    }
+}
+
+impl Condition {
+    /// Opens or makes the text encoder, or finds the names of the classes.
+    fn new(recipe: &ArRecipe, vars: &Vars, train: &Codes) -> Result<Self> {
+        match (recipe.model.conditioning, &recipe.text) {
+            (ConditioningConfig::Class { num_classes }, None) => {
+                Ok(Condition::Class { num_classes, classes: classes(train.classes(), num_classes)? })
+            }
+            (ConditioningConfig::Text { length, feature_width }, Some(text)) => {
+                let compute = recipe.optimization.precision.kind();
+                let sizes = (length, feature_width);
+                Ok(Condition::Text(Text::new(text, sizes, (vars, compute), train, recipe.seed)?))
+            }
+            (ConditioningConfig::Text { .. }, None) => Err(Error::Recipe(
+                "`model.conditioning` is text, and `text` does not say where features come from; \
+                 configs/train/text-64.yaml has an example"
+                    .into(),
+            )),
+            (ConditioningConfig::Class { .. }, Some(_)) => Err(Error::Recipe(
+                "`text` is given, but `model.conditioning` is by class; which is it to be?".into(),
+            )),
+        }
+    }
+}
+
+fn check_labels(labels: &[i64], num_classes: i64) -> Result<()> {
+    match labels.iter().find(|l| !(0..num_classes).contains(*l)) {
+        None => Ok(()),
+        Some(&data::NO_CLASS) => Err(Error::Recipe(
+            "an image without a class: a class-conditional model needs a label for each".into(),
+        )),
+        Some(label) => Err(Error::Recipe(format!(
+            "label {label} is outside the model's {num_classes} classes; raise `model.conditioning.num_classes`"
+        ))),
     }
 }
 
 /// Conditions and codes (B, N) on the device.
 #[derive(Debug)]
 pub struct ArBatch {
-    condition: Conditioning,
+    condition: Given,
     codes: Tensor,
+}
+
+#[derive(Debug)]
+enum Given {
+    Class(Tensor), // (B,)
+    Text(Prepared),
 }
 
 /// The classes that occur in the data, or ImageNet's where the data does not tell and there are as many.
@@ -201,10 +261,10 @@ impl Task for ArTask {
         Module { name: "model", vars: &self.vars }
     }
 
-    /// The condition's embedding may be another one, such as for other classes; nothing else.
+    /// The condition's embedding may be another one, such as for other classes or for texts; nothing else.
     fn adoption(&self) -> Adoption {
         let known = ar_model::released::signatures;
-        Adoption { map: ar_model::key_map(), replaceable: &["cls_embedding"], known }
+        Adoption { map: ar_model::key_map(), replaceable: &["cls_embedding", "text_encoder"], known }
     }
 
     fn batch(&mut self) -> Result<ArBatch> {
@@ -213,7 +273,7 @@ impl Task for ArTask {
     }
 
     fn losses(&mut self, batch: &mut ArBatch, _phase: usize, _step: u64) -> Result<Losses> {
-        let logits = self.model.logits(&batch.condition, &batch.codes, Mode::Train);
+        let logits = self.model.logits(&self.conditioning(batch), &batch.codes, Mode::Train);
         let mut losses = Losses::new();
         losses.add("loss", cross_entropy(&logits, &batch.codes), 1.0);
         Ok(losses)
@@ -237,7 +297,12 @@ impl Task for ArTask {
 
     fn write_model_files(&self, dir: &Path) -> Result<()> {
         write_atomically(&dir.join("config.yaml"), to_yaml(&self.recipe.model)?.as_bytes())?;
-        write_atomically(&dir.join("classes.tsv"), data::to_tsv(&self.classes).as_bytes())?;
+        match &self.condition {
+            Condition::Class { classes, .. } => {
+                write_atomically(&dir.join("classes.tsv"), data::to_tsv(classes).as_bytes())?;
+            }
+            Condition::Text(text) => text.write(dir)?,
+        }
         let folder = dir.join("tokenizer");
         std::fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
         write_atomically(&folder.join("config.yaml"), to_yaml(&self.tokenizer.config)?.as_bytes())?;
@@ -260,7 +325,7 @@ impl ArTask {
                 continue;
             }
             let batch = self.to_device(batch)?;
-            let logits = self.model.logits(&batch.condition, &batch.codes, Mode::Eval);
+            let logits = self.model.logits(&self.conditioning(&batch), &batch.codes, Mode::Eval);
             sum += n * cross_entropy(&logits, &batch.codes).double_value(&[]);
             count += n;
         }
