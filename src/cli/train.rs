@@ -25,6 +25,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR|FILE", conflicts_with = "resume")]
     pub init_from: Option<PathBuf>,
 
+    /// Begin a new run in --output where another one was: weights, optimizer, averages, step, place in the data, and
+    /// its recipe. A run (its newest state), or a file of its `state/`
+    #[arg(long, value_name = "RUN|FILE", conflicts_with_all = ["resume", "recipe", "init_from"])]
+    pub fork: Option<PathBuf>,
+
     /// Training images: a folder, tar shards or a list
     #[arg(long, value_name = "PATH", help_heading = "Data")]
     pub data: Option<PathBuf>,

@@ -27,13 +27,19 @@ pub fn start(
     mut typed: Vec<String>,
     context: &Context,
 ) -> anyhow::Result<Start> {
-    let (recipe, saved) = if args.resume {
-        let (saved, damaged) = Saved::newest(&args.output)?;
+    if !args.resume {
+        train::state::check_unused(&args.output)?;
+    }
+    let state = match &args.fork {
+        Some(fork) => Some((fork, Saved::at(fork)?)),
+        None if args.resume => Some((&args.output, Saved::newest(&args.output)?)),
+        None => None,
+    };
+    let (recipe, saved) = if let Some((from, (saved, damaged))) = state {
         damaged.iter().for_each(|d| context.printer.warning(d));
-        let origin = args.output.join("recipe.yaml").display().to_string();
+        let origin = format!("the recipe in `{}`", from.display());
         (Document::parse(&origin, &saved.recipe)?, Some(saved))
     } else {
-        train::state::check_unused(&args.output)?;
         let recipe = match &args.recipe {
             Some(path) => Document::read(path)?,
             None => Document::parse("the built-in recipe", built_in)?,
@@ -71,8 +77,17 @@ pub fn run<T: Task>(
 ) -> anyhow::Result<Outcome> {
     let stop = super::stop_on_signal()?;
     let mut progress = context.printer.clone();
-    if let Some(saved) = &saved {
-        context.printer.note(&format!("resuming after step {}", saved.step));
+    match (&saved, args.resume) {
+        (Some(saved), true) => context.printer.note(&format!("resuming after step {}", saved.step)),
+        (Some(saved), false) => {
+            saved.check_fork(task.optimization())?;
+            context.printer.note(&format!(
+                "going on from {} after its step {}",
+                saved.describe(),
+                saved.step
+            ));
+        }
+        _ => {}
     }
     let outcome = train::train(&mut task, &args.output, saved.as_ref(), &stop, &mut progress)?;
     let dir = args.output.display();

@@ -10,6 +10,7 @@ use train::tasks::{ArRecipe, ArTask, TokenizerRecipe};
 
 use super::{Context, Outcome, train::path_override};
 use crate::cli::train_ar::TrainArArgs;
+use crate::failure::Failure;
 use crate::settings::models::Location;
 use crate::settings::{device, models};
 
@@ -19,17 +20,32 @@ const BUILT_IN: &str = include_str!("../../configs/train/gpt-64.yaml");
 pub fn run(args: &TrainArArgs, context: &Context) -> anyhow::Result<Outcome> {
     let run = &args.run;
     let device = device::resolve(&run.device)?;
-    let location = if run.resume {
-        Location::Directory(run.output.join("tokenizer")) // the copy that the run was begun with
-    } else {
-        models::tokenizer(&args.tokenizer)?
-    };
+    let location = tokenizer(args)?;
     let start = super::train::start(run, BUILT_IN, overrides(args, &location, context)?, context)?;
     let tokenizer = open(&location, device)?;
     let recipe = ArRecipe::from_document(start.recipe, &start.changes, tokenizer.model.spec())?;
     let task = ArTask::new(recipe, tokenizer, device)?;
     context.printer.note(&format!("{} on {}", task.describe(), base::device::name(device)));
     super::train::run(task, run, start.saved, context)
+}
+
+/// Where the tokenizer is: in a run that goes on, the copy it was begun with.
+fn tokenizer(args: &TrainArArgs) -> anyhow::Result<Location> {
+    let run = &args.run;
+    let begun = match (&run.fork, run.resume) {
+        (None, false) => return models::tokenizer(&args.tokenizer),
+        (None, true) => run.output.clone(),
+        (Some(fork), _) if fork.is_dir() => fork.clone(),
+        (Some(state), _) => {
+            let folder = state.parent().and_then(Path::parent).unwrap_or(Path::new(""));
+            folder.to_owned()
+        }
+    };
+    if args.tokenizer.tokenizer.is_some() {
+        let message = format!("`{}` has its tokenizer, and `--tokenizer` names another", begun.display());
+        return Err(Failure::new(message).hint("leave `--tokenizer` out").into());
+    }
+    Ok(Location::Directory(begun.join("tokenizer")))
 }
 
 /// The tokenizer, in fp32 as in the official trainers.
@@ -56,7 +72,7 @@ fn overrides(args: &TrainArArgs, location: &Location, context: &Context) -> anyh
     }
     typed.extend(text_override(args)?);
     if let (true, None, false, Location::Directory(dir)) =
-        (typed.is_empty(), &run.recipe, run.resume, location)
+        (typed.is_empty(), &run.recipe, run.resume || run.fork.is_some(), location)
         && let Some(recipe) = tokenizer_recipe(dir)?
     {
         let images = recipe.data;

@@ -53,6 +53,9 @@ pub fn train<T: Task>(
     if let Some(account) = first {
         account.write(dir)?;
     }
+    if let Some(saved) = resume {
+        saved.note_fork(dir)?;
+    }
     state::write_atomically(&dir.join("recipe.yaml"), task.recipe_yaml()?.as_bytes())?;
     task.write_model_files(dir)?;
     let mut log = Log::open(&dir.join("log.jsonl"), trainer.step)?;
@@ -201,13 +204,18 @@ impl Trainer {
         meter: &mut Meter,
     ) -> Result<(Losses, Gradients)> {
         let clock = Instant::now();
+        let params = &self.phases[phase].params;
+        let scale = 1.0 / task.optimization().micro_batches as f64;
+        if let Some(both) = task.recomputed(batch, params, scale)? {
+            meter.add(Span::Backward, clock);
+            return Ok(both);
+        }
         let losses = task.losses(batch, phase, step)?;
         meter.add(Span::Forward, clock);
         let clock = Instant::now();
         let total = losses.total().ok_or_else(|| Error::Recipe("every loss has weight 0".into()))?;
-        let parts = task.optimization().micro_batches;
-        let total = if parts == 1 { total.shallow_clone() } else { total / parts as f64 };
-        let gradients = Tensor::run_backward(&[total], &self.phases[phase].params, false, false);
+        let total = if scale == 1.0 { total.shallow_clone() } else { total * scale };
+        let gradients = Tensor::run_backward(&[total], params, false, false);
         meter.add(Span::Backward, clock);
         Ok((losses, gradients))
     }
@@ -320,10 +328,14 @@ fn trained(vars: &Vars) -> Vec<Var> {
 }
 
 fn accumulate(sum: &mut Option<Gradients>, grads: Gradients) {
-    let Some(sum) = sum else {
-        *sum = Some(grads);
-        return;
-    };
+    match sum {
+        Some(sum) => add(sum, grads),
+        None => *sum = Some(grads),
+    }
+}
+
+/// Adds gradients in place; an undefined one is none.
+pub(crate) fn add(sum: &mut Gradients, grads: Gradients) {
     let _guard = tch::no_grad_guard();
     for (s, g) in sum.iter_mut().zip(grads) {
         match (s.defined(), g.defined()) {

@@ -9,9 +9,11 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use base::config::to_yaml;
 use tch::{Device, Tensor};
 use weights::{Checkpoint, TensorSource};
 
+use crate::recipe::Optimization;
 use crate::{Error, Result};
 
 /// A saved run, open for reading.
@@ -49,6 +51,48 @@ impl Saved {
         }
         let newest = states.into_iter().max_by_key(|s| s.step);
         newest.map(|s| (s, damaged)).ok_or_else(|| Error::NoState { path: run.to_owned() })
+    }
+
+    /// The state that a path names: a file, or a run's newest.
+    pub fn at(path: &Path) -> Result<(Saved, Vec<String>)> {
+        if path.is_dir() { Saved::newest(path) } else { Ok((Saved::open(path)?, vec![])) }
+    }
+
+    /// Notes in another run's directory that it goes on from here.
+    pub(crate) fn note_fork(&self, dir: &Path) -> Result<()> {
+        if self.path.parent() == Some(&dir.join("state")) {
+            return Ok(());
+        }
+        let path = std::path::absolute(&self.path).map_err(Error::file("find", &self.path))?;
+        let text = to_yaml(&BTreeMap::from([
+            ("file", path.display().to_string()),
+            ("step", self.step.to_string()),
+        ]))?;
+        write_atomically(&dir.join("forked-from.yaml"), text.as_bytes())
+    }
+
+    /// The file, for people.
+    pub fn describe(&self) -> String {
+        format!("`{}`", self.path.display())
+    }
+
+    /// Refuses a state that is not a beginning for a run with this schedule under another name: one that has gone
+    /// past the recipe's last step, or in which the learning rate has begun to fall.
+    pub fn check_fork(&self, optimization: &Optimization) -> Result<()> {
+        let (step, steps) = (self.step, optimization.steps);
+        let bad = |message: String| Err(Error::State { path: self.path.clone(), message });
+        if step >= steps {
+            return bad(format!(
+                "it is of step {step} and the run ends with {steps}; raise `optimization.steps`"
+            ));
+        }
+        match optimization.schedule().decay_start() {
+            Some(start) if step > start => bad(format!(
+                "it is of step {step}, but the learning rate falls from step {start} on; fork an earlier state, or \
+                 raise `optimization.steps`"
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn open(path: &Path) -> Result<Saved> {

@@ -1,6 +1,6 @@
 //! What the loop needs to know of a thing to be trained.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base::Vars;
 use base::config::to_yaml;
@@ -31,6 +31,9 @@ pub struct Common<'a> {
 pub trait Recipe: Serialize {
     /// The parts that the loop needs.
     fn common(&self) -> Common<'_>;
+
+    /// Every file and folder that it names.
+    fn paths(&mut self) -> Vec<&mut PathBuf>;
 }
 
 /// One optimizer's part of a step: the generator's or the discriminator's.
@@ -100,6 +103,18 @@ pub trait Task {
     /// which the loop seeds for each (step, micro-batch, phase).
     fn losses(&mut self, batch: &mut Self::Batch, phase: usize, step: u64) -> Result<Losses>;
 
+    /// The losses of a task's only phase together with `scale` times their gradient by `params`, for a task that runs
+    /// parts of its model twice rather than keep what they computed; `None` where [`Task::losses`] is to be
+    /// differentiated.
+    fn recomputed(
+        &mut self,
+        _batch: &mut Self::Batch,
+        _params: &[Tensor],
+        _scale: f64,
+    ) -> Result<Option<(Losses, Gradients)>> {
+        Ok(None)
+    }
+
     /// Where the data stands, and [`Task::restore`] to continue there.
     fn position(&self) -> Result<String>;
 
@@ -114,4 +129,4 @@ pub trait Task {
 }
 
 /// A gradient for each parameter of a phase, in the order of its variables.
-pub(crate) type Gradients = Vec<Tensor>;
+pub type Gradients = Vec<Tensor>;

@@ -18,6 +18,11 @@ impl Linear {
         }
     }
 
+    /// The weight (out, in).
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
     /// (…, in) → (…, out).
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let kind = x.kind();

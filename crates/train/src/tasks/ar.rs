@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use ar_model::{ArConfig, AutoregressiveModel, Conditioning, ConditioningConfig, Gpt};
+use ar_model::{ArConfig, Conditioning, ConditioningConfig, Gpt, ModulationConfig, TeacherForced};
 use base::config::{Document, to_yaml};
 use base::{Build, Mode, Vars};
 use data::{Class, ClassTable};
@@ -15,11 +15,11 @@ use tokenizer::TokenizerSpec;
 use super::codes::{CodeBatch, Codes};
 use super::text::{Prepared, Text, TextRecipe};
 use crate::initial::Adoption;
-use crate::losses::language::cross_entropy;
+use crate::losses::language::chunked_cross_entropy;
 use crate::recipe::{ImageData, Intervals, Optimization, with_overrides};
 use crate::state::write_atomically;
-use crate::task::{Common, Module, Phase, Recipe, Task};
-use crate::{Error, Losses, Result};
+use crate::task::{Common, Gradients, Module, Phase, Recipe, Task};
+use crate::{Error, Losses, Result, recompute};
 
 /// Everything that decides a transformer's training, but for the tokenizer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,6 +40,10 @@ pub struct ArRecipe {
     /// From captions to features, for a text-conditional transformer.
     #[serde(default)]
     pub text: Option<TextRecipe>,
+    /// Run each layer a second time in the backward pass instead of keeping what it computed: about a third more
+    /// arithmetic, and memory for one layer's activations instead of all layers'.
+    #[serde(default)]
+    pub recompute: bool,
     /// How.
     pub optimization: Optimization,
     /// How often to log, validate and save, in steps.
@@ -69,6 +73,13 @@ impl Recipe for ArRecipe {
             init_from: self.init_from.as_deref(),
             freeze: &self.freeze,
         }
+    }
+
+    fn paths(&mut self) -> Vec<&mut PathBuf> {
+        let data = &mut self.data;
+        let codes = data.codes.iter_mut().chain(data.validation_codes.iter_mut());
+        let texts = self.text.iter_mut().flat_map(TextRecipe::paths);
+        codes.chain(data.images.paths()).chain(self.init_from.iter_mut()).chain(texts).collect()
     }
 }
 
@@ -136,6 +147,9 @@ impl ArTask {
     /// The recipe contradicts itself, the tokenizer or the stored codes, or there is no data.
     pub fn new(recipe: ArRecipe, tokenizer: tokenizer::Loaded, device: Device) -> Result<Self> {
         recipe.optimization.check()?;
+        if recipe.recompute && recipe.model.modulation != ModulationConfig::None {
+            return Err(Error::Recipe("recompute: adaptive layer norms are not prepared for it".into()));
+        }
         tch::manual_seed(recipe.seed as i64);
         let vars = Vars::new(device, Kind::Float, Build::Random);
         let mut model = Gpt::new(&vars.root(), &recipe.model)?;
@@ -273,10 +287,30 @@ impl Task for ArTask {
     }
 
     fn losses(&mut self, batch: &mut ArBatch, _phase: usize, _step: u64) -> Result<Losses> {
-        let logits = self.model.logits(&self.conditioning(batch), &batch.codes, Mode::Train);
         let mut losses = Losses::new();
-        losses.add("loss", cross_entropy(&logits, &batch.codes), 1.0);
+        losses.add("loss", self.loss(batch, Mode::Train), 1.0);
         Ok(losses)
+    }
+
+    fn recomputed(
+        &mut self,
+        batch: &mut ArBatch,
+        params: &[Tensor],
+        scale: f64,
+    ) -> Result<Option<(Losses, Gradients)>> {
+        if !self.recipe.recompute {
+            return Ok(None);
+        }
+        let (pass, first) = self.model.teacher_forced(&self.conditioning(batch), &batch.codes, Mode::Train);
+        let mut losses = Losses::new();
+        let head = |x: &Tensor| {
+            let loss = self.head_loss(&pass, x, &batch.codes);
+            losses.add("loss", loss, 1.0);
+            losses.total().expect("just added") * scale
+        };
+        let layer = |i: usize, x: &Tensor| pass.layer(i, x);
+        let gradients = recompute::backward(&first, pass.num_layers(), layer, head, params);
+        Ok(Some((losses, gradients)))
     }
 
     fn position(&self) -> Result<String> {
@@ -315,6 +349,17 @@ impl Task for ArTask {
 }
 
 impl ArTask {
+    /// Mean cross-entropy of a batch, in nats per code.
+    fn loss(&self, batch: &ArBatch, mode: Mode) -> Tensor {
+        let (pass, x) = self.model.teacher_forced(&self.conditioning(batch), &batch.codes, mode);
+        let x = pass.layers(x, pass.num_layers());
+        self.head_loss(&pass, &x, &batch.codes)
+    }
+
+    fn head_loss(&self, pass: &TeacherForced, x: &Tensor, codes: &Tensor) -> Tensor {
+        chunked_cross_entropy(&pass.head_input(x), self.model.output_weight(), codes, None)
+    }
+
     fn validation_loss(&self, codes: &mut Codes) -> Result<f64> {
         let _guard = tch::no_grad_guard();
         codes.rewind()?;
@@ -325,8 +370,7 @@ impl ArTask {
                 continue;
             }
             let batch = self.to_device(batch)?;
-            let logits = self.model.logits(&self.conditioning(&batch), &batch.codes, Mode::Eval);
-            sum += n * cross_entropy(&logits, &batch.codes).double_value(&[]);
+            sum += n * self.loss(&batch, Mode::Eval).double_value(&[]);
             count += n;
         }
         if count == 0.0 { Err(Error::Recipe("the validation data is empty".into())) } else { Ok(sum / count) }

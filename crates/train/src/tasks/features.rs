@@ -59,6 +59,10 @@ impl Recipe for FeaturesRecipe {
             freeze: &self.freeze,
         }
     }
+
+    fn paths(&mut self) -> Vec<&mut PathBuf> {
+        self.data.paths().chain(self.init_from.iter_mut()).collect()
+    }
 }
 
 impl FeaturesRecipe {

@@ -141,6 +141,13 @@ pub enum Teacher {
     },
 }
 
+impl Teacher {
+    fn path_mut(&mut self) -> Option<&mut PathBuf> {
+        let Teacher::Dinov2 { weights, .. } = self;
+        weights.as_mut().and_then(WeightSource::path_mut)
+    }
+}
+
 /// Terms that are on in the steps `1..end_step` only (official `aux_loss_end`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -220,6 +227,21 @@ impl Recipe for TokenizerRecipe {
             init_from: self.init_from.as_deref(),
             freeze: &self.freeze,
         }
+    }
+
+    fn paths(&mut self) -> Vec<&mut PathBuf> {
+        let losses = &mut self.losses;
+        let sources: Vec<&mut PathBuf> = match &mut losses.perceptual {
+            None => vec![],
+            Some(Perceptual::Features { network, .. }) => vec![network],
+            Some(Perceptual::Lpips { trunk, heads, .. }) => {
+                [trunk, heads].into_iter().flatten().filter_map(WeightSource::path_mut).collect()
+            }
+        };
+        let teacher = losses.semantic.as_mut().and_then(|s| s.teacher.path_mut());
+        let discriminator = losses.adversarial.as_mut().and_then(|a| a.discriminator.path_mut());
+        let frozen = sources.into_iter().chain(teacher).chain(discriminator);
+        frozen.chain(self.data.paths()).chain(self.init_from.iter_mut()).collect()
     }
 }
 
