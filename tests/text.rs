@@ -62,9 +62,10 @@ fn the_same_seed_and_prompt_make_the_same_image_whatever_stands_beside_it() {
         "a dog\na dog on a very long and winding road to nowhere at all\nb\n",
     )
     .unwrap();
-    place.ok(&["--prompts", "a.txt", "--batch-size", "1", "--output", "one"]);
-    place.ok(&["--prompts", "a.txt", "--batch-size", "3", "--output", "three"]);
-    place.ok(&["--prompts", "b.txt", "--batch-size", "3", "--output", "others"]);
+    // Weak guidance: strong guidance of random weights leaves one code at most places, and nothing to chance.
+    for (file, batch, folder) in [("a.txt", "1", "one"), ("a.txt", "3", "three"), ("b.txt", "3", "others")] {
+        place.ok(&["--prompts", file, "--cfg", "1.5", "--batch-size", batch, "--output", folder]);
+    }
     for i in 0..3 {
         let name = format!("{i:06}.png");
         let (one, three) = (place.path("one").join(&name), place.path("three").join(&name));
@@ -72,7 +73,8 @@ fn the_same_seed_and_prompt_make_the_same_image_whatever_stands_beside_it() {
     }
     let first = |folder: &str| pixels(&place.path(folder).join("000000.png"));
     assert_eq!(first("one"), first("others"), "the same prompt with other neighbours");
-    assert_ne!(pixels(&place.path("one/000000.png")), pixels(&place.path("one/000002.png")), "other numbers");
+    let third = pixels(&place.path("one/000002.png"));
+    assert!(first("one") != third, "the same prompt under another number");
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn captioned(dir: &Path) -> PathBuf {
 
 fn tokenizer(dir: &Path, data: &Path) -> PathBuf {
     let path = dir.join("tokenizer");
-    go(tokenizer_task(data, &["optimization.steps=1"]), &path, 100).unwrap();
+    go(tokenizer_task(data, &["optimization.steps=2"]), &path, 100).unwrap();
     path
 }
 
