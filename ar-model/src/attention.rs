@@ -57,8 +57,8 @@ impl Attention {
             Some((cache, layer)) => cache.append(layer, context.from, &k, &v),
             None => (k, v),
         };
-        let y = if s == 1 {
-            one_position(&q, &k, &v, context.mask)
+        let y = if context.from > 0 {
+            after_cached(&q, &k, &v, context.mask)
         } else {
             let causal = context.mask.is_none();
             Tensor::scaled_dot_product_attention(&q, &k, &v, context.mask, 0.0, causal, None, false)
@@ -67,12 +67,12 @@ impl Attention {
     }
 }
 
-/// (B, H, 1, K) with (B, H, L, K) twice → (B, H, 1, K): a new position sees all before it that `mask` (B, 1, 1, L)
-/// allows. Plain products, as the official decoding has them: the CPU's fused kernel with several threads rounds
-/// differently from one number of sequences to another, so that an image would depend on its batch.
-fn one_position(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>) -> Tensor {
+/// (B, H, S, K) with (B, H, L, K) twice → (B, H, S, K): new positions see all before them that `mask`, broadcastable to
+/// (B, H, S, L), allows. Plain products, as the official decoding has them: the CPU's fused kernel with several threads
+/// rounds differently from one number of sequences to another, so that an image would depend on its batch.
+fn after_cached(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>) -> Tensor {
     let width = q.size()[3] as f64;
-    let scores = (q / width.sqrt()).matmul(&k.transpose(-2, -1)); // (B, H, 1, L)
+    let scores = (q / width.sqrt()).matmul(&k.transpose(-2, -1)); // (B, H, S, L)
     let scores = match mask {
         Some(allowed) => scores.masked_fill(&allowed.logical_not(), f64::NEG_INFINITY),
         None => scores,

@@ -8,7 +8,7 @@
 
 use base::nn::{Linear, RmsNorm, drop_path, dropout};
 use base::{Init, Mode, Scope};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::attention::{Attention, Context};
 use crate::conditioning::{Conditioning, Embedder, WEIGHT};
@@ -126,6 +126,9 @@ pub trait AutoregressiveModel {
     fn prefill(&self, cond: &Conditioning, cache: &mut Self::Cache) -> Tensor;
     /// Runs one code, (B, 1), at `position` of the sequence (T + t for code t); logits of the next, (B, V) fp32.
     fn decode_step(&self, codes: &Tensor, position: i64, cache: &mut Self::Cache) -> Tensor;
+    /// Runs K codes at once, (B, K), from `position` on; logits of the code after each, (B, K, V) fp32. What the cache
+    /// held from `position` on is replaced, so a guess that proved wrong is simply run over.
+    fn decode_block(&self, codes: &Tensor, position: i64, cache: &mut Self::Cache) -> Tensor;
     /// Teacher-forced logits of all codes, (B, N) → (B, N, V) fp32. In training, dropout and condition drop act.
     fn logits(&self, cond: &Conditioning, codes: &Tensor, mode: Mode) -> Tensor;
 }
@@ -259,9 +262,16 @@ impl Gpt {
         self.output.forward(&x).to_kind(Kind::Float)
     }
 
-    /// Runs new positions through the cache; logits of the last one, (B, V).
-    fn cached(&self, x: Tensor, from: i64, mask: Option<&Tensor>, cache: &mut KvCache) -> Tensor {
-        let last = x.size()[1] - 1;
+    /// Runs new positions, (B, S, D), through the cache; logits of the last `wanted` of them, (B, wanted, V).
+    fn cached(
+        &self,
+        x: Tensor,
+        from: i64,
+        wanted: i64,
+        mask: Option<&Tensor>,
+        cache: &mut KvCache,
+    ) -> Tensor {
+        let skipped = x.size()[1] - wanted;
         let condition = cache.condition.as_ref().map(Tensor::shallow_clone);
         let modulation = self.modulation.condition(condition.as_ref());
         let context = Context { from, rope: self.rope.as_ref(), mask };
@@ -269,7 +279,7 @@ impl Gpt {
         for (i, layer) in self.layers.iter().enumerate() {
             x = layer.forward(&x, &modulation, &context, Some((&mut *cache, i)), &self.config.dropout, false);
         }
-        self.head(&x.narrow(1, last, 1), condition.as_ref()).squeeze_dim(1)
+        self.head(&x.narrow(1, skipped, wanted), condition.as_ref())
     }
 }
 
@@ -283,6 +293,21 @@ fn prefix_lm_mask(prefix: &Tensor, length: i64) -> Tensor {
     let causal = Tensor::ones([length, length], options).tril(0);
     let diagonal = Tensor::eye(length, options);
     columns.logical_and(&causal).logical_or(&diagonal)
+}
+
+/// What `k` new positions from `position` on may see of the L = position + k, (B or 1, 1, k, L) bool: what comes before
+/// each, and of the prefix (B, T) what is text. `None` is everything.
+fn block_mask(prefix: Option<&Tensor>, position: i64, k: i64, device: Device) -> Option<Tensor> {
+    let columns = prefix.map(|m| {
+        let (b, t) = m.size2().expect("masks are (B, T)");
+        let rest = Tensor::ones([b, position + k - t], (Kind::Bool, device));
+        Tensor::cat(&[m, &rest], 1).view([b, 1, 1, position + k])
+    });
+    let causal = (k > 1).then(|| Tensor::ones([1, 1, k, position + k], (Kind::Bool, device)).tril(position));
+    match (columns, causal) {
+        (Some(columns), Some(causal)) => Some(columns.logical_and(&causal)),
+        (columns, causal) => columns.or(causal),
+    }
 }
 
 impl AutoregressiveModel for Gpt {
@@ -345,18 +370,19 @@ impl AutoregressiveModel for Gpt {
         cache.condition = self.modulation.needs_condition().then(|| x.shallow_clone());
         cache.prefix_mask = cond.prefix_mask().map(|m| m.to_kind(Kind::Bool));
         let mask = cache.prefix_mask.as_ref().map(|m| prefix_lm_mask(m, self.spec.prefix_len));
-        self.cached(x, 0, mask.as_ref(), cache)
+        self.cached(x, 0, 1, mask.as_ref(), cache).squeeze_dim(1)
     }
 
     fn decode_step(&self, codes: &Tensor, position: i64, cache: &mut KvCache) -> Tensor {
+        self.decode_block(codes, position, cache).squeeze_dim(1)
+    }
+
+    fn decode_block(&self, codes: &Tensor, position: i64, cache: &mut KvCache) -> Tensor {
         let _guard = tch::no_grad_guard();
+        let (_, k) = codes.size2().expect("codes are (B, K)");
         let x = self.add_positions(self.embed_codes(codes), position);
-        let mask = cache.prefix_mask.as_ref().map(|m| {
-            let (b, t) = m.size2().expect("masks are (B, T)");
-            let rest = Tensor::ones([b, position + 1 - t], (Kind::Bool, m.device()));
-            Tensor::cat(&[m, &rest], 1).view([b, 1, 1, position + 1])
-        });
-        self.cached(x, position, mask.as_ref(), cache)
+        let mask = block_mask(cache.prefix_mask.as_ref(), position, k, x.device());
+        self.cached(x, position, k, mask.as_ref(), cache)
     }
 
     fn logits(&self, cond: &Conditioning, codes: &Tensor, mode: Mode) -> Tensor {

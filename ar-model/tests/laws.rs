@@ -72,6 +72,26 @@ fn prefill_and_steps_equal_teacher_forcing_at_every_position() {
 }
 
 #[test]
+fn blocks_equal_teacher_forcing_and_run_over_wrong_guesses() {
+    for config in flavours() {
+        let gpt = build(&config);
+        let cond = condition(&config, 3);
+        let codes = recipe_integers("codes", 3, &[3, 16], 40);
+        let expected = gpt.logits(&cond, &codes, Mode::Eval);
+        let mut cache = gpt.new_cache(3);
+        gpt.prefill(&cond, &mut cache);
+        let wrong = (codes.narrow(1, 0, 9) + 1).remainder(40);
+        gpt.decode_block(&wrong, gpt.spec().prefix_len, &mut cache);
+        for (from, k) in [(0, 4), (4, 1), (5, 7), (12, 3)] {
+            let block = codes.narrow(1, from, k);
+            let found = gpt.decode_block(&block, gpt.spec().prefix_len + from, &mut cache);
+            let error = max_abs(&found, &expected.narrow(1, from + 1, k));
+            assert!(error < 1e-5, "{config:?}, codes {from}..{}: {error}", from + k);
+        }
+    }
+}
+
+#[test]
 fn the_future_does_not_influence_the_past() {
     for config in flavours() {
         let gpt = build(&config);

@@ -2,6 +2,8 @@
 //!
 //! B batch, V vocabulary
 
+use std::ops::Range;
+
 use base::SampleStream;
 use tch::{Device, Kind, Tensor};
 
@@ -11,6 +13,10 @@ pub enum Draw<'a> {
     /// One stream per image: image i is the same at any batch size, in any process and after any restart. With
     /// `top_k` 1 the best code is taken and no number used.
     Streams(&'a [SampleStream]),
+    /// As `Streams`, by the Gumbel-max trick: every code has a random number of its own at every step, and the code
+    /// is the best one after they are added. Each step costs V numbers an image instead of one, but a small change of
+    /// the logits seldom changes the code, on which [`crate::Sampler::generate_speculatively`] rests.
+    Gumbel(&'a [SampleStream]),
     /// One `multinomial` per step on libtorch's global generator, as the official scripts draw; seed it with
     /// `tch::manual_seed`. It reproduces an official run of the same batches on the same kind of device, and ties
     /// the images of a batch together.
@@ -25,6 +31,20 @@ pub fn uniforms(streams: &[SampleStream], steps: usize, device: Device) -> Tenso
     let values: Vec<f64> =
         streams.iter().flat_map(|s| (0..steps).map(move |t| s.uniform(t as u64).min(BELOW_ONE))).collect();
     Tensor::from_slice(&values).view([streams.len() as i64, steps as i64]).to_device(device)
+}
+
+/// Gumbel noise for steps `steps` of each image, (B · steps, V) float64, an image's steps one after the other.
+pub fn gumbel(streams: &[SampleStream], steps: Range<usize>, v: i64, device: Device) -> Tensor {
+    let rows =
+        streams.iter().flat_map(|s| steps.clone().map(move |t| s.uniforms_of_codes(t as u64, v as usize)));
+    let uniforms: Vec<f64> = rows.flatten().collect();
+    -(-Tensor::from_slice(&uniforms).view([-1, v]).to_device(device).log()).log()
+}
+
+/// The best code after `noise` is added: (B, V) filtered logits and (B, V) Gumbel noise → (B, 1) codes. Entries at
+/// -inf are never chosen.
+pub fn gumbel_max(logits: &Tensor, noise: &Tensor) -> Tensor {
+    greedy(&(logits + noise))
 }
 
 /// Inverts the cumulative distribution in float64: (B, V) filtered logits and (B, 1) uniforms → (B, 1) codes, the
