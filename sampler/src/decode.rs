@@ -70,23 +70,17 @@ impl<'m, M: AutoregressiveModel> Sampler<'m, M> {
     }
 
     /// What goes through the network: the conditions, under guidance the null conditions, and copies of the first
-    /// condition up to a multiple of [`ROWS`].
+    /// condition up to a multiple of the network's tile, so that image i is the same at any batch size.
     fn rows(&self, cond: &Conditioning, guided: bool) -> Result<Conditioning> {
         let null = guided.then(|| self.model.null_conditioning(cond));
         let used = cond.batch_size() * if guided { 2 } else { 1 };
-        let missing = (used + ROWS - 1) / ROWS * ROWS - used;
+        let missing = (-used).rem_euclid(self.model.row_tile());
         let padding = (missing > 0).then(|| repeat_first(cond, missing));
         let parts: Vec<&Conditioning> =
             [Some(cond), null.as_ref(), padding.as_ref()].into_iter().flatten().collect();
         Ok(Conditioning::cat(&parts)?)
     }
 }
-
-/// The network always sees a multiple of this many rows. Matrix products round differently where a few rows are left
-/// over from the kernel's tile, and such a difference, of 1e-6 in a logit, moves an image across the edge between two
-/// codes now and then (3 of 16 images of a random model between batches of 1 and 16). With whole tiles they do not,
-/// so that image i is the same at any batch size; and a product with 8 rows takes no longer than one with 2.
-const ROWS: i64 = 8;
 
 /// `n` copies of the first condition.
 fn repeat_first(cond: &Conditioning, n: i64) -> Conditioning {
@@ -162,7 +156,8 @@ fn guide(logits: &Tensor, b: i64, config: &SamplingConfig, step: usize, steps: u
 fn choose_codes(guided: &Tensor, config: &SamplingConfig, uniforms: Option<Tensor>) -> Tensor {
     match uniforms {
         Some(_) if config.top_k == Some(1) => choose::greedy(guided),
-        Some(u) => choose::invert(&filter::apply(guided, config), &u),
+        Some(u) => choose::invert_on_cpu(guided, &u, config)
+            .unwrap_or_else(|| choose::invert(&filter::apply(guided, config), &u)),
         None => choose::multinomial(&filter::apply(guided, config)),
     }
 }

@@ -20,6 +20,16 @@ impl LayerNorm {
         }
     }
 
+    /// The weight (width).
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// The bias (width).
+    pub fn bias(&self) -> &Tensor {
+        &self.bias
+    }
+
     /// (…, width) → the same shape and kind.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let weight = self.weight.to_kind(Kind::Float);
@@ -41,6 +51,11 @@ impl RmsNorm {
     /// Variable `weight` (width).
     pub fn new(p: &Scope, width: i64, eps: f64) -> Self {
         RmsNorm { weight: p.var("weight", &[width], Init::Const(1.0)), eps }
+    }
+
+    /// The weight (width).
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
     }
 
     /// (…, width) → the same shape and kind.
