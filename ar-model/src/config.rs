@@ -240,6 +240,9 @@ impl ArConfig {
             PositionConfig::Learned if self.conditioning.prefix_len() != 1 => {
                 fail("learned positions go with class conditioning only".into())
             }
+            _ if self.modulation != ModulationConfig::None && self.conditioning.prefix_len() != 1 => {
+                fail("adaptive norms go with class conditioning only".into())
+            }
             _ => Ok(()),
         }
     }

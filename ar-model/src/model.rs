@@ -14,11 +14,12 @@ use crate::attention::{Attention, Context};
 use crate::conditioning::{Conditioning, Embedder, WEIGHT};
 use crate::config::{ArConfig, ConditioningConfig, DropoutConfig, PositionConfig};
 use crate::error::{Error, Result};
-use crate::kv_cache::KvCache;
+use crate::kv_cache::{Cache, KvCache};
 use crate::modulation::{LayerModulation, ModelCondition, ModelModulation, modulate};
 use crate::position::rope_2d;
 
-const EPS: f64 = 1e-5;
+/// Epsilon of the RMS norms.
+pub(crate) const EPS: f64 = 1e-5;
 
 /// `w2(silu(w1 x) · w3 x)`.
 #[derive(Debug)]
@@ -44,7 +45,7 @@ impl FeedForward {
 
 /// `h = x + gate · attention(norm(x))`, `y = h + gate · feed_forward(norm(h))`.
 #[derive(Debug)]
-struct Block {
+pub(crate) struct Block {
     attention: Attention,
     feed_forward: FeedForward,
     attention_norm: RmsNorm,
@@ -64,6 +65,22 @@ impl Block {
             modulation: LayerModulation::new(p, config.width, config.modulation),
             drop_path: config.dropout.drop_path * index as f64 / depth,
         }
+    }
+
+    /// wqkv, wo, w1, w2, w3.
+    pub fn matrices(&self) -> [&Tensor; 5] {
+        let ([wqkv, wo], ff) = (self.attention.matrices(), &self.feed_forward);
+        [wqkv, wo, ff.w1.weight(), ff.w2.weight(), ff.w3.weight()]
+    }
+
+    /// Weights of the norms before attention and feed-forward.
+    pub fn norms(&self) -> [&Tensor; 2] {
+        [self.attention_norm.weight(), self.ffn_norm.weight()]
+    }
+
+    /// Weight and bias of the norms of queries and keys.
+    pub fn qk_norm(&self) -> Option<[&Tensor; 4]> {
+        self.attention.qk_norm()
     }
 
     fn forward(
@@ -129,8 +146,22 @@ pub trait AutoregressiveModel {
     /// Runs K codes at once, (B, K), from `position` on; logits of the code after each, (B, K, V) fp32. What the cache
     /// held from `position` on is replaced, so a guess that proved wrong is simply run over.
     fn decode_block(&self, codes: &Tensor, position: i64, cache: &mut Self::Cache) -> Tensor;
+    /// A row's result is the same in every batch that is a whole multiple of this many rows. Matrix products round
+    /// differently where a few rows are left over from the kernel's tile, and such a difference, of 1e-6 in a logit,
+    /// moves an image across the edge between two codes now and then (3 of 16 images of a random model between
+    /// batches of 1 and 16). libtorch's tiles have 8 rows or fewer, and a product with 8 takes no longer than one
+    /// with 2.
+    fn row_tile(&self) -> i64 {
+        8
+    }
     /// Teacher-forced logits of all codes, (B, N) → (B, N, V) fp32. In training, dropout and condition drop act.
     fn logits(&self, cond: &Conditioning, codes: &Tensor, mode: Mode) -> Tensor;
+}
+
+/// How a cache is decoded with.
+enum Way<'a> {
+    Tensors(&'a mut KvCache),
+    Packed(&'a kernels::Decoder, &'a mut kernels::KvCache),
 }
 
 /// The transformer.
@@ -147,6 +178,7 @@ pub struct Gpt {
     config: ArConfig,
     spec: ArSpec,
     compute: Kind,
+    packed: Option<kernels::Decoder>,
 }
 
 impl Gpt {
@@ -189,12 +221,54 @@ impl Gpt {
                 },
             },
             compute: p.vars().kind(),
+            packed: None,
         })
     }
 
     /// The kind of activations, where it differs from the weights' (bf16 over fp32 masters).
     pub fn set_compute(&mut self, kind: Kind) {
         self.compute = kind;
+    }
+
+    /// Bytes of the weights that a decode step reads, and how they are stored, once packed (see [`Gpt::pack`]).
+    pub fn packed(&self) -> Option<(usize, kernels::Format)> {
+        self.packed.as_ref().map(|d| (d.bytes(), d.format()))
+    }
+
+    /// From now on decoding goes through `decoder`, whose inputs are fp32.
+    pub(crate) fn set_packed(&mut self, decoder: kernels::Decoder) {
+        self.packed = Some(decoder);
+        self.compute = Kind::Float;
+    }
+
+    pub(crate) fn device(&self) -> Device {
+        self.tok_embeddings.device()
+    }
+
+    pub(crate) fn prefix_len(&self) -> i64 {
+        self.spec.prefix_len
+    }
+
+    pub(crate) fn blocks(&self) -> &[Block] {
+        &self.layers
+    }
+
+    /// Weights of the final norm and of the output layer; the rotary table.
+    pub(crate) fn ends(&self) -> (&Tensor, &Tensor, Option<&Tensor>) {
+        (self.norm.weight(), self.output.weight(), self.rope.as_ref())
+    }
+
+    /// Adaptive norms under a condition (B, 1, D): of each layer (B, 6, D), of the final norm (B, 2, D).
+    pub(crate) fn modulations(&self, condition: &Tensor) -> Option<(Vec<Tensor>, Tensor)> {
+        let last = Tensor::cat(&self.modulation.last_parts(Some(condition))?, 1);
+        let shared = self.modulation.condition(Some(condition));
+        let layer = |block: &Block| block.modulation.parts(&shared).map(|parts| Tensor::cat(&parts, 1));
+        Some((self.layers.iter().filter_map(layer).collect(), last))
+    }
+
+    /// The condition with its positions, (B, T, D).
+    pub(crate) fn prefix(&self, cond: &Conditioning) -> Tensor {
+        self.add_positions(self.embed_condition(cond, None), 0)
     }
 
     /// What it was built from.
@@ -231,6 +305,13 @@ impl Gpt {
         }
     }
 
+    /// Inputs of the teacher-forced pass, (B, T + N − 1, D).
+    fn inputs(&self, cond: &Conditioning, codes: &Tensor, drop: Option<&Tensor>) -> Tensor {
+        let prefix = self.embed_condition(cond, drop);
+        let inputs = codes.narrow(1, 0, self.spec.num_tokens - 1);
+        self.add_positions(Tensor::cat(&[prefix, self.embed_codes(&inputs)], 1), 0)
+    }
+
     /// Hidden states after the first `depth` layers, and the condition as adaLN takes it.
     fn teacher_forced(
         &self,
@@ -239,13 +320,12 @@ impl Gpt {
         mode: Mode,
         depth: usize,
     ) -> (Tensor, Option<Tensor>) {
+        assert!(self.packed.is_none(), "a packed model decodes and evaluates only");
         let train = mode.is_train();
         let rate = self.config.dropout.condition;
         let drop = (train && rate > 0.0)
             .then(|| Tensor::rand([cond.batch_size()], (Kind::Float, self.tok_embeddings.device())).lt(rate));
-        let prefix = self.embed_condition(cond, drop.as_ref());
-        let inputs = codes.narrow(1, 0, self.spec.num_tokens - 1);
-        let x = self.add_positions(Tensor::cat(&[prefix, self.embed_codes(&inputs)], 1), 0);
+        let x = self.inputs(cond, codes, drop.as_ref());
         let condition = self.modulation.needs_condition().then(|| x.narrow(1, 0, self.spec.prefix_len));
         let mask = cond.prefix_mask().map(|m| prefix_lm_mask(m, x.size()[1]));
         let context = Context { from: 0, rope: self.rope.as_ref(), mask: mask.as_ref() };
@@ -260,6 +340,14 @@ impl Gpt {
     fn head(&self, x: &Tensor, condition: Option<&Tensor>) -> Tensor {
         let x = self.modulation.finish(self.norm.forward(x), condition);
         self.output.forward(&x).to_kind(Kind::Float)
+    }
+
+    fn way<'a>(&'a self, cache: &'a mut Cache) -> Way<'a> {
+        match (&self.packed, cache) {
+            (None, Cache::Tensors(cache)) => Way::Tensors(cache),
+            (Some(decoder), Cache::Packed(cache)) => Way::Packed(decoder, cache),
+            _ => panic!("the cache was made before the model was packed"),
+        }
     }
 
     /// Runs new positions, (B, S, D), through the cache; logits of the last `wanted` of them, (B, wanted, V).
@@ -311,7 +399,7 @@ fn block_mask(prefix: Option<&Tensor>, position: i64, k: i64, device: Device) ->
 }
 
 impl AutoregressiveModel for Gpt {
-    type Cache = KvCache;
+    type Cache = Cache;
 
     fn spec(&self) -> &ArSpec {
         &self.spec
@@ -350,42 +438,54 @@ impl AutoregressiveModel for Gpt {
         self.cls_embedding.null(like)
     }
 
-    fn new_cache(&self, batch: i64) -> KvCache {
+    fn new_cache(&self, batch: i64) -> Cache {
         let c = &self.config;
-        let device = self.tok_embeddings.device();
-        KvCache::new(
-            c.layers,
-            batch,
-            c.heads,
-            self.spec.prefix_len + c.num_tokens,
-            c.width / c.heads,
-            self.compute,
-            device,
-        )
+        let length = self.spec.prefix_len + c.num_tokens;
+        if let Some(decoder) = &self.packed {
+            return Cache::Packed(decoder.new_cache(batch as usize, length as usize));
+        }
+        let head = c.width / c.heads;
+        Cache::Tensors(KvCache::new(c.layers, batch, c.heads, length, head, self.compute, self.device()))
     }
 
-    fn prefill(&self, cond: &Conditioning, cache: &mut KvCache) -> Tensor {
+    fn prefill(&self, cond: &Conditioning, cache: &mut Cache) -> Tensor {
         let _guard = tch::no_grad_guard();
-        let x = self.add_positions(self.embed_condition(cond, None), 0);
+        let cache = match self.way(cache) {
+            Way::Tensors(cache) => cache,
+            Way::Packed(decoder, cache) => return self.packed_prefill(decoder, cond, cache),
+        };
+        let x = self.prefix(cond);
         cache.condition = self.modulation.needs_condition().then(|| x.shallow_clone());
         cache.prefix_mask = cond.prefix_mask().map(|m| m.to_kind(Kind::Bool));
         let mask = cache.prefix_mask.as_ref().map(|m| prefix_lm_mask(m, self.spec.prefix_len));
         self.cached(x, 0, 1, mask.as_ref(), cache).squeeze_dim(1)
     }
 
-    fn decode_step(&self, codes: &Tensor, position: i64, cache: &mut KvCache) -> Tensor {
+    fn decode_step(&self, codes: &Tensor, position: i64, cache: &mut Cache) -> Tensor {
         self.decode_block(codes, position, cache).squeeze_dim(1)
     }
 
-    fn decode_block(&self, codes: &Tensor, position: i64, cache: &mut KvCache) -> Tensor {
+    fn decode_block(&self, codes: &Tensor, position: i64, cache: &mut Cache) -> Tensor {
         let _guard = tch::no_grad_guard();
         let (_, k) = codes.size2().expect("codes are (B, K)");
         let x = self.add_positions(self.embed_codes(codes), position);
+        let cache = match self.way(cache) {
+            Way::Tensors(cache) => cache,
+            Way::Packed(decoder, cache) => return Gpt::packed_block(decoder, &x, position, cache),
+        };
         let mask = block_mask(cache.prefix_mask.as_ref(), position, k, x.device());
         self.cached(x, position, k, mask.as_ref(), cache)
     }
 
+    fn row_tile(&self) -> i64 {
+        if self.packed.is_some() { 1 } else { 8 }
+    }
+
     fn logits(&self, cond: &Conditioning, codes: &Tensor, mode: Mode) -> Tensor {
+        if let Some(decoder) = self.packed.as_ref().filter(|_| !mode.is_train()) {
+            let _guard = tch::no_grad_guard();
+            return self.packed_logits(decoder, cond, &self.inputs(cond, codes, None));
+        }
         let (x, condition) = self.teacher_forced(cond, codes, mode, self.layers.len());
         self.head(&x.narrow(1, self.spec.prefix_len - 1, self.spec.num_tokens), condition.as_ref())
     }

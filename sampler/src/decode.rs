@@ -78,11 +78,11 @@ impl<'m, M: AutoregressiveModel> Sampler<'m, M> {
     }
 
     /// What goes through the network: the conditions, under guidance the null conditions, and copies of the first
-    /// condition up to a multiple of [`ROWS`].
+    /// condition up to a multiple of the network's tile, so that image i is the same at any batch size.
     fn rows(&self, cond: &Conditioning, guided: bool) -> Result<Conditioning> {
         let null = guided.then(|| self.model.null_conditioning(cond));
         let used = cond.batch_size() * if guided { 2 } else { 1 };
-        let missing = (used + ROWS - 1) / ROWS * ROWS - used;
+        let missing = (-used).rem_euclid(self.model.row_tile());
         let padding =
             (missing > 0).then(|| cond.select(&Tensor::zeros([missing], (Kind::Int64, Device::Cpu))));
         let parts: Vec<&Conditioning> =
@@ -90,12 +90,6 @@ impl<'m, M: AutoregressiveModel> Sampler<'m, M> {
         Ok(Conditioning::cat(&parts)?)
     }
 }
-
-/// The network always sees a multiple of this many rows. Matrix products round differently where a few rows are left
-/// over from the kernel's tile, and such a difference, of 1e-6 in a logit, moves an image across the edge between two
-/// codes now and then (3 of 16 images of a random model between batches of 1 and 16). With whole tiles they do not,
-/// so that image i is the same at any batch size; and a product with 8 rows takes no longer than one with 2.
-const ROWS: i64 = 8;
 
 pub(crate) fn check_batch(b: i64, draw: &Draw) -> Result<()> {
     match draw {
@@ -178,7 +172,10 @@ impl<'a> Numbers<'a> {
     fn choose(&self, guided: &Tensor, config: &SamplingConfig, step: usize) -> Tensor {
         let filtered = || filter::apply(guided, config);
         match self {
-            Numbers::Uniforms(u) => choose::invert(&filtered(), &u.narrow(1, step as i64, 1)),
+            Numbers::Uniforms(u) => {
+                let u = u.narrow(1, step as i64, 1);
+                choose::invert_on_cpu(guided, &u, config).unwrap_or_else(|| choose::invert(&filtered(), &u))
+            }
             Numbers::Gumbel(streams) => {
                 let noise = choose::gumbel(streams, step..step + 1, guided.size()[1], guided.device());
                 choose::gumbel_max(&filtered(), &noise)

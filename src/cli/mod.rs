@@ -100,8 +100,18 @@ pub struct ComputeArgs {
     pub device: DeviceArgs,
 
     /// Kind of weights and activations: fp32, bf16 or fp16
-    #[arg(long, value_name = "KIND", default_value_t)]
+    #[arg(long, value_name = "KIND", default_value_t, value_parser = floating)]
     pub precision: Precision,
+}
+
+/// A precision that every network can run in.
+fn floating(text: &str) -> Result<Precision, String> {
+    match text.parse()? {
+        Precision::Int8 => {
+            Err("int8 is for a transformer that decodes (`gen sample`); choose fp32, bf16 or fp16".into())
+        }
+        precision => Ok(precision),
+    }
 }
 
 /// Where to compute.

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
+use base::Precision;
 use clap::{ArgGroup, Args};
 
-use super::{BatchArgs, ComputeArgs, JsonArgs, ModelArgs, PairedTokenizerArgs, SeedArgs};
+use super::{BatchArgs, DeviceArgs, JsonArgs, ModelArgs, PairedTokenizerArgs, SeedArgs};
 use crate::commands::sample::provenance::Rng;
 
 /// Arguments of `gen sample`.
@@ -30,7 +31,7 @@ pub struct SampleArgs {
     /// Make the image of this PNG again, with the settings stored in it
     #[arg(long, value_name = "PNG", conflicts_with_all = ["class", "num", "num_images", "npz", "size", "seed", "rng",
         "cfg", "cfg_schedule", "cfg_start", "cfg_end", "cfg_interval", "temperature", "top_k", "top_p", "min_p",
-        "batch_size", "precision"])]
+        "batch_size", "precision", "tokenizer_precision"])]
     pub from: Option<PathBuf>,
 
     /// Folder for the PNGs and their contact sheet [default: samples, unless --npz is given; with --from:
@@ -62,9 +63,25 @@ pub struct SampleArgs {
     #[command(flatten)]
     pub tokenizer: PairedTokenizerArgs,
     #[command(flatten)]
-    pub compute: ComputeArgs,
+    pub compute: DecodingArgs,
     #[command(flatten)]
     pub json: JsonArgs,
+}
+
+/// Where and how to compute.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Computing")]
+pub struct DecodingArgs {
+    #[command(flatten)]
+    pub device: DeviceArgs,
+
+    /// Kind of the transformer's weights: fp32, bf16, fp16, or int8 (CPU: the fastest)
+    #[arg(long, value_name = "KIND", default_value_t)]
+    pub precision: Precision,
+
+    /// Kind of the tokenizer's weights and activations: fp32, bf16 or fp16
+    #[arg(long, value_name = "KIND", default_value_t, value_parser = super::floating)]
+    pub tokenizer_precision: Precision,
 }
 
 /// How codes are drawn. Without a flag: what the model's `sampling.yaml` says, else the published setting.

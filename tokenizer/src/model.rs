@@ -1,7 +1,7 @@
 //! What every tokenizer can do.
 
 use base::{Codes, Images, Mode, Scope};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::config::TokenizerConfig;
 use crate::error::{Error, Result};
@@ -216,12 +216,34 @@ impl Tokenizer for Model {
         self.check_codes(codes)?;
         let _guard = tch::no_grad_guard();
         let kind = self.kind();
-        Ok(Images::new(each!(self, m => m.decode_codes(codes, kind)).to_kind(Kind::Float))?)
+        let side = self.spec().image_size;
+        let images = in_parts(codes.tensor(), side * side, |part| {
+            let part = Codes::new(part)?;
+            Ok(each!(self, m => m.decode_codes(&part, kind)).to_kind(Kind::Float))
+        })?;
+        Ok(Images::new(images)?)
     }
 
     fn features(&self, images: &Images) -> Result<Tensor> {
         self.check_images(images)?;
         let _guard = tch::no_grad_guard();
-        Ok(self.latents(&images.tensor().to_kind(self.kind())).pre_quantized.to_kind(Kind::Float))
+        let size = images.tensor().size();
+        in_parts(images.tensor(), size[2] * size[3], |part| {
+            Ok(self.latents(&part.to_kind(self.kind())).pre_quantized.to_kind(Kind::Float))
+        })
     }
+}
+
+/// Pixels that go through a network together on the CPU. More only leave its caches: an image of 256×256 alone keeps
+/// the cores busy, and eight together take as much memory as eight and no less time each.
+const PIXELS_TOGETHER: i64 = 1 << 16;
+
+/// Runs a batch through `network`, on the CPU a few images of `pixels` pixels at a time.
+fn in_parts(batch: &Tensor, pixels: i64, network: impl Fn(Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    let together = (PIXELS_TOGETHER / pixels).max(1);
+    if batch.device() != Device::Cpu || batch.size()[0] <= together {
+        return network(batch.shallow_clone());
+    }
+    let parts: Result<Vec<Tensor>> = batch.split(together, 0).into_iter().map(network).collect();
+    Ok(Tensor::cat(&parts?, 0))
 }

@@ -126,6 +126,9 @@ impl Optimization {
             let (b, m) = (self.batch_size, self.micro_batches);
             return fail(format!("optimization: batch_size {b} is not a multiple of micro_batches {m}"));
         }
+        if self.precision == Precision::Int8 {
+            return fail("optimization: precision int8 is for decoding; choose fp32, bf16 or fp16".into());
+        }
         if self.lr.is_nan() || self.lr <= 0.0 {
             return fail(format!("optimization: lr must be positive, found {}", self.lr));
         }

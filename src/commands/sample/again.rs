@@ -35,7 +35,8 @@ pub fn run(png: &Path, args: &SampleArgs, context: &Context) -> Result<Outcome> 
         return Err(Failure::new(message).hint("repeat the whole run to make it again").into());
     }
     let (model, tokenizer) = stored_or_given(&then, args);
-    let sources = Sources::find(&model, &tokenizer)?;
+    let mut sources = Sources::find(&model, &tokenizer)?;
+    sources.tokenizer_precision = then.run.tokenizer_precision;
     let config = then.run.sampling.clone().resolve()?;
     let device = device::resolve(&args.compute.device)?;
     let precision = then.run.precision;

@@ -41,7 +41,8 @@ pub fn run(args: &SampleArgs, context: &Context) -> Result<Outcome> {
     if let Some(png) = &args.from {
         return again::run(png, args, context);
     }
-    let sources = Sources::find(&args.model, &args.tokenizer)?;
+    let mut sources = Sources::find(&args.model, &args.tokenizer)?;
+    sources.tokenizer_precision = args.compute.tokenizer_precision;
     let config = settings(&args.sampling).or(sources.defaults.clone()).resolve()?;
     let device = device::resolve(&args.compute.device)?;
     let models = sources.load(device, args.compute.precision, context)?;
@@ -143,6 +144,7 @@ impl Job {
             seed,
             size: size.unwrap_or(models.tokenizer.model.spec().image_size),
             precision,
+            tokenizer_precision: models.tokenizer_precision,
             device: if device.is_cuda() { "cuda".into() } else { "cpu".into() },
         };
         Ok(Job { models, config, device, run })

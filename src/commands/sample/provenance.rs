@@ -57,6 +57,9 @@ pub struct RunSettings {
     pub size: i64,
     /// Kind of the transformer's weights.
     pub precision: Precision,
+    /// Kind of the tokenizer's weights and activations.
+    #[serde(default)]
+    pub tokenizer_precision: Precision,
     /// Kind of device.
     pub device: String,
 }
