@@ -106,6 +106,15 @@ impl base::Progress for Printer {
         self.note(text);
     }
 
+    /// Under the bar on a terminal; elsewhere a line, which also stands for the one that tells of progress now and
+    /// then.
+    fn status(&mut self, parts: &[String]) {
+        let shown = self.jobs().last_mut().is_some_and(|job| job.show(parts));
+        if !shown {
+            self.note(&parts.join("  "));
+        }
+    }
+
     fn warn(&mut self, text: &str) {
         self.warning(text);
     }
@@ -119,15 +128,19 @@ impl base::Progress for Printer {
     }
 }
 
+const BAR: &str = "{prefix} {wide_bar} {human_pos}/{human_len}  {per_sec}  {eta} left";
+const SPINNER: &str = "{prefix} {spinner} {human_pos}  {per_sec}";
+
 fn bar(what: &str, total: Option<u64>) -> ProgressBar {
     let (bar, template) = match total {
-        Some(n) => {
-            (ProgressBar::new(n), "{prefix} {wide_bar} {human_pos}/{human_len}  {per_sec}  {eta} left")
-        }
-        None => (ProgressBar::new_spinner(), "{prefix} {spinner} {human_pos}  {per_sec}"),
+        Some(n) => (ProgressBar::new(n), BAR),
+        None => (ProgressBar::new_spinner(), SPINNER),
     };
-    let style = ProgressStyle::with_template(template).expect("the templates above are well-formed");
-    bar.with_style(style).with_prefix(what.to_owned())
+    bar.with_style(style(template)).with_prefix(what.to_owned())
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the templates above are well-formed")
 }
 
 /// How often a job says something where bars cannot be shown.
@@ -161,6 +174,16 @@ impl Job {
         }
         self.said = Instant::now();
         Some(self.state(self.started.elapsed()))
+    }
+
+    /// Shows how things stand under the bar; without one it is for the caller to print, and counts as said.
+    fn show(&mut self, parts: &[String]) -> bool {
+        self.said = Instant::now();
+        let Some(bar) = &self.bar else { return false };
+        let template = if self.total.is_some() { BAR } else { SPINNER };
+        bar.set_style(style(&format!("{template}\n{{msg}}")));
+        bar.set_message(parts.iter().map(|part| format!("  {part}")).collect::<Vec<_>>().join("\n"));
+        true
     }
 
     fn state(&self, elapsed: Duration) -> String {

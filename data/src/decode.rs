@@ -57,7 +57,7 @@ impl Stored {
     }
 }
 
-/// Decodes by content, whatever the name says. Transparency is dropped, not blended, and EXIF rotation is not
+/// Decodes by content, whatever the name says; of an animation the first picture. Transparency is dropped, not blended, and EXIF rotation is not
 /// applied, as in torchvision's loader.
 pub fn decode(key: &str, bytes: &[u8]) -> Result<(RgbImage, Stored)> {
     let fail = |message: String| Error::Decode { key: key.to_owned(), message };
@@ -67,7 +67,7 @@ pub fn decode(key: &str, bytes: &[u8]) -> Result<(RgbImage, Stored)> {
     // A decoder's panic on damaged bytes is that image's error, not the program's.
     std::panic::catch_unwind(|| decode_known(bytes))
         .unwrap_or_else(|_| Err("the decoder panicked".into()))
-        .map_err(fail)
+        .map_err(|message| fail(format!("damaged: {message}")))
 }
 
 fn decode_known(bytes: &[u8]) -> std::result::Result<(RgbImage, Stored), String> {
@@ -84,14 +84,14 @@ fn decode_known(bytes: &[u8]) -> std::result::Result<(RgbImage, Stored), String>
 
 fn not_an_image(bytes: &[u8]) -> String {
     if bytes.is_empty() {
-        return "the file is empty".into();
+        return "empty".into();
     }
     let head = &bytes[..bytes.len().min(16)];
     let what = match std::str::from_utf8(head) {
         Ok(text) if !text.contains('\0') => format!("text beginning with {text:?}"),
         _ => format!("bytes beginning with {head:02x?}"),
     };
-    format!("expected one of {}, found {what}", IMAGE_EXTENSIONS.join(", "))
+    format!("not an image: expected one of {}, found {what}", IMAGE_EXTENSIONS.join(", "))
 }
 
 #[cfg(test)]
