@@ -18,7 +18,8 @@ fn main() {
 
 /// The commit, with a `+` where sources differ from it; none outside a git checkout.
 fn commit() -> Option<String> {
-    let sources = ["src", "crates", "tokenizer", "ar-model", "sampler", "eval", "data", "Cargo.lock", "build.rs"];
+    let sources =
+        ["src", "crates", "tokenizer", "ar-model", "sampler", "eval", "data", "Cargo.lock", "build.rs"];
     for source in sources {
         println!("cargo:rerun-if-changed={source}");
     }

@@ -2,9 +2,9 @@
 
 use std::io::Cursor;
 
-use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageReader, Limits, RgbImage};
+use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
-use crate::{Error, Result};
+use crate::{Error, Result, jpeg};
 
 /// Extensions taken for images when folders and archives are listed: torchvision's `IMG_EXTENSIONS`, less the
 /// formats we do not decode, plus GIF.
@@ -72,8 +72,12 @@ pub fn decode(key: &str, bytes: &[u8]) -> Result<(RgbImage, Stored)> {
 
 fn decode_known(bytes: &[u8]) -> std::result::Result<(RgbImage, Stored), String> {
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
+    let components = match reader.format() {
+        Some(ImageFormat::Jpeg) => jpeg::components(bytes).ok_or("the JPEG is cut short")?,
+        _ => 3,
+    };
     let mut decoder = reader.into_decoder().map_err(|e| e.to_string())?;
-    let stored = Stored::of(decoder.original_color_type());
+    let stored = if components == 4 { Stored::Cmyk } else { Stored::of(decoder.original_color_type()) };
     decoder.set_limits(Limits::default()).map_err(|e| e.to_string())?;
     let image = DynamicImage::from_decoder(decoder).map_err(|e| e.to_string())?;
     Ok(match image {
@@ -97,7 +101,6 @@ fn not_an_image(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image::ImageFormat;
 
     fn png(image: &DynamicImage) -> Vec<u8> {
         let mut bytes = Vec::new();

@@ -105,7 +105,8 @@ fn walk(root: &Path) -> Result<(Vec<PathBuf>, Vec<LeftOut>)> {
             Err(e) => match e.path().filter(|p| *p != root) {
                 Some(path) => {
                     let path = relative(path);
-                    let why = e.loop_ancestor().map_or_else(|| e.to_string(), |_| "a link in a circle".into());
+                    let why =
+                        e.loop_ancestor().map_or_else(|| e.to_string(), |_| "a link in a circle".into());
                     let hidden = unfit(&path, Ok(true)).filter(|r| r == "hidden");
                     left_out.push(entry_left_out(&path, hidden.unwrap_or(format!("cannot be read: {why}"))));
                     continue;

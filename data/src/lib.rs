@@ -11,6 +11,7 @@ mod decode;
 mod error;
 mod image_folder;
 mod image_list;
+mod jpeg;
 mod labels;
 mod loader;
 mod npz_images;

@@ -81,7 +81,8 @@ fn logged(run: &Path) -> Vec<serde_json::Map<String, serde_json::Value>> {
 fn a_run_killed_at_random_moments_ends_like_one_that_was_not() {
     let kills: u64 = std::env::var("GEN_KILLS").map_or(4, |n| n.parse().unwrap());
     let place = Place::with_pictures();
-    let features = ["model={image_size: 16, widths: [4, 8]}", "optimization.batch_size=4", "optimization.warmup=1"];
+    let features =
+        ["model={image_size: 16, widths: [4, 8]}", "optimization.batch_size=4", "optimization.warmup=1"];
     let features = [&features[..], &["optimization.steps=2"]].concat();
     place.ends(0, "train-features --data images --output features", &features);
 

@@ -5,7 +5,6 @@ use std::io::Cursor;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use base64::Engine;
 use image::codecs::{gif::GifEncoder, jpeg::JpegEncoder, webp::WebPEncoder};
 use image::{DynamicImage, Frame, ImageFormat, Rgb, RgbImage};
 
@@ -33,13 +32,8 @@ fn jpeg(seed: u32) -> Vec<u8> {
     bytes
 }
 
-/// Pillow's JPEG of four inks, 16 × 16.
-fn cmyk() -> Vec<u8> {
-    const TEXT: &str = "/9j/7gAOQWRvYmUAZAAAAAAA/9sAQwANCQoLCggNCwoLDg4NDxMgFRMSEhMnHB4XIC4pMTAuKS0sMzpKPjM2RjcsLUBXQUZM\
-        TlJTUjI+WmFaUGBKUVJP/8AAFAgAEAAQBEMRAE0RAFkRAEsRAP/EABcAAQEBAQAAAAAAAAAAAAAAAAAHBgX/xAAUEAEAAAAAAAAAAAAAAAAA\
-        AAAA/9oADgRDAE0AWQBLAAA/ANY5DKqci4C0AIuA/9k=";
-    base64::prelude::BASE64_STANDARD.decode(TEXT).unwrap()
-}
+/// A JPEG of four inks, by Pillow.
+const CMYK: &[u8] = include_bytes!("../../data/tests/files/cmyk.jpg");
 
 /// A JPEG whose EXIF says it is to be turned by a quarter.
 fn turned(seed: u32) -> Vec<u8> {
@@ -86,8 +80,11 @@ fn webp(seed: u32) -> Vec<u8> {
     let frame = |seed: u32| {
         let mut still = vec![];
         let rgb = picture(w, h, seed);
-        WebPEncoder::new_lossless(&mut still).encode(rgb.as_raw(), w, h, image::ExtendedColorType::Rgb8).unwrap();
-        let body = [three(0), three(0), three(w - 1), three(h - 1), three(100), vec![0], still[12..].to_vec()];
+        WebPEncoder::new_lossless(&mut still)
+            .encode(rgb.as_raw(), w, h, image::ExtendedColorType::Rgb8)
+            .unwrap();
+        let body =
+            [three(0), three(0), three(w - 1), three(h - 1), three(100), vec![0], still[12..].to_vec()];
         chunk(b"ANMF", &body.concat())
     };
     let head = [vec![2, 0, 0, 0], three(w - 1), three(h - 1)].concat();
@@ -112,7 +109,7 @@ fn fill(root: &Path) -> (usize, BTreeSet<(String, &'static str)>) {
     for n in 0..8u32 {
         let [gif, apng] = animations(n);
         let odd: [(&str, Vec<u8>); 16] = [
-            ("cmyk.jpg", cmyk()),
+            ("cmyk.jpg", CMYK.to_vec()),
             ("turned.jpeg", turned(n)),
             ("sixteen.png", encoded(&sixteen(n), ImageFormat::Png)),
             ("deep grey.png", encoded(&deep_grey(n), ImageFormat::Png)),
@@ -134,7 +131,8 @@ fn fill(root: &Path) -> (usize, BTreeSet<(String, &'static str)>) {
             good += 1;
         }
     }
-    let huge = DynamicImage::from(image::GrayImage::from_fn(8000, 6000, |x, _| image::Luma([(x >> 6) as u8])));
+    let huge =
+        DynamicImage::from(image::GrayImage::from_fn(8000, 6000, |x, _| image::Luma([(x >> 6) as u8])));
     write(&format!("{a}/huge.jpg"), &encoded(&huge, ImageFormat::Jpeg));
     std::fs::write(root.join("elsewhere.tmp"), png(1)).unwrap();
     symlink(root.join("elsewhere.tmp"), root.join(a).join("linked.png")).unwrap();
@@ -182,7 +180,8 @@ fn three_hundred_odd_files_train_and_are_accounted_for() {
     std::fs::create_dir(&root).unwrap();
     let (good, bad) = fill(&root);
     assert_eq!(good + bad.len(), 300);
-    let listed = good + bad.iter().filter(|(_, kind)| ["damaged", "empty", "not an image"].contains(kind)).count();
+    let listed =
+        good + bad.iter().filter(|(_, kind)| ["damaged", "empty", "not an image"].contains(kind)).count();
     // One epoch that leaves no picture out: every file is met.
     let batch = (4..=32).rev().find(|b| listed % b == 0).unwrap_or(1);
     let (batch_size, steps) =
@@ -203,7 +202,8 @@ fn three_hundred_odd_files_train_and_are_accounted_for() {
     let count = |kind: &str| bad.iter().filter(|(_, k)| *k == kind).count();
     let kinds = ["cannot be read", "damaged", "empty", "hidden", "not an image", "not named like an image"];
     let kinds: Vec<String> = kinds.iter().map(|k| format!("{} {k}", count(k))).collect();
-    let sentence = format!("{} files were left out ({}); run/left-out.tsv names them", bad.len(), kinds.join(", "));
+    let sentence =
+        format!("{} files were left out ({}); run/left-out.tsv names them", bad.len(), kinds.join(", "));
     assert!(stderr.contains(&sentence), "{stderr}");
     assert!(stderr.contains("left out `my cats 🐈/"), "{stderr}");
     let last = std::fs::read_to_string(place.path("run/log.jsonl")).unwrap();

@@ -30,7 +30,7 @@ fn trained() -> (Place, String) {
 fn a_run_tells_how_it_stands_and_where_it_came_from() {
     let (place, stderr) = trained();
     let run = place.path("run");
-    let line = stderr.lines().find(|l| l.contains("step 6/6")).unwrap();
+    let line = stderr.lines().find(|l| l.starts_with("step 6/6")).unwrap();
     for part in ["l2 ", "lr ", "grad_norm ", " img/s", "MFU ", "data wait "] {
         assert!(line.contains(part), "{part}: {line}");
     }
@@ -38,7 +38,10 @@ fn a_run_tells_how_it_stands_and_where_it_came_from() {
 
     let starts = json(&run.join("run.json"))["starts"].clone();
     let [first, second] = &starts.as_array().unwrap()[..] else { panic!("{starts}") };
-    assert!(first["program"].as_str().unwrap().starts_with(concat!("gen ", env!("CARGO_PKG_VERSION"))), "{first}");
+    assert!(
+        first["program"].as_str().unwrap().starts_with(concat!("gen ", env!("CARGO_PKG_VERSION"))),
+        "{first}"
+    );
     assert_eq!((&first["after_step"], &second["after_step"]), (&0.into(), &4.into()));
     assert_eq!(second["peak_tflops"], 0.5);
     assert!(first["peak_tflops"].as_f64().unwrap() > 0.0);
@@ -123,11 +126,18 @@ fn curves_of_several_runs_are_drawn_in_every_format() {
     let (place, _) = trained();
     let other = place.path("other");
     std::fs::create_dir(&other).unwrap();
-    let line = |step: u64| format!("{{\"step\":{step},\"l2\":{},\"samples\":{},\"seconds\":{step}}}\n", 1.0 / step as f64, 4 * step);
+    let line = |step: u64| {
+        format!(
+            "{{\"step\":{step},\"l2\":{},\"samples\":{},\"seconds\":{step}}}\n",
+            1.0 / step as f64,
+            4 * step
+        )
+    };
     let torn = (1..=6).map(line).collect::<String>() + "{\"step\":7,\"l2\":null}\n{\"step\":8,\"l2";
     std::fs::write(other.join("log.jsonl"), torn).unwrap();
 
-    let (stdout, stderr) = place.ends(0, "plot run other -o curves.png --terms l2,validation/* --smooth 0.6 --log", &[]);
+    let (stdout, stderr) =
+        place.ends(0, "plot run other -o curves.png --terms l2,validation/* --smooth 0.6 --log", &[]);
     assert!(stdout.starts_with("4 terms of 2 runs in curves.png"), "{stdout}");
     assert!(stderr.contains("other: 1 lines") && stderr.contains("l2: 1 values are not numbers"), "{stderr}");
     let png = image::open(place.path("curves.png")).unwrap().to_rgb8();
@@ -142,7 +152,10 @@ fn curves_of_several_runs_are_drawn_in_every_format() {
     }
     place.ends(0, "plot run -o curves.html --x time", &[]);
     let html = std::fs::read_to_string(place.path("curves.html")).unwrap();
-    assert!(html.starts_with("<!DOCTYPE html>") && html.contains("<svg") && html.contains("codebook"), "{html}");
+    assert!(
+        html.starts_with("<!DOCTYPE html>") && html.contains("<svg") && html.contains("codebook"),
+        "{html}"
+    );
 
     for (line, says) in [
         ("plot run --terms l3", "no run has a term `l3`"),

@@ -57,8 +57,10 @@ mod tests {
     fn a_trained_layer_costs_three_passes_and_a_first_one_two() {
         let vars = Vars::new(Device::Cpu, Kind::Float, Build::Random);
         let init = Init::Const(0.1);
-        let (a, b) =
-            (Linear::new(&(&vars.root() / "a"), 3, 5, init, None), Linear::new(&(&vars.root() / "b"), 5, 2, init, None));
+        let (a, b) = (
+            Linear::new(&(&vars.root() / "a"), 3, 5, init, None),
+            Linear::new(&(&vars.root() / "b"), 5, 2, init, None),
+        );
         let conv = Conv2d::new(&(&vars.root() / "c"), 1, 4, 3, init, init);
         vars.set_requires_grad(true);
         let x = Tensor::ones([7, 3], (Kind::Float, Device::Cpu));

@@ -110,7 +110,9 @@ impl LeftOutFiles {
             }
             match self.known.len() {
                 n if n < NAMED => progress.warn(&format!("left out `{name}`: {reason}")),
-                NAMED => progress.warn(&format!("more files are left out; {} names them", self.path.display())),
+                NAMED => {
+                    progress.warn(&format!("more files are left out; {} names them", self.path.display()))
+                }
                 _ => {}
             }
             self.known.insert(name, reason);
@@ -131,7 +133,9 @@ impl LeftOutFiles {
         }
         let kinds: Vec<String> = kinds.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
         let n = self.count();
-        (n > 0).then(|| format!("{n} files were left out ({}); {} names them", kinds.join(", "), self.path.display()))
+        (n > 0).then(|| {
+            format!("{n} files were left out ({}); {} names them", kinds.join(", "), self.path.display())
+        })
     }
 }
 

@@ -155,8 +155,8 @@ impl<'a> Trainer<'a> {
         let every = task.intervals();
         let due = |interval: u64, step: u64| interval > 0 && step.is_multiple_of(interval);
         let mut meter = Meter::new(Rates { codes_per_image: task.codes_per_image(), peak: self.run.peak });
-        let (mut saved, first, began) = (self.step, self.step, Instant::now());
-        self.clock = began;
+        let mut saved = self.step;
+        self.clock = Instant::now();
         while self.step < steps && !self.stopped() {
             let step = self.step + 1;
             self.make_step(task, step, &mut meter, progress)?;
@@ -168,8 +168,7 @@ impl<'a> Trainer<'a> {
                 records.left_out.update(task.left_out(), progress)?;
                 let mut scalars = self.scalars(meter.take());
                 scalars.extend(counted("left_out", records.left_out.count() as u64));
-                let left = began.elapsed().as_secs_f64() / (step - first) as f64 * (steps - step) as f64;
-                progress.status(&summary::status(step, steps, left, &scalars));
+                progress.status(&summary::status(step, steps, &scalars));
                 records.log.write(step, &scalars)?;
             }
             if (due(every.validate, step) || last) && !self.stopped() {

@@ -77,7 +77,8 @@ impl Manifest {
     fn read(path: &Path) -> Result<Manifest> {
         let bad = |message: String| Error::State { path: path.to_owned(), message };
         let text = std::fs::read_to_string(path).map_err(Error::file("read", path))?;
-        let manifest: Manifest = serde_json::from_str(&text).map_err(|e| bad(format!("it is damaged: {e}")))?;
+        let manifest: Manifest =
+            serde_json::from_str(&text).map_err(|e| bad(format!("it is damaged: {e}")))?;
         if manifest.format != FORMAT {
             return Err(bad(format!("expected a state of form {FORMAT}, found {}", manifest.format)));
         }
@@ -182,12 +183,7 @@ pub(crate) struct Moment<'a> {
 }
 
 /// Writes a state, reads it back, and removes what `keep` does not keep.
-pub(crate) fn save(
-    run: &Path,
-    moment: &Moment<'_>,
-    tensors: &[(String, Tensor)],
-    keep: Keep,
-) -> Result<()> {
+pub(crate) fn save(run: &Path, moment: &Moment<'_>, tensors: &[(String, Tensor)], keep: Keep) -> Result<()> {
     let dir = run.join("state");
     std::fs::create_dir_all(&dir).map_err(Error::file("create", &dir))?;
     let step = moment.step;
@@ -294,7 +290,6 @@ mod tests {
         (dir, left)
     }
 
-
     #[test]
     fn the_newest_and_the_milestones_stay() {
         let name = |step: u64| format!("step-{step:09}.json");
@@ -304,7 +299,10 @@ mod tests {
         let moment = Moment { step: 6, position: "p", recipe: "r", program: "test", tally: Tally::default() };
         save(dir.path(), &moment, &[], Keep { newest: 1, milestone: 0 }).unwrap();
         let left = manifests(&dir.path().join("state")).unwrap();
-        assert_eq!(left.iter().map(|p| p.file_name().unwrap().to_str().unwrap()).collect::<Vec<_>>(), [name(3), name(6)]);
+        assert_eq!(
+            left.iter().map(|p| p.file_name().unwrap().to_str().unwrap()).collect::<Vec<_>>(),
+            [name(3), name(6)]
+        );
     }
 
     #[test]

@@ -6,8 +6,8 @@ pub(crate) fn line(step: u64, steps: u64, scalars: &[(String, f64)]) -> String {
     format!("step {step}/{steps}  {}", parts.join("  "))
 }
 
-/// The step; the losses; learning rates and norms; speed; what is left to do, `left` seconds.
-pub(crate) fn status(step: u64, steps: u64, left: f64, scalars: &[(String, f64)]) -> Vec<String> {
+/// The step; the losses; learning rates and norms; speed.
+pub(crate) fn status(step: u64, steps: u64, scalars: &[(String, f64)]) -> Vec<String> {
     let value = |key: &str| scalars.iter().find(|(n, _)| n == key).map(|(_, v)| *v);
     let ending = |n: &str, what: &[&str]| what.contains(&n.rsplit('/').next().unwrap_or(n));
     let (mut losses, mut rates) = (vec![], vec![]);
@@ -15,7 +15,11 @@ pub(crate) fn status(step: u64, steps: u64, left: f64, scalars: &[(String, f64)]
         if n.starts_with("seconds") || SPEED.contains(&n.as_str()) {
             continue;
         }
-        let list = if ending(n, &["lr", "grad_norm", "skipped_steps", "left_out"]) { &mut rates } else { &mut losses };
+        let list = if ending(n, &["lr", "grad_norm", "skipped_steps", "left_out"]) {
+            &mut rates
+        } else {
+            &mut losses
+        };
         list.push(format!("{n} {}", short(*v)));
     }
     let mut speed = vec![];
@@ -23,9 +27,6 @@ pub(crate) fn status(step: u64, steps: u64, left: f64, scalars: &[(String, f64)]
     speed.extend(value("codes_per_second").map(|v| format!("{} tok/s", short(v))));
     speed.extend(value("mfu").map(|v| format!("MFU {}", percent(v))));
     speed.extend(value("data_wait").map(|v| format!("data wait {}", percent(v))));
-    if step < steps {
-        speed.push(format!("{} left", duration(left)));
-    }
     let groups = [losses, rates, speed].map(|g| g.join("  "));
     std::iter::once(format!("step {step}/{steps}")).chain(groups).filter(|g| !g.is_empty()).collect()
 }
@@ -36,17 +37,6 @@ fn percent(share: f64) -> String {
     match share * 100.0 {
         p if p < 10.0 => format!("{p:.1} %"),
         p => format!("{p:.0} %"),
-    }
-}
-
-/// `42 s`, `3 min 20 s`, `5 h 12 min`, `2 d 3 h`.
-fn duration(seconds: f64) -> String {
-    let s = seconds.round() as u64;
-    match s {
-        0..60 => format!("{s} s"),
-        60..3600 => format!("{} min {} s", s / 60, s % 60),
-        3600..86_400 => format!("{} h {} min", s / 3600, s % 3600 / 60),
-        _ => format!("{} d {} h", s / 86_400, s % 86_400 / 3600),
     }
 }
 
@@ -79,16 +69,15 @@ mod tests {
             ("seconds/data", 0.1),
         ];
         let all: Vec<(String, f64)> = all.into_iter().map(|(n, v)| (n.to_owned(), v)).collect();
-        let parts = status(20, 100, 200.0, &all);
+        let parts = status(20, 100, &all);
         assert_eq!(
             parts,
             [
                 "step 20/100",
                 "l2 0.2500  discriminator/hinge 1.0000",
                 "grad_norm 1.5000  lr 1.00e-4  discriminator/lr 1.00e-4",
-                "123.0 img/s  31488.0 tok/s  MFU 31 %  data wait 2.0 %  3 min 20 s left",
+                "123.0 img/s  31488.0 tok/s  MFU 31 %  data wait 2.0 %",
             ]
         );
-        assert_eq!(duration(187_000.0), "2 d 3 h");
     }
 }

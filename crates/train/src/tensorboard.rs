@@ -69,12 +69,13 @@ impl EventWriter {
             cut(&old, step)?;
         }
         let now = wall_time();
-        let (path, file) = (0..).map(|n| run.join(format!("{PREFIX}{:010}.{}.{n}", now as u64, std::process::id()))).find_map(
-            |path| match OpenOptions::new().create_new(true).append(true).open(&path) {
+        let (path, file) = (0..)
+            .map(|n| run.join(format!("{PREFIX}{:010}.{}.{n}", now as u64, std::process::id())))
+            .find_map(|path| match OpenOptions::new().create_new(true).append(true).open(&path) {
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => None,
                 other => Some((path, other)),
-            },
-        ).expect("one of endlessly many names is free");
+            })
+            .expect("one of endlessly many names is free");
         let file = file.map_err(Error::file("create", &path))?;
         let mut writer = EventWriter { path, file };
         let version = Some("brain.Event:2".to_owned());
@@ -178,7 +179,10 @@ mod tests {
         assert_eq!(&bytes[12..27], b"\x1a\x0dbrain.Event:2");
         // RFC 3720's example: CRC-32C of 32 zero bytes.
         assert_eq!(crc32c::crc32c(&[0; 32]), 0x8a91_36aa);
-        assert_eq!(masked(&[0; 32]), (0x8a91_36aau32.rotate_right(15).wrapping_add(0xa282_ead8)).to_le_bytes());
+        assert_eq!(
+            masked(&[0; 32]),
+            (0x8a91_36aau32.rotate_right(15).wrapping_add(0xa282_ead8)).to_le_bytes()
+        );
     }
 
     #[test]

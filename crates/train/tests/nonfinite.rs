@@ -166,7 +166,11 @@ fn single_steps_can_be_left_out_and_are_counted() {
     assert_eq!(logged(dir.path(), "skipped_steps"), [None, None, Some(1.0), Some(2.0), Some(2.0), Some(2.0)]);
     let squares = logged(dir.path(), "square");
     assert_eq!((squares[2], squares[3]), (None, None), "what was left out is no part of any average");
-    assert_eq!(toy.seen(), 8.0, "four steps of two micro-batches; the statistics of the others are taken back");
+    assert_eq!(
+        toy.seen(),
+        8.0,
+        "four steps of two micro-batches; the statistics of the others are taken back"
+    );
     // The same updates as a run that has only the four steps.
     let other = tempfile::tempdir().unwrap();
     let mut four = Toy::new(OnNonfinite::Stop, Harm::Loss, 0..0);

@@ -121,11 +121,24 @@ pub fn panels(runs: &[Run], asked: &[String], axis: Axis) -> anyhow::Result<Vec<
 /// All but what tells of time, rates and counts.
 fn usual<'a>(known: &[&'a str]) -> Vec<&'a str> {
     const OTHERS: [&str; 11] = [
-        "step", "seconds", "samples", "images_per_second", "codes_per_second", "mfu", "data_wait", "lr", "grad_norm",
-        "left_out", "skipped_steps",
+        "step",
+        "seconds",
+        "samples",
+        "images_per_second",
+        "codes_per_second",
+        "mfu",
+        "data_wait",
+        "lr",
+        "grad_norm",
+        "left_out",
+        "skipped_steps",
     ];
     let last = |t: &str| t.rsplit('/').next().unwrap_or(t).to_owned();
-    known.iter().copied().filter(|t| !t.starts_with("seconds/") && !OTHERS.contains(&last(t).as_str())).collect()
+    known
+        .iter()
+        .copied()
+        .filter(|t| !t.starts_with("seconds/") && !OTHERS.contains(&last(t).as_str()))
+        .collect()
 }
 
 fn chosen<'a>(known: &[&'a str], asked: &[String]) -> anyhow::Result<Vec<&'a str>> {

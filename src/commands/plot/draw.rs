@@ -122,7 +122,7 @@ fn draw_panel(area: &Area<'_>, panel: &Panel, args: &PlotArgs) -> Result<()> {
     Ok(())
 }
 
-fn lines(points: &[(f64, f64)], style: ShapeStyle) -> LineSeries<SVGBackend<'_>, (f64, f64)> {
+fn lines<'a>(points: &[(f64, f64)], style: ShapeStyle) -> LineSeries<SVGBackend<'a>, (f64, f64)> {
     LineSeries::new(points.iter().copied(), style)
 }
 
@@ -162,8 +162,7 @@ fn thin(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
 
 /// From the least to the greatest with some room on both sides; never empty.
 fn range(values: impl Iterator<Item = f64>, room: f64) -> std::ops::Range<f64> {
-    let (low, high) =
-        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
     match high - low {
         d if d > 0.0 => low - room * d..high + room * d,
         _ if low.is_finite() => low - low.abs().max(1.0) / 2.0..low + low.abs().max(1.0) / 2.0,
@@ -179,7 +178,8 @@ struct XScale {
 
 impl XScale {
     fn new(axis: Axis, panel: &Panel) -> XScale {
-        let last = panel.curves.iter().flat_map(|c| c.points.iter().flatten()).map(|p| p.0).fold(0.0, f64::max);
+        let last =
+            panel.curves.iter().flat_map(|c| c.points.iter().flatten()).map(|p| p.0).fold(0.0, f64::max);
         let (unit, label) = match (axis, last) {
             (Axis::Steps, _) => (1.0, "step"),
             (Axis::Samples, _) => (1.0, "images seen"),
@@ -219,9 +219,15 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        for (v, text) in
-            [(0.0, "0"), (0.05, "0.05"), (20.0, "20"), (1500.0, "1500"), (25_000.0, "25k"), (2e-5, "2.0e-5"), (1.5e6, "1.5M")]
-        {
+        for (v, text) in [
+            (0.0, "0"),
+            (0.05, "0.05"),
+            (20.0, "20"),
+            (1500.0, "1500"),
+            (25_000.0, "25k"),
+            (2e-5, "2.0e-5"),
+            (1.5e6, "1.5M"),
+        ] {
             assert_eq!(number(v), text);
         }
     }

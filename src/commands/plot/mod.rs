@@ -49,13 +49,17 @@ fn report_gaps(panels: &[Panel], args: &PlotArgs, context: &Context) {
     for panel in panels {
         let missing = panel.curves.iter().map(|c| c.missing).sum::<usize>();
         if missing > 0 {
-            context.printer.warning(&format!("{}: {missing} values are not numbers and leave gaps", panel.term));
+            context
+                .printer
+                .warning(&format!("{}: {missing} values are not numbers and leave gaps", panel.term));
         }
         let below = |c: &curves::Curve| c.points.iter().flatten().filter(|p| p.1 <= 0.0).count();
         let hidden: usize = panel.curves.iter().map(below).sum();
         if args.log && hidden > 0 {
             let term = &panel.term;
-            context.printer.warning(&format!("{term}: {hidden} values are not above 0 and have no logarithm"));
+            context
+                .printer
+                .warning(&format!("{term}: {hidden} values are not above 0 and have no logarithm"));
         }
     }
 }

@@ -57,7 +57,8 @@ fn png(svg: &str) -> Result<Vec<u8>> {
     let options = usvg::Options { fontdb: Arc::new(fonts), ..usvg::Options::default() };
     let tree = usvg::Tree::from_str(svg, &options).context("cannot read the drawing")?;
     let size = tree.size().scale_by(SCALE).context("the picture has no size")?.to_int_size();
-    let mut pixels = tiny_skia::Pixmap::new(size.width(), size.height()).context("the picture is too large")?;
+    let mut pixels =
+        tiny_skia::Pixmap::new(size.width(), size.height()).context("the picture is too large")?;
     resvg::render(&tree, tiny_skia::Transform::from_scale(SCALE, SCALE), &mut pixels.as_mut());
     pixels.encode_png().context("cannot encode the picture")
 }
