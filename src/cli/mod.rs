@@ -10,6 +10,7 @@ pub mod features;
 pub mod fetch;
 pub mod inspect;
 pub mod logits;
+pub mod plot;
 pub mod probe;
 pub mod recipe;
 pub mod reconstruct;
@@ -48,6 +49,8 @@ pub enum Command {
     TrainTokenizer(train_tokenizer::TrainTokenizerArgs),
     /// Train a small classifier on labelled images, to guide a tokenizer's training
     TrainFeatures(train_features::TrainFeaturesArgs),
+    /// Draw curves of training runs side by side
+    Plot(plot::PlotArgs),
     /// Images → code shards, to train transformers on
     Extract(extract::ExtractArgs),
     /// Encode and decode images; score and show what is lost

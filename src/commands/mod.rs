@@ -10,6 +10,7 @@ mod features;
 mod fetch;
 mod inspect;
 mod logits;
+mod plot;
 mod probe;
 mod recipe;
 mod reconstruct;
@@ -62,6 +63,7 @@ pub fn run(command: &Command, context: &Context) -> anyhow::Result<Outcome> {
         Command::Features(args) => features::run(args, context),
         Command::Fetch(args) => fetch::run(args, context),
         Command::Reconstruct(args) => reconstruct::run(args, context),
+        Command::Plot(args) => plot::run(args, context),
         Command::Probe(args) => probe::run(args, context),
     }
 }

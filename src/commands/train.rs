@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use base::config::Document;
-use train::{Saved, Task};
+use train::{Run, Saved, Task};
 
 use super::{Context, Outcome};
 use crate::cli::train::RunArgs;
@@ -59,6 +59,13 @@ pub fn path_override(key: &str, path: &Path) -> anyhow::Result<String> {
     Ok(format!("{key}={}", serde_json::to_string(text)?))
 }
 
+/// The program that trains: version, commit where it is known (`+` marks changes since), libtorch.
+fn program() -> anyhow::Result<String> {
+    let commit = option_env!("GEN_COMMIT").map(|c| format!(", commit {c}")).unwrap_or_default();
+    let libtorch = libtorch_ext::runtime::libtorch_version()?;
+    Ok(format!("gen {}{commit}, libtorch {libtorch}", env!("CARGO_PKG_VERSION")))
+}
+
 /// Trains until the last step or the first SIGINT or SIGTERM; a second one ends the program at once.
 pub fn run<T: Task>(
     mut task: T,
@@ -68,10 +75,21 @@ pub fn run<T: Task>(
 ) -> anyhow::Result<Outcome> {
     let stop = super::stop_on_signal()?;
     let mut progress = context.printer.clone();
+    let (device, kind) = (task.module(0).vars.device(), task.optimization().precision.kind());
+    let peak = args.peak_tflops.map_or_else(|| train::peak::measure(device, kind), |n| n * 1e12);
+    context.printer.note(&format!("{:.3} TFLOP/s is what MFU is told of", peak / 1e12));
     if let Some(saved) = &saved {
         context.printer.note(&format!("resuming after step {}", saved.step));
     }
-    let outcome = train::train(&mut task, &args.output, saved.as_ref(), &stop, &mut progress)?;
+    let run = Run {
+        dir: &args.output,
+        resume: saved.as_ref(),
+        stop: &stop,
+        program: &program()?,
+        device: &base::device::name(device),
+        peak: Some(peak),
+    };
+    let outcome = train::train(&mut task, &run, &mut progress)?;
     let dir = args.output.display();
     context.printer.line(&match outcome.interrupted {
         false => format!("trained {} steps; the model is in {dir}", outcome.step),

@@ -81,6 +81,9 @@ pub struct Optimization {
     /// Set the learning rate after each step as the official trainers do (their first step ignores warm-up).
     #[serde(default)]
     pub parity: bool,
+    /// What to do when a loss or a gradient is not a finite number.
+    #[serde(default)]
+    pub on_nonfinite: OnNonfinite,
 }
 
 fn one() -> usize {
@@ -97,6 +100,37 @@ pub struct Intervals {
     pub validate: u64,
     /// Saving the state and the weights; both are saved at the end in any case.
     pub save: u64,
+    /// A saved state that is kept for ever.
+    #[serde(default)]
+    pub milestone: u64,
+    /// Not an interval: how many of the newest states are kept beside the milestones, at least 1.
+    #[serde(default = "two")]
+    pub keep: usize,
+}
+
+fn two() -> usize {
+    2
+}
+
+impl Intervals {
+    /// Refuses to keep nothing.
+    pub fn check(&self) -> Result<()> {
+        match self.keep {
+            0 => Err(Error::Recipe("every.keep: at least the newest state is kept; 1 is the least".into())),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What to do when a loss or a gradient is not a finite number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnNonfinite {
+    /// Stop before the update.
+    #[default]
+    Stop,
+    /// Leave the step out, and count it. A hundred in a row stop the run after all.
+    Skip,
 }
 
 impl Optimization {

@@ -12,14 +12,16 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use base::{Progress, rng};
+use base::{Progress, flops, rng};
 use tch::Tensor;
 
-use crate::meter::{Meter, Span};
+use crate::directory::{LeftOutFiles, Lock, Start, note_start, unix_time};
+use crate::meter::{Meter, Rates, Span};
 use crate::optim::{clip_grad_norm, global_norm};
-use crate::state::{self, Saved};
-use crate::task::{Gradients, Phase, Task};
-use crate::{AdamW, Ema, Error, Log, Losses, Result};
+use crate::recipe::{Intervals, OnNonfinite};
+use crate::state::{self, Keep, Moment, Saved, Tally};
+use crate::task::{DataFacts, Gradients, Phase, Task};
+use crate::{AdamW, Ema, Error, Log, Losses, Result, finite, summary};
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,30 +32,59 @@ pub struct Outcome {
     pub interrupted: bool,
 }
 
-/// Trains in the directory `dir`, from the beginning or from a saved state, until the recipe's last step or until
-/// `stop` becomes true; the step at hand is then finished and everything saved.
+/// Where and how a task is trained.
+#[derive(Debug, Clone, Copy)]
+pub struct Run<'a> {
+    /// The run's directory.
+    pub dir: &'a Path,
+    /// The saved state to go on from; from the beginning without one.
+    pub resume: Option<&'a Saved>,
+    /// Asks to end: the step at hand is finished and everything saved.
+    pub stop: &'a AtomicBool,
+    /// The program, for the run's directory: name, version, and the commit if it was built from one.
+    pub program: &'a str,
+    /// The device by name, for the run's directory.
+    pub device: &'a str,
+    /// FLOP/s of which the model's FLOP utilisation is a share ([`crate::peak::measure`]).
+    pub peak: Option<f64>,
+}
+
+/// Trains until the recipe's last step, or until asked to stop.
 ///
-/// The directory gets `recipe.yaml`, `log.jsonl`, `state/`, and what makes it a model directory.
-pub fn train<T: Task>(
-    task: &mut T,
-    dir: &Path,
-    resume: Option<&Saved>,
-    stop: &AtomicBool,
-    progress: &mut dyn Progress,
-) -> Result<Outcome> {
+/// The directory gets `recipe.yaml`, `run.json`, `log.jsonl`, an event file for TensorBoard, `left-out.tsv` where
+/// files of the data were left out, `state/`, and what makes it a model directory.
+pub fn train<T: Task>(task: &mut T, run: &Run<'_>, progress: &mut dyn Progress) -> Result<Outcome> {
     task.optimization().check()?;
-    let mut trainer = Trainer::new(task);
-    if let Some(saved) = resume {
+    task.intervals().check()?;
+    let mut trainer = Trainer::new(task, run);
+    if let Some(saved) = run.resume {
         trainer.load(task, saved)?;
     }
+    let dir = run.dir;
     std::fs::create_dir_all(dir).map_err(Error::file("create", dir))?;
+    let _lock = Lock::take(dir)?;
     state::write_atomically(&dir.join("recipe.yaml"), task.recipe_yaml()?.as_bytes())?;
     task.write_model_files(dir)?;
-    let mut log = Log::open(&dir.join("log.jsonl"), trainer.step)?;
+    trainer.note_start(&task.data()?, progress)?;
+    let mut records = Records {
+        log: Log::open(dir, trainer.step)?,
+        left_out: LeftOutFiles::open(dir, run.resume.is_some()),
+    };
+    if run.resume.is_some() {
+        trainer.save_weights(task)?; // the kill may have fallen between the state and these
+    }
+    records.left_out.update(task.left_out(), progress)?;
     progress.start("training", Some(task.optimization().steps.saturating_sub(trainer.step)));
-    let outcome = trainer.run(task, dir, &mut log, stop, progress);
+    let outcome = trainer.train(task, &mut records, progress);
     progress.finish();
+    records.left_out.summary().iter().for_each(|text| progress.warn(text));
     outcome
+}
+
+/// What is written while a run goes on.
+struct Records {
+    log: Log,
+    left_out: LeftOutFiles,
 }
 
 struct PhaseState {
@@ -63,14 +94,19 @@ struct PhaseState {
     optimizer: AdamW,
 }
 
-struct Trainer {
+struct Trainer<'a> {
+    run: &'a Run<'a>,
     phases: Vec<PhaseState>,
     ema: Option<Ema>,
     step: u64,
+    tally: Tally,
+    /// When this start's share of `tally.seconds` was last added.
+    clock: Instant,
+    skips_in_a_row: u64,
 }
 
-impl Trainer {
-    fn new(task: &impl Task) -> Self {
+impl<'a> Trainer<'a> {
+    fn new(task: &impl Task, run: &'a Run<'a>) -> Self {
         let optimization = task.optimization();
         let phase = |(i, &phase): (usize, &Phase)| {
             let vars = task.module(i).vars;
@@ -86,101 +122,201 @@ impl Trainer {
             }
         };
         Trainer {
+            run,
             phases: task.phases().iter().enumerate().map(phase).collect(),
             ema: optimization.ema.map(|decay| Ema::new(task.module(0).vars.parameters(), decay)),
             step: 0,
+            tally: Tally::default(),
+            clock: Instant::now(),
+            skips_in_a_row: 0,
         }
     }
 
-    fn run(
+    fn note_start(&self, data: &DataFacts, progress: &mut dyn Progress) -> Result<()> {
+        let start = Start {
+            program: self.run.program,
+            device: self.run.device,
+            threads: tch::get_num_threads(),
+            peak_tflops: self.run.peak.map(|p| p / 1e12),
+            after_step: self.step,
+            unix_time: unix_time(),
+            data,
+        };
+        note_start(self.run.dir, &start, progress)
+    }
+
+    fn train(
         &mut self,
         task: &mut impl Task,
-        dir: &Path,
-        log: &mut Log,
-        stop: &AtomicBool,
+        records: &mut Records,
         progress: &mut dyn Progress,
     ) -> Result<Outcome> {
-        let steps = task.optimization().steps;
+        let (steps, batch) = (task.optimization().steps, task.optimization().batch_size as u64);
         let every = task.intervals();
         let due = |interval: u64, step: u64| interval > 0 && step.is_multiple_of(interval);
-        let mut meter = Meter::new();
+        let mut meter = Meter::new(Rates { codes_per_image: task.codes_per_image(), peak: self.run.peak });
         let mut saved = self.step;
-        while self.step < steps && !stop.load(Ordering::Relaxed) {
+        self.clock = Instant::now();
+        while self.step < steps && !self.stopped() {
             let step = self.step + 1;
-            self.make_step(task, step, &mut meter)?;
+            self.make_step(task, step, &mut meter, progress)?;
             self.step = step;
+            self.tally.samples += batch;
             progress.advance(1);
             let last = step == steps;
             if due(every.log, step) || last {
-                let scalars = meter.take();
-                progress.message(&summary(step, steps, &scalars));
-                log.write(step, &scalars)?;
+                records.left_out.update(task.left_out(), progress)?;
+                let mut scalars = self.scalars(meter.take());
+                scalars.extend(counted("left_out", records.left_out.count() as u64));
+                progress.status(&summary::status(step, steps, &scalars));
+                records.log.write(step, &scalars)?;
             }
-            if due(every.validate, step) || last {
+            if (due(every.validate, step) || last) && !self.stopped() {
                 let figures = self.validate(task)?;
                 if !figures.is_empty() {
-                    progress.message(&summary(step, steps, &figures));
-                    log.write(step, &figures)?;
+                    progress.message(&summary::line(step, steps, &figures));
+                    records.log.write(step, &figures)?;
                 }
                 meter.pause_over();
             }
-            if due(every.save, step) || last {
-                self.save(task, dir)?;
+            if due(every.save, step) || due(every.milestone, step) || last {
+                self.save(task)?;
                 saved = step;
                 meter.pause_over();
             }
         }
         if saved != self.step {
-            self.save(task, dir)?;
+            self.save(task)?;
         }
+        records.left_out.update(task.left_out(), progress)?;
         Ok(Outcome { step: self.step, interrupted: self.step < steps })
     }
 
-    fn make_step(&mut self, task: &mut impl Task, step: u64, meter: &mut Meter) -> Result<()> {
-        let optimization = task.optimization().clone();
+    fn stopped(&self) -> bool {
+        self.run.stop.load(Ordering::Relaxed)
+    }
+
+    /// What was measured, after what the run has done until now.
+    fn scalars(&mut self, measured: Vec<(String, f64)>) -> Vec<(String, f64)> {
+        self.count_time();
+        let mut all =
+            vec![("seconds".into(), self.tally.seconds), ("samples".into(), self.tally.samples as f64)];
+        all.extend(measured);
+        all.extend(counted("skipped_steps", self.tally.skipped));
+        all
+    }
+
+    fn count_time(&mut self) {
+        self.tally.seconds += self.clock.elapsed().as_secs_f64();
+        self.clock = Instant::now();
+    }
+
+    fn make_step(
+        &mut self,
+        task: &mut impl Task,
+        step: u64,
+        meter: &mut Meter,
+        progress: &mut dyn Progress,
+    ) -> Result<()> {
+        let skip = task.optimization().on_nonfinite == OnNonfinite::Skip;
+        // Running statistics move in the forward pass already, and would keep what is not finite for ever.
+        let buffers = skip.then(|| self.buffers(task));
         let active: Vec<usize> =
             (0..self.phases.len()).filter(|&i| step >= self.phases[i].phase.start).collect();
-        let mut gradients: Vec<Option<Gradients>> = self.phases.iter().map(|_| None).collect();
-        let mut last_losses: Vec<Option<Losses>> = self.phases.iter().map(|_| None).collect();
+        let mut parts = self.differentiate_all(task, &active, step, meter)?;
+        let clock = Instant::now();
+        let verdict = active.iter().try_for_each(|&i| self.check(i, step, &mut parts[i]));
+        match verdict {
+            Ok(()) => {
+                self.update(task, &active, step, parts, meter);
+                self.skips_in_a_row = 0;
+            }
+            Err(error) => {
+                self.skips_in_a_row += 1;
+                let Some(buffers) = buffers.filter(|_| self.skips_in_a_row < TOO_MANY_SKIPS) else {
+                    return Err(error);
+                };
+                self.tally.skipped += 1;
+                tch::no_grad(|| buffers.into_iter().for_each(|(mut live, kept)| live.copy_(&kept)));
+                progress.warn(&format!("{error} ({} left out so far)", self.tally.skipped));
+            }
+        }
+        meter.add(Span::Update, clock);
+        meter.images(task.optimization().batch_size);
+        Ok(())
+    }
+
+    /// Losses and accumulated gradients of all micro-batches.
+    fn differentiate_all(
+        &self,
+        task: &mut impl Task,
+        active: &[usize],
+        step: u64,
+        meter: &mut Meter,
+    ) -> Result<Vec<Part>> {
+        let optimization = task.optimization().clone();
+        let mut parts: Vec<Part> = self.phases.iter().map(|_| Part::default()).collect();
         for micro in 0..optimization.micro_batches {
             let clock = Instant::now();
             let mut batch = task.batch()?;
             meter.add(Span::Data, clock);
-            for &i in &active {
+            for &i in active {
                 tch::manual_seed(rng::hash(task.seed(), &[STEP, step, micro as u64, i as u64]) as i64);
                 let (losses, grads) =
                     guarded(step, &optimization, || self.differentiate(task, &mut batch, i, step, meter))?;
-                for (name, value) in losses.terms() {
-                    meter.term(self.key(i, name), value);
-                }
-                accumulate(&mut gradients[i], grads);
-                last_losses[i] = Some(losses);
+                let part = &mut parts[i];
+                part.totals.extend(losses.total().map(Tensor::detach));
+                part.terms.extend(losses.terms().iter().map(|(n, v)| (*n, v.shallow_clone())));
+                accumulate(&mut part.gradients, grads);
             }
         }
-        let clock = Instant::now();
-        let mut norms = vec![0.0; self.phases.len()];
-        for &i in &active {
-            let grads = gradients[i].as_ref().expect("every active phase was differentiated");
-            norms[i] = global_norm(grads).double_value(&[]);
-            if !norms[i].is_finite() {
-                return Err(self.not_finite(i, step, grads, last_losses[i].as_ref()));
-            }
+        Ok(parts)
+    }
+
+    /// Refuses a phase whose losses or gradients are not finite; takes its gradients' norm.
+    fn check(&self, i: usize, step: u64, part: &mut Part) -> Result<()> {
+        let (phase, grads) = (&self.phases[i], part.gradients());
+        let (norm, finite) = finite::all_finite(&global_norm(grads), &part.totals);
+        if !finite {
+            let what = finite::culprits(&part.terms, &phase.names, &phase.params, grads);
+            return Err(Error::NotFinite { step, phase: phase.phase.name, what });
         }
-        for &i in &active {
-            let grads = gradients[i].as_mut().expect("every active phase was differentiated");
-            clip_grad_norm(grads, norms[i], optimization.clip);
+        part.norm = norm;
+        Ok(())
+    }
+
+    fn update(
+        &mut self,
+        task: &impl Task,
+        active: &[usize],
+        step: u64,
+        mut parts: Vec<Part>,
+        meter: &mut Meter,
+    ) {
+        let optimization = task.optimization();
+        for &i in active {
+            let part = &mut parts[i];
+            for (name, value) in &part.terms {
+                meter.term(self.key(i, name), value);
+            }
+            let norm = part.norm;
+            let grads = part.gradients.as_mut().expect("every active phase was differentiated");
+            clip_grad_norm(grads, norm, optimization.clip);
             let phase = &mut self.phases[i];
             let lr = optimization.schedule().for_step(step, step == phase.phase.start.max(1));
             phase.optimizer.step(grads, lr);
-            meter.scalar(self.key(i, "grad_norm"), norms[i]);
+            meter.scalar(self.key(i, "grad_norm"), norm);
             meter.scalar(self.key(i, "lr"), lr);
         }
         if let Some(ema) = &mut self.ema {
             ema.update();
         }
-        meter.add(Span::Update, clock);
-        meter.images(optimization.batch_size);
-        Ok(())
+    }
+
+    /// Every buffer with a copy of its values.
+    fn buffers(&self, task: &impl Task) -> Vec<(Tensor, Tensor)> {
+        let modules = (0..self.phases.len()).flat_map(|i| task.module(i).vars.all());
+        modules.filter(|v| v.buffer).map(|v| (v.tensor.detach(), v.tensor.detach().copy())).collect()
     }
 
     /// Losses of one phase on one micro-batch and their gradient, divided by the number of micro-batches.
@@ -193,7 +329,9 @@ impl Trainer {
         meter: &mut Meter,
     ) -> Result<(Losses, Gradients)> {
         let clock = Instant::now();
-        let losses = task.losses(batch, phase, step)?;
+        let (losses, flops) = flops::count(|| task.losses(batch, phase, step));
+        let losses = losses?;
+        meter.flops(flops);
         meter.add(Span::Forward, clock);
         let clock = Instant::now();
         let total = losses.total().ok_or_else(|| Error::Recipe("every loss has weight 0".into()))?;
@@ -207,25 +345,6 @@ impl Trainer {
     /// `loss` for the model's own phase, `discriminator/loss` for others.
     fn key(&self, phase: usize, name: &str) -> String {
         if phase == 0 { name.to_owned() } else { format!("{}/{name}", self.phases[phase].phase.name) }
-    }
-
-    fn not_finite(&self, phase: usize, step: u64, grads: &Gradients, losses: Option<&Losses>) -> Error {
-        let bad = |t: &Tensor| !t.sum(tch::Kind::Double).double_value(&[]).is_finite();
-        let terms = losses.map_or(&[][..], Losses::terms);
-        let mut names: Vec<String> =
-            terms.iter().filter(|(_, v)| bad(v)).map(|(n, _)| format!("loss `{n}`")).collect();
-        if names.is_empty() {
-            let layers = self.phases[phase].names.iter().zip(grads);
-            let layers = layers.filter(|(_, g)| g.defined() && bad(g)).map(|(n, _)| n);
-            names = layers.map(|n| format!("the gradient of `{n}`")).collect();
-        }
-        let more = names.len().saturating_sub(3);
-        names.truncate(3);
-        let mut what = if names.is_empty() { "the gradient's norm".to_owned() } else { names.join(", ") };
-        if more > 0 {
-            what = format!("{what} (and {more} more)");
-        }
-        Error::NotFinite { step, phase: self.phases[phase].phase.name, what }
     }
 
     /// Validates the weights that are kept: the average where there is one.
@@ -245,15 +364,30 @@ impl Trainer {
         result
     }
 
-    fn save(&mut self, task: &impl Task, dir: &Path) -> Result<()> {
-        state::save(dir, self.step, &task.position()?, &task.recipe_yaml()?, &self.tensors(task))?;
+    fn save(&mut self, task: &impl Task) -> Result<()> {
+        self.count_time();
+        let (position, recipe) = (task.position()?, task.recipe_yaml()?);
+        let moment = Moment {
+            step: self.step,
+            position: &position,
+            recipe: &recipe,
+            program: self.run.program,
+            tally: self.tally,
+        };
+        let Intervals { keep, milestone, .. } = task.intervals();
+        state::save(self.run.dir, &moment, &self.tensors(task), Keep { newest: keep, milestone })?;
+        self.save_weights(task)
+    }
+
+    /// The model as it stands, for those who use it.
+    fn save_weights(&mut self, task: &impl Task) -> Result<()> {
         let vars = task.module(0).vars.clone();
-        let step = self.step;
+        let (step, path) = (self.step, self.run.dir.join("weights.safetensors"));
         self.with_kept_weights(|| {
             let tensors: Vec<(String, Tensor)> =
                 vars.all().into_iter().map(|v| (v.name, v.tensor.detach())).collect();
             let metadata = [("step".to_owned(), step.to_string())].into();
-            weights::save_safetensors(&dir.join("weights.safetensors"), &tensors, &metadata)
+            weights::save_safetensors(&path, &tensors, &metadata)
         })?;
         Ok(())
     }
@@ -299,12 +433,37 @@ impl Trainer {
                 .map_err(|name| misfit("ema", name))?;
         }
         task.restore(&saved.position)?;
-        self.step = saved.step;
+        (self.step, self.tally) = (saved.step, saved.tally);
         Ok(())
     }
 }
 
 const STEP: u64 = 0x57E9;
+
+/// So many steps in a row that are not finite stop a run that leaves single ones out.
+const TOO_MANY_SKIPS: u64 = 100;
+
+/// What one phase contributes to a step.
+#[derive(Default)]
+struct Part {
+    gradients: Option<Gradients>,
+    /// Terms of all micro-batches, detached.
+    terms: Vec<(&'static str, Tensor)>,
+    /// The sum of the terms of each micro-batch, detached.
+    totals: Vec<Tensor>,
+    norm: f64,
+}
+
+impl Part {
+    fn gradients(&self) -> &Gradients {
+        self.gradients.as_ref().expect("every active phase was differentiated")
+    }
+}
+
+/// A number that is worth telling unless it is 0.
+fn counted(name: &str, n: u64) -> Option<(String, f64)> {
+    (n > 0).then(|| (name.to_owned(), n as f64))
+}
 
 fn accumulate(sum: &mut Option<Gradients>, grads: Gradients) {
     let Some(sum) = sum else {
@@ -333,20 +492,4 @@ fn guarded<R>(
         let micro_batch = optimization.micro_batch_size();
         Err(Error::Torch { step, message: message.to_owned(), micro_batch })
     })
-}
-
-/// One line for people.
-fn summary(step: u64, steps: u64, scalars: &[(String, f64)]) -> String {
-    let shown = scalars.iter().filter(|(n, _)| !n.starts_with("seconds/"));
-    let parts: Vec<String> = shown.map(|(n, v)| format!("{n} {}", short(*v))).collect();
-    format!("step {step}/{steps}  {}", parts.join("  "))
-}
-
-fn short(v: f64) -> String {
-    match v.abs() {
-        0.0 => "0".into(),
-        a if a < 1e-3 => format!("{v:.2e}"),
-        a if a < 100.0 => format!("{v:.4}"),
-        _ => format!("{v:.1}"),
-    }
 }

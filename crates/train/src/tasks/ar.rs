@@ -7,16 +7,16 @@ use std::path::{Path, PathBuf};
 use ar_model::{ArConfig, AutoregressiveModel, Conditioning, ConditioningConfig, Gpt};
 use base::config::{Document, to_yaml};
 use base::{Build, Mode, Vars};
-use data::{Class, ClassTable};
+use data::{Class, ClassTable, LeftOut};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use tokenizer::TokenizerSpec;
 
-use super::codes::{CodeBatch, Codes};
+use super::codes::{self, CodeBatch, Codes};
 use crate::losses::language::cross_entropy;
 use crate::recipe::{ImageData, Intervals, Optimization, with_overrides};
 use crate::state::write_atomically;
-use crate::task::{Module, Phase, Task};
+use crate::task::{DataFacts, Module, Phase, Task};
 use crate::{Error, Losses, Result};
 
 /// Everything that decides a transformer's training, but for the tokenizer.
@@ -216,6 +216,18 @@ impl Task for ArTask {
 
     fn restore(&mut self, position: &str) -> Result<()> {
         self.train.restore(position)
+    }
+
+    fn data(&self) -> Result<DataFacts> {
+        self.train.facts()
+    }
+
+    fn left_out(&self) -> Vec<LeftOut> {
+        codes::left_out(&self.train, self.validation.as_ref())
+    }
+
+    fn codes_per_image(&self) -> Option<u64> {
+        u64::try_from(self.recipe.model.num_tokens).ok()
     }
 
     /// `loss`: cross-entropy per code in nats, without dropout, over all held-out images.

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use base::ImagesU8;
 use data::codes::{CodeLoader, CodeLoaderConfig};
-use data::{Class, Loader, LoaderState};
+use data::{Class, LeftOut, Loader, LoaderState};
 use tch::Tensor;
 use tokenizer::{Loaded, Tokenizer};
 
 use super::ar::ArRecipe;
 use super::images;
+use crate::task::DataFacts;
 use crate::{Error, Result};
 
 /// Codes (B, N) and their classes.
@@ -113,12 +114,33 @@ impl Codes {
         }
     }
 
+    /// What is read.
+    pub fn facts(&self) -> Result<DataFacts> {
+        Ok(match self {
+            Codes::Stored(loader) => DataFacts {
+                description: self.describe(),
+                records: loader.source().len(),
+                fingerprint: data::codes::fingerprint(loader.source().as_ref())?,
+            },
+            Codes::Encoded(loader) => images::facts(loader),
+        })
+    }
+
     /// One line for people.
     pub fn describe(&self) -> String {
         match self {
             Codes::Stored(loader) => loader.source().describe(),
             Codes::Encoded(loader) => loader.dataset().describe(),
         }
+    }
+}
+
+/// What the training and held-out images did not give; stored codes leave nothing out.
+pub(crate) fn left_out(train: &Codes, validation: Option<&Codes>) -> Vec<LeftOut> {
+    match (train, validation) {
+        (Codes::Encoded(train), Some(Codes::Encoded(held_out))) => images::left_out(train, Some(held_out)),
+        (Codes::Encoded(train), _) => images::left_out(train, None),
+        (Codes::Stored(_), _) => vec![],
     }
 }
 

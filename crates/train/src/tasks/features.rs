@@ -5,14 +5,14 @@ use std::path::Path;
 use backbones::{FeatureCnn, FeatureCnnConfig};
 use base::config::{Document, to_yaml};
 use base::{Build, ImagesU8, Mode, Vars};
-use data::Loader;
+use data::{LeftOut, Loader};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Reduction, Tensor};
 
 use super::images;
 use crate::recipe::{ImageData, Intervals, Optimization, with_overrides};
 use crate::state::write_atomically;
-use crate::task::{Module, Phase, Task};
+use crate::task::{DataFacts, Module, Phase, Task};
 use crate::{Error, Losses, Result};
 
 /// Everything that decides the training of a feature network.
@@ -177,6 +177,14 @@ impl Task for FeaturesTask {
 
     fn restore(&mut self, position: &str) -> Result<()> {
         Ok(self.train.restore(images::parse_position(position)?)?)
+    }
+
+    fn data(&self) -> Result<DataFacts> {
+        Ok(images::facts(&self.train))
+    }
+
+    fn left_out(&self) -> Vec<LeftOut> {
+        images::left_out(&self.train, self.validation.as_ref())
     }
 
     /// `loss` and `top1`, the share of held-out images whose class is found.

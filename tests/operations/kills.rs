@@ -1,0 +1,143 @@
+//! `kill -9` at random moments.
+
+use std::path::Path;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use crate::place::{Place, TINY};
+
+/// Everything that has a state: discriminator with batch statistics and running means (LeCam), augmentation, a
+/// perceptual loss, accumulated bf16 steps with fp32 weights, moving averages, decoding threads.
+const EVERYTHING: &[&str] = &[
+    "losses.adversarial={weight: 0.1, start_step: 3, discriminator: {channels: 4, layers: 2}, diffaug: {}, \
+     loss: non_saturating, lecam: {weight: 0.1}}",
+    "losses.perceptual={type: features, network: features, weight: 0.1}",
+    "optimization.batch_size=8",
+    "optimization.micro_batches=2",
+    "optimization.precision=bf16",
+    "optimization.ema=0.9",
+    "data.workers=3",
+    "every={log: 1, validate: 0, save: 3, keep: 2, milestone: 20}",
+];
+
+fn lines(run: &Path) -> usize {
+    std::fs::read_to_string(run.join("log.jsonl")).map_or(0, |t| t.lines().count())
+}
+
+/// A generator of delays: SplitMix64.
+struct Delays(u64);
+
+impl Delays {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % n
+    }
+}
+
+/// Kills the process at some moment: at times while it starts, mostly some steps after it went on. True if it was
+/// still running.
+fn kill(child: &mut Child, run: &Path, delays: &mut Delays) -> bool {
+    if delays.below(5) > 0 {
+        let (before, began) = (lines(run), Instant::now());
+        while lines(run) <= before && child.try_wait().unwrap().is_none() {
+            assert!(began.elapsed() < Duration::from_secs(120), "no step in two minutes");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+    std::thread::sleep(Duration::from_millis(delays.below(400)));
+    let running = child.try_wait().unwrap().is_none();
+    child.kill().unwrap(); // SIGKILL
+    child.wait().unwrap();
+    running
+}
+
+/// Names, shapes and values of a file's tensors.
+fn tensors(file: &Path) -> Vec<(String, Vec<i64>, Vec<u8>)> {
+    let source = weights::Checkpoint::open(file).unwrap().section(None).unwrap();
+    let names: Vec<String> = source.names().into_iter().map(str::to_owned).collect();
+    let one = |n: String| {
+        let (shape, bytes) = (source.info(&n).unwrap().shape, source.bytes(&n).unwrap().into_owned());
+        (n, shape, bytes)
+    };
+    names.into_iter().map(one).collect()
+}
+
+/// All logged numbers but those of time.
+fn logged(run: &Path) -> Vec<serde_json::Map<String, serde_json::Value>> {
+    let text = std::fs::read_to_string(run.join("log.jsonl")).unwrap();
+    let untimed = |line: &str| {
+        let mut all: serde_json::Map<_, _> = serde_json::from_str(line).unwrap();
+        let timed = ["mfu", "data_wait", "images_per_second"];
+        all.retain(|key, _| !key.starts_with("seconds") && !timed.contains(&key.as_str()));
+        all
+    };
+    text.lines().map(untimed).collect()
+}
+
+/// `GEN_KILLS=50 cargo test --release --test operations kill` kills more often and trains longer.
+#[test]
+fn a_run_killed_at_random_moments_ends_like_one_that_was_not() {
+    let kills: u64 = std::env::var("GEN_KILLS").map_or(4, |n| n.parse().unwrap());
+    let place = Place::with_pictures();
+    let features =
+        ["model={image_size: 16, widths: [4, 8]}", "optimization.batch_size=4", "optimization.warmup=1"];
+    let features = [&features[..], &["optimization.steps=2"]].concat();
+    place.ends(0, "train-features --data images --output features", &features);
+
+    let steps = format!("optimization.steps={}", 20 + 12 * kills);
+    let changes = [TINY, EVERYTHING, &[steps.as_str()]].concat();
+    place.ends(0, "train-tokenizer --data images --output whole", &changes);
+    let broken = place.path("broken");
+    let (mut delays, mut hit) = (Delays(11), 0);
+    for n in 0..kills {
+        let fresh = !broken.join("state").is_dir();
+        if fresh {
+            let _ = std::fs::remove_dir_all(&broken); // killed before its first save: nothing to resume
+        }
+        let mut command = match fresh {
+            true => place.command("train-tokenizer --data images --output broken", &changes),
+            false if train::Saved::newest(&broken).is_err() => {
+                std::fs::remove_dir_all(&broken).unwrap();
+                place.command("train-tokenizer --data images --output broken", &changes)
+            }
+            false => place.command("train-tokenizer --resume --output broken", &[]),
+        };
+        let mut child = command.spawn().unwrap();
+        hit += u64::from(kill(&mut child, &broken, &mut delays));
+        eprintln!("kill {n}: {} lines logged", lines(&broken));
+    }
+    place.ends(0, "train-tokenizer --resume --output broken", &[]);
+    assert!(hit > kills / 2, "only {hit} of {kills} kills met a running process");
+
+    let last = format!("state/step-{:09}.safetensors", 20 + 12 * kills);
+    for file in ["weights.safetensors", &last, "state/step-000000020.safetensors"] {
+        let (a, b) = (tensors(&place.path("whole").join(file)), tensors(&broken.join(file)));
+        assert_eq!(a.len(), b.len());
+        for (a, b) in a.into_iter().zip(b) {
+            assert!(a == b, "{file}: `{}` differs", a.0);
+        }
+    }
+    assert_eq!(logged(&place.path("whole")), logged(&broken));
+    let left = std::fs::read_dir(broken.join("state")).unwrap().chain(std::fs::read_dir(&broken).unwrap());
+    let partial = left.filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with(".partial"));
+    assert_eq!(partial.count(), 0, "unfinished files are cleared away");
+}
+
+#[test]
+fn a_damaged_newest_state_is_passed_over_with_a_word() {
+    let place = Place::with_pictures();
+    let steps = ["optimization.steps=4", "every={log: 1, validate: 0, save: 2}"];
+    place.ends(0, "train-tokenizer --data images --output run", &[TINY, &steps].concat());
+    let newest = place.path("run/state/step-000000004.safetensors");
+    let mut bytes = std::fs::read(&newest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    std::fs::write(&newest, bytes).unwrap();
+    let weights = tensors(&place.path("run/weights.safetensors"));
+    let (_, stderr) = place.ends(0, "train-tokenizer --resume --output run", &[]);
+    assert!(stderr.contains("passing over `run/state/step-000000004.json`"), "{stderr}");
+    assert!(stderr.contains("expected SHA-256") && stderr.contains("resuming after step 2"), "{stderr}");
+    assert!(weights == tensors(&place.path("run/weights.safetensors")), "the weights differ");
+}
