@@ -90,6 +90,24 @@ fn image_i_is_the_same_at_batch_1_and_batch_7_and_on_its_own() {
 }
 
 #[test]
+fn speculative_images_are_those_of_the_same_noise_one_code_at_a_time() {
+    let place = Place::new();
+    let options = "--class 3 7 --num 2 --cfg 2 --seed 5 --json";
+    place.ok(&format!("{options} --rng gumbel -o plain"));
+    let said: serde_json::Value =
+        serde_json::from_str(&place.ok(&format!("{options} --speculative 6 -o guessed"))).unwrap();
+    assert!(said["codes_per_pass"].as_f64().unwrap() >= 1.0, "{said}");
+    assert_eq!(said["settings"]["rng"], "gumbel");
+    for image in said["images"].as_array().unwrap() {
+        let guessed = PathBuf::from(image["path"].as_str().unwrap());
+        let plain = place.path("plain").join(guessed.file_name().unwrap());
+        assert_eq!(pixels(&place.path("guessed").join(guessed.file_name().unwrap())), pixels(&plain));
+    }
+    let message = place.fails(&format!("{options} --speculative 6 --rng torch"));
+    assert!(message.contains("`--speculative` draws with `--rng gumbel` only"), "{message}");
+}
+
+#[test]
 fn a_png_made_with_other_weights_is_told_so() {
     let place = Place::new();
     place.ok("--class 207 --num 1 --output out");

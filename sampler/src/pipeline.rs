@@ -1,7 +1,7 @@
 //! Conditions → images.
 
 use ar_model::{AutoregressiveModel, Conditioning};
-use base::{Codes, Images};
+use base::{Codes, Images, SampleStream};
 use tch::{Device, Tensor};
 use tokenizer::Tokenizer;
 
@@ -38,6 +38,20 @@ impl<'m, M: AutoregressiveModel, T: Tokenizer> Pipeline<'m, M, T> {
         let codes = self.sampler.generate(cond, config, draw)?;
         let images = self.decode(&codes)?;
         Ok((codes, images))
+    }
+
+    /// As [`Pipeline::images`] with [`Draw::Gumbel`], up to `window` codes in a pass of the network; the number is that
+    /// of passes. See [`Sampler::generate_speculatively`].
+    pub fn images_speculatively(
+        &mut self,
+        cond: &Conditioning,
+        config: &SamplingConfig,
+        streams: &[SampleStream],
+        window: usize,
+    ) -> Result<(Codes, Images, usize)> {
+        let (codes, passes) = self.sampler.generate_speculatively(cond, config, streams, window)?;
+        let images = self.decode(&codes)?;
+        Ok((codes, images, passes))
     }
 
     /// (B, N) → (B, 3, H, W). On the CPU one image at a time: convolutions round differently at other batch sizes,

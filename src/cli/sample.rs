@@ -29,7 +29,7 @@ pub struct SampleArgs {
     pub balanced: bool,
 
     /// Make the image of this PNG again, with the settings stored in it
-    #[arg(long, value_name = "PNG", conflicts_with_all = ["class", "num", "num_images", "npz", "size", "seed", "rng",
+    #[arg(long, value_name = "PNG", conflicts_with_all = ["class", "num", "num_images", "npz", "size", "seed", "rng", "speculative",
         "cfg", "cfg_schedule", "cfg_start", "cfg_end", "cfg_interval", "temperature", "top_k", "top_p", "min_p",
         "batch_size", "precision", "tokenizer_precision"])]
     pub from: Option<PathBuf>,
@@ -50,9 +50,14 @@ pub struct SampleArgs {
     #[command(flatten)]
     pub sampling: SamplingArgs,
 
-    /// Where randomness comes from
-    #[arg(long, value_enum, default_value_t, help_heading = "Sampling")]
-    pub rng: Rng,
+    /// Where randomness comes from [default: image; with --speculative: gumbel]
+    #[arg(long, value_enum, help_heading = "Sampling")]
+    pub rng: Option<Rng>,
+
+    /// Guess codes and check up to K of them in one pass of the transformer: the images of --rng gumbel, sooner where
+    /// they are made one by one
+    #[arg(long, value_name = "K", help_heading = "Sampling", value_parser = clap::value_parser!(u64).range(2..=4096))]
+    pub speculative: Option<u64>,
 
     #[command(flatten)]
     pub seed: SeedArgs,

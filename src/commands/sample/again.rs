@@ -41,7 +41,7 @@ pub fn run(png: &Path, args: &SampleArgs, context: &Context) -> Result<Outcome> 
     let device = device::resolve(&args.compute.device)?;
     let precision = then.run.precision;
     let models = sources.load(device, precision, context)?;
-    let job = Job::new(models, config, device, precision, Some(then.run.size), Rng::Image, then.run.seed)?;
+    let job = Job::new(models, config, device, precision, Some(then.run.size), then.run.rng, then.run.seed)?;
     let class = class_of(&job, then.class)?;
 
     let mut folder = Folder::open(&args.output.clone().unwrap_or(Path::new(DEFAULT_OUTPUT).join("again")))?;

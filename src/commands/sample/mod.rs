@@ -7,6 +7,7 @@ mod output;
 mod plan;
 pub mod provenance;
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -44,9 +45,10 @@ pub fn run(args: &SampleArgs, context: &Context) -> Result<Outcome> {
     let mut sources = Sources::find(&args.model, &args.tokenizer)?;
     sources.tokenizer_precision = args.compute.tokenizer_precision;
     let config = settings(&args.sampling).or(sources.defaults.clone()).resolve()?;
-    let device = device::resolve(&args.compute.device)?;
+    let (device, rng) = (device::resolve(&args.compute.device)?, rng(args)?);
     let models = sources.load(device, args.compute.precision, context)?;
-    let job = Job::new(models, config, device, args.compute.precision, args.size, args.rng, args.seed.seed)?;
+    let mut job = Job::new(models, config, device, args.compute.precision, args.size, rng, args.seed.seed)?;
+    job.window = args.speculative.map(|k| k as usize);
     let plan = plan(args, &job.models)?;
     let mut outputs = open_outputs(args, &job, &plan)?;
     let made = job.make(&plan, args.batch.batch_size as u64, &mut outputs, context)?;
@@ -69,6 +71,18 @@ pub(super) fn settings(args: &SamplingArgs) -> SamplingSettings {
     }
 }
 
+/// What `--rng` and `--speculative` ask for.
+fn rng(args: &SampleArgs) -> Result<Rng> {
+    match (args.rng, args.speculative) {
+        (None, None) => Ok(Rng::Image),
+        (Some(rng), None) => Ok(rng),
+        (None | Some(Rng::Gumbel), Some(_)) => Ok(Rng::Gumbel),
+        (Some(_), Some(_)) => Err(Failure::new("`--speculative` draws with `--rng gumbel` only")
+            .hint("leave `--rng` out; the distribution is the same, the images of a seed are others")
+            .into()),
+    }
+}
+
 /// What `--class`, `--num` and `--num-images` ask for.
 fn plan(args: &SampleArgs, models: &Models) -> Result<Plan> {
     let mut classes: Vec<Class> = vec![];
@@ -80,7 +94,7 @@ fn plan(args: &SampleArgs, models: &Models) -> Result<Plan> {
     }
     let (order, count) = match args.num_images {
         Some(n) if args.balanced => (Order::Balanced, n),
-        Some(n) if args.rng == Rng::Torch => (Order::Torch, n),
+        Some(n) if args.rng == Some(Rng::Torch) => (Order::Torch, n),
         Some(n) => (Order::Random, n),
         None => (Order::Each(args.num), args.num * classes.len() as u64),
     };
@@ -121,6 +135,10 @@ pub(super) struct Job {
     config: SamplingConfig,
     device: Device,
     run: RunSettings,
+    /// Codes of a pass, where they are drawn speculatively.
+    window: Option<usize>,
+    /// Passes of the transformer and codes drawn in them, where they are counted.
+    passes: Cell<(usize, usize)>,
 }
 
 impl Job {
@@ -147,7 +165,7 @@ impl Job {
             tokenizer_precision: models.tokenizer_precision,
             device: if device.is_cuda() { "cuda".into() } else { "cpu".into() },
         };
-        Ok(Job { models, config, device, run })
+        Ok(Job { models, config, device, run, window: None, passes: Cell::default() })
     }
 
     /// Makes what is still missing, until the end or a signal.
@@ -178,6 +196,11 @@ impl Job {
         progress.finish();
         let complete = first + images == plan.len();
         Ok(Made { images, complete, seconds: started.elapsed().as_secs_f64() })
+    }
+
+    fn codes_per_pass(&self) -> f64 {
+        let (passes, codes) = self.passes.get();
+        codes as f64 / passes.max(1) as f64
     }
 
     fn draw(
@@ -213,9 +236,19 @@ impl Job {
             indices.iter().map(|&index| SampleStream { seed: self.run.seed, index }).collect();
         let draw = match self.run.rng {
             Rng::Image => Draw::Streams(&streams),
+            Rng::Gumbel => Draw::Gumbel(&streams),
             Rng::Torch => Draw::Torch,
         };
-        let (_, images) = pipeline.images(&cond, &self.config, draw)?;
+        let images = match self.window {
+            None => pipeline.images(&cond, &self.config, draw)?.1,
+            Some(window) => {
+                let (codes, images, passes) =
+                    pipeline.images_speculatively(&cond, &self.config, &streams, window)?;
+                let (before, drawn) = self.passes.get();
+                self.passes.set((before + passes, drawn + codes.tensor().numel()));
+                images
+            }
+        };
         let rounded = sampler::resize(images, self.run.size)?.to_u8();
         Ok(ImagesU8::new(rounded.into_tensor().to_device(Device::Cpu))?)
     }
@@ -242,6 +275,9 @@ struct Report<'a> {
     settings: &'a RunSettings,
     seconds: f64,
     images_per_second: f64,
+    /// How many codes a pass of the transformer gave, where that is not one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    codes_per_pass: Option<f64>,
 }
 
 fn finish(
@@ -266,6 +302,7 @@ fn finish(
         settings: &job.run,
         seconds: made.seconds,
         images_per_second: made.images as f64 / made.seconds.max(1e-9),
+        codes_per_pass: job.window.map(|_| job.codes_per_pass()),
     };
     if !made.complete {
         let going_on = if args.npz.is_some() { "; the same command goes on" } else { "" };

@@ -34,6 +34,8 @@ pub enum Rng {
     /// A stream of each image's own, from (seed, index): the same image at any batch size
     #[default]
     Image,
+    /// As image, but with a number for every code that could be drawn (Gumbel-max); what --speculative draws
+    Gumbel,
     /// libtorch's global generator, one draw per step for the whole batch, as the official scripts do
     Torch,
 }
