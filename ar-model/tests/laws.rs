@@ -90,7 +90,8 @@ fn a_packed_model_predicts_what_the_model_predicts() {
         let codes = recipe_integers("codes", 3, &[3, 16], 40);
         let expected = build(&config).logits(&cond, &codes, Mode::Eval);
         let size = expected.abs().max().double_value(&[]);
-        for (precision, bound) in [(Precision::Fp32, 1e-5), (Precision::Bf16, 0.03), (Precision::Int8, 0.03)] {
+        for (precision, bound) in [(Precision::Fp32, 1e-5), (Precision::Bf16, 0.03), (Precision::Int8, 0.03)]
+        {
             let mut gpt = build(&config);
             gpt.pack(precision);
             let [forced, steps] = both_ways(&gpt, &cond, &codes);
@@ -117,7 +118,8 @@ fn a_packed_models_rows_depend_on_nothing_else() {
             gpt.pack(precision);
             let [_, together] = both_ways(&gpt, &cond, &codes);
             for i in 0..7 {
-                let one = Conditioning::Text { features: features.narrow(0, i, 1), mask: mask.narrow(0, i, 1) };
+                let one =
+                    Conditioning::Text { features: features.narrow(0, i, 1), mask: mask.narrow(0, i, 1) };
                 let [_, alone] = both_ways(&gpt, &one, &codes.narrow(0, i, 1));
                 assert_eq!(alone.get(0), together.get(i), "{precision}, {n} threads, row {i}");
             }

@@ -239,11 +239,7 @@ impl Tokenizer for Model {
 const PIXELS_TOGETHER: i64 = 1 << 16;
 
 /// Runs a batch through `network`, on the CPU a few images of `pixels` pixels at a time.
-fn in_parts(
-    batch: &Tensor,
-    pixels: i64,
-    network: impl Fn(Tensor) -> Result<Tensor>,
-) -> Result<Tensor> {
+fn in_parts(batch: &Tensor, pixels: i64, network: impl Fn(Tensor) -> Result<Tensor>) -> Result<Tensor> {
     let together = (PIXELS_TOGETHER / pixels).max(1);
     if batch.device() != Device::Cpu || batch.size()[0] <= together {
         return network(batch.shallow_clone());

@@ -86,7 +86,14 @@ pub struct Decoder {
 
 impl std::fmt::Debug for Decoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Decoder({:?}, {} layers, {:?}, {:?})", self.shape, self.layers.len(), self.format, self.team)
+        write!(
+            f,
+            "Decoder({:?}, {} layers, {:?}, {:?})",
+            self.shape,
+            self.layers.len(),
+            self.format,
+            self.team
+        )
     }
 }
 
@@ -137,8 +144,11 @@ impl Decoder {
         assert_eq!((block.w1.len(), block.w2.len(), block.w3.len()), (d * f, d * f, d * f), "feed-forward");
         assert_eq!((block.attention_norm.len(), block.ffn_norm.len()), (d, d), "norms");
         let head = |part: usize, head: usize| &block.wqkv[(part * d + head * k) * d..][..k * d];
-        let by_head: Vec<f32> =
-            (0..heads).flat_map(|h| (0..3).map(move |p| (p, h))).flat_map(|(p, h)| head(p, h)).copied().collect();
+        let by_head: Vec<f32> = (0..heads)
+            .flat_map(|h| (0..3).map(move |p| (p, h)))
+            .flat_map(|(p, h)| head(p, h))
+            .copied()
+            .collect();
         let share = hidden_share(f);
         let rows = |w: &'static str, i: usize| match w {
             "gate" => &block.w1[i * share * d..][..share * d],
@@ -497,17 +507,20 @@ impl Run<'_> {
         for (i, token) in self.tokens.iter().enumerate() {
             let query = &scratch.product[i * stride..][..k];
             let [(keys_at, keys_len), (values_at, values_len)] = self.place(head, token.sequence);
-            let hidden = self.hidden.get(token.sequence).map_or(&[][..], |h| &h[..h.len().min(token.position)]);
+            let hidden =
+                self.hidden.get(token.sequence).map_or(&[][..], |h| &h[..h.len().min(token.position)]);
             let (length, scores, out) = (token.position + 1, &mut scratch.scores, &mut scratch.value);
             // SAFETY: this member wrote this head's cache, and nobody else touches it during this call.
             unsafe {
                 match &self.layers[layer] {
                     SharedLayer::F32(keys, values) => {
-                        let (keys, values) = (keys.read(keys_at, keys_len), values.read(values_at, values_len));
+                        let (keys, values) =
+                            (keys.read(keys_at, keys_len), values.read(values_at, values_len));
                         attend_f32(*isa, query, keys, values, length, hidden, scores, out);
                     }
                     SharedLayer::Bf16(keys, values) => {
-                        let (keys, values) = (keys.read(keys_at, keys_len), values.read(values_at, values_len));
+                        let (keys, values) =
+                            (keys.read(keys_at, keys_len), values.read(values_at, values_len));
                         attend_bf16(*isa, query, keys, values, length, hidden, scores, out);
                     }
                 }
@@ -525,7 +538,8 @@ impl Run<'_> {
         let d = self.decoder.shape.width;
         let first = section * matrix.section();
         let columns = matrix.section().min(d - first);
-        for (token, row) in product.chunks_exact(matrix.padded_section()).take(self.tokens.len()).enumerate() {
+        for (token, row) in product.chunks_exact(matrix.padded_section()).take(self.tokens.len()).enumerate()
+        {
             // SAFETY: these columns are this member's, and nobody reads `x` between the barriers around this.
             let x = unsafe { self.x.write(token * d + first, columns) };
             match self.modulation(layer, token, gate) {
@@ -539,7 +553,8 @@ impl Run<'_> {
     fn gate(&self, matrix: &Matrix, section: usize, product: &[f32]) {
         let Decoder { shape: Shape { hidden, .. }, isa, .. } = *self.decoder;
         let share = matrix.section() / 2;
-        for (token, row) in product.chunks_exact(matrix.padded_section()).take(self.tokens.len()).enumerate() {
+        for (token, row) in product.chunks_exact(matrix.padded_section()).take(self.tokens.len()).enumerate()
+        {
             // SAFETY: these channels are this member's until the barrier.
             let out = unsafe { self.gated.write(token * hidden + section * share, share) };
             swiglu(isa, &row[..share], &row[share..2 * share], out);

@@ -176,7 +176,8 @@ mod tests {
 
     #[test]
     fn bf16_rounds_to_nearest_even() {
-        for (x, expected) in [(1.0f32, 0x3F80), (1.003_906_2, 0x3F80), (1.011_718_8, 0x3F82), (-2.0, 0xC000)] {
+        for (x, expected) in [(1.0f32, 0x3F80), (1.003_906_2, 0x3F80), (1.011_718_8, 0x3F82), (-2.0, 0xC000)]
+        {
             assert_eq!(to_bf16(x), expected, "{x}");
         }
     }

@@ -41,7 +41,9 @@ fn naive(weight: &[f32], x: &[f32], inputs: usize) -> Vec<f64> {
 /// Every format, every instruction set of this machine, shapes with and without remainders, 1 to 13 rows.
 #[test]
 fn products_agree_with_the_obvious_loop() {
-    for (outputs, inputs, section) in [(192, 64, 192), (70, 37, 64), (140, 100, 128), (300, 20, 60), (5, 3, 64)] {
+    for (outputs, inputs, section) in
+        [(192, 64, 192), (70, 37, 64), (140, 100, 128), (300, 20, 60), (5, 3, 64)]
+    {
         let weight = numbers(1, outputs * inputs);
         for format in FORMATS {
             let stored = as_stored(&weight, inputs, format);
@@ -67,9 +69,9 @@ fn products_agree_with_the_obvious_loop() {
 #[test]
 fn int8_products_are_the_same_on_every_processor() {
     let (weight, x) = (numbers(3, 96 * 300), numbers(4, 5 * 300));
-    let results = Isa::available(Format::Int8).into_iter().map(|isa| {
-        product(&Matrix::pack_for(&weight, 300, 64, Format::Int8, isa), &x, 5)
-    });
+    let results = Isa::available(Format::Int8)
+        .into_iter()
+        .map(|isa| product(&Matrix::pack_for(&weight, 300, 64, Format::Int8, isa), &x, 5));
     let results: Vec<Vec<f32>> = results.collect();
     assert!(results.windows(2).all(|w| w[0] == w[1]));
 }
@@ -104,7 +106,8 @@ fn attention_agrees_with_the_obvious_loop() {
         let padded = width + (16 - width % 16) % 16;
         let positions = 48;
         let query = numbers(1, width);
-        let whole = |v: Vec<f32>| v.iter().map(|x| f32::from_bits(x.to_bits() & 0xFFFF_0000)).collect::<Vec<_>>();
+        let whole =
+            |v: Vec<f32>| v.iter().map(|x| f32::from_bits(x.to_bits() & 0xFFFF_0000)).collect::<Vec<_>>();
         let (keys, values) = (whole(numbers(2, positions * width)), whole(numbers(3, positions * width)));
         let hidden = [false, true, true];
         let hidden = &hidden[..3.min(length - 1)];
@@ -128,13 +131,14 @@ fn attention_agrees_with_the_obvious_loop() {
             let mut out = [vec![0.0; padded], vec![0.0; padded]];
             let [single, bf16] = &mut out;
             attend_f32(isa, &query, &packed_keys, &packed_values, length, hidden, &mut scores, single);
-            let (k, v): (Vec<u16>, Vec<u16>) =
-                (packed_keys.iter().map(|x| half(*x)).collect(), packed_values.iter().map(|x| half(*x)).collect());
+            let (k, v): (Vec<u16>, Vec<u16>) = (
+                packed_keys.iter().map(|x| half(*x)).collect(),
+                packed_values.iter().map(|x| half(*x)).collect(),
+            );
             attend_bf16(isa, &query, &k, &v, length, hidden, &mut scores, bf16);
             for c in 0..width {
                 let value = |p: &usize| f64::from(values[p * width + c]);
-                let expected: f64 =
-                    seen.iter().zip(&weights).map(|(p, w)| w * value(p)).sum::<f64>() / total;
+                let expected: f64 = seen.iter().zip(&weights).map(|(p, w)| w * value(p)).sum::<f64>() / total;
                 for out in &out {
                     assert!((f64::from(out[c]) - expected).abs() < 1e-6, "{isa:?} {width} {length}");
                 }

@@ -91,9 +91,7 @@ impl GroupNorm {
     /// (B, C, H, W) → the same shape and kind. C must be a multiple of the groups.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         match &self.affine {
-            Some((w, b)) => {
-                self.normalize(x, Some(&w.to_kind(Kind::Float)), Some(&b.to_kind(Kind::Float)))
-            }
+            Some((w, b)) => self.normalize(x, Some(&w.to_kind(Kind::Float)), Some(&b.to_kind(Kind::Float))),
             None => self.normalize(x, None, None),
         }
     }

@@ -197,11 +197,8 @@ impl Matrix {
                     let real = self.section.min(self.outputs - section * self.section);
                     let last = section * self.section + real;
                     let outputs = first.min(last)..last.min(first + vectors * LANES);
-                    let scaling = Scaling {
-                        outputs: &scales[outputs.clone()],
-                        sums: &sums[outputs],
-                        rows: row_scales,
-                    };
+                    let scaling =
+                        Scaling { outputs: &scales[outputs.clone()], sums: &sums[outputs], rows: row_scales };
                     tile.int8(self.isa, &weights.as_slice()[from..to], high, low, &scaling, out);
                 }
                 _ => panic!("rows were prepared for another format than {:?}", self.format()),
@@ -283,11 +280,7 @@ fn padded_inputs(inputs: usize) -> usize {
 enum RowData {
     F32(Aligned<f32>),
     Bf16(Aligned<u16>),
-    Int8 {
-        high: Aligned<u8>,
-        low: Aligned<u8>,
-        scales: Vec<f32>,
-    },
+    Int8 { high: Aligned<u8>, low: Aligned<u8>, scales: Vec<f32> },
 }
 
 /// Rows of x in the form that products with a format take. Made once, filled again and again.
@@ -310,11 +303,9 @@ impl Rows {
         let data = match format {
             Format::F32 => RowData::F32(Aligned::zeros(n)),
             Format::Bf16 => RowData::Bf16(Aligned::zeros(n)),
-            Format::Int8 => RowData::Int8 {
-                high: Aligned::zeros(n),
-                low: Aligned::zeros(n),
-                scales: vec![0.0; rows],
-            },
+            Format::Int8 => {
+                RowData::Int8 { high: Aligned::zeros(n), low: Aligned::zeros(n), scales: vec![0.0; rows] }
+            }
         };
         Rows { data, inputs, rows }
     }

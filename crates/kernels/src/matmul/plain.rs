@@ -14,10 +14,22 @@ macro_rules! by_rows {
             let mut $row = 0;
             while $row < $tile.rows {
                 match $tile.rows - $row {
-                    1 => { const $R: usize = 1; $call; }
-                    2 => { const $R: usize = 2; $call; }
-                    3 => { const $R: usize = 3; $call; }
-                    _ => { const $R: usize = ROWS; $call; }
+                    1 => {
+                        const $R: usize = 1;
+                        $call;
+                    }
+                    2 => {
+                        const $R: usize = 2;
+                        $call;
+                    }
+                    3 => {
+                        const $R: usize = 3;
+                        $call;
+                    }
+                    _ => {
+                        const $R: usize = ROWS;
+                        $call;
+                    }
                 }
                 $row += ROWS;
             }
