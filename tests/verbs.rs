@@ -187,15 +187,23 @@ fn bench_prints_a_table_and_one_json_line_that_a_later_run_can_be_compared_with(
     let rows = report["rows"].as_array().unwrap();
     let done: Vec<String> = rows.iter().map(|r| format!("{} {}", r["work"], r["precision"])).collect();
     let expected = [
-        "sample fp32", "sample bf16", "sample int8", "encode fp32", "encode bf16", "decode fp32", "decode bf16",
-        "train fp32", "train bf16",
+        "sample fp32",
+        "sample bf16",
+        "sample int8",
+        "encode fp32",
+        "encode bf16",
+        "decode fp32",
+        "decode bf16",
+        "train fp32",
+        "train bf16",
     ];
     assert_eq!(done.join(",").replace('"', ""), expected.join(","));
     assert!(rows.iter().all(|r| r["images_per_second"].as_f64().unwrap() > 0.0));
     assert!(report["machine"]["bandwidth"].as_f64().unwrap() > 0.0);
 
     std::fs::write(place.path("before.txt"), &text).unwrap();
-    let line = "bench --model model --work encode --precision fp32 --batch-size 2 --repeat 1 --compare before.txt";
+    let line =
+        "bench --model model --work encode --precision fp32 --batch-size 2 --repeat 1 --compare before.txt";
     let out = place.run(line);
     let text = String::from_utf8(out.stdout).unwrap();
     assert!(text.lines().any(|l| l.contains("encode") && l.ends_with('×')), "{text}");
