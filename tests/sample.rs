@@ -73,6 +73,25 @@ fn pngs_a_grid_and_a_report() {
     assert_eq!((grid.width(), grid.height()), (34, 34));
 }
 
+/// Reduced precisions draw other images than fp32, the same ones at any batch size, and remember what they were.
+#[test]
+fn reduced_precisions_keep_their_promises_too() {
+    let place = Place::new();
+    for precision in ["bf16", "int8"] {
+        let line = "--class 0,207,281 --cfg 3 --num 1 --tokenizer-precision bf16 --precision";
+        for batch in [1, 3] {
+            place.ok(&format!("{line} {precision} --batch-size {batch} --output {precision}{batch}"));
+        }
+        for i in 0..3 {
+            let file = |batch| place.path(&format!("{precision}{batch}/{i:06}.png"));
+            assert_eq!(pixels(&file(1)), pixels(&file(3)), "{precision}, image {i}");
+        }
+        let again = place.ok(&format!("--from {precision}3/000002.png --output again-{precision} --json"));
+        let report: serde_json::Value = serde_json::from_str(&again).unwrap();
+        assert_eq!(report["largest_difference"], 0, "{report}");
+    }
+}
+
 #[test]
 fn image_i_is_the_same_at_batch_1_and_batch_7_and_on_its_own() {
     let place = Place::new();

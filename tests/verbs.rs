@@ -173,3 +173,41 @@ fn logits_depend_on_the_class_and_on_earlier_codes_only() {
     let message = place.fails("logits --model model --codes c.safetensors --class 301 -o m.safetensors");
     assert!(message.contains("301") && !place.path("m.safetensors").exists(), "{message}");
 }
+
+/// Every work once, and a second run set beside the first.
+#[test]
+fn bench_prints_a_table_and_one_json_line_that_a_later_run_can_be_compared_with() {
+    let place = Place::new();
+    let line = "bench --model model --work sample,encode,decode,train --precision fp32,bf16,int8 --batch-size 2 \
+                --cfg 1.5 --repeat 1";
+    let out = place.run(line);
+    assert_eq!(out.status.code(), Some(0), "{}", stderr(&out));
+    let text = String::from_utf8(out.stdout).unwrap();
+    let report: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    let rows = report["rows"].as_array().unwrap();
+    let done: Vec<String> = rows.iter().map(|r| format!("{} {}", r["work"], r["precision"])).collect();
+    let expected = [
+        "sample fp32",
+        "sample bf16",
+        "sample int8",
+        "encode fp32",
+        "encode bf16",
+        "decode fp32",
+        "decode bf16",
+        "train fp32",
+        "train bf16",
+    ];
+    assert_eq!(done.join(",").replace('"', ""), expected.join(","));
+    assert!(rows.iter().all(|r| r["images_per_second"].as_f64().unwrap() > 0.0));
+    assert!(report["machine"]["bandwidth"].as_f64().unwrap() > 0.0);
+
+    std::fs::write(place.path("before.txt"), &text).unwrap();
+    let line =
+        "bench --model model --work encode --precision fp32 --batch-size 2 --repeat 1 --compare before.txt";
+    let out = place.run(line);
+    let text = String::from_utf8(out.stdout).unwrap();
+    assert!(text.lines().any(|l| l.contains("encode") && l.ends_with('×')), "{text}");
+
+    assert!(place.fails("bench --model model --compare model/config.yaml").contains("JSON line"));
+    assert!(place.fails("encode pictures --tokenizer model --precision int8 -o c").contains("int8"));
+}

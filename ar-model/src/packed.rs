@@ -44,7 +44,8 @@ impl Gpt {
         };
         let (norm, output, rotary) = self.ends();
         let (norm, output) = (values(norm), release(output));
-        let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1);
+        // Heads are what attention is shared out by; more threads than heads would only wait.
+        let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1).min(shape.heads);
         let mut decoder = Decoder::new(shape, format, &norm, &output, rotary.map(values), threads);
         for block in self.blocks() {
             let [wqkv, wo, w1, w2, w3] = block.matrices().map(release);

@@ -1,5 +1,6 @@
 //! What can be typed: clap types and nothing else. Their meaning is worked out in `settings`.
 
+pub mod bench;
 pub mod convert;
 pub mod decode;
 pub mod doctor;
@@ -73,6 +74,8 @@ pub enum Command {
     Inspect(inspect::InspectArgs),
     /// .pt ⇄ .safetensors
     Convert(convert::ConvertArgs),
+    /// How fast this machine samples, encodes, decodes and trains, beside what it could do
+    Bench(bench::BenchArgs),
     /// Tell what libtorch, CPU, GPUs and models are there, and run a tiny self-test
     Doctor(doctor::DoctorArgs),
 }

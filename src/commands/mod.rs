@@ -1,5 +1,6 @@
 //! One file a verb.
 
+mod bench;
 mod convert;
 mod decode;
 mod doctor;
@@ -49,6 +50,7 @@ pub enum Outcome {
 pub fn run(command: &Command, context: &Context) -> anyhow::Result<Outcome> {
     match command {
         Command::Sample(args) => sample::run(args, context),
+        Command::Bench(args) => bench::run(args, context),
         Command::Convert(args) => convert::run(args, context),
         Command::Inspect(args) => inspect::run(args, context),
         Command::Decode(args) => decode::run(args, context),

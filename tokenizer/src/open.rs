@@ -59,7 +59,7 @@ pub fn open(
 }
 
 /// Puts the weights of convolutions in the order of their inputs on the CPU, once instead of in every pass.
-fn arrange(vars: &Vars) {
+pub fn arrange(vars: &Vars) {
     for mut var in vars.all() {
         if matches!(var.tensor.size()[..], [_, _, h, w] if h * w > 1) {
             let arranged = base::nn::channels_last(&var.tensor);

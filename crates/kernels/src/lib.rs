@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 pub mod attention;
+pub mod ceiling;
 pub mod choose;
 mod decoder;
 mod isa;

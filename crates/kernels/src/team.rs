@@ -248,7 +248,11 @@ mod tests {
     fn shares_cover_everything_once() {
         let team = Team::new(3);
         let seen: Vec<AtomicUsize> = (0..10).map(|_| AtomicUsize::new(0)).collect();
-        team.run(|m| m.share(10).for_each(|i| drop(seen[i].fetch_add(1, Ordering::Relaxed))));
+        team.run(|m| {
+            for i in m.share(10) {
+                seen[i].fetch_add(1, Ordering::Relaxed);
+            }
+        });
         assert!(seen.iter().all(|s| s.load(Ordering::Relaxed) == 1));
     }
 

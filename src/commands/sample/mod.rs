@@ -169,7 +169,13 @@ impl Job {
     }
 
     /// Makes what is still missing, until the end or a signal.
-    fn make(&self, plan: &Plan, batch_size: u64, outputs: &mut Outputs, context: &Context) -> Result<Made> {
+    fn make<'p>(
+        &self,
+        plan: &'p Plan,
+        batch_size: u64,
+        outputs: &mut Outputs,
+        context: &Context,
+    ) -> Result<Made> {
         let mut pipeline = Pipeline::new(&self.models.transformer.model, &self.models.tokenizer.model)?;
         if self.run.rng == Rng::Torch {
             tch::manual_seed(self.run.seed as i64);
@@ -182,17 +188,23 @@ impl Job {
         let (started, mut images) = (Instant::now(), 0);
         let mut progress = context.printer.clone();
         progress.start("images", Some(plan.images.end - first));
-        for batch in plan.batches(first, batch_size) {
-            let classes = plan.classes_of(&batch, self.device);
-            let pictures = self.draw(&mut pipeline, &batch, &classes)?;
-            let n = pictures.len() as u64;
-            outputs.write(&self.run, &Drawn::batch(batch, classes, pictures))?;
-            progress.advance(n);
-            images += n;
-            if stop.load(Ordering::Relaxed) {
-                break;
+        let drawn = |send: &mut dyn FnMut(Vec<Drawn<'p>>) -> bool| -> Result<()> {
+            for batch in plan.batches(first, batch_size) {
+                let classes = plan.classes_of(&batch, self.device);
+                let pictures = self.draw(&mut pipeline, &batch, &classes)?;
+                let n = pictures.len() as u64;
+                if !send(Drawn::batch(batch, classes, pictures)) {
+                    break; // writing failed, which is reported below
+                }
+                progress.advance(n);
+                images += n;
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
             }
-        }
+            Ok(())
+        };
+        write_beside(&self.run, outputs, drawn)?;
         progress.finish();
         let complete = first + images == plan.len();
         Ok(Made { images, complete, seconds: started.elapsed().as_secs_f64() })
@@ -252,6 +264,26 @@ impl Job {
         let rounded = sampler::resize(images, self.run.size)?.to_u8();
         Ok(ImagesU8::new(rounded.into_tensor().to_device(Device::Cpu))?)
     }
+}
+
+/// Batches that may wait to be written: enough that a slow disk does not stop the networks at once.
+const WAITING: usize = 2;
+
+/// Writes batches on a thread of its own while `draw` makes the next ones. `draw` is given what takes a batch, which
+/// says whether to go on.
+fn write_beside<'p>(
+    run: &RunSettings,
+    outputs: &mut Outputs,
+    draw: impl FnOnce(&mut dyn FnMut(Vec<Drawn<'p>>) -> bool) -> Result<()>,
+) -> Result<()> {
+    std::thread::scope(|scope| {
+        let (sender, receiver) = std::sync::mpsc::sync_channel::<Vec<Drawn>>(WAITING);
+        let writer = scope.spawn(move || receiver.iter().try_for_each(|batch| outputs.write(run, &batch)));
+        let drawn = draw(&mut |batch| sender.send(batch).is_ok());
+        drop(sender);
+        let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        written.and(drawn)
+    })
 }
 
 /// What a run got done.
