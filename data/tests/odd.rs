@@ -10,7 +10,7 @@ const PROGRESSIVE: &[u8] = include_bytes!("files/progressive.jpg");
 
 fn encoded(format: ImageFormat) -> Vec<u8> {
     let noisy =
-        RgbImage::from_fn(61, 47, |x, y| Rgb([(x * y) as u8, (x * 31 ^ y * 17) as u8, (y * y) as u8]));
+        RgbImage::from_fn(61, 47, |x, y| Rgb([(x * y) as u8, ((x * 31) ^ (y * 17)) as u8, (y * y) as u8]));
     let mut bytes = Cursor::new(vec![]);
     DynamicImage::from(noisy).write_to(&mut bytes, format).unwrap();
     bytes.into_inner()

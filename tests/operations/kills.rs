@@ -1,7 +1,7 @@
 //! `kill -9` at random moments.
 
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::place::{Place, TINY};
@@ -17,11 +17,13 @@ const EVERYTHING: &[&str] = &[
     "optimization.precision=bf16",
     "optimization.ema=0.9",
     "data.workers=3",
-    "every={log: 1, validate: 0, save: 3, keep: 2, milestone: 20}",
+    "every={log: 1, validate: 0, save: 2, keep: 2, milestone: 10}",
 ];
 
-fn lines(run: &Path) -> usize {
-    std::fs::read_to_string(run.join("log.jsonl")).map_or(0, |t| t.lines().count())
+/// The newest state's name.
+fn saved(run: &Path) -> Option<std::ffi::OsString> {
+    let names = std::fs::read_dir(run.join("state")).ok()?.map(|e| e.unwrap().file_name());
+    names.filter(|n| n.to_string_lossy().ends_with(".json")).max()
 }
 
 /// A generator of delays: SplitMix64.
@@ -36,17 +38,17 @@ impl Delays {
     }
 }
 
-/// Kills the process at some moment: at times while it starts, mostly some steps after it went on. True if it was
+/// Kills the process at some moment: at times while it starts, mostly some time after its first save. True if it was
 /// still running.
 fn kill(child: &mut Child, run: &Path, delays: &mut Delays) -> bool {
     if delays.below(5) > 0 {
-        let (before, began) = (lines(run), Instant::now());
-        while lines(run) <= before && child.try_wait().unwrap().is_none() {
-            assert!(began.elapsed() < Duration::from_secs(120), "no step in two minutes");
+        let (before, began) = (saved(run), Instant::now());
+        while saved(run) <= before && child.try_wait().unwrap().is_none() {
+            assert!(began.elapsed() < Duration::from_secs(120), "no state in two minutes");
             std::thread::sleep(Duration::from_millis(2));
         }
     }
-    std::thread::sleep(Duration::from_millis(delays.below(400)));
+    std::thread::sleep(Duration::from_millis(delays.below(300)));
     let running = child.try_wait().unwrap().is_none();
     child.kill().unwrap(); // SIGKILL
     child.wait().unwrap();
@@ -76,43 +78,46 @@ fn logged(run: &Path) -> Vec<serde_json::Map<String, serde_json::Value>> {
     text.lines().map(untimed).collect()
 }
 
+/// The command that goes on with `broken/`, or begins it where a kill came before the first save.
+fn go_on(place: &Place, changes: &[&str]) -> (&'static str, Vec<String>) {
+    let broken = place.path("broken");
+    if saved(&broken).is_some() {
+        return ("train-tokenizer --resume --output broken", vec![]);
+    }
+    let _ = std::fs::remove_dir_all(&broken);
+    ("train-tokenizer --data images --output broken", changes.iter().map(|c| (*c).to_owned()).collect())
+}
+
 /// `GEN_KILLS=50 cargo test --release --test operations kill` kills more often and trains longer.
 #[test]
 fn a_run_killed_at_random_moments_ends_like_one_that_was_not() {
     let kills: u64 = std::env::var("GEN_KILLS").map_or(4, |n| n.parse().unwrap());
+    let steps = 12 + 4 * kills;
     let place = Place::with_pictures();
     let features =
         ["model={image_size: 16, widths: [4, 8]}", "optimization.batch_size=4", "optimization.warmup=1"];
     let features = [&features[..], &["optimization.steps=2"]].concat();
     place.ends(0, "train-features --data images --output features", &features);
 
-    let steps = format!("optimization.steps={}", 20 + 12 * kills);
-    let changes = [TINY, EVERYTHING, &[steps.as_str()]].concat();
+    let last_step = format!("optimization.steps={steps}");
+    let changes = [TINY, EVERYTHING, &[last_step.as_str()]].concat();
     place.ends(0, "train-tokenizer --data images --output whole", &changes);
     let broken = place.path("broken");
     let (mut delays, mut hit) = (Delays(11), 0);
     for n in 0..kills {
-        let fresh = !broken.join("state").is_dir();
-        if fresh {
-            let _ = std::fs::remove_dir_all(&broken); // killed before its first save: nothing to resume
-        }
-        let mut command = match fresh {
-            true => place.command("train-tokenizer --data images --output broken", &changes),
-            false if train::Saved::newest(&broken).is_err() => {
-                std::fs::remove_dir_all(&broken).unwrap();
-                place.command("train-tokenizer --data images --output broken", &changes)
-            }
-            false => place.command("train-tokenizer --resume --output broken", &[]),
-        };
-        let mut child = command.spawn().unwrap();
+        let (line, changes) = go_on(&place, &changes);
+        let changes: Vec<&str> = changes.iter().map(String::as_str).collect();
+        let mut child = place.command(line, &changes).stderr(Stdio::null()).spawn().unwrap();
         hit += u64::from(kill(&mut child, &broken, &mut delays));
-        eprintln!("kill {n}: {} lines logged", lines(&broken));
+        eprintln!("kill {n}: newest state {:?}", saved(&broken));
     }
-    place.ends(0, "train-tokenizer --resume --output broken", &[]);
+    let (line, rest) = go_on(&place, &changes);
+    place.ends(0, line, &rest.iter().map(String::as_str).collect::<Vec<_>>());
+    eprintln!("{hit} of {kills} kills met a running process");
     assert!(hit > kills / 2, "only {hit} of {kills} kills met a running process");
 
-    let last = format!("state/step-{:09}.safetensors", 20 + 12 * kills);
-    for file in ["weights.safetensors", &last, "state/step-000000020.safetensors"] {
+    let last = format!("state/step-{steps:09}.safetensors");
+    for file in ["weights.safetensors", &last, "state/step-000000010.safetensors"] {
         let (a, b) = (tensors(&place.path("whole").join(file)), tensors(&broken.join(file)));
         assert_eq!(a.len(), b.len());
         for (a, b) in a.into_iter().zip(b) {

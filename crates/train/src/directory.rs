@@ -133,8 +133,9 @@ impl LeftOutFiles {
         }
         let kinds: Vec<String> = kinds.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
         let n = self.count();
+        let files = if n == 1 { "file was" } else { "files were" };
         (n > 0).then(|| {
-            format!("{n} files were left out ({}); {} names them", kinds.join(", "), self.path.display())
+            format!("{n} {files} left out ({}); {} names them", kinds.join(", "), self.path.display())
         })
     }
 }

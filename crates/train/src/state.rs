@@ -318,14 +318,14 @@ mod tests {
             std::fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
         };
         let gone = |path: &Path| std::fs::remove_file(path).unwrap();
-        let harms: [(&dyn Fn(&Path), &str, &str); 5] = [
-            (&flip, "safetensors", "SHA-256"),
+        type Harm<'a> = &'a dyn Fn(&Path);
+        for (harm, suffix, says) in [
+            (&flip as Harm, "safetensors", "SHA-256"),
             (&cut, "safetensors", "bytes, found"),
             (&gone, "safetensors", "cannot read"),
             (&cut, "json", "damaged"),
             (&flip, "json", "damaged"),
-        ];
-        for (harm, suffix, says) in harms {
+        ] {
             let (dir, _) = run_with(&[1, 2], Keep { newest: 2, milestone: 0 });
             harm(&dir.path().join("state/step-000000002").with_extension(suffix));
             let (saved, passed) = Saved::newest(dir.path()).unwrap();

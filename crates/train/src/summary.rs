@@ -42,7 +42,7 @@ fn percent(share: f64) -> String {
 
 fn short(v: f64) -> String {
     match v.abs() {
-        0.0 => "0".into(),
+        a if a < 1e9 && v.fract() == 0.0 => format!("{v:.0}"),
         a if a < 1e-3 => format!("{v:.2e}"),
         a if a < 100.0 => format!("{v:.4}"),
         _ => format!("{v:.1}"),
@@ -74,9 +74,9 @@ mod tests {
             parts,
             [
                 "step 20/100",
-                "l2 0.2500  discriminator/hinge 1.0000",
+                "l2 0.2500  discriminator/hinge 1",
                 "grad_norm 1.5000  lr 1.00e-4  discriminator/lr 1.00e-4",
-                "123.0 img/s  31488.0 tok/s  MFU 31 %  data wait 2.0 %",
+                "123 img/s  31488 tok/s  MFU 31 %  data wait 2.0 %",
             ]
         );
     }

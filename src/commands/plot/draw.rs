@@ -31,7 +31,7 @@ pub fn svg(panels: &[Panel], runs: &[Run], args: &PlotArgs) -> Result<String> {
     let rows = panels.len().div_ceil(columns);
     let width = columns as u32 * PANEL.0;
     let legend = legend_places(runs, width);
-    let legend_height = legend.last().map_or(0, |(_, y)| y + LEGEND_ROW) + MARGIN;
+    let legend_height = legend.last().map_or(0, |(_, y)| y + LEGEND_ROW);
     let mut svg = String::new();
     {
         let size = (width, legend_height + rows as u32 * PANEL.1);
@@ -88,6 +88,7 @@ fn draw_panel(area: &Area<'_>, panel: &Panel, args: &PlotArgs) -> Result<()> {
     let mut chart = ChartBuilder::on(area)
         .caption(&panel.term, ("sans-serif", 15))
         .margin(8)
+        .margin_right(22) // half of the last number
         .x_label_area_size(36)
         .y_label_area_size(58)
         .build_cartesian_2d(x, y)
