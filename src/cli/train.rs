@@ -1,6 +1,6 @@
 //! What all training verbs take.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -14,8 +14,8 @@ pub struct RunArgs {
     pub recipe: Option<PathBuf>,
 
     /// The run's directory: log, saved states, and the model, usable at any time
-    #[arg(short, long, value_name = "DIR")]
-    pub output: PathBuf,
+    #[arg(short, long, value_name = "DIR", required_unless_present = "plan")]
+    pub output: Option<PathBuf>,
 
     /// Go on with the run in --output from its last saved state, with its own recipe
     #[arg(long)]
@@ -29,6 +29,11 @@ pub struct RunArgs {
     /// its recipe. A run (its newest state), or a file of its `state/`
     #[arg(long, value_name = "RUN|FILE", conflicts_with_all = ["resume", "recipe", "init_from"])]
     pub fork: Option<PathBuf>,
+
+    /// Print what the run would cost, in arithmetic, time and memory, and end. Needs no data and no weights; with --data
+    /// of images it also measures how fast a core decodes them
+    #[arg(long)]
+    pub plan: bool,
 
     /// Training images: a folder, tar shards or a list
     #[arg(long, value_name = "PATH", help_heading = "Data")]
@@ -48,4 +53,11 @@ pub struct RunArgs {
 
     #[command(flatten)]
     pub device: DeviceArgs,
+}
+
+impl RunArgs {
+    /// The run's directory; with `--plan` alone there is none.
+    pub fn output(&self) -> &Path {
+        self.output.as_deref().unwrap_or(Path::new(""))
+    }
 }

@@ -112,6 +112,9 @@ pub struct Intervals {
     pub log: u64,
     /// Validation.
     pub validate: u64,
+    /// Pictures in `samples/`: a transformer's samples, a tokenizer's reconstructions.
+    #[serde(default)]
+    pub samples: u64,
     /// Saving the state and the weights; both are saved at the end in any case.
     pub save: u64,
 }

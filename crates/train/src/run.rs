@@ -20,7 +20,7 @@ use crate::meter::{Meter, Span};
 use crate::optim::{clip_grad_norm, global_norm};
 use crate::state::{self, Saved};
 use crate::task::{Gradients, Phase, Recipe, Task};
-use crate::{AdamW, Ema, Error, Log, Losses, Result, initial};
+use crate::{AdamW, Ema, Error, Log, Losses, Observer, Result, Unobserved, initial};
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,18 @@ pub fn train<T: Task>(
     stop: &AtomicBool,
     progress: &mut dyn Progress,
 ) -> Result<Outcome> {
+    train_observed(task, dir, resume, stop, progress, &mut Unobserved)
+}
+
+/// [`train`] with somebody who looks at the model every `every.samples` steps.
+pub fn train_observed<T: Task>(
+    task: &mut T,
+    dir: &Path,
+    resume: Option<&Saved>,
+    stop: &AtomicBool,
+    progress: &mut dyn Progress,
+    observer: &mut dyn Observer<T>,
+) -> Result<Outcome> {
     task.optimization().check()?;
     // A saved state has all weights, and the file of the first ones may be gone.
     let first = if resume.is_none() { initial::adopt(task, progress)? } else { None };
@@ -60,7 +72,7 @@ pub fn train<T: Task>(
     task.write_model_files(dir)?;
     let mut log = Log::open(&dir.join("log.jsonl"), trainer.step)?;
     progress.start("training", Some(task.optimization().steps.saturating_sub(trainer.step)));
-    let outcome = trainer.run(task, dir, &mut log, stop, progress);
+    let outcome = trainer.run(task, dir, &mut log, stop, progress, observer);
     progress.finish();
     outcome
 }
@@ -103,13 +115,14 @@ impl Trainer {
         })
     }
 
-    fn run(
+    fn run<T: Task>(
         &mut self,
-        task: &mut impl Task,
+        task: &mut T,
         dir: &Path,
         log: &mut Log,
         stop: &AtomicBool,
         progress: &mut dyn Progress,
+        observer: &mut dyn Observer<T>,
     ) -> Result<Outcome> {
         let steps = task.optimization().steps;
         let every = task.intervals();
@@ -132,6 +145,17 @@ impl Trainer {
                 if !figures.is_empty() {
                     progress.message(&summary(step, steps, &figures));
                     log.write(step, &figures)?;
+                }
+                meter.pause_over();
+            }
+            if due(every.samples, step) || (last && every.samples > 0) {
+                match self.with_kept_weights(|| observer.observe(task, step)) {
+                    Ok(figures) if figures.is_empty() => {}
+                    Ok(figures) => {
+                        let named = figures.into_iter().map(|(n, v)| (format!("samples/{n}"), v));
+                        log.write(step, &named.collect::<Vec<_>>())?;
+                    }
+                    Err(e) => progress.warn(&format!("no samples after step {step}: {e}")),
                 }
                 meter.pause_over();
             }

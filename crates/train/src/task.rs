@@ -9,8 +9,8 @@ use tch::Tensor;
 use weights::KeyMap;
 
 use crate::initial::Adoption;
-use crate::recipe::{Intervals, Optimization};
-use crate::{Losses, Result};
+use crate::recipe::{ImageData, Intervals, Optimization};
+use crate::{Losses, Plan, Result};
 
 /// What every recipe has beside its model, data and losses.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +31,19 @@ pub struct Common<'a> {
 pub trait Recipe: Serialize {
     /// The parts that the loop needs.
     fn common(&self) -> Common<'_>;
+
+    /// What the run will cost.
+    fn plan(&self) -> Result<Plan>;
+
+    /// The images that it trains on and their side, where they are read in training.
+    fn images(&self) -> Option<(&ImageData, i64)> {
+        None
+    }
+
+    /// Whether it could save memory by `recompute`, and does not yet.
+    fn can_recompute(&self) -> bool {
+        false
+    }
 
     /// Every file and folder that it names.
     fn paths(&mut self) -> Vec<&mut PathBuf>;

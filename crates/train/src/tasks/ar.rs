@@ -18,7 +18,7 @@ use crate::losses::language::chunked_cross_entropy;
 use crate::recipe::{ImageData, Intervals, Optimization, with_overrides};
 use crate::state::write_atomically;
 use crate::task::{Common, Gradients, Module, Phase, Recipe, Task};
-use crate::{Error, Losses, Result, recompute};
+use crate::{Error, Losses, Plan, Result, plan, recompute};
 
 /// Everything that decides a transformer's training, but for the tokenizer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,6 +71,18 @@ impl Recipe for ArRecipe {
         }
     }
 
+    fn plan(&self) -> Result<Plan> {
+        let mut plan = plan::transformer(&self.model, &self.optimization, self.recompute)?;
+        if self.data.codes.is_empty() {
+            plan.left_out.push("the tokenizer, where images are encoded on the fly");
+        }
+        Ok(plan)
+    }
+
+    fn can_recompute(&self) -> bool {
+        !self.recompute && self.model.modulation == ModulationConfig::None
+    }
+
     fn paths(&mut self) -> Vec<&mut PathBuf> {
         let data = &mut self.data;
         let codes = data.codes.iter_mut().chain(data.validation_codes.iter_mut());
@@ -79,6 +91,14 @@ impl Recipe for ArRecipe {
 }
 
 impl ArRecipe {
+    /// A recipe that names its number of codes, with `key=value` changes.
+    ///
+    /// # Errors
+    /// An unknown key or a value of the wrong kind.
+    pub fn complete(document: &Document, changes: &[String]) -> Result<Self> {
+        with_overrides(document, changes)
+    }
+
     /// A recipe for the codes of this tokenizer, with `key=value` changes.
     ///
     /// # Errors
@@ -95,7 +115,7 @@ impl ArRecipe {
                 document.set(&[format!("model.{key}={value}")])?;
             }
         }
-        let recipe: ArRecipe = with_overrides(&document, changes)?;
+        let recipe = Self::complete(&document, changes)?;
         for ((key, expected), found) in
             sizes.into_iter().zip([recipe.model.vocab_size, recipe.model.num_tokens])
         {
@@ -151,6 +171,21 @@ impl ArTask {
     /// The model's variables.
     pub fn vars(&self) -> &Vars {
         &self.vars
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Gpt {
+        &self.model
+    }
+
+    /// The tokenizer whose codes it learns.
+    pub fn tokenizer(&self) -> &tokenizer::Loaded {
+        &self.tokenizer
+    }
+
+    /// The classes that occur in the data, or all the model has.
+    pub fn classes(&self) -> &[Class] {
+        &self.classes
     }
 
     /// One line on model and data, for people.

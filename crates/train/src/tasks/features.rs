@@ -15,7 +15,7 @@ use crate::initial::Adoption;
 use crate::recipe::{ImageData, Intervals, Optimization, with_overrides};
 use crate::state::write_atomically;
 use crate::task::{Common, Module, Phase, Recipe, Task};
-use crate::{Error, Losses, Result};
+use crate::{Error, Losses, Plan, Result, plan};
 
 /// Everything that decides the training of a feature network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,6 +58,14 @@ impl Recipe for FeaturesRecipe {
             init_from: self.init_from.as_deref(),
             freeze: &self.freeze,
         }
+    }
+
+    fn plan(&self) -> Result<Plan> {
+        Ok(plan::features(&self.model, &self.optimization))
+    }
+
+    fn images(&self) -> Option<(&ImageData, i64)> {
+        Some((&self.data, self.model.image_size))
     }
 
     fn paths(&mut self) -> Vec<&mut PathBuf> {

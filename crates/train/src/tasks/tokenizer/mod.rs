@@ -10,7 +10,7 @@ mod recipe;
 use std::path::Path;
 
 use base::config::to_yaml;
-use base::{Build, Vars};
+use base::{Build, ImagesU8, Vars};
 use data::Loader;
 use tch::{Device, Kind, Tensor};
 use tokenizer::{Model, Tokenizer};
@@ -77,6 +77,25 @@ impl TokenizerTask {
         &self.vars
     }
 
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The first `count` held-out images, or training images where none are held out, centre-cropped.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn some_images(&self, count: usize) -> Result<ImagesU8> {
+        let data = &self.recipe.data;
+        let path = data.validation.as_deref().or(data.train.as_deref());
+        let loader = images::validation(path, self.recipe.model.image_size(), count)?;
+        let batch = loader.map(|mut l| l.next()).transpose()?.flatten();
+        let batch = batch.ok_or_else(|| Error::Recipe("there are no images".into()))?;
+        Ok(ImagesU8::new(batch.images.tensor().to_device(self.vars.device()))
+            .map_err(tokenizer::Error::from)?)
+    }
+
     /// One line on model and data, for people.
     pub fn describe(&self) -> String {
         let millions = self.vars.num_parameters() as f64 / 1e6;
@@ -110,7 +129,7 @@ impl Task for TokenizerTask {
     fn batch(&mut self) -> Result<TokenizerBatch> {
         let batch = self.train.next()?.ok_or_else(|| Error::Recipe("the training data ended".into()))?;
         let images = batch.images.tensor().to_device(self.vars.device());
-        let images = base::ImagesU8::new(images).map_err(tokenizer::Error::from)?.to_float().into_tensor();
+        let images = ImagesU8::new(images).map_err(tokenizer::Error::from)?.to_float().into_tensor();
         Ok(TokenizerBatch { images, fakes: vec![] })
     }
 
@@ -139,8 +158,7 @@ impl Task for TokenizerTask {
         let device = self.vars.device();
         let used = Tensor::zeros([size], (Kind::Bool, device));
         images::each_batch(loader, |images, _| {
-            let target =
-                base::ImagesU8::new(images.tensor().to_device(device)).map_err(tokenizer::Error::from)?;
+            let target = ImagesU8::new(images.tensor().to_device(device)).map_err(tokenizer::Error::from)?;
             let codes = self.model.encode(&target.to_float())?;
             let decoded = self.model.decode(&codes)?;
             mse += figures::sum_of_means(&decoded, &target.to_float());
