@@ -6,6 +6,8 @@
 //!
 //! B batch, T prefix length, N codes, S positions, D width, V vocabulary
 
+mod teacher_forced;
+
 use base::nn::{Linear, RmsNorm, drop_path, dropout};
 use base::{Init, Mode, Scope};
 use tch::{Kind, Tensor};
@@ -17,6 +19,8 @@ use crate::error::{Error, Result};
 use crate::kv_cache::KvCache;
 use crate::modulation::{LayerModulation, ModelCondition, ModelModulation, modulate};
 use crate::position::rope_2d;
+
+pub use teacher_forced::TeacherForced;
 
 const EPS: f64 = 1e-5;
 
@@ -210,7 +214,8 @@ impl Gpt {
     /// Hidden states (B, T + N − 1, D) after `layer` (1-based) of the teacher-forced pass, without the final
     /// norm. For probing (gigatok.md §7.4: layer n/2).
     pub fn hidden(&self, cond: &Conditioning, codes: &Tensor, layer: usize, mode: Mode) -> Tensor {
-        self.teacher_forced(cond, codes, mode, layer).0
+        let (pass, x) = self.teacher_forced(cond, codes, mode);
+        pass.layers(x, layer)
     }
 
     fn embed_codes(&self, codes: &Tensor) -> Tensor {
@@ -228,35 +233,9 @@ impl Gpt {
         }
     }
 
-    /// Hidden states after the first `depth` layers, and the condition as adaLN takes it.
-    fn teacher_forced(
-        &self,
-        cond: &Conditioning,
-        codes: &Tensor,
-        mode: Mode,
-        depth: usize,
-    ) -> (Tensor, Option<Tensor>) {
-        let train = mode.is_train();
-        let rate = self.config.dropout.condition;
-        let drop = (train && rate > 0.0)
-            .then(|| Tensor::rand([cond.batch_size()], (Kind::Float, self.tok_embeddings.device())).lt(rate));
-        let prefix = self.embed_condition(cond, drop.as_ref());
-        let inputs = codes.narrow(1, 0, self.spec.num_tokens - 1);
-        let x = self.add_positions(Tensor::cat(&[prefix, self.embed_codes(&inputs)], 1), 0);
-        let condition = self.modulation.needs_condition().then(|| x.narrow(1, 0, self.spec.prefix_len));
-        let mask = cond.prefix_mask().map(|m| prefix_lm_mask(m, x.size()[1]));
-        let context = Context { from: 0, rope: self.rope.as_ref(), mask: mask.as_ref() };
-        let modulation = self.modulation.condition(condition.as_ref());
-        let rates = &self.config.dropout;
-        let x = dropout(&x, rates.token, train);
-        let step = |x: Tensor, layer: &Block| layer.forward(&x, &modulation, &context, None, rates, train);
-        (self.layers[..depth].iter().fold(x, step), condition)
-    }
-
-    /// Final norm, its modulation, output layer, fp32.
-    fn head(&self, x: &Tensor, condition: Option<&Tensor>) -> Tensor {
-        let x = self.modulation.finish(self.norm.forward(x), condition);
-        self.output.forward(&x).to_kind(Kind::Float)
+    /// Final norm and its modulation: the output layer's input.
+    fn normed(&self, x: &Tensor, condition: Option<&Tensor>) -> Tensor {
+        self.modulation.finish(self.norm.forward(x), condition)
     }
 
     /// Runs new positions through the cache; logits of the last one, (B, V).
@@ -269,7 +248,8 @@ impl Gpt {
         for (i, layer) in self.layers.iter().enumerate() {
             x = layer.forward(&x, &modulation, &context, Some((&mut *cache, i)), &self.config.dropout, false);
         }
-        self.head(&x.narrow(1, last, 1), condition.as_ref()).squeeze_dim(1)
+        let x = self.normed(&x.narrow(1, last, 1), condition.as_ref());
+        self.output.forward(&x).to_kind(Kind::Float).squeeze_dim(1)
     }
 }
 
@@ -360,7 +340,8 @@ impl AutoregressiveModel for Gpt {
     }
 
     fn logits(&self, cond: &Conditioning, codes: &Tensor, mode: Mode) -> Tensor {
-        let (x, condition) = self.teacher_forced(cond, codes, mode, self.layers.len());
-        self.head(&x.narrow(1, self.spec.prefix_len - 1, self.spec.num_tokens), condition.as_ref())
+        let (pass, x) = self.teacher_forced(cond, codes, mode);
+        let x = pass.head_input(&pass.layers(x, self.layers.len()));
+        self.output.forward(&x).to_kind(Kind::Float)
     }
 }
