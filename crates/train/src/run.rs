@@ -17,6 +17,7 @@ use tch::Tensor;
 
 use crate::directory::{LeftOutFiles, Lock, Start, note_start, unix_time};
 use crate::meter::{Meter, Rates};
+use crate::state::{self, Saved, Tally};
 use crate::task::{DataFacts, Phase, Recipe, Task};
 use crate::{AdamW, Ema, Error, Log, Observer, Result, Unobserved, initial, summary};
 

@@ -120,12 +120,6 @@ impl Saved {
         Err(Error::NoState { path: run.to_owned(), damaged })
     }
 
-    fn open(dir: &Path, manifest: &Path) -> Result<Saved> {
-        let manifest = Manifest::read(manifest)?;
-        manifest.verify(dir)?;
-        let path = dir.join(tensors_name(manifest.step));
-        let bad = |message: &str| Error::State { path: path.clone(), message: message.into() };
-        let file = Checkpoint::open(&path)?;
     /// The state that a path names: one of its two files, or a run's newest.
     pub fn at(path: &Path) -> Result<(Saved, Vec<String>)> {
         if path.is_dir() {
@@ -172,9 +166,12 @@ impl Saved {
         }
     }
 
-    fn open(path: &Path) -> Result<Saved> {
-        let bad = |message: &str| Error::State { path: path.to_owned(), message: message.into() };
-        let file = Checkpoint::open(path)?;
+    fn open(dir: &Path, manifest: &Path) -> Result<Saved> {
+        let manifest = Manifest::read(manifest)?;
+        manifest.verify(dir)?;
+        let path = dir.join(tensors_name(manifest.step));
+        let bad = |message: &str| Error::State { path: path.clone(), message: message.into() };
+        let file = Checkpoint::open(&path)?;
         let text = |key: &str| {
             let value = file.metadata().get(key).and_then(|v| v.as_str()).map(str::to_owned);
             value.ok_or_else(|| bad(&format!("its metadata has no `{key}`")))

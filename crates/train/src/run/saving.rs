@@ -3,10 +3,10 @@
 use tch::Tensor;
 
 use super::Trainer;
+use crate::Result;
 use crate::recipe::Intervals;
 use crate::state::{self, Keep, Moment, Saved};
 use crate::task::Task;
-use crate::Result;
 
 impl Trainer<'_> {
     /// The state and the model.

@@ -177,7 +177,6 @@ impl Part {
     }
 }
 
-
 fn accumulate(sum: &mut Option<Gradients>, grads: Gradients) {
     match sum {
         Some(sum) => add(sum, grads),
