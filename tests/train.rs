@@ -167,3 +167,82 @@ fn a_classifier_of_ones_own_guides_a_tokenizer() {
     let text = place.fails("train-features --data one --output other", &small);
     assert!(text.contains("at least two classes"), "{text}");
 }
+
+#[test]
+fn a_run_is_forked_and_a_model_begun_from_another() {
+    let place = Place::new();
+    place
+        .succeeds("train-tokenizer --data images --output ckpt", &[TINY, &["optimization.steps=3"]].concat());
+    let tiny = [
+        "model.width=16",
+        "model.layers=1",
+        "model.heads=2",
+        "model.conditioning.num_classes=300",
+        "optimization.batch_size=4",
+        "optimization.warmup=1",
+        "optimization.schedule={type: wsd, decay_fraction: 0.5}",
+        "every={log: 1, validate: 0, save: 4}",
+    ];
+    let steps = |n: &'static str| [&tiny[..], &[n]].concat();
+    place.succeeds("train-ar --tokenizer ckpt --output long", &steps("optimization.steps=8"));
+    let state = "long/state/step-000000004.safetensors";
+    assert!(place.path(state).is_file());
+    // The same run broken off there and begun anew under another name ends the same.
+    place.succeeds(&format!("train-ar --fork {state} --output same"), &[]);
+    assert!(place.weights("same") == place.weights("long"), "the weights differ");
+    place.succeeds(&format!("train-ar --fork {state} --output longer"), &["optimization.steps=10"]);
+    assert!(place.weights("longer") != place.weights("long"));
+    let note = std::fs::read_to_string(place.path("same/forked-from.yaml")).unwrap();
+    assert!(note.contains("step-000000004.safetensors") && note.contains("step: '4'"), "{note}");
+    let text = place.fails(&format!("train-ar --fork {state} --output no"), &["optimization.steps=6"]);
+    assert!(text.contains("the learning rate falls from step 3 on"), "{text}");
+    let text = place.fails("train-ar --fork long --output no", &[]);
+    assert!(text.contains("the run ends with 8"), "{text}");
+    let text = place.fails("train-ar --fork long --tokenizer ckpt --output no", &["optimization.steps=30"]);
+    assert!(text.contains("has its tokenizer"), "{text}");
+
+    let two = [&tiny[..], &["optimization.steps=2", "model.conditioning.num_classes=250"]].concat();
+    let out = place.run("train-ar --init-from long --tokenizer ckpt --output own", &two);
+    let text = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && text.contains("new: cls_embedding.embedding_table.weight"), "{text}");
+    assert!(
+        std::fs::read_to_string(place.path("own/initial-weights.yaml")).unwrap().contains("long/weights")
+    );
+    let text = place.fails("train-tokenizer --init-from long --data images --output no", TINY);
+    assert!(text.contains("does not fit the model"), "{text}");
+    assert!(!place.path("no").exists());
+}
+
+#[test]
+fn a_plan_needs_neither_data_nor_weights_and_samples_are_drawn_on_the_way() {
+    let place = Place::new();
+    let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/train");
+    let plan = |verb: &str, recipe: &str| {
+        let recipe = recipes.join(recipe);
+        let out = place.run(&format!("{verb} --plan --recipe {}", recipe.display()), &[]);
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    // What is known of them: parameters, GFLOP a position, hours at 395 TFLOP/s, states with an average.
+    let text = plan("train-ar", "gigatok-bl+gpt-b.yaml");
+    assert!(text.contains("111.1 M") && text.contains("0.61 GFLOP") && text.contains(" 42 h"), "{text}");
+    let text = plan("train-tokenizer", "gigatok-bl256.yaml");
+    assert!(text.contains("622."), "{text}");
+    let text = place.fails("train-ar", &[]);
+    assert!(text.contains("--output"), "{text}");
+
+    let all = [TINY, &["optimization.steps=3", "every={log: 1, validate: 0, samples: 2, save: 3}"]].concat();
+    place.succeeds("train-tokenizer --data images --output ckpt", &all);
+    let small = ["model.width=16", "model.layers=1", "model.heads=2", "optimization.batch_size=4"];
+    let more =
+        ["optimization.steps=3", "optimization.warmup=1", "every={log: 1, validate: 0, samples: 2, save: 3}"];
+    place.succeeds("train-ar --tokenizer ckpt --output run", &[&small[..], &more].concat());
+    for run in ["ckpt", "run"] {
+        for step in ["000000002", "000000003"] {
+            let picture = image::open(place.path(run).join(format!("samples/step-{step}.png"))).unwrap();
+            assert!(picture.width() > 100, "{run}");
+        }
+    }
+    assert!(std::fs::read_to_string(place.path("ckpt/log.jsonl")).unwrap().contains("samples/psnr"));
+    assert!(std::fs::read_to_string(place.path("run/log.jsonl")).unwrap().contains("samples/distinct_codes"));
+}

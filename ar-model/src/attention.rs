@@ -71,7 +71,6 @@ impl Attention {
             after_cached(&q, &k, &v, context.mask)
         } else {
             let causal = context.mask.is_none();
-            base::flops::attention(&q, k.size()[2]);
             Tensor::scaled_dot_product_attention(&q, &k, &v, context.mask, 0.0, causal, None, false)
         };
         self.wo.forward(&y.transpose(1, 2).reshape([b, s, d]))

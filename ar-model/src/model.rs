@@ -6,6 +6,8 @@
 //!
 //! B batch, T prefix length, N codes, S positions, D width, V vocabulary
 
+mod teacher_forced;
+
 use base::nn::{Linear, RmsNorm, drop_path, dropout};
 use base::{Init, Mode, Scope};
 use tch::{Device, Kind, Tensor};
@@ -17,6 +19,8 @@ use crate::error::{Error, Result};
 use crate::kv_cache::{Cache, KvCache};
 use crate::modulation::{LayerModulation, ModelCondition, ModelModulation, modulate};
 use crate::position::rope_2d;
+
+pub use teacher_forced::TeacherForced;
 
 /// Epsilon of the RMS norms.
 pub(crate) const EPS: f64 = 1e-5;
@@ -287,7 +291,8 @@ impl Gpt {
     /// Hidden states (B, T + N − 1, D) after `layer` (1-based) of the teacher-forced pass, without the final
     /// norm. For probing (gigatok.md §7.4: layer n/2).
     pub fn hidden(&self, cond: &Conditioning, codes: &Tensor, layer: usize, mode: Mode) -> Tensor {
-        self.teacher_forced(cond, codes, mode, layer).0
+        let (pass, x) = self.teacher_forced(cond, codes, mode);
+        pass.layers(x, layer)
     }
 
     fn embed_codes(&self, codes: &Tensor) -> Tensor {
@@ -305,41 +310,9 @@ impl Gpt {
         }
     }
 
-    /// Inputs of the teacher-forced pass, (B, T + N − 1, D).
-    fn inputs(&self, cond: &Conditioning, codes: &Tensor, drop: Option<&Tensor>) -> Tensor {
-        let prefix = self.embed_condition(cond, drop);
-        let inputs = codes.narrow(1, 0, self.spec.num_tokens - 1);
-        self.add_positions(Tensor::cat(&[prefix, self.embed_codes(&inputs)], 1), 0)
-    }
-
-    /// Hidden states after the first `depth` layers, and the condition as adaLN takes it.
-    fn teacher_forced(
-        &self,
-        cond: &Conditioning,
-        codes: &Tensor,
-        mode: Mode,
-        depth: usize,
-    ) -> (Tensor, Option<Tensor>) {
-        assert!(self.packed.is_none(), "a packed model decodes and evaluates only");
-        let train = mode.is_train();
-        let rate = self.config.dropout.condition;
-        let drop = (train && rate > 0.0)
-            .then(|| Tensor::rand([cond.batch_size()], (Kind::Float, self.tok_embeddings.device())).lt(rate));
-        let x = self.inputs(cond, codes, drop.as_ref());
-        let condition = self.modulation.needs_condition().then(|| x.narrow(1, 0, self.spec.prefix_len));
-        let mask = cond.prefix_mask().map(|m| prefix_lm_mask(m, x.size()[1]));
-        let context = Context { from: 0, rope: self.rope.as_ref(), mask: mask.as_ref() };
-        let modulation = self.modulation.condition(condition.as_ref());
-        let rates = &self.config.dropout;
-        let x = dropout(&x, rates.token, train);
-        let step = |x: Tensor, layer: &Block| layer.forward(&x, &modulation, &context, None, rates, train);
-        (self.layers[..depth].iter().fold(x, step), condition)
-    }
-
-    /// Final norm, its modulation, output layer, fp32.
-    fn head(&self, x: &Tensor, condition: Option<&Tensor>) -> Tensor {
-        let x = self.modulation.finish(self.norm.forward(x), condition);
-        self.output.forward(&x).to_kind(Kind::Float)
+    /// Final norm and its modulation: the output layer's input.
+    fn normed(&self, x: &Tensor, condition: Option<&Tensor>) -> Tensor {
+        self.modulation.finish(self.norm.forward(x), condition)
     }
 
     fn way<'a>(&'a self, cache: &'a mut Cache) -> Way<'a> {
@@ -367,7 +340,8 @@ impl Gpt {
         for (i, layer) in self.layers.iter().enumerate() {
             x = layer.forward(&x, &modulation, &context, Some((&mut *cache, i)), &self.config.dropout, false);
         }
-        self.head(&x.narrow(1, skipped, wanted), condition.as_ref())
+        let x = self.normed(&x.narrow(1, skipped, wanted), condition.as_ref());
+        self.output.forward(&x).to_kind(Kind::Float)
     }
 }
 
@@ -482,11 +456,12 @@ impl AutoregressiveModel for Gpt {
     }
 
     fn logits(&self, cond: &Conditioning, codes: &Tensor, mode: Mode) -> Tensor {
+        let (pass, x) = self.teacher_forced(cond, codes, mode);
         if let Some(decoder) = self.packed.as_ref().filter(|_| !mode.is_train()) {
             let _guard = tch::no_grad_guard();
-            return self.packed_logits(decoder, cond, &self.inputs(cond, codes, None));
+            return self.packed_logits(decoder, cond, &x);
         }
-        let (x, condition) = self.teacher_forced(cond, codes, mode, self.layers.len());
-        self.head(&x.narrow(1, self.spec.prefix_len - 1, self.spec.num_tokens), condition.as_ref())
+        let x = pass.head_input(&pass.layers(x, self.layers.len()));
+        self.output.forward(&x).to_kind(Kind::Float)
     }
 }

@@ -38,6 +38,11 @@ fn load_error(path: PathBuf, source: weights::Error) -> Error {
     Error::Load { path, source: Box::new(source) }
 }
 
+/// A checkpoint's names → a transformer's. Old LlamaGen files hold the rotary table, which is computed.
+pub fn key_map() -> KeyMap {
+    KeyMap::identity().drop("freqs_cis", "computed from the configuration")
+}
+
 /// Builds `config` and fills it from an official or our own checkpoint.
 ///
 /// # Errors
@@ -45,9 +50,7 @@ fn load_error(path: PathBuf, source: weights::Error) -> Error {
 pub fn open(config: &ArConfig, checkpoint: &Path, device: Device, precision: Precision) -> Result<Loaded> {
     let vars = Vars::new(device, precision.kind(), Build::Empty);
     let model = Gpt::new(&vars.root(), config)?;
-    // Old LlamaGen files hold the rotary table, which is computed.
-    let map = KeyMap::identity().drop("freqs_cis", "computed from the configuration");
-    let source = weights::fill(&vars, checkpoint, &map, signatures)
+    let source = weights::fill(&vars, checkpoint, &key_map(), signatures)
         .map_err(|e| load_error(checkpoint.to_owned(), e))?;
     Ok(Loaded { model, config: config.clone(), vars, source })
 }

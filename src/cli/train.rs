@@ -1,6 +1,6 @@
 //! What all training verbs take.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -22,12 +22,26 @@ pub struct RunArgs {
     pub recipe: Option<PathBuf>,
 
     /// The run's directory: log, saved states, and the model, usable at any time
-    #[arg(short, long, value_name = "DIR")]
-    pub output: PathBuf,
+    #[arg(short, long, value_name = "DIR", required_unless_present = "plan")]
+    pub output: Option<PathBuf>,
 
     /// Go on with the run in --output from its last saved state, with its own recipe
     #[arg(long)]
     pub resume: bool,
+
+    /// Begin with the weights of this checkpoint or model's directory, and all else as new: step 0, fresh optimizer
+    #[arg(long, value_name = "DIR|FILE", conflicts_with = "resume")]
+    pub init_from: Option<PathBuf>,
+
+    /// Begin a new run in --output where another one was: weights, optimizer, averages, step, place in the data, and
+    /// its recipe. A run (its newest state), or a file of its `state/`
+    #[arg(long, value_name = "RUN|FILE", conflicts_with_all = ["resume", "recipe", "init_from"])]
+    pub fork: Option<PathBuf>,
+
+    /// Print what the run would cost, in arithmetic, time and memory, and end. Needs no data and no weights; with --data
+    /// of images it also measures how fast a core decodes them
+    #[arg(long)]
+    pub plan: bool,
 
     /// Training images: a folder, tar shards or a list
     #[arg(long, value_name = "PATH", help_heading = "Data")]
@@ -51,4 +65,11 @@ pub struct RunArgs {
 
     #[command(flatten)]
     pub device: DeviceArgs,
+}
+
+impl RunArgs {
+    /// The run's directory; with `--plan` alone there is none.
+    pub fn output(&self) -> &Path {
+        self.output.as_deref().unwrap_or(Path::new(""))
+    }
 }

@@ -19,6 +19,7 @@ pub mod sample;
 mod train;
 mod train_ar;
 mod train_features;
+mod train_samples;
 mod train_tokenizer;
 
 use std::sync::Arc;

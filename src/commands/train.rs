@@ -4,10 +4,12 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use base::config::Document;
-use train::{Run, Saved, Task};
+use tch::Device;
+use train::{Observer, Recipe, Run, Saved, Task};
 
 use super::{Context, Outcome};
 use crate::cli::train::RunArgs;
+use crate::settings::device;
 
 /// Where a run begins: at a recipe, or at a saved state with its own.
 pub struct Start {
@@ -27,19 +29,28 @@ pub fn start(
     mut typed: Vec<String>,
     context: &Context,
 ) -> anyhow::Result<Start> {
-    let (recipe, saved) = if args.resume {
-        let (saved, damaged) = Saved::newest(&args.output)?;
+    if !args.resume && !args.plan {
+        train::state::check_unused(args.output())?;
+    }
+    let state = match &args.fork {
+        Some(fork) => Some((fork.as_path(), Saved::at(fork)?)),
+        None if args.resume => Some((args.output(), Saved::newest(args.output())?)),
+        None => None,
+    };
+    let (recipe, saved) = if let Some((from, (saved, damaged))) = state {
         damaged.iter().for_each(|d| context.printer.warning(d));
-        let origin = args.output.join("recipe.yaml").display().to_string();
+        let origin = format!("the recipe in `{}`", from.display());
         (Document::parse(&origin, &saved.recipe)?, Some(saved))
     } else {
-        train::state::check_unused(&args.output)?;
         let recipe = match &args.recipe {
             Some(path) => Document::read(path)?,
             None => Document::parse("the built-in recipe", built_in)?,
         };
         (recipe, None)
     };
+    if let Some(path) = &args.init_from {
+        typed.push(path_override("init_from", path)?);
+    }
     typed.extend(args.seed.map(|s| format!("seed={s}")));
     typed.extend(args.set.iter().cloned());
     Ok(Start { recipe, changes: typed, saved })
@@ -66,31 +77,77 @@ fn program() -> anyhow::Result<String> {
     Ok(format!("gen {}{commit}, libtorch {libtorch}", env!("CARGO_PKG_VERSION")))
 }
 
+/// `--plan`: prints what a run would cost.
+pub fn plan(recipe: &impl Recipe, context: &Context) -> anyhow::Result<Outcome> {
+    recipe.common().optimization.check()?;
+    let plan = recipe.plan()?;
+    let mut lines = plan.lines();
+    if let Some((data, size)) = recipe.images().filter(|(data, _)| data.train.is_some()) {
+        let speed = train::images_per_second(data, size)?;
+        lines.push(("pictures, one core".into(), format!("{speed:.0} images/s decoded and cut, measured")));
+        let wanted = plan.h200_images_per_second();
+        lines.push(("cores to feed an H200".into(), format!("{:.0}", (wanted / speed).ceil())));
+    }
+    let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    for (name, value) in lines {
+        context.printer.line(&format!("{name:width$}  {value}"))?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// Says what memory the run will take, and what to do if that is more than there is.
+fn say_memory(recipe: &impl Recipe, device: Device, context: &Context) -> anyhow::Result<()> {
+    let (plan, available) = (recipe.plan()?, device::memory(device));
+    context.printer.note(&plan.memory_line(available));
+    if let Some(free) = available.filter(|free| plan.bytes() > *free as f64) {
+        let parts = plan.micro_batches_for(free as f64).map(|n| format!("`optimization.micro_batches={n}`"));
+        let recompute = recipe.can_recompute().then(|| "`recompute=true`".to_owned());
+        let ways: Vec<String> = parts.into_iter().chain(recompute).collect();
+        let ways = if ways.is_empty() { "a smaller model".to_owned() } else { ways.join(" or ") };
+        context.printer.warning(&format!("that may be more than the device has; {ways} would take less"));
+    }
+    Ok(())
+}
+
 /// Trains until the last step or the first SIGINT or SIGTERM; a second one ends the program at once.
 pub fn run<T: Task>(
     mut task: T,
     args: &RunArgs,
     saved: Option<Saved>,
+    device: Device,
+    observer: &mut dyn Observer<T>,
     context: &Context,
 ) -> anyhow::Result<Outcome> {
+    say_memory(task.recipe(), device, context)?;
+    libtorch_ext::runtime::keep_freed_memory();
     let stop = super::stop_on_signal()?;
     let mut progress = context.printer.clone();
-    let (device, kind) = (task.module(0).vars.device(), task.optimization().precision.kind());
+    let kind = task.optimization().precision.kind();
     let peak = args.peak_tflops.map_or_else(|| train::peak::measure(device, kind), |n| n * 1e12);
-    context.printer.note(&format!("{:.3} TFLOP/s is what MFU is told of", peak / 1e12));
-    if let Some(saved) = &saved {
-        context.printer.note(&format!("resuming after step {}", saved.step));
+    let how = if args.peak_tflops.is_some() { "as given" } else { "measured now" };
+    context.printer.note(&format!("MFU is a share of {:.3} TFLOP/s, {how}", peak / 1e12));
+    match (&saved, args.resume) {
+        (Some(saved), true) => context.printer.note(&format!("resuming after step {}", saved.step)),
+        (Some(saved), false) => {
+            saved.check_fork(task.optimization())?;
+            context.printer.note(&format!(
+                "going on from {} after its step {}",
+                saved.describe(),
+                saved.step
+            ));
+        }
+        _ => {}
     }
     let run = Run {
-        dir: &args.output,
+        dir: args.output(),
         resume: saved.as_ref(),
         stop: &stop,
         program: &program()?,
         device: &base::device::name(device),
         peak: Some(peak),
     };
-    let outcome = train::train(&mut task, &run, &mut progress)?;
-    let dir = args.output.display();
+    let outcome = train::train_observed(&mut task, &run, &mut progress, observer)?;
+    let dir = args.output().display();
     context.printer.line(&match outcome.interrupted {
         false => format!("trained {} steps; the model is in {dir}", outcome.step),
         true => format!("stopped after step {}; `--resume --output {dir}` goes on", outcome.step),

@@ -80,7 +80,6 @@ impl AttnBlock {
         let tokens = |conv: &Conv2d| conv.forward(&n).view([b, 1, c, h * w]).transpose(2, 3); // (B, 1, HW, C)
         let (q, k, v) = (tokens(&self.q), tokens(&self.k), tokens(&self.v));
         let y = Tensor::scaled_dot_product_attention(&q, &k, &v, None::<Tensor>, 0.0, false, None, false);
-        base::flops::attention(&q, h * w);
         x + self.proj_out.forward(&y.transpose(2, 3).reshape([b, c, h, w]))
     }
 }

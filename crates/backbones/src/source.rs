@@ -27,6 +27,16 @@ pub enum WeightSource {
     },
 }
 
+impl WeightSource {
+    /// The file, where there is one.
+    pub fn path_mut(&mut self) -> Option<&mut PathBuf> {
+        match self {
+            WeightSource::File(path) => Some(path),
+            WeightSource::Random { .. } => None,
+        }
+    }
+}
+
 impl From<String> for WeightSource {
     fn from(text: String) -> Self {
         let Ok(source) = text.parse();

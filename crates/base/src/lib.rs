@@ -5,7 +5,6 @@
 pub mod config;
 pub mod device;
 pub mod files;
-pub mod flops;
 pub mod hint;
 pub mod nn;
 pub mod npz;

@@ -59,6 +59,14 @@ pub enum Error {
         /// This tokenizer's.
         expected: String,
     },
+    /// A part of the model that is to be frozen and does not exist.
+    #[error("freeze: no parameter of the model is called `{pattern}` or stands below it")]
+    NoSuchParameter {
+        /// What the recipe says.
+        pattern: String,
+        /// Names alike.
+        similar: Vec<String>,
+    },
     /// A frozen network that a recipe asks for without naming its weights.
     #[error("the recipe uses {network}, and `{key}` names no file for its weights")]
     NoWeights {
@@ -146,6 +154,12 @@ impl Hint for Error {
             Error::Busy { .. } => vec!["wait for it, or choose another `--output`".into()],
             Error::OtherTokenizer { .. } => {
                 vec!["extract them anew with `gen extract`, or give the tokenizer that made them".into()]
+            }
+            Error::NoSuchParameter { similar, .. } => {
+                let near = similar.iter().map(|s| format!("`{s}`")).collect::<Vec<_>>().join(" or ");
+                let near = (!near.is_empty()).then(|| format!("did you mean {near}?"));
+                let all = "`gen inspect` on the run's weights lists all names; `*` stands for one part of a name".into();
+                near.into_iter().chain([all]).collect()
             }
             Error::NoWeights { key, .. } => {
                 vec![format!("add `{key}=FILE`; `{key}=random:0` tries the recipe out without the file")]

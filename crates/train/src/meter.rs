@@ -36,7 +36,6 @@ pub(crate) struct Meter {
     last: Instant,
     steps: u64,
     images: usize,
-    flops: f64,
     rates: Rates,
 }
 
@@ -45,8 +44,8 @@ pub(crate) struct Meter {
 pub(crate) struct Rates {
     /// Codes of one image.
     pub codes_per_image: Option<u64>,
-    /// FLOP/s of which MFU is a share.
-    pub peak: Option<f64>,
+    /// Seconds that an image would take at the device's peak.
+    pub peak_seconds_per_image: Option<f64>,
 }
 
 impl Meter {
@@ -61,7 +60,6 @@ impl Meter {
             last: now,
             steps: 0,
             images: 0,
-            flops: 0.0,
             rates,
         }
     }
@@ -91,11 +89,6 @@ impl Meter {
         self.times[span as usize] += start.elapsed();
     }
 
-    /// Floating-point operations of the model were done.
-    pub fn flops(&mut self, n: f64) {
-        self.flops += n;
-    }
-
     /// A step over so many images is done.
     pub fn images(&mut self, n: usize) {
         self.steps += 1;
@@ -121,8 +114,8 @@ impl Meter {
         if let Some(codes) = self.rates.codes_per_image {
             all.push(("codes_per_second".into(), per_second((self.images as u64 * codes) as f64)));
         }
-        if let Some(peak) = self.rates.peak {
-            all.push(("mfu".into(), per_second(self.flops) / peak));
+        if let Some(seconds) = self.rates.peak_seconds_per_image {
+            all.push(("mfu".into(), per_second(self.images as f64) * seconds));
         }
         all.push(("data_wait".into(), per_second(self.times[Span::Data as usize].as_secs_f64())));
         for (span, name) in SPANS {

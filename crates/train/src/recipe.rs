@@ -1,6 +1,6 @@
 //! What a training run is made of besides the model: the shared parts of the recipes in `configs/train/`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use base::Precision;
 use base::config::{Document, to_yaml};
@@ -9,17 +9,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::optim::AdamWConfig;
 use crate::schedule::{Schedule, Shape};
+use crate::task::Recipe;
 use crate::{Error, Result};
 
-/// A recipe with `key=value` changes, which may also name keys that the file leaves at their defaults.
-pub(crate) fn with_overrides<T: DeserializeOwned + Serialize>(
+/// A recipe with `key=value` changes, which may also name keys that the file leaves at their defaults. Relative paths in
+/// the file start at its folder, those in changes at the working directory; the result holds absolute ones.
+pub(crate) fn with_overrides<T: DeserializeOwned + Recipe>(
     document: &Document,
     changes: &[String],
 ) -> Result<T> {
-    let complete: T = document.typed()?;
+    let mut complete: T = document.typed()?;
+    let origin = Path::new(&document.origin);
+    if let (true, Some(folder)) = (origin.is_file(), origin.parent()) {
+        complete.paths().into_iter().for_each(|path| *path = folder.join(&*path));
+    }
     let mut complete = Document::parse(&document.origin, &to_yaml(&complete)?)?;
     complete.set(changes)?;
-    Ok(complete.typed()?)
+    let mut recipe: T = complete.typed()?;
+    for path in recipe.paths() {
+        *path = std::path::absolute(&*path).map_err(Error::file("find", path))?;
+    }
+    Ok(recipe)
 }
 
 /// Images to train on.
@@ -38,6 +48,13 @@ pub struct ImageData {
     pub workers: Option<usize>,
     /// How many damaged images are bearable before the run stops.
     pub max_corrupt: usize,
+}
+
+impl ImageData {
+    /// The files that are named.
+    pub(crate) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        self.train.iter_mut().chain(self.validation.iter_mut())
+    }
 }
 
 /// How a square is cut from a training image.
@@ -98,6 +115,9 @@ pub struct Intervals {
     pub log: u64,
     /// Validation.
     pub validate: u64,
+    /// Pictures in `samples/`: a transformer's samples, a tokenizer's reconstructions.
+    #[serde(default)]
+    pub samples: u64,
     /// Saving the state and the weights; both are saved at the end in any case.
     pub save: u64,
     /// A saved state that is kept for ever.
@@ -171,6 +191,11 @@ impl Optimization {
                 "optimization: warmup {} is longer than the run, {} steps",
                 self.warmup, self.steps
             ));
+        }
+        if self.precision == Precision::Fp16 {
+            let message = "optimization: gradients would underflow in fp16 without a loss scaler, which is not here; take \
+                           precision bf16, which needs none, or fp32";
+            return fail(message.into());
         }
         if let Some(decay) = self.ema.filter(|d| !(0.0..1.0).contains(d)) {
             return fail(format!("optimization: ema must be in [0, 1), found {decay}"));

@@ -37,6 +37,12 @@ pub struct Schedule {
 }
 
 impl Schedule {
+    /// The step up to which the rate of a warm-up–stable–decay schedule is that of any other such schedule.
+    pub fn decay_start(&self) -> Option<u64> {
+        let Shape::Wsd { decay_fraction } = self.shape else { return None };
+        Some(self.total - ((decay_fraction * self.total as f64) as u64).min(self.total))
+    }
+
     /// The rate at `t`, counted from 0: warm-up factor `t/W + (1 - t/W)/100`, then the shape.
     pub fn at(&self, t: u64) -> f64 {
         if t < self.warmup {
@@ -50,8 +56,8 @@ impl Schedule {
                 let p = (t - self.warmup) as f64 / (self.total - self.warmup) as f64;
                 end_lr + 0.5 * (self.lr - end_lr) * (1.0 + (std::f64::consts::PI * p).cos())
             }
-            Shape::Wsd { decay_fraction } => {
-                let start = self.total - ((decay_fraction * self.total as f64) as u64).min(self.total);
+            Shape::Wsd { .. } => {
+                let start = self.decay_start().unwrap_or(self.total);
                 match t {
                     t if t < start => self.lr,
                     t if t >= self.total => 0.0,

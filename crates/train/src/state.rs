@@ -10,10 +10,12 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use base::config::to_yaml;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 use weights::{Checkpoint, TensorSource};
 
+use crate::recipe::Optimization;
 use crate::{Error, Result};
 
 /// A saved run, open for reading.
@@ -116,6 +118,52 @@ impl Saved {
             }
         }
         Err(Error::NoState { path: run.to_owned(), damaged })
+    }
+
+    /// The state that a path names: one of its two files, or a run's newest.
+    pub fn at(path: &Path) -> Result<(Saved, Vec<String>)> {
+        if path.is_dir() {
+            return Saved::newest(path);
+        }
+        let dir = base::files::folder_of(path);
+        Ok((Saved::open(dir, &path.with_extension("json"))?, vec![]))
+    }
+
+    /// Notes in another run's directory that it goes on from here.
+    pub(crate) fn note_fork(&self, dir: &Path) -> Result<()> {
+        if self.path.parent() == Some(&dir.join("state")) {
+            return Ok(());
+        }
+        let path = std::path::absolute(&self.path).map_err(Error::file("find", &self.path))?;
+        let text = to_yaml(&BTreeMap::from([
+            ("file", path.display().to_string()),
+            ("step", self.step.to_string()),
+        ]))?;
+        write_atomically(&dir.join("forked-from.yaml"), text.as_bytes())
+    }
+
+    /// The file, for people.
+    pub fn describe(&self) -> String {
+        format!("`{}`", self.path.display())
+    }
+
+    /// Refuses a state that is not a beginning for a run with this schedule under another name: one that has gone
+    /// past the recipe's last step, or in which the learning rate has begun to fall.
+    pub fn check_fork(&self, optimization: &Optimization) -> Result<()> {
+        let (step, steps) = (self.step, optimization.steps);
+        let bad = |message: String| Err(Error::State { path: self.path.clone(), message });
+        if step >= steps {
+            return bad(format!(
+                "it is of step {step} and the run ends with {steps}; raise `optimization.steps`"
+            ));
+        }
+        match optimization.schedule().decay_start() {
+            Some(start) if step > start => bad(format!(
+                "it is of step {step}, but the learning rate falls from step {start} on; fork an earlier state, or \
+                 raise `optimization.steps`"
+            )),
+            _ => Ok(()),
+        }
     }
 
     fn open(dir: &Path, manifest: &Path) -> Result<Saved> {

@@ -1,14 +1,54 @@
 //! What the loop needs to know of a thing to be trained.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base::Vars;
+use base::config::to_yaml;
 use data::LeftOut;
 use serde::Serialize;
 use tch::Tensor;
+use weights::KeyMap;
 
-use crate::recipe::{Intervals, Optimization};
-use crate::{Losses, Result};
+use crate::initial::Adoption;
+use crate::recipe::{ImageData, Intervals, Optimization};
+use crate::{Losses, Plan, Result};
+
+/// What every recipe has beside its model, data and losses.
+#[derive(Debug, Clone, Copy)]
+pub struct Common<'a> {
+    /// Decides all randomness.
+    pub seed: u64,
+    /// Steps, batches, optimizer.
+    pub optimization: &'a Optimization,
+    /// How often to log, validate and save.
+    pub every: Intervals,
+    /// A checkpoint or a model's directory to begin with.
+    pub init_from: Option<&'a Path>,
+    /// Parameters of the model that are not trained, by patterns as in [`weights::matches`].
+    pub freeze: &'a [String],
+}
+
+/// Everything that decides a run; as YAML it is itself valid input.
+pub trait Recipe: Serialize {
+    /// The parts that the loop needs.
+    fn common(&self) -> Common<'_>;
+
+    /// What the run will cost.
+    fn plan(&self) -> Result<Plan>;
+
+    /// The images that it trains on and their side, where they are read in training.
+    fn images(&self) -> Option<(&ImageData, i64)> {
+        None
+    }
+
+    /// Whether it could save memory by `recompute`, and does not yet.
+    fn can_recompute(&self) -> bool {
+        false
+    }
+
+    /// Every file and folder that it names.
+    fn paths(&mut self) -> Vec<&mut PathBuf>;
+}
 
 /// One optimizer's part of a step: the generator's or the discriminator's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +83,11 @@ pub struct DataFacts {
 pub trait Task {
     /// One micro-batch, on the device. A phase may leave in it what a later phase of the same step needs.
     type Batch;
+    /// What decides the run.
+    type Recipe: Recipe;
+
+    /// The resolved recipe.
+    fn recipe(&self) -> &Self::Recipe;
 
     /// The phases of a step, in order.
     fn phases(&self) -> &[Phase];
@@ -52,16 +97,29 @@ pub trait Task {
     fn module(&self, phase: usize) -> Module<'_>;
 
     /// Steps, batches, optimizer.
-    fn optimization(&self) -> &Optimization;
+    fn optimization(&self) -> &Optimization {
+        self.recipe().common().optimization
+    }
 
     /// How often to log, validate and save.
-    fn intervals(&self) -> Intervals;
+    fn intervals(&self) -> Intervals {
+        self.recipe().common().every
+    }
 
     /// Decides all randomness.
-    fn seed(&self) -> u64;
+    fn seed(&self) -> u64 {
+        self.recipe().common().seed
+    }
 
-    /// The resolved recipe as YAML; itself valid input.
-    fn recipe_yaml(&self) -> Result<String>;
+    /// The resolved recipe as YAML.
+    fn recipe_yaml(&self) -> Result<String> {
+        Ok(to_yaml(self.recipe())?)
+    }
+
+    /// How another model's weights become the first ones of this.
+    fn adoption(&self) -> Adoption {
+        Adoption { map: KeyMap::identity(), replaceable: &[], known: Vec::new }
+    }
 
     /// The next micro-batch. May wait for data.
     fn batch(&mut self) -> Result<Self::Batch>;
@@ -69,6 +127,18 @@ pub trait Task {
     /// The loss terms of one phase, with their graph. Everything random comes from libtorch's global generator,
     /// which the loop seeds for each (step, micro-batch, phase).
     fn losses(&mut self, batch: &mut Self::Batch, phase: usize, step: u64) -> Result<Losses>;
+
+    /// The losses of a task's only phase together with `scale` times their gradient by `params`, for a task that runs
+    /// parts of its model twice rather than keep what they computed; `None` where [`Task::losses`] is to be
+    /// differentiated.
+    fn recomputed(
+        &mut self,
+        _batch: &mut Self::Batch,
+        _params: &[Tensor],
+        _scale: f64,
+    ) -> Result<Option<(Losses, Gradients)>> {
+        Ok(None)
+    }
 
     /// Where the data stands, and [`Task::restore`] to continue there.
     fn position(&self) -> Result<String>;
@@ -95,4 +165,4 @@ pub trait Task {
 }
 
 /// A gradient for each parameter of a phase, in the order of its variables.
-pub(crate) type Gradients = Vec<Tensor>;
+pub type Gradients = Vec<Tensor>;

@@ -4,8 +4,8 @@ mod common;
 
 use base::Hint;
 use common::{ar_recipe, ar_task, distance, go, images, logged, open_tokenizer, tokenizer_task};
-use train::Error;
-use train::tasks::{ArRecipe, TokenizerRecipe};
+use train::tasks::TokenizerRecipe;
+use train::{Error, Task};
 
 const NO_ADVERSARY: [&str; 2] = ["losses.adversarial=null", "model.quantizer.entropy=0.0"];
 
@@ -115,27 +115,62 @@ fn recipes_that_lack_something_or_contradict_themselves_are_refused_by_name() {
 }
 
 #[test]
-fn every_recipe_in_the_repository_is_valid() {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/train");
-    let layout = tokenizer::CodeLayout::Sequence { len: 64 };
-    let spec =
-        tokenizer::TokenizerSpec { codebook_size: 4096, code_dim: 8, num_tokens: 64, image_size: 64, layout };
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let document = base::config::Document::read(&entry.unwrap().path()).unwrap();
-        let model = document.to_json().unwrap()["model"].clone();
-        let optimization = match model["type"].as_str() {
-            Some("gpt") => ArRecipe::from_document(document, &[], &spec).unwrap().optimization,
-            None if model.get("widths").is_some() => {
-                document.typed::<train::tasks::FeaturesRecipe>().unwrap().optimization
-            }
-            _ => {
-                let recipe: TokenizerRecipe = document.typed().unwrap();
-                recipe.model.check().unwrap();
-                recipe.optimization
-            }
-        };
-        optimization.check().unwrap();
+fn layers_run_twice_give_the_gradients_of_layers_run_once() {
+    let _alone = common::alone();
+    let dir = tempfile::tempdir().unwrap();
+    let (data, t) = (images(dir.path()), dir.path().join("t"));
+    go(tokenizer_task(&data, &["optimization.steps=2"]), &t, 100).unwrap();
+    let images = format!("data.images.train={}", data.display());
+    let dropout =
+        "model.dropout={token: 0.2, residual: 0.2, feed_forward: 0.2, drop_path: 0.3, condition: 0.5}";
+    for precision in ["optimization.precision=fp32", "optimization.precision=bf16"] {
+        let mut task = ar_task(&t, &[&images, dropout, precision, "recompute=true", "model.layers=3"]);
+        // A trained head, so that gradients reach the layers.
+        let mut output = task.vars().get("output.weight").unwrap();
+        let _ = output.normal_(0.0, 0.5);
+        task.vars().set_requires_grad(true);
+        let params: Vec<tch::Tensor> = task.vars().parameters().into_iter().map(|v| v.tensor).collect();
+        let mut batch = task.batch().unwrap();
+        tch::manual_seed(4);
+        let losses = task.losses(&mut batch, 0, 1).unwrap();
+        let once = tch::Tensor::run_backward(&[losses.total().unwrap() * 0.5], &params, false, false);
+        tch::manual_seed(4);
+        let (again, twice) = task.recomputed(&mut batch, &params, 0.5).unwrap().unwrap();
+        let value = |l: &train::Losses| l.terms()[0].1.double_value(&[]);
+        assert!((value(&losses) - value(&again)).abs() < 1e-6);
+        for (v, (a, b)) in task.vars().parameters().iter().zip(once.iter().zip(&twice)) {
+            let largest = |t: &tch::Tensor| t.abs().max().double_value(&[]);
+            let tolerance = if precision.ends_with("fp32") { 1e-5 } else { 2e-2 };
+            assert!(
+                largest(a) > 0.0 && largest(&(a - b)) <= tolerance * largest(a),
+                "{} {precision}",
+                v.name
+            );
+        }
     }
+}
+
+#[test]
+fn fp16_is_refused_and_paths_do_not_depend_on_where_a_run_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = images(dir.path());
+    let error = common::try_tokenizer_task(&data, &["optimization.precision=fp16"]).unwrap_err();
+    assert!(error.to_string().contains("loss scaler"), "{error}");
+
+    let text = std::fs::read_to_string(
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/train/gigatok-ss256.yaml"),
+    );
+    let text = text.unwrap().replace("trunk: null", "trunk: vgg.pth").replace("train: null", "train: images");
+    let file = dir.path().join("recipe.yaml");
+    std::fs::write(&file, text).unwrap();
+    let document = base::config::Document::read(&file).unwrap();
+    let teacher = "losses.semantic.teacher.weights=dino.pth".to_owned();
+    let recipe = TokenizerRecipe::from_document(&document, &[teacher]).unwrap();
+    assert_eq!(recipe.data.train.as_deref(), Some(data.as_path()));
+    let yaml = base::config::to_yaml(&recipe).unwrap();
+    let here = std::env::current_dir().unwrap().join("dino.pth");
+    assert!(yaml.contains(&format!("trunk: {}", dir.path().join("vgg.pth").display())), "{yaml}");
+    assert!(yaml.contains(&format!("weights: {}", here.display())), "{yaml}");
 }
 
 #[test]

@@ -1,14 +1,34 @@
 //! Losses and gradients that are no numbers, with a task made for it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use base::{Build, Init, Progress, Vars};
 use data::LeftOut;
+use serde::Serialize;
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 use train::recipe::{Intervals, OnNonfinite, Optimization};
-use train::{DataFacts, Error, Losses, Module, Outcome, Phase, Result, Run, Task};
+use train::{Common, DataFacts, Error, Losses, Module, Outcome, Phase, Plan, Recipe, Result, Run, Task};
+
+#[derive(Serialize)]
+struct ToyRecipe {
+    optimization: Optimization,
+}
+
+impl Recipe for ToyRecipe {
+    fn common(&self) -> Common<'_> {
+        let every = json!({ "log": 1, "validate": 0, "save": 1, "keep": 1 });
+        let every: Intervals = serde_json::from_value(every).unwrap();
+        Common { seed: 0, optimization: &self.optimization, every, init_from: None, freeze: &[] }
+    }
+    fn plan(&self) -> Result<Plan> {
+        Err(Error::Recipe("nobody asks what a toy costs".into()))
+    }
+    fn paths(&mut self) -> Vec<&mut PathBuf> {
+        vec![]
+    }
+}
 
 /// What goes wrong, from a step on and for so many steps.
 #[derive(Clone, Copy, PartialEq)]
@@ -25,7 +45,7 @@ struct Toy {
     a: Tensor,
     b: Tensor,
     seen: Tensor,
-    optimization: Optimization,
+    recipe: ToyRecipe,
     harm: (Harm, std::ops::Range<u64>),
 }
 
@@ -45,7 +65,7 @@ impl Toy {
             b: (&root / "second").var("weight", &[3], Init::Const(0.0)),
             seen: root.buffer("seen", &[], Kind::Float, Init::Const(0.0)),
             vars,
-            optimization: serde_json::from_value(optimization).unwrap(),
+            recipe: ToyRecipe { optimization: serde_json::from_value(optimization).unwrap() },
             harm: (harm, steps),
         }
     }
@@ -57,6 +77,7 @@ impl Toy {
 
 impl Task for Toy {
     type Batch = ();
+    type Recipe = ToyRecipe;
 
     fn phases(&self) -> &[Phase] {
         &PHASES
@@ -64,17 +85,8 @@ impl Task for Toy {
     fn module(&self, _phase: usize) -> Module<'_> {
         Module { name: "model", vars: &self.vars }
     }
-    fn optimization(&self) -> &Optimization {
-        &self.optimization
-    }
-    fn intervals(&self) -> Intervals {
-        serde_json::from_value(json!({ "log": 1, "validate": 0, "save": 1, "keep": 1 })).unwrap()
-    }
-    fn seed(&self) -> u64 {
-        0
-    }
-    fn recipe_yaml(&self) -> Result<String> {
-        Ok("toy".into())
+    fn recipe(&self) -> &ToyRecipe {
+        &self.recipe
     }
     fn batch(&mut self) -> Result<()> {
         Ok(())
@@ -174,7 +186,7 @@ fn single_steps_can_be_left_out_and_are_counted() {
     // The same updates as a run that has only the four steps.
     let other = tempfile::tempdir().unwrap();
     let mut four = Toy::new(OnNonfinite::Stop, Harm::Loss, 0..0);
-    four.optimization.steps = 4;
+    four.recipe.optimization.steps = 4;
     go(&mut four, other.path()).0.unwrap();
     assert_eq!(toy.a, four.a);
     let saved = train::Saved::newest(dir.path()).unwrap().0;
@@ -185,7 +197,7 @@ fn single_steps_can_be_left_out_and_are_counted() {
 fn a_run_that_only_skips_stops_after_all() {
     let dir = tempfile::tempdir().unwrap();
     let mut toy = Toy::new(OnNonfinite::Skip, Harm::Loss, 3..1000);
-    toy.optimization.steps = 500;
+    toy.recipe.optimization.steps = 500;
     let (outcome, warnings) = go(&mut toy, dir.path());
     assert!(matches!(outcome, Err(Error::NotFinite { step: 102, .. })));
     assert_eq!(warnings.len(), 99);

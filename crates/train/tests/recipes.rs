@@ -1,5 +1,5 @@
-//! Every tokenizer recipe of the repository, at reduced width: it parses, builds, and takes a step with all its
-//! losses. Frozen networks get random weights, as `random:SEED` in a recipe does.
+//! Every recipe of the repository, at reduced width: it parses, builds, and takes a step with all its losses. Frozen
+//! networks get random weights, as `random:SEED` in a recipe does.
 
 mod common;
 
@@ -9,14 +9,27 @@ use base::config::Document;
 use common::{go, images, logged};
 use tch::Device;
 use tokenizer::{Latent, TokenizerConfig};
-use train::tasks::{TokenizerRecipe, TokenizerTask};
+use train::optim::Decay;
+use train::schedule::Shape;
+use train::tasks::{ArRecipe, ArTask, FeaturesRecipe, FeaturesTask, TokenizerRecipe, TokenizerTask};
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs").join(name)
 }
 
+/// What a recipe trains, by `model.type`; a feature network's has none.
+fn kind(document: &Document) -> Option<String> {
+    document.to_json().unwrap()["model"]["type"].as_str().map(str::to_owned)
+}
+
 /// Tokenizer recipes by name, in order.
 fn recipes() -> Vec<(String, Document)> {
+    let is_tokenizer = |d: &Document| matches!(kind(d).as_deref(), Some("gigatok" | "llamagen_vq"));
+    all_recipes().into_iter().filter(|(_, d)| is_tokenizer(d)).collect()
+}
+
+/// All recipes by name, in order.
+fn all_recipes() -> Vec<(String, Document)> {
     let entries = std::fs::read_dir(folder("train")).unwrap();
     let mut paths: Vec<PathBuf> = entries.map(|e| e.unwrap().path()).collect();
     paths.sort();
@@ -24,9 +37,7 @@ fn recipes() -> Vec<(String, Document)> {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         (name, Document::read(&path).unwrap())
     };
-    let kind = |d: &Document| d.to_json().unwrap()["model"]["type"].as_str().map(str::to_owned);
-    let is_tokenizer = |d: &Document| matches!(kind(d).as_deref(), Some("gigatok" | "llamagen_vq"));
-    paths.into_iter().map(named).filter(|(_, d)| is_tokenizer(d)).collect()
+    paths.into_iter().map(named).collect()
 }
 
 /// The same recipe, small: 32×32 images, whose grid stays as large as it was, and one step with every term.
@@ -163,5 +174,93 @@ fn the_published_numbers_are_in_the_recipes() {
         let ours = [o.steps, o.batch_size as u64, o.warmup, adversarial.start_step, auxiliary];
         assert_eq!(ours, numbers, "{name}");
         assert!(o.parity && o.lr == 1e-4 && o.adamw.betas == [0.9, 0.95], "{name}");
+    }
+}
+
+/// A run of so few steps on so few images that any recipe can be tried out with.
+const SHORT: [&str; 5] = [
+    "optimization.batch_size=2",
+    "optimization.micro_batches=1",
+    "optimization.steps=1",
+    "optimization.warmup=0",
+    "every={log: 1, validate: 0, save: 1}",
+];
+
+#[test]
+fn every_other_recipe_takes_a_step_at_reduced_width() {
+    let _alone = common::alone();
+    let dir = tempfile::tempdir().unwrap();
+    let data = images(dir.path());
+    let tokenizer = dir.path().join("tokenizer");
+    go(common::tokenizer_task(&data, &["optimization.steps=2"]), &tokenizer, 2).unwrap();
+    let changes =
+        |more: &[String]| SHORT.iter().map(|s| (*s).to_owned()).chain(more.to_vec()).collect::<Vec<_>>();
+    for (name, document) in all_recipes() {
+        let run = dir.path().join(&name);
+        match kind(&document).as_deref() {
+            Some("gigatok" | "llamagen_vq") => continue,
+            Some("gpt") => {
+                let tokenizer = common::open_tokenizer(&tokenizer);
+                let small = ["width=16", "layers=2", "heads=2", "vocab_size=null", "num_tokens=null"];
+                let mut small: Vec<String> = small.iter().map(|s| format!("model.{s}")).collect();
+                small.push(format!("data.images.train={}", data.display()));
+                let recipe = common::ar_recipe_from(&document, &changes(&small), &tokenizer).unwrap();
+                go(ArTask::new(recipe, tokenizer, Device::Cpu).unwrap(), &run, 1).unwrap();
+            }
+            None => {
+                let small = [format!("data.train={}", data.display()), "model.widths=[4, 8]".into()];
+                let recipe = FeaturesRecipe::from_document(&document, &changes(&small)).unwrap();
+                go(FeaturesTask::new(recipe, Device::Cpu).unwrap(), &run, 1).unwrap();
+            }
+            Some(other) => panic!("{name}: what is `{other}`?"),
+        }
+        assert!(logged(&run, "loss")[0].is_finite() && logged(&run, "step") == [1.0], "{name}");
+    }
+}
+
+/// Steps, batch, warm-up, 10⁻⁶ of the learning rate, codes, parity and the decaying share of every transformer that was
+/// published, and which configuration of `configs/ar` it is.
+#[test]
+fn the_published_numbers_are_in_the_transformers_recipes() {
+    const WSD: f64 = 0.2;
+    const CONSTANT: f64 = 0.0;
+    type Row = (&'static str, &'static str, [u64; 5], f64);
+    const TABLE: [Row; 19] = [
+        ("gigatok-ss+gpt-b", "gigatok-gpt-b", [1_500_000, 256, 5_000, 100, 256], WSD),
+        ("gigatok-sb+gpt-b", "gigatok-gpt-b", [1_500_000, 256, 5_000, 100, 256], WSD),
+        ("gigatok-bl+gpt-b", "gigatok-gpt-b", [1_500_000, 256, 5_000, 100, 256], WSD),
+        ("gigatok-bl-dino-disc+gpt-b", "gigatok-gpt-b", [1_500_000, 256, 5_000, 100, 256], WSD),
+        ("gigatok-xlxxl+gpt-b", "gigatok-gpt-b", [1_500_000, 256, 5_000, 100, 256], WSD),
+        ("gigatok-bl+gpt-xl", "gigatok-gpt-xl", [1_500_000, 256, 5_000, 100, 256], WSD),
+        ("gigatok-bl+gpt-xxl", "gigatok-gpt-xxl", [750_000, 512, 200, 100, 256], WSD),
+        ("gigatok-xlxxl+gpt-xxl", "gigatok-gpt-xxl", [750_000, 512, 200, 100, 256], WSD),
+        ("gigatok-gpt-b-probe", "gigatok-gpt-b", [250_000, 256, 0, 100, 256], CONSTANT),
+        ("llamagen-b-256", "llamagen-b-256", [1_501_200, 256, 0, 100, 256], CONSTANT),
+        ("llamagen-l-256", "llamagen-l-256", [1_501_200, 256, 0, 100, 256], CONSTANT),
+        ("llamagen-xl-256", "llamagen-xl-256", [250_200, 256, 0, 200, 256], CONSTANT),
+        ("llamagen-xxl-256", "llamagen-xxl-256", [125_100, 512, 0, 200, 256], CONSTANT),
+        ("llamagen-3b-256", "llamagen-3b-256", [125_100, 512, 0, 200, 256], CONSTANT),
+        ("llamagen-b-384", "llamagen-b-384", [1_501_200, 256, 0, 100, 576], CONSTANT),
+        ("llamagen-l-384", "llamagen-l-384", [1_501_200, 256, 0, 100, 576], CONSTANT),
+        ("llamagen-xl-384", "llamagen-xl-384", [1_501_200, 256, 0, 200, 576], CONSTANT),
+        ("llamagen-xxl-384", "llamagen-xxl-384", [750_600, 512, 0, 200, 576], CONSTANT),
+        ("llamagen-3b-384", "llamagen-3b-384", [750_600, 512, 0, 200, 576], CONSTANT),
+    ];
+    let found = all_recipes();
+    for (name, config, numbers, decay) in TABLE {
+        let (_, document) = found.iter().find(|(n, _)| n == name).unwrap_or_else(|| panic!("no {name}"));
+        let recipe: ArRecipe = document.typed().unwrap();
+        let config = ar_model::ArConfig::read(&folder("ar").join(format!("{config}.yaml"))).unwrap();
+        assert_eq!(recipe.model, config, "{name}");
+        let o = &recipe.optimization;
+        let rate = (o.lr * 1e6).round() as u64;
+        let ours = [o.steps, o.batch_size as u64, o.warmup, rate, recipe.model.num_tokens as u64];
+        assert_eq!(ours, numbers, "{name}");
+        let shape = if decay == CONSTANT { Shape::Constant } else { Shape::Wsd { decay_fraction: decay } };
+        assert_eq!(o.schedule, shape, "{name}");
+        assert_eq!(o.parity, name.starts_with("gigatok"), "{name}");
+        assert!(o.adamw.betas == [0.9, 0.95] && o.adamw.weight_decay == 0.05 && o.clip == 1.0, "{name}");
+        assert!(o.adamw.decay == Decay::Matrices || o.batch_size == 512, "{name}");
+        o.check().unwrap();
     }
 }

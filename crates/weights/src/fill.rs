@@ -5,7 +5,7 @@ use std::path::Path;
 use base::Vars;
 
 use crate::load::{Signature, likely, load};
-use crate::{Checkpoint, KeyMap, Result, TensorSource, Want};
+use crate::{Checkpoint, Error, KeyMap, Result, TensorSource, Want};
 
 /// A model directory's configuration.
 pub const CONFIG_FILE: &str = "config.yaml";
@@ -29,7 +29,15 @@ pub fn fill(
     known: impl FnOnce() -> Vec<Signature>,
 ) -> Result<Box<dyn TensorSource>> {
     let source = Checkpoint::open(checkpoint)?.source(Want::Auto)?;
-    load(vars, source.as_ref(), map)
-        .map_err(|e| e.with_likely(likely(source.as_ref(), &known()).into_iter().map(Signature::sentence)))?;
+    load(vars, source.as_ref(), map).map_err(|e| with_likely(e, source.as_ref(), known))?;
     Ok(source)
+}
+
+/// The error with a word on which of the `known` models the file looks like.
+pub(crate) fn with_likely(
+    error: Error,
+    source: &dyn TensorSource,
+    known: impl FnOnce() -> Vec<Signature>,
+) -> Error {
+    error.with_likely(likely(source, &known()).into_iter().map(Signature::sentence))
 }

@@ -78,6 +78,12 @@ impl KeyMap {
     }
 }
 
+/// Whether a name is meant by `pattern`: a dotted name, of which a beginning stands for all below it, in which `*`
+/// stands for one part (`layers.0`, `layers.*.attention`, `encoder`).
+pub fn matches(pattern: &str, name: &str) -> bool {
+    captures(pattern, name).is_some() || captures(&format!("{pattern}.**"), name).is_some()
+}
+
 /// Removes what wrappers put into names: `module.` in front, `_orig_mod.` anywhere.
 pub(crate) fn strip(name: &str) -> String {
     let mut rest = name;
@@ -124,6 +130,14 @@ mod tests {
         assert_eq!(strip("_orig_mod.module.w"), "w");
         assert_eq!(strip("encoder._orig_mod.w"), "encoder.w");
         assert_eq!(strip("head.module.w"), "head.module.w"); // a model's own part may be called so
+    }
+
+    #[test]
+    fn a_pattern_means_all_below_it() {
+        assert!(matches("layers.0", "layers.0.w") && !matches("layers.0", "layers.01.w"));
+        assert!(matches("layers.*.norm", "layers.7.norm.weight") && !matches("layers.*.norm", "norm.weight"));
+        assert!(matches("norm.weight", "norm.weight") && !matches("norm.weight.x", "norm.weight"));
+        assert!(matches("layers.**", "layers.0.w") && !matches("layer", "layers.0.w"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! and an exact account of what matched when a model's variables are filled. Files are mapped, so opening one
 //! reads its table of contents only, and each tensor is copied once. It knows no model.
 
+mod adopt;
 mod checkpoint;
 mod error;
 mod fill;
@@ -18,11 +19,12 @@ mod torch_file;
 mod torch_objects;
 mod torch_tensor;
 
+pub use adopt::adopt;
 pub use checkpoint::{Checkpoint, Format, Section, Want};
 pub use error::{Error, LoadFailure, Mismatch};
 pub use fill::{CONFIG_FILE, WEIGHTS_FILE, fill, missing_from};
 pub use fingerprint::{fingerprint, fingerprint_source};
-pub use keymap::KeyMap;
+pub use keymap::{KeyMap, matches};
 pub use load::{Dropped, LoadReport, Signature, likely, load};
 pub use save::{export_safetensors, named_tensors, save_safetensors, save_with_digest};
 pub use save_torch::{export_torch, save_torch};

@@ -99,7 +99,6 @@ impl Block {
         let qkv = self.qkv.forward(x).view([b, l, 3, self.heads, d / self.heads]).permute([2, 0, 3, 1, 4]);
         let (q, k, v) = (qkv.get(0), qkv.get(1), qkv.get(2)); // (B, H, L, D/H)
         let y = Tensor::scaled_dot_product_attention(&q, &k, &v, None::<Tensor>, 0.0, false, None, false);
-        base::flops::attention(&q, l);
         self.proj.forward(&y.transpose(1, 2).reshape([b, l, d]))
     }
 }

@@ -1,7 +1,6 @@
 use tch::Tensor;
 
 use super::Linear;
-use crate::flops;
 use crate::vars::{Init, Scope};
 
 /// `torch.nn.MultiheadAttention`, batch first: packed `in_proj_weight` (rows q, k, v), `in_proj_bias`, `out_proj`.
@@ -35,7 +34,6 @@ impl MultiheadAttention {
         let k = self.project(key, 1);
         let v = self.project(value, 2);
         let y = Tensor::scaled_dot_product_attention(&q, &k, &v, None::<Tensor>, 0.0, false, None, false); // (B, H, L, K)
-        flops::attention(&q, k.size()[2]);
         self.out_proj.forward(&y.transpose(1, 2).reshape([b, l, d]))
     }
 
@@ -44,8 +42,6 @@ impl MultiheadAttention {
         let (b, s, d) = x.size3().expect("attention takes (B, S, D)");
         let weight = self.in_proj_weight.narrow(0, part * self.width, self.width).to_kind(x.kind());
         let bias = self.in_proj_bias.narrow(0, part * self.width, self.width).to_kind(x.kind());
-        let y = x.linear(&weight, Some(bias));
-        flops::layer(d, x, &weight, &y);
-        y.view([b, s, self.heads, d / self.heads]).transpose(1, 2)
+        x.linear(&weight, Some(bias)).view([b, s, self.heads, d / self.heads]).transpose(1, 2)
     }
 }

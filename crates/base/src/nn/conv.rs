@@ -1,6 +1,5 @@
 use tch::Tensor;
 
-use crate::flops;
 use crate::vars::{Init, Scope};
 
 /// A square two-dimensional convolution with bias, weight cast to the input's kind.
@@ -38,9 +37,7 @@ impl Conv2d {
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let kind = x.kind();
         let bias = self.bias.as_ref().map(|b| b.to_kind(kind));
-        let y = x.conv2d(&self.weight.to_kind(kind), bias, self.stride, self.padding, 1, 1);
-        flops::layer(self.weight.size()[1..].iter().product(), x, &self.weight, &y);
-        y
+        x.conv2d(&self.weight.to_kind(kind), bias, self.stride, self.padding, 1, 1)
     }
 
     /// The weight, for the adaptive discriminator weight.

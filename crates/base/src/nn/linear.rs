@@ -1,6 +1,5 @@
 use tch::Tensor;
 
-use crate::flops;
 use crate::vars::{Init, Scope};
 
 /// `y = x Wᵀ + b`, with the weight cast to the input's kind, so that fp32 masters serve bf16 activations.
@@ -19,12 +18,15 @@ impl Linear {
         }
     }
 
+    /// The weight (out, in).
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
     /// (…, in) → (…, out).
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let kind = x.kind();
-        let y = x.linear(&self.weight.to_kind(kind), self.bias.as_ref().map(|b| b.to_kind(kind)));
-        flops::layer(self.weight.size()[1], x, &self.weight, &y);
-        y
+        x.linear(&self.weight.to_kind(kind), self.bias.as_ref().map(|b| b.to_kind(kind)))
     }
 
     /// The weight (out, in).

@@ -5,6 +5,9 @@ mod dino;
 mod patchgan;
 mod stylegan;
 
+use std::path::PathBuf;
+
+use backbones::WeightSource;
 use base::{Mode, Scope};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tch::{Kind, Tensor};
@@ -82,6 +85,14 @@ impl DiscriminatorConfig {
             DiscriminatorConfig::Patchgan(_) => Ok(()),
             DiscriminatorConfig::Dino(config) => config.check(batch),
             DiscriminatorConfig::Stylegan(config) => config.check(image_size),
+        }
+    }
+
+    /// The file of frozen weights, where there is one.
+    pub(crate) fn path_mut(&mut self) -> Option<&mut PathBuf> {
+        match self {
+            DiscriminatorConfig::Dino(config) => config.weights.as_mut().and_then(WeightSource::path_mut),
+            DiscriminatorConfig::Patchgan(_) | DiscriminatorConfig::Stylegan(_) => None,
         }
     }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use ar_model::{ArConfig, AutoregressiveModel, Conditioning, ConditioningConfig, Gpt};
+use ar_model::{ArConfig, Conditioning, ConditioningConfig, Gpt, ModulationConfig, TeacherForced};
 use base::config::{Document, to_yaml};
 use base::{Build, Mode, Vars};
 use data::{Class, ClassTable, LeftOut};
@@ -13,11 +13,12 @@ use tch::{Device, Kind, Tensor};
 use tokenizer::TokenizerSpec;
 
 use super::codes::{self, CodeBatch, Codes};
-use crate::losses::language::cross_entropy;
+use crate::initial::Adoption;
+use crate::losses::language::chunked_cross_entropy;
 use crate::recipe::{ImageData, Intervals, Optimization, with_overrides};
 use crate::state::write_atomically;
-use crate::task::{DataFacts, Module, Phase, Task};
-use crate::{Error, Losses, Result};
+use crate::task::{Common, DataFacts, Gradients, Module, Phase, Recipe, Task};
+use crate::{Error, Losses, Plan, Result, plan, recompute};
 
 /// Everything that decides a transformer's training, but for the tokenizer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,8 +28,18 @@ pub struct ArRecipe {
     pub seed: u64,
     /// The transformer. In a file, `vocab_size` and `num_tokens` may be null: they are the tokenizer's then.
     pub model: ArConfig,
+    /// A checkpoint or a model's directory whose weights it begins with (`--init-from`).
+    #[serde(default)]
+    pub init_from: Option<PathBuf>,
+    /// Parameters that are not trained: names or their beginnings, `*` for one part (`layers.*.attention`).
+    #[serde(default)]
+    pub freeze: Vec<String>,
     /// What it learns from.
     pub data: ArData,
+    /// Run each layer a second time in the backward pass instead of keeping what it computed: about a third more
+    /// arithmetic, and memory for one layer's activations instead of all layers'.
+    #[serde(default)]
+    pub recompute: bool,
     /// How.
     pub optimization: Optimization,
     /// How often to log, validate and save, in steps.
@@ -49,7 +60,45 @@ pub struct ArData {
     pub images: ImageData,
 }
 
+impl Recipe for ArRecipe {
+    fn common(&self) -> Common<'_> {
+        Common {
+            seed: self.seed,
+            optimization: &self.optimization,
+            every: self.every,
+            init_from: self.init_from.as_deref(),
+            freeze: &self.freeze,
+        }
+    }
+
+    fn plan(&self) -> Result<Plan> {
+        let mut plan = plan::transformer(&self.model, &self.optimization, self.recompute)?;
+        if self.data.codes.is_empty() {
+            plan.left_out.push("the tokenizer, where images are encoded on the fly");
+        }
+        Ok(plan)
+    }
+
+    fn can_recompute(&self) -> bool {
+        !self.recompute && self.model.modulation == ModulationConfig::None
+    }
+
+    fn paths(&mut self) -> Vec<&mut PathBuf> {
+        let data = &mut self.data;
+        let codes = data.codes.iter_mut().chain(data.validation_codes.iter_mut());
+        codes.chain(data.images.paths()).chain(self.init_from.iter_mut()).collect()
+    }
+}
+
 impl ArRecipe {
+    /// A recipe that names its number of codes, with `key=value` changes.
+    ///
+    /// # Errors
+    /// An unknown key or a value of the wrong kind.
+    pub fn complete(document: &Document, changes: &[String]) -> Result<Self> {
+        with_overrides(document, changes)
+    }
+
     /// A recipe for the codes of this tokenizer, with `key=value` changes.
     ///
     /// # Errors
@@ -66,7 +115,7 @@ impl ArRecipe {
                 document.set(&[format!("model.{key}={value}")])?;
             }
         }
-        let recipe: ArRecipe = with_overrides(&document, changes)?;
+        let recipe = Self::complete(&document, changes)?;
         for ((key, expected), found) in
             sizes.into_iter().zip([recipe.model.vocab_size, recipe.model.num_tokens])
         {
@@ -106,6 +155,9 @@ impl ArTask {
         let ConditioningConfig::Class { num_classes } = recipe.model.conditioning else {
             return Err(Error::Recipe("only class-conditional transformers can be trained".into()));
         };
+        if recipe.recompute && recipe.model.modulation != ModulationConfig::None {
+            return Err(Error::Recipe("recompute: adaptive layer norms are not prepared for it".into()));
+        }
         tch::manual_seed(recipe.seed as i64);
         let vars = Vars::new(device, Kind::Float, Build::Random);
         let mut model = Gpt::new(&vars.root(), &recipe.model)?;
@@ -116,14 +168,24 @@ impl ArTask {
         Ok(ArTask { recipe, vars, model, num_classes, train, validation, classes, tokenizer })
     }
 
-    /// The recipe.
-    pub fn recipe(&self) -> &ArRecipe {
-        &self.recipe
-    }
-
     /// The model's variables.
     pub fn vars(&self) -> &Vars {
         &self.vars
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Gpt {
+        &self.model
+    }
+
+    /// The tokenizer whose codes it learns.
+    pub fn tokenizer(&self) -> &tokenizer::Loaded {
+        &self.tokenizer
+    }
+
+    /// The classes that occur in the data, or all the model has.
+    pub fn classes(&self) -> &[Class] {
+        &self.classes
     }
 
     /// One line on model and data, for people.
@@ -173,6 +235,11 @@ fn classes(known: &[Class], num_classes: i64) -> Result<Vec<Class>> {
 
 impl Task for ArTask {
     type Batch = ArBatch;
+    type Recipe = ArRecipe;
+
+    fn recipe(&self) -> &ArRecipe {
+        &self.recipe
+    }
 
     fn phases(&self) -> &[Phase] {
         &PHASES
@@ -182,20 +249,10 @@ impl Task for ArTask {
         Module { name: "model", vars: &self.vars }
     }
 
-    fn optimization(&self) -> &Optimization {
-        &self.recipe.optimization
-    }
-
-    fn intervals(&self) -> Intervals {
-        self.recipe.every
-    }
-
-    fn seed(&self) -> u64 {
-        self.recipe.seed
-    }
-
-    fn recipe_yaml(&self) -> Result<String> {
-        Ok(to_yaml(&self.recipe)?)
+    /// The condition's embedding may be another one, such as for other classes; nothing else.
+    fn adoption(&self) -> Adoption {
+        let known = ar_model::released::signatures;
+        Adoption { map: ar_model::key_map(), replaceable: &["cls_embedding"], known }
     }
 
     fn batch(&mut self) -> Result<ArBatch> {
@@ -204,10 +261,30 @@ impl Task for ArTask {
     }
 
     fn losses(&mut self, batch: &mut ArBatch, _phase: usize, _step: u64) -> Result<Losses> {
-        let logits = self.model.logits(&batch.condition, &batch.codes, Mode::Train);
         let mut losses = Losses::new();
-        losses.add("loss", cross_entropy(&logits, &batch.codes), 1.0);
+        losses.add("loss", self.loss(batch, Mode::Train), 1.0);
         Ok(losses)
+    }
+
+    fn recomputed(
+        &mut self,
+        batch: &mut ArBatch,
+        params: &[Tensor],
+        scale: f64,
+    ) -> Result<Option<(Losses, Gradients)>> {
+        if !self.recipe.recompute {
+            return Ok(None);
+        }
+        let (pass, first) = self.model.teacher_forced(&batch.condition, &batch.codes, Mode::Train);
+        let mut losses = Losses::new();
+        let head = |x: &Tensor| {
+            let loss = self.head_loss(&pass, x, &batch.codes);
+            losses.add("loss", loss, 1.0);
+            losses.total().expect("just added") * scale
+        };
+        let layer = |i: usize, x: &Tensor| pass.layer(i, x);
+        let gradients = recompute::backward(&first, pass.num_layers(), layer, head, params);
+        Ok(Some((losses, gradients)))
     }
 
     fn position(&self) -> Result<String> {
@@ -253,6 +330,17 @@ impl Task for ArTask {
 }
 
 impl ArTask {
+    /// Mean cross-entropy of a batch, in nats per code.
+    fn loss(&self, batch: &ArBatch, mode: Mode) -> Tensor {
+        let (pass, x) = self.model.teacher_forced(&batch.condition, &batch.codes, mode);
+        let x = pass.layers(x, pass.num_layers());
+        self.head_loss(&pass, &x, &batch.codes)
+    }
+
+    fn head_loss(&self, pass: &TeacherForced, x: &Tensor, codes: &Tensor) -> Tensor {
+        chunked_cross_entropy(&pass.head_input(x), self.model.output_weight(), codes, None)
+    }
+
     fn validation_loss(&self, codes: &mut Codes) -> Result<f64> {
         let _guard = tch::no_grad_guard();
         codes.rewind()?;
@@ -263,8 +351,7 @@ impl ArTask {
                 continue;
             }
             let batch = self.to_device(batch)?;
-            let logits = self.model.logits(&batch.condition, &batch.codes, Mode::Eval);
-            sum += n * cross_entropy(&logits, &batch.codes).double_value(&[]);
+            sum += n * self.loss(&batch, Mode::Eval).double_value(&[]);
             count += n;
         }
         if count == 0.0 { Err(Error::Recipe("the validation data is empty".into())) } else { Ok(sum / count) }

@@ -1,6 +1,6 @@
 //! Training a small classifier on labelled images, whose features then guide a tokenizer's training.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use backbones::{FeatureCnn, FeatureCnnConfig};
 use base::config::{Document, to_yaml};
@@ -8,12 +8,14 @@ use base::{Build, ImagesU8, Mode, Vars};
 use data::{LeftOut, Loader};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Reduction, Tensor};
+use weights::KeyMap;
 
 use super::images;
+use crate::initial::Adoption;
 use crate::recipe::{ImageData, Intervals, Optimization, with_overrides};
 use crate::state::write_atomically;
-use crate::task::{DataFacts, Module, Phase, Task};
-use crate::{Error, Losses, Result};
+use crate::task::{Common, DataFacts, Module, Phase, Recipe, Task};
+use crate::{Error, Losses, Plan, Result, plan};
 
 /// Everything that decides the training of a feature network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,6 +25,12 @@ pub struct FeaturesRecipe {
     pub seed: u64,
     /// The network, but for its classes, which are the data's.
     pub model: FeaturesModel,
+    /// A checkpoint or a model's directory whose weights it begins with (`--init-from`).
+    #[serde(default)]
+    pub init_from: Option<PathBuf>,
+    /// Parameters that are not trained: names or their beginnings, `*` for one part (`layers.*.attention`).
+    #[serde(default)]
+    pub freeze: Vec<String>,
     /// The labelled images.
     pub data: ImageData,
     /// How.
@@ -39,6 +47,30 @@ pub struct FeaturesModel {
     pub image_size: i64,
     /// Channels of each stage, finest first.
     pub widths: Vec<i64>,
+}
+
+impl Recipe for FeaturesRecipe {
+    fn common(&self) -> Common<'_> {
+        Common {
+            seed: self.seed,
+            optimization: &self.optimization,
+            every: self.every,
+            init_from: self.init_from.as_deref(),
+            freeze: &self.freeze,
+        }
+    }
+
+    fn plan(&self) -> Result<Plan> {
+        Ok(plan::features(&self.model, &self.optimization))
+    }
+
+    fn images(&self) -> Option<(&ImageData, i64)> {
+        Some((&self.data, self.model.image_size))
+    }
+
+    fn paths(&mut self) -> Vec<&mut PathBuf> {
+        self.data.paths().chain(self.init_from.iter_mut()).collect()
+    }
 }
 
 impl FeaturesRecipe {
@@ -133,6 +165,11 @@ impl FeaturesTask {
 
 impl Task for FeaturesTask {
     type Batch = LabelledBatch;
+    type Recipe = FeaturesRecipe;
+
+    fn recipe(&self) -> &FeaturesRecipe {
+        &self.recipe
+    }
 
     fn phases(&self) -> &[Phase] {
         &PHASES
@@ -142,20 +179,9 @@ impl Task for FeaturesTask {
         Module { name: "model", vars: &self.vars }
     }
 
-    fn optimization(&self) -> &Optimization {
-        &self.recipe.optimization
-    }
-
-    fn intervals(&self) -> Intervals {
-        self.recipe.every
-    }
-
-    fn seed(&self) -> u64 {
-        self.recipe.seed
-    }
-
-    fn recipe_yaml(&self) -> Result<String> {
-        Ok(to_yaml(&self.recipe)?)
+    /// The classifier may be one of other classes.
+    fn adoption(&self) -> Adoption {
+        Adoption { map: KeyMap::identity(), replaceable: &["head"], known: Vec::new }
     }
 
     fn batch(&mut self) -> Result<LabelledBatch> {

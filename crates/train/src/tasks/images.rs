@@ -1,6 +1,7 @@
 //! Image batches for the tasks.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use base::ImagesU8;
 use data::{LeftOut, Loader, LoaderConfig, LoaderState, Transform, transform};
@@ -27,6 +28,27 @@ pub(crate) fn training(recipe: &ImageData, size: i64, batch_size: usize, seed: u
         config.workers = workers;
     }
     Ok(Loader::new(data::open(path)?, transform, config)?)
+}
+
+/// How many training images one core decodes and augments in a second, tried for about two.
+///
+/// # Errors
+/// There are no images, or too many damaged ones.
+pub fn images_per_second(recipe: &ImageData, size: i64) -> Result<f64> {
+    const AT_A_TIME: usize = 16;
+    let one = ImageData { workers: Some(1), ..recipe.clone() };
+    let records = data::open(one.train.as_deref().unwrap_or(Path::new("")))?.len();
+    let batch = AT_A_TIME.min(records.max(1));
+    let mut loader = training(&one, size, batch, 0)?;
+    loader.next()?; // opens files and starts the worker
+    // Those decoded ahead by then are as few as batches that are waited for at the end.
+    let start = Instant::now();
+    let mut images = 0;
+    while start.elapsed() < Duration::from_secs(2) {
+        loader.next()?;
+        images += batch;
+    }
+    Ok(images as f64 / start.elapsed().as_secs_f64())
 }
 
 /// A loader that reads held-out images once, centre-cropped.

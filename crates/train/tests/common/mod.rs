@@ -116,6 +116,19 @@ pub fn ar_recipe(changes: &[&str], tokenizer: &tokenizer::Loaded) -> train::Resu
     ArRecipe::from_document(document(AR), &changes, tokenizer.model.spec())
 }
 
+/// A recipe of the repository for another tokenizer.
+pub fn ar_recipe_from(
+    document: &Document,
+    changes: &[String],
+    tokenizer: &tokenizer::Loaded,
+) -> train::Result<ArRecipe> {
+    let mut document = document.clone();
+    let sizes: Vec<String> = changes.iter().filter(|c| c.ends_with("=null")).cloned().collect();
+    document.set(&sizes)?;
+    let others: Vec<String> = changes.iter().filter(|c| !c.ends_with("=null")).cloned().collect();
+    ArRecipe::from_document(document, &others, tokenizer.model.spec())
+}
+
 pub fn open_tokenizer(dir: &Path) -> tokenizer::Loaded {
     tokenizer::open_dir(dir, Device::Cpu, base::Precision::Fp32).unwrap()
 }

@@ -154,9 +154,7 @@ impl Attention {
         let (b, l, d) = x.size3().expect("attention takes (B, L, D)");
         let k = d / self.heads;
         let qkv = x.linear(&self.weight.to_kind(x.kind()), Some(self.bias.to_kind(x.kind())));
-        base::flops::layer(d, x, &self.weight, &qkv);
         let qkv = qkv.view([b, l, 3, self.heads, k]).permute([2, 0, 3, 1, 4]);
-        base::flops::attention(&qkv.get(0), l);
         let scores = (qkv.get(0) / (k as f64).sqrt()).matmul(&qkv.get(1).transpose(-2, -1)); // (B, H, L, L)
         let y = scores.softmax(-1, x.kind()).matmul(&qkv.get(2));
         self.proj.forward(&y.transpose(1, 2).reshape([b, l, d]))

@@ -10,10 +10,11 @@ mod recipe;
 use std::path::Path;
 
 use base::config::to_yaml;
-use base::{Build, Vars};
+use base::{Build, ImagesU8, Vars};
 use data::{LeftOut, Loader};
 use tch::{Device, Kind, Tensor};
 use tokenizer::{Model, Tokenizer};
+use weights::KeyMap;
 
 use self::adversary::Adversary;
 use self::guides::Guides;
@@ -21,7 +22,7 @@ pub use self::recipe::{
     Adversarial, Auxiliary, FeatureDistance, Perceptual, Semantic, Teacher, TokenizerLosses, TokenizerRecipe,
 };
 use super::images;
-use crate::recipe::{Intervals, Optimization};
+use crate::initial::Adoption;
 use crate::state::write_atomically;
 use crate::task::{DataFacts, Module, Phase, Task};
 use crate::{Error, Losses, Result};
@@ -71,14 +72,28 @@ impl TokenizerTask {
         Ok(TokenizerTask { recipe, phases, vars, model, adversary, guides, train, validation })
     }
 
-    /// The recipe.
-    pub fn recipe(&self) -> &TokenizerRecipe {
-        &self.recipe
-    }
-
     /// The model's variables.
     pub fn vars(&self) -> &Vars {
         &self.vars
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The first `count` held-out images, or training images where none are held out, centre-cropped.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn some_images(&self, count: usize) -> Result<ImagesU8> {
+        let data = &self.recipe.data;
+        let path = data.validation.as_deref().or(data.train.as_deref());
+        let loader = images::validation(path, self.recipe.model.image_size(), count)?;
+        let batch = loader.map(|mut l| l.next()).transpose()?.flatten();
+        let batch = batch.ok_or_else(|| Error::Recipe("there are no images".into()))?;
+        Ok(ImagesU8::new(batch.images.tensor().to_device(self.vars.device()))
+            .map_err(tokenizer::Error::from)?)
     }
 
     /// One line on model and data, for people.
@@ -90,6 +105,11 @@ impl TokenizerTask {
 
 impl Task for TokenizerTask {
     type Batch = TokenizerBatch;
+    type Recipe = TokenizerRecipe;
+
+    fn recipe(&self) -> &TokenizerRecipe {
+        &self.recipe
+    }
 
     fn phases(&self) -> &[Phase] {
         &self.phases
@@ -102,26 +122,14 @@ impl Task for TokenizerTask {
         }
     }
 
-    fn optimization(&self) -> &Optimization {
-        &self.recipe.optimization
-    }
-
-    fn intervals(&self) -> Intervals {
-        self.recipe.every
-    }
-
-    fn seed(&self) -> u64 {
-        self.recipe.seed
-    }
-
-    fn recipe_yaml(&self) -> Result<String> {
-        Ok(to_yaml(&self.recipe)?)
+    fn adoption(&self) -> Adoption {
+        Adoption { map: KeyMap::identity(), replaceable: &[], known: tokenizer::released::signatures }
     }
 
     fn batch(&mut self) -> Result<TokenizerBatch> {
         let batch = self.train.next()?.ok_or_else(|| Error::Recipe("the training data ended".into()))?;
         let images = batch.images.tensor().to_device(self.vars.device());
-        let images = base::ImagesU8::new(images).map_err(tokenizer::Error::from)?.to_float().into_tensor();
+        let images = ImagesU8::new(images).map_err(tokenizer::Error::from)?.to_float().into_tensor();
         Ok(TokenizerBatch { images, fakes: vec![] })
     }
 
@@ -158,8 +166,7 @@ impl Task for TokenizerTask {
         let device = self.vars.device();
         let used = Tensor::zeros([size], (Kind::Bool, device));
         images::each_batch(loader, |images, _| {
-            let target =
-                base::ImagesU8::new(images.tensor().to_device(device)).map_err(tokenizer::Error::from)?;
+            let target = ImagesU8::new(images.tensor().to_device(device)).map_err(tokenizer::Error::from)?;
             let codes = self.model.encode(&target.to_float())?;
             let decoded = self.model.decode(&codes)?;
             mse += figures::sum_of_means(&decoded, &target.to_float());

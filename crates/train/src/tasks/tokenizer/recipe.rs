@@ -11,7 +11,8 @@ use crate::discriminator::{DiffAug, DiscriminatorConfig};
 use crate::losses::adversarial::AdversarialLoss;
 use crate::losses::lecam::LeCamConfig;
 use crate::recipe::{ImageData, Intervals, Optimization, with_overrides};
-use crate::{Error, Result};
+use crate::task::{Common, Recipe};
+use crate::{Error, Plan, Result, plan};
 
 /// Everything that decides a tokenizer's training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +25,12 @@ pub struct TokenizerRecipe {
     /// Where the first weights are drawn from, if not as published.
     #[serde(default)]
     pub init: Initialization,
+    /// A checkpoint or a model's directory whose weights it begins with (`--init-from`).
+    #[serde(default)]
+    pub init_from: Option<PathBuf>,
+    /// Parameters that are not trained: names or their beginnings, `*` for one part (`layers.*.attention`).
+    #[serde(default)]
+    pub freeze: Vec<String>,
     /// The images.
     pub data: ImageData,
     /// What is minimised.
@@ -134,6 +141,13 @@ pub enum Teacher {
     },
 }
 
+impl Teacher {
+    fn path_mut(&mut self) -> Option<&mut PathBuf> {
+        let Teacher::Dinov2 { weights, .. } = self;
+        weights.as_mut().and_then(WeightSource::path_mut)
+    }
+}
+
 /// Terms that are on in the steps `1..end_step` only (official `aux_loss_end`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -201,6 +215,41 @@ impl Adversarial {
             return fail("diffaug: probability and cutout are in [0, 1], blur is at least 0");
         }
         self.discriminator.check(image_size, batch)
+    }
+}
+
+impl Recipe for TokenizerRecipe {
+    fn common(&self) -> Common<'_> {
+        Common {
+            seed: self.seed,
+            optimization: &self.optimization,
+            every: self.every,
+            init_from: self.init_from.as_deref(),
+            freeze: &self.freeze,
+        }
+    }
+
+    fn plan(&self) -> Result<Plan> {
+        plan::tokenizer(self)
+    }
+
+    fn images(&self) -> Option<(&ImageData, i64)> {
+        Some((&self.data, self.model.image_size()))
+    }
+
+    fn paths(&mut self) -> Vec<&mut PathBuf> {
+        let losses = &mut self.losses;
+        let sources: Vec<&mut PathBuf> = match &mut losses.perceptual {
+            None => vec![],
+            Some(Perceptual::Features { network, .. }) => vec![network],
+            Some(Perceptual::Lpips { trunk, heads, .. }) => {
+                [trunk, heads].into_iter().flatten().filter_map(WeightSource::path_mut).collect()
+            }
+        };
+        let teacher = losses.semantic.as_mut().and_then(|s| s.teacher.path_mut());
+        let discriminator = losses.adversarial.as_mut().and_then(|a| a.discriminator.path_mut());
+        let frozen = sources.into_iter().chain(teacher).chain(discriminator);
+        frozen.chain(self.data.paths()).chain(self.init_from.iter_mut()).collect()
     }
 }
 

@@ -1,0 +1,93 @@
+//! The teacher-forced pass in pieces, so that training may run layers a second time instead of keeping what they
+//! computed, and may cut the output layer into parts.
+
+use base::nn::dropout;
+use base::{Mode, rng};
+use tch::{Device, Kind, Tensor};
+
+use super::{Gpt, prefix_lm_mask};
+use crate::attention::Context;
+use crate::conditioning::Conditioning;
+use crate::modulation::ModelCondition;
+
+/// A pass through the layers: what they all need.
+#[derive(Debug)]
+pub struct TeacherForced<'a> {
+    gpt: &'a Gpt,
+    condition: Option<Tensor>,
+    modulation: ModelCondition,
+    mask: Option<Tensor>,
+    train: bool,
+    /// Decides dropout in each layer; `None` where nothing is dropped.
+    seed: Option<u64>,
+}
+
+impl Gpt {
+    /// Begins a pass over codes (B, N): what its layers need, and the input of the first, (B, T + N − 1, D).
+    pub fn teacher_forced(
+        &self,
+        cond: &Conditioning,
+        codes: &Tensor,
+        mode: Mode,
+    ) -> (TeacherForced<'_>, Tensor) {
+        let train = mode.is_train();
+        let rates = &self.config.dropout;
+        let drop = (train && rates.condition > 0.0).then(|| {
+            Tensor::rand([cond.batch_size()], (Kind::Float, self.tok_embeddings.device())).lt(rates.condition)
+        });
+        let prefix = self.embed_condition(cond, drop.as_ref());
+        let inputs = codes.narrow(1, 0, self.spec.num_tokens - 1);
+        let x = self.add_positions(Tensor::cat(&[prefix, self.embed_codes(&inputs)], 1), 0);
+        let condition = self.modulation.needs_condition().then(|| x.narrow(1, 0, self.spec.prefix_len));
+        let random = train && (rates.residual > 0.0 || rates.feed_forward > 0.0 || rates.drop_path > 0.0);
+        let pass = TeacherForced {
+            gpt: self,
+            modulation: self.modulation.condition(condition.as_ref()),
+            condition,
+            mask: cond.prefix_mask().map(|m| prefix_lm_mask(m, x.size()[1])),
+            train,
+            seed: random.then(draw),
+        };
+        (pass, dropout(&x, rates.token, train))
+    }
+
+    /// The output layer's weight (V, D); the logits are `head_input · weightᵀ`.
+    pub fn output_weight(&self) -> &Tensor {
+        self.output.weight()
+    }
+}
+
+impl TeacherForced<'_> {
+    /// The number of layers.
+    pub fn num_layers(&self) -> usize {
+        self.gpt.layers.len()
+    }
+
+    /// Layer `index`, from 0: (B, S, D) → (B, S, D). Run again it drops the same, since each layer of a pass has a seed
+    /// of its own for libtorch's global generator.
+    pub fn layer(&self, index: usize, x: &Tensor) -> Tensor {
+        if let Some(seed) = self.seed {
+            tch::manual_seed(rng::hash(seed, &[index as u64]) as i64);
+        }
+        let gpt = self.gpt;
+        assert!(gpt.packed.is_none(), "a packed model decodes and evaluates only");
+        let context = Context { from: 0, rope: gpt.rope.as_ref(), mask: self.mask.as_ref() };
+        gpt.layers[index].forward(x, &self.modulation, &context, None, &gpt.config.dropout, self.train)
+    }
+
+    /// The first `depth` layers.
+    pub fn layers(&self, x: Tensor, depth: usize) -> Tensor {
+        (0..depth).fold(x, |x, i| self.layer(i, &x))
+    }
+
+    /// The output layer's input for each code, (B, N, D), from the last layer's output.
+    pub fn head_input(&self, x: &Tensor) -> Tensor {
+        let x = x.narrow(1, self.gpt.spec.prefix_len - 1, self.gpt.spec.num_tokens);
+        self.gpt.normed(&x, self.condition.as_ref())
+    }
+}
+
+/// A seed from libtorch's global generator, without waiting for a device.
+fn draw() -> u64 {
+    Tensor::randint(i64::MAX, [1], (Kind::Int64, Device::Cpu)).int64_value(&[0]) as u64
+}
