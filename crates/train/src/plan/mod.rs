@@ -120,7 +120,8 @@ impl Plan {
         let mut line = |name: &str, value: String| all.push((name.to_owned(), value));
         let per_image = self.flops_per_image / 1e9;
         line("parameters", format!("{:.1} M", self.parameters / 1e6));
-        line("step", format!("{} images in {} micro-batches", self.batch, self.micro_batches));
+        let at_once = self.batch.div_ceil(self.micro_batches);
+        line("step", format!("{} images, {at_once} at a time", self.batch));
         line("steps", format!("{}, {:.1} M images", self.steps, self.steps as f64 * self.batch as f64 / 1e6));
         if let Some(positions) = self.positions {
             line("arithmetic, a position", format!("{:.2} GFLOP", per_image / positions));
@@ -134,8 +135,7 @@ impl Plan {
         for (name, bytes) in &self.states {
             line(&format!("memory, {name}"), gib(*bytes));
         }
-        let images = self.batch.div_ceil(self.micro_batches) as f64;
-        line("memory, activations", gib(self.activations_per_image * images));
+        line("memory, activations", gib(self.activations_per_image * at_once as f64));
         line("memory, working", gib(self.working));
         line("memory, in all", gib(self.bytes()));
         for what in &self.left_out {
