@@ -63,12 +63,14 @@ impl Attention {
         if let Some(table) = context.rope {
             (q, k) = (rotate(&q, table, context.from), rotate(&k, table, context.from));
         }
+        let cached = cache.is_some();
         let (k, v) = match cache {
             Some((cache, layer)) => cache.append(layer, context.from, &k, &v),
             None => (k, v),
         };
-        let y = if context.from > 0 {
-            after_cached(&q, &k, &v, context.mask)
+        // With a cache, plain products but for a prefix without a mask.
+        let y = if context.from > 0 || (cached && context.mask.is_some()) {
+            plain_products(&q, &k, &v, context.mask)
         } else {
             let causal = context.mask.is_none();
             Tensor::scaled_dot_product_attention(&q, &k, &v, context.mask, 0.0, causal, None, false)
@@ -77,10 +79,10 @@ impl Attention {
     }
 }
 
-/// (B, H, S, K) with (B, H, L, K) twice → (B, H, S, K): new positions see all before them that `mask`, broadcastable to
-/// (B, H, S, L), allows. Plain products, as the official decoding has them: the CPU's fused kernel with several threads
-/// rounds differently from one number of sequences to another, so that an image would depend on its batch.
-fn after_cached(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>) -> Tensor {
+/// (B, H, S, K) with (B, H, L, K) twice → (B, H, S, K), for drawing codes: positions see those that `mask`, broadcastable
+/// to (B, H, S, L), allows. Plain products, as the official decoding has them: the CPU's fused kernel with several
+/// threads rounds differently from one number of sequences to another, so that an image would depend on its batch.
+fn plain_products(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>) -> Tensor {
     let width = q.size()[3] as f64;
     let scores = (q / width.sqrt()).matmul(&k.transpose(-2, -1)); // (B, H, S, L)
     let scores = match mask {

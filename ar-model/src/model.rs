@@ -272,7 +272,7 @@ impl Gpt {
 
     /// The condition with its positions, (B, T, D).
     pub(crate) fn prefix(&self, cond: &Conditioning) -> Tensor {
-        self.add_positions(self.embed_condition(cond, None), 0)
+        self.condition_with_position(self.embed_condition(cond, None))
     }
 
     /// What it was built from.
@@ -299,14 +299,23 @@ impl Gpt {
         Tensor::embedding(&self.tok_embeddings, codes, -1, false, false).to_kind(self.compute)
     }
 
-    /// Adds rows `from..` of the learned table, if there is one.
-    fn add_positions(&self, x: Tensor, from: i64) -> Tensor {
+    /// Adds the learned table's row of the condition, if there is one. All positions of a text get the same: what
+    /// stands where is in its features, and LlamaGen's rotary table has no positions there either.
+    fn condition_with_position(&self, prefix: Tensor) -> Tensor {
+        match &self.positional_embedding {
+            Some(table) => prefix + table.narrow(0, 0, 1).to_kind(self.compute),
+            None => prefix,
+        }
+    }
+
+    /// Adds the learned table's rows of codes `from..`, if there is one.
+    fn codes_with_positions(&self, codes: Tensor, from: i64) -> Tensor {
         match &self.positional_embedding {
             Some(table) => {
-                let rows = table.narrow(0, from, x.size()[1]).to_kind(x.kind());
-                x + rows
+                let rows = table.narrow(0, 1 + from, codes.size()[1]).to_kind(self.compute);
+                codes + rows
             }
-            None => x,
+            None => codes,
         }
     }
 
@@ -442,7 +451,7 @@ impl AutoregressiveModel for Gpt {
     fn decode_block(&self, codes: &Tensor, position: i64, cache: &mut Cache) -> Tensor {
         let _guard = tch::no_grad_guard();
         let (_, k) = codes.size2().expect("codes are (B, K)");
-        let x = self.add_positions(self.embed_codes(codes), position);
+        let x = self.codes_with_positions(self.embed_codes(codes), position - self.spec.prefix_len);
         let cache = match self.way(cache) {
             Way::Tensors(cache) => cache,
             Way::Packed(decoder, cache) => return Gpt::packed_block(decoder, &x, position, cache),

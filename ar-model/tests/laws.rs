@@ -25,6 +25,7 @@ fn flavours() -> Vec<ArConfig> {
         config("learned", CLASS, "modulation: simple_ada_ln"),
         config("rope_2d", CLASS, ""),
         config("rope_2d", TEXT, ""),
+        config("learned", TEXT, ""),
     ]
 }
 
@@ -172,6 +173,22 @@ fn a_sample_does_not_depend_on_its_neighbours() {
         let together = gpt.logits(&condition(&config, 4), &codes, Mode::Eval);
         let alone = gpt.logits(&condition(&config, 1), &codes.narrow(0, 0, 1), Mode::Eval);
         assert!(max_abs(&together.narrow(0, 0, 1), &alone) < 1e-5);
+    }
+}
+
+#[test]
+fn padding_of_a_text_leaks_nothing() {
+    for config in flavours().into_iter().filter(|c| c.conditioning.prefix_len() > 1) {
+        let gpt = build(&config);
+        let codes = recipe_integers("codes", 3, &[3, 16], 40);
+        let Conditioning::Text { features, mask } = condition(&config, 3) else { panic!("a text") };
+        let noise = recipe_tensor("noise", 5, &[3, 5, 12], -9.0, 9.0) * mask.logical_not().unsqueeze(2);
+        let noisy = Conditioning::Text { features: &features + noise, mask: mask.shallow_clone() };
+        let clean = Conditioning::Text { features, mask };
+        let logits = |cond: &Conditioning| gpt.logits(cond, &codes, Mode::Eval);
+        assert!(max_abs(&logits(&clean), &logits(&noisy)) < 1e-6);
+        let first = |cond: &Conditioning| gpt.prefill(cond, &mut gpt.new_cache(3));
+        assert!(max_abs(&first(&clean), &first(&noisy)) < 1e-6);
     }
 }
 

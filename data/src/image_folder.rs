@@ -50,7 +50,8 @@ impl ImageFiles {
         Ok(ImageFiles { root: root.to_owned(), files, classes, what: "class folders", left_out })
     }
 
-    /// The images directly in `root`, sorted by name, without labels.
+    /// The images directly in `root`, sorted by name: without labels, or, where text files of the same names (`a.txt`
+    /// beside `a.jpg`) lie there, with these as captions, which then none may lack.
     pub fn flat(root: &Path) -> Result<Self> {
         let (mut names, mut left_out) = (vec![], vec![]);
         for entry in std::fs::read_dir(root).map_err(Error::read(root))? {
@@ -62,8 +63,18 @@ impl ImageFiles {
             }
         }
         names.sort();
+        let captioned = names.iter().any(|name| root.join(name).with_extension("txt").is_file());
+        if captioned {
+            // The captions are read, so they are not left out.
+            let texts: BTreeSet<String> = names.iter().map(|name| caption_name(name)).collect();
+            left_out.retain(|file| !texts.contains(&file.name));
+        }
         left_out.sort();
-        let files = names.into_iter().map(|p| (p, Target::None)).collect();
+        let labelled = |name: PathBuf| {
+            let target = if captioned { Target::Caption(caption(&root.join(&name))?) } else { Target::None };
+            Ok((name, target))
+        };
+        let files = names.into_iter().map(labelled).collect::<Result<_>>()?;
         Ok(ImageFiles { root: root.to_owned(), files, classes: vec![], what: "a folder of images", left_out })
     }
 
@@ -71,6 +82,27 @@ impl ImageFiles {
     pub fn listed(root: &Path, files: Vec<(PathBuf, Target)>, classes: Vec<Class>) -> Self {
         ImageFiles { root: root.to_owned(), files, classes, what: "a list of images", left_out: vec![] }
     }
+}
+
+/// The caption beside an image.
+fn caption(image: &Path) -> Result<String> {
+    let path = image.with_extension("txt");
+    let text = std::fs::read_to_string(&path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => {
+            let message = "it has no caption, unlike others in its folder; expected a .txt of the same name";
+            Error::malformed(image, message)
+        }
+        _ => Error::Read { path: path.clone(), source },
+    })?;
+    match text.trim() {
+        "" => Err(Error::malformed(&path, "the caption is empty")),
+        text => Ok(text.to_owned()),
+    }
+}
+
+/// The file that holds the caption of an image of this name.
+fn caption_name(image: &Path) -> String {
+    image.with_extension("txt").to_string_lossy().into_owned()
 }
 
 /// Why a file or folder beside the images is none of them; `folder` is what its metadata say. A class table is not
@@ -172,9 +204,10 @@ impl Dataset for ImageFiles {
     }
 
     fn describe(&self) -> String {
-        let labels = match self.classes.len() {
-            0 => "no class labels".to_owned(),
-            n => format!("{n} classes"),
+        let labels = match (self.files.first(), self.classes.len()) {
+            (Some((_, Target::Caption(_))), _) => "captions".to_owned(),
+            (_, 0) => "no class labels".to_owned(),
+            (_, n) => format!("{n} classes"),
         };
         format!("{}: {}, {} images, {labels}", self.root.display(), self.what, self.len())
     }

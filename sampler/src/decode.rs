@@ -16,12 +16,19 @@ use crate::{Error, Result, SamplingConfig, filter};
 pub struct Sampler<'m, M: AutoregressiveModel> {
     pub(crate) model: &'m M,
     cache: Option<(i64, M::Cache)>,
+    negative: Option<Conditioning>,
 }
 
 impl<'m, M: AutoregressiveModel> Sampler<'m, M> {
     /// A sampler without a cache yet.
     pub fn new(model: &'m M) -> Self {
-        Sampler { model, cache: None }
+        Sampler { model, cache: None, negative: None }
+    }
+
+    /// Guides away from this condition, a batch of one, instead of from the model's null condition; `None` takes that
+    /// back. Unlike the null condition of a text, which keeps the mask of its caption, it comes with its own mask.
+    pub fn set_negative(&mut self, negative: Option<Conditioning>) {
+        self.negative = negative;
     }
 
     /// One sequence of N codes for each of the B conditions.
@@ -57,7 +64,7 @@ impl<'m, M: AutoregressiveModel> Sampler<'m, M> {
         config.validate()?;
         let b = cond.batch_size();
         check_batch(b, &draw)?;
-        self.model.check_conditioning(cond)?;
+        self.check(cond)?;
         let rows = self.rows(cond, config.guidance.active())?;
         let model = self.model;
         let codes = self.with_cache(rows.batch_size(), |cache| {
@@ -77,18 +84,38 @@ impl<'m, M: AutoregressiveModel> Sampler<'m, M> {
         result
     }
 
+    /// Refuses conditions that the model does not take.
+    pub(crate) fn check(&self, cond: &Conditioning) -> Result<()> {
+        [Some(cond), self.negative.as_ref()]
+            .into_iter()
+            .flatten()
+            .try_for_each(|cond| Ok(self.model.check_conditioning(cond)?))
+    }
+
+    /// What guidance leads away from, once for each condition.
+    pub(crate) fn null(&self, cond: &Conditioning) -> Conditioning {
+        match &self.negative {
+            Some(negative) => repeat_first(negative, cond.batch_size()),
+            None => self.model.null_conditioning(cond),
+        }
+    }
+
     /// What goes through the network: the conditions, under guidance the null conditions, and copies of the first
     /// condition up to a multiple of the network's tile, so that image i is the same at any batch size.
     fn rows(&self, cond: &Conditioning, guided: bool) -> Result<Conditioning> {
-        let null = guided.then(|| self.model.null_conditioning(cond));
+        let null = guided.then(|| self.null(cond));
         let used = cond.batch_size() * if guided { 2 } else { 1 };
         let missing = (-used).rem_euclid(self.model.row_tile());
-        let padding =
-            (missing > 0).then(|| cond.select(&Tensor::zeros([missing], (Kind::Int64, Device::Cpu))));
+        let padding = (missing > 0).then(|| repeat_first(cond, missing));
         let parts: Vec<&Conditioning> =
             [Some(cond), null.as_ref(), padding.as_ref()].into_iter().flatten().collect();
         Ok(Conditioning::cat(&parts)?)
     }
+}
+
+/// `n` copies of the first condition.
+fn repeat_first(cond: &Conditioning, n: i64) -> Conditioning {
+    cond.select(&Tensor::zeros([n], (Kind::Int64, Device::Cpu)))
 }
 
 pub(crate) fn check_batch(b: i64, draw: &Draw) -> Result<()> {

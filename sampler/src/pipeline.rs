@@ -17,15 +17,21 @@ impl<'m, M: AutoregressiveModel, T: Tokenizer> Pipeline<'m, M, T> {
     /// Refuses a pair whose vocabulary and codebook, or whose numbers of codes per image, differ.
     pub fn new(model: &'m M, tokenizer: &'m T) -> Result<Self> {
         let (ar, tok) = (model.spec(), tokenizer.spec());
-        for (what, model, tokenizer) in [
-            ("vocabulary size", ar.vocab_size, tok.codebook_size),
-            ("codes per image", ar.num_tokens, tok.num_tokens),
-        ] {
-            if model != tokenizer {
+        let codes =
+            ("codes per image", ar.num_tokens, tok.num_tokens, tok.image_size_of(ar.num_tokens).is_some());
+        let vocabulary =
+            ("vocabulary size", ar.vocab_size, tok.codebook_size, ar.vocab_size == tok.codebook_size);
+        for (what, model, tokenizer, fits) in [vocabulary, codes] {
+            if !fits {
                 return Err(Error::Mismatch { what, model, tokenizer });
             }
         }
         Ok(Pipeline { sampler: Sampler::new(model), tokenizer })
+    }
+
+    /// As [`Sampler::set_negative`].
+    pub fn set_negative(&mut self, negative: Option<Conditioning>) {
+        self.sampler.set_negative(negative);
     }
 
     /// Draws codes for a batch of conditions and decodes them.

@@ -31,7 +31,7 @@ impl<M: AutoregressiveModel> Sampler<'_, M> {
     ) -> Result<(Codes, usize)> {
         config.validate()?;
         check_batch(cond.batch_size(), &Draw::Gumbel(streams))?;
-        self.model.check_conditioning(cond)?;
+        self.check(cond)?;
         if window == 0 {
             return Err(Error::Setting { what: "the window", found: 0.0, expected: "1 or more" });
         }
@@ -40,7 +40,7 @@ impl<M: AutoregressiveModel> Sampler<'_, M> {
         for (i, &stream) in streams.iter().enumerate() {
             let one = cond.select(&Tensor::from_slice(&[i as i64]));
             let rows = match config.guidance.active() {
-                true => Conditioning::cat(&[&one, &model.null_conditioning(&one)])?,
+                true => Conditioning::cat(&[&one, &self.null(&one)])?,
                 false => one,
             };
             let image = Image::new(model, config, stream);

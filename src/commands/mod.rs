@@ -7,6 +7,7 @@ mod doctor;
 mod encode;
 mod eval;
 mod extract;
+mod extract_text;
 mod features;
 mod fetch;
 mod inspect;

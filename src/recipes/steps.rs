@@ -9,7 +9,9 @@ use serde_json::Value;
 
 use super::pieces::{self, Piece};
 use super::run::Order;
-use super::{Checkpoint, Expected, Generation, Metric, Probe, Recipe, Reconstruction, Task, config_text};
+use super::{
+    Checkpoint, Expected, Generation, Metric, Probe, Recipe, Reconstruction, Task, TextToImage, config_text,
+};
 use crate::failure::Failure;
 use crate::files;
 
@@ -52,6 +54,7 @@ pub fn of(
     match &recipe.task {
         Task::Probe(task) => Ok(vec![at.probe(task)?]),
         Task::Generation(task) => at.generation(task, cfg.unwrap_or(1.0)),
+        Task::TextToImage(task) => at.text_to_image(task),
         Task::Reconstruction(task) => Ok(vec![at.reconstruction(task, &recipe.expected)?]),
         Task::NotRunnable(_) => Ok(vec![]),
     }
@@ -146,6 +149,28 @@ impl At<'_> {
             self.piece(pieces::REFERENCE)?
         ];
         score.extend(args!["--metrics", "fid,sfid,is,precision,recall"]);
+        score.extend(self.scoring()?);
+        Ok(vec![Step::new("sample", args), Step::new("eval", score)])
+    }
+
+    /// One picture of each prompt, with `result.jsonl` beside them, and their score. A dry run scores whatever was drawn
+    /// until then, so it draws all.
+    fn text_to_image(&self, task: &TextToImage) -> anyhow::Result<Vec<Step>> {
+        let encoder = self.piece(pieces::TEXT_ENCODER)?;
+        let encoder = Path::new(&encoder).parent().unwrap_or(Path::new("."));
+        let (folder, npz) = (self.file("samples")?, self.file("samples.npz")?);
+        let how = &task.sampling;
+        let mut args = args!["sample", "--prompts", self.piece(pieces::PROMPTS)?, "--text-encoder", text(encoder)?];
+        args.extend(args!["--output", folder, "--npz", npz, "--size", task.side]);
+        args.extend(self.models(&task.tokenizer, &task.transformer)?);
+        args.extend(args!["--cfg", how.cfg.unwrap_or(1.0), "--cfg-schedule", how.cfg_schedule]);
+        args.extend(args!["--temperature", how.temperature, "--top-k", how.top_k, "--top-p", how.top_p]);
+        args.extend(args!["--seed", task.seed, "--batch-size", task.batch_size]);
+        args.extend(args!["--precision", task.precision, "--device", self.order.device, "--json"]);
+        let mut score = match task.photographs {
+            Some(_) => args!["eval", npz, "--reference", self.piece(pieces::DATA)?, "--metrics", "fid"],
+            None => args!["eval", folder, "--metrics", "clip_score"],
+        };
         score.extend(self.scoring()?);
         Ok(vec![Step::new("sample", args), Step::new("eval", score)])
     }

@@ -1,8 +1,10 @@
 //! Models small enough to be made in a test: random weights in the form that training writes.
+#![allow(dead_code)] // each test file uses its own part
 
 use std::path::Path;
 
 use ar_model::{ArConfig, Gpt};
+use backbones::t5::{T5Config, T5Encoder, TEXT_FILE, TEXT_FOLDER, TEXT_PREFIX, learn_tokenizer};
 use base::{Build, Vars};
 use tch::{Device, Kind};
 use tokenizer::TokenizerConfig;
@@ -44,9 +46,42 @@ pub fn write_model(dir: &Path, tiny: Tiny) {
     tokenizer::Model::new(&vars.root(), &config).unwrap();
     save(&inside, &vars);
 
+    let vars = transformer(dir, vocab_size, "{ type: class, num_classes: 300 }");
+    save(dir, &vars);
+    let all = data::ClassTable::imagenet();
+    let classes: Vec<_> = [0, 207, 281].iter().map(|&i| all.by_index(i).unwrap().clone()).collect();
+    std::fs::write(dir.join("classes.tsv"), data::to_tsv(&classes)).unwrap();
+}
+
+/// Writes a directory of a model that draws prompts of up to 12 tokens, its text encoder inside.
+pub fn write_text_model(dir: &Path) {
+    write_model(dir, Tiny::default());
+    std::fs::remove_file(dir.join("classes.tsv")).unwrap();
+    let vars = transformer(dir, 64, "{ type: text, length: 12, feature_width: 12 }");
+    let config = T5Config {
+        vocab_size: 280,
+        d_model: 12,
+        d_kv: 4,
+        d_ff: 16,
+        num_layers: 1,
+        num_heads: 2,
+        ..T5Config::named("small").unwrap()
+    };
+    T5Encoder::new(&(&vars.root() / TEXT_PREFIX), &config);
+    save(dir, &vars);
+    let folder = dir.join(TEXT_FOLDER);
+    std::fs::create_dir_all(&folder).unwrap();
+    let words = ["a photo of a red panda".to_owned(), "a dog".to_owned()];
+    std::fs::write(folder.join("tokenizer.json"), learn_tokenizer(words.into_iter(), 280).unwrap()).unwrap();
+    std::fs::write(folder.join("config.json"), serde_json::to_string(&config).unwrap()).unwrap();
+    std::fs::write(dir.join(TEXT_FILE), "clean: true\nencoder: { type: inside }\n").unwrap();
+}
+
+/// Writes the configuration of a transformer, and draws weights for it that tell conditions and positions apart.
+fn transformer(dir: &Path, vocab_size: i64, conditioning: &str) -> Vars {
     let transformer = format!(
         "type: gpt\nwidth: 32\nlayers: 2\nheads: 4\nvocab_size: {vocab_size}\nnum_tokens: 16\nposition: learned\n\
-         conditioning: {{ type: class, num_classes: 300 }}\n"
+         conditioning: {conditioning}\n"
     );
     std::fs::write(dir.join("config.yaml"), transformer).unwrap();
     let config = ArConfig::read(&dir.join("config.yaml")).unwrap();
@@ -60,10 +95,7 @@ pub fn write_model(dir: &Path, tiny: Tiny) {
             _ => var.tensor.g_mul_scalar_(8.0),
         });
     }
-    save(dir, &vars);
-    let all = data::ClassTable::imagenet();
-    let classes: Vec<_> = [0, 207, 281].iter().map(|&i| all.by_index(i).unwrap().clone()).collect();
-    std::fs::write(dir.join("classes.tsv"), data::to_tsv(&classes)).unwrap();
+    vars
 }
 
 fn save(dir: &Path, vars: &Vars) {

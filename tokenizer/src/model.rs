@@ -39,6 +39,20 @@ pub struct TokenizerSpec {
     pub image_size: i64,
     /// Their arrangement.
     pub layout: CodeLayout,
+    /// Whether other sizes go as well: square images whose side is a multiple of the patch.
+    pub any_size: bool,
+}
+
+impl TokenizerSpec {
+    /// Side of the images that so many codes make, if the tokenizer can make such.
+    pub fn image_size_of(&self, num_tokens: i64) -> Option<i64> {
+        if num_tokens == self.num_tokens {
+            return Some(self.image_size);
+        }
+        let CodeLayout::Grid { width, .. } = self.layout else { return None };
+        let side = (num_tokens as f64).sqrt().round() as i64;
+        (self.any_size && side * side == num_tokens).then(|| self.image_size / width * side)
+    }
 }
 
 /// Everything before the quantizer.

@@ -67,6 +67,14 @@ pub enum Error {
         /// Names alike.
         similar: Vec<String>,
     },
+    /// A caption of which no features are stored.
+    #[error("there are no features of the caption {caption:?} in {sets}")]
+    NoFeatures {
+        /// The caption.
+        caption: String,
+        /// Where they were looked for.
+        sets: String,
+    },
     /// A frozen network that a recipe asks for without naming its weights.
     #[error("the recipe uses {network}, and `{key}` names no file for its weights")]
     NoWeights {
@@ -161,6 +169,14 @@ impl Hint for Error {
                 let all = "`gen inspect` on the run's weights lists all names; `*` stands for one part of a name".into();
                 near.into_iter().chain([all]).collect()
             }
+            Error::NoFeatures { .. } => vec![
+                "`gen extract --text ENCODER` stores those of a data set's captions; add `--first-sentence` where the \
+                 recipe has `text.first_sentence`"
+                    .into(),
+            ],
+            Error::NoWeights { key: "text.encoder.folder", .. } => {
+                vec!["add `--text-encoder DIR`, or `--text-features DIR` with what `gen extract --text` stored".into()]
+            }
             Error::NoWeights { key, .. } => {
                 vec![format!("add `{key}=FILE`; `{key}=random:0` tries the recipe out without the file")]
             }
@@ -197,4 +213,4 @@ fn passed_over(damaged: &[String]) -> String {
 }
 
 /// This crate's results.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;

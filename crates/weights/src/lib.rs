@@ -14,6 +14,7 @@ mod recognise;
 mod safetensors;
 mod save;
 mod save_torch;
+mod shards;
 mod source;
 mod torch_file;
 mod torch_objects;

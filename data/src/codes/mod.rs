@@ -25,6 +25,8 @@ pub struct CodeRecord {
     pub codes: Vec<i64>,
     /// The class index, or [`crate::NO_CLASS`].
     pub label: i64,
+    /// The caption, empty where there is none.
+    pub caption: String,
 }
 
 /// Which tokenizer made codes.
@@ -53,6 +55,8 @@ pub trait CodeSource: Send + Sync {
     fn num_tokens(&self) -> usize;
     /// Reads a record; `index` and `view` must be in range.
     fn read(&self, index: usize, view: usize) -> Result<CodeRecord>;
+    /// A record's caption, empty where there is none.
+    fn caption(&self, index: usize) -> Result<String>;
     /// The tokenizer, if the files tell it (the official layout does not).
     fn tokenizer(&self) -> Option<&TokenizerId>;
     /// The classes of the labels; empty if the files do not tell them.
@@ -158,13 +162,18 @@ impl CodeSource for JoinedViews {
             view -= s.views();
         }
         let record = source.read(index, view)?;
-        let first = self.sources[0].read(index, 0)?.label;
-        if record.label != first {
+        let first = self.sources[0].read(index, 0)?;
+        if (record.label, &record.caption) != (first.label, &first.caption) {
+            let of = |r: &CodeRecord| format!("label {} and caption {:?}", r.label, r.caption);
             let message =
-                format!("record {index} has label {first}, but {} in {}", record.label, source.describe());
+                format!("record {index} has {}, but {} in {}", of(&first), of(&record), source.describe());
             return Err(Error::Settings(message));
         }
         Ok(record)
+    }
+
+    fn caption(&self, index: usize) -> Result<String> {
+        self.sources[0].caption(index)
     }
 
     fn tokenizer(&self) -> Option<&TokenizerId> {

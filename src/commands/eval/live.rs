@@ -10,7 +10,8 @@ use tokenizer::Tokenizer as _;
 use crate::cli::TokenizerArgs;
 use crate::cli::eval::RunArgs;
 use crate::commands::Context;
-use crate::commands::sample::{self, Job, Order, Plan, Sources, provenance::Rng};
+use crate::commands::sample::{self, Job, Order, Plan, Sources, Subject, provenance::Rng};
+use crate::failure::Failure;
 use crate::settings::{device, models};
 
 /// A model that draws images of its classes.
@@ -27,10 +28,14 @@ impl Generator {
         let device = device::resolve(&args.compute.device)?;
         let precision = args.compute.precision;
         let models = sources.load(device, precision, context)?;
-        let classes = models.classes.classes().cloned().collect();
+        let Some(classes) = &models.classes else {
+            let failure = Failure::new("the model draws prompts, and images are scored by class here");
+            return Err(failure.hint("draw them with `gen sample --prompts`, then score the folder").into());
+        };
+        let subjects = classes.classes().cloned().map(Subject::Class).collect();
         let job = Job::new(models, config, device, precision, None, Rng::Image, args.seed.seed)?;
         let order = if args.balanced { Order::Balanced } else { Order::Random };
-        Ok(Generator { job, plan: Plan { classes, order, images: 0..images, seed: args.seed.seed } })
+        Ok(Generator { job, plan: Plan { subjects, order, images: 0..images, seed: args.seed.seed } })
     }
 
     /// How many images.
@@ -45,16 +50,16 @@ impl Generator {
 
     /// The classes by number.
     pub fn class_names(&self) -> Vec<(i64, String)> {
-        self.plan.classes.iter().map(|c| (c.index, c.name.clone())).collect()
+        self.plan.subjects.iter().filter_map(Subject::class).map(|c| (c.index, c.name.clone())).collect()
     }
 
     /// The images of these numbers, and their classes.
     pub fn make(&self, indices: &[u64]) -> Result<(ImagesU8, Vec<i64>)> {
         let one = |index: u64| -> Range<u64> { index..index + 1 };
-        let classes: Vec<_> =
-            indices.iter().flat_map(|&i| self.plan.classes_of(&one(i), Device::Cpu)).collect();
-        let images = self.job.draw_images(indices, &classes)?;
-        Ok((images, classes.iter().map(|c| c.index).collect()))
+        let subjects: Vec<_> =
+            indices.iter().flat_map(|&i| self.plan.subjects_of(&one(i), Device::Cpu)).collect();
+        let images = self.job.draw_images(indices, &subjects)?;
+        Ok((images, subjects.iter().filter_map(|s| Some(s.class()?.index)).collect()))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ar_model::AutoregressiveModel;
+use ar_model::{AutoregressiveModel, ConditioningConfig};
 use base::Precision;
 use data::{Class, ClassTable};
 use sampler::SamplingSettings;
@@ -34,8 +34,8 @@ pub struct Models {
     pub tokenizer: tokenizer::Loaded,
     /// What it computes in.
     pub tokenizer_precision: Precision,
-    /// The classes that the transformer knows.
-    pub classes: ClassTable,
+    /// The classes that the transformer knows; `None` of one that draws prompts.
+    pub classes: Option<ClassTable>,
     /// The transformer as a PNG remembers it.
     pub transformer_id: ModelId,
     /// The tokenizer likewise.
@@ -43,12 +43,14 @@ pub struct Models {
 }
 
 impl Sources {
-    /// Finds the models and reads `sampling.yaml`; loads no weights.
+    /// Finds the models and reads `sampling.yaml`, without which the published settings of a model's kind are its
+    /// defaults; loads no weights.
     pub fn find(model: &ModelArgs, tokenizer: &PairedTokenizerArgs) -> anyhow::Result<Self> {
         let transformer = models::transformer(model)?;
         let tokenizer_at = models::tokenizer_of(&transformer, tokenizer)?;
         let defaults = match beside(&transformer, "sampling.yaml") {
             Some(path) => base::config::read(&path)?,
+            None if draws_prompts(&transformer)? => published_for_prompts(),
             None => SamplingSettings::default(),
         };
         let shown = |p: &Option<std::path::PathBuf>| p.as_ref().map(|p| p.display().to_string());
@@ -82,13 +84,15 @@ impl Sources {
         Ok(Models { transformer, tokenizer, tokenizer_precision, classes, transformer_id, tokenizer_id })
     }
 
-    /// `classes.tsv` beside the weights; else ImageNet's where their number says so, else bare numbers.
-    fn classes(&self, num_classes: Option<i64>) -> anyhow::Result<ClassTable> {
-        let Some(n) = num_classes else {
-            let failure =
-                Failure::new(format!("`{}` is conditioned on text, not on classes", self.names[0].0));
-            return Err(failure.hint("`gen sample` draws from class-conditional models").into());
-        };
+    /// The transformer's place.
+    pub fn transformer(&self) -> &Location {
+        &self.transformer
+    }
+
+    /// `classes.tsv` beside the weights; else ImageNet's where their number says so, else bare numbers. None of a model
+    /// that draws prompts.
+    fn classes(&self, num_classes: Option<i64>) -> anyhow::Result<Option<ClassTable>> {
+        let Some(n) = num_classes else { return Ok(None) };
         if let Some(path) = beside(&self.transformer, "classes.tsv") {
             let table = ClassTable::read(&path)?;
             if let Some(class) = table.classes().find(|c| !(0..n).contains(&c.index)) {
@@ -96,14 +100,24 @@ impl Sources {
                     format!("`{}` lists class {class}, but the model has {n} classes", path.display());
                 return Err(Failure::new(message).hint("the file belongs to another model").into());
             }
-            return Ok(table);
+            return Ok(Some(table));
         }
         if n == 1000 {
-            return Ok(ClassTable::imagenet().clone());
+            return Ok(Some(ClassTable::imagenet().clone()));
         }
         let bare = |index| Class { index, wnid: String::new(), name: format!("class {index}") };
-        Ok(ClassTable::of(&(0..n).map(bare).collect::<Vec<_>>()))
+        Ok(Some(ClassTable::of(&(0..n).map(bare).collect::<Vec<_>>())))
     }
+}
+
+/// Whether a transformer is conditioned on text.
+pub fn draws_prompts(transformer: &Location) -> anyhow::Result<bool> {
+    Ok(matches!(transformer.config()?.conditioning, ConditioningConfig::Text { .. }))
+}
+
+/// LlamaGen's settings for text to image.
+fn published_for_prompts() -> SamplingSettings {
+    SamplingSettings { cfg: Some(7.5), top_k: Some(1000), ..SamplingSettings::default() }
 }
 
 /// A file in the model's directory, if it is there.

@@ -9,6 +9,7 @@ use base::Precision;
 use sampler::SamplingSettings;
 use serde::{Deserialize, Serialize};
 
+use super::subject::Named;
 use crate::failure::Failure;
 use crate::pictures::Picture;
 
@@ -49,6 +50,12 @@ pub struct RunSettings {
     pub model: ModelId,
     /// The tokenizer.
     pub tokenizer: ModelId,
+    /// The text encoder, where prompts were drawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_encoder: Option<ModelId>,
+    /// What the images were to be unlike.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negative_prompt: Option<String>,
     /// Guidance and filters, complete.
     pub sampling: SamplingSettings,
     /// Source of randomness.
@@ -73,11 +80,9 @@ pub struct Provenance {
     pub run: RunSettings,
     /// Its number in the run.
     pub index: u64,
-    /// Its class.
-    pub class: i64,
-    /// The class's name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub class_name: Option<String>,
+    /// Its class or its prompt.
+    #[serde(flatten)]
+    pub subject: Named,
 }
 
 impl RunSettings {

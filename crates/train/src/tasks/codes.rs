@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use base::ImagesU8;
 use data::codes::{CodeLoader, CodeLoaderConfig};
-use data::{Class, LeftOut, Loader, LoaderState};
+use data::{Class, LeftOut, Loader, LoaderState, Target};
 use tch::Tensor;
 use tokenizer::{Loaded, Tokenizer};
 
@@ -13,10 +13,19 @@ use super::images;
 use crate::task::DataFacts;
 use crate::{Error, Result};
 
-/// Codes (B, N) and their classes.
+/// Codes (B, N), and what is known of their images.
 pub(crate) struct CodeBatch {
     pub codes: Tensor,
+    /// Class indices, [`data::NO_CLASS`] where there is none.
     pub labels: Vec<i64>,
+    /// Captions, empty where there is none.
+    pub captions: Vec<String>,
+    /// The records' places in their source.
+    pub indices: Vec<usize>,
+    /// Their names, for messages.
+    pub keys: Vec<String>,
+    /// The epoch they belong to.
+    pub epoch: u64,
 }
 
 /// A source of batches.
@@ -35,11 +44,11 @@ impl Codes {
         let data = &recipe.data;
         match (data.codes.is_empty(), &data.images.train) {
             (false, None) => {
-                Ok(Codes::Stored(stored(&data.codes, tokenizer, CodeLoaderConfig::training(batch, seed))?))
+                let config = CodeLoaderConfig::training(batch, seed);
+                Ok(Codes::Stored(stored(&data.codes, recipe, tokenizer, config)?))
             }
             (true, Some(_)) => {
-                let size = tokenizer.model.spec().image_size;
-                Ok(Codes::Encoded(images::training(&data.images, size, batch, seed)?))
+                Ok(Codes::Encoded(images::training(&data.images, side(recipe, tokenizer)?, batch, seed)?))
             }
             (false, Some(_)) => Err(Error::Recipe(
                 "`data.codes` and `data.images.train` are both given; which is it to be?".into(),
@@ -56,9 +65,9 @@ impl Codes {
         let data = &recipe.data;
         if !data.validation_codes.is_empty() {
             let config = CodeLoaderConfig::once(batch);
-            return Ok(Some(Codes::Stored(stored(&data.validation_codes, tokenizer, config)?)));
+            return Ok(Some(Codes::Stored(stored(&data.validation_codes, recipe, tokenizer, config)?)));
         }
-        let size = tokenizer.model.spec().image_size;
+        let size = side(recipe, tokenizer)?;
         Ok(images::validation(data.images.validation.as_deref(), size, batch)?.map(Codes::Encoded))
     }
 
@@ -66,14 +75,29 @@ impl Codes {
     pub fn next(&mut self, tokenizer: &Loaded) -> Result<Option<CodeBatch>> {
         Ok(match self {
             Codes::Stored(loader) => {
-                loader.next()?.map(|b| CodeBatch { codes: b.codes.into_tensor(), labels: b.labels })
+                let named = |i: &usize| format!("record {i} of the stored codes");
+                loader.next()?.map(|b| CodeBatch {
+                    codes: b.codes.into_tensor(),
+                    labels: b.labels,
+                    captions: b.captions,
+                    keys: b.indices.iter().map(named).collect(),
+                    indices: b.indices,
+                    epoch: b.epoch,
+                })
             }
             Codes::Encoded(loader) => match loader.next()? {
                 Some(batch) => {
                     let images = batch.images.tensor().to_device(tokenizer.vars.device());
                     let images = ImagesU8::new(images).map_err(tokenizer::Error::from)?.to_float();
                     let codes = tokenizer.model.encode(&images)?.into_tensor();
-                    Some(CodeBatch { codes, labels: batch.labels })
+                    Some(CodeBatch {
+                        codes,
+                        labels: batch.labels,
+                        captions: batch.captions,
+                        keys: batch.keys.iter().map(|k| format!("`{k}`")).collect(),
+                        indices: batch.indices,
+                        epoch: batch.epoch,
+                    })
                 }
                 None => None,
             },
@@ -104,6 +128,26 @@ impl Codes {
             Codes::Encoded(loader) => loader.restore(state)?,
         }
         Ok(())
+    }
+
+    /// All captions, in the order of the records.
+    pub fn captions(&self) -> Result<Vec<String>> {
+        let of_target = |target| match target {
+            Target::Caption(text) => text,
+            Target::None | Target::Class(_) => String::new(),
+        };
+        let mut all = match self {
+            Codes::Stored(loader) => {
+                let source = loader.source();
+                (0..source.len()).map(|i| source.caption(i)).collect::<data::Result<Vec<_>>>()?
+            }
+            Codes::Encoded(loader) => {
+                let set = loader.dataset();
+                (0..set.len()).map(|i| of_target(set.target(i))).collect()
+            }
+        };
+        all.retain(|caption| !caption.trim().is_empty());
+        Ok(all)
     }
 
     /// The classes of the labels, as far as the data tells.
@@ -144,16 +188,27 @@ pub(crate) fn left_out(train: &Codes, validation: Option<&Codes>) -> Vec<LeftOut
     }
 }
 
+/// Side of the images whose codes the model takes.
+fn side(recipe: &ArRecipe, tokenizer: &Loaded) -> Result<i64> {
+    let n = recipe.model.num_tokens;
+    let side = tokenizer.model.spec().image_size_of(n);
+    side.ok_or_else(|| Error::Recipe(format!("the tokenizer does not make {n} codes an image")))
+}
+
 /// Opens stored codes and checks that this very tokenizer made them, where the files tell.
-fn stored(folders: &[PathBuf], tokenizer: &Loaded, config: CodeLoaderConfig) -> Result<CodeLoader> {
+fn stored(
+    folders: &[PathBuf],
+    recipe: &ArRecipe,
+    tokenizer: &Loaded,
+    config: CodeLoaderConfig,
+) -> Result<CodeLoader> {
     let paths: Vec<&Path> = folders.iter().map(PathBuf::as_path).collect();
     let source = data::open_codes(&paths)?;
-    let spec = tokenizer.model.spec();
     let which = || folders.iter().map(|p| format!("`{}`", p.display())).collect::<Vec<_>>().join(", ");
-    if source.num_tokens() as i64 != spec.num_tokens {
-        let (found, expected) = (source.num_tokens(), spec.num_tokens);
+    if source.num_tokens() as i64 != recipe.model.num_tokens {
+        let (found, expected) = (source.num_tokens(), recipe.model.num_tokens);
         return Err(Error::Recipe(format!(
-            "{} holds {found} codes an image, the tokenizer makes {expected}",
+            "{} holds {found} codes an image, the model takes {expected}",
             which()
         )));
     }

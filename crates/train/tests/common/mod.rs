@@ -223,7 +223,7 @@ pub fn store_codes(folder: &Path, fingerprint: &str) {
     let mut shard = writer.begin(0);
     for i in 0..10 {
         let both_views: Vec<i64> = (0..32).map(|j| code(i, j)).collect();
-        writer.push(&mut shard, &both_views, 207).unwrap();
+        writer.push(&mut shard, &both_views, 207, "").unwrap();
     }
     writer.write(shard).unwrap();
     writer.finish(&[]).unwrap();
