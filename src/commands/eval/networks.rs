@@ -96,12 +96,7 @@ fn open_lpips(args: &NetworkArgs, device: Device) -> Result<(Lpips, FeatureId)> 
     let name = args.lpips.trim_start_matches("lpips-");
     let known = LpipsNet::ALL.into_iter().find(|net| net.name() == format!("lpips-{name}"));
     let net = known.ok_or_else(|| Failure::new(format!("`--lpips {name}`: choose vgg, alex or squeeze")))?;
-    let trunk = match net {
-        LpipsNet::Vgg => "vgg16",
-        LpipsNet::Alex => "alexnet",
-        LpipsNet::Squeeze => "squeezenet1.1",
-    };
-    let trunk = given_or_public(&args.lpips_trunk, trunk, args)?;
+    let trunk = given_or_public(&args.lpips_trunk, net.trunk_file(), args)?;
     let heads = given_or_public(&args.lpips_heads, net.name(), args)?;
     Ok(Lpips::open_with_id(&trunk, &heads, net, device)?)
 }
