@@ -73,13 +73,37 @@ pub fn decode(key: &str, bytes: &[u8]) -> Result<(RgbImage, Stored)> {
 fn decode_known(bytes: &[u8]) -> std::result::Result<(RgbImage, Stored), String> {
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
     let mut decoder = reader.into_decoder().map_err(|e| e.to_string())?;
-    let stored = Stored::of(decoder.original_color_type());
+    let stored = match jpeg_components(bytes) {
+        Some(4) => Stored::Cmyk, // the decoder says RGB, which it converts to
+        _ => Stored::of(decoder.original_color_type()),
+    };
     decoder.set_limits(Limits::default()).map_err(|e| e.to_string())?;
     let image = DynamicImage::from_decoder(decoder).map_err(|e| e.to_string())?;
     Ok(match image {
         DynamicImage::ImageRgb8(rgb) => (rgb, stored),
         other => (other.to_rgb8(), stored),
     })
+}
+
+/// The number of colours that the frame header of a JPEG names; `None` for other files.
+fn jpeg_components(bytes: &[u8]) -> Option<u8> {
+    let mut rest = bytes.strip_prefix(&[0xFF, 0xD8])?;
+    loop {
+        let marker = match rest {
+            [0xFF, 0xFF, ..] => {
+                rest = &rest[1..]; // a fill byte
+                continue;
+            }
+            [0xFF, marker, ..] => *marker,
+            _ => return None,
+        };
+        let length = usize::from(u16::from_be_bytes([*rest.get(2)?, *rest.get(3)?]));
+        // Frame headers, less those numbers among them that are other tables.
+        if (0xC0..=0xCF).contains(&marker) && ![0xC4, 0xC8, 0xCC].contains(&marker) {
+            return rest.get(9).copied(); // marker, length, precision, height, width, components
+        }
+        rest = rest.get(2 + length..)?;
+    }
 }
 
 fn not_an_image(bytes: &[u8]) -> String {
@@ -123,6 +147,18 @@ mod tests {
         assert_eq!(decode("g", &png(&grey)).unwrap().1, Stored::Grey);
         let plain = DynamicImage::ImageRgb8(RgbImage::new(1, 1));
         assert_eq!(decode("p", &png(&plain)).unwrap().1, Stored::Rgb);
+    }
+
+    #[test]
+    fn four_inks_are_told_from_three_colours() {
+        let mut bytes = vec![];
+        RgbImage::new(3, 2).write_to(&mut Cursor::new(&mut bytes), ImageFormat::Jpeg).unwrap();
+        assert_eq!((jpeg_components(&bytes), decode("j", &bytes).unwrap().1), (Some(3), Stored::Rgb));
+        // A comment, a fill byte, and the head of a frame with four components.
+        let head = b"\xFF\xD8\xFF\xFE\x00\x04ab\xFF\xFF\xC2\x00\x14\x08\x00\x10\x00\x14\x04";
+        assert_eq!(jpeg_components(head), Some(4));
+        assert_eq!(jpeg_components(&head[..9]), None);
+        assert_eq!(jpeg_components(&png(&DynamicImage::new_rgb8(1, 1))), None);
     }
 
     #[test]

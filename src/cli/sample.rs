@@ -16,16 +16,12 @@ pub struct SampleArgs {
     pub class: Vec<String>,
 
     /// Images of each class
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 4, conflicts_with = "num_images",
+        value_parser = clap::value_parser!(u64).range(1..))]
     pub num: u64,
 
-    /// This many images of random classes (of --class, or of all the model knows), as for a published FID
-    #[arg(long, value_name = "N", conflicts_with = "num", value_parser = clap::value_parser!(u64).range(1..))]
-    pub num_images: Option<u64>,
-
-    /// With --num-images: every class equally often instead of at random
-    #[arg(long, requires = "num_images")]
-    pub balanced: bool,
+    #[command(flatten)]
+    pub draw: DrawArgs,
 
     /// Make the image of this PNG again, with the settings stored in it
     #[arg(long, value_name = "PNG", conflicts_with_all = ["class", "num", "num_images", "npz", "size", "seed", "rng",
@@ -65,6 +61,18 @@ pub struct SampleArgs {
     pub compute: ComputeArgs,
     #[command(flatten)]
     pub json: JsonArgs,
+}
+
+/// How many images of which classes.
+#[derive(Debug, Clone, Args)]
+pub struct DrawArgs {
+    /// This many images of random classes, as for a published FID
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub num_images: Option<u64>,
+
+    /// With --num-images: every class equally often instead of at random
+    #[arg(long, requires = "num_images")]
+    pub balanced: bool,
 }
 
 /// How codes are drawn. Without a flag: what the model's `sampling.yaml` says, else the published setting.

@@ -87,28 +87,75 @@ pub const FILES: [PublicFile; 19] = [
         )
     },
     on_hub(
-        dino("dinov2-s14", "dinov2_vits14_pretrain.pth", "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9"),
+        dino(
+            "dinov2-s14",
+            "dinov2_vits14_pretrain.pth",
+            "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9",
+        ),
         "timm/vit_small_patch14_dinov2.lvd142m",
         "model.safetensors",
     ),
     on_hub(
-        dino("dinov2-b14", "dinov2_vitb14_pretrain.pth", "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73"),
+        dino(
+            "dinov2-b14",
+            "dinov2_vitb14_pretrain.pth",
+            "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73",
+        ),
         "timm/vit_base_patch14_dinov2.lvd142m",
         "model.safetensors",
     ),
     on_hub(
-        dino("dinov2-l14", "dinov2_vitl14_pretrain.pth", "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428"),
+        dino(
+            "dinov2-l14",
+            "dinov2_vitl14_pretrain.pth",
+            "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+        ),
         "timm/vit_large_patch14_dinov2.lvd142m",
         "model.safetensors",
     ),
-    dino("dinov2-g14", "dinov2_vitg14_pretrain.pth", "baf8467e50af277596bbbafa06887c177ee899ab46033649c383577d7e9309d3"),
-    dino("dinov2-s14-reg", "dinov2_vits14_reg4_pretrain.pth", "f433177089a681826f849f194ece3bb48f4d63fb38d32fc837e3dc7a4e5641fb"),
-    dino("dinov2-b14-reg", "dinov2_vitb14_reg4_pretrain.pth", "73182a088cf94833c94b1666d1c99e02fe87e2007bff57b564fb6206e25dba71"),
-    dino("dinov2-l14-reg", "dinov2_vitl14_reg4_pretrain.pth", "36e4deffbaef061a2576705b0c36f93621e2ae20bf6274694821b0b492551b51"),
-    dino("dinov2-g14-reg", "dinov2_vitg14_reg4_pretrain.pth", "746ecb8c6301c645c5c855be91687d274587d6e48fdaec4a729753160b34a283"),
-    clip("clip-b32", "clip-vit-base-patch32.bin", "openai/clip-vit-base-patch32", "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f"),
-    clip("clip-l14", "clip-vit-large-patch14.bin", "openai/clip-vit-large-patch14", "f1a17cdbe0f36fec524f5cafb1c261ea3bbbc13e346e0f74fc9eb0460dedd0d3"),
-    clip("clip-l14-336", "clip-vit-large-patch14-336.bin", "openai/clip-vit-large-patch14-336", "c6032c2e0caae3dc2d4fba35535fa6307dbb49df59c7e182b1bc4b3329b81801"),
+    dino(
+        "dinov2-g14",
+        "dinov2_vitg14_pretrain.pth",
+        "baf8467e50af277596bbbafa06887c177ee899ab46033649c383577d7e9309d3",
+    ),
+    dino(
+        "dinov2-s14-reg",
+        "dinov2_vits14_reg4_pretrain.pth",
+        "f433177089a681826f849f194ece3bb48f4d63fb38d32fc837e3dc7a4e5641fb",
+    ),
+    dino(
+        "dinov2-b14-reg",
+        "dinov2_vitb14_reg4_pretrain.pth",
+        "73182a088cf94833c94b1666d1c99e02fe87e2007bff57b564fb6206e25dba71",
+    ),
+    dino(
+        "dinov2-l14-reg",
+        "dinov2_vitl14_reg4_pretrain.pth",
+        "36e4deffbaef061a2576705b0c36f93621e2ae20bf6274694821b0b492551b51",
+    ),
+    dino(
+        "dinov2-g14-reg",
+        "dinov2_vitg14_reg4_pretrain.pth",
+        "746ecb8c6301c645c5c855be91687d274587d6e48fdaec4a729753160b34a283",
+    ),
+    clip(
+        "clip-b32",
+        "clip-vit-base-patch32.bin",
+        "openai/clip-vit-base-patch32",
+        "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f",
+    ),
+    clip(
+        "clip-l14",
+        "clip-vit-large-patch14.bin",
+        "openai/clip-vit-large-patch14",
+        "f1a17cdbe0f36fec524f5cafb1c261ea3bbbc13e346e0f74fc9eb0460dedd0d3",
+    ),
+    clip(
+        "clip-l14-336",
+        "clip-vit-large-patch14-336.bin",
+        "openai/clip-vit-large-patch14-336",
+        "c6032c2e0caae3dc2d4fba35535fa6307dbb49df59c7e182b1bc4b3329b81801",
+    ),
     on_hub(
         file(
             "clip-text",

@@ -405,8 +405,7 @@ mod tests {
         assert_eq!(read.distance(&a, &b).unwrap(), lpips.distance(&a, &b).unwrap());
         // They fit, and are the public files nonetheless not.
         let [trunk_source, heads_source] = [&trunk, &heads].map(|f| WeightSource::File(f.clone()));
-        let (_, id) =
-            Lpips::open_with_id(&trunk_source, &heads_source, LpipsNet::Alex, Device::Cpu).unwrap();
+        let (_, id) = Lpips::open_with_id(&trunk_source, &heads_source, LpipsNet::Alex, Device::Cpu).unwrap();
         assert!(!id.comparable && !id.weights_sha256.contains("random"), "{id}");
         let e = Lpips::open(&trunk, &heads, LpipsNet::Vgg, Device::Cpu).unwrap_err();
         assert!(e.to_string().contains("LPIPS's VGG16"), "{e}");

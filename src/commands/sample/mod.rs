@@ -77,8 +77,8 @@ fn plan(args: &SampleArgs, models: &Models) -> Result<Plan> {
     if classes.is_empty() {
         classes = models.classes.classes().cloned().collect();
     }
-    let (order, count) = match args.num_images {
-        Some(n) if args.balanced => (Order::Balanced, n),
+    let (order, count) = match args.draw.num_images {
+        Some(n) if args.draw.balanced => (Order::Balanced, n),
         Some(n) if args.rng == Rng::Torch => (Order::Torch, n),
         Some(n) => (Order::Random, n),
         None => (Order::Each(args.num), args.num * classes.len() as u64),
