@@ -132,7 +132,7 @@ pub struct RunArgs {
 
     /// With --reconstruct: bring reconstructions and originals to squares of this side before they are scored, by
     /// PyTorch's bicubic as LlamaGen does [default: the side at which they are encoded]
-    #[arg(long, value_name = "PIXELS", requires = "reconstruct", value_parser = clap::value_parser!(u32).range(1..=8192))]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=8192))]
     pub score_size: Option<u32>,
 
     /// Refuse a reference of another kind [default: rfid with --reconstruct, gfid with --num-images, else any kind]

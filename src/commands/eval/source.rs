@@ -42,13 +42,24 @@ pub enum SourceKind {
 impl SourceKind {
     /// What was typed.
     pub fn of(args: &RunArgs) -> Result<Self> {
-        Ok(match (&args.images, &args.reconstruct, &args.likelihood, args.draw.num_images) {
+        let kind = match (&args.images, &args.reconstruct, &args.likelihood, args.draw.num_images) {
             (Some(_), ..) => SourceKind::Files,
             (_, Some(_), ..) => SourceKind::Reconstruct,
             (_, _, Some(_), _) => SourceKind::Predict,
             (.., Some(_)) => SourceKind::Generate,
             _ => return Err(nothing_to_score().into()),
-        })
+        };
+        // The parser does not miss what another source excludes.
+        let needs = [
+            (args.score_size.is_some(), SourceKind::Reconstruct, "--score-size", "--reconstruct IMAGES"),
+            (args.draw.balanced, SourceKind::Generate, "--balanced", "--num-images N"),
+        ];
+        match needs.into_iter().find(|(given, needed, ..)| *given && *needed != kind) {
+            Some((_, _, flag, source)) => {
+                Err(Failure::new(format!("`{flag}` belongs to `{source}`, which is not given")).into())
+            }
+            None => Ok(kind),
+        }
     }
 }
 
