@@ -33,17 +33,11 @@ pub struct SampleArgs {
     pub text_encoder: Option<PathBuf>,
 
     /// Images of each class or prompt [default: 4 of a class, 1 of a prompt]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", conflicts_with = "num_images", value_parser = clap::value_parser!(u64).range(1..))]
     pub num: Option<u64>,
 
-    /// This many images of random classes (of --class, or of all the model knows), as for a published FID, or of random
-    /// prompts
-    #[arg(long, value_name = "N", conflicts_with = "num", value_parser = clap::value_parser!(u64).range(1..))]
-    pub num_images: Option<u64>,
-
-    /// With --num-images: every class or prompt equally often instead of at random
-    #[arg(long, requires = "num_images")]
-    pub balanced: bool,
+    #[command(flatten)]
+    pub draw: DrawArgs,
 
     /// Make the image of this PNG again, with the settings stored in it
     #[arg(long, value_name = "PNG", conflicts_with_all = ["class", "prompt", "prompts",
@@ -105,6 +99,19 @@ pub struct DecodingArgs {
     /// Kind of the tokenizer's weights and activations: fp32, bf16 or fp16
     #[arg(long, value_name = "KIND", default_value_t, value_parser = super::floating)]
     pub tokenizer_precision: Precision,
+}
+
+/// How many images of which classes or prompts.
+#[derive(Debug, Clone, Args)]
+pub struct DrawArgs {
+    /// This many images of random classes (of all the model knows, or of those named), as for a published FID, or of
+    /// random prompts
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub num_images: Option<u64>,
+
+    /// With --num-images: every class or prompt equally often instead of at random
+    #[arg(long, requires = "num_images")]
+    pub balanced: bool,
 }
 
 /// How codes are drawn. Without a flag: what the model's `sampling.yaml` says, else the published setting.

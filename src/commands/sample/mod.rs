@@ -141,8 +141,8 @@ fn plan(args: &SampleArgs, models: &Models, prompts: Vec<Subject>) -> Result<Pla
         }
         subjects = classes.into_iter().map(Subject::Class).collect();
     }
-    let (order, count) = match args.num_images {
-        Some(n) if args.balanced => (Order::Balanced, n),
+    let (order, count) = match args.draw.num_images {
+        Some(n) if args.draw.balanced => (Order::Balanced, n),
         Some(n) if args.rng == Some(Rng::Torch) => (Order::Torch, n),
         Some(n) => (Order::Random, n),
         None => (Order::Each(each), each * subjects.len() as u64),
