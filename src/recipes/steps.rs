@@ -159,7 +159,8 @@ impl At<'_> {
         let encoder = Path::new(&encoder).parent().unwrap_or(Path::new("."));
         let (folder, npz) = (self.file("samples")?, self.file("samples.npz")?);
         let how = &task.sampling;
-        let mut args = args!["sample", "--prompts", self.piece(pieces::PROMPTS)?, "--text-encoder", text(encoder)?];
+        let mut args =
+            args!["sample", "--prompts", self.piece(pieces::PROMPTS)?, "--text-encoder", text(encoder)?];
         args.extend(args!["--output", folder, "--npz", npz, "--size", task.side]);
         args.extend(self.models(&task.tokenizer, &task.transformer)?);
         args.extend(args!["--cfg", how.cfg.unwrap_or(1.0), "--cfg-schedule", how.cfg_schedule]);

@@ -7,7 +7,11 @@ fn captions_are_cleaned_as_published() {
     for (input, once, twice) in [
         ("A small red panda on a branch", "a small red panda on a branch", "a small red panda on a branch"),
         ("see https://example.com/a?b=1 and www.example.org/x", "see ?b=1 and", "see ?b=1 and"),
-        ("<person> riding a <b>bike</b> &amp; more", "person riding a bike more", "person riding a bike more"),
+        (
+            "<person> riding a <b>bike</b> &amp; more",
+            "person riding a bike more",
+            "person riding a bike more",
+        ),
         ("free shipping! click here to download 12345.png", "! click here to", "! click here to"),
         ("中文 and 日本語 and english", "and and english", "and and english"),
         ("🐶🏽 dog emoji ❤️", "🐶🏽 dog emoji ❤️", "🐶🏽 dog emoji ❤️"),
@@ -26,7 +30,8 @@ fn captions_are_cleaned_as_published() {
 fn long_and_strange_texts_come_back() {
     let long = "word-with_many.parts/and-more ".repeat(2000);
     assert!(clean_caption(&long).unwrap().starts_with("word with many"));
-    for text in ["\u{0}\u{1}\u{7f}", "\u{202b}אבג\u{202c}", &"<".repeat(500), &"&".repeat(500), "%ff%fe%00"] {
+    for text in ["\u{0}\u{1}\u{7f}", "\u{202b}אבג\u{202c}", &"<".repeat(500), &"&".repeat(500), "%ff%fe%00"]
+    {
         clean_caption(text).unwrap();
     }
 }

@@ -37,6 +37,10 @@ pub fn tokenizer(check: &mut Check) -> Result<()> {
 pub fn cleaning(check: &mut Check) -> Result<()> {
     let cases = check.golden.get("cases").as_array().context("no cases")?;
     ensure!(!cases.is_empty(), "no cases");
+    if check.golden.has("count") {
+        let count = check.input("count")?.sum(Kind::Int64).int64_value(&[]);
+        check.must("count", count == cases.len() as i64, format!("{count}, and {} cases", cases.len()));
+    }
     for case in cases {
         let text = |key: &str| case[key].as_str().with_context(|| format!("a case without `{key}`"));
         let (input, once, twice) = (text("input")?, text("once")?, text("twice")?);
