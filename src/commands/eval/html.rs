@@ -132,7 +132,7 @@ fn plots(report: &Report) -> Result<Vec<String>> {
             all.push(plots::codebook(codebook.counts())?);
         }
     }
-    for (name, values) in &report.series {
+    for (name, values) in report.series.iter().filter(|(_, values)| values.len() > 1) {
         let part = if name == "kid" { "subset" } else { "chunk" };
         all.push(plots::series(&format!("{name} by {part}"), part, values)?);
     }

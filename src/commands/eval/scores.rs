@@ -205,8 +205,9 @@ impl Scoring<'_> {
             ),
         };
         let value = self.setting.value(name, found.mean, HIGHER, variant).of(Some(samples.id()));
+        let value = if found.chunks.len() > 1 { value.spread(found.std) } else { value };
         series.insert(name.into(), found.chunks);
-        Ok(value.spread(found.std).alone())
+        Ok(value.alone())
     }
 
     fn rows(&self, role: Role, score: impl FnOnce(&Rows) -> Result<Vec<Value>>) -> Result<Vec<Value>> {
