@@ -2,7 +2,6 @@
 
 use ar_model::{AutoregressiveModel, Conditioning};
 use base::{Codes, Images, SampleStream};
-use tch::{Device, Tensor};
 use tokenizer::Tokenizer;
 
 use crate::{Draw, Error, Result, Sampler, SamplingConfig};
@@ -42,7 +41,7 @@ impl<'m, M: AutoregressiveModel, T: Tokenizer> Pipeline<'m, M, T> {
         draw: Draw,
     ) -> Result<(Codes, Images)> {
         let codes = self.sampler.generate(cond, config, draw)?;
-        let images = self.decode(&codes)?;
+        let images = self.tokenizer.decode(&codes)?;
         Ok((codes, images))
     }
 
@@ -56,20 +55,8 @@ impl<'m, M: AutoregressiveModel, T: Tokenizer> Pipeline<'m, M, T> {
         window: usize,
     ) -> Result<(Codes, Images, usize)> {
         let (codes, passes) = self.sampler.generate_speculatively(cond, config, streams, window)?;
-        let images = self.decode(&codes)?;
+        let images = self.tokenizer.decode(&codes)?;
         Ok((codes, images, passes))
-    }
-
-    /// (B, N) → (B, 3, H, W). On the CPU one image at a time: convolutions round differently at other batch sizes,
-    /// which the rounding to 8 bits shows now and then, and one image keeps the cores busy.
-    fn decode(&self, codes: &Codes) -> Result<Images> {
-        let t = codes.tensor();
-        if t.device() != Device::Cpu {
-            return Ok(self.tokenizer.decode(codes)?);
-        }
-        let one = |i| Ok(self.tokenizer.decode(&Codes::new(t.narrow(0, i, 1))?)?.into_tensor());
-        let images: Result<Vec<Tensor>> = (0..t.size()[0]).map(one).collect();
-        Ok(Images::new(Tensor::cat(&images?, 0))?)
     }
 }
 

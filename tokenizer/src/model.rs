@@ -230,8 +230,7 @@ impl Tokenizer for Model {
         self.check_codes(codes)?;
         let _guard = tch::no_grad_guard();
         let kind = self.kind();
-        let side = self.spec().image_size;
-        let images = in_parts(codes.tensor(), side * side, |part| {
+        let images = in_parts(codes.tensor(), |part| {
             let part = Codes::new(part)?;
             Ok(each!(self, m => m.decode_codes(&part, kind)).to_kind(Kind::Float))
         })?;
@@ -241,23 +240,19 @@ impl Tokenizer for Model {
     fn features(&self, images: &Images) -> Result<Tensor> {
         self.check_images(images)?;
         let _guard = tch::no_grad_guard();
-        let size = images.tensor().size();
-        in_parts(images.tensor(), size[2] * size[3], |part| {
+        in_parts(images.tensor(), |part| {
             Ok(self.latents(&part.to_kind(self.kind())).pre_quantized.to_kind(Kind::Float))
         })
     }
 }
 
-/// Pixels that go through a network together on the CPU. More only leave its caches: an image of 256×256 alone keeps
-/// the cores busy, and eight together take as much memory as eight and no less time each.
-const PIXELS_TOGETHER: i64 = 1 << 16;
-
-/// Runs a batch through `network`, on the CPU a few images of `pixels` pixels at a time.
-fn in_parts(batch: &Tensor, pixels: i64, network: impl Fn(Tensor) -> Result<Tensor>) -> Result<Tensor> {
-    let together = (PIXELS_TOGETHER / pixels).max(1);
-    if batch.device() != Device::Cpu || batch.size()[0] <= together {
+/// Runs a batch through `network`, on the CPU one image at a time: one keeps the cores busy, and more only leave their
+/// caches and take as much memory again. It also makes an image's result the same in any batch, which convolutions over
+/// several images do not: they round differently from one number of images to another.
+fn in_parts(batch: &Tensor, network: impl Fn(Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    if batch.device() != Device::Cpu || batch.size()[0] <= 1 {
         return network(batch.shallow_clone());
     }
-    let parts: Result<Vec<Tensor>> = batch.split(together, 0).into_iter().map(network).collect();
+    let parts: Result<Vec<Tensor>> = batch.split(1, 0).into_iter().map(network).collect();
     Ok(Tensor::cat(&parts?, 0))
 }

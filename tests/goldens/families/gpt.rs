@@ -28,11 +28,11 @@ pub fn dropout(rate: f64) -> DropoutConfig {
 /// The modes that do not reproduce fp32.
 pub const REDUCED: [Precision; 2] = [Precision::Bf16, Precision::Int8];
 
-/// Logits of a reduced mode: relative 2-norm of at most 3% from fp32's (weights lose 2⁻⁹ of themselves in bf16, 1/254
+/// Logits of a reduced mode: relative 2-norm of at most 5% from fp32's (weights lose 2⁻⁹ of themselves in bf16, 1/254
 /// of their row's largest in int8).
 pub fn near_fp32(check: &mut Check, precision: Precision, found: &Tensor, expected: &Tensor) {
     let off = rel_l2(found, expected);
-    check.must(&format!("logits in {precision}"), off <= 0.03, format!("relative {off:.1e} (at most 3e-2)"));
+    check.must(&format!("logits in {precision}"), off <= 0.05, format!("relative {off:.1e} (at most 5e-2)"));
 }
 
 /// Opens the transformer that a golden describes, through the ordinary reader.

@@ -28,9 +28,4 @@ impl Linear {
         let kind = x.kind();
         x.linear(&self.weight.to_kind(kind), self.bias.as_ref().map(|b| b.to_kind(kind)))
     }
-
-    /// The weight (out, in).
-    pub fn weight(&self) -> &Tensor {
-        &self.weight
-    }
 }
