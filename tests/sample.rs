@@ -54,17 +54,17 @@ fn pngs_a_grid_and_a_report() {
 /// Reduced precisions draw other images than fp32, the same ones at any batch size, and remember what they were.
 #[test]
 fn reduced_precisions_keep_their_promises_too() {
-    let place = Place::new();
+    let place = place();
     for precision in ["bf16", "int8"] {
         let line = "--class 0,207,281 --cfg 3 --num 1 --tokenizer-precision bf16 --precision";
         for batch in [1, 3] {
-            place.ok(&format!("{line} {precision} --batch-size {batch} --output {precision}{batch}"));
+            ok(&place, &format!("{line} {precision} --batch-size {batch} --output {precision}{batch}"));
         }
         for i in 0..3 {
             let file = |batch| place.path(&format!("{precision}{batch}/{i:06}.png"));
             assert_eq!(pixels(&file(1)), pixels(&file(3)), "{precision}, image {i}");
         }
-        let again = place.ok(&format!("--from {precision}3/000002.png --output again-{precision} --json"));
+        let again = ok(&place, &format!("--from {precision}3/000002.png --output again-{precision} --json"));
         let report: serde_json::Value = serde_json::from_str(&again).unwrap();
         assert_eq!(report["largest_difference"], 0, "{report}");
     }
@@ -88,19 +88,19 @@ fn image_i_is_the_same_at_batch_1_and_batch_7_and_on_its_own() {
 
 #[test]
 fn speculative_images_are_those_of_the_same_noise_one_code_at_a_time() {
-    let place = Place::new();
+    let place = place();
     let options = "--class 3 7 --num 2 --cfg 2 --seed 5 --json";
-    place.ok(&format!("{options} --rng gumbel -o plain"));
+    ok(&place, &format!("{options} --rng gumbel -o plain"));
     let said: serde_json::Value =
-        serde_json::from_str(&place.ok(&format!("{options} --speculative 6 -o guessed"))).unwrap();
+        serde_json::from_str(&ok(&place, &format!("{options} --speculative 6 -o guessed"))).unwrap();
     assert!(said["codes_per_pass"].as_f64().unwrap() >= 1.0, "{said}");
     assert_eq!(said["settings"]["rng"], "gumbel");
     for image in said["images"].as_array().unwrap() {
-        let guessed = PathBuf::from(image["path"].as_str().unwrap());
+        let guessed = std::path::PathBuf::from(image["path"].as_str().unwrap());
         let plain = place.path("plain").join(guessed.file_name().unwrap());
         assert_eq!(pixels(&place.path("guessed").join(guessed.file_name().unwrap())), pixels(&plain));
     }
-    let message = place.fails(&format!("{options} --speculative 6 --rng torch"));
+    let message = fails(&place, &format!("{options} --speculative 6 --rng torch"));
     assert!(message.contains("`--speculative` draws with `--rng gumbel` only"), "{message}");
 }
 

@@ -126,13 +126,13 @@ fn logits_depend_on_the_class_and_on_earlier_codes_only() {
 /// Every work once, and a second run set beside the first.
 #[test]
 fn bench_prints_a_table_and_one_json_line_that_a_later_run_can_be_compared_with() {
-    let place = Place::new();
+    let place = place();
     let line = "bench --model model --work sample,encode,decode,train --precision fp32,bf16,int8 --batch-size 2 \
                 --cfg 1.5 --repeat 1";
     let out = place.run(line);
     assert_eq!(out.status.code(), Some(0), "{}", stderr(&out));
     let text = String::from_utf8(out.stdout).unwrap();
-    let report: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    let report: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     let rows = report["rows"].as_array().unwrap();
     let done: Vec<String> = rows.iter().map(|r| format!("{} {}", r["work"], r["precision"])).collect();
     let expected = [

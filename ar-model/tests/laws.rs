@@ -139,9 +139,9 @@ fn blocks_equal_teacher_forcing_and_run_over_wrong_guesses() {
         let codes = recipe_integers("codes", 3, &[3, 16], 40);
         let expected = gpt.logits(&cond, &codes, Mode::Eval);
         let mut cache = gpt.new_cache(3);
-        gpt.prefill(&cond, &mut cache);
+        let _ = gpt.prefill(&cond, &mut cache);
         let wrong = (codes.narrow(1, 0, 9) + 1).remainder(40);
-        gpt.decode_block(&wrong, gpt.spec().prefix_len, &mut cache);
+        let _ = gpt.decode_block(&wrong, gpt.spec().prefix_len, &mut cache);
         for (from, k) in [(0, 4), (4, 1), (5, 7), (12, 3)] {
             let block = codes.narrow(1, from, k);
             let found = gpt.decode_block(&block, gpt.spec().prefix_len + from, &mut cache);

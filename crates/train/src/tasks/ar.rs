@@ -195,9 +195,20 @@ impl ArTask {
         &self.tokenizer
     }
 
-    /// The classes that occur in the data, or all the model has.
-    pub fn classes(&self) -> &[Class] {
-        &self.classes
+    /// `n` conditions to look at in training, always the same, and what they are called: classes of the data or all that
+    /// the model has, or texts.
+    pub fn examples(&self, n: usize) -> Result<(Conditioning, Vec<String>)> {
+        match &self.condition {
+            Condition::Class { classes, .. } => {
+                let chosen = (0..n).filter_map(|i| classes.get(i * classes.len() / n));
+                let (ids, names): (Vec<i64>, _) = chosen.map(|c| (c.index, c.name.clone())).unzip();
+                Ok((Conditioning::Class(Tensor::from_slice(&ids).to_device(self.vars.device())), names))
+            }
+            Condition::Text(text) => {
+                let texts = text.examples(&self.train, n)?;
+                Ok((text.condition(&text.encode(&texts)?), texts))
+            }
+        }
     }
 
     /// One line on model and data, for people.

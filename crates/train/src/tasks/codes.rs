@@ -132,22 +132,31 @@ impl Codes {
 
     /// All captions, in the order of the records.
     pub fn captions(&self) -> Result<Vec<String>> {
-        let of_target = |target| match target {
-            Target::Caption(text) => text,
-            Target::None | Target::Class(_) => String::new(),
+        (0..self.len()).filter_map(|i| self.caption(i).transpose()).collect()
+    }
+
+    /// Up to `n` captions, far apart.
+    pub fn some_captions(&self, n: usize) -> Result<Vec<String>> {
+        (0..n).filter_map(|i| self.caption(i * self.len() / n).transpose()).collect()
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Codes::Stored(loader) => loader.source().len(),
+            Codes::Encoded(loader) => loader.dataset().len(),
+        }
+    }
+
+    /// The caption of a record, if it has one.
+    fn caption(&self, index: usize) -> Result<Option<String>> {
+        let text = match self {
+            Codes::Stored(loader) => loader.source().caption(index)?,
+            Codes::Encoded(loader) => match loader.dataset().target(index) {
+                Target::Caption(text) => text,
+                Target::None | Target::Class(_) => return Ok(None),
+            },
         };
-        let mut all = match self {
-            Codes::Stored(loader) => {
-                let source = loader.source();
-                (0..source.len()).map(|i| source.caption(i)).collect::<data::Result<Vec<_>>>()?
-            }
-            Codes::Encoded(loader) => {
-                let set = loader.dataset();
-                (0..set.len()).map(|i| of_target(set.target(i))).collect()
-            }
-        };
-        all.retain(|caption| !caption.trim().is_empty());
-        Ok(all)
+        Ok(Some(text).filter(|text| !text.trim().is_empty()))
     }
 
     /// The classes of the labels, as far as the data tells.
