@@ -212,3 +212,37 @@ fn a_run_is_forked_and_a_model_begun_from_another() {
     assert!(text.contains("does not fit the model"), "{text}");
     assert!(!place.path("no").exists());
 }
+
+#[test]
+fn a_plan_needs_neither_data_nor_weights_and_samples_are_drawn_on_the_way() {
+    let place = Place::new();
+    let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/train");
+    let plan = |verb: &str, recipe: &str| {
+        let recipe = recipes.join(recipe);
+        let out = place.run(&format!("{verb} --plan --recipe {}", recipe.display()), &[]);
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    // What is known of them: parameters, GFLOP a position, hours at 395 TFLOP/s, states with an average.
+    let text = plan("train-ar", "gigatok-bl+gpt-b.yaml");
+    assert!(text.contains("111.1 M") && text.contains("0.61 GFLOP") && text.contains(" 43 h"), "{text}");
+    let text = plan("train-tokenizer", "gigatok-bl256.yaml");
+    assert!(text.contains("621.6 M") && text.contains("2265 GFLOP") && text.contains(" 408 h"), "{text}");
+    let text = place.fails("train-ar", &[]);
+    assert!(text.contains("--output"), "{text}");
+
+    let all = [TINY, &["optimization.steps=3", "every={log: 1, validate: 0, samples: 2, save: 3}"]].concat();
+    place.succeeds("train-tokenizer --data images --output ckpt", &all);
+    let small = ["model.width=16", "model.layers=1", "model.heads=2", "optimization.batch_size=4"];
+    let more =
+        ["optimization.steps=3", "optimization.warmup=1", "every={log: 1, validate: 0, samples: 2, save: 3}"];
+    place.succeeds("train-ar --tokenizer ckpt --output run", &[&small[..], &more].concat());
+    for run in ["ckpt", "run"] {
+        for step in ["000000002", "000000003"] {
+            let picture = image::open(place.path(run).join(format!("samples/step-{step}.png"))).unwrap();
+            assert!(picture.width() > 100, "{run}");
+        }
+    }
+    assert!(std::fs::read_to_string(place.path("ckpt/log.jsonl")).unwrap().contains("samples/psnr"));
+    assert!(std::fs::read_to_string(place.path("run/log.jsonl")).unwrap().contains("samples/distinct_codes"));
+}

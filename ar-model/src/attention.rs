@@ -41,6 +41,16 @@ impl Attention {
         }
     }
 
+    /// Weights of the two products: (3D, D) and (D, D).
+    pub fn matrices(&self) -> [&Tensor; 2] {
+        [self.wqkv.weight(), self.wo.weight()]
+    }
+
+    /// Weight and bias of the norms of queries and keys, (K) each.
+    pub fn qk_norm(&self) -> Option<[&Tensor; 4]> {
+        self.qk_norm.as_ref().map(|(q, k)| [q.weight(), q.bias(), k.weight(), k.bias()])
+    }
+
     /// (B, S, D) → (B, S, D). With a cache, keys and values are appended and everything before is seen.
     pub fn forward(&self, x: &Tensor, context: &Context, cache: Option<(&mut KvCache, usize)>) -> Tensor {
         let (b, s, d) = x.size3().expect("activations are (B, S, D)");
@@ -58,7 +68,8 @@ impl Attention {
             Some((cache, layer)) => cache.append(layer, context.from, &k, &v),
             None => (k, v),
         };
-        let y = if s == 1 || (cached && context.mask.is_some()) {
+        // With a cache, plain products but for a prefix without a mask.
+        let y = if context.from > 0 || (cached && context.mask.is_some()) {
             plain_products(&q, &k, &v, context.mask)
         } else {
             let causal = context.mask.is_none();

@@ -240,6 +240,9 @@ impl ArConfig {
             PositionConfig::Rope2d if head_width % 4 != 0 => {
                 fail(format!("rope_2d needs a head width that is a multiple of 4, found {head_width}"))
             }
+            _ if self.modulation != ModulationConfig::None && self.conditioning.prefix_len() != 1 => {
+                fail("adaptive norms go with class conditioning only".into())
+            }
             _ => Ok(()),
         }
     }

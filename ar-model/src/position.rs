@@ -20,13 +20,11 @@ pub fn rope_2d(prefix: i64, num_tokens: i64, head_width: i64) -> Tensor {
     Tensor::cat(&[Tensor::zeros([prefix, half, 2], options), table], 0)
 }
 
-/// Turns adjacent channel pairs of (B, H, S, K) by rows `from..from + S` of the table, in fp32.
+/// Turns adjacent channel pairs of (B, H, S, K) by rows `from..from + S` of the table, in fp32: a pair and a row are
+/// complex numbers, and turning is their product, in one pass over memory.
 pub(crate) fn rotate(x: &Tensor, table: &Tensor, from: i64) -> Tensor {
     let (b, h, s, k) = x.size4().expect("heads are (B, H, S, K)");
-    let rows = table.narrow(0, from, s); // (S, K/2, 2)
-    let (cos, sin) = (rows.select(2, 0), rows.select(2, 1));
-    let pairs = x.to_kind(Kind::Float).reshape([b, h, s, k / 2, 2]);
-    let (a, c) = (pairs.select(4, 0), pairs.select(4, 1));
-    let turned = Tensor::stack(&[&a * &cos - &c * &sin, &c * &cos + &a * &sin], -1);
-    turned.view([b, h, s, k]).to_kind(x.kind())
+    let rows = table.narrow(0, from, s).view_as_complex(); // (S, K/2)
+    let pairs = x.to_kind(Kind::Float).reshape([b, h, s, k / 2, 2]).view_as_complex();
+    (pairs * rows).view_as_real().view([b, h, s, k]).to_kind(x.kind())
 }

@@ -12,6 +12,7 @@ mod error;
 mod image_folder;
 mod image_list;
 mod joined;
+mod jpeg;
 mod labels;
 mod loader;
 mod npz_images;
@@ -38,7 +39,7 @@ pub use loader::{Batch, CorruptPolicy, Loader, LoaderConfig, LoaderState, NO_CLA
 pub use npz_images::NpzImages;
 pub use open::open;
 pub use partition::{Partition, Schedule};
-pub use record::{Dataset, Record, Target, fingerprint, key_hash};
+pub use record::{Dataset, LeftOut, Record, Target, fingerprint, key_hash};
 pub use subset::Subset;
 pub use tar_shards::TarShards;
 pub use transform::{Augment, Transform};

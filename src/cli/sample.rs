@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
+use base::Precision;
 use clap::{ArgGroup, Args};
 
-use super::{BatchArgs, ComputeArgs, JsonArgs, ModelArgs, PairedTokenizerArgs, SeedArgs};
+use super::{BatchArgs, DeviceArgs, JsonArgs, ModelArgs, PairedTokenizerArgs, SeedArgs};
 use crate::commands::sample::provenance::Rng;
 
 /// Arguments of `gen sample`.
@@ -32,23 +33,17 @@ pub struct SampleArgs {
     pub text_encoder: Option<PathBuf>,
 
     /// Images of each class or prompt [default: 4 of a class, 1 of a prompt]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", conflicts_with = "num_images", value_parser = clap::value_parser!(u64).range(1..))]
     pub num: Option<u64>,
 
-    /// This many images of random classes (of --class, or of all the model knows), as for a published FID, or of random
-    /// prompts
-    #[arg(long, value_name = "N", conflicts_with = "num", value_parser = clap::value_parser!(u64).range(1..))]
-    pub num_images: Option<u64>,
-
-    /// With --num-images: every class or prompt equally often instead of at random
-    #[arg(long, requires = "num_images")]
-    pub balanced: bool,
+    #[command(flatten)]
+    pub draw: DrawArgs,
 
     /// Make the image of this PNG again, with the settings stored in it
     #[arg(long, value_name = "PNG", conflicts_with_all = ["class", "prompt", "prompts",
-        "negative_prompt", "num", "num_images", "npz", "size", "seed", "rng",
+        "negative_prompt", "num", "num_images", "npz", "size", "seed", "rng", "speculative",
         "cfg", "cfg_schedule", "cfg_start", "cfg_end", "cfg_interval", "temperature", "top_k", "top_p", "min_p",
-        "batch_size", "precision"])]
+        "batch_size", "precision", "tokenizer_precision"])]
     pub from: Option<PathBuf>,
 
     /// Folder for the PNGs and their contact sheet [default: samples, unless --npz is given; with --from:
@@ -67,9 +62,14 @@ pub struct SampleArgs {
     #[command(flatten)]
     pub sampling: SamplingArgs,
 
-    /// Where randomness comes from
-    #[arg(long, value_enum, default_value_t, help_heading = "Sampling")]
-    pub rng: Rng,
+    /// Where randomness comes from [default: image; with --speculative: gumbel]
+    #[arg(long, value_enum, help_heading = "Sampling")]
+    pub rng: Option<Rng>,
+
+    /// Guess codes and check up to K of them in one pass of the transformer: the images of --rng gumbel, sooner where
+    /// they are made one by one
+    #[arg(long, value_name = "K", help_heading = "Sampling", value_parser = clap::value_parser!(u64).range(2..=4096))]
+    pub speculative: Option<u64>,
 
     #[command(flatten)]
     pub seed: SeedArgs,
@@ -80,9 +80,38 @@ pub struct SampleArgs {
     #[command(flatten)]
     pub tokenizer: PairedTokenizerArgs,
     #[command(flatten)]
-    pub compute: ComputeArgs,
+    pub compute: DecodingArgs,
     #[command(flatten)]
     pub json: JsonArgs,
+}
+
+/// Where and how to compute.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Computing")]
+pub struct DecodingArgs {
+    #[command(flatten)]
+    pub device: DeviceArgs,
+
+    /// Kind of the transformer's weights: fp32, bf16, fp16, or int8 (CPU: the fastest)
+    #[arg(long, value_name = "KIND", default_value_t)]
+    pub precision: Precision,
+
+    /// Kind of the tokenizer's weights and activations: fp32, bf16 or fp16
+    #[arg(long, value_name = "KIND", default_value_t, value_parser = super::floating)]
+    pub tokenizer_precision: Precision,
+}
+
+/// How many images of which classes or prompts.
+#[derive(Debug, Clone, Args)]
+pub struct DrawArgs {
+    /// This many images of random classes (of all the model knows, or of those named), as for a published FID, or of
+    /// random prompts
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub num_images: Option<u64>,
+
+    /// With --num-images: every class or prompt equally often instead of at random
+    #[arg(long, requires = "num_images")]
+    pub balanced: bool,
 }
 
 /// How codes are drawn. Without a flag: what the model's `sampling.yaml` says, else the published setting.

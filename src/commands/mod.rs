@@ -1,5 +1,6 @@
 //! One file a verb.
 
+mod bench;
 mod convert;
 mod decode;
 mod doctor;
@@ -11,6 +12,7 @@ mod features;
 mod fetch;
 mod inspect;
 mod logits;
+mod plot;
 mod probe;
 mod recipe;
 mod reconstruct;
@@ -18,6 +20,7 @@ pub mod sample;
 mod train;
 mod train_ar;
 mod train_features;
+mod train_samples;
 mod train_tokenizer;
 
 use std::sync::Arc;
@@ -49,6 +52,7 @@ pub enum Outcome {
 pub fn run(command: &Command, context: &Context) -> anyhow::Result<Outcome> {
     match command {
         Command::Sample(args) => sample::run(args, context),
+        Command::Bench(args) => bench::run(args, context),
         Command::Convert(args) => convert::run(args, context),
         Command::Inspect(args) => inspect::run(args, context),
         Command::Decode(args) => decode::run(args, context),
@@ -63,6 +67,7 @@ pub fn run(command: &Command, context: &Context) -> anyhow::Result<Outcome> {
         Command::Features(args) => features::run(args, context),
         Command::Fetch(args) => fetch::run(args, context),
         Command::Reconstruct(args) => reconstruct::run(args, context),
+        Command::Plot(args) => plot::run(args, context),
         Command::Probe(args) => probe::run(args, context),
     }
 }

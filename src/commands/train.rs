@@ -4,10 +4,12 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use base::config::Document;
-use train::{Saved, Task};
+use tch::Device;
+use train::{Observer, Recipe, Run, Saved, Task};
 
 use super::{Context, Outcome};
 use crate::cli::train::RunArgs;
+use crate::settings::device;
 
 /// Where a run begins: at a recipe, or at a saved state with its own.
 pub struct Start {
@@ -27,12 +29,12 @@ pub fn start(
     mut typed: Vec<String>,
     context: &Context,
 ) -> anyhow::Result<Start> {
-    if !args.resume {
-        train::state::check_unused(&args.output)?;
+    if !args.resume && !args.plan {
+        train::state::check_unused(args.output())?;
     }
     let state = match &args.fork {
-        Some(fork) => Some((fork, Saved::at(fork)?)),
-        None if args.resume => Some((&args.output, Saved::newest(&args.output)?)),
+        Some(fork) => Some((fork.as_path(), Saved::at(fork)?)),
+        None if args.resume => Some((args.output(), Saved::newest(args.output())?)),
         None => None,
     };
     let (recipe, saved) = if let Some((from, (saved, damaged))) = state {
@@ -68,15 +70,62 @@ pub fn path_override(key: &str, path: &Path) -> anyhow::Result<String> {
     Ok(format!("{key}={}", serde_json::to_string(text)?))
 }
 
+/// The program that trains: version, commit where it is known (`+` marks changes since), libtorch.
+fn program() -> anyhow::Result<String> {
+    let commit = option_env!("GEN_COMMIT").map(|c| format!(", commit {c}")).unwrap_or_default();
+    let libtorch = libtorch_ext::runtime::libtorch_version()?;
+    Ok(format!("gen {}{commit}, libtorch {libtorch}", env!("CARGO_PKG_VERSION")))
+}
+
+/// `--plan`: prints what a run would cost.
+pub fn plan(recipe: &impl Recipe, context: &Context) -> anyhow::Result<Outcome> {
+    recipe.common().optimization.check()?;
+    let plan = recipe.plan()?;
+    let mut lines = plan.lines();
+    if let Some((data, size)) = recipe.images().filter(|(data, _)| data.train.is_some()) {
+        let speed = train::images_per_second(data, size)?;
+        lines.push(("pictures, one core".into(), format!("{speed:.0} images/s decoded and cut, measured")));
+        let wanted = plan.h200_images_per_second();
+        lines.push(("cores to feed an H200".into(), format!("{:.0}", (wanted / speed).ceil())));
+    }
+    let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    for (name, value) in lines {
+        context.printer.line(&format!("{name:width$}  {value}"))?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// Says what memory the run will take, and what to do if that is more than there is.
+fn say_memory(recipe: &impl Recipe, device: Device, context: &Context) -> anyhow::Result<()> {
+    let (plan, available) = (recipe.plan()?, device::memory(device));
+    context.printer.note(&plan.memory_line(available));
+    if let Some(free) = available.filter(|free| plan.bytes() > *free as f64) {
+        let parts = plan.micro_batches_for(free as f64).map(|n| format!("`optimization.micro_batches={n}`"));
+        let recompute = recipe.can_recompute().then(|| "`recompute=true`".to_owned());
+        let ways: Vec<String> = parts.into_iter().chain(recompute).collect();
+        let ways = if ways.is_empty() { "a smaller model".to_owned() } else { ways.join(" or ") };
+        context.printer.warning(&format!("that may be more than the device has; {ways} would take less"));
+    }
+    Ok(())
+}
+
 /// Trains until the last step or the first SIGINT or SIGTERM; a second one ends the program at once.
 pub fn run<T: Task>(
     mut task: T,
     args: &RunArgs,
     saved: Option<Saved>,
+    device: Device,
+    observer: &mut dyn Observer<T>,
     context: &Context,
 ) -> anyhow::Result<Outcome> {
+    say_memory(task.recipe(), device, context)?;
+    libtorch_ext::runtime::keep_freed_memory();
     let stop = super::stop_on_signal()?;
     let mut progress = context.printer.clone();
+    let kind = task.optimization().precision.kind();
+    let peak = args.peak_tflops.map_or_else(|| train::peak::measure(device, kind), |n| n * 1e12);
+    let how = if args.peak_tflops.is_some() { "as given" } else { "measured now" };
+    context.printer.note(&format!("MFU is a share of {:.3} TFLOP/s, {how}", peak / 1e12));
     match (&saved, args.resume) {
         (Some(saved), true) => context.printer.note(&format!("resuming after step {}", saved.step)),
         (Some(saved), false) => {
@@ -89,8 +138,16 @@ pub fn run<T: Task>(
         }
         _ => {}
     }
-    let outcome = train::train(&mut task, &args.output, saved.as_ref(), &stop, &mut progress)?;
-    let dir = args.output.display();
+    let run = Run {
+        dir: args.output(),
+        resume: saved.as_ref(),
+        stop: &stop,
+        program: &program()?,
+        device: &base::device::name(device),
+        peak: Some(peak),
+    };
+    let outcome = train::train_observed(&mut task, &run, &mut progress, observer)?;
+    let dir = args.output().display();
     context.printer.line(&match outcome.interrupted {
         false => format!("trained {} steps; the model is in {dir}", outcome.step),
         true => format!("stopped after step {}; `--resume --output {dir}` goes on", outcome.step),

@@ -8,7 +8,7 @@ use tch::Device;
 use tokenizer::Tokenizer;
 use train::tasks::{ArRecipe, ArTask, TokenizerRecipe};
 
-use super::{Context, Outcome, train::path_override};
+use super::{Context, Outcome, train::path_override, train_samples::Samples};
 use crate::cli::train_ar::TrainArArgs;
 use crate::failure::Failure;
 use crate::settings::models::Location;
@@ -20,13 +20,36 @@ const BUILT_IN: &str = include_str!("../../configs/train/gpt-64.yaml");
 pub fn run(args: &TrainArArgs, context: &Context) -> anyhow::Result<Outcome> {
     let run = &args.run;
     let device = device::resolve(&run.device)?;
+    if run.plan {
+        return plan(args, context);
+    }
     let location = tokenizer(args)?;
     let start = super::train::start(run, BUILT_IN, overrides(args, &location, context)?, context)?;
     let tokenizer = open(&location, device)?;
     let recipe = ArRecipe::from_document(start.recipe, &start.changes, tokenizer.model.spec())?;
     let task = ArTask::new(recipe, tokenizer, device)?;
     context.printer.note(&format!("{} on {}", task.describe(), base::device::name(device)));
-    super::train::run(task, run, start.saved, context)
+    super::train::run(task, run, start.saved, device, &mut Samples(run.output()), context)
+}
+
+/// `--plan`. A recipe that leaves the number of codes to the tokenizer needs the tokenizer's configuration.
+fn plan(args: &TrainArArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let start = super::train::start(&args.run, BUILT_IN, vec![], context)?;
+    let model = start.recipe.to_json()?["model"].clone();
+    let named = |key: &str| start.changes.iter().any(|c| c.starts_with(&format!("model.{key}=")));
+    let open = |key: &str| model[key].is_null() && !named(key);
+    let recipe = if open("vocab_size") || open("num_tokens") {
+        let config = match tokenizer(args)? {
+            Location::Directory(dir) => dir.join(weights::CONFIG_FILE),
+            Location::Files { config, .. } => config,
+        };
+        let vars = base::Vars::new(Device::Cpu, tch::Kind::Float, base::Build::Describe);
+        let model = tokenizer::Model::new(&vars.root(), &tokenizer::TokenizerConfig::read(&config)?)?;
+        ArRecipe::from_document(start.recipe, &start.changes, model.spec())?
+    } else {
+        ArRecipe::complete(&start.recipe, &start.changes)?
+    };
+    super::train::plan(&recipe, context)
 }
 
 /// Where the tokenizer is: in a run that goes on, the copy it was begun with.
@@ -34,7 +57,7 @@ fn tokenizer(args: &TrainArArgs) -> anyhow::Result<Location> {
     let run = &args.run;
     let begun = match (&run.fork, run.resume) {
         (None, false) => return models::tokenizer(&args.tokenizer),
-        (None, true) => run.output.clone(),
+        (None, true) => run.output().to_owned(),
         (Some(fork), _) if fork.is_dir() => fork.clone(),
         (Some(state), _) => {
             let folder = state.parent().and_then(Path::parent).unwrap_or(Path::new(""));

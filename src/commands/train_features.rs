@@ -1,5 +1,6 @@
 //! `gen train-features`.
 
+use train::Unobserved;
 use train::tasks::{FeaturesRecipe, FeaturesTask};
 
 use super::{Context, Outcome};
@@ -15,7 +16,10 @@ pub fn run(args: &TrainFeaturesArgs, context: &Context) -> anyhow::Result<Outcom
     let typed = super::train::image_overrides(run, "data")?;
     let start = super::train::start(run, BUILT_IN, typed, context)?;
     let recipe = FeaturesRecipe::from_document(&start.recipe, &start.changes)?;
+    if run.plan {
+        return super::train::plan(&recipe, context);
+    }
     let task = FeaturesTask::new(recipe, device)?;
     context.printer.note(&format!("{} on {}", task.describe(), base::device::name(device)));
-    super::train::run(task, run, start.saved, context)
+    super::train::run(task, run, start.saved, device, &mut Unobserved, context)
 }

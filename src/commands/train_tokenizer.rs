@@ -2,7 +2,7 @@
 
 use train::tasks::{TokenizerRecipe, TokenizerTask};
 
-use super::{Context, Outcome};
+use super::{Context, Outcome, train_samples::Reconstructions};
 use crate::cli::train_tokenizer::TrainTokenizerArgs;
 use crate::settings::device;
 
@@ -15,7 +15,10 @@ pub fn run(args: &TrainTokenizerArgs, context: &Context) -> anyhow::Result<Outco
     let typed = super::train::image_overrides(run, "data")?;
     let start = super::train::start(run, BUILT_IN, typed, context)?;
     let recipe = TokenizerRecipe::from_document(&start.recipe, &start.changes)?;
+    if run.plan {
+        return super::train::plan(&recipe, context);
+    }
     let task = TokenizerTask::new(recipe, device)?;
     context.printer.note(&format!("{} on {}", task.describe(), base::device::name(device)));
-    super::train::run(task, run, start.saved, context)
+    super::train::run(task, run, start.saved, device, &mut Reconstructions::new(run.output()), context)
 }

@@ -58,6 +58,22 @@ fn cuda(index: usize) -> anyhow::Result<Device> {
     Err(failure.hint("`gen doctor` lists the devices").into())
 }
 
+/// Bytes of memory that a device has to offer: all of a GPU's, what is available of the machine's within the limit of
+/// this process's control group.
+pub fn memory(device: Device) -> Option<u64> {
+    if let Device::Cuda(index) = device {
+        return Some(CudaDriver::open().ok()?.devices().ok()?.get(index)?.memory);
+    }
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+    let free = line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024;
+    let number = |name: &str| {
+        std::fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok()?.trim().parse::<u64>().ok()
+    };
+    let limit = number("memory.max").map(|max| max.saturating_sub(number("memory.current").unwrap_or(0)));
+    Some(limit.map_or(free, |limit| limit.min(free)))
+}
+
 /// Sets the threads of libtorch and of the image work. Without a number: `OMP_NUM_THREADS` where it is set,
 /// else the physical cores, because two threads on one core's vector units only get in each other's way.
 fn set_threads(asked: Option<u16>) {

@@ -1,5 +1,8 @@
-//! Models small enough to be made in a test: random weights in the form that training writes.
-#![allow(dead_code)] // each test file uses its own part
+//! What end-to-end tests share: a place to run in, and models small enough to be made there: random weights in the
+//! form that training writes.
+#![allow(dead_code, unused_imports)] // no test uses all of it
+
+mod place;
 
 use std::path::Path;
 
@@ -8,6 +11,8 @@ use backbones::t5::{T5Config, T5Encoder, TEXT_FILE, TEXT_FOLDER, TEXT_PREFIX, le
 use base::{Build, Vars};
 use tch::{Device, Kind};
 use tokenizer::TokenizerConfig;
+
+pub use place::{Place, pixels, stderr};
 
 /// What a test's model is made of.
 #[derive(Debug, Clone, Copy)]
@@ -96,6 +101,21 @@ fn transformer(dir: &Path, vocab_size: i64, conditioning: &str) -> Vars {
         });
     }
     vars
+}
+
+/// Writes the directory of a VQGAN tokenizer with 2 x 2 pixels a code, for square images of any even side.
+pub fn write_vqgan(dir: &Path) {
+    tch::manual_seed(3);
+    std::fs::create_dir_all(dir).unwrap();
+    let config = "type: llamagen_vq\nimage_size: 16\ncnn: { channels: 32, encoder_multipliers: [1, 1], \
+                  decoder_multipliers: [1, 1], res_blocks: 1, z_channels: 32, attention: true, adaptive_norm: false, \
+                  upsample: nearest }\nquantizer: { codebook_size: 64, code_dim: 8, l2_normalize: true, \
+                  gradient: straight_through, commitment: 0.25 }\n";
+    std::fs::write(dir.join("config.yaml"), config).unwrap();
+    let config = TokenizerConfig::read(&dir.join("config.yaml")).unwrap();
+    let vars = Vars::new(Device::Cpu, Kind::Float, Build::Random);
+    tokenizer::Model::new(&vars.root(), &config).unwrap();
+    save(dir, &vars);
 }
 
 fn save(dir: &Path, vars: &Vars) {

@@ -70,6 +70,7 @@ impl TeacherForced<'_> {
             tch::manual_seed(rng::hash(seed, &[index as u64]) as i64);
         }
         let gpt = self.gpt;
+        assert!(gpt.packed.is_none(), "a packed model decodes and evaluates only");
         let context = Context { from: 0, rope: gpt.rope.as_ref(), mask: self.mask.as_ref() };
         gpt.layers[index].forward(x, &self.modulation, &context, None, &gpt.config.dropout, self.train)
     }

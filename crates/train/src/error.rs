@@ -1,3 +1,4 @@
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use base::Hint;
@@ -27,8 +28,16 @@ pub enum Error {
         run: bool,
     },
     /// There is nothing to resume.
-    #[error("`{path}` holds no saved state to resume from")]
+    #[error("`{path}` holds no saved state to resume from{}", passed_over(damaged))]
     NoState {
+        /// The run's directory.
+        path: PathBuf,
+        /// What is wrong with the states that are there.
+        damaged: Vec<String>,
+    },
+    /// Another process trains in the directory.
+    #[error("another process trains in `{path}`")]
+    Busy {
         /// The run's directory.
         path: PathBuf,
     },
@@ -145,6 +154,12 @@ impl Hint for Error {
             }
             Error::Occupied { run: false, .. } => vec!["choose another `--output`, or empty it".into()],
             Error::NoState { .. } => vec!["leave `--resume` out to begin a new run".into()],
+            Error::File { source, .. } | Error::Weights(weights::Error::Io { source, .. })
+                if source.kind() == ErrorKind::StorageFull =>
+            {
+                vec!["the states saved before are whole; make room, and `--resume` goes on".into()]
+            }
+            Error::Busy { .. } => vec!["wait for it, or choose another `--output`".into()],
             Error::OtherTokenizer { .. } => {
                 vec!["extract them anew with `gen extract`, or give the tokenizer that made them".into()]
             }
@@ -167,7 +182,7 @@ impl Hint for Error {
             }
             Error::NotFinite { .. } => vec![
                 "lower `optimization.lr`, raise `optimization.warmup`, or train in fp32; `--resume` continues from \
-                 the last saved state"
+                 the last saved state; `optimization.on_nonfinite=skip` leaves such steps out"
                     .into(),
             ],
             Error::OtherProbe { .. } => {
@@ -191,6 +206,10 @@ impl Hint for Error {
             _ => vec![],
         }
     }
+}
+
+fn passed_over(damaged: &[String]) -> String {
+    damaged.iter().map(|d| format!("; {d}")).collect()
 }
 
 /// This crate's results.

@@ -150,6 +150,39 @@ fn layers_run_twice_give_the_gradients_of_layers_run_once() {
     }
 }
 
+/// The gradients of all parameters, without anything random, as one vector.
+fn whole_gradient(task: &mut train::tasks::ArTask) -> tch::Tensor {
+    let mut output = task.vars().get("output.weight").unwrap();
+    let numbers = tch::Tensor::arange(output.numel() as i64, (tch::Kind::Float, tch::Device::Cpu));
+    output.copy_(&((numbers * 0.7).sin() * 0.5).view_as(&output));
+    task.vars().set_requires_grad(true);
+    let params: Vec<tch::Tensor> = task.vars().parameters().into_iter().map(|v| v.tensor).collect();
+    let mut batch = task.batch().unwrap();
+    let losses = task.losses(&mut batch, 0, 1).unwrap();
+    let gradients = tch::Tensor::run_backward(&[losses.total().unwrap()], &params, false, false);
+    let flat: Vec<tch::Tensor> = gradients.iter().map(|g| g.reshape([-1])).collect();
+    assert!(gradients.iter().all(|g| g.kind() == tch::Kind::Float), "gradients are as wide as the weights");
+    tch::Tensor::cat(&flat, 0)
+}
+
+#[test]
+fn gradients_in_bf16_point_where_those_in_fp32_do() {
+    let _alone = common::alone();
+    let dir = tempfile::tempdir().unwrap();
+    let (data, t) = (images(dir.path()), dir.path().join("t"));
+    go(tokenizer_task(&data, &["optimization.steps=2"]), &t, 100).unwrap();
+    let images = format!("data.images.train={}", data.display());
+    let still =
+        "model.dropout={token: 0.0, residual: 0.0, feed_forward: 0.0, drop_path: 0.0, condition: 0.0}";
+    let [a, b] = ["fp32", "bf16"].map(|kind| {
+        let precision = format!("optimization.precision={kind}");
+        whole_gradient(&mut ar_task(&t, &[&images, still, &precision]))
+    });
+    let cosine = (a.dot(&b) / (a.norm() * b.norm())).double_value(&[]);
+    let length = (b.norm() / a.norm()).double_value(&[]);
+    assert!(cosine > 0.999 && (length - 1.0).abs() < 0.02, "cosine {cosine}, length {length}");
+}
+
 #[test]
 fn fp16_is_refused_and_paths_do_not_depend_on_where_a_run_goes_on() {
     let dir = tempfile::tempdir().unwrap();

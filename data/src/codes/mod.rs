@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 pub use loader::{CodeBatch, CodeLoader, CodeLoaderConfig};
 pub use npy::{NpyCodes, NpyWriter};
@@ -62,6 +63,25 @@ pub trait CodeSource: Send + Sync {
     fn classes(&self) -> &[Class];
     /// One line for people.
     fn describe(&self) -> String;
+}
+
+/// Hex hash (16 digits) of the sizes, the tokenizer, and the codes and labels of some records spread over the whole:
+/// enough to tell one extraction from another without reading it all.
+///
+/// # Errors
+/// A record cannot be read.
+pub fn fingerprint(source: &dyn CodeSource) -> Result<String> {
+    const PROBES: usize = 64;
+    let mut hash = Sha256::new();
+    let tokenizer = source.tokenizer().map_or("", |t| t.fingerprint.as_str());
+    hash.update(format!("{} {} {} {tokenizer}", source.len(), source.views(), source.num_tokens()));
+    for probe in 0..PROBES.min(source.len()) {
+        let index = probe * source.len() / PROBES.min(source.len());
+        let record = source.read(index, probe % source.views())?;
+        hash.update(record.label.to_le_bytes());
+        record.codes.iter().for_each(|code| hash.update(code.to_le_bytes()));
+    }
+    Ok(hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect())
 }
 
 /// Opens stored codes: a folder of our shards (with `index.json`) or of the official layout (`*_codes/` and

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use anyhow::Result;
-use base::{Codes, Images, ImagesU8};
+use base::{Codes, Images, ImagesU8, Precision};
 use tch::Device;
 use tokenizer::Tokenizer as _;
 
@@ -12,7 +12,7 @@ use crate::cli::eval::RunArgs;
 use crate::commands::Context;
 use crate::commands::sample::{self, Job, Order, Plan, Sources, Subject, provenance::Rng};
 use crate::failure::Failure;
-use crate::settings::{device, models};
+use crate::settings::{device, models, models::Location};
 
 /// A model that draws images of its classes.
 pub struct Generator {
@@ -21,7 +21,7 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Opens the models and settles what is drawn: `--num` images, each a function of the seed and its number alone.
+    /// Opens the models and settles what is drawn: `--num-images` images, each a function of the seed and its number alone.
     pub fn open(args: &RunArgs, images: u64, context: &Context) -> Result<Self> {
         let sources = Sources::find(&args.model, &args.tokenizer)?;
         let config = sample::settings(&args.sampling).or(sources.defaults.clone()).resolve()?;
@@ -34,7 +34,7 @@ impl Generator {
         };
         let subjects = classes.classes().cloned().map(Subject::Class).collect();
         let job = Job::new(models, config, device, precision, None, Rng::Image, args.seed.seed)?;
-        let order = if args.balanced { Order::Balanced } else { Order::Random };
+        let order = if args.draw.balanced { Order::Balanced } else { Order::Random };
         Ok(Generator { job, plan: Plan { subjects, order, images: 0..images, seed: args.seed.seed } })
     }
 
@@ -77,8 +77,12 @@ impl Reconstructor {
             weights: args.tokenizer.tokenizer_weights.clone(),
         };
         let device = device::resolve(&args.compute.device)?;
-        let tokenizer = models::tokenizer(&given)?.open_tokenizer(device, args.compute.precision, context)?;
-        Ok(Reconstructor { tokenizer, device })
+        Self::load(&models::tokenizer(&given)?, device, args.compute.precision, context)
+    }
+
+    /// Opens the tokenizer at a place.
+    pub fn load(at: &Location, device: Device, precision: Precision, context: &Context) -> Result<Self> {
+        Ok(Reconstructor { tokenizer: at.open_tokenizer(device, precision, context)?, device })
     }
 
     /// The side of its images.
@@ -96,9 +100,14 @@ impl Reconstructor {
         Ok(self.tokenizer.fingerprint()?)
     }
 
+    /// The codes of images, on the tokenizer's device.
+    pub fn encode(&self, images: &Images) -> Result<Codes> {
+        Ok(self.tokenizer.model.encode(&Images::new(images.tensor().to_device(self.device))?)?)
+    }
+
     /// What is left of images after encoding and decoding (on the CPU, not clamped), and their codes.
     pub fn run(&self, images: &Images) -> Result<(Images, Codes)> {
-        let codes = self.tokenizer.model.encode(&Images::new(images.tensor().to_device(self.device))?)?;
+        let codes = self.encode(images)?;
         let decoded = self.tokenizer.model.decode(&codes)?.into_tensor().to_kind(tch::Kind::Float);
         let codes = Codes::new(codes.tensor().to_device(Device::Cpu))?;
         Ok((Images::new(decoded.to_device(Device::Cpu))?, codes))

@@ -36,7 +36,8 @@ pub fn run(png: &Path, args: &SampleArgs, context: &Context) -> Result<Outcome> 
         return Err(Failure::new(message).hint("repeat the whole run to make it again").into());
     }
     let (model, tokenizer) = stored_or_given(&then, args);
-    let sources = Sources::find(&model, &tokenizer)?;
+    let mut sources = Sources::find(&model, &tokenizer)?;
+    sources.tokenizer_precision = then.run.tokenizer_precision;
     let config = then.run.sampling.clone().resolve()?;
     let device = device::resolve(&args.compute.device)?;
     let precision = then.run.precision;
@@ -47,7 +48,7 @@ pub fn run(png: &Path, args: &SampleArgs, context: &Context) -> Result<Outcome> 
     };
     let models = sources.load(device, precision, context)?;
     let mut job =
-        Job::new(models, config, device, precision, Some(then.run.size), Rng::Image, then.run.seed)?;
+        Job::new(models, config, device, precision, Some(then.run.size), then.run.rng, then.run.seed)?;
     if let Some(texts) = texts {
         job.set_texts(texts, then.run.negative_prompt.clone());
     }

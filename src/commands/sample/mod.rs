@@ -10,6 +10,7 @@ pub mod provenance;
 mod subject;
 mod texts;
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -49,9 +50,10 @@ pub fn run(args: &SampleArgs, context: &Context) -> Result<Outcome> {
         return again::run(png, args, context);
     }
     let prompts = prompts::gather(&args.prompt, args.prompts.as_deref(), context)?;
-    let sources = Sources::find(&model_of(&args.model, !prompts.is_empty()), &args.tokenizer)?;
+    let mut sources = Sources::find(&model_of(&args.model, !prompts.is_empty()), &args.tokenizer)?;
+    sources.tokenizer_precision = args.compute.tokenizer_precision;
     let config = settings(&args.sampling).or(sources.defaults.clone()).resolve()?;
-    let device = device::resolve(&args.compute.device)?;
+    let (device, rng) = (device::resolve(&args.compute.device)?, rng(args)?);
     check_subjects(&sources, &prompts)?;
     let request = Request {
         prompts: &prompts.iter().filter_map(Subject::prompt).collect::<Vec<_>>(),
@@ -64,8 +66,8 @@ pub fn run(args: &SampleArgs, context: &Context) -> Result<Outcome> {
         false => Some(Texts::encode(&request, sources.transformer(), device, context)?),
     };
     let models = sources.load(device, args.compute.precision, context)?;
-    let mut job =
-        Job::new(models, config, device, args.compute.precision, args.size, args.rng, args.seed.seed)?;
+    let mut job = Job::new(models, config, device, args.compute.precision, args.size, rng, args.seed.seed)?;
+    job.window = args.speculative.map(|k| k as usize);
     if let Some(texts) = texts {
         job.set_texts(texts, args.negative_prompt.clone());
     }
@@ -88,6 +90,18 @@ pub(super) fn settings(args: &SamplingArgs) -> SamplingSettings {
         top_k: a.top_k,
         top_p: a.top_p,
         min_p: a.min_p,
+    }
+}
+
+/// What `--rng` and `--speculative` ask for.
+fn rng(args: &SampleArgs) -> Result<Rng> {
+    match (args.rng, args.speculative) {
+        (None, None) => Ok(Rng::Image),
+        (Some(rng), None) => Ok(rng),
+        (None | Some(Rng::Gumbel), Some(_)) => Ok(Rng::Gumbel),
+        (Some(_), Some(_)) => Err(Failure::new("`--speculative` draws with `--rng gumbel` only")
+            .hint("leave `--rng` out; the distribution is the same, the images of a seed are others")
+            .into()),
     }
 }
 
@@ -127,9 +141,9 @@ fn plan(args: &SampleArgs, models: &Models, prompts: Vec<Subject>) -> Result<Pla
         }
         subjects = classes.into_iter().map(Subject::Class).collect();
     }
-    let (order, count) = match args.num_images {
-        Some(n) if args.balanced => (Order::Balanced, n),
-        Some(n) if args.rng == Rng::Torch => (Order::Torch, n),
+    let (order, count) = match args.draw.num_images {
+        Some(n) if args.draw.balanced => (Order::Balanced, n),
+        Some(n) if args.rng == Some(Rng::Torch) => (Order::Torch, n),
         Some(n) => (Order::Random, n),
         None => (Order::Each(each), each * subjects.len() as u64),
     };
@@ -176,6 +190,10 @@ pub(super) struct Job {
     device: Device,
     run: RunSettings,
     texts: Option<Texts>,
+    /// Codes of a pass, where they are drawn speculatively.
+    window: Option<usize>,
+    /// Passes of the transformer and codes drawn in them, where they are counted.
+    passes: Cell<(usize, usize)>,
 }
 
 impl Job {
@@ -203,9 +221,10 @@ impl Job {
             seed,
             size: size.unwrap_or(side),
             precision,
+            tokenizer_precision: models.tokenizer_precision,
             device: if device.is_cuda() { "cuda".into() } else { "cpu".into() },
         };
-        Ok(Job { models, config, device, run, texts: None })
+        Ok(Job { models, config, device, run, texts: None, window: None, passes: Cell::default() })
     }
 
     /// Draws prompts, whose features these are.
@@ -230,7 +249,13 @@ impl Job {
     }
 
     /// Makes what is still missing, until the end or a signal.
-    fn make(&self, plan: &Plan, batch_size: u64, outputs: &mut Outputs, context: &Context) -> Result<Made> {
+    fn make<'p>(
+        &self,
+        plan: &'p Plan,
+        batch_size: u64,
+        outputs: &mut Outputs,
+        context: &Context,
+    ) -> Result<Made> {
         let mut pipeline = self.pipeline()?;
         if self.run.rng == Rng::Torch {
             tch::manual_seed(self.run.seed as i64);
@@ -243,20 +268,31 @@ impl Job {
         let (started, mut images) = (Instant::now(), 0);
         let mut progress = context.printer.clone();
         progress.start("images", Some(plan.images.end - first));
-        for batch in plan.batches(first, batch_size) {
-            let subjects = plan.subjects_of(&batch, self.device);
-            let pictures = self.draw(&mut pipeline, &batch, &subjects)?;
-            let n = pictures.len() as u64;
-            outputs.write(&self.run, &Drawn::batch(batch, subjects, pictures))?;
-            progress.advance(n);
-            images += n;
-            if stop.load(Ordering::Relaxed) {
-                break;
+        let drawn = |send: &mut dyn FnMut(Vec<Drawn<'p>>) -> bool| -> Result<()> {
+            for batch in plan.batches(first, batch_size) {
+                let subjects = plan.subjects_of(&batch, self.device);
+                let pictures = self.draw(&mut pipeline, &batch, &subjects)?;
+                let n = pictures.len() as u64;
+                if !send(Drawn::batch(batch, subjects, pictures)) {
+                    break; // writing failed, which is reported below
+                }
+                progress.advance(n);
+                images += n;
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
             }
-        }
+            Ok(())
+        };
+        write_beside(&self.run, outputs, drawn)?;
         progress.finish();
         let complete = first + images == plan.len();
         Ok(Made { images, complete, seconds: started.elapsed().as_secs_f64() })
+    }
+
+    fn codes_per_pass(&self) -> f64 {
+        let (passes, codes) = self.passes.get();
+        codes as f64 / passes.max(1) as f64
     }
 
     fn draw(
@@ -290,12 +326,42 @@ impl Job {
             indices.iter().map(|&index| SampleStream { seed: self.run.seed, index }).collect();
         let draw = match self.run.rng {
             Rng::Image => Draw::Streams(&streams),
+            Rng::Gumbel => Draw::Gumbel(&streams),
             Rng::Torch => Draw::Torch,
         };
-        let (_, images) = pipeline.images(&cond, &self.config, draw)?;
+        let images = match self.window {
+            None => pipeline.images(&cond, &self.config, draw)?.1,
+            Some(window) => {
+                let (codes, images, passes) =
+                    pipeline.images_speculatively(&cond, &self.config, &streams, window)?;
+                let (before, drawn) = self.passes.get();
+                self.passes.set((before + passes, drawn + codes.tensor().numel()));
+                images
+            }
+        };
         let rounded = sampler::resize(images, self.run.size)?.to_u8();
         Ok(ImagesU8::new(rounded.into_tensor().to_device(Device::Cpu))?)
     }
+}
+
+/// Batches that may wait to be written: enough that a slow disk does not stop the networks at once.
+const WAITING: usize = 2;
+
+/// Writes batches on a thread of its own while `draw` makes the next ones. `draw` is given what takes a batch, which
+/// says whether to go on.
+fn write_beside<'p>(
+    run: &RunSettings,
+    outputs: &mut Outputs,
+    draw: impl FnOnce(&mut dyn FnMut(Vec<Drawn<'p>>) -> bool) -> Result<()>,
+) -> Result<()> {
+    std::thread::scope(|scope| {
+        let (sender, receiver) = std::sync::mpsc::sync_channel::<Vec<Drawn>>(WAITING);
+        let writer = scope.spawn(move || receiver.iter().try_for_each(|batch| outputs.write(run, &batch)));
+        let drawn = draw(&mut |batch| sender.send(batch).is_ok());
+        drop(sender);
+        let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        written.and(drawn)
+    })
 }
 
 /// What a run got done.
@@ -319,6 +385,9 @@ struct Report<'a> {
     settings: &'a RunSettings,
     seconds: f64,
     images_per_second: f64,
+    /// How many codes a pass of the transformer gave, where that is not one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    codes_per_pass: Option<f64>,
 }
 
 fn finish(
@@ -346,6 +415,7 @@ fn finish(
         settings: &job.run,
         seconds: made.seconds,
         images_per_second: made.images as f64 / made.seconds.max(1e-9),
+        codes_per_pass: job.window.map(|_| job.codes_per_pass()),
     };
     if !made.complete {
         let going_on = if args.npz.is_some() { "; the same command goes on" } else { "" };

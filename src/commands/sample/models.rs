@@ -22,14 +22,18 @@ pub struct Sources {
     names: [(String, Option<String>); 2],
     /// The model's own defaults, from `sampling.yaml`.
     pub defaults: SamplingSettings,
+    /// Kind of the tokenizer's weights and activations.
+    pub tokenizer_precision: Precision,
 }
 
 /// Both models, loaded.
 pub struct Models {
     /// The transformer.
     pub transformer: ar_model::Loaded,
-    /// The tokenizer, always fp32.
+    /// The tokenizer.
     pub tokenizer: tokenizer::Loaded,
+    /// What it computes in.
+    pub tokenizer_precision: Precision,
     /// The classes that the transformer knows; `None` of one that draws prompts.
     pub classes: Option<ClassTable>,
     /// The transformer as a PNG remembers it.
@@ -54,13 +58,20 @@ impl Sources {
         let tokenizer_name = tokenizer.tokenizer.clone().unwrap_or_else(|| model_name.clone());
         let names =
             [(model_name, shown(&model.weights)), (tokenizer_name, shown(&tokenizer.tokenizer_weights))];
-        Ok(Sources { transformer, tokenizer: tokenizer_at, names, defaults })
+        let tokenizer_precision = Precision::Fp32;
+        Ok(Sources { transformer, tokenizer: tokenizer_at, names, defaults, tokenizer_precision })
     }
 
-    /// Loads both models.
+    /// Loads both models, the transformer ready for fast decoding.
     pub fn load(self, device: Device, precision: Precision, context: &Context) -> anyhow::Result<Models> {
-        let transformer = self.transformer.open_transformer(device, precision, context)?;
-        let tokenizer = self.tokenizer.open_tokenizer(device, Precision::Fp32, context)?;
+        if precision == Precision::Int8 && device != Device::Cpu {
+            let failure = Failure::new("int8 weights are for decoding on the CPU");
+            return Err(failure.hint("on a GPU use `--precision bf16`").into());
+        }
+        let mut transformer = self.transformer.open_transformer(device, precision, context)?;
+        transformer.model.pack(precision);
+        let tokenizer_precision = self.tokenizer_precision;
+        let tokenizer = self.tokenizer.open_tokenizer(device, tokenizer_precision, context)?;
         let classes = self.classes(transformer.model.spec().num_classes)?;
         let [a, b] = self.names;
         let id = |(name, weights): (String, Option<String>), fingerprint: String| ModelId {
@@ -70,7 +81,7 @@ impl Sources {
         };
         let transformer_id = id(a, transformer.fingerprint()?);
         let tokenizer_id = id(b, tokenizer.fingerprint()?);
-        Ok(Models { transformer, tokenizer, classes, transformer_id, tokenizer_id })
+        Ok(Models { transformer, tokenizer, tokenizer_precision, classes, transformer_id, tokenizer_id })
     }
 
     /// The transformer's place.

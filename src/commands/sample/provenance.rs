@@ -35,6 +35,8 @@ pub enum Rng {
     /// A stream of each image's own, from (seed, index): the same image at any batch size
     #[default]
     Image,
+    /// As image, but with a number for every code that could be drawn (Gumbel-max); what --speculative draws
+    Gumbel,
     /// libtorch's global generator, one draw per step for the whole batch, as the official scripts do
     Torch,
 }
@@ -64,6 +66,9 @@ pub struct RunSettings {
     pub size: i64,
     /// Kind of the transformer's weights.
     pub precision: Precision,
+    /// Kind of the tokenizer's weights and activations.
+    #[serde(default)]
+    pub tokenizer_precision: Precision,
     /// Kind of device.
     pub device: String,
 }

@@ -30,7 +30,8 @@ const FULL_WIDTH: i64 = 32;
 const FINAL: i64 = 4;
 
 impl StyleGanConfig {
-    fn at(self, side: i64) -> i64 {
+    /// Channels at a side.
+    pub(crate) fn at(self, side: i64) -> i64 {
         (self.channels * FULL_WIDTH / side).clamp(1, self.channels)
     }
 

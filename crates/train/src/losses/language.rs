@@ -32,7 +32,7 @@ fn position_weights(codes: &Tensor, valid: Option<&Tensor>) -> Tensor {
 }
 
 /// Logits that are held at a time: 64 MiB in fp32.
-const LOGITS_AT_A_TIME: i64 = 1 << 24;
+pub(crate) const LOGITS_AT_A_TIME: i64 = 1 << 24;
 
 /// [`cross_entropy`], or [`masked_cross_entropy`], of `hidden · outputᵀ` for hidden states (B, N, D) and an output layer
 /// (V, D), without ever holding all logits: positions go through in parts, and the gradients of hidden states and output

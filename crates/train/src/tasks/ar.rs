@@ -7,19 +7,19 @@ use std::path::{Path, PathBuf};
 use ar_model::{ArConfig, Conditioning, ConditioningConfig, Gpt, ModulationConfig, TeacherForced};
 use base::config::{Document, to_yaml};
 use base::{Build, Mode, Vars};
-use data::{Class, ClassTable};
+use data::{Class, ClassTable, LeftOut};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use tokenizer::TokenizerSpec;
 
-use super::codes::{CodeBatch, Codes};
+use super::codes::{self, CodeBatch, Codes};
 use super::text::{Prepared, Text, TextRecipe};
 use crate::initial::Adoption;
 use crate::losses::language::chunked_cross_entropy;
 use crate::recipe::{ImageData, Intervals, Optimization, with_overrides};
 use crate::state::write_atomically;
-use crate::task::{Common, Gradients, Module, Phase, Recipe, Task};
-use crate::{Error, Losses, Result, recompute};
+use crate::task::{Common, DataFacts, Gradients, Module, Phase, Recipe, Task};
+use crate::{Error, Losses, Plan, Result, plan, recompute};
 
 /// Everything that decides a transformer's training, but for the tokenizer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,6 +75,18 @@ impl Recipe for ArRecipe {
         }
     }
 
+    fn plan(&self) -> Result<Plan> {
+        let mut plan = plan::transformer(&self.model, &self.optimization, self.recompute)?;
+        if self.data.codes.is_empty() {
+            plan.left_out.push("the tokenizer, where images are encoded on the fly");
+        }
+        Ok(plan)
+    }
+
+    fn can_recompute(&self) -> bool {
+        !self.recompute && self.model.modulation == ModulationConfig::None
+    }
+
     fn paths(&mut self) -> Vec<&mut PathBuf> {
         let data = &mut self.data;
         let codes = data.codes.iter_mut().chain(data.validation_codes.iter_mut());
@@ -84,6 +96,14 @@ impl Recipe for ArRecipe {
 }
 
 impl ArRecipe {
+    /// A recipe that names its number of codes, with `key=value` changes.
+    ///
+    /// # Errors
+    /// An unknown key or a value of the wrong kind.
+    pub fn complete(document: &Document, changes: &[String]) -> Result<Self> {
+        with_overrides(document, changes)
+    }
+
     /// A recipe for the codes of this tokenizer, with `key=value` changes.
     ///
     /// # Errors
@@ -100,7 +120,7 @@ impl ArRecipe {
                 document.set(&[format!("model.{key}={value}")])?;
             }
         }
-        let recipe: ArRecipe = with_overrides(&document, changes)?;
+        let recipe = Self::complete(&document, changes)?;
         let model = &recipe.model;
         let fits = [
             model.vocab_size == tokenizer.codebook_size,
@@ -163,6 +183,32 @@ impl ArTask {
     /// The model's variables.
     pub fn vars(&self) -> &Vars {
         &self.vars
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Gpt {
+        &self.model
+    }
+
+    /// The tokenizer whose codes it learns.
+    pub fn tokenizer(&self) -> &tokenizer::Loaded {
+        &self.tokenizer
+    }
+
+    /// `n` conditions to look at in training, always the same, and what they are called: classes of the data or all that
+    /// the model has, or texts.
+    pub fn examples(&self, n: usize) -> Result<(Conditioning, Vec<String>)> {
+        match &self.condition {
+            Condition::Class { classes, .. } => {
+                let chosen = (0..n).filter_map(|i| classes.get(i * classes.len() / n));
+                let (ids, names): (Vec<i64>, _) = chosen.map(|c| (c.index, c.name.clone())).unzip();
+                Ok((Conditioning::Class(Tensor::from_slice(&ids).to_device(self.vars.device())), names))
+            }
+            Condition::Text(text) => {
+                let texts = text.examples(&self.train, n)?;
+                Ok((text.condition(&text.encode(&texts)?), texts))
+            }
+        }
     }
 
     /// One line on model and data, for people.
@@ -319,6 +365,18 @@ impl Task for ArTask {
 
     fn restore(&mut self, position: &str) -> Result<()> {
         self.train.restore(position)
+    }
+
+    fn data(&self) -> Result<DataFacts> {
+        self.train.facts()
+    }
+
+    fn left_out(&self) -> Vec<LeftOut> {
+        codes::left_out(&self.train, self.validation.as_ref())
+    }
+
+    fn codes_per_image(&self) -> Option<u64> {
+        u64::try_from(self.recipe.model.num_tokens).ok()
     }
 
     /// `loss`: cross-entropy per code in nats, without dropout, over all held-out images.

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use base::ImagesU8;
 use data::codes::{CodeLoader, CodeLoaderConfig};
-use data::{Class, Loader, LoaderState, Target};
+use data::{Class, LeftOut, Loader, LoaderState, Target};
 use tch::Tensor;
 use tokenizer::{Loaded, Tokenizer};
 
 use super::ar::ArRecipe;
 use super::images;
+use crate::task::DataFacts;
 use crate::{Error, Result};
 
 /// Codes (B, N), and what is known of their images.
@@ -131,22 +132,31 @@ impl Codes {
 
     /// All captions, in the order of the records.
     pub fn captions(&self) -> Result<Vec<String>> {
-        let of_target = |target| match target {
-            Target::Caption(text) => text,
-            Target::None | Target::Class(_) => String::new(),
+        (0..self.len()).filter_map(|i| self.caption(i).transpose()).collect()
+    }
+
+    /// Up to `n` captions, far apart.
+    pub fn some_captions(&self, n: usize) -> Result<Vec<String>> {
+        (0..n).filter_map(|i| self.caption(i * self.len() / n).transpose()).collect()
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Codes::Stored(loader) => loader.source().len(),
+            Codes::Encoded(loader) => loader.dataset().len(),
+        }
+    }
+
+    /// The caption of a record, if it has one.
+    fn caption(&self, index: usize) -> Result<Option<String>> {
+        let text = match self {
+            Codes::Stored(loader) => loader.source().caption(index)?,
+            Codes::Encoded(loader) => match loader.dataset().target(index) {
+                Target::Caption(text) => text,
+                Target::None | Target::Class(_) => return Ok(None),
+            },
         };
-        let mut all = match self {
-            Codes::Stored(loader) => {
-                let source = loader.source();
-                (0..source.len()).map(|i| source.caption(i)).collect::<data::Result<Vec<_>>>()?
-            }
-            Codes::Encoded(loader) => {
-                let set = loader.dataset();
-                (0..set.len()).map(|i| of_target(set.target(i))).collect()
-            }
-        };
-        all.retain(|caption| !caption.trim().is_empty());
-        Ok(all)
+        Ok(Some(text).filter(|text| !text.trim().is_empty()))
     }
 
     /// The classes of the labels, as far as the data tells.
@@ -157,12 +167,33 @@ impl Codes {
         }
     }
 
+    /// What is read.
+    pub fn facts(&self) -> Result<DataFacts> {
+        Ok(match self {
+            Codes::Stored(loader) => DataFacts {
+                description: self.describe(),
+                records: loader.source().len(),
+                fingerprint: data::codes::fingerprint(loader.source().as_ref())?,
+            },
+            Codes::Encoded(loader) => images::facts(loader),
+        })
+    }
+
     /// One line for people.
     pub fn describe(&self) -> String {
         match self {
             Codes::Stored(loader) => loader.source().describe(),
             Codes::Encoded(loader) => loader.dataset().describe(),
         }
+    }
+}
+
+/// What the training and held-out images did not give; stored codes leave nothing out.
+pub(crate) fn left_out(train: &Codes, validation: Option<&Codes>) -> Vec<LeftOut> {
+    match (train, validation) {
+        (Codes::Encoded(train), Some(Codes::Encoded(held_out))) => images::left_out(train, Some(held_out)),
+        (Codes::Encoded(train), _) => images::left_out(train, None),
+        (Codes::Stored(_), _) => vec![],
     }
 }
 

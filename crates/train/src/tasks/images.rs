@@ -1,11 +1,13 @@
 //! Image batches for the tasks.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use base::ImagesU8;
-use data::{Loader, LoaderConfig, LoaderState, Transform, transform};
+use data::{LeftOut, Loader, LoaderConfig, LoaderState, Transform, transform};
 
 use crate::recipe::{Crop, ImageData};
+use crate::task::DataFacts;
 use crate::{Error, Result};
 
 /// An endless, shuffled, augmented loader over the training images.
@@ -28,6 +30,27 @@ pub(crate) fn training(recipe: &ImageData, size: i64, batch_size: usize, seed: u
     Ok(Loader::new(data::open(path)?, transform, config)?)
 }
 
+/// How many training images one core decodes and augments in a second, tried for about two.
+///
+/// # Errors
+/// There are no images, or too many damaged ones.
+pub fn images_per_second(recipe: &ImageData, size: i64) -> Result<f64> {
+    const AT_A_TIME: usize = 16;
+    let one = ImageData { workers: Some(1), ..recipe.clone() };
+    let records = data::open(one.train.as_deref().unwrap_or(Path::new("")))?.len();
+    let batch = AT_A_TIME.min(records.max(1));
+    let mut loader = training(&one, size, batch, 0)?;
+    loader.next()?; // opens files and starts the worker
+    // Those decoded ahead by then are as few as batches that are waited for at the end.
+    let start = Instant::now();
+    let mut images = 0;
+    while start.elapsed() < Duration::from_secs(2) {
+        loader.next()?;
+        images += batch;
+    }
+    Ok(images as f64 / start.elapsed().as_secs_f64())
+}
+
 /// A loader that reads held-out images once, centre-cropped.
 pub(crate) fn validation(path: Option<&Path>, size: i64, batch_size: usize) -> Result<Option<Loader>> {
     let Some(path) = path else { return Ok(None) };
@@ -47,6 +70,23 @@ pub(crate) fn each_batch(
         }
     }
     Ok(())
+}
+
+/// What a loader reads.
+pub(crate) fn facts(loader: &Loader) -> DataFacts {
+    let dataset = loader.dataset().as_ref();
+    DataFacts {
+        description: dataset.describe(),
+        records: dataset.len(),
+        fingerprint: data::fingerprint(dataset),
+    }
+}
+
+/// What the loaders did not read; of held-out images under `validation/`.
+pub(crate) fn left_out(train: &Loader, validation: Option<&Loader>) -> Vec<LeftOut> {
+    let held_out = validation.into_iter().flat_map(Loader::left_out);
+    let held_out = held_out.map(|l| LeftOut { name: format!("validation/{}", l.name), ..l });
+    train.left_out().into_iter().chain(held_out).collect()
 }
 
 /// A loader's position as text.

@@ -93,11 +93,24 @@ impl Text {
         Ok(Text { captions, encoder, clean: recipe.clean, length })
     }
 
+    /// `n` texts to draw in training: captions of the data, or such as its classes get.
+    pub fn examples(&self, train: &Codes, n: usize) -> Result<Vec<String>> {
+        let mut known = train.some_captions(n)?;
+        if known.is_empty() {
+            known = self.captions.of_classes();
+        }
+        Ok((0..n).filter_map(|i| known.get(i * known.len() / n).cloned()).collect())
+    }
+
     /// The texts of a batch, tokenized or encoded.
     pub fn prepare(&self, batch: &CodeBatch) -> Result<Prepared> {
-        let captions = self.captions.of(batch)?;
+        self.encode(&self.captions.of(batch)?)
+    }
+
+    /// Texts, tokenized or encoded.
+    pub fn encode(&self, captions: &[String]) -> Result<Prepared> {
         Ok(match &self.encoder {
-            Encoder::Frozen { encoder, .. } => Prepared::Features(encoder.encode(&captions)?),
+            Encoder::Frozen { encoder, .. } => Prepared::Features(encoder.encode(captions)?),
             Encoder::Stored { shards, vars } => {
                 let texts = captions.iter().map(|c| find(shards, c)).collect::<Result<Vec<_>>>()?;
                 let found = TextFeatures::from_texts(&texts, self.length);

@@ -10,8 +10,8 @@ mod recipe;
 use std::path::Path;
 
 use base::config::to_yaml;
-use base::{Build, Vars};
-use data::Loader;
+use base::{Build, ImagesU8, Vars};
+use data::{LeftOut, Loader};
 use tch::{Device, Kind, Tensor};
 use tokenizer::{Model, Tokenizer};
 use weights::KeyMap;
@@ -24,7 +24,7 @@ pub use self::recipe::{
 use super::images;
 use crate::initial::Adoption;
 use crate::state::write_atomically;
-use crate::task::{Module, Phase, Task};
+use crate::task::{DataFacts, Module, Phase, Task};
 use crate::{Error, Losses, Result};
 
 /// A micro-batch, with the reconstructions that the discriminator is shown afterwards.
@@ -77,6 +77,25 @@ impl TokenizerTask {
         &self.vars
     }
 
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The first `count` held-out images, or training images where none are held out, centre-cropped.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn some_images(&self, count: usize) -> Result<ImagesU8> {
+        let data = &self.recipe.data;
+        let path = data.validation.as_deref().or(data.train.as_deref());
+        let loader = images::validation(path, self.recipe.model.image_size(), count)?;
+        let batch = loader.map(|mut l| l.next()).transpose()?.flatten();
+        let batch = batch.ok_or_else(|| Error::Recipe("there are no images".into()))?;
+        Ok(ImagesU8::new(batch.images.tensor().to_device(self.vars.device()))
+            .map_err(tokenizer::Error::from)?)
+    }
+
     /// One line on model and data, for people.
     pub fn describe(&self) -> String {
         let millions = self.vars.num_parameters() as f64 / 1e6;
@@ -110,7 +129,7 @@ impl Task for TokenizerTask {
     fn batch(&mut self) -> Result<TokenizerBatch> {
         let batch = self.train.next()?.ok_or_else(|| Error::Recipe("the training data ended".into()))?;
         let images = batch.images.tensor().to_device(self.vars.device());
-        let images = base::ImagesU8::new(images).map_err(tokenizer::Error::from)?.to_float().into_tensor();
+        let images = ImagesU8::new(images).map_err(tokenizer::Error::from)?.to_float().into_tensor();
         Ok(TokenizerBatch { images, fakes: vec![] })
     }
 
@@ -131,6 +150,14 @@ impl Task for TokenizerTask {
         Ok(self.train.restore(images::parse_position(position)?)?)
     }
 
+    fn data(&self) -> Result<DataFacts> {
+        Ok(images::facts(&self.train))
+    }
+
+    fn left_out(&self) -> Vec<LeftOut> {
+        images::left_out(&self.train, self.validation.as_ref())
+    }
+
     /// `mse` on [-1, 1], `psnr` of the 8-bit images in dB (mean over images), and the share of the codebook in use.
     fn validate(&mut self) -> Result<Vec<(&'static str, f64)>> {
         let Some(loader) = &mut self.validation else { return Ok(vec![]) };
@@ -139,8 +166,7 @@ impl Task for TokenizerTask {
         let device = self.vars.device();
         let used = Tensor::zeros([size], (Kind::Bool, device));
         images::each_batch(loader, |images, _| {
-            let target =
-                base::ImagesU8::new(images.tensor().to_device(device)).map_err(tokenizer::Error::from)?;
+            let target = ImagesU8::new(images.tensor().to_device(device)).map_err(tokenizer::Error::from)?;
             let codes = self.model.encode(&target.to_float())?;
             let decoded = self.model.decode(&codes)?;
             mse += figures::sum_of_means(&decoded, &target.to_float());

@@ -12,7 +12,7 @@ use crate::losses::adversarial::AdversarialLoss;
 use crate::losses::lecam::LeCamConfig;
 use crate::recipe::{ImageData, Intervals, Optimization, with_overrides};
 use crate::task::{Common, Recipe};
-use crate::{Error, Result};
+use crate::{Error, Plan, Result, plan};
 
 /// Everything that decides a tokenizer's training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -227,6 +227,14 @@ impl Recipe for TokenizerRecipe {
             init_from: self.init_from.as_deref(),
             freeze: &self.freeze,
         }
+    }
+
+    fn plan(&self) -> Result<Plan> {
+        plan::tokenizer(self)
+    }
+
+    fn images(&self) -> Option<(&ImageData, i64)> {
+        Some((&self.data, self.model.image_size()))
     }
 
     fn paths(&mut self) -> Vec<&mut PathBuf> {

@@ -1,0 +1,150 @@
+//! What a run costs, worked out before it starts: parameters, arithmetic, time and memory.
+
+mod adversary;
+mod tokenizer;
+mod transformer;
+mod work;
+
+use base::Precision;
+
+use crate::recipe::Optimization;
+
+pub(crate) use tokenizer::{features, tokenizer};
+pub(crate) use transformer::transformer;
+
+/// What one H200 is taken to sustain in training, FLOP/s: half of what its matrix products reach.
+const H200: f64 = 395e12;
+const GIB: f64 = (1u64 << 30) as f64;
+
+/// A run's costs. Arithmetic counts a multiplication and an addition as two.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Parameters of all that is trained, frozen parts of it included.
+    pub parameters: f64,
+    /// Arithmetic of a step for one image: forward, backward, losses.
+    pub flops_per_image: f64,
+    /// Positions of one image, for a transformer.
+    pub positions: Option<f64>,
+    /// Bytes that stay all along: weights, gradients, moments, averages, frozen networks.
+    pub states: Vec<(&'static str, f64)>,
+    /// Bytes for one image of a micro-batch that wait for the backward pass.
+    pub activations_per_image: f64,
+    /// Further bytes during a step, whatever the batch.
+    pub working: f64,
+    /// What the figures leave out.
+    pub left_out: Vec<&'static str>,
+    steps: u64,
+    batch: usize,
+    micro_batches: usize,
+}
+
+/// What a trained network keeps in memory: fp32 weights, a gradient and two moments, and an average if there is one.
+fn states(parameters: f64, optimization: &Optimization) -> Vec<(&'static str, f64)> {
+    let mut all = vec![
+        ("weights, fp32", 4.0 * parameters),
+        ("gradients", 4.0 * parameters),
+        ("optimizer state", 8.0 * parameters),
+    ];
+    all.extend(optimization.ema.map(|_| ("moving average", 4.0 * parameters)));
+    all
+}
+
+/// Bytes of an activation.
+fn width(precision: Precision) -> f64 {
+    if precision == Precision::Fp32 { 4.0 } else { 2.0 }
+}
+
+impl Plan {
+    fn new(parameters: f64, optimization: &Optimization) -> Plan {
+        Plan {
+            parameters,
+            flops_per_image: 0.0,
+            positions: None,
+            states: states(parameters, optimization),
+            activations_per_image: 0.0,
+            working: 0.0,
+            left_out: vec![],
+            steps: optimization.steps,
+            batch: optimization.batch_size,
+            micro_batches: optimization.micro_batches,
+        }
+    }
+
+    /// Arithmetic of the whole run.
+    pub fn flops(&self) -> f64 {
+        self.flops_per_image * self.batch as f64 * self.steps as f64
+    }
+
+    /// Hours on one H200 that does nothing else.
+    pub fn h200_hours(&self) -> f64 {
+        self.flops() / H200 / 3600.0
+    }
+
+    /// Images that an H200 gets through in a second.
+    pub fn h200_images_per_second(&self) -> f64 {
+        H200 / self.flops_per_image
+    }
+
+    /// Bytes at the fullest moment of a step, for a batch in so many parts.
+    fn bytes_in(&self, micro_batches: usize) -> f64 {
+        let states: f64 = self.states.iter().map(|s| s.1).sum();
+        states + self.activations_per_image * self.batch.div_ceil(micro_batches) as f64 + self.working
+    }
+
+    /// Bytes at the fullest moment of a step.
+    pub fn bytes(&self) -> f64 {
+        self.bytes_in(self.micro_batches)
+    }
+
+    /// The smallest number of micro-batches with which the run fits into so many bytes, if one does.
+    pub fn micro_batches_for(&self, bytes: f64) -> Option<usize> {
+        (1..=self.batch).find(|n| self.batch.is_multiple_of(*n) && self.bytes_in(*n) <= bytes)
+    }
+
+    /// One line on memory, for the start of a run.
+    pub fn memory_line(&self, available: Option<u64>) -> String {
+        let states: f64 = self.states.iter().map(|s| s.1).sum();
+        let of = available.map_or(String::new(), |a| format!("; {:.1} GiB are free", a as f64 / GIB));
+        format!(
+            "memory: about {:.1} GiB, of which {:.1} for weights and optimizer, {:.1} for activations of {} images{of}",
+            self.bytes() / GIB,
+            states / GIB,
+            (self.bytes() - states) / GIB,
+            self.batch.div_ceil(self.micro_batches)
+        )
+    }
+
+    /// Name and value of each line of the plan, for people.
+    pub fn lines(&self) -> Vec<(String, String)> {
+        let mut all: Vec<(String, String)> = vec![];
+        let mut line = |name: &str, value: String| all.push((name.to_owned(), value));
+        let per_image = self.flops_per_image / 1e9;
+        line("parameters", format!("{:.1} M", self.parameters / 1e6));
+        let at_once = self.batch.div_ceil(self.micro_batches);
+        line("step", format!("{} images, {at_once} at a time", self.batch));
+        line("steps", format!("{}, {:.1} M images", self.steps, self.steps as f64 * self.batch as f64 / 1e6));
+        if let Some(positions) = self.positions {
+            line("arithmetic, a position", format!("{:.2} GFLOP", per_image / positions));
+        }
+        line("arithmetic, an image", format!("{per_image:.0} GFLOP"));
+        line("arithmetic, the run", format!("{:.3e} FLOP", self.flops()));
+        line(
+            "one H200, 395 TFLOP/s",
+            format!("{:.0} h, {:.0} images/s", self.h200_hours(), self.h200_images_per_second()),
+        );
+        for (name, bytes) in &self.states {
+            line(&format!("memory, {name}"), gib(*bytes));
+        }
+        line("memory, activations", gib(self.activations_per_image * at_once as f64));
+        line("memory, working", gib(self.working));
+        line("memory, in all", gib(self.bytes()));
+        for what in &self.left_out {
+            line("not counted", (*what).to_owned());
+        }
+        all
+    }
+}
+
+fn gib(bytes: f64) -> String {
+    format!("{:.2} GiB", bytes / GIB)
+}
