@@ -19,8 +19,8 @@ pub fn swish(x: &Tensor) -> Tensor {
     x.silu()
 }
 
-/// The same values with the channels of a pixel side by side in memory, (B, C, H, W) still: the CPU's convolutions and
-/// norms are up to one and a half times as fast, and keep the order.
+/// The same values with the channels of a pixel side by side in memory, (B, C, H, W) still: the CPU's convolutions are up
+/// to one and a half times as fast, and keep the order.
 pub fn channels_last(x: &Tensor) -> Tensor {
     x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }
