@@ -154,7 +154,7 @@ pub struct ArTask {
 /// What the codes are learned to depend on.
 enum Condition {
     Class { num_classes: i64, classes: Vec<Class> },
-    Text(Text),
+    Text(Box<Text>),
 }
 
 const PHASES: [Phase; 1] = [Phase { name: "model", start: 1 }];
@@ -252,7 +252,7 @@ impl Condition {
             (ConditioningConfig::Text { length, feature_width }, Some(text)) => {
                 let compute = recipe.optimization.precision.kind();
                 let sizes = (length, feature_width);
-                Ok(Condition::Text(Text::new(text, sizes, (vars, compute), train, recipe.seed)?))
+                Ok(Condition::Text(Box::new(Text::new(text, sizes, (vars, compute), train, recipe.seed)?)))
             }
             (ConditioningConfig::Text { .. }, None) => Err(Error::Recipe(
                 "`model.conditioning` is text, and `text` does not say where features come from; \
