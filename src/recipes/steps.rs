@@ -156,7 +156,8 @@ impl At<'_> {
     /// until then, so it draws all.
     fn text_to_image(&self, task: &TextToImage) -> anyhow::Result<Vec<Step>> {
         let encoder = self.piece(pieces::TEXT_ENCODER)?;
-        let encoder = Path::new(&encoder).parent().unwrap_or(Path::new("."));
+        let encoder = Path::new(&encoder).parent().filter(|p| !p.as_os_str().is_empty());
+        let encoder = encoder.unwrap_or(Path::new("."));
         let (folder, npz) = (self.file("samples")?, self.file("samples.npz")?);
         let how = &task.sampling;
         let mut args =
