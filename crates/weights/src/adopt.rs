@@ -10,8 +10,8 @@ use crate::keymap::{matches, strip};
 use crate::load::{LoadReport, Signature, load};
 use crate::{Checkpoint, KeyMap, Result, TensorSource, Want};
 
-/// Fills `vars` from `from`, a checkpoint or a model's directory, as strictly as [`crate::fill`], but for the
-/// `replaceable` parts (name patterns as in [`matches`]): where the tensors of such a part are not the file's in name
+/// Fills `vars` from `from`, a checkpoint or a model's directory, as strictly as [`crate::fill()`], but for the
+/// `replaceable` parts (name patterns as in [`matches()`]): where the tensors of such a part are not the file's in name
 /// and shape, all of its variables keep their values and the file's are left out. The report says which.
 ///
 /// # Errors

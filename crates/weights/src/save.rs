@@ -139,7 +139,7 @@ fn write(path: &Path, items: Vec<Item<'_>>, metadata: &BTreeMap<String, String>)
     write_through(path, items, metadata, &mut |_| {})
 }
 
-/// [`write`], showing every byte to `see`.
+/// [`write()`], showing every byte to `see`.
 fn write_through(
     path: &Path,
     mut items: Vec<Item<'_>>,
