@@ -56,6 +56,24 @@ impl CodeFile {
     }
 }
 
+/// Refuses codes (B, N) that a transformer does not take.
+pub fn check_codes(codes: &Codes, num_tokens: i64, vocab_size: i64) -> Result<()> {
+    let size = codes.tensor().size();
+    if size[1] != num_tokens {
+        return Err(
+            Failure::new(format!("the codes are {size:?}, and the model takes (B, {num_tokens})")).into()
+        );
+    }
+    match codes.range() {
+        None => Err(Failure::new("there are no codes in the file").into()),
+        Some((low, high)) if low < 0 || high >= vocab_size => {
+            let message = format!("the codes are in {low}..={high}, and the model knows 0..{vocab_size}");
+            Err(Failure::new(message).hint("was another tokenizer used?").into())
+        }
+        Some(_) => Ok(()),
+    }
+}
+
 /// The first of the names that is there, as int64.
 fn integers(source: &dyn TensorSource, names: &[&str]) -> Result<Option<Tensor>> {
     let Some(name) = names.iter().find(|name| source.info(name).is_some()) else { return Ok(None) };

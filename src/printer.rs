@@ -106,6 +106,16 @@ impl base::Progress for Printer {
         self.note(text);
     }
 
+    /// Under the bar on a terminal; elsewhere a line, which also stands for the one that tells of progress now and
+    /// then.
+    fn status(&mut self, parts: &[String]) {
+        let text = parts.join("  ");
+        let line = self.jobs().last_mut().map_or(Some(text), |job| job.show(parts));
+        if let Some(line) = line {
+            self.note(&line);
+        }
+    }
+
     fn warn(&mut self, text: &str) {
         self.warning(text);
     }
@@ -119,15 +129,19 @@ impl base::Progress for Printer {
     }
 }
 
+const BAR: &str = "{prefix} {wide_bar} {human_pos}/{human_len}  {per_sec}  {eta} left";
+const SPINNER: &str = "{prefix} {spinner} {human_pos}  {per_sec}";
+
 fn bar(what: &str, total: Option<u64>) -> ProgressBar {
     let (bar, template) = match total {
-        Some(n) => {
-            (ProgressBar::new(n), "{prefix} {wide_bar} {human_pos}/{human_len}  {per_sec}  {eta} left")
-        }
-        None => (ProgressBar::new_spinner(), "{prefix} {spinner} {human_pos}  {per_sec}"),
+        Some(n) => (ProgressBar::new(n), BAR),
+        None => (ProgressBar::new_spinner(), SPINNER),
     };
-    let style = ProgressStyle::with_template(template).expect("the templates above are well-formed");
-    bar.with_style(style).with_prefix(what.to_owned())
+    bar.with_style(style(template)).with_prefix(what.to_owned())
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the templates above are well-formed")
 }
 
 /// How often a job says something where bars cannot be shown.
@@ -163,11 +177,29 @@ impl Job {
         Some(self.state(self.started.elapsed()))
     }
 
+    /// Shows how things stand under the bar; without one returns it as a line, with the time left.
+    fn show(&mut self, parts: &[String]) -> Option<String> {
+        self.said = Instant::now();
+        let Some(bar) = &self.bar else {
+            let left = self.left(self.started.elapsed()).map(|left| format!("{left} left"));
+            return Some(parts.iter().cloned().chain(left).collect::<Vec<_>>().join("  "));
+        };
+        let template = if self.total.is_some() { BAR } else { SPINNER };
+        bar.set_style(style(&format!("{template}\n{{msg}}")));
+        bar.set_message(parts.iter().map(|part| format!("  {part}")).collect::<Vec<_>>().join("\n"));
+        None
+    }
+
+    fn left(&self, elapsed: Duration) -> Option<String> {
+        let rest = self.total?.saturating_sub(self.done);
+        let each = elapsed.as_secs_f64() / self.done as f64;
+        (self.done > 0 && rest > 0).then(|| duration(rest as f64 * each))
+    }
+
     fn state(&self, elapsed: Duration) -> String {
         let rate = self.done as f64 / elapsed.as_secs_f64().max(1e-9);
         let of = self.total.map(|t| format!("/{t}")).unwrap_or_default();
-        let left = self.total.filter(|_| rate > 0.0).map(|t| t.saturating_sub(self.done) as f64 / rate);
-        let left = left.map(|s| format!(", {} left", duration(s))).unwrap_or_default();
+        let left = self.left(elapsed).map(|left| format!(", {left} left")).unwrap_or_default();
         format!("{}: {}{of} ({rate:.1}/s{left})", self.what, self.done)
     }
 

@@ -6,52 +6,30 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use assert_cmd::Command;
-use common::{Tiny, write_model};
-use tempfile::TempDir;
+use common::{Place, Tiny, stderr, write_model};
 use weights::{Checkpoint, Want};
 
-struct Place {
-    dir: TempDir,
+fn place() -> Place {
+    let place = Place::new("", "");
+    write_model(&place.path("model"), Tiny::default());
+    place.picture("a.png", (16, 16), |_, _| [9, 99, 199]);
+    place
 }
 
-impl Place {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        write_model(&dir.path().join("model"), Tiny::default());
-        image::RgbImage::from_pixel(16, 16, image::Rgb([9, 99, 199])).save(dir.path().join("a.png")).unwrap();
-        Place { dir }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn run(&self, line: &str) -> Output {
-        gen_in(self.dir.path(), line)
-    }
-
-    /// The message of a command that must fail as every command does: a sentence, a hint, exit code 2, nothing
-    /// on stdout, and nothing new in the folder.
-    fn fails(&self, line: &str) -> String {
-        let before = listing(self.dir.path());
-        let out = self.run(line);
-        let text = stderr(&out);
-        assert_eq!(out.status.code(), Some(2), "{line}: {text}");
-        assert!(out.stdout.is_empty(), "{line}");
-        assert!(text.contains("error: ") && text.contains("hint: "), "{line}: {text}");
-        assert!(!text.contains("panicked") && !text.contains(".rs:"), "{line}: {text}");
-        assert_eq!(listing(self.dir.path()), before, "{line}");
-        text
-    }
+/// The message of a command that must fail as every command does: a sentence, a hint, exit code 2, nothing on stdout,
+/// and nothing new in the folder.
+fn fails(place: &Place, line: &str) -> String {
+    let before = listing(place.dir());
+    let text = place.fails(line);
+    assert!(text.contains("error: ") && text.contains("hint: "), "{line}: {text}");
+    assert!(!text.contains("panicked") && !text.contains(".rs:"), "{line}: {text}");
+    assert_eq!(listing(place.dir()), before, "{line}");
+    text
 }
 
 fn gen_in(dir: &Path, line: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gen"));
     command.env("OMP_NUM_THREADS", "1").current_dir(dir).args(line.split_whitespace()).output().unwrap()
-}
-
-fn stderr(out: &Output) -> String {
-    String::from_utf8_lossy(&out.stderr).into_owned()
 }
 
 /// Every file and folder below `dir`.
@@ -106,36 +84,36 @@ fn the_doctor_finds_libtorch_and_it_computes() {
 
 #[test]
 fn paths_that_do_not_exist_are_named() {
-    let place = Place::new();
-    let message = place.fails("reconstruct nowhere.png --tokenizer model -o out");
+    let place = place();
+    let message = fails(&place, "reconstruct nowhere.png --tokenizer model -o out");
     assert!(message.contains("nowhere.png"), "{message}");
-    let message = place.fails("reconstruct a.png --tokenizer modle -o out");
+    let message = fails(&place, "reconstruct a.png --tokenizer modle -o out");
     assert!(message.contains("modle"), "{message}");
     let message =
-        place.fails("reconstruct a.png --tokenizer model/tokenizer/config.yaml --weights gone.pt -o out");
+        fails(&place, "reconstruct a.png --tokenizer model/tokenizer/config.yaml --weights gone.pt -o out");
     assert!(message.contains("gone.pt"), "{message}");
-    let message = place.fails("reconstruct a.png --tokenizer model/tokenizer/config.yaml -o out");
+    let message = fails(&place, "reconstruct a.png --tokenizer model/tokenizer/config.yaml -o out");
     assert!(message.contains("add `--weights FILE`"), "{message}");
 }
 
 #[test]
 fn damaged_and_wrong_checkpoints_are_told_apart() {
-    let place = Place::new();
+    let place = place();
     let weights = std::fs::read(place.path("model/tokenizer/weights.safetensors")).unwrap();
     std::fs::write(place.path("cut.safetensors"), &weights[..weights.len() / 2]).unwrap();
     let config = "--tokenizer model/tokenizer/config.yaml";
-    let message = place.fails(&format!("reconstruct a.png {config} --weights cut.safetensors -o out"));
+    let message = fails(&place, &format!("reconstruct a.png {config} --weights cut.safetensors -o out"));
     assert!(message.contains("cut.safetensors` is damaged"), "{message}");
-    let message = place.fails(&format!("reconstruct a.png {config} --weights a.png -o out"));
+    let message = fails(&place, &format!("reconstruct a.png {config} --weights a.png -o out"));
     assert!(message.contains("a.png` is not a checkpoint"), "{message}");
     let message =
-        place.fails(&format!("reconstruct a.png {config} --weights model/weights.safetensors -o out"));
+        fails(&place, &format!("reconstruct a.png {config} --weights model/weights.safetensors -o out"));
     assert!(message.contains("missing") && message.contains("gen inspect"), "{message}");
 }
 
 #[test]
 fn a_cut_pt_file_is_told_from_a_whole_one() {
-    let place = Place::new();
+    let place = place();
     let file = Checkpoint::open(&place.path("model/tokenizer/weights.safetensors")).unwrap();
     let source = file.source(Want::Auto).unwrap();
     let tensors: Vec<_> = source
@@ -150,27 +128,27 @@ fn a_cut_pt_file_is_told_from_a_whole_one() {
     assert!(stderr(&out).contains("`whole.pt` (section `model`)"), "it says what it took: {}", stderr(&out));
     let bytes = std::fs::read(place.path("whole.pt")).unwrap();
     std::fs::write(place.path("cut.pt"), &bytes[..bytes.len() * 2 / 3]).unwrap();
-    let message = place.fails(&format!("{line} cut.pt"));
+    let message = fails(&place, &format!("{line} cut.pt"));
     assert!(message.contains("cut.pt"), "{message}");
 }
 
 #[test]
 fn a_typing_error_in_a_config_gets_a_suggestion() {
-    let place = Place::new();
+    let place = place();
     let config = place.path("model/tokenizer/config.yaml");
     let text = std::fs::read_to_string(&config).unwrap().replace("image_size", "image_siez");
     std::fs::write(&config, text).unwrap();
-    let message = place.fails("reconstruct a.png --tokenizer model -o out");
+    let message = fails(&place, "reconstruct a.png --tokenizer model -o out");
     assert!(message.contains("did you mean `image_size`?"), "{message}");
 }
 
 #[test]
 fn a_place_that_cannot_be_written_leaves_nothing_behind() {
-    let place = Place::new();
+    let place = place();
     std::fs::write(place.path("taken"), "a file").unwrap();
-    let message = place.fails("reconstruct a.png --tokenizer model -o taken/out");
+    let message = fails(&place, "reconstruct a.png --tokenizer model -o taken/out");
     assert!(message.contains("taken"), "{message}");
-    let message = place.fails("encode a.png --tokenizer model -o nowhere/c.safetensors");
+    let message = fails(&place, "encode a.png --tokenizer model -o nowhere/c.safetensors");
     assert!(message.contains("nowhere"), "{message}");
 }
 
@@ -183,7 +161,7 @@ fn on_a_mount(place: &Place, options: &str, line: &str) -> Option<Output> {
     );
     let out = std::process::Command::new("unshare")
         .args(["--user", "--map-root-user", "--mount", "sh", "-c", &script, env!("CARGO_BIN_EXE_gen")])
-        .current_dir(place.dir.path())
+        .current_dir(place.dir())
         .output()
         .ok();
     let out = out.filter(|out| out.stdout.starts_with(b"mounted"));
@@ -195,7 +173,7 @@ fn on_a_mount(place: &Place, options: &str, line: &str) -> Option<Output> {
 
 #[test]
 fn a_full_disk_and_a_read_only_one_are_told_with_a_hint() {
-    let place = Place::new();
+    let place = place();
     let lines = [
         "encode a.png --features --tokenizer model -o disk/c.safetensors",
         "decode full.safetensors --tokenizer model -o disk/i.safetensors",

@@ -1,58 +1,23 @@
 //! `gen features` and `gen fetch`, end to end, with weights by recipe.
 
+mod common;
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::path::Path;
 
-use assert_cmd::Command;
-use serde_json::Value;
-use tempfile::TempDir;
+use common::{Place, stderr};
 
-struct Place {
-    dir: TempDir,
-}
-
-impl Place {
-    /// Three pictures of two sizes.
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("pictures")).unwrap();
-        for (name, width, height) in [("a", 40, 30), ("b", 40, 30), ("c", 33, 50)] {
-            let shade = name.as_bytes()[0];
-            let picture =
-                image::RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8 * 5, y as u8 * 4, shade]));
-            picture.save(dir.path().join(format!("pictures/{name}.png"))).unwrap();
-        }
-        Place { dir }
+/// Three pictures of two sizes.
+fn place() -> Place {
+    let place = Place::new("", "");
+    for (name, width, height) in [("a", 40, 30), ("b", 40, 30), ("c", 33, 50)] {
+        let shade = name.as_bytes()[0];
+        place.picture(&format!("pictures/{name}.png"), (width, height), |x, y| {
+            [x as u8 * 5, y as u8 * 4, shade]
+        });
     }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn run(&self, line: &str) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gen"));
-        // No proxy and no home of the machine's plays a part.
-        command.env("XDG_CACHE_HOME", self.path("cache")).env_remove("GEN_MODELS");
-        command.current_dir(self.dir.path()).args(line.split_whitespace()).output().unwrap()
-    }
-
-    fn json(&self, line: &str, code: i32) -> Value {
-        let out = self.run(&format!("{line} --json"));
-        assert_eq!(out.status.code(), Some(code), "{line}: {}", stderr(&out));
-        serde_json::from_slice(&out.stdout).unwrap()
-    }
-
-    fn fails(&self, line: &str) -> String {
-        let out = self.run(line);
-        assert_eq!(out.status.code(), Some(2), "{line}: {}", stderr(&out));
-        stderr(&out)
-    }
-}
-
-fn stderr(out: &Output) -> String {
-    String::from_utf8_lossy(&out.stderr).into_owned()
+    place
 }
 
 /// The fp32 values of one member.
@@ -68,7 +33,7 @@ const NET: &str = "--network dinov2-s14 --weights random:11 --device cpu --threa
 
 #[test]
 fn features_do_not_depend_on_the_batch_and_sizes_may_be_mixed() {
-    let place = Place::new();
+    let place = place();
     let report = place.json(&format!("features pictures {NET} -o all.npz"), 0);
     assert_eq!(report["arrays"]["pool"], serde_json::json!([3, 384]));
     assert_eq!(report["features"]["comparable"], false);
@@ -81,7 +46,7 @@ fn features_do_not_depend_on_the_batch_and_sizes_may_be_mixed() {
 
 #[test]
 fn a_damaged_image_is_named_and_the_rest_is_done() {
-    let place = Place::new();
+    let place = place();
     std::fs::write(place.path("pictures/bad.png"), "no picture").unwrap();
     let report = place.json(&format!("features pictures {NET} --input-path tf -o f.npz"), 1);
     assert_eq!(report["images"], 3);
@@ -93,7 +58,7 @@ fn a_damaged_image_is_named_and_the_rest_is_done() {
 
 #[test]
 fn what_cannot_be_done_is_said_before_anything_is_read() {
-    let place = Place::new();
+    let place = place();
     let message = place.fails("features pictures --network inception-fid -o f.npz --device cpu");
     for part in ["pt_inception-2015-12-05-6726825d.pth", "95628359", "gen/models", "gen fetch inception-fid"]
     {
@@ -110,7 +75,7 @@ fn what_cannot_be_done_is_said_before_anything_is_read() {
 
 #[test]
 fn files_are_listed_and_those_on_no_hub_are_told_where_to_get() {
-    let place = Place::new();
+    let place = place();
     let rows = place.json("fetch --models-dir models", 0);
     let rows = rows.as_array().unwrap();
     assert!(rows.iter().any(|r| r["name"] == "clip-l14-336" && r["repository"].is_string()));
@@ -122,11 +87,13 @@ fn files_are_listed_and_those_on_no_hub_are_told_where_to_get() {
 
 #[test]
 fn without_a_network_fetching_says_what_to_do() {
-    let place = Place::new();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_gen"));
-    command.current_dir(place.dir.path()).args(["fetch", "vgg16", "--models-dir", "models"]);
+    let place = place();
     // Nothing listens there.
-    let out = command.env("HF_ENDPOINT", "http://127.0.0.1:9").output().unwrap();
+    let out = place
+        .command("fetch vgg16 --models-dir models")
+        .env("HF_ENDPOINT", "http://127.0.0.1:9")
+        .output()
+        .unwrap();
     assert_eq!(out.status.code(), Some(2));
     let message = stderr(&out);
     assert!(
@@ -169,16 +136,14 @@ fn hub(content: Vec<u8>, digest: String) -> String {
 
 #[test]
 fn what_is_fetched_is_checked_and_put_in_its_place() {
-    let place = Place::new();
+    let place = place();
     let tensors = vec![("features.0.weight".to_owned(), tch::Tensor::from_slice(&[1f32, 2.0]))];
     let stored = place.path("stored.safetensors");
     weights::save_safetensors(&stored, &tensors, &Default::default()).unwrap();
     let content = std::fs::read(&stored).unwrap();
     let digest = backbones::files::sha256(&stored).unwrap();
     let fetch = |address: String| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gen"));
-        command.current_dir(place.dir.path()).env("HF_ENDPOINT", address);
-        command.args(["fetch", "vgg16", "--models-dir", "models"]).output().unwrap()
+        place.command("fetch vgg16 --models-dir models").env("HF_ENDPOINT", address).output().unwrap()
     };
     let target = place.path("models/vgg16-397923af.safetensors");
 

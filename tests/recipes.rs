@@ -113,14 +113,17 @@ fn a_reconstruction_is_measured_and_a_dry_run_takes_fewer_images() {
     let place = Place::new();
     let text = "title: a tiny reconstruction\nsource: this test\nseeds: none\ntask:\n  type: reconstruction\n  tokenizer: { \
                 config: model/tokenizer/config.yaml, file: tok.safetensors, from: this test }\n  images: { set: imagenet, \
-                count: 8, side: 16 }\n  scored_side: 16\n  batch_size: 4\n  precision: fp32\n  reference: { kind: rfid, \
+                count: 8, side: 16 }\n  scored_side: 12\n  batch_size: 4\n  precision: fp32\n  reference: { kind: rfid, \
                 file: null }\nexpected:\n  - { metric: psnr, value: 10, tolerance: 10, because: test }\n  - { metric: \
                 ssim_dr2, value: 0, tolerance: 1, because: test }\n  - { metric: codebook_usage, value: 0.5, tolerance: \
                 null, because: test }\n";
     std::fs::write(place.path("tiny.yaml"), text).unwrap();
     let given = "--recipe tiny.yaml --pieces files --data val --device cpu";
     let said = place.said(&format!("{given} --work all"), 0);
-    assert!(said.contains("gen eval --reconstruct val --resize 16") && said.contains("within"), "{said}");
+    assert!(
+        said.contains("gen eval --reconstruct val --resize 16 --score-size 12") && said.contains("within"),
+        "{said}"
+    );
     let said = place.said(&format!("{given} --work few --limit 3"), 0);
     assert!(said.contains("not comparable: a dry run on 3 images"), "{said}");
     let images = |work: &str| {

@@ -2,64 +2,42 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use assert_cmd::Command;
-use common::{Tiny, write_model};
-use tempfile::TempDir;
+use common::{Place, Tiny, pixels, stderr, write_model};
 
-struct Place {
-    dir: TempDir,
+fn place() -> Place {
+    let place = Place::new("sample --device cpu", "");
+    write_model(&place.path("model"), Tiny::default());
+    place
 }
 
-impl Place {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        write_model(&dir.path().join("model"), Tiny::default());
-        Place { dir }
+/// With the model, and with blanks where the line has underscores.
+fn sample(place: &Place, line: &str) -> Output {
+    let mut command = place.command("");
+    if !line.contains("--from") && !line.contains("--model") {
+        command.args(["--model", "model"]);
     }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// `gen sample --model model …` in the place's folder.
-    fn sample(&self, args: &str) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gen"));
-        command.current_dir(self.dir.path()).args(["sample", "--device", "cpu"]);
-        if !args.contains("--from") && !args.contains("--model") {
-            command.args(["--model", "model"]);
-        }
-        command.args(args.split_whitespace().map(|a| a.replace('_', " "))).output().unwrap()
-    }
-
-    fn ok(&self, args: &str) -> String {
-        let out = self.sample(args);
-        assert!(out.status.success(), "{args}: {}", stderr(&out));
-        String::from_utf8(out.stdout).unwrap()
-    }
-
-    /// The message of a command that must fail with exit code 2.
-    fn fails(&self, args: &str) -> String {
-        let out = self.sample(args);
-        assert_eq!(out.status.code(), Some(2), "{args}: {}", stderr(&out));
-        stderr(&out)
-    }
+    command.args(line.split_whitespace().map(|a| a.replace('_', " "))).output().unwrap()
 }
 
-fn stderr(out: &Output) -> String {
-    String::from_utf8_lossy(&out.stderr).into_owned()
+fn ok(place: &Place, line: &str) -> String {
+    let out = sample(place, line);
+    assert!(out.status.success(), "{line}: {}", stderr(&out));
+    String::from_utf8(out.stdout).unwrap()
 }
 
-fn pixels(path: &Path) -> Vec<u8> {
-    image::open(path).unwrap().to_rgb8().into_raw()
+/// The message of a command that must fail with exit code 2.
+fn fails(place: &Place, line: &str) -> String {
+    let out = sample(place, line);
+    assert_eq!(out.status.code(), Some(2), "{line}: {}", stderr(&out));
+    stderr(&out)
 }
 
 #[test]
 fn pngs_a_grid_and_a_report() {
-    let place = Place::new();
-    let text = place.ok("--class 207,golden_retriever --num 2 --output out --json");
+    let place = place();
+    let text = ok(&place, "--class 207,golden_retriever --num 2 --output out --json");
     let report: serde_json::Value = serde_json::from_str(&text).unwrap();
     let images = report["images"].as_array().unwrap();
     assert_eq!(images.len(), 4);
@@ -73,43 +51,80 @@ fn pngs_a_grid_and_a_report() {
     assert_eq!((grid.width(), grid.height()), (34, 34));
 }
 
+/// Reduced precisions draw other images than fp32, the same ones at any batch size, and remember what they were.
+#[test]
+fn reduced_precisions_keep_their_promises_too() {
+    let place = place();
+    for precision in ["bf16", "int8"] {
+        let line = "--class 0,207,281 --cfg 3 --num 1 --tokenizer-precision bf16 --precision";
+        for batch in [1, 3] {
+            ok(&place, &format!("{line} {precision} --batch-size {batch} --output {precision}{batch}"));
+        }
+        for i in 0..3 {
+            let file = |batch| place.path(&format!("{precision}{batch}/{i:06}.png"));
+            assert_eq!(pixels(&file(1)), pixels(&file(3)), "{precision}, image {i}");
+        }
+        let again = ok(&place, &format!("--from {precision}3/000002.png --output again-{precision} --json"));
+        let report: serde_json::Value = serde_json::from_str(&again).unwrap();
+        assert_eq!(report["largest_difference"], 0, "{report}");
+    }
+}
+
 #[test]
 fn image_i_is_the_same_at_batch_1_and_batch_7_and_on_its_own() {
-    let place = Place::new();
+    let place = place();
     for batch in [1, 7] {
-        place.ok(&format!("--class 0,207,281 --num 3 --cfg 3 --batch-size {batch} --output b{batch}"));
+        ok(&place, &format!("--class 0,207,281 --num 3 --cfg 3 --batch-size {batch} --output b{batch}"));
     }
     for i in 0..9 {
         let name = format!("{i:06}.png");
         assert_eq!(pixels(&place.path("b1").join(&name)), pixels(&place.path("b7").join(&name)), "{name}");
     }
-    let again = place.ok("--from b7/000005.png --json");
+    let again = ok(&place, "--from b7/000005.png --json");
     let report: serde_json::Value = serde_json::from_str(&again).unwrap();
     assert_eq!(report["largest_difference"], 0);
     assert_eq!(report["path"], "samples/again/000005.png");
 }
 
 #[test]
+fn speculative_images_are_those_of_the_same_noise_one_code_at_a_time() {
+    let place = place();
+    let options = "--class 3 7 --num 2 --cfg 2 --seed 5 --json";
+    ok(&place, &format!("{options} --rng gumbel -o plain"));
+    let said: serde_json::Value =
+        serde_json::from_str(&ok(&place, &format!("{options} --speculative 6 -o guessed"))).unwrap();
+    assert!(said["codes_per_pass"].as_f64().unwrap() >= 1.0, "{said}");
+    assert_eq!(said["settings"]["rng"], "gumbel");
+    for image in said["images"].as_array().unwrap() {
+        let guessed = std::path::PathBuf::from(image["path"].as_str().unwrap());
+        let plain = place.path("plain").join(guessed.file_name().unwrap());
+        assert_eq!(pixels(&place.path("guessed").join(guessed.file_name().unwrap())), pixels(&plain));
+    }
+    let message = fails(&place, &format!("{options} --speculative 6 --rng torch"));
+    assert!(message.contains("`--speculative` draws with `--rng gumbel` only"), "{message}");
+}
+
+#[test]
 fn a_png_made_with_other_weights_is_told_so() {
-    let place = Place::new();
-    place.ok("--class 207 --num 1 --output out");
+    let place = place();
+    ok(&place, "--class 207 --num 1 --output out");
     write_model(&place.path("model"), Tiny { seed: 2, ..Tiny::default() });
-    let out = place.sample("--from out/000000.png --output again");
+    let out = sample(&place, "--from out/000000.png --output again");
     assert_eq!(out.status.code(), Some(1));
     assert!(stderr(&out).contains("model weights: then "), "{}", stderr(&out));
-    let message = place.fails("--from out/grid.png --output again");
+    let message = fails(&place, "--from out/grid.png --output again");
     assert!(message.contains("cannot read"), "{message}");
     std::fs::copy(place.path("out/000000.png"), place.path("x.png")).unwrap();
     image::open(place.path("x.png")).unwrap().save(place.path("bare.png")).unwrap();
-    assert!(place.fails("--from bare.png").contains("does not say how it was made"));
+    assert!(fails(&place, "--from bare.png").contains("does not say how it was made"));
 }
 
 #[test]
 fn the_models_own_defaults_hold_unless_a_flag_says_otherwise() {
-    let place = Place::new();
+    let place = place();
     std::fs::write(place.path("model/sampling.yaml"), "cfg: 1.5\ntop_k: 20\n").unwrap();
     let settings = |args: &str| {
-        let text = place.ok(&format!("--class 207 --num 1 --json {args}"));
+        let text = ok(&place, &format!("--class 207 --num 1 --json {args}"));
         serde_json::from_str::<serde_json::Value>(&text).unwrap()["settings"]["sampling"].clone()
     };
     let own = settings("");
@@ -118,16 +133,16 @@ fn the_models_own_defaults_hold_unless_a_flag_says_otherwise() {
     assert_eq!((said["cfg"].as_f64(), said["top_k"].as_i64()), (Some(1.5), Some(0)));
     assert_eq!(said["cfg_start"], 0.18);
     std::fs::write(place.path("model/sampling.yaml"), "top_kk: 20\n").unwrap();
-    assert!(place.fails("--class 207").contains("did you mean `top_k`?"));
+    assert!(fails(&place, "--class 207").contains("did you mean `top_k`?"));
 }
 
 #[test]
 fn an_interrupted_npz_is_continued_and_another_runs_parts_are_refused() {
-    let place = Place::new();
-    place.ok("--num-images 60 --batch-size 16 --npz whole.npz");
+    let place = place();
+    ok(&place, "--num-images 60 --batch-size 16 --npz whole.npz");
     assert!(!place.path("samples").exists(), "no PNGs unless asked for");
     let mut running = std::process::Command::new(env!("CARGO_BIN_EXE_gen"))
-        .current_dir(place.dir.path())
+        .current_dir(place.dir())
         .args("sample --device cpu --model model --num-images 60 --batch-size 1 --npz cut.npz".split(' '))
         .stderr(std::process::Stdio::null())
         .spawn()
@@ -139,9 +154,9 @@ fn an_interrupted_npz_is_continued_and_another_runs_parts_are_refused() {
     running.kill().unwrap();
     running.wait().unwrap();
     assert!(!place.path("cut.npz").exists(), "killed before its end");
-    let message = place.fails("--num-images 60 --seed 1 --npz cut.npz");
+    let message = fails(&place, "--num-images 60 --seed 1 --npz cut.npz");
     assert!(message.contains("these differ: seed"), "{message}");
-    let out = place.sample("--num-images 60 --batch-size 16 --npz cut.npz");
+    let out = sample(&place, "--num-images 60 --batch-size 16 --npz cut.npz");
     assert!(stderr(&out).contains("continuing after"), "{}", stderr(&out));
     let read = |name: &str| std::fs::read(place.path(name)).unwrap();
     assert!(read("cut.npz") == read("whole.npz"), "the same images, whenever they were made");
@@ -150,28 +165,28 @@ fn an_interrupted_npz_is_continued_and_another_runs_parts_are_refused() {
 
 #[test]
 fn what_cannot_be_done_is_said_in_a_sentence() {
-    let place = Place::new();
-    let message = place.fails("--class 5");
+    let place = place();
+    let message = fails(&place, "--class 5");
     assert!(message.contains("electric ray") && message.contains("known: 0 tench, 207 golden"), "{message}");
-    assert!(place.fails("--class 1000").contains("1000"));
-    assert!(place.fails("--class goldn_retriever").contains("golden retriever"));
-    assert!(place.fails("--class 207 --cfg abc").contains("invalid value 'abc'"));
-    assert!(place.fails("--class 207 --cfg=-1").contains("cfg"));
-    assert!(place.fails("--class 207 --cfg-schedule stp").contains("did you mean `step`?"));
-    assert!(place.fails("--class 207 --cfg-start 0.2").contains("no meaning"));
-    assert!(place.fails("").contains("--class"));
+    assert!(fails(&place, "--class 1000").contains("1000"));
+    assert!(fails(&place, "--class goldn_retriever").contains("golden retriever"));
+    assert!(fails(&place, "--class 207 --cfg abc").contains("invalid value 'abc'"));
+    assert!(fails(&place, "--class 207 --cfg=-1").contains("cfg"));
+    assert!(fails(&place, "--class 207 --cfg-schedule stp").contains("did you mean `step`?"));
+    assert!(fails(&place, "--class 207 --cfg-start 0.2").contains("no meaning"));
+    assert!(fails(&place, "").contains("--class"));
     write_model(&place.path("odd"), Tiny { vocab_size: 96, ..Tiny::default() });
-    let message = place.fails("--class 207 --model odd");
+    let message = fails(&place, "--class 207 --model odd");
     assert!(message.contains("vocabulary size 96, the tokenizer 64"), "{message}");
     assert!(!place.path("samples").exists(), "nothing was written");
 }
 
 #[test]
 fn a_place_that_cannot_be_written_is_found_out_first() {
-    let place = Place::new();
+    let place = place();
     std::fs::write(place.path("file"), "").unwrap();
-    let message = place.fails("--class 207 --output file/out");
+    let message = fails(&place, "--class 207 --output file/out");
     assert!(message.contains("cannot make the folder `file/out`"), "{message}");
-    let message = place.fails("--num-images 4 --npz file/x.npz");
+    let message = fails(&place, "--num-images 4 --npz file/x.npz");
     assert!(message.contains("file/x.npz"), "{message}");
 }

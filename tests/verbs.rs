@@ -2,79 +2,28 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
-use std::process::Output;
-
-use assert_cmd::Command;
-use common::{Tiny, write_model};
-use serde_json::Value;
-use tempfile::TempDir;
+use common::{Place, Tiny, pixels, stderr, write_model};
 use weights::{Checkpoint, Want};
 
-struct Place {
-    dir: TempDir,
+/// A folder with a model and three pictures, each of another size.
+fn place() -> Place {
+    let place = Place::new("", "--device cpu --threads 1");
+    write_model(&place.path("model"), Tiny::default());
+    for (name, width, height) in [("a", 16, 16), ("b", 40, 20), ("c", 17, 33)] {
+        place
+            .picture(&format!("pictures/{name}.png"), (width, height), |x, y| [x as u8 * 5, y as u8 * 7, 99]);
+    }
+    place
 }
 
-impl Place {
-    /// A folder with a model and three pictures, each of another size.
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        write_model(&dir.path().join("model"), Tiny::default());
-        let pictures = dir.path().join("pictures");
-        std::fs::create_dir(&pictures).unwrap();
-        for (name, width, height) in [("a", 16, 16), ("b", 40, 20), ("c", 17, 33)] {
-            let picture =
-                image::RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8 * 5, y as u8 * 7, 99]));
-            picture.save(pictures.join(format!("{name}.png"))).unwrap();
-        }
-        Place { dir }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn run(&self, line: &str) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gen"));
-        command.current_dir(self.dir.path()).args(line.split_whitespace()).args([
-            "--device",
-            "cpu",
-            "--threads",
-            "1",
-        ]);
-        command.output().unwrap()
-    }
-
-    fn json(&self, line: &str, code: i32) -> Value {
-        let out = self.run(&format!("{line} --json"));
-        assert_eq!(out.status.code(), Some(code), "{line}: {}", stderr(&out));
-        serde_json::from_slice(&out.stdout).unwrap()
-    }
-
-    fn fails(&self, line: &str) -> String {
-        let out = self.run(line);
-        assert_eq!(out.status.code(), Some(2), "{line}: {}", stderr(&out));
-        assert!(out.stdout.is_empty());
-        stderr(&out)
-    }
-
-    fn tensor(&self, file: &str, name: &str) -> tch::Tensor {
-        let file = Checkpoint::open(&self.path(file)).unwrap();
-        file.source(Want::Auto).unwrap().read(name, tch::Device::Cpu).unwrap()
-    }
-}
-
-fn stderr(out: &Output) -> String {
-    String::from_utf8_lossy(&out.stderr).into_owned()
-}
-
-fn pixels(path: &Path) -> Vec<u8> {
-    image::open(path).unwrap().to_rgb8().into_raw()
+fn tensor(place: &Place, file: &str, name: &str) -> tch::Tensor {
+    let file = Checkpoint::open(&place.path(file)).unwrap();
+    file.source(Want::Auto).unwrap().read(name, tch::Device::Cpu).unwrap()
 }
 
 #[test]
 fn a_folder_is_reconstructed_scored_and_shown_side_by_side() {
-    let place = Place::new();
+    let place = place();
     let report = place.json("reconstruct pictures --tokenizer model -o out", 0);
     let rows = report["images"].as_array().unwrap();
     assert_eq!(rows.len(), 3);
@@ -93,7 +42,7 @@ fn a_folder_is_reconstructed_scored_and_shown_side_by_side() {
 
 #[test]
 fn a_bad_file_is_named_counted_and_the_rest_is_done() {
-    let place = Place::new();
+    let place = place();
     std::fs::write(place.path("pictures/notes.png"), "not a picture at all").unwrap();
     let report = place.json("reconstruct pictures --tokenizer model -o out", 1);
     assert_eq!(report["images"].as_array().unwrap().len(), 3);
@@ -110,19 +59,19 @@ fn a_bad_file_is_named_counted_and_the_rest_is_done() {
 
 #[test]
 fn decoding_the_codes_gives_what_reconstruct_gives_at_any_batch_size() {
-    let place = Place::new();
+    let place = place();
     place.json("reconstruct pictures --tokenizer model -o out", 0);
     let report =
         place.json("encode pictures --tokenizer model -o c.safetensors --features --batch-size 2", 0);
     assert_eq!(report["num_tokens"], 16);
-    assert_eq!(place.tensor("c.safetensors", "features").size(), [3, 16, 8]);
+    assert_eq!(tensor(&place, "c.safetensors", "features").size(), [3, 16, 8]);
     place.json("decode c.safetensors --tokenizer model -o pngs --batch-size 1", 0);
     for (i, name) in ["a", "b", "c"].into_iter().enumerate() {
         let expected = pixels(&place.path(&format!("out/{name}.png")));
         assert_eq!(pixels(&place.path(&format!("pngs/{i:06}.png"))), expected, "{name}");
     }
     place.json("decode c.safetensors --tokenizer model -o i.safetensors", 0);
-    let images = base::Images::new(place.tensor("i.safetensors", "images")).unwrap();
+    let images = base::Images::new(tensor(&place, "i.safetensors", "images")).unwrap();
     let first = images.to_u8().into_tensor().get(0).permute([1, 2, 0]).contiguous().view(-1);
     assert_eq!(Vec::<u8>::try_from(first).unwrap(), pixels(&place.path("out/a.png")));
 
@@ -140,7 +89,7 @@ fn decoding_the_codes_gives_what_reconstruct_gives_at_any_batch_size() {
 
 #[test]
 fn codes_of_another_tokenizer_are_told_and_impossible_ones_refused() {
-    let place = Place::new();
+    let place = place();
     place.json("encode pictures --tokenizer model -o c.safetensors", 0);
     write_model(&place.path("other"), Tiny { seed: 2, ..Tiny::default() });
     let out = place.run("decode c.safetensors --tokenizer other -o pngs");
@@ -156,12 +105,12 @@ fn codes_of_another_tokenizer_are_told_and_impossible_ones_refused() {
 
 #[test]
 fn logits_depend_on_the_class_and_on_earlier_codes_only() {
-    let place = Place::new();
+    let place = place();
     place.json("encode pictures --tokenizer model -o c.safetensors", 0);
     let report =
         place.json("logits --model model --codes c.safetensors --class 207,207,300 -o l.safetensors", 0);
     assert!(report["loss"].as_f64().unwrap() > 0.0);
-    let logits = place.tensor("l.safetensors", "logits");
+    let logits = tensor(&place, "l.safetensors", "logits");
     assert_eq!(logits.size(), [3, 16, 64]);
     // Rows 0 and 1 share their class: the first prediction, made before any code is seen, is the same.
     let first = |row: i64| logits.get(row).get(0);
@@ -172,4 +121,42 @@ fn logits_depend_on_the_class_and_on_earlier_codes_only() {
     assert!(message.contains("--class"), "{message}");
     let message = place.fails("logits --model model --codes c.safetensors --class 301 -o m.safetensors");
     assert!(message.contains("301") && !place.path("m.safetensors").exists(), "{message}");
+}
+
+/// Every work once, and a second run set beside the first.
+#[test]
+fn bench_prints_a_table_and_one_json_line_that_a_later_run_can_be_compared_with() {
+    let place = place();
+    let line = "bench --model model --work sample,encode,decode,train --precision fp32,bf16,int8 --batch-size 2 \
+                --cfg 1.5 --repeat 1";
+    let out = place.run(line);
+    assert_eq!(out.status.code(), Some(0), "{}", stderr(&out));
+    let text = String::from_utf8(out.stdout).unwrap();
+    let report: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    let rows = report["rows"].as_array().unwrap();
+    let done: Vec<String> = rows.iter().map(|r| format!("{} {}", r["work"], r["precision"])).collect();
+    let expected = [
+        "sample fp32",
+        "sample bf16",
+        "sample int8",
+        "encode fp32",
+        "encode bf16",
+        "decode fp32",
+        "decode bf16",
+        "train fp32",
+        "train bf16",
+    ];
+    assert_eq!(done.join(",").replace('"', ""), expected.join(","));
+    assert!(rows.iter().all(|r| r["images_per_second"].as_f64().unwrap() > 0.0));
+    assert!(report["machine"]["bandwidth"].as_f64().unwrap() > 0.0);
+
+    std::fs::write(place.path("before.txt"), &text).unwrap();
+    let line =
+        "bench --model model --work encode --precision fp32 --batch-size 2 --repeat 1 --compare before.txt";
+    let out = place.run(line);
+    let text = String::from_utf8(out.stdout).unwrap();
+    assert!(text.lines().any(|l| l.contains("encode") && l.ends_with('×')), "{text}");
+
+    assert!(place.fails("bench --model model --compare model/config.yaml").contains("JSON line"));
+    assert!(place.fails("encode pictures --tokenizer model --precision int8 -o c").contains("int8"));
 }

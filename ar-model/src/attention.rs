@@ -41,6 +41,16 @@ impl Attention {
         }
     }
 
+    /// Weights of the two products: (3D, D) and (D, D).
+    pub fn matrices(&self) -> [&Tensor; 2] {
+        [self.wqkv.weight(), self.wo.weight()]
+    }
+
+    /// Weight and bias of the norms of queries and keys, (K) each.
+    pub fn qk_norm(&self) -> Option<[&Tensor; 4]> {
+        self.qk_norm.as_ref().map(|(q, k)| [q.weight(), q.bias(), k.weight(), k.bias()])
+    }
+
     /// (B, S, D) → (B, S, D). With a cache, keys and values are appended and everything before is seen.
     pub fn forward(&self, x: &Tensor, context: &Context, cache: Option<(&mut KvCache, usize)>) -> Tensor {
         let (b, s, d) = x.size3().expect("activations are (B, S, D)");
@@ -53,12 +63,14 @@ impl Attention {
         if let Some(table) = context.rope {
             (q, k) = (rotate(&q, table, context.from), rotate(&k, table, context.from));
         }
+        let cached = cache.is_some();
         let (k, v) = match cache {
             Some((cache, layer)) => cache.append(layer, context.from, &k, &v),
             None => (k, v),
         };
-        let y = if s == 1 {
-            one_position(&q, &k, &v, context.mask)
+        // With a cache, plain products but for a prefix without a mask.
+        let y = if context.from > 0 || (cached && context.mask.is_some()) {
+            plain_products(&q, &k, &v, context.mask)
         } else {
             let causal = context.mask.is_none();
             Tensor::scaled_dot_product_attention(&q, &k, &v, context.mask, 0.0, causal, None, false)
@@ -67,12 +79,12 @@ impl Attention {
     }
 }
 
-/// (B, H, 1, K) with (B, H, L, K) twice → (B, H, 1, K): a new position sees all before it that `mask` (B, 1, 1, L)
-/// allows. Plain products, as the official decoding has them: the CPU's fused kernel with several threads rounds
-/// differently from one number of sequences to another, so that an image would depend on its batch.
-fn one_position(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>) -> Tensor {
+/// (B, H, S, K) with (B, H, L, K) twice → (B, H, S, K), for drawing codes: positions see those that `mask`, broadcastable
+/// to (B, H, S, L), allows. Plain products, as the official decoding has them: the CPU's fused kernel with several
+/// threads rounds differently from one number of sequences to another, so that an image would depend on its batch.
+fn plain_products(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>) -> Tensor {
     let width = q.size()[3] as f64;
-    let scores = (q / width.sqrt()).matmul(&k.transpose(-2, -1)); // (B, H, 1, L)
+    let scores = (q / width.sqrt()).matmul(&k.transpose(-2, -1)); // (B, H, S, L)
     let scores = match mask {
         Some(allowed) => scores.masked_fill(&allowed.logical_not(), f64::NEG_INFINITY),
         None => scores,

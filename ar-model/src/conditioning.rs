@@ -34,6 +34,17 @@ impl Conditioning {
         }
     }
 
+    /// Those with these indices, int64 on the host, in their order.
+    pub fn select(&self, indices: &Tensor) -> Conditioning {
+        let of = |t: &Tensor| t.index_select(0, &indices.to_device(t.device()));
+        match self {
+            Conditioning::Class(ids) => Conditioning::Class(of(ids)),
+            Conditioning::Text { features, mask } => {
+                Conditioning::Text { features: of(features), mask: of(mask) }
+            }
+        }
+    }
+
     /// Joins batches of one kind.
     ///
     /// # Errors

@@ -52,7 +52,8 @@ pub enum Architecture {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PositionConfig {
-    /// A learned table added to the inputs (GigaTok `gpt_1d`).
+    /// A learned table added to the inputs (GigaTok `gpt_1d`); with a text as condition, which no release has,
+    /// all of its positions share the condition's row.
     Learned,
     /// 2-D rotary embedding of queries and keys (LlamaGen).
     #[serde(rename = "rope_2d")]
@@ -222,8 +223,10 @@ impl ArConfig {
     pub fn check(&self) -> Result<()> {
         let fail = |message: String| Err(Error::Settings(message));
         let counts = [self.width, self.layers, self.heads, self.vocab_size, self.num_tokens];
-        if counts.iter().any(|&n| n < 1) {
-            return fail("width, layers, heads, vocab_size and num_tokens must be at least 1".into());
+        if counts.iter().any(|&n| n < 1) || self.conditioning.prefix_len() < 1 {
+            return fail(
+                "width, layers, heads, vocab_size, num_tokens and a text's length must be at least 1".into(),
+            );
         }
         if self.width % self.heads != 0 {
             return fail(format!("width {} is not a multiple of heads {}", self.width, self.heads));
@@ -237,8 +240,8 @@ impl ArConfig {
             PositionConfig::Rope2d if head_width % 4 != 0 => {
                 fail(format!("rope_2d needs a head width that is a multiple of 4, found {head_width}"))
             }
-            PositionConfig::Learned if self.conditioning.prefix_len() != 1 => {
-                fail("learned positions go with class conditioning only".into())
+            _ if self.modulation != ModulationConfig::None && self.conditioning.prefix_len() != 1 => {
+                fail("adaptive norms go with class conditioning only".into())
             }
             _ => Ok(()),
         }

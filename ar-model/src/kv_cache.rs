@@ -10,7 +10,25 @@ pub struct KvCache {
     pub(crate) condition: Option<Tensor>,
     /// Which prefix positions may be attended to, kept from prefill: (B, T) bool.
     pub(crate) prefix_mask: Option<Tensor>,
-    batch: i64,
+}
+
+/// What [`crate::Gpt`] keeps between steps.
+#[derive(Debug)]
+pub enum Cache {
+    /// Tensors on any device.
+    Tensors(KvCache),
+    /// The kernels' own, for a packed model.
+    Packed(kernels::KvCache),
+}
+
+impl Cache {
+    /// Bytes of keys and values.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Cache::Tensors(cache) => cache.bytes(),
+            Cache::Packed(cache) => cache.bytes() as u64,
+        }
+    }
 }
 
 impl KvCache {
@@ -30,23 +48,13 @@ impl KvCache {
             layers: (0..layers).map(|_| (zeros(), zeros())).collect(),
             condition: None,
             prefix_mask: None,
-            batch,
         }
     }
 
-    /// Sequences it was made for.
-    pub fn batch(&self) -> i64 {
-        self.batch
-    }
-
     /// Bytes of keys and values.
-    pub fn bytes(&self) -> u64 {
-        self.layers
-            .iter()
-            .map(|(k, v)| {
-                2 * k.numel() as u64 * k.kind().elt_size_in_bytes() as u64 * u64::from(v.numel() > 0)
-            })
-            .sum()
+    fn bytes(&self) -> u64 {
+        let bytes = |t: &Tensor| (t.numel() * t.kind().elt_size_in_bytes()) as u64;
+        self.layers.iter().map(|(k, v)| bytes(k) + bytes(v)).sum()
     }
 
     /// Writes (B, H, S, K) keys and values at `position`, and returns views of all up to there.

@@ -11,13 +11,14 @@ mod kv_cache;
 mod model;
 mod modulation;
 mod open;
+mod packed;
 mod position;
 pub mod released;
 
 pub use conditioning::Conditioning;
 pub use config::{ArConfig, ConditioningConfig, DropoutConfig, ModulationConfig, PositionConfig};
 pub use error::{Error, Result};
-pub use kv_cache::KvCache;
+pub use kv_cache::{Cache, KvCache};
 pub use model::{ArSpec, AutoregressiveModel, Gpt, TeacherForced};
 pub use open::{Loaded, key_map, open, open_dir};
 pub use position::rope_2d;

@@ -10,19 +10,20 @@ mod teacher_forced;
 
 use base::nn::{Linear, RmsNorm, drop_path, dropout};
 use base::{Init, Mode, Scope};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::attention::{Attention, Context};
 use crate::conditioning::{Conditioning, Embedder, WEIGHT};
 use crate::config::{ArConfig, ConditioningConfig, DropoutConfig, PositionConfig};
 use crate::error::{Error, Result};
-use crate::kv_cache::KvCache;
+use crate::kv_cache::{Cache, KvCache};
 use crate::modulation::{LayerModulation, ModelCondition, ModelModulation, modulate};
 use crate::position::rope_2d;
 
 pub use teacher_forced::TeacherForced;
 
-const EPS: f64 = 1e-5;
+/// Epsilon of the RMS norms.
+pub(crate) const EPS: f64 = 1e-5;
 
 /// `w2(silu(w1 x) · w3 x)`.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ impl FeedForward {
 
 /// `h = x + gate · attention(norm(x))`, `y = h + gate · feed_forward(norm(h))`.
 #[derive(Debug)]
-struct Block {
+pub(crate) struct Block {
     attention: Attention,
     feed_forward: FeedForward,
     attention_norm: RmsNorm,
@@ -68,6 +69,22 @@ impl Block {
             modulation: LayerModulation::new(p, config.width, config.modulation),
             drop_path: config.dropout.drop_path * index as f64 / depth,
         }
+    }
+
+    /// wqkv, wo, w1, w2, w3.
+    pub fn matrices(&self) -> [&Tensor; 5] {
+        let ([wqkv, wo], ff) = (self.attention.matrices(), &self.feed_forward);
+        [wqkv, wo, ff.w1.weight(), ff.w2.weight(), ff.w3.weight()]
+    }
+
+    /// Weights of the norms before attention and feed-forward.
+    pub fn norms(&self) -> [&Tensor; 2] {
+        [self.attention_norm.weight(), self.ffn_norm.weight()]
+    }
+
+    /// Weight and bias of the norms of queries and keys.
+    pub fn qk_norm(&self) -> Option<[&Tensor; 4]> {
+        self.attention.qk_norm()
     }
 
     fn forward(
@@ -130,8 +147,25 @@ pub trait AutoregressiveModel {
     fn prefill(&self, cond: &Conditioning, cache: &mut Self::Cache) -> Tensor;
     /// Runs one code, (B, 1), at `position` of the sequence (T + t for code t); logits of the next, (B, V) fp32.
     fn decode_step(&self, codes: &Tensor, position: i64, cache: &mut Self::Cache) -> Tensor;
+    /// Runs K codes at once, (B, K), from `position` on; logits of the code after each, (B, K, V) fp32. What the cache
+    /// held from `position` on is replaced, so a guess that proved wrong is simply run over.
+    fn decode_block(&self, codes: &Tensor, position: i64, cache: &mut Self::Cache) -> Tensor;
+    /// A row's result is the same in every batch that is a whole multiple of this many rows. Matrix products round
+    /// differently where a few rows are left over from the kernel's tile, and such a difference, of 1e-6 in a logit,
+    /// moves an image across the edge between two codes now and then (3 of 16 images of a random model between
+    /// batches of 1 and 16). libtorch's tiles have 8 rows or fewer, and a product with 8 takes no longer than one
+    /// with 2.
+    fn row_tile(&self) -> i64 {
+        8
+    }
     /// Teacher-forced logits of all codes, (B, N) → (B, N, V) fp32. In training, dropout and condition drop act.
     fn logits(&self, cond: &Conditioning, codes: &Tensor, mode: Mode) -> Tensor;
+}
+
+/// How a cache is decoded with.
+enum Way<'a> {
+    Tensors(&'a mut KvCache),
+    Packed(&'a kernels::Decoder, &'a mut kernels::KvCache),
 }
 
 /// The transformer.
@@ -148,6 +182,7 @@ pub struct Gpt {
     config: ArConfig,
     spec: ArSpec,
     compute: Kind,
+    packed: Option<kernels::Decoder>,
 }
 
 impl Gpt {
@@ -190,12 +225,54 @@ impl Gpt {
                 },
             },
             compute: p.vars().kind(),
+            packed: None,
         })
     }
 
     /// The kind of activations, where it differs from the weights' (bf16 over fp32 masters).
     pub fn set_compute(&mut self, kind: Kind) {
         self.compute = kind;
+    }
+
+    /// Bytes of the weights that a decode step reads, and how they are stored, once packed (see [`Gpt::pack`]).
+    pub fn packed(&self) -> Option<(usize, kernels::Format)> {
+        self.packed.as_ref().map(|d| (d.bytes(), d.format()))
+    }
+
+    /// From now on decoding goes through `decoder`, whose inputs are fp32.
+    pub(crate) fn set_packed(&mut self, decoder: kernels::Decoder) {
+        self.packed = Some(decoder);
+        self.compute = Kind::Float;
+    }
+
+    pub(crate) fn device(&self) -> Device {
+        self.tok_embeddings.device()
+    }
+
+    pub(crate) fn prefix_len(&self) -> i64 {
+        self.spec.prefix_len
+    }
+
+    pub(crate) fn blocks(&self) -> &[Block] {
+        &self.layers
+    }
+
+    /// Weights of the final norm and of the output layer; the rotary table.
+    pub(crate) fn ends(&self) -> (&Tensor, &Tensor, Option<&Tensor>) {
+        (self.norm.weight(), self.output.weight(), self.rope.as_ref())
+    }
+
+    /// Adaptive norms under a condition (B, 1, D): of each layer (B, 6, D), of the final norm (B, 2, D).
+    pub(crate) fn modulations(&self, condition: &Tensor) -> Option<(Vec<Tensor>, Tensor)> {
+        let last = Tensor::cat(&self.modulation.last_parts(Some(condition))?, 1);
+        let shared = self.modulation.condition(Some(condition));
+        let layer = |block: &Block| block.modulation.parts(&shared).map(|parts| Tensor::cat(&parts, 1));
+        Some((self.layers.iter().filter_map(layer).collect(), last))
+    }
+
+    /// The condition with its positions, (B, T, D).
+    pub(crate) fn prefix(&self, cond: &Conditioning) -> Tensor {
+        self.condition_with_position(self.embed_condition(cond, None))
     }
 
     /// What it was built from.
@@ -222,14 +299,23 @@ impl Gpt {
         Tensor::embedding(&self.tok_embeddings, codes, -1, false, false).to_kind(self.compute)
     }
 
-    /// Adds rows `from..` of the learned table, if there is one.
-    fn add_positions(&self, x: Tensor, from: i64) -> Tensor {
+    /// Adds the learned table's row of the condition, if there is one. All positions of a text get the same: what
+    /// stands where is in its features, and LlamaGen's rotary table has no positions there either.
+    fn condition_with_position(&self, prefix: Tensor) -> Tensor {
+        match &self.positional_embedding {
+            Some(table) => prefix + table.narrow(0, 0, 1).to_kind(self.compute),
+            None => prefix,
+        }
+    }
+
+    /// Adds the learned table's rows of codes `from..`, if there is one.
+    fn codes_with_positions(&self, codes: Tensor, from: i64) -> Tensor {
         match &self.positional_embedding {
             Some(table) => {
-                let rows = table.narrow(0, from, x.size()[1]).to_kind(x.kind());
-                x + rows
+                let rows = table.narrow(0, 1 + from, codes.size()[1]).to_kind(self.compute);
+                codes + rows
             }
-            None => x,
+            None => codes,
         }
     }
 
@@ -238,9 +324,24 @@ impl Gpt {
         self.modulation.finish(self.norm.forward(x), condition)
     }
 
-    /// Runs new positions through the cache; logits of the last one, (B, V).
-    fn cached(&self, x: Tensor, from: i64, mask: Option<&Tensor>, cache: &mut KvCache) -> Tensor {
-        let last = x.size()[1] - 1;
+    fn way<'a>(&'a self, cache: &'a mut Cache) -> Way<'a> {
+        match (&self.packed, cache) {
+            (None, Cache::Tensors(cache)) => Way::Tensors(cache),
+            (Some(decoder), Cache::Packed(cache)) => Way::Packed(decoder, cache),
+            _ => panic!("the cache was made before the model was packed"),
+        }
+    }
+
+    /// Runs new positions, (B, S, D), through the cache; logits of the last `wanted` of them, (B, wanted, V).
+    fn cached(
+        &self,
+        x: Tensor,
+        from: i64,
+        wanted: i64,
+        mask: Option<&Tensor>,
+        cache: &mut KvCache,
+    ) -> Tensor {
+        let skipped = x.size()[1] - wanted;
         let condition = cache.condition.as_ref().map(Tensor::shallow_clone);
         let modulation = self.modulation.condition(condition.as_ref());
         let context = Context { from, rope: self.rope.as_ref(), mask };
@@ -248,8 +349,8 @@ impl Gpt {
         for (i, layer) in self.layers.iter().enumerate() {
             x = layer.forward(&x, &modulation, &context, Some((&mut *cache, i)), &self.config.dropout, false);
         }
-        let x = self.normed(&x.narrow(1, last, 1), condition.as_ref());
-        self.output.forward(&x).to_kind(Kind::Float).squeeze_dim(1)
+        let x = self.normed(&x.narrow(1, skipped, wanted), condition.as_ref());
+        self.output.forward(&x).to_kind(Kind::Float)
     }
 }
 
@@ -265,8 +366,23 @@ fn prefix_lm_mask(prefix: &Tensor, length: i64) -> Tensor {
     columns.logical_and(&causal).logical_or(&diagonal)
 }
 
+/// What `k` new positions from `position` on may see of the L = position + k, (B or 1, 1, k, L) bool: what comes before
+/// each, and of the prefix (B, T) what is text. `None` is everything.
+fn block_mask(prefix: Option<&Tensor>, position: i64, k: i64, device: Device) -> Option<Tensor> {
+    let columns = prefix.map(|m| {
+        let (b, t) = m.size2().expect("masks are (B, T)");
+        let rest = Tensor::ones([b, position + k - t], (Kind::Bool, device));
+        Tensor::cat(&[m, &rest], 1).view([b, 1, 1, position + k])
+    });
+    let causal = (k > 1).then(|| Tensor::ones([1, 1, k, position + k], (Kind::Bool, device)).tril(position));
+    match (columns, causal) {
+        (Some(columns), Some(causal)) => Some(columns.logical_and(&causal)),
+        (columns, causal) => columns.or(causal),
+    }
+}
+
 impl AutoregressiveModel for Gpt {
-    type Cache = KvCache;
+    type Cache = Cache;
 
     fn spec(&self) -> &ArSpec {
         &self.spec
@@ -305,42 +421,55 @@ impl AutoregressiveModel for Gpt {
         self.cls_embedding.null(like)
     }
 
-    fn new_cache(&self, batch: i64) -> KvCache {
+    fn new_cache(&self, batch: i64) -> Cache {
         let c = &self.config;
-        let device = self.tok_embeddings.device();
-        KvCache::new(
-            c.layers,
-            batch,
-            c.heads,
-            self.spec.prefix_len + c.num_tokens,
-            c.width / c.heads,
-            self.compute,
-            device,
-        )
+        let length = self.spec.prefix_len + c.num_tokens;
+        if let Some(decoder) = &self.packed {
+            return Cache::Packed(decoder.new_cache(batch as usize, length as usize));
+        }
+        let head = c.width / c.heads;
+        Cache::Tensors(KvCache::new(c.layers, batch, c.heads, length, head, self.compute, self.device()))
     }
 
-    fn prefill(&self, cond: &Conditioning, cache: &mut KvCache) -> Tensor {
+    fn prefill(&self, cond: &Conditioning, cache: &mut Cache) -> Tensor {
         let _guard = tch::no_grad_guard();
-        let x = self.add_positions(self.embed_condition(cond, None), 0);
+        let cache = match self.way(cache) {
+            Way::Tensors(cache) => cache,
+            Way::Packed(decoder, cache) => return self.packed_prefill(decoder, cond, cache),
+        };
+        let x = self.prefix(cond);
         cache.condition = self.modulation.needs_condition().then(|| x.shallow_clone());
         cache.prefix_mask = cond.prefix_mask().map(|m| m.to_kind(Kind::Bool));
         let mask = cache.prefix_mask.as_ref().map(|m| prefix_lm_mask(m, self.spec.prefix_len));
-        self.cached(x, 0, mask.as_ref(), cache)
+        self.cached(x, 0, 1, mask.as_ref(), cache).squeeze_dim(1)
     }
 
-    fn decode_step(&self, codes: &Tensor, position: i64, cache: &mut KvCache) -> Tensor {
+    fn decode_step(&self, codes: &Tensor, position: i64, cache: &mut Cache) -> Tensor {
+        self.decode_block(codes, position, cache).squeeze_dim(1)
+    }
+
+    fn decode_block(&self, codes: &Tensor, position: i64, cache: &mut Cache) -> Tensor {
         let _guard = tch::no_grad_guard();
-        let x = self.add_positions(self.embed_codes(codes), position);
-        let mask = cache.prefix_mask.as_ref().map(|m| {
-            let (b, t) = m.size2().expect("masks are (B, T)");
-            let rest = Tensor::ones([b, position + 1 - t], (Kind::Bool, m.device()));
-            Tensor::cat(&[m, &rest], 1).view([b, 1, 1, position + 1])
-        });
-        self.cached(x, position, mask.as_ref(), cache)
+        let (_, k) = codes.size2().expect("codes are (B, K)");
+        let x = self.codes_with_positions(self.embed_codes(codes), position - self.spec.prefix_len);
+        let cache = match self.way(cache) {
+            Way::Tensors(cache) => cache,
+            Way::Packed(decoder, cache) => return Gpt::packed_block(decoder, &x, position, cache),
+        };
+        let mask = block_mask(cache.prefix_mask.as_ref(), position, k, x.device());
+        self.cached(x, position, k, mask.as_ref(), cache)
+    }
+
+    fn row_tile(&self) -> i64 {
+        if self.packed.is_some() { 1 } else { 8 }
     }
 
     fn logits(&self, cond: &Conditioning, codes: &Tensor, mode: Mode) -> Tensor {
         let (pass, x) = self.teacher_forced(cond, codes, mode);
+        if let Some(decoder) = self.packed.as_ref().filter(|_| !mode.is_train()) {
+            let _guard = tch::no_grad_guard();
+            return self.packed_logits(decoder, cond, &x);
+        }
         let x = pass.head_input(&pass.layers(x, self.layers.len()));
         self.output.forward(&x).to_kind(Kind::Float)
     }

@@ -91,14 +91,17 @@ impl ModelModulation {
         }
     }
 
+    /// Shift and scale of the final norm, (B, 1, D) each.
+    pub fn last_parts(&self, cond: Option<&Tensor>) -> Option<Vec<Tensor>> {
+        let (last, cond) = (self.last.as_ref()?, cond?);
+        Some(last.forward(&cond.silu()).chunk(2, 2))
+    }
+
     /// Modulates the final norm's output.
     pub fn finish(&self, x: Tensor, cond: Option<&Tensor>) -> Tensor {
-        match (&self.last, cond) {
-            (Some(last), Some(cond)) => {
-                let parts = last.forward(&cond.silu()).chunk(2, 2);
-                modulate(&x, &parts[0], &parts[1])
-            }
-            _ => x,
+        match self.last_parts(cond) {
+            Some(parts) => modulate(&x, &parts[0], &parts[1]),
+            None => x,
         }
     }
 }

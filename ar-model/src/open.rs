@@ -50,8 +50,13 @@ pub fn key_map() -> KeyMap {
 pub fn open(config: &ArConfig, checkpoint: &Path, device: Device, precision: Precision) -> Result<Loaded> {
     let vars = Vars::new(device, precision.kind(), Build::Empty);
     let model = Gpt::new(&vars.root(), config)?;
-    let source = weights::fill(&vars, checkpoint, &key_map(), signatures)
-        .map_err(|e| load_error(checkpoint.to_owned(), e))?;
+    let source = weights::fill(
+        &vars,
+        checkpoint,
+        &key_map().drop("text_encoder.**", "a text encoder that was trained along"),
+        signatures,
+    )
+    .map_err(|e| load_error(checkpoint.to_owned(), e))?;
     Ok(Loaded { model, config: config.clone(), vars, source })
 }
 

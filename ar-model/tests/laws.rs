@@ -3,7 +3,7 @@
 use ar_model::{ArConfig, AutoregressiveModel, Conditioning, Gpt};
 use base::config::Document;
 use base::testing::{max_abs, recipe_integers, recipe_tensor};
-use base::{Build, Mode, Vars};
+use base::{Build, Mode, Precision, Vars};
 use tch::{Device, Kind, Tensor};
 
 const CLASS: &str = "{ type: class, num_classes: 10 }";
@@ -25,6 +25,7 @@ fn flavours() -> Vec<ArConfig> {
         config("learned", CLASS, "modulation: simple_ada_ln"),
         config("rope_2d", CLASS, ""),
         config("rope_2d", TEXT, ""),
+        config("learned", TEXT, ""),
     ]
 }
 
@@ -71,6 +72,85 @@ fn prefill_and_steps_equal_teacher_forcing_at_every_position() {
     }
 }
 
+/// Teacher-forced logits, and those of prefill and steps.
+fn both_ways(gpt: &Gpt, cond: &Conditioning, codes: &Tensor) -> [Tensor; 2] {
+    let mut cache = gpt.new_cache(codes.size()[0]);
+    let mut steps = vec![gpt.prefill(cond, &mut cache)];
+    for t in 0..15 {
+        steps.push(gpt.decode_step(&codes.narrow(1, t, 1), gpt.spec().prefix_len + t, &mut cache));
+    }
+    [gpt.logits(cond, codes, Mode::Eval), Tensor::stack(&steps, 1)]
+}
+
+/// In fp32 as near as another order of summation comes; in bf16 and int8 as near as the rounding of weights lets
+/// (2⁻⁹ of each, and 1/254 of a row's largest).
+#[test]
+fn a_packed_model_predicts_what_the_model_predicts() {
+    for config in flavours() {
+        let cond = condition(&config, 3);
+        let codes = recipe_integers("codes", 3, &[3, 16], 40);
+        let expected = build(&config).logits(&cond, &codes, Mode::Eval);
+        let size = expected.abs().max().double_value(&[]);
+        for (precision, bound) in [(Precision::Fp32, 1e-5), (Precision::Bf16, 0.03), (Precision::Int8, 0.03)]
+        {
+            let mut gpt = build(&config);
+            gpt.pack(precision);
+            let [forced, steps] = both_ways(&gpt, &cond, &codes);
+            let off = max_abs(&forced, &expected) / size;
+            assert!(off < bound, "{precision} {config:?}: {off}");
+            assert_eq!(forced, steps, "{precision} {config:?}");
+        }
+    }
+}
+
+/// Exactly: an image drawn alone is the image drawn among others, on any number of threads.
+#[test]
+fn a_packed_models_rows_depend_on_nothing_else() {
+    let config = config("rope_2d", TEXT, "");
+    let codes = recipe_integers("codes", 3, &[7, 16], 40);
+    let cond = condition(&config, 7);
+    let Conditioning::Text { features, mask } = &cond else { unreachable!() };
+    let threads = tch::get_num_threads();
+    for precision in [Precision::Fp32, Precision::Bf16, Precision::Int8] {
+        let mut whole = vec![];
+        for n in [1, 3] {
+            tch::set_num_threads(n);
+            let mut gpt = build(&config);
+            gpt.pack(precision);
+            let [_, together] = both_ways(&gpt, &cond, &codes);
+            for i in 0..7 {
+                let one =
+                    Conditioning::Text { features: features.narrow(0, i, 1), mask: mask.narrow(0, i, 1) };
+                let [_, alone] = both_ways(&gpt, &one, &codes.narrow(0, i, 1));
+                assert_eq!(alone.get(0), together.get(i), "{precision}, {n} threads, row {i}");
+            }
+            whole.push(together);
+        }
+        assert_eq!(whole[0], whole[1], "{precision}");
+    }
+    tch::set_num_threads(threads);
+}
+
+#[test]
+fn blocks_equal_teacher_forcing_and_run_over_wrong_guesses() {
+    for config in flavours() {
+        let gpt = build(&config);
+        let cond = condition(&config, 3);
+        let codes = recipe_integers("codes", 3, &[3, 16], 40);
+        let expected = gpt.logits(&cond, &codes, Mode::Eval);
+        let mut cache = gpt.new_cache(3);
+        let _ = gpt.prefill(&cond, &mut cache);
+        let wrong = (codes.narrow(1, 0, 9) + 1).remainder(40);
+        let _ = gpt.decode_block(&wrong, gpt.spec().prefix_len, &mut cache);
+        for (from, k) in [(0, 4), (4, 1), (5, 7), (12, 3)] {
+            let block = codes.narrow(1, from, k);
+            let found = gpt.decode_block(&block, gpt.spec().prefix_len + from, &mut cache);
+            let error = max_abs(&found, &expected.narrow(1, from + 1, k));
+            assert!(error < 1e-5, "{config:?}, codes {from}..{}: {error}", from + k);
+        }
+    }
+}
+
 #[test]
 fn the_future_does_not_influence_the_past() {
     for config in flavours() {
@@ -93,6 +173,22 @@ fn a_sample_does_not_depend_on_its_neighbours() {
         let together = gpt.logits(&condition(&config, 4), &codes, Mode::Eval);
         let alone = gpt.logits(&condition(&config, 1), &codes.narrow(0, 0, 1), Mode::Eval);
         assert!(max_abs(&together.narrow(0, 0, 1), &alone) < 1e-5);
+    }
+}
+
+#[test]
+fn padding_of_a_text_leaks_nothing() {
+    for config in flavours().into_iter().filter(|c| c.conditioning.prefix_len() > 1) {
+        let gpt = build(&config);
+        let codes = recipe_integers("codes", 3, &[3, 16], 40);
+        let Conditioning::Text { features, mask } = condition(&config, 3) else { panic!("a text") };
+        let noise = recipe_tensor("noise", 5, &[3, 5, 12], -9.0, 9.0) * mask.logical_not().unsqueeze(2);
+        let noisy = Conditioning::Text { features: &features + noise, mask: mask.shallow_clone() };
+        let clean = Conditioning::Text { features, mask };
+        let logits = |cond: &Conditioning| gpt.logits(cond, &codes, Mode::Eval);
+        assert!(max_abs(&logits(&clean), &logits(&noisy)) < 1e-6);
+        let first = |cond: &Conditioning| gpt.prefill(cond, &mut gpt.new_cache(3));
+        assert!(max_abs(&first(&clean), &first(&noisy)) < 1e-6);
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::io::Cursor;
 
-use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageReader, Limits, RgbImage};
+use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
-use crate::{Error, Result};
+use crate::{Error, Result, jpeg};
 
 /// Extensions taken for images when folders and archives are listed: torchvision's `IMG_EXTENSIONS`, less the
 /// formats we do not decode, plus GIF.
@@ -57,7 +57,7 @@ impl Stored {
     }
 }
 
-/// Decodes by content, whatever the name says. Transparency is dropped, not blended, and EXIF rotation is not
+/// Decodes by content, whatever the name says; of an animation the first picture. Transparency is dropped, not blended, and EXIF rotation is not
 /// applied, as in torchvision's loader.
 pub fn decode(key: &str, bytes: &[u8]) -> Result<(RgbImage, Stored)> {
     let fail = |message: String| Error::Decode { key: key.to_owned(), message };
@@ -67,13 +67,17 @@ pub fn decode(key: &str, bytes: &[u8]) -> Result<(RgbImage, Stored)> {
     // A decoder's panic on damaged bytes is that image's error, not the program's.
     std::panic::catch_unwind(|| decode_known(bytes))
         .unwrap_or_else(|_| Err("the decoder panicked".into()))
-        .map_err(fail)
+        .map_err(|message| fail(format!("damaged: {message}")))
 }
 
 fn decode_known(bytes: &[u8]) -> std::result::Result<(RgbImage, Stored), String> {
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
+    let components = match reader.format() {
+        Some(ImageFormat::Jpeg) => jpeg::components(bytes).ok_or("the JPEG is cut short")?,
+        _ => 3,
+    };
     let mut decoder = reader.into_decoder().map_err(|e| e.to_string())?;
-    let stored = Stored::of(decoder.original_color_type());
+    let stored = if components == 4 { Stored::Cmyk } else { Stored::of(decoder.original_color_type()) };
     decoder.set_limits(Limits::default()).map_err(|e| e.to_string())?;
     let image = DynamicImage::from_decoder(decoder).map_err(|e| e.to_string())?;
     Ok(match image {
@@ -84,20 +88,19 @@ fn decode_known(bytes: &[u8]) -> std::result::Result<(RgbImage, Stored), String>
 
 fn not_an_image(bytes: &[u8]) -> String {
     if bytes.is_empty() {
-        return "the file is empty".into();
+        return "empty".into();
     }
     let head = &bytes[..bytes.len().min(16)];
     let what = match std::str::from_utf8(head) {
         Ok(text) if !text.contains('\0') => format!("text beginning with {text:?}"),
         _ => format!("bytes beginning with {head:02x?}"),
     };
-    format!("expected one of {}, found {what}", IMAGE_EXTENSIONS.join(", "))
+    format!("not an image: expected one of {}, found {what}", IMAGE_EXTENSIONS.join(", "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image::ImageFormat;
 
     fn png(image: &DynamicImage) -> Vec<u8> {
         let mut bytes = Vec::new();

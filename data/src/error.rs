@@ -49,6 +49,14 @@ pub enum Error {
         /// Which settings.
         differences: String,
     },
+    /// A folder with text features of another run.
+    #[error("`{path}` holds text features of another run; what differs: {differences}")]
+    OtherFeatures {
+        /// The folder.
+        path: PathBuf,
+        /// Which settings.
+        differences: String,
+    },
     /// A file of a known form with wrong content.
     #[error("`{path}`: {message}")]
     Malformed {
@@ -122,7 +130,9 @@ impl Hint for Error {
             Error::NotADataset { hints, .. } | Error::NotCodes { hints, .. } | Error::Class { hints, .. } => {
                 hints.clone()
             }
-            Error::OtherCodes { .. } => vec!["choose another output folder, or remove this one".into()],
+            Error::OtherCodes { .. } | Error::OtherFeatures { .. } => {
+                vec!["choose another output folder, or remove this one".into()]
+            }
             Error::TooManyCorrupt { list: Some(list), .. } => {
                 vec![format!("`{}` lists them all", list.display())]
             }

@@ -5,9 +5,12 @@ use std::path::Path;
 
 use crate::{Class, ClassTable, Error, Result};
 
+/// The file that names classes.
+pub(crate) const SIDECAR: &str = "classes.tsv";
+
 /// A `classes.tsv` lying in `folder`, if there is one.
 pub(crate) fn sidecar(folder: &Path) -> Result<Option<ClassTable>> {
-    let path = folder.join("classes.tsv");
+    let path = folder.join(SIDECAR);
     if path.is_file() { ClassTable::read(&path).map(Some) } else { Ok(None) }
 }
 

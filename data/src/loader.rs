@@ -14,7 +14,7 @@ use crate::corrupt::CorruptLog;
 use crate::partition::{Partition, Schedule};
 use crate::record::key_hash;
 use crate::transform::{Augment, Draws};
-use crate::{Dataset, Error, Result, Target};
+use crate::{Dataset, Error, LeftOut, Result, Target};
 
 /// The label of a record that has no class.
 pub const NO_CLASS: i64 = -1;
@@ -216,6 +216,12 @@ impl Loader {
     /// The damaged records met so far, including those met while decoding ahead: key and reason.
     pub fn corrupt(&self) -> Vec<(String, String)> {
         self.source.corrupt.entries()
+    }
+
+    /// Everything that is not read: what lies beside the records, and the damaged ones met so far.
+    pub fn left_out(&self) -> Vec<LeftOut> {
+        let damaged = self.corrupt().into_iter().map(|(name, reason)| LeftOut { name, reason });
+        self.source.dataset.left_out().iter().cloned().chain(damaged).collect()
     }
 }
 

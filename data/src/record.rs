@@ -47,6 +47,26 @@ pub trait Dataset: Send + Sync {
     fn classes(&self) -> &[Class];
     /// One line for people: what was recognised, how many records and classes.
     fn describe(&self) -> String;
+    /// What lies beside the records and is none of them, as far as the form has such things.
+    fn left_out(&self) -> &[LeftOut] {
+        &[]
+    }
+}
+
+/// A file that is not read, or cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeftOut {
+    /// Its name, in the manner of [`Record::key`].
+    pub name: String,
+    /// Why; where there is more to say, a general word comes first, then `: `.
+    pub reason: String,
+}
+
+impl LeftOut {
+    /// The general word of the reason, by which they are counted.
+    pub fn kind(&self) -> &str {
+        self.reason.split_once(": ").map_or(self.reason.as_str(), |(kind, _)| kind)
+    }
 }
 
 /// Hex hash (16 digits) of all keys and labels in order: two data sets with the same one hold the same records.

@@ -29,7 +29,7 @@ fn row(record: usize, view: usize) -> Vec<i64> {
 fn write(writer: &CodeWriter, shard: usize) {
     let mut pending = writer.begin(shard);
     for r in writer.range(shard) {
-        writer.push(&mut pending, &[row(r, 0), row(r, 1)].concat(), r as i64 * 2).unwrap();
+        writer.push(&mut pending, &[row(r, 0), row(r, 1)].concat(), r as i64 * 2, "").unwrap();
     }
     writer.write(pending).unwrap();
 }
@@ -58,7 +58,10 @@ fn an_interrupted_run_goes_on_and_reads_back() {
     assert_eq!(codes.tokenizer().unwrap().fingerprint, "abcd");
     assert_eq!(codes.classes()[0].name, "two");
     for (r, v) in [(0, 0), (2, 1), (3, 0), (6, 1)] {
-        assert_eq!(codes.read(r, v).unwrap(), CodeRecord { codes: row(r, v), label: r as i64 * 2 });
+        assert_eq!(
+            codes.read(r, v).unwrap(),
+            CodeRecord { codes: row(r, v), label: r as i64 * 2, caption: String::new() }
+        );
     }
 }
 
@@ -78,8 +81,8 @@ fn another_runs_folder_and_damaged_shards_are_refused() {
     assert!(e.to_string().contains("codes-00001"), "{e}");
 
     let writer = CodeWriter::create(dir.path(), plan()).unwrap();
-    assert!(writer.push(&mut writer.begin(0), &[60_000; 8], 0).is_err());
-    assert!(writer.push(&mut writer.begin(0), &[0; 4], 0).is_err());
+    assert!(writer.push(&mut writer.begin(0), &[60_000; 8], 0, "").is_err());
+    assert!(writer.push(&mut writer.begin(0), &[0; 4], 0, "").is_err());
 }
 
 #[test]
@@ -88,7 +91,7 @@ fn damaged_images_leave_a_short_shard() {
     let writer = CodeWriter::create(dir.path(), plan()).unwrap();
     (1..3).for_each(|s| write(&writer, s));
     let mut pending = writer.begin(0);
-    writer.push(&mut pending, &[row(2, 0), row(2, 1)].concat(), 4).unwrap();
+    writer.push(&mut pending, &[row(2, 0), row(2, 1)].concat(), 4, "").unwrap();
     writer.write(pending).unwrap();
     let index = writer.finish(&[]).unwrap();
     assert_eq!((index.records, index.skipped), (5, 2));
@@ -108,7 +111,7 @@ fn the_official_layout_is_read_in_both_forms() {
     writer.finish(&[]).unwrap();
     let codes = open_codes(&[&gigatok]).unwrap();
     assert_eq!((codes.len(), codes.views(), codes.num_tokens()), (3, 2, 4));
-    assert_eq!(codes.read(2, 1).unwrap(), CodeRecord { codes: row(2, 1), label: 5 });
+    assert_eq!(codes.read(2, 1).unwrap(), CodeRecord { codes: row(2, 1), label: 5, caption: String::new() });
 
     // LlamaGen: [1, A, N] and [1].
     let llamagen = dir.path().join("llamagen");

@@ -146,7 +146,7 @@ fn what_is_no_set_of_images_is_said_so() {
     assert!(refusal(&text).contains("a text file beginning with \"hello\""));
     // In a folder the text file is a damaged image, found when it is read.
     let set = data::open(dir.path()).unwrap();
-    assert!(set.get(0).unwrap_err().to_string().contains("`notes.png`: expected one of jpg"));
+    assert!(set.get(0).unwrap_err().to_string().contains("`notes.png`: not an image: expected one of jpg"));
     put(dir.path().join("split/train/cat/a.png"), &png(1));
     assert!(refusal(&dir.path().join("split")).contains("open `"));
     let one = put(dir.path().join("one.png"), &png(5));

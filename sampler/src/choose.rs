@@ -2,8 +2,13 @@
 //!
 //! B batch, V vocabulary
 
+use std::ops::Range;
+
 use base::SampleStream;
+use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
+
+use crate::{SamplingConfig, filter};
 
 /// Where a run's randomness comes from.
 #[derive(Debug, Clone, Copy)]
@@ -11,6 +16,10 @@ pub enum Draw<'a> {
     /// One stream per image: image i is the same at any batch size, in any process and after any restart. With
     /// `top_k` 1 the best code is taken and no number used.
     Streams(&'a [SampleStream]),
+    /// As `Streams`, by the Gumbel-max trick: every code has a random number of its own at every step, and the code
+    /// is the best one after they are added. Each step costs V numbers an image instead of one, but a small change of
+    /// the logits seldom changes the code, on which [`crate::Sampler::generate_speculatively`] rests.
+    Gumbel(&'a [SampleStream]),
     /// One `multinomial` per step on libtorch's global generator, as the official scripts draw; seed it with
     /// `tch::manual_seed`. It reproduces an official run of the same batches on the same kind of device, and ties
     /// the images of a batch together.
@@ -27,6 +36,20 @@ pub fn uniforms(streams: &[SampleStream], steps: usize, device: Device) -> Tenso
     Tensor::from_slice(&values).view([streams.len() as i64, steps as i64]).to_device(device)
 }
 
+/// Gumbel noise for steps `steps` of each image, (B · steps, V) float64, an image's steps one after the other.
+pub fn gumbel(streams: &[SampleStream], steps: Range<usize>, v: i64, device: Device) -> Tensor {
+    let rows =
+        streams.iter().flat_map(|s| steps.clone().map(move |t| s.uniforms_of_codes(t as u64, v as usize)));
+    let uniforms: Vec<f64> = rows.flatten().collect();
+    -(-Tensor::from_slice(&uniforms).view([-1, v]).to_device(device).log()).log()
+}
+
+/// The best code after `noise` is added: (B, V) filtered logits and (B, V) Gumbel noise → (B, 1) codes. Entries at
+/// -inf are never chosen.
+pub fn gumbel_max(logits: &Tensor, noise: &Tensor) -> Tensor {
+    greedy(&(logits + noise))
+}
+
 /// Inverts the cumulative distribution in float64: (B, V) filtered logits and (B, 1) uniforms → (B, 1) codes, the
 /// first whose cumulative probability exceeds the uniform. Entries at -inf are never chosen.
 pub fn invert(logits: &Tensor, uniforms: &Tensor) -> Tensor {
@@ -34,6 +57,26 @@ pub fn invert(logits: &Tensor, uniforms: &Tensor) -> Tensor {
     let cdf = logits.softmax(-1, Kind::Double).cumsum(-1, Kind::Double); // (B, V)
     let target = uniforms * cdf.narrow(1, v - 1, 1); // the sum is 1 up to rounding
     cdf.le_tensor(&target).sum_dim_intlist([-1i64].as_slice(), true, Kind::Int64)
+}
+
+/// [`crate::filter::apply`] and [`invert`] in one pass over each row, for logits on the CPU: (B, V) and (B, 1) → (B, 1).
+/// Nothing is sorted, and rows are chosen side by side. Sums are formed in another order than libtorch's, in double
+/// precision: the code is the same unless the uniform lies within 1e-13 of the edge between two codes. `None` where a
+/// filter needs the order of all logits (top-p).
+pub fn invert_on_cpu(logits: &Tensor, uniforms: &Tensor, config: &SamplingConfig) -> Option<Tensor> {
+    if logits.device() != Device::Cpu || config.top_p.is_some_and(|p| p < 1.0) {
+        return None;
+    }
+    let v = usize::try_from(logits.size()[1]).ok()?;
+    let mut rows = Vec::<f32>::try_from(logits.to_kind(Kind::Float).contiguous().view(-1)).ok()?;
+    let uniforms = Vec::<f64>::try_from(uniforms.contiguous().view(-1)).ok()?;
+    let isa = kernels::Isa::best(kernels::Format::F32);
+    let choose = |(row, u): (&mut [f32], &f64)| {
+        filter::apply_to_row(row, config);
+        kernels::choose::invert(isa, row, *u, &mut Vec::with_capacity(v)) as i64
+    };
+    let codes: Vec<i64> = rows.par_chunks_mut(v).zip(&uniforms).map(choose).collect();
+    Some(Tensor::from_slice(&codes).unsqueeze(1))
 }
 
 /// The best code, the lowest index among equals: (B, V) → (B, 1). (libtorch's `argmax` promises no order.)
@@ -64,6 +107,22 @@ mod tests {
         let at = |u: f64| codes(&invert(&logits, &Tensor::from_slice(&[u]).unsqueeze(0)))[0];
         assert_eq!([at(0.0), at(0.2499), at(0.2501), at(0.7499), at(0.7501)], [1, 1, 3, 3, 4]);
         assert_eq!(at(BELOW_ONE), 4, "neither past the end nor on a removed entry");
+    }
+
+    #[test]
+    fn the_pass_over_a_row_chooses_what_the_tensors_choose() {
+        tch::manual_seed(1);
+        let logits = Tensor::randn([200, 700], (Kind::Float, Device::Cpu)) * 4.0;
+        let uniforms = Tensor::rand([200, 1], (Kind::Double, Device::Cpu));
+        for (top_k, min_p, temperature) in
+            [(None, None, 1.0), (Some(1), None, 1.0), (Some(40), None, 0.7), (Some(900), Some(0.05), 1.3)]
+        {
+            let config = SamplingConfig { temperature, top_k, min_p, ..Default::default() };
+            let expected = invert(&filter::apply(&logits, &config), &uniforms);
+            assert_eq!(invert_on_cpu(&logits, &uniforms, &config).unwrap(), expected, "{config:?}");
+        }
+        let config = SamplingConfig { top_p: Some(0.9), ..Default::default() };
+        assert!(invert_on_cpu(&logits, &uniforms, &config).is_none());
     }
 
     #[test]

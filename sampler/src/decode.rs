@@ -6,22 +6,29 @@
 //! B images, R rows of the network's batch, N codes per image, V vocabulary
 
 use ar_model::{ArSpec, AutoregressiveModel, Conditioning};
-use base::Codes;
-use tch::{Kind, Tensor};
+use base::{Codes, SampleStream};
+use tch::{Device, Kind, Tensor};
 
 use crate::choose::{self, Draw};
 use crate::{Error, Result, SamplingConfig, filter};
 
 /// Draws codes from a model. Keeps the KV cache from one batch to the next of the same size.
 pub struct Sampler<'m, M: AutoregressiveModel> {
-    model: &'m M,
+    pub(crate) model: &'m M,
     cache: Option<(i64, M::Cache)>,
+    negative: Option<Conditioning>,
 }
 
 impl<'m, M: AutoregressiveModel> Sampler<'m, M> {
     /// A sampler without a cache yet.
     pub fn new(model: &'m M) -> Self {
-        Sampler { model, cache: None }
+        Sampler { model, cache: None, negative: None }
+    }
+
+    /// Guides away from this condition, a batch of one, instead of from the model's null condition; `None` takes that
+    /// back. Unlike the null condition of a text, which keeps the mask of its caption, it comes with its own mask.
+    pub fn set_negative(&mut self, negative: Option<Conditioning>) {
+        self.negative = negative;
     }
 
     /// One sequence of N codes for each of the B conditions.
@@ -57,24 +64,48 @@ impl<'m, M: AutoregressiveModel> Sampler<'m, M> {
         config.validate()?;
         let b = cond.batch_size();
         check_batch(b, &draw)?;
-        self.model.check_conditioning(cond)?;
+        self.check(cond)?;
         let rows = self.rows(cond, config.guidance.active())?;
-        let n = rows.batch_size();
-        let mut cache = match self.cache.take() {
-            Some((size, cache)) if size == n => cache,
-            _ => self.model.new_cache(n),
-        };
-        let codes = tch::no_grad(|| run(self.model, &rows, b, &mut cache, config, draw, observe));
-        self.cache = Some((n, cache));
+        let model = self.model;
+        let codes = self.with_cache(rows.batch_size(), |cache| {
+            tch::no_grad(|| run(model, &rows, b, cache, config, draw, observe))
+        });
         Ok(Codes::new(codes)?)
     }
 
+    /// Calls `f` with a cache for `rows` rows: the last one, if it had as many.
+    pub(crate) fn with_cache<R>(&mut self, rows: i64, f: impl FnOnce(&mut M::Cache) -> R) -> R {
+        let mut cache = match self.cache.take() {
+            Some((size, cache)) if size == rows => cache,
+            _ => self.model.new_cache(rows),
+        };
+        let result = f(&mut cache);
+        self.cache = Some((rows, cache));
+        result
+    }
+
+    /// Refuses conditions that the model does not take.
+    pub(crate) fn check(&self, cond: &Conditioning) -> Result<()> {
+        [Some(cond), self.negative.as_ref()]
+            .into_iter()
+            .flatten()
+            .try_for_each(|cond| Ok(self.model.check_conditioning(cond)?))
+    }
+
+    /// What guidance leads away from, once for each condition.
+    pub(crate) fn null(&self, cond: &Conditioning) -> Conditioning {
+        match &self.negative {
+            Some(negative) => repeat_first(negative, cond.batch_size()),
+            None => self.model.null_conditioning(cond),
+        }
+    }
+
     /// What goes through the network: the conditions, under guidance the null conditions, and copies of the first
-    /// condition up to a multiple of [`ROWS`].
+    /// condition up to a multiple of the network's tile, so that image i is the same at any batch size.
     fn rows(&self, cond: &Conditioning, guided: bool) -> Result<Conditioning> {
-        let null = guided.then(|| self.model.null_conditioning(cond));
+        let null = guided.then(|| self.null(cond));
         let used = cond.batch_size() * if guided { 2 } else { 1 };
-        let missing = (used + ROWS - 1) / ROWS * ROWS - used;
+        let missing = (-used).rem_euclid(self.model.row_tile());
         let padding = (missing > 0).then(|| repeat_first(cond, missing));
         let parts: Vec<&Conditioning> =
             [Some(cond), null.as_ref(), padding.as_ref()].into_iter().flatten().collect();
@@ -82,27 +113,17 @@ impl<'m, M: AutoregressiveModel> Sampler<'m, M> {
     }
 }
 
-/// The network always sees a multiple of this many rows. Matrix products round differently where a few rows are left
-/// over from the kernel's tile, and such a difference, of 1e-6 in a logit, moves an image across the edge between two
-/// codes now and then (3 of 16 images of a random model between batches of 1 and 16). With whole tiles they do not,
-/// so that image i is the same at any batch size; and a product with 8 rows takes no longer than one with 2.
-const ROWS: i64 = 8;
-
 /// `n` copies of the first condition.
 fn repeat_first(cond: &Conditioning, n: i64) -> Conditioning {
-    let copies = |t: &Tensor| t.index_select(0, &Tensor::zeros([n], (Kind::Int64, t.device())));
-    match cond {
-        Conditioning::Class(ids) => Conditioning::Class(copies(ids)),
-        Conditioning::Text { features, mask } => {
-            Conditioning::Text { features: copies(features), mask: copies(mask) }
-        }
-    }
+    cond.select(&Tensor::zeros([n], (Kind::Int64, Device::Cpu)))
 }
 
-fn check_batch(b: i64, draw: &Draw) -> Result<()> {
+pub(crate) fn check_batch(b: i64, draw: &Draw) -> Result<()> {
     match draw {
         _ if b == 0 => Err(Error::NoConditions),
-        Draw::Streams(s) if s.len() as i64 != b => Err(Error::Streams { conditions: b, streams: s.len() }),
+        Draw::Streams(s) | Draw::Gumbel(s) if s.len() as i64 != b => {
+            Err(Error::Streams { conditions: b, streams: s.len() })
+        }
         _ => Ok(()),
     }
 }
@@ -120,10 +141,7 @@ fn run<M: AutoregressiveModel>(
     let &ArSpec { num_tokens, prefix_len, .. } = model.spec();
     let steps = num_tokens as usize;
     let mut logits = model.prefill(rows, cache); // (R, V)
-    let uniforms = match draw {
-        Draw::Streams(streams) => Some(choose::uniforms(streams, steps, logits.device())), // (B, N)
-        Draw::Torch => None,
-    };
+    let numbers = Numbers::new(draw, config, steps, logits.device());
     let image = image_of_row(rows.batch_size(), b, config.guidance.active()).to_device(logits.device()); // (R)
     let mut codes: Vec<Tensor> = Vec::with_capacity(steps); // each (B, 1)
     for step in 0..steps {
@@ -133,7 +151,7 @@ fn run<M: AutoregressiveModel>(
         }
         let guided = guide(&logits, b, config, step, steps); // (B, V)
         observe(step, &guided);
-        codes.push(choose_codes(&guided, config, uniforms.as_ref().map(|u| u.narrow(1, step as i64, 1))));
+        codes.push(numbers.choose(&guided, config, step));
     }
     Tensor::cat(&codes, 1)
 }
@@ -147,7 +165,7 @@ fn image_of_row(rows: i64, b: i64, guided: bool) -> Tensor {
 
 /// Logits of all rows, (R, V), → guided logits of the images, (B, V): `uncond + (cond - uncond) · c` where c > 1,
 /// else the conditional logits as they are.
-fn guide(logits: &Tensor, b: i64, config: &SamplingConfig, step: usize, steps: usize) -> Tensor {
+pub(crate) fn guide(logits: &Tensor, b: i64, config: &SamplingConfig, step: usize, steps: usize) -> Tensor {
     let cond = logits.narrow(0, 0, b);
     let scale = config.guidance.at(step, steps);
     if config.guidance.active() && scale > 1.0 {
@@ -158,11 +176,39 @@ fn guide(logits: &Tensor, b: i64, config: &SamplingConfig, step: usize, steps: u
     }
 }
 
-/// (B, V) guided logits and (B, 1) uniforms → (B, 1) codes.
-fn choose_codes(guided: &Tensor, config: &SamplingConfig, uniforms: Option<Tensor>) -> Tensor {
-    match uniforms {
-        Some(_) if config.top_k == Some(1) => choose::greedy(guided),
-        Some(u) => choose::invert(&filter::apply(guided, config), &u),
-        None => choose::multinomial(&filter::apply(guided, config)),
+/// The random numbers of a batch.
+enum Numbers<'a> {
+    Uniforms(Tensor), // (B, N)
+    Gumbel(&'a [SampleStream]),
+    Torch,
+    /// The best code is taken.
+    Unneeded,
+}
+
+impl<'a> Numbers<'a> {
+    fn new(draw: Draw<'a>, config: &SamplingConfig, steps: usize, device: Device) -> Self {
+        match draw {
+            Draw::Torch => Numbers::Torch,
+            _ if config.top_k == Some(1) => Numbers::Unneeded,
+            Draw::Streams(streams) => Numbers::Uniforms(choose::uniforms(streams, steps, device)),
+            Draw::Gumbel(streams) => Numbers::Gumbel(streams),
+        }
+    }
+
+    /// (B, V) guided logits of code number `step` → (B, 1) codes.
+    fn choose(&self, guided: &Tensor, config: &SamplingConfig, step: usize) -> Tensor {
+        let filtered = || filter::apply(guided, config);
+        match self {
+            Numbers::Uniforms(u) => {
+                let u = u.narrow(1, step as i64, 1);
+                choose::invert_on_cpu(guided, &u, config).unwrap_or_else(|| choose::invert(&filtered(), &u))
+            }
+            Numbers::Gumbel(streams) => {
+                let noise = choose::gumbel(streams, step..step + 1, guided.size()[1], guided.device());
+                choose::gumbel_max(&filtered(), &noise)
+            }
+            Numbers::Torch => choose::multinomial(&filtered()),
+            Numbers::Unneeded => choose::greedy(guided),
+        }
     }
 }

@@ -27,6 +27,21 @@ pub fn apply(logits: &Tensor, config: &SamplingConfig) -> Tensor {
     out
 }
 
+/// As [`apply`] without top-p, on one row in place.
+pub fn apply_to_row(row: &mut [f32], config: &SamplingConfig) {
+    let temperature = config.temperature.max(TEMPERATURE_FLOOR) as f32;
+    if temperature != 1.0 {
+        row.iter_mut().for_each(|logit| *logit /= temperature);
+    }
+    if let Some(k) = config.top_k.filter(|&k| k > 0) {
+        kernels::choose::keep_largest(row, usize::try_from(k).unwrap_or(usize::MAX));
+    }
+    if let Some(p) = config.min_p.filter(|&p| p > 0.0) {
+        let threshold = row.iter().fold(f32::NEG_INFINITY, |m, &l| m.max(l)) + p.min(1.0).ln() as f32;
+        row.iter_mut().filter(|logit| **logit < threshold).for_each(|logit| *logit = f32::NEG_INFINITY);
+    }
+}
+
 fn remove(logits: &Tensor, removed: &Tensor) -> Tensor {
     logits.masked_fill(removed, f64::NEG_INFINITY)
 }

@@ -8,6 +8,7 @@ mod error;
 pub mod filter;
 pub mod guidance;
 pub mod pipeline;
+pub mod speculative;
 
 pub use choose::Draw;
 pub use config::{SamplingConfig, SamplingSettings};

@@ -1,8 +1,7 @@
 //! Conditions → images.
 
 use ar_model::{AutoregressiveModel, Conditioning};
-use base::{Codes, Images};
-use tch::{Device, Tensor};
+use base::{Codes, Images, SampleStream};
 use tokenizer::Tokenizer;
 
 use crate::{Draw, Error, Result, Sampler, SamplingConfig};
@@ -17,15 +16,21 @@ impl<'m, M: AutoregressiveModel, T: Tokenizer> Pipeline<'m, M, T> {
     /// Refuses a pair whose vocabulary and codebook, or whose numbers of codes per image, differ.
     pub fn new(model: &'m M, tokenizer: &'m T) -> Result<Self> {
         let (ar, tok) = (model.spec(), tokenizer.spec());
-        for (what, model, tokenizer) in [
-            ("vocabulary size", ar.vocab_size, tok.codebook_size),
-            ("codes per image", ar.num_tokens, tok.num_tokens),
-        ] {
-            if model != tokenizer {
+        let codes =
+            ("codes per image", ar.num_tokens, tok.num_tokens, tok.image_size_of(ar.num_tokens).is_some());
+        let vocabulary =
+            ("vocabulary size", ar.vocab_size, tok.codebook_size, ar.vocab_size == tok.codebook_size);
+        for (what, model, tokenizer, fits) in [vocabulary, codes] {
+            if !fits {
                 return Err(Error::Mismatch { what, model, tokenizer });
             }
         }
         Ok(Pipeline { sampler: Sampler::new(model), tokenizer })
+    }
+
+    /// As [`Sampler::set_negative`].
+    pub fn set_negative(&mut self, negative: Option<Conditioning>) {
+        self.sampler.set_negative(negative);
     }
 
     /// Draws codes for a batch of conditions and decodes them.
@@ -36,20 +41,22 @@ impl<'m, M: AutoregressiveModel, T: Tokenizer> Pipeline<'m, M, T> {
         draw: Draw,
     ) -> Result<(Codes, Images)> {
         let codes = self.sampler.generate(cond, config, draw)?;
-        let images = self.decode(&codes)?;
+        let images = self.tokenizer.decode(&codes)?;
         Ok((codes, images))
     }
 
-    /// (B, N) → (B, 3, H, W). On the CPU one image at a time: convolutions round differently at other batch sizes,
-    /// which the rounding to 8 bits shows now and then, and one image keeps the cores busy.
-    fn decode(&self, codes: &Codes) -> Result<Images> {
-        let t = codes.tensor();
-        if t.device() != Device::Cpu {
-            return Ok(self.tokenizer.decode(codes)?);
-        }
-        let one = |i| Ok(self.tokenizer.decode(&Codes::new(t.narrow(0, i, 1))?)?.into_tensor());
-        let images: Result<Vec<Tensor>> = (0..t.size()[0]).map(one).collect();
-        Ok(Images::new(Tensor::cat(&images?, 0))?)
+    /// As [`Pipeline::images`] with [`Draw::Gumbel`], up to `window` codes in a pass of the network; the number is that
+    /// of passes. See [`Sampler::generate_speculatively`].
+    pub fn images_speculatively(
+        &mut self,
+        cond: &Conditioning,
+        config: &SamplingConfig,
+        streams: &[SampleStream],
+        window: usize,
+    ) -> Result<(Codes, Images, usize)> {
+        let (codes, passes) = self.sampler.generate_speculatively(cond, config, streams, window)?;
+        let images = self.tokenizer.decode(&codes)?;
+        Ok((codes, images, passes))
     }
 }
 

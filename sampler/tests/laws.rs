@@ -1,8 +1,9 @@
 //! Properties of sampling, on a model whose logits are chosen.
 
-use ar_model::{ArSpec, AutoregressiveModel, Conditioning, Result};
+use ar_model::{ArConfig, ArSpec, AutoregressiveModel, Conditioning, Gpt, Result};
+use base::config::Document;
 use base::testing::recipe_tensor;
-use base::{Mode, SampleStream};
+use base::{Build, Mode, SampleStream, Vars};
 use sampler::{Draw, Guidance, GuidanceSchedule, Sampler, SamplingConfig};
 use tch::{Device, Kind, Tensor};
 
@@ -65,11 +66,17 @@ impl AutoregressiveModel for Mock {
     }
 
     fn decode_step(&self, codes: &Tensor, position: i64, cache: &mut MockCache) -> Tensor {
-        assert_eq!(position, cache.next, "positions follow one another");
-        cache.next += 1;
+        self.decode_block(codes, position, cache).squeeze_dim(1)
+    }
+
+    fn decode_block(&self, codes: &Tensor, position: i64, cache: &mut MockCache) -> Tensor {
+        assert!(position <= cache.next, "no position is left out");
+        let (rows, k) = codes.size2().unwrap();
+        cache.next = position + k;
         let t = position - self.spec.prefix_len + 1;
         let classes = cache.classes.as_ref().expect("prefill comes first");
-        self.by_class.index_select(0, classes).select(1, t) + self.by_code.index_select(0, &codes.view(-1))
+        let by_code = self.by_code.index_select(0, &codes.reshape([-1])).view([rows, k, V]);
+        self.by_class.index_select(0, classes).narrow(1, t, k) + by_code
     }
 
     fn logits(&self, cond: &Conditioning, codes: &Tensor, _mode: Mode) -> Tensor {
@@ -189,7 +196,7 @@ fn the_cache_is_kept_between_batches_of_one_size() {
     assert_eq!(model.caches.get(), 2);
 }
 
-/// Chi-squared of 20,000 first codes against the filtered distribution, for both sources of randomness.
+/// Chi-squared of 20,000 first codes against the filtered distribution, for every source of randomness.
 #[test]
 fn frequencies_match_probabilities() {
     const DRAWS: usize = 20_000;
@@ -200,7 +207,8 @@ fn frequencies_match_probabilities() {
     let p = Vec::<f64>::try_from(sampler::filter::apply(&logits, &config).softmax(-1, Kind::Double).view(-1))
         .unwrap();
     tch::manual_seed(5);
-    for draw in [Draw::Streams(&streams(0, DRAWS)), Draw::Torch] {
+    let streams = streams(0, DRAWS);
+    for draw in [Draw::Streams(&streams), Draw::Gumbel(&streams), Draw::Torch] {
         let drawn = Sampler::new(&model).generate(&classes(&[1; DRAWS]), &config, draw).unwrap();
         let first = Vec::<i64>::try_from(drawn.tensor().select(1, 0)).unwrap();
         let mut counts = [0usize; V as usize];
@@ -225,4 +233,74 @@ fn streams_and_conditions_must_be_as_many() {
     let e = Sampler::new(&model).generate(&classes(&[0, 1]), &guided(1.0), Draw::Streams(&s)).unwrap_err();
     assert_eq!(e.to_string(), "2 conditions need as many random streams, found 3");
     assert!(Sampler::new(&model).generate(&classes(&[]), &guided(1.0), Draw::Torch).is_err());
+}
+
+/// A transformer in float64, where rounding decides nothing.
+fn gpt() -> Gpt {
+    let text = "type: gpt\nwidth: 32\nlayers: 2\nheads: 4\nvocab_size: 12\nnum_tokens: 16\nposition: rope_2d\n\
+                conditioning: { type: text, length: 5, feature_width: 12 }\n";
+    let config = ArConfig::from_document(&Document::parse("test", text).unwrap()).unwrap();
+    let vars = Vars::new(Device::Cpu, Kind::Double, Build::Random);
+    let gpt = Gpt::new(&vars.root(), &config).unwrap();
+    let _guard = tch::no_grad_guard();
+    for mut var in vars.all() {
+        let shape = var.tensor.size();
+        var.tensor.copy_(&recipe_tensor(&var.name, 4, &shape, -0.4, 0.4));
+    }
+    gpt
+}
+
+#[test]
+fn speculative_codes_are_those_of_one_at_a_time() {
+    let settings = [
+        guided(1.0),
+        guided(3.0),
+        SamplingConfig { top_k: Some(1), ..guided(2.0) },
+        SamplingConfig { top_p: Some(0.8), temperature: 0.7, ..guided(2.0) },
+    ];
+    let features = recipe_tensor("features", 2, &[3, 5, 12], -1.0, 1.0).to_kind(Kind::Double);
+    let mask = Tensor::from_slice(&[0i64, 2, 4])
+        .view([3, 1])
+        .le_tensor(&Tensor::arange(5, (Kind::Int64, Device::Cpu)));
+    let text = Conditioning::Text { features, mask };
+    for config in settings {
+        equal_at_any_window(&mock(), &classes(&[0, 1, 2]), &config);
+        equal_at_any_window(&gpt(), &text, &config);
+    }
+}
+
+fn equal_at_any_window<M: AutoregressiveModel>(model: &M, cond: &Conditioning, config: &SamplingConfig) {
+    let streams = streams(0, 3);
+    let mut sampler = Sampler::new(model);
+    let expected = sampler.generate(cond, config, Draw::Gumbel(&streams)).unwrap();
+    for window in [1, 2, 5, 99] {
+        let (codes, passes) = sampler.generate_speculatively(cond, config, &streams, window).unwrap();
+        assert_eq!(codes.tensor(), expected.tensor(), "window {window}, {config:?}");
+        let range = if window == 1 { 3 * N as usize..=3 * N as usize } else { 6..=3 * N as usize };
+        assert!(range.contains(&passes), "{passes} passes of window {window}");
+    }
+    assert!(sampler.generate_speculatively(cond, config, &streams, 0).is_err());
+}
+
+/// Chi-squared of 4,000 pairs of the first two codes, drawn speculatively.
+#[test]
+fn speculation_leaves_the_distribution_alone() {
+    const DRAWS: usize = 4_000;
+    let mut model = mock();
+    model.spec.num_tokens = 2;
+    let config = SamplingConfig { top_k: Some(3), ..Default::default() };
+    let (codes, _) = Sampler::new(&model)
+        .generate_speculatively(&classes(&[1; DRAWS]), &config, &streams(0, DRAWS), 2)
+        .unwrap();
+    let pairs = Vec::<i64>::try_from(codes.tensor().select(1, 0) * V + codes.tensor().select(1, 1)).unwrap();
+    let p = |logits: &Tensor| sampler::filter::apply(logits, &config).softmax(-1, Kind::Double);
+    let first = p(&model.by_class.select(0, 1).narrow(0, 0, 1)); // (1, V)
+    let second = p(&(model.by_class.select(0, 1).narrow(0, 1, 1) + &model.by_code)); // (V, V)
+    let joint = Vec::<f64>::try_from((first.transpose(0, 1) * second).view(-1)).unwrap();
+    let mut counts = vec![0usize; (V * V) as usize];
+    pairs.iter().for_each(|&pair| counts[pair as usize] += 1);
+    let cells = joint.iter().zip(&counts).filter(|(p, _)| **p > 0.0);
+    let chi2: f64 = cells.map(|(p, &n)| (n as f64 - p * DRAWS as f64).powi(2) / (p * DRAWS as f64)).sum();
+    assert_eq!(joint.iter().zip(&counts).filter(|(p, n)| **p == 0.0 && **n > 0).count(), 0);
+    assert!(chi2 < 26.1, "chi-squared {chi2} with 8 degrees of freedom (p = 0.001)");
 }

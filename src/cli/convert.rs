@@ -31,7 +31,7 @@ pub struct ConvertArgs {
     pub under: String,
 
     /// Write floating tensors as fp32, bf16 or fp16 [default: as they are]
-    #[arg(long, value_name = "KIND")]
+    #[arg(long, value_name = "KIND", value_parser = super::floating)]
     pub precision: Option<Precision>,
 
     /// Write the weights at the top level of a .pt, under no key

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::recipe::RecipeArgs;
-use super::sample::SamplingArgs;
+use super::sample::{DrawArgs, SamplingArgs};
 use super::{BatchArgs, ComputeArgs, JsonArgs, ModelArgs, ModelsDirArgs, PairedTokenizerArgs, SeedArgs};
 
 /// Arguments of `gen eval`.
@@ -64,8 +64,14 @@ pub enum Metric {
     Fdd,
     /// Distance of CLIP embeddings by a Gaussian kernel
     Cmmd,
+    /// How well images suit their prompts: cosine of CLIP embeddings
+    #[value(name = "clip_score")]
+    ClipScore,
     /// Usage, entropy and perplexity of the codebook (with --reconstruct)
     Codebook,
+    /// Loss and perplexity of a transformer's predictions (with --likelihood)
+    #[value(name = "ar_loss")]
+    ArLoss,
 }
 
 /// Which published number a score is to stand beside.
@@ -81,7 +87,7 @@ pub enum Protocol {
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// Images to score: a folder, tar shards, a list, or an .npz with `arr_0`
-    #[arg(value_name = "IMAGES")]
+    #[arg(value_name = "IMAGES", conflicts_with_all = ["num_images", "reconstruct", "likelihood", "features"])]
     pub images: Option<PathBuf>,
 
     /// What they are compared with: images in any of these forms, or statistics (.npz of ADM, pytorch-fid or clean-fid,
@@ -89,8 +95,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "PATH")]
     pub reference: Option<PathBuf>,
 
-    /// Scores, separated by commas [default: psnr,ssim,ssim_dr2,lpips,fid,codebook with --reconstruct, else
-    /// fid,sfid,is,precision,recall]
+    /// Scores, separated by commas [default: psnr,ssim,ssim_dr2,lpips,fid,codebook with --reconstruct, ar_loss with
+    /// --likelihood, else fid,sfid,is,precision,recall]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub metrics: Vec<Metric>,
 
@@ -102,25 +108,34 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE", requires = "features")]
     pub reference_features: Option<PathBuf>,
 
-    /// Score this many images of random classes that the model makes now; nothing is written
-    #[arg(long, value_name = "N", conflicts_with_all = ["images", "reconstruct", "features"],
-        value_parser = clap::value_parser!(u64).range(1..))]
-    pub num: Option<u64>,
-
-    /// With --num: every class equally often instead of at random
-    #[arg(long, requires = "num")]
-    pub balanced: bool,
+    /// What a model makes now is scored; nothing is written
+    #[command(flatten)]
+    pub draw: DrawArgs,
 
     /// Score the tokenizer's reconstructions of these images; without --reference against the images themselves
-    #[arg(long, value_name = "IMAGES", conflicts_with_all = ["images", "features"])]
+    #[arg(long, value_name = "IMAGES", conflicts_with_all = ["num_images", "likelihood", "features"])]
     pub reconstruct: Option<PathBuf>,
+
+    /// Score how well the model predicts the codes of these labelled images, or of a folder of code shards
+    #[arg(long, value_name = "DATA", conflicts_with_all = ["num_images", "reference", "features"])]
+    pub likelihood: Option<PathBuf>,
+
+    /// Prompts for clip_score: a line for each image, or JSON lines with path and text [default: captions of the data
+    /// set, captions.txt, result.jsonl or metadata.jsonl in the folder or beside it, text in the PNGs]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["num_images", "likelihood", "features"])]
+    pub captions: Option<PathBuf>,
 
     /// Crop and resize images to squares of this side first, as ADM does [default: images are taken as they are and
     /// must have one size]
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=8192))]
     pub resize: Option<u32>,
 
-    /// Refuse a reference of another kind [default: rfid with --reconstruct, gfid with --num, else any kind]
+    /// With --reconstruct: bring reconstructions and originals to squares of this side before they are scored, by
+    /// PyTorch's bicubic as LlamaGen does [default: the side at which they are encoded]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=8192))]
+    pub score_size: Option<u32>,
+
+    /// Refuse a reference of another kind [default: rfid with --reconstruct, gfid with --num-images, else any kind]
     #[arg(long, value_enum, value_name = "NAME")]
     pub protocol: Option<Protocol>,
 
@@ -197,6 +212,18 @@ pub struct NetworkArgs {
     /// The network of CMMD
     #[arg(long, value_name = "NAME", default_value = "clip-l14-336")]
     pub clip_network: String,
+
+    /// The network of clip_score: clip-b32, clip-l14 or clip-l14-336
+    #[arg(long, value_name = "NAME", default_value = "clip-b32")]
+    pub clip_score_network: String,
+
+    /// Weights of the network of --clip-score-network
+    #[arg(long, value_name = "FILE|random:SEED")]
+    pub clip_score_weights: Option<String>,
+
+    /// CLIP's vocabulary: a tokenizer.json, or a folder with vocab.json and merges.txt
+    #[arg(long, value_name = "FILE|DIR")]
+    pub clip_text: Option<PathBuf>,
 
     /// The trunk of LPIPS: vgg, alex or squeeze
     #[arg(long, value_name = "NAME", default_value = "vgg")]

@@ -6,16 +6,39 @@ use clap::{Args, ValueEnum};
 
 use super::{BatchArgs, ComputeArgs, JsonArgs, TokenizerArgs};
 
-/// Encodes a set of images once, for training transformers on the codes. Run again, it goes on where it stopped.
+/// Encodes a set of images once, or with --text their captions, for training transformers on them. Run again, it goes on where it stopped.
 #[derive(Debug, Args)]
 pub struct ExtractArgs {
-    /// Images: class folders, a folder, tar shards or a pattern of them, a .jsonl or .csv list
-    #[arg(long, value_name = "PATH")]
-    pub data: PathBuf,
+    /// Images: class folders, a folder, tar shards or a pattern of them, a .jsonl or .csv list; several follow one
+    /// another
+    #[arg(long, value_name = "PATH", required = true)]
+    pub data: Vec<PathBuf>,
 
     /// The folder for the codes
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
+
+    /// Store features of the captions instead of codes, by this text encoder (FLAN-T5 in Hugging Face's layout)
+    #[arg(long, value_name = "DIR", help_heading = "Text", conflicts_with_all = ["augment", "crop_factor", "format",
+        "tokenizer", "image_size"])]
+    pub text: Option<PathBuf>,
+
+    /// The most tokens of a caption
+    #[arg(long, value_name = "N", default_value_t = 120, requires = "text", help_heading = "Text",
+        value_parser = clap::value_parser!(i64).range(1..))]
+    pub text_length: i64,
+
+    /// Also of each caption's first sentence
+    #[arg(long, requires = "text", help_heading = "Text")]
+    pub first_sentence: bool,
+
+    /// Captions as they are, not cleaned as published
+    #[arg(long, requires = "text", help_heading = "Text")]
+    pub raw_captions: bool,
+
+    /// Side at which images are encoded, where the tokenizer takes more than its own [default: the tokenizer's]
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(i64).range(1..))]
+    pub image_size: Option<i64>,
 
     /// Views of each image that are encoded
     #[arg(long, value_name = "VIEWS", default_value = "none")]

@@ -1,5 +1,6 @@
 //! What can be typed: clap types and nothing else. Their meaning is worked out in `settings`.
 
+pub mod bench;
 pub mod convert;
 pub mod decode;
 pub mod doctor;
@@ -10,6 +11,7 @@ pub mod features;
 pub mod fetch;
 pub mod inspect;
 pub mod logits;
+pub mod plot;
 pub mod probe;
 pub mod recipe;
 pub mod reconstruct;
@@ -48,6 +50,8 @@ pub enum Command {
     TrainTokenizer(train_tokenizer::TrainTokenizerArgs),
     /// Train a small classifier on labelled images, to guide a tokenizer's training
     TrainFeatures(train_features::TrainFeaturesArgs),
+    /// Draw curves of training runs side by side
+    Plot(plot::PlotArgs),
     /// Images → code shards, to train transformers on
     Extract(extract::ExtractArgs),
     /// Encode and decode images; score and show what is lost
@@ -70,6 +74,8 @@ pub enum Command {
     Inspect(inspect::InspectArgs),
     /// .pt ⇄ .safetensors
     Convert(convert::ConvertArgs),
+    /// How fast this machine samples, encodes, decodes and trains, beside what it could do
+    Bench(bench::BenchArgs),
     /// Tell what libtorch, CPU, GPUs and models are there, and run a tiny self-test
     Doctor(doctor::DoctorArgs),
 }
@@ -100,8 +106,18 @@ pub struct ComputeArgs {
     pub device: DeviceArgs,
 
     /// Kind of weights and activations: fp32, bf16 or fp16
-    #[arg(long, value_name = "KIND", default_value_t)]
+    #[arg(long, value_name = "KIND", default_value_t, value_parser = floating)]
     pub precision: Precision,
+}
+
+/// A precision that every network can run in.
+fn floating(text: &str) -> Result<Precision, String> {
+    match text.parse()? {
+        Precision::Int8 => {
+            Err("int8 is for a transformer that decodes (`gen sample`); choose fp32, bf16 or fp16".into())
+        }
+        precision => Ok(precision),
+    }
 }
 
 /// Where to compute.

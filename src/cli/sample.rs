@@ -2,35 +2,48 @@
 
 use std::path::PathBuf;
 
+use base::Precision;
 use clap::{ArgGroup, Args};
 
-use super::{BatchArgs, ComputeArgs, JsonArgs, ModelArgs, PairedTokenizerArgs, SeedArgs};
+use super::{BatchArgs, DeviceArgs, JsonArgs, ModelArgs, PairedTokenizerArgs, SeedArgs};
 use crate::commands::sample::provenance::Rng;
 
 /// Arguments of `gen sample`.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("what").args(["class", "num_images", "from"]).multiple(true).required(true))]
+#[command(group = ArgGroup::new("what").args(["class", "prompt", "prompts", "num_images", "from"]).multiple(true).required(true))]
 pub struct SampleArgs {
     /// Classes: index, WordNet id or name, lists and ranges (207, n02099601, "golden retriever", 0-9,360)
     #[arg(long, value_name = "CLASS", num_args = 1..)]
     pub class: Vec<String>,
 
-    /// Images of each class
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..))]
-    pub num: u64,
+    /// A text that says what to draw; may be repeated
+    #[arg(long, value_name = "TEXT", conflicts_with = "class")]
+    pub prompt: Vec<String>,
 
-    /// This many images of random classes (of --class, or of all the model knows), as for a published FID
-    #[arg(long, value_name = "N", conflicts_with = "num", value_parser = clap::value_parser!(u64).range(1..))]
-    pub num_images: Option<u64>,
+    /// A file of prompts: one a line, a table with a column `Prompt` (PartiPrompts), or JSON lines
+    #[arg(long, value_name = "FILE", conflicts_with = "class")]
+    pub prompts: Option<PathBuf>,
 
-    /// With --num-images: every class equally often instead of at random
-    #[arg(long, requires = "num_images")]
-    pub balanced: bool,
+    /// With prompts: what the images are to be unlike, in place of the model's own null condition
+    #[arg(long, value_name = "TEXT", conflicts_with = "class")]
+    pub negative_prompt: Option<String>,
+
+    /// With prompts: the text encoder's folder (FLAN-T5 in Hugging Face's layout) [default: the model's own]
+    #[arg(long, value_name = "DIR", help_heading = "Model")]
+    pub text_encoder: Option<PathBuf>,
+
+    /// Images of each class or prompt [default: 4 of a class, 1 of a prompt]
+    #[arg(long, value_name = "N", conflicts_with = "num_images", value_parser = clap::value_parser!(u64).range(1..))]
+    pub num: Option<u64>,
+
+    #[command(flatten)]
+    pub draw: DrawArgs,
 
     /// Make the image of this PNG again, with the settings stored in it
-    #[arg(long, value_name = "PNG", conflicts_with_all = ["class", "num", "num_images", "npz", "size", "seed", "rng",
+    #[arg(long, value_name = "PNG", conflicts_with_all = ["class", "prompt", "prompts",
+        "negative_prompt", "num", "num_images", "npz", "size", "seed", "rng", "speculative",
         "cfg", "cfg_schedule", "cfg_start", "cfg_end", "cfg_interval", "temperature", "top_k", "top_p", "min_p",
-        "batch_size", "precision"])]
+        "batch_size", "precision", "tokenizer_precision"])]
     pub from: Option<PathBuf>,
 
     /// Folder for the PNGs and their contact sheet [default: samples, unless --npz is given; with --from:
@@ -49,9 +62,14 @@ pub struct SampleArgs {
     #[command(flatten)]
     pub sampling: SamplingArgs,
 
-    /// Where randomness comes from
-    #[arg(long, value_enum, default_value_t, help_heading = "Sampling")]
-    pub rng: Rng,
+    /// Where randomness comes from [default: image; with --speculative: gumbel]
+    #[arg(long, value_enum, help_heading = "Sampling")]
+    pub rng: Option<Rng>,
+
+    /// Guess codes and check up to K of them in one pass of the transformer: the images of --rng gumbel, sooner where
+    /// they are made one by one
+    #[arg(long, value_name = "K", help_heading = "Sampling", value_parser = clap::value_parser!(u64).range(2..=4096))]
+    pub speculative: Option<u64>,
 
     #[command(flatten)]
     pub seed: SeedArgs,
@@ -62,16 +80,45 @@ pub struct SampleArgs {
     #[command(flatten)]
     pub tokenizer: PairedTokenizerArgs,
     #[command(flatten)]
-    pub compute: ComputeArgs,
+    pub compute: DecodingArgs,
     #[command(flatten)]
     pub json: JsonArgs,
+}
+
+/// Where and how to compute.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Computing")]
+pub struct DecodingArgs {
+    #[command(flatten)]
+    pub device: DeviceArgs,
+
+    /// Kind of the transformer's weights: fp32, bf16, fp16, or int8 (CPU: the fastest)
+    #[arg(long, value_name = "KIND", default_value_t)]
+    pub precision: Precision,
+
+    /// Kind of the tokenizer's weights and activations: fp32, bf16 or fp16
+    #[arg(long, value_name = "KIND", default_value_t, value_parser = super::floating)]
+    pub tokenizer_precision: Precision,
+}
+
+/// How many images of which classes or prompts.
+#[derive(Debug, Clone, Args)]
+pub struct DrawArgs {
+    /// This many images of random classes (of all the model knows, or of those named), as for a published FID, or of
+    /// random prompts
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub num_images: Option<u64>,
+
+    /// With --num-images: every class or prompt equally often instead of at random
+    #[arg(long, requires = "num_images")]
+    pub balanced: bool,
 }
 
 /// How codes are drawn. Without a flag: what the model's `sampling.yaml` says, else the published setting.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Sampling")]
 pub struct SamplingArgs {
-    /// Guidance scale; 1 is none [published: 2.0]
+    /// Guidance scale; 1 is none [published: 2.0; of prompts 7.5]
     #[arg(long, value_name = "SCALE")]
     pub cfg: Option<f64>,
 
@@ -95,7 +142,7 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "T")]
     pub temperature: Option<f64>,
 
-    /// Only the K best codes; 0 is all, 1 takes the best without chance [published: 0]
+    /// Only the K best codes; 0 is all, 1 takes the best without chance [published: 0; of prompts 1000]
     #[arg(long, value_name = "K", allow_negative_numbers = true)]
     pub top_k: Option<i64>,
 

@@ -6,6 +6,14 @@ use clap::Args;
 
 use super::DeviceArgs;
 
+/// A number above 0.
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(n) if n > 0.0 && f64::is_finite(n) => Ok(n),
+        _ => Err("expected a number above 0".into()),
+    }
+}
+
 /// A run: its recipe, where it is kept, and what it computes on.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
@@ -46,6 +54,10 @@ pub struct RunArgs {
     /// Seed of all randomness [default: the recipe's]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+
+    /// Peak of the device in TFLOP/s, of which MFU is a share [default: that of a matrix product at the start]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub peak_tflops: Option<f64>,
 
     /// Changes to the recipe, such as `optimization.steps=5000`
     #[arg(value_name = "KEY=VALUE")]

@@ -20,6 +20,14 @@ pub struct TrainArArgs {
     #[arg(long, value_name = "DIR", help_heading = "Data")]
     pub validation_codes: Vec<PathBuf>,
 
+    /// For a text-conditional recipe: a frozen text encoder's folder (FLAN-T5 in Hugging Face's layout)
+    #[arg(long, value_name = "DIR", conflicts_with = "text_features", help_heading = "Text")]
+    pub text_encoder: Option<PathBuf>,
+
+    /// Features of the captions that `gen extract --text` stored, instead of the encoder; several folders add up
+    #[arg(long, value_name = "DIR", help_heading = "Text")]
+    pub text_features: Vec<PathBuf>,
+
     #[command(flatten)]
     pub run: RunArgs,
 }

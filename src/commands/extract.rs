@@ -1,18 +1,19 @@
-//! `gen extract`: images → stored codes.
+//! `gen extract`: images → stored codes, or captions → stored text features.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::Context as _;
 use base::{ImagesU8, Progress};
 use data::codes::{CodePlan, CodeWriter, NpyWriter, PendingShard, TokenizerId};
-use data::{Augment as _, Batch, Crops, Dataset, Loader, LoaderConfig, Subset, Target, Views};
+use data::{Augment as _, Batch, Crops, Dataset, Joined, Loader, LoaderConfig, Subset, Target, Views};
 use serde::Serialize;
 use tch::Device;
-use tokenizer::{Loaded, Tokenizer as _};
+use tokenizer::{Loaded, Tokenizer as _, TokenizerSpec};
 
-use super::{Context, Outcome, stop_on_signal};
+use super::{Context, Outcome, extract_text, stop_on_signal};
 use crate::cli::extract::{Augment, ExtractArgs, Format};
 use crate::failure::Failure;
 use crate::settings::{device, models};
@@ -32,14 +33,19 @@ struct Report {
 
 /// Encodes what is not there yet; [`Outcome::Incomplete`] when images were left out or it was interrupted.
 pub fn run(args: &ExtractArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let device = device::resolve(&args.compute.device)?;
-    let images = data::open(&args.data)?;
+    let images = open(&args.data)?;
     context.printer.note(&images.describe());
-    check_labels(images.as_ref(), context)?;
+    if let Some(folder) = &args.text {
+        return extract_text::run(folder, args, images.as_ref(), context);
+    }
+    let device = device::resolve(&args.compute.device)?;
+    check_labels(images.as_ref(), args.format, context)?;
     let tokenizer =
         models::tokenizer(&args.tokenizer)?.open_tokenizer(device, args.compute.precision, context)?;
-    let views = views(args, tokenizer.model.spec().image_size)?;
-    let mut sink = Sink::new(args, plan(args, &tokenizer, &views, images.as_ref())?, &tokenizer)?;
+    let codes = codes_per_image(args, tokenizer.model.spec())?;
+    let size = args.image_size.unwrap_or(tokenizer.model.spec().image_size);
+    let views = views(args, size)?;
+    let mut sink = Sink::new(args, plan(args, &tokenizer, codes, &views, images.as_ref())?, size)?;
     let Some(encoded) = encode(args, &images, &tokenizer, views, &mut sink, context)? else {
         let dir = args.output.display();
         context.printer.line(&format!("stopped; run again, it goes on with what `{dir}` has"))?;
@@ -58,6 +64,12 @@ pub fn run(args: &ExtractArgs, context: &Context) -> anyhow::Result<Outcome> {
     Ok(if report.skipped == 0 { Outcome::Done } else { Outcome::Incomplete })
 }
 
+/// The sets of images, one after the other.
+fn open(paths: &[PathBuf]) -> data::Result<Arc<dyn Dataset>> {
+    let mut sets = paths.iter().map(|p| data::open(p)).collect::<data::Result<Vec<_>>>()?;
+    Ok(if sets.len() == 1 { sets.remove(0) } else { Arc::new(Joined::new(sets)) })
+}
+
 fn summary(report: &Report) -> String {
     let Report { output, records, views, tokenizer, encoded, .. } = report;
     let (a, n) = (views.len(), tokenizer.num_tokens);
@@ -69,20 +81,38 @@ fn summary(report: &Report) -> String {
     format!("{output}: {records} images x {views} x {n} codes, tokenizer {}{already}", tokenizer.fingerprint)
 }
 
-/// Codes are stored with class indices; captions have no place there.
-fn check_labels(images: &dyn Dataset, context: &Context) -> anyhow::Result<()> {
+fn check_labels(images: &dyn Dataset, format: Format, context: &Context) -> anyhow::Result<()> {
     match images.target(0) {
         Target::Class(_) => Ok(()),
         Target::None => {
             context.printer.warning("the images have no class labels; their codes get label -1");
             Ok(())
         }
-        Target::Caption(_) => {
-            Err(Failure::new("these images have captions, and codes are stored with class labels only")
-                .hint("leave the captions away to store codes without labels")
+        Target::Caption(_) if format == Format::Npy => {
+            Err(Failure::new("these images have captions, for which the official layout has no place")
+                .hint("`--format shards` stores them")
                 .into())
         }
+        Target::Caption(_) => Ok(()),
     }
+}
+
+/// How many codes an image of the wanted size has.
+fn codes_per_image(args: &ExtractArgs, spec: &TokenizerSpec) -> anyhow::Result<i64> {
+    let Some(size) = args.image_size else { return Ok(spec.num_tokens) };
+    let patch = (spec.image_size as f64 / (spec.num_tokens as f64).sqrt()).round() as i64;
+    let codes = (size / patch).pow(2);
+    if size % patch == 0 && spec.image_size_of(codes) == Some(size) {
+        return Ok(codes);
+    }
+    let failure = Failure::new(format!("the tokenizer does not take images of {size} pixels"));
+    Err(match spec.any_size {
+        true => failure.hint(format!("the side must be a multiple of {patch}")),
+        false => {
+            failure.hint(format!("it was made for {} pixels; leave `--image-size` out", spec.image_size))
+        }
+    }
+    .into())
 }
 
 fn views(args: &ExtractArgs, image_size: i64) -> anyhow::Result<Views> {
@@ -104,15 +134,13 @@ fn views(args: &ExtractArgs, image_size: i64) -> anyhow::Result<Views> {
 fn plan(
     args: &ExtractArgs,
     tokenizer: &Loaded,
+    num_tokens: i64,
     views: &Views,
     images: &dyn Dataset,
 ) -> anyhow::Result<CodePlan> {
     let spec = tokenizer.model.spec();
-    let id = TokenizerId {
-        fingerprint: tokenizer.fingerprint()?,
-        codebook_size: spec.codebook_size,
-        num_tokens: spec.num_tokens,
-    };
+    let id =
+        TokenizerId { fingerprint: tokenizer.fingerprint()?, codebook_size: spec.codebook_size, num_tokens };
     Ok(CodePlan {
         tokenizer: id,
         views: views.names(),
@@ -153,7 +181,7 @@ fn encode(
         let codes = codes_of(&batch, tokenizer, args.batch.batch_size)?;
         let width = codes.len() / batch.valid.max(1);
         for (i, codes) in codes.chunks_exact(width.max(1)).enumerate() {
-            sink.add(todo[batch.indices[i]], codes, batch.labels[i])?;
+            sink.add(todo[batch.indices[i]], codes, batch.labels[i], &batch.captions[i])?;
         }
         encoded += batch.valid;
         progress.advance(batch.valid as u64);
@@ -183,15 +211,14 @@ enum Sink {
 }
 
 impl Sink {
-    fn new(args: &ExtractArgs, plan: CodePlan, tokenizer: &Loaded) -> anyhow::Result<Self> {
+    fn new(args: &ExtractArgs, plan: CodePlan, image_size: i64) -> anyhow::Result<Self> {
         Ok(match args.format {
             Format::Shards => {
                 let writer = CodeWriter::create(&args.output, plan)?;
                 Sink::Shards { left: writer.missing().into(), writer, pending: None }
             }
             Format::Npy => {
-                let writer =
-                    NpyWriter::create(&args.output, plan.clone(), tokenizer.model.spec().image_size)?;
+                let writer = NpyWriter::create(&args.output, plan.clone(), image_size)?;
                 Sink::Npy { writer, plan }
             }
         })
@@ -224,14 +251,14 @@ impl Sink {
     }
 
     /// Takes the codes of image `index`, in ascending order of images.
-    fn add(&mut self, index: usize, codes: &[i64], label: i64) -> anyhow::Result<()> {
+    fn add(&mut self, index: usize, codes: &[i64], label: i64, caption: &str) -> anyhow::Result<()> {
         match self {
             Sink::Npy { writer, .. } => writer.write(index, codes, label)?,
             Sink::Shards { writer, left, pending } => {
                 let shard = index / writer.plan().shard_size;
                 flush_before(writer, left, pending, shard)?;
                 let open = pending.get_or_insert_with(|| writer.begin(shard));
-                writer.push(open, codes, label)?;
+                writer.push(open, codes, label, caption)?;
             }
         }
         Ok(())

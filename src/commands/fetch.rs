@@ -132,7 +132,7 @@ fn by_hand(public: &PublicFile, target: &Path) -> Failure {
 }
 
 fn cannot_fetch(public: &PublicFile, hub: HubFile, target: &Path, error: &ApiError) -> Failure {
-    let HubFile { repository, file } = hub;
+    let HubFile { repository, file, .. } = hub;
     Failure::new(format!("cannot fetch `{}` from `{repository}` on the hub: {error}", public.name)).hint(
         format!(
             "without a network, get `{file}` of that repository elsewhere and put it at `{}`",

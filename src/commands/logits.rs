@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::Context as _;
 use ar_model::{AutoregressiveModel as _, Conditioning};
 use base::{Mode, Progress};
+use eval::Likelihood;
 use serde::Serialize;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::{Context, Outcome};
 use crate::cli::logits::LogitsArgs;
-use crate::code_files::{CodeFile, batches};
+use crate::code_files::{CodeFile, batches, check_codes};
 use crate::failure::Failure;
 use crate::settings::{device, models};
 
@@ -31,19 +33,19 @@ pub fn run(args: &LogitsArgs, context: &Context) -> anyhow::Result<Outcome> {
         models::transformer(&args.model)?.open_transformer(device, args.compute.precision, context)?;
     let model = &transformer.model;
     let spec = model.spec().clone();
-    check_codes(&file, spec.num_tokens, spec.vocab_size)?;
+    check_codes(&file.codes, spec.num_tokens, spec.vocab_size)?;
     let classes = classes(args, &file)?;
     let mut parts = vec![];
-    let mut loss = 0.0;
+    let mut likelihood = Likelihood::default();
     let mut progress = context.printer.clone();
     progress.start("rows", Some(file.len() as u64));
     for (from, count) in batches(file.len(), args.batch.batch_size) {
-        let codes = file.rows(from, count)?.into_tensor().to_device(device);
+        let codes = file.rows(from, count)?;
         let condition = Conditioning::Class(classes.narrow(0, from, count).to_device(device));
         model.check_conditioning(&condition)?;
-        let logits = tch::no_grad(|| model.logits(&condition, &codes, Mode::Eval)); // (B, N, V)
-        let log_p = logits.log_softmax(-1, Kind::Float).gather(-1, &codes.unsqueeze(-1), false);
-        loss -= log_p.sum(Kind::Double).double_value(&[]);
+        let on_device = codes.tensor().to_device(device);
+        let logits = tch::no_grad(|| model.logits(&condition, &on_device, Mode::Eval)); // (B, N, V)
+        likelihood.update(&eval::code_nats(&logits, &codes)?, spec.num_tokens as u64)?;
         parts.push(logits.to_device(Device::Cpu));
         progress.advance(count as u64);
     }
@@ -55,7 +57,7 @@ pub fn run(args: &LogitsArgs, context: &Context) -> anyhow::Result<Outcome> {
         rows: file.len(),
         num_tokens: spec.num_tokens,
         vocab_size: spec.vocab_size,
-        loss: loss / (file.len() * spec.num_tokens) as f64,
+        loss: likelihood.scores().context("there are no codes in the file")?.nats_per_code,
     };
     if args.json.json {
         context.printer.json(&report)?;
@@ -66,23 +68,6 @@ pub fn run(args: &LogitsArgs, context: &Context) -> anyhow::Result<Outcome> {
             .line(&format!("{}: {rows} x {n} x {v} logits; loss {:.4}", report.output, report.loss))?;
     }
     Ok(Outcome::Done)
-}
-
-fn check_codes(file: &CodeFile, num_tokens: i64, vocab_size: i64) -> anyhow::Result<()> {
-    let size = file.codes.tensor().size();
-    if size[1] != num_tokens {
-        return Err(
-            Failure::new(format!("the codes are {size:?}, and the model takes (B, {num_tokens})")).into()
-        );
-    }
-    match file.codes.range() {
-        None => Err(Failure::new("there are no codes in the file").into()),
-        Some((low, high)) if low < 0 || high >= vocab_size => {
-            let message = format!("the codes are in {low}..={high}, and the model knows 0..{vocab_size}");
-            Err(Failure::new(message).hint("was another tokenizer used?").into())
-        }
-        Some(_) => Ok(()),
-    }
 }
 
 /// (B) int64: what `--class` says, else what the file says.

@@ -1,15 +1,18 @@
 //! One file a verb.
 
+mod bench;
 mod convert;
 mod decode;
 mod doctor;
 mod encode;
 mod eval;
 mod extract;
+mod extract_text;
 mod features;
 mod fetch;
 mod inspect;
 mod logits;
+mod plot;
 mod probe;
 mod recipe;
 mod reconstruct;
@@ -49,6 +52,7 @@ pub enum Outcome {
 pub fn run(command: &Command, context: &Context) -> anyhow::Result<Outcome> {
     match command {
         Command::Sample(args) => sample::run(args, context),
+        Command::Bench(args) => bench::run(args, context),
         Command::Convert(args) => convert::run(args, context),
         Command::Inspect(args) => inspect::run(args, context),
         Command::Decode(args) => decode::run(args, context),
@@ -63,6 +67,7 @@ pub fn run(command: &Command, context: &Context) -> anyhow::Result<Outcome> {
         Command::Features(args) => features::run(args, context),
         Command::Fetch(args) => fetch::run(args, context),
         Command::Reconstruct(args) => reconstruct::run(args, context),
+        Command::Plot(args) => plot::run(args, context),
         Command::Probe(args) => probe::run(args, context),
     }
 }

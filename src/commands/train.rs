@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use base::config::Document;
 use tch::Device;
-use train::{Observer, Recipe, Saved, Task};
+use train::{Observer, Recipe, Run, Saved, Task};
 
 use super::{Context, Outcome};
 use crate::cli::train::RunArgs;
@@ -70,6 +70,13 @@ pub fn path_override(key: &str, path: &Path) -> anyhow::Result<String> {
     Ok(format!("{key}={}", serde_json::to_string(text)?))
 }
 
+/// The program that trains: version, commit where it is known (`+` marks changes since), libtorch.
+fn program() -> anyhow::Result<String> {
+    let commit = option_env!("GEN_COMMIT").map(|c| format!(", commit {c}")).unwrap_or_default();
+    let libtorch = libtorch_ext::runtime::libtorch_version()?;
+    Ok(format!("gen {}{commit}, libtorch {libtorch}", env!("CARGO_PKG_VERSION")))
+}
+
 /// `--plan`: prints what a run would cost.
 pub fn plan(recipe: &impl Recipe, context: &Context) -> anyhow::Result<Outcome> {
     recipe.common().optimization.check()?;
@@ -115,6 +122,10 @@ pub fn run<T: Task>(
     libtorch_ext::runtime::keep_freed_memory();
     let stop = super::stop_on_signal()?;
     let mut progress = context.printer.clone();
+    let kind = task.optimization().precision.kind();
+    let peak = args.peak_tflops.map_or_else(|| train::peak::measure(device, kind), |n| n * 1e12);
+    let how = if args.peak_tflops.is_some() { "as given" } else { "measured now" };
+    context.printer.note(&format!("MFU is a share of {:.3} TFLOP/s, {how}", peak / 1e12));
     match (&saved, args.resume) {
         (Some(saved), true) => context.printer.note(&format!("resuming after step {}", saved.step)),
         (Some(saved), false) => {
@@ -127,8 +138,15 @@ pub fn run<T: Task>(
         }
         _ => {}
     }
-    let outcome =
-        train::train_observed(&mut task, args.output(), saved.as_ref(), &stop, &mut progress, observer)?;
+    let run = Run {
+        dir: args.output(),
+        resume: saved.as_ref(),
+        stop: &stop,
+        program: &program()?,
+        device: &base::device::name(device),
+        peak: Some(peak),
+    };
+    let outcome = train::train_observed(&mut task, &run, &mut progress, observer)?;
     let dir = args.output().display();
     context.printer.line(&match outcome.interrupted {
         false => format!("trained {} steps; the model is in {dir}", outcome.step),

@@ -93,6 +93,7 @@ fn overrides(args: &TrainArArgs, location: &Location, context: &Context) -> anyh
             typed.push(format!("{key}={}", serde_json::to_string(&all)?));
         }
     }
+    typed.extend(text_override(args)?);
     if let (true, None, false, Location::Directory(dir)) =
         (typed.is_empty(), &run.recipe, run.resume || run.fork.is_some(), location)
         && let Some(recipe) = tokenizer_recipe(dir)?
@@ -108,6 +109,19 @@ fn overrides(args: &TrainArArgs, location: &Location, context: &Context) -> anyh
         }
     }
     Ok(typed)
+}
+
+/// The text encoder or its stored features, as a change to the recipe.
+fn text_override(args: &TrainArArgs) -> anyhow::Result<Option<String>> {
+    let encoder = match (&args.text_encoder, args.text_features.as_slice()) {
+        (Some(folder), _) => serde_json::json!({"type": "frozen", "folder": std::path::absolute(folder)?}),
+        (None, []) => return Ok(None),
+        (None, folders) => {
+            let all = folders.iter().map(std::path::absolute).collect::<Result<Vec<_>, _>>()?;
+            serde_json::json!({"type": "stored", "features": all})
+        }
+    };
+    Ok(Some(format!("text.encoder={encoder}")))
 }
 
 /// The recipe of the run that a tokenizer directory is, if it is one.

@@ -3,11 +3,10 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use ar_model::Conditioning;
 use base::ImagesU8;
 use base::rng::SampleStream;
 use sampler::{Draw, Pipeline, SamplingSettings};
-use tch::{Kind, Tensor};
+use tch::Kind;
 use tokenizer::Tokenizer;
 use train::tasks::{ArTask, TokenizerTask};
 use train::{Observer, Task};
@@ -28,7 +27,7 @@ fn sheet(dir: &Path, step: u64) -> anyhow::Result<PathBuf> {
     Ok(folder.join(format!("step-{step:09}.png")))
 }
 
-/// Draws the same classes with the same random numbers each time, at the published guidance of 2.
+/// Draws the same classes or texts with the same random numbers each time, at the published guidance of 2.
 #[derive(Debug)]
 pub struct Samples<'a>(pub &'a Path);
 
@@ -41,13 +40,9 @@ impl Observer<ArTask> for Samples<'_> {
 
 impl Samples<'_> {
     fn draw(&self, task: &ArTask, step: u64) -> anyhow::Result<Vec<(&'static str, f64)>> {
-        let device = task.vars().device();
-        let known = task.classes();
-        let pick = |i: usize| known[i * known.len() / PICTURES].index;
-        let classes: Vec<i64> = (0..PICTURES).map(pick).collect();
+        let (cond, names) = tch::no_grad(|| task.examples(PICTURES))?;
         let stream = |index| SampleStream { seed: task.seed(), index };
-        let streams: Vec<SampleStream> = (0..PICTURES as u64).map(stream).collect();
-        let cond = Conditioning::Class(Tensor::from_slice(&classes).to_device(device));
+        let streams: Vec<SampleStream> = (0..names.len() as u64).map(stream).collect();
         let config = SamplingSettings::published().resolve()?;
         let (codes, images) = Pipeline::new(task.model(), &task.tokenizer().model)?.images(
             &cond,
@@ -56,7 +51,7 @@ impl Samples<'_> {
         )?;
         let pictures = Picture::from_batch(&images.to_u8())?;
         if let Some(grid) = Picture::grid(&pictures, COLUMNS) {
-            grid.write_png(&sheet(self.0, step)?, &[("Classes", format!("{classes:?}"))])?;
+            grid.write_png(&sheet(self.0, step)?, &[("Conditions", names.join("; "))])?;
         }
         let distinct: HashSet<i64> =
             Vec::<i64>::try_from(codes.tensor().reshape([-1]))?.into_iter().collect();

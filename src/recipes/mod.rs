@@ -98,6 +98,7 @@ mod tests {
         match &recipe.task {
             Task::Reconstruction(t) => vec![(true, &t.tokenizer.config)],
             Task::Generation(t) => vec![(true, &t.tokenizer.config), (false, &t.transformer.config)],
+            Task::TextToImage(t) => vec![(true, &t.tokenizer.config), (false, &t.transformer.config)],
             Task::Probe(t) => vec![(true, &t.tokenizer.config), (false, &t.transformer.config)],
             Task::NotRunnable(_) => vec![],
         }
@@ -112,7 +113,8 @@ mod tests {
             for (tokenizer, config) in configs(&recipe) {
                 assert!(config_text(tokenizer, config).is_some(), "{name}: no config `{config}`");
             }
-            let runnable = !matches!(recipe.task, Task::NotRunnable(_));
+            // Nothing was published of LlamaGen's text-to-image models.
+            let runnable = !matches!(recipe.task, Task::NotRunnable(_) | Task::TextToImage(_));
             assert_eq!(runnable, !recipe.expected.is_empty(), "{name}");
             let kind = match &recipe.task {
                 Task::Reconstruction(t) => Some((t.reference.kind, ReferenceKind::Rfid)),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use backbones::files::{PublicFile, models_folder};
 use serde::Serialize;
 
-use super::{DataSet, Recipe, Task};
+use super::{Recipe, Task};
 
 /// Something a recipe cannot run without.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -48,6 +48,11 @@ pub const VGG: &str = "LPIPS trunk";
 /// See [`TOKENIZER`].
 pub const LPIPS: &str = "LPIPS head";
 
+/// See [`TOKENIZER`].
+pub const TEXT_ENCODER: &str = "text encoder";
+/// See [`TOKENIZER`].
+pub const PROMPTS: &str = "prompts";
+
 /// All pieces of a recipe, looked for in `places`.
 ///
 /// # Errors
@@ -69,10 +74,7 @@ pub fn pieces(recipe: &Recipe, places: &Places) -> anyhow::Result<Vec<Piece>> {
     let network = |what, name| public(what, name, &places.folders);
     Ok(match &recipe.task {
         Task::Reconstruction(task) => {
-            let set = match task.images.set {
-                DataSet::Imagenet => "ImageNet-1k validation images",
-                DataSet::Coco => "COCO val2017 images",
-            };
+            let set = task.images.set.shown();
             let mut all =
                 vec![checkpoint(TOKENIZER, &task.tokenizer), data(DATA, set, "--data", &places.data)];
             if recipe.expected.iter().any(|e| e.metric == super::Metric::Rfid) {
@@ -92,6 +94,20 @@ pub fn pieces(recipe: &Recipe, places: &Places) -> anyhow::Result<Vec<Piece>> {
             ];
             if let Some(name) = &task.reference.file {
                 all.push(file(REFERENCE, name, task.reference.from.as_deref().unwrap_or("its publisher")));
+            }
+            all
+        }
+        Task::TextToImage(task) => {
+            let encoder = format!("{}/config.json", task.encoder.file);
+            let mut all = vec![
+                checkpoint(TOKENIZER, &task.tokenizer),
+                checkpoint(TRANSFORMER, &task.transformer),
+                file(TEXT_ENCODER, &encoder, &task.encoder.from),
+                file(PROMPTS, &task.prompts.file, &task.prompts.from),
+            ];
+            if let Some(set) = task.photographs {
+                all.push(data(DATA, set.shown(), "--data", &places.data));
+                all.push(network(INCEPTION, "inception-fid")?);
             }
             all
         }

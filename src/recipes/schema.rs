@@ -27,6 +27,8 @@ pub enum Task {
     Reconstruction(Reconstruction),
     /// Images of random classes are made and compared with the training set's statistics.
     Generation(Generation),
+    /// A set of prompts is drawn; the pictures are compared with their prompts, or with photographs of the same captions.
+    TextToImage(TextToImage),
     /// A linear classifier on a transformer's features.
     Probe(Probe),
     /// Figures that nobody can measure again.
@@ -76,6 +78,43 @@ pub struct Generation {
     pub precision: Precision,
     /// What they are compared with.
     pub reference: Reference,
+}
+
+/// A set of prompts is drawn; the pictures are compared with their prompts, or with photographs of the same captions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextToImage {
+    /// The tokenizer.
+    pub tokenizer: Checkpoint,
+    /// The transformer.
+    pub transformer: Checkpoint,
+    /// The text encoder's folder, and where to get it.
+    pub encoder: PublishedFile,
+    /// The prompts.
+    pub prompts: PublishedFile,
+    /// Photographs whose FID to the pictures is taken; without them the CLIP score is.
+    #[serde(default)]
+    pub photographs: Option<DataSet>,
+    /// Side of the pictures in pixels.
+    pub side: i64,
+    /// How codes are drawn.
+    pub sampling: Sampling,
+    /// Seed of the codes.
+    pub seed: u64,
+    /// Images that are made together.
+    pub batch_size: i64,
+    /// Kind of number of weights and activations.
+    pub precision: Precision,
+}
+
+/// A published file or folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishedFile {
+    /// Its name.
+    pub file: String,
+    /// Where to get it.
+    pub from: String,
 }
 
 /// A linear classifier on a transformer's features, to GigaTok's protocol.
@@ -242,6 +281,16 @@ pub enum Metric {
     CodebookUsage,
     /// Accuracy of a linear probe, percent.
     Top1,
+}
+
+impl DataSet {
+    /// For people.
+    pub fn shown(self) -> &'static str {
+        match self {
+            DataSet::Imagenet => "ImageNet-1k validation images",
+            DataSet::Coco => "COCO val2017 images",
+        }
+    }
 }
 
 impl ReferenceKind {

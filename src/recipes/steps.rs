@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use data::transform::center_crop;
 use serde_json::Value;
 
 use super::pieces::{self, Piece};
 use super::run::Order;
-use super::{Checkpoint, Expected, Generation, Metric, Probe, Recipe, Reconstruction, Task, config_text};
+use super::{
+    Checkpoint, Expected, Generation, Metric, Probe, Recipe, Reconstruction, Task, TextToImage, config_text,
+};
 use crate::failure::Failure;
 use crate::files;
 
@@ -52,6 +53,7 @@ pub fn of(
     match &recipe.task {
         Task::Probe(task) => Ok(vec![at.probe(task)?]),
         Task::Generation(task) => at.generation(task, cfg.unwrap_or(1.0)),
+        Task::TextToImage(task) => at.text_to_image(task),
         Task::Reconstruction(task) => Ok(vec![at.reconstruction(task, &recipe.expected)?]),
         Task::NotRunnable(_) => Ok(vec![]),
     }
@@ -150,20 +152,38 @@ impl At<'_> {
         Ok(vec![Step::new("sample", args), Step::new("eval", score)])
     }
 
+    /// One picture of each prompt, with `result.jsonl` beside them, and their score. A dry run scores whatever was drawn
+    /// until then, so it draws all.
+    fn text_to_image(&self, task: &TextToImage) -> anyhow::Result<Vec<Step>> {
+        let encoder = self.piece(pieces::TEXT_ENCODER)?;
+        let encoder = Path::new(&encoder).parent().unwrap_or(Path::new("."));
+        let (folder, npz) = (self.file("samples")?, self.file("samples.npz")?);
+        let how = &task.sampling;
+        let mut args =
+            args!["sample", "--prompts", self.piece(pieces::PROMPTS)?, "--text-encoder", text(encoder)?];
+        args.extend(args!["--output", folder, "--npz", npz, "--size", task.side]);
+        args.extend(self.models(&task.tokenizer, &task.transformer)?);
+        args.extend(args!["--cfg", how.cfg.unwrap_or(1.0), "--cfg-schedule", how.cfg_schedule]);
+        args.extend(args!["--temperature", how.temperature, "--top-k", how.top_k, "--top-p", how.top_p]);
+        args.extend(args!["--seed", task.seed, "--batch-size", task.batch_size]);
+        args.extend(args!["--precision", task.precision, "--device", self.order.device, "--json"]);
+        let mut score = match task.photographs {
+            Some(_) => args!["eval", npz, "--reference", self.piece(pieces::DATA)?, "--metrics", "fid"],
+            None => args!["eval", folder, "--metrics", "clip_score"],
+        };
+        score.extend(self.scoring()?);
+        Ok(vec![Step::new("sample", args), Step::new("eval", score)])
+    }
+
     fn reconstruction(&self, task: &Reconstruction, expected: &[Expected]) -> anyhow::Result<Step> {
-        let (side, scored) = (task.images.side, task.scored_side);
-        if scored != side {
-            let message =
-                format!("the published images were encoded at {side} pixels and compared at {scored}");
-            return Err(Failure::new(message)
-                .hint("`gen eval --reconstruct` compares them at the side at which they are encoded")
-                .into());
-        }
         let images = match self.order.limit {
-            Some(limit) => self.subset(limit, side)?,
+            Some(limit) => self.subset(limit)?,
             None => self.piece(pieces::DATA)?,
         };
-        let mut args = args!["eval", "--reconstruct", images, "--resize", side];
+        let mut args = args!["eval", "--reconstruct", images, "--resize", task.images.side];
+        if task.scored_side != task.images.side {
+            args.extend(args!["--score-size", task.scored_side]);
+        }
         args.extend(args!["--tokenizer", self.config(&task.tokenizer, true)?]);
         args.extend(args![
             "--tokenizer-weights",
@@ -182,9 +202,8 @@ impl At<'_> {
         Ok(Step::new("eval", args))
     }
 
-    /// A folder of `limit` held-out images at equal distances, cropped as the tokenizer would (which then leaves them as
-    /// they are).
-    fn subset(&self, limit: u64, side: i64) -> anyhow::Result<String> {
+    /// A folder of `limit` held-out images at equal distances, as they are.
+    fn subset(&self, limit: u64) -> anyhow::Result<String> {
         let all = data::open(Path::new(&self.piece(pieces::DATA)?))?;
         let folder = self.dir.join("images");
         files::make_folder(&folder)?;
@@ -193,9 +212,8 @@ impl At<'_> {
             let path = folder.join(format!("{i:06}.png"));
             if !path.is_file() {
                 let record = all.get(i * all.len() / most)?;
-                let square = center_crop(&record.image, u32::try_from(side)?);
                 let mut bytes = std::io::Cursor::new(vec![]);
-                square.write_to(&mut bytes, image::ImageFormat::Png)?;
+                record.image.write_to(&mut bytes, image::ImageFormat::Png)?;
                 files::write(&path, bytes.get_ref())?;
             }
         }
@@ -291,14 +309,7 @@ mod tests {
                 device: "cpu".into(),
                 json: false,
             };
-            let found = of(&recipe, &pieces, dir.path(), Some(1.5), &order);
-            if let Task::Reconstruction(task) = &recipe.task
-                && task.scored_side != task.images.side
-            {
-                assert!(found.unwrap_err().to_string().contains("compared at 256"), "{name}");
-                continue;
-            }
-            for step in found.unwrap() {
+            for step in of(&recipe, &pieces, dir.path(), Some(1.5), &order).unwrap() {
                 let line = step.line();
                 let typed = std::iter::once("gen".to_owned()).chain(step.args);
                 Cli::try_parse_from(typed).unwrap_or_else(|e| panic!("{name}: {line}: {e}"));

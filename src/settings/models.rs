@@ -15,6 +15,8 @@ use crate::failure::Failure;
 
 /// The shipped model that is used when none is named.
 pub const DEFAULT_MODEL: &str = "imagenet56-64";
+/// The shipped model that draws prompts.
+pub const DEFAULT_TEXT_MODEL: &str = "imagenet56-64-text";
 
 const CONFIG: &str = "config.yaml";
 
@@ -48,6 +50,14 @@ impl Location {
         };
         context.printer.note(&format!("tokenizer: {}", loaded.source.origin()));
         Ok(loaded)
+    }
+
+    /// A transformer's configuration.
+    pub fn config(&self) -> anyhow::Result<ArConfig> {
+        Ok(match self {
+            Location::Directory(dir) => ArConfig::read(&dir.join(CONFIG))?,
+            Location::Files { config, .. } => ArConfig::read(config)?,
+        })
     }
 
     /// Loads a transformer, and tells from which file and section.

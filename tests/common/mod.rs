@@ -1,11 +1,18 @@
-//! Models small enough to be made in a test: random weights in the form that training writes.
+//! What end-to-end tests share: a place to run in, and models small enough to be made there: random weights in the
+//! form that training writes.
+#![allow(dead_code, unused_imports)] // no test uses all of it
+
+mod place;
 
 use std::path::Path;
 
 use ar_model::{ArConfig, Gpt};
+use backbones::t5::{T5Config, T5Encoder, TEXT_FILE, TEXT_FOLDER, TEXT_PREFIX, learn_tokenizer};
 use base::{Build, Vars};
 use tch::{Device, Kind};
 use tokenizer::TokenizerConfig;
+
+pub use place::{Place, pixels, stderr};
 
 /// What a test's model is made of.
 #[derive(Debug, Clone, Copy)]
@@ -44,9 +51,42 @@ pub fn write_model(dir: &Path, tiny: Tiny) {
     tokenizer::Model::new(&vars.root(), &config).unwrap();
     save(&inside, &vars);
 
+    let vars = transformer(dir, vocab_size, "{ type: class, num_classes: 300 }");
+    save(dir, &vars);
+    let all = data::ClassTable::imagenet();
+    let classes: Vec<_> = [0, 207, 281].iter().map(|&i| all.by_index(i).unwrap().clone()).collect();
+    std::fs::write(dir.join("classes.tsv"), data::to_tsv(&classes)).unwrap();
+}
+
+/// Writes a directory of a model that draws prompts of up to 12 tokens, its text encoder inside.
+pub fn write_text_model(dir: &Path) {
+    write_model(dir, Tiny::default());
+    std::fs::remove_file(dir.join("classes.tsv")).unwrap();
+    let vars = transformer(dir, 64, "{ type: text, length: 12, feature_width: 12 }");
+    let config = T5Config {
+        vocab_size: 280,
+        d_model: 12,
+        d_kv: 4,
+        d_ff: 16,
+        num_layers: 1,
+        num_heads: 2,
+        ..T5Config::named("small").unwrap()
+    };
+    T5Encoder::new(&(&vars.root() / TEXT_PREFIX), &config);
+    save(dir, &vars);
+    let folder = dir.join(TEXT_FOLDER);
+    std::fs::create_dir_all(&folder).unwrap();
+    let words = ["a photo of a red panda".to_owned(), "a dog".to_owned()];
+    std::fs::write(folder.join("tokenizer.json"), learn_tokenizer(words.into_iter(), 280).unwrap()).unwrap();
+    std::fs::write(folder.join("config.json"), serde_json::to_string(&config).unwrap()).unwrap();
+    std::fs::write(dir.join(TEXT_FILE), "clean: true\nencoder: { type: inside }\n").unwrap();
+}
+
+/// Writes the configuration of a transformer, and draws weights for it that tell conditions and positions apart.
+fn transformer(dir: &Path, vocab_size: i64, conditioning: &str) -> Vars {
     let transformer = format!(
         "type: gpt\nwidth: 32\nlayers: 2\nheads: 4\nvocab_size: {vocab_size}\nnum_tokens: 16\nposition: learned\n\
-         conditioning: {{ type: class, num_classes: 300 }}\n"
+         conditioning: {conditioning}\n"
     );
     std::fs::write(dir.join("config.yaml"), transformer).unwrap();
     let config = ArConfig::read(&dir.join("config.yaml")).unwrap();
@@ -60,10 +100,22 @@ pub fn write_model(dir: &Path, tiny: Tiny) {
             _ => var.tensor.g_mul_scalar_(8.0),
         });
     }
+    vars
+}
+
+/// Writes the directory of a VQGAN tokenizer with 2 x 2 pixels a code, for square images of any even side.
+pub fn write_vqgan(dir: &Path) {
+    tch::manual_seed(3);
+    std::fs::create_dir_all(dir).unwrap();
+    let config = "type: llamagen_vq\nimage_size: 16\ncnn: { channels: 32, encoder_multipliers: [1, 1], \
+                  decoder_multipliers: [1, 1], res_blocks: 1, z_channels: 32, attention: true, adaptive_norm: false, \
+                  upsample: nearest }\nquantizer: { codebook_size: 64, code_dim: 8, l2_normalize: true, \
+                  gradient: straight_through, commitment: 0.25 }\n";
+    std::fs::write(dir.join("config.yaml"), config).unwrap();
+    let config = TokenizerConfig::read(&dir.join("config.yaml")).unwrap();
+    let vars = Vars::new(Device::Cpu, Kind::Float, Build::Random);
+    tokenizer::Model::new(&vars.root(), &config).unwrap();
     save(dir, &vars);
-    let all = data::ClassTable::imagenet();
-    let classes: Vec<_> = [0, 207, 281].iter().map(|&i| all.by_index(i).unwrap().clone()).collect();
-    std::fs::write(dir.join("classes.tsv"), data::to_tsv(&classes)).unwrap();
 }
 
 fn save(dir: &Path, vars: &Vars) {

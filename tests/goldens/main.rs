@@ -11,7 +11,6 @@
 mod check;
 mod families;
 mod golden;
-mod pending;
 mod recipe;
 mod run;
 
@@ -56,7 +55,6 @@ fn manifests(dir: &Path) -> Result<Vec<PathBuf>> {
 /// What became of one manifest.
 enum Outcome {
     Agrees { compared: usize },
-    Pending(&'static str),
     Failed(Vec<String>),
 }
 
@@ -65,12 +63,7 @@ fn examine(path: &Path) -> Result<Outcome> {
     let matching: Vec<_> = families::ALL.iter().filter(|f| (f.recognise)(&golden)).collect();
     let family = match matching.as_slice() {
         [family] => family,
-        [] => {
-            return match pending::ALL.iter().find(|p| (p.recognise)(&golden)) {
-                Some(p) => Ok(Outcome::Pending(p.what)),
-                None => Ok(Outcome::Failed(vec!["no family understands this manifest".into()])),
-            };
-        }
+        [] => return Ok(Outcome::Failed(vec!["no family understands this manifest".into()])),
         several => {
             let names: Vec<_> = several.iter().map(|f| f.name).collect();
             return Ok(Outcome::Failed(vec![format!("several families claim it: {names:?}")]));
@@ -111,7 +104,6 @@ fn goldens_agree() {
         let seconds = started.elapsed().as_secs_f64();
         summary.push(match outcome {
             Outcome::Agrees { compared } => format!("ok       {name}: {compared} values, {seconds:.1} s"),
-            Outcome::Pending(what) => format!("pending  {name}: {what}"),
             Outcome::Failed(failures) => {
                 failed = true;
                 format!("FAILED   {name}:\n           {}", failures.join("\n           "))

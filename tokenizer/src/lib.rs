@@ -5,6 +5,7 @@
 
 mod cnn;
 mod config;
+mod cost;
 mod error;
 mod gigatok;
 mod llamagen_vq;
@@ -20,10 +21,11 @@ pub use config::{
     AlignedLayer, AlignedPart, Alignment, CnnConfig, GigaTokConfig, GridLayers, Latent, LlamaGenVqConfig,
     QueryInit, TokenizerConfig, Upsample,
 };
+pub use cost::{Cost, cost};
 pub use error::{Error, Result};
 pub use gigatok::GigaTok;
 pub use llamagen_vq::LlamaGenVq;
 pub use model::{CodeLayout, Latents, Model, Tokenizer, TokenizerSpec, TrainOutput};
-pub use open::{Loaded, open, open_dir};
+pub use open::{Loaded, arrange, open, open_dir};
 pub use quantizer::{Gradient, Quantized, QuantizerConfig, QuantizerLosses, VectorQuantizer, entropy_loss};
 pub use sizes::{Size, TransformerSize};

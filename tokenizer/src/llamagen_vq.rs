@@ -45,6 +45,7 @@ impl LlamaGenVq {
                 num_tokens: side * side,
                 image_size: config.image_size,
                 layout: CodeLayout::Grid { height: side, width: side },
+                any_size: true,
             },
         }
     }

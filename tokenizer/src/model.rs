@@ -1,7 +1,7 @@
 //! What every tokenizer can do.
 
 use base::{Codes, Images, Mode, Scope};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::config::TokenizerConfig;
 use crate::error::{Error, Result};
@@ -39,6 +39,20 @@ pub struct TokenizerSpec {
     pub image_size: i64,
     /// Their arrangement.
     pub layout: CodeLayout,
+    /// Whether other sizes go as well: square images whose side is a multiple of the patch.
+    pub any_size: bool,
+}
+
+impl TokenizerSpec {
+    /// Side of the images that so many codes make, if the tokenizer can make such.
+    pub fn image_size_of(&self, num_tokens: i64) -> Option<i64> {
+        if num_tokens == self.num_tokens {
+            return Some(self.image_size);
+        }
+        let CodeLayout::Grid { width, .. } = self.layout else { return None };
+        let side = (num_tokens as f64).sqrt().round() as i64;
+        (self.any_size && side * side == num_tokens).then(|| self.image_size / width * side)
+    }
 }
 
 /// Everything before the quantizer.
@@ -216,12 +230,29 @@ impl Tokenizer for Model {
         self.check_codes(codes)?;
         let _guard = tch::no_grad_guard();
         let kind = self.kind();
-        Ok(Images::new(each!(self, m => m.decode_codes(codes, kind)).to_kind(Kind::Float))?)
+        let images = in_parts(codes.tensor(), |part| {
+            let part = Codes::new(part)?;
+            Ok(each!(self, m => m.decode_codes(&part, kind)).to_kind(Kind::Float))
+        })?;
+        Ok(Images::new(images)?)
     }
 
     fn features(&self, images: &Images) -> Result<Tensor> {
         self.check_images(images)?;
         let _guard = tch::no_grad_guard();
-        Ok(self.latents(&images.tensor().to_kind(self.kind())).pre_quantized.to_kind(Kind::Float))
+        in_parts(images.tensor(), |part| {
+            Ok(self.latents(&part.to_kind(self.kind())).pre_quantized.to_kind(Kind::Float))
+        })
     }
+}
+
+/// Runs a batch through `network`, on the CPU one image at a time: one keeps the cores busy, and more only leave their
+/// caches and take as much memory again. It also makes an image's result the same in any batch, which convolutions over
+/// several images do not: they round differently from one number of images to another.
+fn in_parts(batch: &Tensor, network: impl Fn(Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    if batch.device() != Device::Cpu || batch.size()[0] <= 1 {
+        return network(batch.shallow_clone());
+    }
+    let parts: Result<Vec<Tensor>> = batch.split(1, 0).into_iter().map(network).collect();
+    Ok(Tensor::cat(&parts?, 0))
 }

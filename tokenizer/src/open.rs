@@ -52,7 +52,22 @@ pub fn open(
     let model = Model::new(&vars.root(), config)?;
     let source = weights::fill(&vars, checkpoint, &KeyMap::identity(), signatures)
         .map_err(|e| load_error(checkpoint.to_owned(), e))?;
+    arrange(&vars);
     Ok(Loaded { model, config: config.clone(), vars, source })
+}
+
+/// Puts the weights of convolutions in the order of their inputs where the CNNs work channels last (bf16 on the CPU), once
+/// instead of in every pass.
+pub fn arrange(vars: &Vars) {
+    if !crate::cnn::works_channels_last(vars.device(), vars.kind()) {
+        return;
+    }
+    for mut var in vars.all() {
+        if matches!(var.tensor.size()[..], [_, _, h, w] if h * w > 1) {
+            let arranged = base::nn::channels_last(&var.tensor);
+            var.tensor.set_data(&arranged);
+        }
+    }
 }
 
 /// Opens a tokenizer directory: `config.yaml` and `weights.safetensors`.

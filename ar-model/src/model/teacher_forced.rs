@@ -35,9 +35,9 @@ impl Gpt {
         let drop = (train && rates.condition > 0.0).then(|| {
             Tensor::rand([cond.batch_size()], (Kind::Float, self.tok_embeddings.device())).lt(rates.condition)
         });
-        let prefix = self.embed_condition(cond, drop.as_ref());
+        let prefix = self.condition_with_position(self.embed_condition(cond, drop.as_ref()));
         let inputs = codes.narrow(1, 0, self.spec.num_tokens - 1);
-        let x = self.add_positions(Tensor::cat(&[prefix, self.embed_codes(&inputs)], 1), 0);
+        let x = Tensor::cat(&[prefix, self.codes_with_positions(self.embed_codes(&inputs), 0)], 1);
         let condition = self.modulation.needs_condition().then(|| x.narrow(1, 0, self.spec.prefix_len));
         let random = train && (rates.residual > 0.0 || rates.feed_forward > 0.0 || rates.drop_path > 0.0);
         let pass = TeacherForced {
@@ -70,6 +70,7 @@ impl TeacherForced<'_> {
             tch::manual_seed(rng::hash(seed, &[index as u64]) as i64);
         }
         let gpt = self.gpt;
+        assert!(gpt.packed.is_none(), "a packed model decodes and evaluates only");
         let context = Context { from: 0, rope: gpt.rope.as_ref(), mask: self.mask.as_ref() };
         gpt.layers[index].forward(x, &self.modulation, &context, None, &gpt.config.dropout, self.train)
     }

@@ -60,6 +60,14 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// A text tokenizer that is none, or does not fit its encoder.
+    #[error("`{path}` is not a usable text tokenizer: {why}")]
+    TextTokenizer {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// Input of the wrong shape.
     #[error("{what}: expected {expected}, found {found}")]
     Input {
@@ -102,6 +110,12 @@ impl Hint for Error {
             Error::Missing { wanted, .. } => missing_hints(wanted),
             Error::OtherFile { path, .. } => {
                 vec![format!("to use other weights, name the file: `--weights {}`", path.display())]
+            }
+            Error::TextTokenizer { .. } => {
+                vec![
+                    "a text encoder's folder holds config.json, tokenizer.json or spiece.model, and weights"
+                        .into(),
+                ]
             }
             Error::Sharded { .. } => vec!["join the shards with `gen convert`".into()],
             _ => vec![],

@@ -14,6 +14,8 @@ pub struct HubFile {
     pub repository: &'static str,
     /// The file's name there.
     pub file: &'static str,
+    /// Its SHA-256, where it is another file than the publisher's and known.
+    pub sha256: Option<&'static str>,
 }
 
 /// One public weight file.
@@ -46,15 +48,20 @@ const fn file(
 }
 
 const fn on_hub(public: PublicFile, repository: &'static str, file: &'static str) -> PublicFile {
-    PublicFile { hub: Some(HubFile { repository, file }), ..public }
+    PublicFile { hub: Some(HubFile { repository, file, sha256: None }), ..public }
 }
 
-const fn dino(name: &'static str, pth: &'static str) -> PublicFile {
-    file(name, pth, None, "Apache-2.0", "the DINOv2 repository, `facebookresearch/dinov2`")
+const fn dino(name: &'static str, pth: &'static str, digest: &'static str) -> PublicFile {
+    file(name, pth, Some(digest), "Apache-2.0", "the DINOv2 repository, `facebookresearch/dinov2`")
 }
 
-const fn clip(name: &'static str, stored: &'static str, repository: &'static str) -> PublicFile {
-    let public = file(name, stored, None, "MIT", "OpenAI, on the model hub");
+const fn clip(
+    name: &'static str,
+    stored: &'static str,
+    repository: &'static str,
+    digest: &'static str,
+) -> PublicFile {
+    let public = file(name, stored, Some(digest), "MIT", "OpenAI, on the model hub");
     on_hub(public, repository, "pytorch_model.bin")
 }
 
@@ -67,47 +74,107 @@ const fn heads(name: &'static str, pth: &'static str, digest: &'static str, byte
     PublicFile { bytes: Some(bytes), ..file(name, pth, Some(digest), "BSD-2-Clause", from) }
 }
 
-/// All of them. torchvision's and pytorch-fid's files carry the first eight digits of their SHA-256 in their names.
+/// All of them. torchvision's files carry the first eight digits of their SHA-256 in their names.
 pub const FILES: [PublicFile; 19] = [
     PublicFile {
         bytes: Some(95_628_359),
         ..file(
             "inception-fid",
             "pt_inception-2015-12-05-6726825d.pth",
-            Some("6726825d"),
+            Some("6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"),
             "Apache-2.0",
             "the releases of pytorch-fid and torch-fidelity",
         )
     },
     on_hub(
-        dino("dinov2-s14", "dinov2_vits14_pretrain.pth"),
+        dino(
+            "dinov2-s14",
+            "dinov2_vits14_pretrain.pth",
+            "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9",
+        ),
         "timm/vit_small_patch14_dinov2.lvd142m",
         "model.safetensors",
     ),
     on_hub(
-        dino("dinov2-b14", "dinov2_vitb14_pretrain.pth"),
+        dino(
+            "dinov2-b14",
+            "dinov2_vitb14_pretrain.pth",
+            "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73",
+        ),
         "timm/vit_base_patch14_dinov2.lvd142m",
         "model.safetensors",
     ),
     on_hub(
-        dino("dinov2-l14", "dinov2_vitl14_pretrain.pth"),
+        dino(
+            "dinov2-l14",
+            "dinov2_vitl14_pretrain.pth",
+            "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+        ),
         "timm/vit_large_patch14_dinov2.lvd142m",
         "model.safetensors",
     ),
-    dino("dinov2-g14", "dinov2_vitg14_pretrain.pth"),
-    dino("dinov2-s14-reg", "dinov2_vits14_reg4_pretrain.pth"),
-    dino("dinov2-b14-reg", "dinov2_vitb14_reg4_pretrain.pth"),
-    dino("dinov2-l14-reg", "dinov2_vitl14_reg4_pretrain.pth"),
-    dino("dinov2-g14-reg", "dinov2_vitg14_reg4_pretrain.pth"),
-    clip("clip-b32", "clip-vit-base-patch32.bin", "openai/clip-vit-base-patch32"),
-    clip("clip-l14", "clip-vit-large-patch14.bin", "openai/clip-vit-large-patch14"),
-    clip("clip-l14-336", "clip-vit-large-patch14-336.bin", "openai/clip-vit-large-patch14-336"),
-    on_hub(
-        file("clip-text", "clip-tokenizer.json", None, "MIT", "OpenAI, on the model hub"),
+    dino(
+        "dinov2-g14",
+        "dinov2_vitg14_pretrain.pth",
+        "baf8467e50af277596bbbafa06887c177ee899ab46033649c383577d7e9309d3",
+    ),
+    dino(
+        "dinov2-s14-reg",
+        "dinov2_vits14_reg4_pretrain.pth",
+        "f433177089a681826f849f194ece3bb48f4d63fb38d32fc837e3dc7a4e5641fb",
+    ),
+    dino(
+        "dinov2-b14-reg",
+        "dinov2_vitb14_reg4_pretrain.pth",
+        "73182a088cf94833c94b1666d1c99e02fe87e2007bff57b564fb6206e25dba71",
+    ),
+    dino(
+        "dinov2-l14-reg",
+        "dinov2_vitl14_reg4_pretrain.pth",
+        "36e4deffbaef061a2576705b0c36f93621e2ae20bf6274694821b0b492551b51",
+    ),
+    dino(
+        "dinov2-g14-reg",
+        "dinov2_vitg14_reg4_pretrain.pth",
+        "746ecb8c6301c645c5c855be91687d274587d6e48fdaec4a729753160b34a283",
+    ),
+    clip(
+        "clip-b32",
+        "clip-vit-base-patch32.bin",
+        "openai/clip-vit-base-patch32",
+        "a63082132ba4f97a80bea76823f544493bffa8082296d62d71581a4feff1576f",
+    ),
+    clip(
+        "clip-l14",
+        "clip-vit-large-patch14.bin",
         "openai/clip-vit-large-patch14",
+        "f1a17cdbe0f36fec524f5cafb1c261ea3bbbc13e346e0f74fc9eb0460dedd0d3",
+    ),
+    clip(
+        "clip-l14-336",
+        "clip-vit-large-patch14-336.bin",
+        "openai/clip-vit-large-patch14-336",
+        "c6032c2e0caae3dc2d4fba35535fa6307dbb49df59c7e182b1bc4b3329b81801",
+    ),
+    on_hub(
+        file(
+            "clip-text",
+            "clip-tokenizer.json",
+            Some("b556ac8c99757ffb677208af34bc8c6721572114111a6e0aaf5fa69ff0b8d842"),
+            "MIT",
+            "OpenAI, on the model hub",
+        ),
+        "openai/clip-vit-base-patch32",
         "tokenizer.json",
     ),
-    on_hub(torchvision("vgg16", "vgg16-397923af.pth", "397923af"), "timm/vgg16.tv_in1k", "model.safetensors"),
+    PublicFile {
+        hub: Some(HubFile {
+            repository: "timm/vgg16.tv_in1k",
+            file: "model.safetensors",
+            sha256: Some("57b026918159a6bf9faf8405c3a551903768e7138989d9c6224a14227203fad8"),
+        }),
+        ..torchvision("vgg16", "vgg16-397923af.pth", "397923af")
+    },
     torchvision("alexnet", "alexnet-owt-7be5be79.pth", "7be5be79"),
     torchvision("squeezenet1.1", "squeezenet1_1-b8a52dc0.pth", "b8a52dc0"),
     heads(
@@ -188,6 +255,12 @@ impl PublicFile {
         Ok(())
     }
 
+    /// Whether this SHA-256 (hexadecimal) is the publisher's file's, or the one's that `gen fetch` gets.
+    pub fn recognises(&self, sha256: &str) -> bool {
+        let fetched = self.hub.and_then(|hub| hub.sha256);
+        self.sha256.is_some_and(|digits| sha256.starts_with(digits)) || fetched == Some(sha256)
+    }
+
     /// Size and digest as a sentence shows them.
     pub fn known(&self) -> String {
         let size = self.bytes.map_or("size not recorded".into(), |b| format!("{b} bytes"));
@@ -231,6 +304,16 @@ mod tests {
         assert!(text.contains(&dir.path().display().to_string()), "{text}");
         let e = PublicFile::named("dinov2-s13").unwrap_err().to_string();
         assert!(e.contains("dinov2-s14"), "{e}");
+    }
+
+    #[test]
+    fn public_files_are_recognised_by_their_digests() {
+        for public in &FILES {
+            assert!(public.recognises(&format!("{:0<64}", public.sha256.unwrap())), "{}", public.name);
+            assert!(!public.recognises(&"1".repeat(64)), "{}", public.name);
+        }
+        let fetched = "57b026918159a6bf9faf8405c3a551903768e7138989d9c6224a14227203fad8";
+        assert!(PublicFile::named("vgg16").unwrap().recognises(fetched));
     }
 
     #[test]

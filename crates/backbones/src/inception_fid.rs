@@ -92,11 +92,11 @@ impl InceptionFid {
         Ok(Self::open_named(from, device)?.0)
     }
 
-    /// As [`InceptionFid::open`]; also tells where the weights come from, and whether they are the public ones.
+    /// As [`InceptionFid::open`]; also tells where the weights come from, and whether they look like the public ones.
     fn open_named(from: &WeightSource, device: Device) -> Result<(Self, Provenance, bool)> {
         let vars = Vars::new(device, Kind::Float, Build::Empty);
         let net = Self::new(&vars.root());
-        let provenance = fill(NAME, &vars, from, &key_map(), random_range)?;
+        let provenance = fill(NAME, "inception-fid", &vars, from, &key_map(), random_range)?;
         let public = is_public(&vars);
         Ok((net, provenance, public))
     }
@@ -174,13 +174,17 @@ impl InceptionExtractor {
     pub fn open(from: &WeightSource, path: InputPath, device: Device) -> Result<Self> {
         let path = path.among(&InceptionFid::INPUT_PATHS)?;
         let (net, provenance, public) = InceptionFid::open_named(from, device)?;
-        let whose = if public { "the public 2015-12-05 network" } else { "other weights" };
+        let whose = match (provenance.comparable, public) {
+            (true, _) => "the public 2015-12-05 network",
+            (false, true) => "weights like the public 2015-12-05 network's, in another file",
+            (false, false) => "other weights",
+        };
         let id = FeatureId {
             network: format!("inception-fid ({whose})"),
             weights_sha256: provenance.sha256,
             input_path: path.to_string(),
             layer: "pool_3".into(),
-            comparable: public && provenance.comparable,
+            comparable: provenance.comparable,
         };
         Ok(InceptionExtractor { net, path, id })
     }
@@ -219,7 +223,7 @@ const FINGERPRINTS: [(&str, f64); 9] = [
     ("Mixed_7a.branch3x3_1.bn.bias", -154.571_182),
 ];
 
-/// Whether these are the public network's weights, however they were stored.
+/// Whether these look like the public network's weights, however they were stored.
 fn is_public(vars: &Vars) -> bool {
     FINGERPRINTS.iter().all(|(name, expected)| {
         vars.get(name).is_some_and(|t| {

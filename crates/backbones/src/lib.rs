@@ -18,6 +18,7 @@ mod random;
 pub mod resize;
 mod source;
 mod squeezenet;
+pub mod t5;
 mod vgg16;
 
 pub use alexnet::AlexNet;

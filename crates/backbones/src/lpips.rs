@@ -40,6 +40,15 @@ impl LpipsNet {
         }
     }
 
+    /// The public file of its classifier, among [`crate::files::FILES`]; the heads' is called as the network is.
+    pub fn trunk_file(self) -> &'static str {
+        match self {
+            LpipsNet::Vgg => "vgg16",
+            LpipsNet::Alex => "alexnet",
+            LpipsNet::Squeeze => "squeezenet1.1",
+        }
+    }
+
     /// Channels of the taps.
     pub fn channels(self) -> &'static [i64] {
         match self {
@@ -142,8 +151,8 @@ impl Lpips {
         device: Device,
     ) -> Result<(Self, FeatureId)> {
         let (lpips, trunk_vars, head_vars) = Self::empty(net, device);
-        let t = fill(trunk_name(net), &trunk_vars, trunk, &trunk_map(), random_range)?;
-        let h = fill(HEADS, &head_vars, heads, &heads_map(), random_range)?;
+        let t = fill(trunk_name(net), net.trunk_file(), &trunk_vars, trunk, &trunk_map(), random_range)?;
+        let h = fill(HEADS, net.name(), &head_vars, heads, &heads_map(), random_range)?;
         let id = lpips.id(&t, &h);
         Ok((lpips, id))
     }
@@ -384,7 +393,7 @@ mod tests {
         let (trunk, heads) = (dir.path().join("trunk.safetensors"), dir.path().join("heads.safetensors"));
         let (lpips, trunk_vars, head_vars) = Lpips::empty(LpipsNet::Alex, Device::Cpu);
         for vars in [&trunk_vars, &head_vars] {
-            fill("", vars, &WeightSource::Random { seed: 3 }, &KeyMap::identity(), random_range).unwrap();
+            fill("", "", vars, &WeightSource::Random { seed: 3 }, &KeyMap::identity(), random_range).unwrap();
         }
         let mut tensors = weights::named_tensors(&trunk_vars);
         // torchvision's file has the classifier too.
@@ -394,6 +403,10 @@ mod tests {
         let read = Lpips::open(&trunk, &heads, LpipsNet::Alex, Device::Cpu).unwrap();
         let (a, b) = (images(1, 31), images(2, 31));
         assert_eq!(read.distance(&a, &b).unwrap(), lpips.distance(&a, &b).unwrap());
+        // They fit, and are the public files nonetheless not.
+        let [trunk_source, heads_source] = [&trunk, &heads].map(|f| WeightSource::File(f.clone()));
+        let (_, id) = Lpips::open_with_id(&trunk_source, &heads_source, LpipsNet::Alex, Device::Cpu).unwrap();
+        assert!(!id.comparable && !id.weights_sha256.contains("random"), "{id}");
         let e = Lpips::open(&trunk, &heads, LpipsNet::Vgg, Device::Cpu).unwrap_err();
         assert!(e.to_string().contains("LPIPS's VGG16"), "{e}");
     }

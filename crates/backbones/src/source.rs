@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use weights::{Checkpoint, Format, KeyMap, TensorSource, Want};
 
+use crate::files::PublicFile;
 use crate::random::{RandomWeights, Range};
 use crate::{Error, Result};
 
@@ -71,13 +72,15 @@ impl FromStr for WeightSource {
 pub(crate) struct Provenance {
     /// SHA-256 of the file, or `random:SEED`.
     pub sha256: String,
-    /// False for random weights.
+    /// Whether it is the public file.
     pub comparable: bool,
 }
 
-/// Fills all of `vars` from a file through `map`, or at random within `range`.
+/// Fills all of `vars` from a file through `map`, or at random within `range`. The values are comparable only if the
+/// file is the one of [`crate::files::FILES`] called `public`: that its tensors fit says nothing of what is in them.
 pub(crate) fn fill(
     network: &str,
+    public: &str,
     vars: &Vars,
     from: &WeightSource,
     map: &KeyMap,
@@ -86,7 +89,9 @@ pub(crate) fn fill(
     match from {
         WeightSource::File(path) => {
             fill_from(network, vars, open(network, path)?.as_ref(), map)?;
-            Ok(Provenance { sha256: sha256(path)?, comparable: true })
+            let sha256 = sha256(path)?;
+            let comparable = PublicFile::named(public).is_ok_and(|file| file.recognises(&sha256));
+            Ok(Provenance { sha256, comparable })
         }
         WeightSource::Random { seed } => {
             fill_from(network, vars, &RandomWeights::new(vars, *seed, range), &KeyMap::identity())?;

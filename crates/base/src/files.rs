@@ -12,12 +12,26 @@ pub fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// How the names of unfinished files begin.
+const PARTIAL: &str = ".partial-";
+
 /// A temporary file beside `path`, with the rights of an ordinary new file; it vanishes unless [`publish`]ed.
 pub fn temporary_for(path: &Path) -> io::Result<NamedTempFile> {
     // Without this the file would keep a temporary file's mode, readable by its owner only.
     let usual = Permissions::from_mode(0o666);
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".partial-").permissions(usual).tempfile_in(folder_of(path)).map_err(without_name)
+    builder.prefix(PARTIAL).permissions(usual).tempfile_in(folder_of(path)).map_err(without_name)
+}
+
+/// Removes temporary files that a killed process left in `folder`; nobody else may be writing there.
+pub fn sweep(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Flushes a complete temporary file to the disk and gives it its name.

@@ -15,13 +15,15 @@ pub enum Precision {
     Bf16,
     /// IEEE half precision.
     Fp16,
+    /// Fp32, with the transformer's weights in 8-bit integers while it decodes on the CPU.
+    Int8,
 }
 
 impl Precision {
     /// The tensor kind.
     pub fn kind(self) -> Kind {
         match self {
-            Precision::Fp32 => Kind::Float,
+            Precision::Fp32 | Precision::Int8 => Kind::Float,
             Precision::Bf16 => Kind::BFloat16,
             Precision::Fp16 => Kind::Half,
         }
@@ -36,7 +38,8 @@ impl std::str::FromStr for Precision {
             "fp32" | "none" => Ok(Precision::Fp32),
             "bf16" => Ok(Precision::Bf16),
             "fp16" => Ok(Precision::Fp16),
-            _ => Err(format!("unknown precision `{s}`; choose fp32, bf16 or fp16")),
+            "int8" => Ok(Precision::Int8),
+            _ => Err(format!("unknown precision `{s}`; choose fp32, bf16, fp16 or int8")),
         }
     }
 }
@@ -47,6 +50,7 @@ impl std::fmt::Display for Precision {
             Precision::Fp32 => "fp32",
             Precision::Bf16 => "bf16",
             Precision::Fp16 => "fp16",
+            Precision::Int8 => "int8",
         })
     }
 }

@@ -8,6 +8,11 @@ pub trait Progress: Send {
     fn advance(&mut self, n: u64);
     /// A line worth reading, such as the loss of a step.
     fn message(&mut self, text: &str);
+    /// How things stand, in parts; takes the place of what it said before where that can be done, and is a line like
+    /// any other elsewhere.
+    fn status(&mut self, parts: &[String]) {
+        self.message(&parts.join("  "));
+    }
     /// Something went wrong but the job goes on.
     fn warn(&mut self, text: &str);
     /// The job is over.

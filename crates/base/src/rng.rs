@@ -53,6 +53,15 @@ impl SampleStream {
     pub fn uniform(self, step: u64) -> f64 {
         uniform(self.seed, &[0x5A3B_1E0F, self.index, step])
     }
+
+    /// Uniforms strictly between 0 and 1, one for each of `n` codes, for code number `step`.
+    pub fn uniforms_of_codes(self, step: u64, n: usize) -> impl Iterator<Item = f64> {
+        let key = hash(self.seed, &[0x6B3D_09C1, self.index, step]);
+        (1..=n as u64).map(move |code| {
+            let bits = mix(key.wrapping_add(code.wrapping_mul(GOLDEN))) >> 11;
+            (bits as f64 + 0.5) / (1u64 << 53) as f64
+        })
+    }
 }
 
 #[cfg(test)]

@@ -1,3 +1,4 @@
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use base::Hint;
@@ -27,8 +28,16 @@ pub enum Error {
         run: bool,
     },
     /// There is nothing to resume.
-    #[error("`{path}` holds no saved state to resume from")]
+    #[error("`{path}` holds no saved state to resume from{}", passed_over(damaged))]
     NoState {
+        /// The run's directory.
+        path: PathBuf,
+        /// What is wrong with the states that are there.
+        damaged: Vec<String>,
+    },
+    /// Another process trains in the directory.
+    #[error("another process trains in `{path}`")]
+    Busy {
         /// The run's directory.
         path: PathBuf,
     },
@@ -57,6 +66,14 @@ pub enum Error {
         pattern: String,
         /// Names alike.
         similar: Vec<String>,
+    },
+    /// A caption of which no features are stored.
+    #[error("there are no features of the caption {caption:?} in {sets}")]
+    NoFeatures {
+        /// The caption.
+        caption: String,
+        /// Where they were looked for.
+        sets: String,
     },
     /// A frozen network that a recipe asks for without naming its weights.
     #[error("the recipe uses {network}, and `{key}` names no file for its weights")]
@@ -137,6 +154,12 @@ impl Hint for Error {
             }
             Error::Occupied { run: false, .. } => vec!["choose another `--output`, or empty it".into()],
             Error::NoState { .. } => vec!["leave `--resume` out to begin a new run".into()],
+            Error::File { source, .. } | Error::Weights(weights::Error::Io { source, .. })
+                if source.kind() == ErrorKind::StorageFull =>
+            {
+                vec!["the states saved before are whole; make room, and `--resume` goes on".into()]
+            }
+            Error::Busy { .. } => vec!["wait for it, or choose another `--output`".into()],
             Error::OtherTokenizer { .. } => {
                 vec!["extract them anew with `gen extract`, or give the tokenizer that made them".into()]
             }
@@ -146,12 +169,20 @@ impl Hint for Error {
                 let all = "`gen inspect` on the run's weights lists all names; `*` stands for one part of a name".into();
                 near.into_iter().chain([all]).collect()
             }
+            Error::NoFeatures { .. } => vec![
+                "`gen extract --text ENCODER` stores those of a data set's captions; add `--first-sentence` where the \
+                 recipe has `text.first_sentence`"
+                    .into(),
+            ],
+            Error::NoWeights { key: "text.encoder.folder", .. } => {
+                vec!["add `--text-encoder DIR`, or `--text-features DIR` with what `gen extract --text` stored".into()]
+            }
             Error::NoWeights { key, .. } => {
                 vec![format!("add `{key}=FILE`; `{key}=random:0` tries the recipe out without the file")]
             }
             Error::NotFinite { .. } => vec![
                 "lower `optimization.lr`, raise `optimization.warmup`, or train in fp32; `--resume` continues from \
-                 the last saved state"
+                 the last saved state; `optimization.on_nonfinite=skip` leaves such steps out"
                     .into(),
             ],
             Error::OtherProbe { .. } => {
@@ -177,5 +208,9 @@ impl Hint for Error {
     }
 }
 
+fn passed_over(damaged: &[String]) -> String {
+    damaged.iter().map(|d| format!("; {d}")).collect()
+}
+
 /// This crate's results.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;

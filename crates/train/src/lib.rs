@@ -1,15 +1,18 @@
 //! Optimisation of any model here: losses, optimizers, schedules, moving averages, the loop, and resuming.
 //! It knows neither metrics nor sampling.
 
+mod directory;
 pub mod discriminator;
 pub mod ema;
 mod error;
+mod finite;
 mod initial;
 mod log;
 pub mod losses;
 mod meter;
 mod observer;
 pub mod optim;
+pub mod peak;
 mod plan;
 pub mod probe;
 pub mod recipe;
@@ -17,8 +20,10 @@ mod recompute;
 mod run;
 pub mod schedule;
 pub mod state;
+mod summary;
 mod task;
 pub mod tasks;
+pub mod tensorboard;
 
 pub use ema::Ema;
 pub use error::{Error, Result};
@@ -28,8 +33,8 @@ pub use losses::Losses;
 pub use observer::{Observer, Unobserved};
 pub use optim::{AdamW, AdamWConfig};
 pub use plan::Plan;
-pub use run::{Outcome, train, train_observed};
+pub use run::{Outcome, Run, train, train_observed};
 pub use schedule::Schedule;
 pub use state::Saved;
-pub use task::{Common, Gradients, Module, Phase, Recipe, Task};
+pub use task::{Common, DataFacts, Gradients, Module, Phase, Recipe, Task};
 pub use tasks::images_per_second;

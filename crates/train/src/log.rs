@@ -6,24 +6,28 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use crate::tensorboard::EventWriter;
 use crate::{Error, Result};
 
-/// Appends to `log.jsonl`.
+/// Appends to `log.jsonl`, and to an event file for TensorBoard.
 #[derive(Debug)]
 pub struct Log {
     path: PathBuf,
     file: File,
+    events: EventWriter,
 }
 
 impl Log {
-    /// Opens the log of a run that stands at `step`, dropping what a killed process had written after it.
-    pub fn open(path: &Path, step: u64) -> Result<Self> {
+    /// Opens the log in the directory of a run that stands at `step`, dropping what a killed process had written
+    /// after it.
+    pub fn open(run: &Path, step: u64) -> Result<Self> {
+        let path = run.join("log.jsonl");
         if path.exists() {
-            keep_until(path, step)?;
+            keep_until(&path, step)?;
         }
         let file =
-            OpenOptions::new().create(true).append(true).open(path).map_err(Error::file("write", path))?;
-        Ok(Log { path: path.to_owned(), file })
+            OpenOptions::new().create(true).append(true).open(&path).map_err(Error::file("write", &path))?;
+        Ok(Log { path, file, events: EventWriter::open(run, step)? })
     }
 
     /// One line: the step, then `scalars` in their order. Numbers that JSON cannot hold become null.
@@ -33,7 +37,8 @@ impl Log {
         line.extend(scalars.iter().map(|(k, v)| (k.clone(), Value::from(*v))));
         let mut text = Value::Object(line).to_string();
         text.push('\n');
-        self.file.write_all(text.as_bytes()).map_err(Error::file("write", &self.path))
+        self.file.write_all(text.as_bytes()).map_err(Error::file("write", &self.path))?;
+        self.events.write(step, scalars)
     }
 }
 

@@ -36,10 +36,20 @@ pub(crate) struct Meter {
     last: Instant,
     steps: u64,
     images: usize,
+    rates: Rates,
+}
+
+/// What speed is told in, beside images a second.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Rates {
+    /// Codes of one image.
+    pub codes_per_image: Option<u64>,
+    /// Seconds that an image would take at the device's peak.
+    pub peak_seconds_per_image: Option<f64>,
 }
 
 impl Meter {
-    pub fn new() -> Self {
+    pub fn new(rates: Rates) -> Self {
         let now = Instant::now();
         Meter {
             terms: vec![],
@@ -50,6 +60,7 @@ impl Meter {
             last: now,
             steps: 0,
             images: 0,
+            rates,
         }
     }
 
@@ -98,13 +109,20 @@ impl Meter {
         let mut all: Vec<(String, f64)> = self.terms.iter().map(mean).collect();
         all.append(&mut self.scalars);
         let seconds = self.since.elapsed().saturating_sub(self.paused).as_secs_f64();
-        all.push(("images_per_second".into(), self.images as f64 / seconds.max(1e-9)));
-        all.push(("data_wait".into(), self.times[Span::Data as usize].as_secs_f64() / seconds.max(1e-9)));
+        let per_second = |n: f64| n / seconds.max(1e-9);
+        all.push(("images_per_second".into(), per_second(self.images as f64)));
+        if let Some(codes) = self.rates.codes_per_image {
+            all.push(("codes_per_second".into(), per_second((self.images as u64 * codes) as f64)));
+        }
+        if let Some(seconds) = self.rates.peak_seconds_per_image {
+            all.push(("mfu".into(), per_second(self.images as f64) * seconds));
+        }
+        all.push(("data_wait".into(), per_second(self.times[Span::Data as usize].as_secs_f64())));
         for (span, name) in SPANS {
             let each = self.times[span as usize].as_secs_f64() / self.steps.max(1) as f64;
             all.push((format!("seconds/{name}"), each));
         }
-        *self = Meter::new();
+        *self = Meter::new(self.rates);
         all
     }
 }

@@ -98,6 +98,9 @@ pub struct Optimization {
     /// Set the learning rate after each step as the official trainers do (their first step ignores warm-up).
     #[serde(default)]
     pub parity: bool,
+    /// What to do when a loss or a gradient is not a finite number.
+    #[serde(default)]
+    pub on_nonfinite: OnNonfinite,
 }
 
 fn one() -> usize {
@@ -117,6 +120,37 @@ pub struct Intervals {
     pub samples: u64,
     /// Saving the state and the weights; both are saved at the end in any case.
     pub save: u64,
+    /// A saved state that is kept for ever.
+    #[serde(default)]
+    pub milestone: u64,
+    /// Not an interval: how many of the newest states are kept beside the milestones, at least 1.
+    #[serde(default = "two")]
+    pub keep: usize,
+}
+
+fn two() -> usize {
+    2
+}
+
+impl Intervals {
+    /// Refuses to keep nothing.
+    pub fn check(&self) -> Result<()> {
+        match self.keep {
+            0 => Err(Error::Recipe("every.keep: at least the newest state is kept; 1 is the least".into())),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What to do when a loss or a gradient is not a finite number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnNonfinite {
+    /// Stop before the update.
+    #[default]
+    Stop,
+    /// Leave the step out, and count it. A hundred in a row stop the run after all.
+    Skip,
 }
 
 impl Optimization {
@@ -145,6 +179,9 @@ impl Optimization {
         if !self.batch_size.is_multiple_of(self.micro_batches) {
             let (b, m) = (self.batch_size, self.micro_batches);
             return fail(format!("optimization: batch_size {b} is not a multiple of micro_batches {m}"));
+        }
+        if self.precision == Precision::Int8 {
+            return fail("optimization: precision int8 is for decoding; choose fp32, bf16 or fp16".into());
         }
         if self.lr.is_nan() || self.lr <= 0.0 {
             return fail(format!("optimization: lr must be positive, found {}", self.lr));

@@ -1,15 +1,17 @@
 //! Saving a whole run and taking it up again.
 //!
-//! A state is one safetensors file in `state/`: weights, averages, both moments of each optimizer, and in its
-//! metadata the step, the position in the data, the recipe and the program's version. It is written under
-//! another name and renamed, and the one before it is kept, so that a kill at any moment loses nothing older than
-//! the last save.
+//! A state is two files in `state/`: `step-N.safetensors` (weights, averages, both moments of each optimizer, and in its
+//! metadata the step, the position in the data, the recipe and the program's version), and `step-N.json`, which
+//! says how long the first is and what its SHA-256 is. Both appear under their names only when whole, the second after
+//! the first; a state counts once it has been read back and found as it was written, and only then are older ones
+//! removed. So neither a kill at any moment nor a full disk costs more than the work since the last save.
 
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use base::config::to_yaml;
+use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 use weights::{Checkpoint, TensorSource};
 
@@ -25,7 +27,21 @@ pub struct Saved {
     pub position: String,
     /// The recipe, as YAML.
     pub recipe: String,
+    /// What the run had done.
+    pub tally: Tally,
     source: Box<dyn TensorSource>,
+}
+
+/// What a run has done so far, over all its starts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tally {
+    /// Training images seen, repetitions counted.
+    pub samples: u64,
+    /// Seconds since the start, but for those between a stop and the next start.
+    pub seconds: f64,
+    /// Steps that were left out because something was not finite.
+    pub skipped: u64,
 }
 
 impl std::fmt::Debug for Saved {
@@ -34,28 +50,83 @@ impl std::fmt::Debug for Saved {
     }
 }
 
-const FORMAT: &str = "gen-training-state-1";
+const FORMAT: &str = "gen-training-state-2";
+
+/// `step-N.json`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    format: String,
+    step: u64,
+    /// Kept for ever.
+    milestone: bool,
+    files: Vec<FileEntry>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileEntry {
+    name: String,
+    bytes: u64,
+    sha256: String,
+}
+
+impl Manifest {
+    fn path(dir: &Path, step: u64) -> PathBuf {
+        dir.join(format!("step-{step:09}.json"))
+    }
+
+    fn read(path: &Path) -> Result<Manifest> {
+        let bad = |message: String| Error::State { path: path.to_owned(), message };
+        let text = std::fs::read_to_string(path).map_err(Error::file("read", path))?;
+        let manifest: Manifest =
+            serde_json::from_str(&text).map_err(|e| bad(format!("it is damaged: {e}")))?;
+        if manifest.format != FORMAT {
+            return Err(bad(format!("expected a state of form {FORMAT}, found {}", manifest.format)));
+        }
+        Ok(manifest)
+    }
+
+    /// Compares every file with what is said of it.
+    fn verify(&self, dir: &Path) -> Result<()> {
+        for FileEntry { name, bytes, sha256 } in &self.files {
+            let path = dir.join(name);
+            let bad = |message: String| Error::State { path: path.clone(), message };
+            let found = std::fs::metadata(&path).map_err(Error::file("read", &path))?.len();
+            if found != *bytes {
+                return Err(bad(format!("it is damaged: expected {bytes} bytes, found {found}")));
+            }
+            let found = backbones::files::sha256(&path)?;
+            if found != *sha256 {
+                return Err(bad(format!("it is damaged: expected SHA-256 {sha256}, found {found}")));
+            }
+        }
+        Ok(())
+    }
+}
 
 impl Saved {
-    /// The newest state of a run that can be read; a damaged newer one is passed over and named in the second
+    /// The newest state of a run that is whole; newer ones that are damaged are passed over and named in the second
     /// result.
     pub fn newest(run: &Path) -> Result<(Saved, Vec<String>)> {
         let dir = run.join("state");
-        let mut states = Vec::new();
         let mut damaged = Vec::new();
-        for path in state_files(&dir)? {
-            match Saved::open(&path) {
-                Ok(s) => states.push(s),
+        for path in manifests(&dir)?.iter().rev() {
+            match Saved::open(&dir, path) {
+                Ok(saved) => return Ok((saved, damaged)),
                 Err(e) => damaged.push(format!("passing over `{}`: {e}", path.display())),
             }
         }
-        let newest = states.into_iter().max_by_key(|s| s.step);
-        newest.map(|s| (s, damaged)).ok_or_else(|| Error::NoState { path: run.to_owned() })
+        Err(Error::NoState { path: run.to_owned(), damaged })
     }
 
-    /// The state that a path names: a file, or a run's newest.
+    /// The state that a path names: one of its two files, or a run's newest.
     pub fn at(path: &Path) -> Result<(Saved, Vec<String>)> {
-        if path.is_dir() { Saved::newest(path) } else { Ok((Saved::open(path)?, vec![])) }
+        if path.is_dir() {
+            return Saved::newest(path);
+        }
+        let dir = base::files::folder_of(path);
+        Ok((Saved::open(dir, &path.with_extension("json"))?, vec![]))
     }
 
     /// Notes in another run's directory that it goes on from here.
@@ -95,19 +166,20 @@ impl Saved {
         }
     }
 
-    fn open(path: &Path) -> Result<Saved> {
-        let bad = |message: &str| Error::State { path: path.to_owned(), message: message.into() };
-        let file = Checkpoint::open(path)?;
+    fn open(dir: &Path, manifest: &Path) -> Result<Saved> {
+        let manifest = Manifest::read(manifest)?;
+        manifest.verify(dir)?;
+        let path = dir.join(tensors_name(manifest.step));
+        let bad = |message: &str| Error::State { path: path.clone(), message: message.into() };
+        let file = Checkpoint::open(&path)?;
         let text = |key: &str| {
             let value = file.metadata().get(key).and_then(|v| v.as_str()).map(str::to_owned);
             value.ok_or_else(|| bad(&format!("its metadata has no `{key}`")))
         };
-        if text("format")? != FORMAT {
-            return Err(bad("it is not a training state of this version"));
-        }
         let step = text("step")?.parse().map_err(|_| bad("its step is not a number"))?;
+        let tally = serde_json::from_str(&text("tally")?).map_err(|_| bad("its tally is damaged"))?;
         let (position, recipe) = (text("position")?, text("recipe")?);
-        Ok(Saved { path: path.to_owned(), step, position, recipe, source: file.section(None)? })
+        Ok(Saved { path, step, position, recipe, tally, source: file.section(None)? })
     }
 
     /// One tensor by its full name, e.g. `model/encoder.conv_in.weight`.
@@ -134,44 +206,183 @@ pub fn check_unused(dir: &Path) -> Result<()> {
     }
 }
 
-/// Writes a state and removes all but the newest and the one before it.
-pub fn save(run: &Path, step: u64, position: &str, recipe: &str, tensors: &[(String, Tensor)]) -> Result<()> {
+/// Which states stay.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Keep {
+    /// So many of the newest, at least 1.
+    pub newest: usize,
+    /// And those of steps that are multiples of it, for ever; 0 for none.
+    pub milestone: u64,
+}
+
+impl Keep {
+    /// The newest and the one before it.
+    pub const TWO: Keep = Keep { newest: 2, milestone: 0 };
+}
+
+/// What is saved beside the tensors.
+#[derive(Debug)]
+pub(crate) struct Moment<'a> {
+    pub step: u64,
+    pub position: &'a str,
+    pub recipe: &'a str,
+    pub program: &'a str,
+    pub tally: Tally,
+}
+
+/// Writes a state, reads it back, and removes what `keep` does not keep.
+pub(crate) fn save(run: &Path, moment: &Moment<'_>, tensors: &[(String, Tensor)], keep: Keep) -> Result<()> {
     let dir = run.join("state");
     std::fs::create_dir_all(&dir).map_err(Error::file("create", &dir))?;
+    let step = moment.step;
     let metadata: BTreeMap<String, String> = [
-        ("format", FORMAT.to_owned()),
-        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("program", moment.program.to_owned()),
         ("step", step.to_string()),
-        ("position", position.to_owned()),
-        ("recipe", recipe.to_owned()),
+        ("position", moment.position.to_owned()),
+        ("recipe", moment.recipe.to_owned()),
+        ("tally", to_json(&moment.tally)),
     ]
     .map(|(k, v)| (k.to_owned(), v))
     .into();
-    weights::save_safetensors(&dir.join(format!("step-{step:09}.safetensors")), tensors, &metadata)?;
-    let mut files = state_files(&dir)?;
-    files.sort_unstable(); // zero-padded steps sort as numbers
-    let surplus = files.len().saturating_sub(2);
-    for old in &files[..surplus] {
-        std::fs::remove_file(old).map_err(Error::file("remove", old))?;
+    let name = tensors_name(step);
+    let (sha256, bytes) = weights::save_with_digest(&dir.join(&name), tensors, &metadata)?;
+    let manifest = Manifest {
+        format: FORMAT.into(),
+        step,
+        milestone: keep.milestone > 0 && step.is_multiple_of(keep.milestone),
+        files: vec![FileEntry { name, bytes, sha256 }],
+    };
+    write_atomically(&Manifest::path(&dir, step), to_json(&manifest).as_bytes())?;
+    manifest.verify(&dir)?;
+    remove_surplus(&dir, step, keep.newest.max(1))
+}
+
+/// Removes all but the newest `keep` states up to `step` and the milestones. A state of a later step is of a past
+/// that the run went back behind; tensors without a manifest are of a save that did not end.
+fn remove_surplus(dir: &Path, step: u64, keep: usize) -> Result<()> {
+    let mut kept = Vec::new();
+    let mut newest = 0;
+    for path in manifests(dir)?.into_iter().rev() {
+        let manifest = Manifest::read(&path).ok().filter(|m| m.step <= step);
+        let stays = manifest.is_some_and(|m| {
+            newest += 1;
+            if m.milestone || newest <= keep {
+                kept.extend(m.files.into_iter().map(|f| dir.join(f.name)));
+                return true;
+            }
+            false
+        });
+        if !stays {
+            std::fs::remove_file(&path).map_err(Error::file("remove", &path))?;
+        }
+    }
+    for path in files_ending(dir, "safetensors")? {
+        if !kept.contains(&path) {
+            std::fs::remove_file(&path).map_err(Error::file("remove", &path))?;
+        }
     }
     Ok(())
 }
 
-fn state_files(dir: &Path) -> Result<Vec<PathBuf>> {
+fn tensors_name(step: u64) -> String {
+    format!("step-{step:09}.safetensors")
+}
+
+/// Manifests by step; zero-padded, they sort as numbers.
+fn manifests(dir: &Path) -> Result<Vec<PathBuf>> {
+    files_ending(dir, "json")
+}
+
+fn files_ending(dir: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     if !dir.exists() {
         return Ok(vec![]);
     }
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(Error::file("read", dir))? {
         let path = entry.map_err(Error::file("read", dir))?.path();
-        if path.extension().is_some_and(|e| e == "safetensors") {
+        if path.extension().is_some_and(|e| e == extension) {
             files.push(path);
         }
     }
+    files.sort_unstable();
     Ok(files)
+}
+
+pub(crate) fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string_pretty(value).expect("plain structs become JSON")
 }
 
 /// Writes a small file whole or not at all.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     base::files::write_atomic(path, |file| file.write_all(bytes)).map_err(Error::file("write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run_with(steps: &[u64], keep: Keep) -> (tempfile::TempDir, Vec<String>) {
+        let dir = tempfile::tempdir().unwrap();
+        let tensors = [("a".to_owned(), Tensor::from_slice(&[1f32, 2.0]))];
+        for &step in steps {
+            let tally = Tally { samples: 4 * step, seconds: 0.5, skipped: 0 };
+            let moment = Moment { step, position: "p", recipe: "r", program: "test", tally };
+            save(dir.path(), &moment, &tensors, keep).unwrap();
+        }
+        let mut left: Vec<String> = std::fs::read_dir(dir.path().join("state"))
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .filter(|n| n.ends_with("json"))
+            .collect();
+        left.sort();
+        (dir, left)
+    }
+
+    #[test]
+    fn the_newest_and_the_milestones_stay() {
+        let name = |step: u64| format!("step-{step:09}.json");
+        let (dir, left) = run_with(&[1, 2, 3, 4, 5, 6, 7], Keep { newest: 2, milestone: 3 });
+        assert_eq!(left, [3, 6, 7].map(name));
+        // Going back to 6 and on: 7 belongs to a past that did not happen; 3 stays though milestones are off now.
+        let moment = Moment { step: 6, position: "p", recipe: "r", program: "test", tally: Tally::default() };
+        save(dir.path(), &moment, &[], Keep { newest: 1, milestone: 0 }).unwrap();
+        let left = manifests(&dir.path().join("state")).unwrap();
+        assert_eq!(
+            left.iter().map(|p| p.file_name().unwrap().to_str().unwrap()).collect::<Vec<_>>(),
+            [name(3), name(6)]
+        );
+    }
+
+    #[test]
+    fn damage_of_any_kind_leads_to_the_state_before() {
+        let flip = |path: &Path| {
+            let mut bytes = std::fs::read(path).unwrap();
+            let last = bytes.len() - 1;
+            bytes[last] ^= 1;
+            std::fs::write(path, bytes).unwrap();
+        };
+        let cut = |path: &Path| {
+            let bytes = std::fs::read(path).unwrap();
+            std::fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+        };
+        let gone = |path: &Path| std::fs::remove_file(path).unwrap();
+        type Harm<'a> = &'a dyn Fn(&Path);
+        for (harm, suffix, says) in [
+            (&flip as Harm, "safetensors", "SHA-256"),
+            (&cut, "safetensors", "bytes, found"),
+            (&gone, "safetensors", "cannot read"),
+            (&cut, "json", "damaged"),
+            (&flip, "json", "damaged"),
+        ] {
+            let (dir, _) = run_with(&[1, 2], Keep { newest: 2, milestone: 0 });
+            harm(&dir.path().join("state/step-000000002").with_extension(suffix));
+            let (saved, passed) = Saved::newest(dir.path()).unwrap();
+            assert_eq!((saved.step, passed.len(), saved.tally.samples), (1, 1, 4));
+            assert!(passed[0].contains(says), "{suffix}: {}", passed[0]);
+        }
+        let (dir, _) = run_with(&[1], Keep { newest: 1, milestone: 0 });
+        flip(&dir.path().join("state/step-000000001.safetensors"));
+        let error = Saved::newest(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("SHA-256"), "{error}");
+    }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use base::Vars;
 use base::config::to_yaml;
+use data::LeftOut;
 use serde::Serialize;
 use tch::Tensor;
 use weights::KeyMap;
@@ -65,6 +66,17 @@ pub struct Module<'a> {
     pub name: &'static str,
     /// Its variables.
     pub vars: &'a Vars,
+}
+
+/// What a run was trained on, for its directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DataFacts {
+    /// What was recognised.
+    pub description: String,
+    /// How many records there are.
+    pub records: usize,
+    /// A hash that other data do not have: of images the names and labels, of codes also some of the content.
+    pub fingerprint: String,
 }
 
 /// The losses of a model on its data. The loop owns the order of a step, the task owns what is minimised.
@@ -133,6 +145,17 @@ pub trait Task {
 
     /// Continues where [`Task::position`] was taken.
     fn restore(&mut self, position: &str) -> Result<()>;
+
+    /// What the training data are. May read some of them.
+    fn data(&self) -> Result<DataFacts>;
+
+    /// The files that were left out of the data so far, and why.
+    fn left_out(&self) -> Vec<LeftOut>;
+
+    /// Codes of one image, where speed is told in codes.
+    fn codes_per_image(&self) -> Option<u64> {
+        None
+    }
 
     /// Figures on held-out data with the present weights, by name; empty if there is no such data.
     fn validate(&mut self) -> Result<Vec<(&'static str, f64)>>;

@@ -204,6 +204,15 @@ fn every_other_recipe_takes_a_step_at_reduced_width() {
                 let small = ["width=16", "layers=2", "heads=2", "vocab_size=null", "num_tokens=null"];
                 let mut small: Vec<String> = small.iter().map(|s| format!("model.{s}")).collect();
                 small.push(format!("data.images.train={}", data.display()));
+                if document.to_json().unwrap().get("text").is_some() {
+                    small.push("model.conditioning={type: text, length: 8, feature_width: 12}".into());
+                    small.push("text.templates=['a photo of {a}']".into());
+                    small.push(
+                        "text.encoder={type: joint, vocab_size: 270, layers: 1, heads: 2, head_width: 4, \
+                         feed_forward_width: 16}"
+                            .into(),
+                    );
+                }
                 let recipe = common::ar_recipe_from(&document, &changes(&small), &tokenizer).unwrap();
                 go(ArTask::new(recipe, tokenizer, Device::Cpu).unwrap(), &run, 1).unwrap();
             }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json};
 
 use crate::source::{Blob, Entry, FileTensors, Origin};
-use crate::{Error, Result, TensorSource, recognise, safetensors, torch_file};
+use crate::{Error, Result, TensorSource, recognise, safetensors, shards, torch_file};
 
 /// How a file is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub enum Format {
     Safetensors,
     /// Several safetensors files with an index.
     ShardedSafetensors,
+    /// Several files of `torch.save` with an index.
+    ShardedTorch,
     /// `torch.save`, as since PyTorch 1.6.
     TorchZip,
     /// `torch.save`, as before PyTorch 1.6.
@@ -27,6 +29,7 @@ impl std::fmt::Display for Format {
         f.write_str(match self {
             Format::Safetensors => "safetensors",
             Format::ShardedSafetensors => "sharded safetensors",
+            Format::ShardedTorch => "sharded PyTorch",
             Format::TorchZip => "PyTorch (zip)",
             Format::TorchLegacy => "PyTorch (before 1.6)",
         })
@@ -92,7 +95,7 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a file, or a directory of safetensors shards, by its content.
+    /// Opens a file, an index of shards, or a directory that holds one of these, by its content.
     pub fn open(path: &Path) -> Result<Self> {
         let parsed = parse(path)?;
         for (_, entries) in &parsed.sections {
@@ -178,9 +181,24 @@ fn parse(path: &Path) -> Result<Parsed> {
     if path.is_dir() {
         return parse(&the_checkpoint_in(path)?);
     }
+    let head = head_of(path)?;
+    if !safetensors::recognise(&head) && head.trim_ascii_start().starts_with(b"{") {
+        let text = std::fs::read_to_string(path).map_err(Error::read(path))?;
+        return shards::open(path, &text);
+    }
+    parse_file(path)
+}
+
+fn head_of(path: &Path) -> Result<Vec<u8>> {
     let mut head = Vec::new();
     let file = std::fs::File::open(path).map_err(Error::read(path))?;
     file.take(512).read_to_end(&mut head).map_err(Error::read(path))?;
+    Ok(head)
+}
+
+/// One file that holds tensors itself.
+pub(crate) fn parse_file(path: &Path) -> Result<Parsed> {
+    let head = head_of(path)?;
     let map = || libtorch_ext::mmap::open(path).map_err(Error::read(path));
     if head.starts_with(b"PK\x03\x04") {
         return torch_file::open_zip(path, map()?);
@@ -191,10 +209,6 @@ fn parse(path: &Path) -> Result<Parsed> {
     if safetensors::recognise(&head) {
         return Ok(bare(Format::Safetensors, safetensors::open(path, map()?)?));
     }
-    if head.trim_ascii_start().starts_with(b"{") {
-        let text = std::fs::read_to_string(path).map_err(Error::read(path))?;
-        return Ok(bare(Format::ShardedSafetensors, safetensors::open_sharded(path, &text)?));
-    }
     let (found, advice) = recognise::describe(&head);
     Err(Error::NotACheckpoint { path: path.to_owned(), found, advice })
 }
@@ -204,14 +218,14 @@ fn bare(format: Format, contents: safetensors::Contents) -> Parsed {
     Parsed { format, blobs, sections: vec![(None, entries)], metadata }
 }
 
-/// A directory's index of shards, or its only safetensors file.
+/// A directory's index of shards, or its only file; safetensors before `.bin`.
 fn the_checkpoint_in(directory: &Path) -> Result<PathBuf> {
     let mut names: Vec<String> = std::fs::read_dir(directory)
         .map_err(Error::read(directory))?
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .collect();
     names.sort();
-    for suffix in [".safetensors.index.json", ".safetensors"] {
+    for suffix in [".safetensors.index.json", ".safetensors", ".bin.index.json", ".bin"] {
         let found: Vec<&String> = names.iter().filter(|n| n.ends_with(suffix)).collect();
         match found.as_slice() {
             [] => {}
@@ -222,7 +236,7 @@ fn the_checkpoint_in(directory: &Path) -> Result<PathBuf> {
             }
         }
     }
-    Err(not_one_checkpoint(directory, "is a directory without safetensors files".into()))
+    Err(not_one_checkpoint(directory, "is a directory without safetensors or .bin files".into()))
 }
 
 fn not_one_checkpoint(directory: &Path, found: String) -> Error {

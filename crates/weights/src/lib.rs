@@ -14,6 +14,7 @@ mod recognise;
 mod safetensors;
 mod save;
 mod save_torch;
+mod shards;
 mod source;
 mod torch_file;
 mod torch_objects;
@@ -26,7 +27,7 @@ pub use fill::{CONFIG_FILE, WEIGHTS_FILE, fill, missing_from};
 pub use fingerprint::{fingerprint, fingerprint_source};
 pub use keymap::{KeyMap, matches};
 pub use load::{Dropped, LoadReport, Signature, likely, load};
-pub use save::{export_safetensors, named_tensors, save_safetensors};
+pub use save::{export_safetensors, named_tensors, save_safetensors, save_with_digest};
 pub use save_torch::{export_torch, save_torch};
 pub use source::{Origin, TensorInfo, TensorSource};
 

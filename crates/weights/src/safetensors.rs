@@ -1,10 +1,9 @@
-//! Safetensors: one file, or shards with an index.
+//! Safetensors files.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use libtorch_ext::mmap::{self, Mmap};
+use libtorch_ext::mmap::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value as Json};
 use tch::Kind;
@@ -31,45 +30,6 @@ pub(crate) fn open(path: &Path, map: Mmap) -> Result<Contents> {
     let mut contents = Contents { blobs: vec![], entries: vec![], metadata: Map::new() };
     add(path, map, &mut contents)?;
     Ok(contents)
-}
-
-/// Reads all shards that an index names.
-pub(crate) fn open_sharded(index: &Path, text: &str) -> Result<Contents> {
-    let bad = |what: String| Error::damaged(index, what);
-    let json: Json = serde_json::from_str(text).map_err(|e| bad(format!("not valid JSON: {e}")))?;
-    let map = json.get("weight_map").and_then(Json::as_object);
-    let map = map.ok_or_else(|| Error::NotACheckpoint {
-        path: index.to_owned(),
-        found: "is a JSON document without the `weight_map` of an index of shards".into(),
-        advice: "give the file that holds the weights".into(),
-    })?;
-    let mut by_file: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (name, file) in map {
-        let file = file.as_str().ok_or_else(|| bad(format!("the file of `{name}` is not a string")))?;
-        by_file.entry(file).or_default().push(name);
-    }
-    let mut contents = Contents { blobs: vec![], entries: vec![], metadata: Map::new() };
-    for (file, names) in by_file {
-        let path = shard_path(index, file)?;
-        let first = contents.entries.len();
-        let map = mmap::open(&path).map_err(Error::read(&path))?;
-        add(&path, map, &mut contents)?;
-        let found: std::collections::HashSet<&str> =
-            contents.entries[first..].iter().map(|(n, _)| n.as_str()).collect();
-        if let Some(lost) = names.iter().find(|n| !found.contains(**n)) {
-            return Err(bad(format!("the index says that `{file}` holds `{lost}`, and it does not")));
-        }
-    }
-    Ok(contents)
-}
-
-/// A shard lies beside its index; anything else would let an index read any file.
-fn shard_path(index: &Path, file: &str) -> Result<PathBuf> {
-    let plain = Path::new(file).components().all(|c| matches!(c, std::path::Component::Normal(_)));
-    if !plain || file.is_empty() {
-        return Err(Error::damaged(index, format!("`{file}` is not the name of a file beside the index")));
-    }
-    Ok(index.parent().unwrap_or(Path::new("")).join(file))
 }
 
 fn add(path: &Path, map: Mmap, contents: &mut Contents) -> Result<()> {

@@ -8,6 +8,7 @@ use base::files::write_atomic;
 use base::{Precision, Vars};
 use libtorch_ext::bytes::with_bytes;
 use serde_json::{Map, Value as Json, json};
+use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
 use crate::{Error, Result, TensorSource, keymap::strip, safetensors::dtype_name};
@@ -106,6 +107,21 @@ pub fn save_safetensors(
     write(path, items_of(tensors), metadata)
 }
 
+/// [`save_safetensors`], which also tells SHA-256 of what was written, in hexadecimal, and its length in bytes. It is
+/// taken on the way to the file, so that reading back shows whether the file holds it.
+pub fn save_with_digest(
+    path: &Path,
+    tensors: &[(String, Tensor)],
+    metadata: &BTreeMap<String, String>,
+) -> Result<(String, u64)> {
+    let (mut digest, mut length) = (Sha256::new(), 0);
+    write_through(path, items_of(tensors), metadata, &mut |bytes| {
+        digest.update(bytes);
+        length += bytes.len() as u64;
+    })?;
+    Ok((digest.finalize().iter().map(|b| format!("{b:02x}")).collect(), length))
+}
+
 /// Writes the tensors of another file as safetensors, one at a time, without the prefixes of wrappers; floating ones
 /// in `precision`, if one is given.
 pub fn export_safetensors(
@@ -119,17 +135,45 @@ pub fn export_safetensors(
 
 /// Wider kinds come first, as in every safetensors file, so that all are aligned. The header is written here
 /// because the `safetensors` crate orders metadata at random.
-fn write(path: &Path, mut items: Vec<Item<'_>>, metadata: &BTreeMap<String, String>) -> Result<()> {
+fn write(path: &Path, items: Vec<Item<'_>>, metadata: &BTreeMap<String, String>) -> Result<()> {
+    write_through(path, items, metadata, &mut |_| {})
+}
+
+/// [`write`], showing every byte to `see`.
+fn write_through(
+    path: &Path,
+    mut items: Vec<Item<'_>>,
+    metadata: &BTreeMap<String, String>,
+    see: &mut dyn FnMut(&[u8]),
+) -> Result<()> {
     items.sort_by_key(|item| std::cmp::Reverse(item.kind.elt_size_in_bytes()));
     let header = header(path, &items, metadata)?;
     write_atomic(path, |file| {
-        let mut out = BufWriter::with_capacity(1 << 20, file);
+        let mut out = BufWriter::with_capacity(1 << 20, Seen { file, see });
         out.write_all(&(header.len() as u64).to_le_bytes())?;
         out.write_all(&header)?;
         items.iter().try_for_each(|item| item.write(&mut out))?;
         out.flush()
     })
     .map_err(Error::write(path))
+}
+
+/// A file whose every byte is also shown to someone.
+struct Seen<'a> {
+    file: &'a mut std::fs::File,
+    see: &'a mut dyn FnMut(&[u8]),
+}
+
+impl Write for Seen<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let n = self.file.write(bytes)?;
+        (self.see)(&bytes[..n]);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
 }
 
 fn header(path: &Path, items: &[Item<'_>], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {

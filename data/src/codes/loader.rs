@@ -61,6 +61,10 @@ pub struct CodeBatch {
     pub codes: Codes,
     /// Class indices; V of them.
     pub labels: Vec<i64>,
+    /// Captions, empty where a record has none; V of them.
+    pub captions: Vec<String>,
+    /// The records' places among the stored ones; V of them.
+    pub indices: Vec<usize>,
     /// How many records there are: the batch size, or fewer in the last batch of an epoch.
     pub valid: usize,
     /// The epoch they belong to, from 0.
@@ -104,16 +108,18 @@ impl CodeLoader {
         let (_, order) = self.order.as_ref().expect("just made");
         let indices = self.schedule.batch(order, position as usize);
         let mut codes = Vec::with_capacity(indices.len() * self.source.num_tokens());
-        let mut labels = Vec::with_capacity(indices.len());
+        let (mut labels, mut captions) = (Vec::with_capacity(indices.len()), vec![]);
         for &i in indices {
             let record = self.source.read(i, self.view(epoch, i))?;
             codes.extend(record.codes);
             labels.push(record.label);
+            captions.push(record.caption);
         }
         let shape = [labels.len() as i64, self.source.num_tokens() as i64];
         let codes = Codes::new(Tensor::from_slice(&codes).view(shape)).expect("int64 (B, N)");
+        let indices = indices.to_vec();
         self.state = self.state.following(self.steps_per_epoch());
-        Ok(Some(CodeBatch { codes, valid: labels.len(), labels, epoch }))
+        Ok(Some(CodeBatch { codes, valid: labels.len(), labels, captions, indices, epoch }))
     }
 
     fn view(&self, epoch: u64, index: usize) -> usize {

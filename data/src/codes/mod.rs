@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 pub use loader::{CodeBatch, CodeLoader, CodeLoaderConfig};
 pub use npy::{NpyCodes, NpyWriter};
@@ -24,6 +25,8 @@ pub struct CodeRecord {
     pub codes: Vec<i64>,
     /// The class index, or [`crate::NO_CLASS`].
     pub label: i64,
+    /// The caption, empty where there is none.
+    pub caption: String,
 }
 
 /// Which tokenizer made codes.
@@ -52,12 +55,33 @@ pub trait CodeSource: Send + Sync {
     fn num_tokens(&self) -> usize;
     /// Reads a record; `index` and `view` must be in range.
     fn read(&self, index: usize, view: usize) -> Result<CodeRecord>;
+    /// A record's caption, empty where there is none.
+    fn caption(&self, index: usize) -> Result<String>;
     /// The tokenizer, if the files tell it (the official layout does not).
     fn tokenizer(&self) -> Option<&TokenizerId>;
     /// The classes of the labels; empty if the files do not tell them.
     fn classes(&self) -> &[Class];
     /// One line for people.
     fn describe(&self) -> String;
+}
+
+/// Hex hash (16 digits) of the sizes, the tokenizer, and the codes and labels of some records spread over the whole:
+/// enough to tell one extraction from another without reading it all.
+///
+/// # Errors
+/// A record cannot be read.
+pub fn fingerprint(source: &dyn CodeSource) -> Result<String> {
+    const PROBES: usize = 64;
+    let mut hash = Sha256::new();
+    let tokenizer = source.tokenizer().map_or("", |t| t.fingerprint.as_str());
+    hash.update(format!("{} {} {} {tokenizer}", source.len(), source.views(), source.num_tokens()));
+    for probe in 0..PROBES.min(source.len()) {
+        let index = probe * source.len() / PROBES.min(source.len());
+        let record = source.read(index, probe % source.views())?;
+        hash.update(record.label.to_le_bytes());
+        record.codes.iter().for_each(|code| hash.update(code.to_le_bytes()));
+    }
+    Ok(hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect())
 }
 
 /// Opens stored codes: a folder of our shards (with `index.json`) or of the official layout (`*_codes/` and
@@ -138,13 +162,18 @@ impl CodeSource for JoinedViews {
             view -= s.views();
         }
         let record = source.read(index, view)?;
-        let first = self.sources[0].read(index, 0)?.label;
-        if record.label != first {
+        let first = self.sources[0].read(index, 0)?;
+        if (record.label, &record.caption) != (first.label, &first.caption) {
+            let of = |r: &CodeRecord| format!("label {} and caption {:?}", r.label, r.caption);
             let message =
-                format!("record {index} has label {first}, but {} in {}", record.label, source.describe());
+                format!("record {index} has {}, but {} in {}", of(&first), of(&record), source.describe());
             return Err(Error::Settings(message));
         }
         Ok(record)
+    }
+
+    fn caption(&self, index: usize) -> Result<String> {
+        self.sources[0].caption(index)
     }
 
     fn tokenizer(&self) -> Option<&TokenizerId> {

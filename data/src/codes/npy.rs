@@ -143,9 +143,14 @@ impl CodeSource for NpyCodes {
         let path = self.labels.join(format!("{index}.npy"));
         let label = read(&path)?;
         match label.iter().collect::<Vec<_>>().as_slice() {
-            [one] => Ok(CodeRecord { codes, label: **one }),
+            [one] => Ok(CodeRecord { codes, label: **one, caption: String::new() }),
             _ => Err(Error::malformed(&path, format!("expected one label, found shape {:?}", label.shape()))),
         }
+    }
+
+    /// The layout holds none.
+    fn caption(&self, _index: usize) -> Result<String> {
+        Ok(String::new())
     }
 
     fn tokenizer(&self) -> Option<&TokenizerId> {

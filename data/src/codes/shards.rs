@@ -1,18 +1,22 @@
 //! Our code shards: `codes-00000-of-000NN.safetensors` with `codes (R, A, N) u16` and `labels (R,) i64`, beside one
-//! `index.json` and a `classes.tsv`.
+//! `index.json` and a `classes.tsv`. Of captioned images also `captions u8`, UTF-8 one after the other, and
+//! `caption_ends (R,) i64`, where each ends.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use safetensors::{Dtype, tensor::Metadata};
+use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
 use super::{CodeRecord, CodeSource, TokenizerId};
+use crate::texts::{Texts, read_header, read_i64};
 use crate::{Class, ClassTable, Error, Result};
 
 pub(super) const INDEX: &str = "index.json";
 pub(super) const CLASSES: &str = "classes.tsv";
+pub(super) const CAPTIONS: &str = "captions";
+pub(super) const CAPTION_ENDS: &str = "caption_ends";
 
 /// `index.json`: what a folder of code shards holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +64,7 @@ pub(super) struct Shard {
     file: File,
     codes_at: u64,
     pub(super) labels: Vec<i64>,
+    captions: Option<Texts>,
 }
 
 impl CodeShards {
@@ -125,12 +130,25 @@ impl Shard {
         let codes = tensor("codes", Dtype::U16, &[ANY, views, tokenizer.num_tokens as usize])?;
         let records = codes.shape[0];
         let labels = tensor("labels", Dtype::I64, &[records])?;
-        let mut bytes = vec![0; records * 8];
-        file.read_exact_at(&mut bytes, header + labels.data_offsets.0 as u64).map_err(Error::read(path))?;
-        let labels =
-            bytes.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().expect("8 bytes"))).collect();
+        let labels = read_i64(&file, path, header + labels.data_offsets.0 as u64, records)?;
         let codes_at = header + codes.data_offsets.0 as u64;
-        Ok(Shard { path: path.to_owned(), file, codes_at, labels })
+        let captions = match meta.info(CAPTIONS) {
+            Some(_) => {
+                let texts = tensor(CAPTIONS, Dtype::U8, &[ANY])?;
+                let ends = tensor(CAPTION_ENDS, Dtype::I64, &[records])?;
+                let at = |offset: usize| header + offset as u64;
+                Some(Texts::read(
+                    &file,
+                    path,
+                    at(texts.data_offsets.0),
+                    texts.shape[0],
+                    at(ends.data_offsets.0),
+                    records,
+                )?)
+            }
+            None => None,
+        };
+        Ok(Shard { path: path.to_owned(), file, codes_at, labels, captions })
     }
 
     /// Row `row` of the (R·A, N) matrix of codes.
@@ -161,22 +179,6 @@ pub(super) fn read_classes(root: &Path) -> Result<Vec<Class>> {
 /// A size that may be anything.
 const ANY: usize = usize::MAX;
 
-/// The length of a safetensors file's head, and what it says.
-fn read_header(file: &File, path: &Path) -> Result<(u64, Metadata)> {
-    let bad = |e: String| Error::malformed(path, format!("not a safetensors file: {e}"));
-    let mut length = [0; 8];
-    file.read_exact_at(&mut length, 0).map_err(|e| bad(e.to_string()))?;
-    let length = u64::from_le_bytes(length);
-    let size = file.metadata().map_err(Error::read(path))?.len();
-    if length > size {
-        return Err(bad(format!("its header claims {length} bytes, the file has {size}")));
-    }
-    let mut head = vec![0; length as usize];
-    file.read_exact_at(&mut head, 8).map_err(|e| bad(e.to_string()))?;
-    let meta = serde_json::from_slice(&head).map_err(|e| bad(e.to_string()))?;
-    Ok((8 + length, meta))
-}
-
 impl CodeSource for CodeShards {
     fn len(&self) -> usize {
         self.index.records
@@ -194,7 +196,16 @@ impl CodeSource for CodeShards {
         let at = self.starts.partition_point(|s| *s <= index) - 1;
         let (shard, row) = (&self.shards[at], index - self.starts[at]);
         let codes = shard.row(row * self.views() + view, &self.index.tokenizer)?;
-        Ok(CodeRecord { codes, label: shard.labels[row] })
+        Ok(CodeRecord { codes, label: shard.labels[row], caption: self.caption(index)? })
+    }
+
+    fn caption(&self, index: usize) -> Result<String> {
+        let at = self.starts.partition_point(|s| *s <= index) - 1;
+        let shard = &self.shards[at];
+        shard
+            .captions
+            .as_ref()
+            .map_or(Ok(String::new()), |texts| texts.get(&shard.file, &shard.path, index - self.starts[at]))
     }
 
     fn tokenizer(&self) -> Option<&TokenizerId> {

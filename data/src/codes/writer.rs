@@ -9,7 +9,7 @@ use base::files::write_atomic;
 use safetensors::{Dtype, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 
-use super::shards::{CLASSES, INDEX, Shard};
+use super::shards::{CAPTION_ENDS, CAPTIONS, CLASSES, INDEX, Shard};
 use super::{CodeIndex, ShardEntry, TokenizerId};
 use crate::{Class, Error, Result, to_tsv};
 
@@ -106,6 +106,8 @@ pub struct PendingShard {
     shard: usize,
     codes: Vec<u8>, // u16, little-endian, (R, A, N)
     labels: Vec<i64>,
+    captions: Vec<u8>,
+    caption_ends: Vec<i64>,
 }
 
 /// Writer of code shards. Each shard appears under its name only when it is complete.
@@ -149,11 +151,11 @@ impl CodeWriter {
 
     /// An empty shard to be filled record by record and given to [`CodeWriter::write`].
     pub fn begin(&self, shard: usize) -> PendingShard {
-        PendingShard { shard, codes: vec![], labels: vec![] }
+        PendingShard { shard, codes: vec![], labels: vec![], captions: vec![], caption_ends: vec![] }
     }
 
-    /// Adds a record: its codes in every view, A·N of them, view after view.
-    pub fn push(&self, pending: &mut PendingShard, codes: &[i64], label: i64) -> Result<()> {
+    /// Adds a record: its codes in every view, A·N of them, view after view; its caption may be empty.
+    pub fn push(&self, pending: &mut PendingShard, codes: &[i64], label: i64, caption: &str) -> Result<()> {
         let TokenizerId { codebook_size, num_tokens, .. } = self.plan.tokenizer;
         let expected = self.plan.views.len() * num_tokens as usize;
         let in_range = codes.iter().all(|c| (0..codebook_size).contains(c));
@@ -169,6 +171,8 @@ impl CodeWriter {
             pending.codes.extend(code.to_le_bytes());
         }
         pending.labels.push(label);
+        pending.captions.extend(caption.as_bytes());
+        pending.caption_ends.push(pending.captions.len() as i64);
         Ok(())
     }
 
@@ -176,13 +180,19 @@ impl CodeWriter {
     pub fn write(&self, pending: PendingShard) -> Result<()> {
         let path = self.root.join(self.file(pending.shard));
         let records = pending.labels.len();
-        let labels: Vec<u8> = pending.labels.iter().flat_map(|l| l.to_le_bytes()).collect();
+        let bytes = |numbers: &[i64]| numbers.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>();
+        let (labels, ends) = (bytes(&pending.labels), bytes(&pending.caption_ends));
         let shape = vec![records, self.plan.views.len(), self.plan.tokenizer.num_tokens as usize];
         let bad = |e: safetensors::SafeTensorError| Error::malformed(&path, e.to_string());
-        let tensors = [
+        let mut tensors = vec![
             ("codes", TensorView::new(Dtype::U16, shape, &pending.codes).map_err(bad)?),
             ("labels", TensorView::new(Dtype::I64, vec![records], &labels).map_err(bad)?),
         ];
+        if !pending.captions.is_empty() {
+            let (texts, shape) = (&pending.captions, vec![pending.captions.len()]);
+            tensors.push((CAPTIONS, TensorView::new(Dtype::U8, shape, texts).map_err(bad)?));
+            tensors.push((CAPTION_ENDS, TensorView::new(Dtype::I64, vec![records], &ends).map_err(bad)?));
+        }
         let metadata = HashMap::from([("tokenizer".to_owned(), self.plan.tokenizer.fingerprint.clone())]);
         let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(bad)?;
         write_atomic(&path, |f| f.write_all(&bytes)).map_err(Error::write(&path))

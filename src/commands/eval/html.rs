@@ -5,7 +5,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::plots;
 use super::report::{Report, number, sizes};
-use super::state::{ClassScores, Tally};
+use super::tally::{ClassScores, Tally};
 use super::thumbs::Thumb;
 use super::values::Value;
 
@@ -17,7 +17,7 @@ td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowra
 code { font-size: 0.86em; overflow-wrap: anywhere }
 .thumbs { display: flex; flex-wrap: wrap; gap: 4px }
 .thumbs span { display: inline-flex }
-.thumbs img { display: block; width: 96px; height: 96px; object-fit: contain; background: #eee }
+.thumbs img { display: block; width: 84px; height: 84px; object-fit: contain; background: #eee }
 .warning { background: #fff4d6; padding: 0.4em 0.8em; margin: 0.3em 0 }
 .plots svg { margin-right: 1em }
 small { color: #666 }
@@ -82,7 +82,12 @@ fn scores(values: &[Value]) -> Markup {
                         @if let Some(note) = &v.note { br; small { (note) } }
                         @if !v.comparable { br; b { "not comparable" } }
                     }
-                    td { @if let Some(id) = &v.network { (id.network) br; small { "input " (id.input_path) ", " (id.layer) } } }
+                    td {
+                        @match &v.network {
+                            Some(id) => { (id.network) br; small { "input " (id.input_path) ", " (id.layer) } }
+                            None => { small { "none" } }
+                        }
+                    }
                 }
             }
         }
@@ -127,7 +132,7 @@ fn plots(report: &Report) -> Result<Vec<String>> {
             all.push(plots::codebook(codebook.counts())?);
         }
     }
-    for (name, values) in &report.series {
+    for (name, values) in report.series.iter().filter(|(_, values)| values.len() > 1) {
         let part = if name == "kid" { "subset" } else { "chunk" };
         all.push(plots::series(&format!("{name} by {part}"), part, values)?);
     }
@@ -138,14 +143,17 @@ fn images(tally: &Tally) -> Markup {
     html! {
         @if !tally.gallery.sheet.is_empty() {
             h2 { "Images" }
-            @if tally.gallery.sheet.iter().any(|t| t.original.is_some()) { p { "Originals left, what is judged right." } }
+            p {
+                @if tally.gallery.sheet.iter().any(|t| t.original.is_some()) { "Originals left, what is judged right. " }
+                small { "The first images, as small JPEGs." }
+            }
             (thumbs(&tally.gallery.sheet))
         }
     }
 }
 
 fn thumbs(thumbs: &[Thumb]) -> Markup {
-    let uri = |png: &str| format!("data:image/png;base64,{png}");
+    let uri = |jpeg: &str| format!("data:image/jpeg;base64,{jpeg}");
     html! {
         div.thumbs {
             @for t in thumbs {
@@ -180,6 +188,9 @@ fn of_class(scores: &ClassScores) -> String {
         [("PSNR", &scores.psnr, " dB", 2), ("SSIM", &scores.ssim, "", 4), ("LPIPS", &scores.lpips, "", 4)];
     for (name, mean, unit, digits) in means {
         parts.extend(mean.value().map(|v| format!("{name} {v:.digits$}{unit}")));
+    }
+    if let Some(s) = scores.likelihood.scores() {
+        parts.push(format!("loss {:.4} nats a code", s.nats_per_code));
     }
     parts.join(", ")
 }

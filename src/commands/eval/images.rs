@@ -26,6 +26,8 @@ pub struct ImageSet {
     /// Which record stands at which place.
     order: Option<Arc<Vec<usize>>>,
     resize: Option<u32>,
+    /// A prompt for each record.
+    prompts: Option<Arc<Vec<String>>>,
 }
 
 /// One image that was read.
@@ -35,6 +37,8 @@ pub struct Read {
     pub name: String,
     /// Its class.
     pub class: Option<i64>,
+    /// Its prompt, where prompts are attached.
+    pub prompt: Option<String>,
     /// Its pixels.
     pub image: RgbImage,
     /// What its file holds.
@@ -46,7 +50,28 @@ pub struct Read {
 impl ImageSet {
     /// Opens a set; with `resize` its images become squares of that side by ADM's centre crop.
     pub fn open(path: &Path, resize: Option<u32>) -> Result<Self> {
-        Ok(ImageSet { path: path.to_owned(), records: data::open(path)?, order: None, resize })
+        let records = data::open(path)?;
+        Ok(ImageSet { path: path.to_owned(), records, order: None, resize, prompts: None })
+    }
+
+    /// The same images, cropped to squares of another side.
+    pub fn cropped(&self, side: u32) -> Self {
+        ImageSet { resize: Some(side), ..self.clone() }
+    }
+
+    /// The set with a prompt for each of its records.
+    pub fn with_prompts(self, prompts: Vec<String>) -> Self {
+        ImageSet { prompts: Some(Arc::new(prompts)), ..self }
+    }
+
+    /// A record's name.
+    pub fn key(&self, record: usize) -> String {
+        self.records.key(record)
+    }
+
+    /// A record's label.
+    pub fn target(&self, record: usize) -> Target {
+        self.records.target(record)
     }
 
     /// How many images.
@@ -98,7 +123,8 @@ impl ImageSet {
         hash.update(image.width().to_le_bytes());
         hash.update(image.as_raw());
         let digest = Digest::of(hash.finalize().into());
-        Ok(Read { name, class, image, stored: record.stored, digest })
+        let prompt = self.prompts.as_ref().map(|prompts| prompts[index].clone());
+        Ok(Read { name, class, prompt, image, stored: record.stored, digest })
     }
 
     /// The set in the order of another with the same names.

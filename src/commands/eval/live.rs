@@ -3,15 +3,16 @@
 use std::ops::Range;
 
 use anyhow::Result;
-use base::{Codes, Images, ImagesU8};
+use base::{Codes, Images, ImagesU8, Precision};
 use tch::Device;
 use tokenizer::Tokenizer as _;
 
 use crate::cli::TokenizerArgs;
 use crate::cli::eval::RunArgs;
 use crate::commands::Context;
-use crate::commands::sample::{self, Job, Order, Plan, Sources, provenance::Rng};
-use crate::settings::{device, models};
+use crate::commands::sample::{self, Job, Order, Plan, Sources, Subject, provenance::Rng};
+use crate::failure::Failure;
+use crate::settings::{device, models, models::Location};
 
 /// A model that draws images of its classes.
 pub struct Generator {
@@ -20,17 +21,21 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Opens the models and settles what is drawn: `--num` images, each a function of the seed and its number alone.
+    /// Opens the models and settles what is drawn: `--num-images` images, each a function of the seed and its number alone.
     pub fn open(args: &RunArgs, images: u64, context: &Context) -> Result<Self> {
         let sources = Sources::find(&args.model, &args.tokenizer)?;
         let config = sample::settings(&args.sampling).or(sources.defaults.clone()).resolve()?;
         let device = device::resolve(&args.compute.device)?;
         let precision = args.compute.precision;
         let models = sources.load(device, precision, context)?;
-        let classes = models.classes.classes().cloned().collect();
+        let Some(classes) = &models.classes else {
+            let failure = Failure::new("the model draws prompts, and images are scored by class here");
+            return Err(failure.hint("draw them with `gen sample --prompts`, then score the folder").into());
+        };
+        let subjects = classes.classes().cloned().map(Subject::Class).collect();
         let job = Job::new(models, config, device, precision, None, Rng::Image, args.seed.seed)?;
-        let order = if args.balanced { Order::Balanced } else { Order::Random };
-        Ok(Generator { job, plan: Plan { classes, order, images: 0..images, seed: args.seed.seed } })
+        let order = if args.draw.balanced { Order::Balanced } else { Order::Random };
+        Ok(Generator { job, plan: Plan { subjects, order, images: 0..images, seed: args.seed.seed } })
     }
 
     /// How many images.
@@ -45,16 +50,16 @@ impl Generator {
 
     /// The classes by number.
     pub fn class_names(&self) -> Vec<(i64, String)> {
-        self.plan.classes.iter().map(|c| (c.index, c.name.clone())).collect()
+        self.plan.subjects.iter().filter_map(Subject::class).map(|c| (c.index, c.name.clone())).collect()
     }
 
     /// The images of these numbers, and their classes.
     pub fn make(&self, indices: &[u64]) -> Result<(ImagesU8, Vec<i64>)> {
         let one = |index: u64| -> Range<u64> { index..index + 1 };
-        let classes: Vec<_> =
-            indices.iter().flat_map(|&i| self.plan.classes_of(&one(i), Device::Cpu)).collect();
-        let images = self.job.draw_images(indices, &classes)?;
-        Ok((images, classes.iter().map(|c| c.index).collect()))
+        let subjects: Vec<_> =
+            indices.iter().flat_map(|&i| self.plan.subjects_of(&one(i), Device::Cpu)).collect();
+        let images = self.job.draw_images(indices, &subjects)?;
+        Ok((images, subjects.iter().filter_map(|s| Some(s.class()?.index)).collect()))
     }
 }
 
@@ -72,8 +77,12 @@ impl Reconstructor {
             weights: args.tokenizer.tokenizer_weights.clone(),
         };
         let device = device::resolve(&args.compute.device)?;
-        let tokenizer = models::tokenizer(&given)?.open_tokenizer(device, args.compute.precision, context)?;
-        Ok(Reconstructor { tokenizer, device })
+        Self::load(&models::tokenizer(&given)?, device, args.compute.precision, context)
+    }
+
+    /// Opens the tokenizer at a place.
+    pub fn load(at: &Location, device: Device, precision: Precision, context: &Context) -> Result<Self> {
+        Ok(Reconstructor { tokenizer: at.open_tokenizer(device, precision, context)?, device })
     }
 
     /// The side of its images.
@@ -91,9 +100,14 @@ impl Reconstructor {
         Ok(self.tokenizer.fingerprint()?)
     }
 
+    /// The codes of images, on the tokenizer's device.
+    pub fn encode(&self, images: &Images) -> Result<Codes> {
+        Ok(self.tokenizer.model.encode(&Images::new(images.tensor().to_device(self.device))?)?)
+    }
+
     /// What is left of images after encoding and decoding (on the CPU, not clamped), and their codes.
     pub fn run(&self, images: &Images) -> Result<(Images, Codes)> {
-        let codes = self.tokenizer.model.encode(&Images::new(images.tensor().to_device(self.device))?)?;
+        let codes = self.encode(images)?;
         let decoded = self.tokenizer.model.decode(&codes)?.into_tensor().to_kind(tch::Kind::Float);
         let codes = Codes::new(codes.tensor().to_device(Device::Cpu))?;
         Ok((Images::new(decoded.to_device(Device::Cpu))?, codes))

@@ -4,6 +4,7 @@ use anyhow::Result;
 use eval::{ADM_SPLIT_SIZE, FIDELITY_SPLITS, GROUPS, Gather, Splits};
 
 use super::networks::Role;
+use super::source::SourceKind;
 use crate::cli::eval::Metric;
 use crate::failure::Failure;
 
@@ -27,7 +28,8 @@ impl Metric {
     /// The network whose features it reads.
     pub fn role(self) -> Option<Role> {
         match self {
-            Metric::Psnr | Metric::Ssim | Metric::SsimDr2 | Metric::Lpips | Metric::Codebook => None,
+            Metric::Psnr | Metric::Ssim | Metric::SsimDr2 | Metric::Lpips => None,
+            Metric::Codebook | Metric::ClipScore | Metric::ArLoss => None,
             Metric::Fdd => Some(Role::Dino),
             Metric::Cmmd => Some(Role::Clip),
             _ => Some(Role::Inception),
@@ -36,7 +38,8 @@ impl Metric {
 
     /// Whether it compares with a reference set.
     pub fn needs_reference(self) -> bool {
-        !matches!(self, Metric::Is | Metric::IsFidelity | Metric::Codebook)
+        use Metric as M;
+        !matches!(self, M::Is | M::IsFidelity | M::Codebook | M::ClipScore | M::ArLoss)
     }
 
     /// Whether it needs the reference's own rows, which statistics do not give.
@@ -57,19 +60,39 @@ pub struct Plan {
 
 impl Plan {
     /// What was asked for, or what is usual.
-    pub fn new(asked: &[Metric], reconstructs: bool, interval: bool) -> Result<Self> {
-        let mut metrics = match (asked.is_empty(), reconstructs) {
-            (true, true) => FOR_PAIRS.to_vec(),
-            (true, false) => FOR_SETS.to_vec(),
+    pub fn new(asked: &[Metric], source: SourceKind, interval: bool) -> Result<Self> {
+        let mut metrics = match (asked.is_empty(), source) {
+            (true, SourceKind::Reconstruct) => FOR_PAIRS.to_vec(),
+            (true, SourceKind::Predict) => vec![Metric::ArLoss],
+            (true, _) => FOR_SETS.to_vec(),
             _ => asked.to_vec(),
         };
         metrics.sort();
         metrics.dedup();
-        if !reconstructs && metrics.contains(&Metric::Codebook) {
-            let failure = Failure::new("`codebook` needs a tokenizer's codes");
-            return Err(failure.hint("give images to encode with `--reconstruct IMAGES`").into());
+        let plan = Plan { metrics, interval };
+        plan.suits(source)?;
+        Ok(plan)
+    }
+
+    /// Refuses scores that the source does not allow.
+    fn suits(&self, source: SourceKind) -> Result<(), Failure> {
+        if source != SourceKind::Reconstruct && self.has(Metric::Codebook) {
+            return Err(Failure::new("`codebook` needs a tokenizer's codes")
+                .hint("give images to encode with `--reconstruct IMAGES`"));
         }
-        Ok(Plan { metrics, interval })
+        if source == SourceKind::Generate && self.has(Metric::ClipScore) {
+            return Err(Failure::new("images of classes have no prompts, which clip_score compares with"));
+        }
+        let only_loss = self.metrics == [Metric::ArLoss];
+        if source == SourceKind::Predict && !only_loss {
+            return Err(Failure::new("`--likelihood` makes no images to score")
+                .hint("its one score is `ar_loss`; `gen eval IMAGES` gives others"));
+        }
+        if source != SourceKind::Predict && self.has(Metric::ArLoss) {
+            return Err(Failure::new("`ar_loss` is of a transformer that predicts codes")
+                .hint("give labelled images or stored codes with `--likelihood DATA`"));
+        }
+        Ok(())
     }
 
     /// Whether a score is asked for.

@@ -8,6 +8,7 @@ use backbones::{FeatureExtractor, FeatureId, InputPath, Lpips, LpipsNet, Network
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
+use super::clip_score::ClipScorer;
 use super::metrics::Plan;
 use crate::cli::eval::{Metric, NetworkArgs};
 use crate::commands::Context;
@@ -42,6 +43,8 @@ pub struct Networks {
     pub features: BTreeMap<Role, Box<dyn FeatureExtractor>>,
     /// LPIPS.
     pub lpips: Option<(Lpips, FeatureId)>,
+    /// CLIP score.
+    pub clip_score: Option<ClipScorer>,
 }
 
 impl Networks {
@@ -52,7 +55,8 @@ impl Networks {
             features.insert(role, open(role, args, device)?);
         }
         let lpips = plan.has(Metric::Lpips).then(|| open_lpips(args, device)).transpose()?;
-        let networks = Networks { features, lpips };
+        let clip_score = plan.has(Metric::ClipScore).then(|| ClipScorer::open(args, device)).transpose()?;
+        let networks = Networks { features, lpips, clip_score };
         for id in networks.ids() {
             context.printer.note(&format!("network: {id}"));
             if !id.comparable {
@@ -69,7 +73,8 @@ impl Networks {
     /// Whose features.
     pub fn ids(&self) -> Vec<&FeatureId> {
         let features = self.features.values().map(|n| n.id());
-        features.chain(self.lpips.iter().map(|(_, id)| id)).collect()
+        let lpips = self.lpips.iter().map(|(_, id)| id);
+        features.chain(lpips).chain(self.clip_score.iter().map(|clip| &clip.id)).collect()
     }
 }
 
@@ -88,7 +93,8 @@ pub fn open(role: Role, args: &NetworkArgs, device: Device) -> Result<Box<dyn Fe
     Ok(network.open(&weights, path, device)?)
 }
 
-fn source(asked: &Option<String>) -> Result<Option<WeightSource>> {
+/// `FILE` or `random:SEED`, where given.
+pub fn source(asked: &Option<String>) -> Result<Option<WeightSource>> {
     Ok(asked.as_deref().map(str::parse).transpose()?)
 }
 
@@ -96,12 +102,7 @@ fn open_lpips(args: &NetworkArgs, device: Device) -> Result<(Lpips, FeatureId)> 
     let name = args.lpips.trim_start_matches("lpips-");
     let known = LpipsNet::ALL.into_iter().find(|net| net.name() == format!("lpips-{name}"));
     let net = known.ok_or_else(|| Failure::new(format!("`--lpips {name}`: choose vgg, alex or squeeze")))?;
-    let trunk = match net {
-        LpipsNet::Vgg => "vgg16",
-        LpipsNet::Alex => "alexnet",
-        LpipsNet::Squeeze => "squeezenet1.1",
-    };
-    let trunk = given_or_public(&args.lpips_trunk, trunk, args)?;
+    let trunk = given_or_public(&args.lpips_trunk, net.trunk_file(), args)?;
     let heads = given_or_public(&args.lpips_heads, net.name(), args)?;
     Ok(Lpips::open_with_id(&trunk, &heads, net, device)?)
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
-use super::state::Histogram;
+use super::tally::Histogram;
 
 const SIZE: (u32, u32) = (360, 220);
 const INK: RGBColor = RGBColor(52, 101, 164);
@@ -29,6 +29,7 @@ impl Bars<'_> {
             let mut chart = ChartBuilder::on(&area)
                 .caption(self.title, ("sans-serif", 14))
                 .margin(6)
+                .margin_right(16) // half of the last number
                 .x_label_area_size(30)
                 .y_label_area_size(52)
                 .build_cartesian_2d(self.x.clone(), 0.0..top)
@@ -40,6 +41,8 @@ impl Bars<'_> {
                 .y_desc(self.y_label)
                 .x_labels(6)
                 .y_labels(5)
+                .x_label_formatter(&tick)
+                .y_label_formatter(&tick)
                 .draw()
                 .map_err(failed)?;
             let width = (self.x.end - self.x.start) / self.heights.len().max(1) as f64;
@@ -52,6 +55,13 @@ impl Bars<'_> {
         }
         Ok(svg)
     }
+}
+
+/// A number without zeros behind its point.
+fn tick(value: &f64) -> String {
+    let text = format!("{value:.4}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    if text == "-0" { "0".into() } else { text.to_owned() }
 }
 
 fn failed(error: impl std::fmt::Display) -> anyhow::Error {
@@ -100,6 +110,10 @@ mod tests {
     fn plots_are_svg_and_empty_ones_are_left_out() {
         let svg = series("KID", "subset", &[0.1, 0.2, 0.15]).unwrap();
         assert!(svg.starts_with("<svg") && svg.contains("KID"), "{svg}");
+        assert_eq!(
+            [0.0, -0.000_01, 1000.0, 0.0005, 0.25].map(|v| tick(&v)),
+            ["0", "0", "1000", "0.0005", "0.25"]
+        );
         assert_eq!(svg.matches("<rect").count(), 4, "the ground and three bars");
         let empty = Histogram { low: 0.0, high: 1.0, counts: vec![0; 4] };
         assert!(spread("psnr", "dB", &empty).unwrap().is_none());

@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 
 use super::html;
 use super::reference::ReferenceReport;
-use super::state::Tally;
+use super::tally::Tally;
 use super::values::{Setting, Value};
 use crate::cli::eval::RunArgs;
 use crate::commands::Context;

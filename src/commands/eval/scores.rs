@@ -9,7 +9,8 @@ use super::metrics::Plan;
 use super::networks::{Networks, Role};
 use super::reference::Reference;
 use super::sets::{ADM_NEIGHBOURS, PRDC_NEIGHBOURS, Rows};
-use super::state::{State, Tally};
+use super::state::State;
+use super::tally::Tally;
 use super::values::{HIGHER, LOWER, Setting, Value};
 use crate::cli::eval::Metric;
 
@@ -69,6 +70,8 @@ impl Scoring<'_> {
         Ok(match metric {
             Metric::Psnr | Metric::Ssim | Metric::SsimDr2 | Metric::Lpips => vec![self.pair(metric, tally)?],
             Metric::Codebook => codebook(tally, &unscored())?,
+            Metric::ArLoss => likelihood(tally, &unscored())?,
+            Metric::ClipScore => self.clip_score(tally)?,
             Metric::Fid => vec![self.frechet(Role::Inception, "fid", false)?],
             Metric::Sfid => vec![self.frechet(Role::Inception, "sfid", true)?],
             Metric::Fdd => vec![self.frechet(Role::Dino, "fdd", false)?],
@@ -121,6 +124,27 @@ impl Scoring<'_> {
             }
         };
         Ok(value.against(Some(tally.pairs.count())))
+    }
+
+    fn clip_score(&self, tally: &Tally) -> Result<Vec<Value>> {
+        let found = tally.clip_score.scores().context("no image was compared with its prompt")?;
+        let id = self.networks.clip_score.as_ref().map(|clip| &clip.id);
+        let value = |name: &str, value: f64, variant: &str| {
+            self.setting.value(name, value, HIGHER, variant).of(id).alone()
+        };
+        Ok(vec![
+            value(
+                "clip_score",
+                found.hessel,
+                "Hessel et al.: 2.5 max(cos, 0), text behind \"A photo depicts\"",
+            ),
+            value("clip_cosine", found.cosine, "GigaGAN, LlamaGen: cos, text behind \"A photo depicts\""),
+            value(
+                "clip_score_100",
+                found.torchmetrics,
+                "torchmetrics: 100 cos of the bare text, mean clipped at 0",
+            ),
+        ])
     }
 
     fn collected(&self, role: Role) -> Result<&Collector> {
@@ -181,8 +205,9 @@ impl Scoring<'_> {
             ),
         };
         let value = self.setting.value(name, found.mean, HIGHER, variant).of(Some(samples.id()));
+        let value = if found.chunks.len() > 1 { value.spread(found.std) } else { value };
         series.insert(name.into(), found.chunks);
-        Ok(value.spread(found.std).alone())
+        Ok(value.alone())
     }
 
     fn rows(&self, role: Role, score: impl FnOnce(&Rows) -> Result<Vec<Value>>) -> Result<Vec<Value>> {
@@ -206,5 +231,24 @@ fn codebook(tally: &Tally, setting: &Setting) -> Result<Vec<Value>> {
             s.usage_per_image,
             "mean share of the codebook that one image uses",
         ),
+    ])
+}
+
+fn likelihood(tally: &Tally, setting: &Setting) -> Result<Vec<Value>> {
+    let s = tally.likelihood.scores().context("no codes were predicted")?;
+    let value = |name: &str, value: f64, variant: &str| setting.value(name, value, LOWER, variant).alone();
+    Ok(vec![
+        value(
+            "ar_loss",
+            s.nats_per_code,
+            "cross-entropy in nats, mean over all codes; class given, dropout off",
+        )
+        .noted("another tokenizer's codes have another loss"),
+        value(
+            "ar_bits_per_image",
+            s.bits_per_image,
+            "cross-entropy of all codes of an image, mean over images",
+        ),
+        value("ar_perplexity", s.perplexity, "exp of ar_loss"),
     ])
 }

@@ -12,7 +12,8 @@ use serde_json::Value as Json;
 
 use super::images::{ImageSet, OneSize};
 use super::networks::{self, Networks, Role};
-use super::state::{Shard, State};
+use super::parts::Shard;
+use super::state::State;
 use super::work::{Job, Keeping, Phase, Walk};
 use crate::cli::eval::{StatsArgs, StatsKind};
 use crate::commands::{Context, Outcome, report_skipped};
@@ -41,9 +42,8 @@ pub fn run(args: &StatsArgs, context: &Context) -> Result<Outcome> {
     let gather = Gather { groups: 1, spatial: role == Role::Inception, ..Gather::default() };
     let collectors = BTreeMap::from([(role, Collector::new(id.clone(), gather))]);
     let mut state = State::new(BTreeMap::new(), collectors);
-    let networks = Networks { features: BTreeMap::from([(role, network)]), lpips: None };
-    let shard = Shard { rank: 0, world: 1 };
-    let keeping = Keeping { file: None, run: &Json::Null, shard };
+    let networks = Networks { features: BTreeMap::from([(role, network)]), lpips: None, clip_score: None };
+    let keeping = Keeping { file: None, run: &Json::Null, shard: Shard::WHOLE };
     let batch_size = usize::try_from(args.batch.batch_size)?;
     let mut walk = Walk { networks: &networks, device, batch_size, keeping, one_size: OneSize::default() };
     let phase = Phase { name: "reference", job: Job::Reference(set) };

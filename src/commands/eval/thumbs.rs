@@ -7,12 +7,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use data::resize::{Filter, resize};
 use image::RgbImage;
+use image::codecs::jpeg::JpegEncoder;
 use serde::{Deserialize, Serialize};
 
 use crate::pictures::Picture;
 
 /// The longest side that is shown.
 const SIDE: u32 = 128;
+/// Of the JPEGs.
+const QUALITY: u8 = 92;
 /// Images of the sheet.
 const SHEET: usize = 64;
 /// Images of a class, and classes.
@@ -26,7 +29,7 @@ pub struct Thumb {
     pub index: u64,
     /// Its name.
     pub name: String,
-    /// As a PNG in base64.
+    /// As a JPEG in base64.
     pub image: String,
     /// Its original likewise.
     pub original: Option<String>,
@@ -80,7 +83,7 @@ impl Gallery {
     }
 }
 
-/// A picture as a PNG in base64, made smaller where it is large.
+/// A picture as a JPEG in base64, made smaller where it is large: a page holds hundreds.
 pub fn encode(picture: Picture) -> Result<String> {
     let (width, height) = (picture.width as u32, picture.height as u32);
     let longest = width.max(height);
@@ -92,7 +95,7 @@ pub fn encode(picture: Picture) -> Result<String> {
         Some(image) => image,
         None => RgbImage::new(1, 1),
     };
-    let (width, height) = (shown.width() as usize, shown.height() as usize);
-    let png = Picture { width, height, rgb: shown.into_raw() }.to_png(&[])?;
-    Ok(STANDARD.encode(png))
+    let mut jpeg = vec![];
+    shown.write_with_encoder(JpegEncoder::new_with_quality(&mut jpeg, QUALITY))?;
+    Ok(STANDARD.encode(jpeg))
 }

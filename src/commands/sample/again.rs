@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use data::Class;
 use serde::Serialize;
 
 use super::models::Sources;
 use super::output::{Drawn, Folder};
 use super::plan::{Order, Plan};
 use super::provenance::{ModelId, Provenance, Rng};
+use super::subject::{Prompt, Subject};
+use super::texts::{Request, Texts};
 use super::{Context, DEFAULT_OUTPUT, Job, Outcome};
 use crate::cli::sample::SampleArgs;
 use crate::cli::{ModelArgs, PairedTokenizerArgs};
@@ -35,26 +36,39 @@ pub fn run(png: &Path, args: &SampleArgs, context: &Context) -> Result<Outcome> 
         return Err(Failure::new(message).hint("repeat the whole run to make it again").into());
     }
     let (model, tokenizer) = stored_or_given(&then, args);
-    let sources = Sources::find(&model, &tokenizer)?;
+    let mut sources = Sources::find(&model, &tokenizer)?;
+    sources.tokenizer_precision = then.run.tokenizer_precision;
     let config = then.run.sampling.clone().resolve()?;
     let device = device::resolve(&args.compute.device)?;
     let precision = then.run.precision;
+    let prompt = then.subject.prompt.clone().map(|text| Prompt { text, place: 0 });
+    let texts = match &prompt {
+        Some(prompt) => Some(encode(prompt, &then, &sources, args, device, context)?),
+        None => None,
+    };
     let models = sources.load(device, precision, context)?;
-    let job = Job::new(models, config, device, precision, Some(then.run.size), Rng::Image, then.run.seed)?;
-    let class = class_of(&job, then.class)?;
+    let mut job =
+        Job::new(models, config, device, precision, Some(then.run.size), then.run.rng, then.run.seed)?;
+    if let Some(texts) = texts {
+        job.set_texts(texts, then.run.negative_prompt.clone());
+    }
+    let subject = match prompt {
+        Some(prompt) => Subject::Prompt(prompt),
+        None => class_of(&job, &then)?,
+    };
 
     let mut folder = Folder::open(&args.output.clone().unwrap_or(Path::new(DEFAULT_OUTPUT).join("again")))?;
     let path = folder.path_of(then.index);
     refuse_same_file(png, &path)?;
     let plan = Plan {
-        classes: vec![class],
+        subjects: vec![subject],
         order: Order::Each(1),
         images: then.index..then.index + 1,
         seed: then.run.seed,
     };
     let picture = draw_one(&job, &plan)?;
     let largest_difference = largest_difference(&before, &picture);
-    folder.write(&job.run, &Drawn::batch(plan.images.clone(), vec![&plan.classes[0]], vec![picture]))?;
+    folder.write(&job.run, &Drawn::batch(plan.images.clone(), vec![&plan.subjects[0]], vec![picture]))?;
     report(
         args,
         context,
@@ -63,8 +77,7 @@ pub fn run(png: &Path, args: &SampleArgs, context: &Context) -> Result<Outcome> 
 }
 
 fn draw_one(job: &Job, plan: &Plan) -> Result<Picture> {
-    let mut pipeline = sampler::Pipeline::new(&job.models.transformer.model, &job.models.tokenizer.model)?;
-    let mut pictures = job.draw(&mut pipeline, &plan.images, &[&plan.classes[0]])?;
+    let mut pictures = job.draw(&mut job.pipeline()?, &plan.images, &[&plan.subjects[0]])?;
     pictures.pop().ok_or_else(|| Failure::new("internal error: the model made no image").into())
 }
 
@@ -102,8 +115,35 @@ fn largest_difference(a: &Picture, b: &Picture) -> Option<u8> {
     same_size.then(|| a.rgb.iter().zip(&b.rgb).map(|(x, y)| x.abs_diff(*y)).max().unwrap_or(0))
 }
 
-fn class_of(job: &Job, index: i64) -> Result<Class> {
-    Ok(job.models.classes.resolve(&index.to_string())?.clone())
+fn class_of(job: &Job, then: &Provenance) -> Result<Subject> {
+    let unfit =
+        || Failure::new("the image is of a class, and the model draws prompts, or the other way round");
+    let (Some(classes), Some(index)) = (&job.models.classes, then.subject.class) else {
+        return Err(unfit().hint("it was made with another model; leave `--model` out").into());
+    };
+    Ok(Subject::Class(classes.resolve(&index.to_string())?.clone()))
+}
+
+/// The features of the image's prompt, by the encoder that is named, else the one it was made with.
+fn encode(
+    prompt: &Prompt,
+    then: &Provenance,
+    sources: &Sources,
+    args: &SampleArgs,
+    device: tch::Device,
+    context: &Context,
+) -> Result<Texts> {
+    // A folder is an encoder of its own; a file is one that was trained along, which the model's directory has.
+    let stored =
+        then.run.text_encoder.as_ref().map(|id| PathBuf::from(&id.name)).filter(|path| path.is_dir());
+    let encoder = args.text_encoder.clone().or(stored);
+    let request = Request {
+        prompts: &[prompt],
+        negative: then.run.negative_prompt.as_deref(),
+        encoder: encoder.as_deref(),
+        precision: then.run.precision,
+    };
+    Texts::encode(&request, sources.transformer(), device, context)
 }
 
 fn refuse_same_file(from: &Path, to: &Path) -> Result<()> {
@@ -124,7 +164,10 @@ fn differences(then: &Provenance, job: &Job) -> Vec<String> {
         ("tokenizer weights", &old.tokenizer.fingerprint, &new.tokenizer.fingerprint),
         ("device", &old.device, &new.device),
     ];
-    let changed = pairs.iter().filter(|(_, a, b)| a != b);
+    let fingerprint = |id: &Option<ModelId>| id.as_ref().map(|id| id.fingerprint.clone()).unwrap_or_default();
+    let texts = (fingerprint(&old.text_encoder), fingerprint(&new.text_encoder));
+    let texts = [("text encoder weights", &texts.0, &texts.1)];
+    let changed = pairs.iter().chain(&texts).filter(|(_, a, b)| a != b);
     changed.map(|(what, a, b)| format!("{what}: then {a}, now {b}")).collect()
 }
 

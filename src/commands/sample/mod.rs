@@ -1,19 +1,23 @@
-//! `gen sample`: classes → images.
+//! `gen sample`: classes or prompts → images.
 
 mod again;
 mod models;
 mod npz;
 mod output;
 mod plan;
+mod prompts;
 pub mod provenance;
+mod subject;
+mod texts;
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::Result;
-use ar_model::Conditioning;
+use ar_model::{AutoregressiveModel as _, Conditioning};
 use base::{ImagesU8, Precision, Progress, SampleStream};
 use data::Class;
 use sampler::{Draw, Pipeline, SamplingConfig, SamplingSettings};
@@ -27,11 +31,15 @@ use self::npz::NpzRun;
 use self::output::{Drawn, Folder, Outputs, Written};
 pub(super) use self::plan::{Order, Plan};
 use self::provenance::{Rng, RunSettings};
+pub(super) use self::subject::Subject;
+use self::texts::{Request, Texts};
 use super::{Context, Outcome};
+use crate::cli::ModelArgs;
 use crate::cli::sample::{SampleArgs, SamplingArgs};
 use crate::failure::Failure;
 use crate::pictures::Picture;
 use crate::settings::device;
+use crate::settings::models::DEFAULT_TEXT_MODEL;
 
 /// Where PNGs go when nothing is said.
 const DEFAULT_OUTPUT: &str = "samples";
@@ -41,12 +49,29 @@ pub fn run(args: &SampleArgs, context: &Context) -> Result<Outcome> {
     if let Some(png) = &args.from {
         return again::run(png, args, context);
     }
-    let sources = Sources::find(&args.model, &args.tokenizer)?;
+    let prompts = prompts::gather(&args.prompt, args.prompts.as_deref(), context)?;
+    let mut sources = Sources::find(&model_of(&args.model, !prompts.is_empty()), &args.tokenizer)?;
+    sources.tokenizer_precision = args.compute.tokenizer_precision;
     let config = settings(&args.sampling).or(sources.defaults.clone()).resolve()?;
-    let device = device::resolve(&args.compute.device)?;
+    let (device, rng) = (device::resolve(&args.compute.device)?, rng(args)?);
+    check_subjects(&sources, &prompts)?;
+    let request = Request {
+        prompts: &prompts.iter().filter_map(Subject::prompt).collect::<Vec<_>>(),
+        negative: args.negative_prompt.as_deref(),
+        encoder: args.text_encoder.as_deref(),
+        precision: args.compute.precision,
+    };
+    let texts = match prompts.is_empty() {
+        true => None,
+        false => Some(Texts::encode(&request, sources.transformer(), device, context)?),
+    };
     let models = sources.load(device, args.compute.precision, context)?;
-    let job = Job::new(models, config, device, args.compute.precision, args.size, args.rng, args.seed.seed)?;
-    let plan = plan(args, &job.models)?;
+    let mut job = Job::new(models, config, device, args.compute.precision, args.size, rng, args.seed.seed)?;
+    job.window = args.speculative.map(|k| k as usize);
+    if let Some(texts) = texts {
+        job.set_texts(texts, args.negative_prompt.clone());
+    }
+    let plan = plan(args, &job.models, prompts)?;
     let mut outputs = open_outputs(args, &job, &plan)?;
     let made = job.make(&plan, args.batch.batch_size as u64, &mut outputs, context)?;
     finish(args, context, &job, &plan, outputs, made)
@@ -68,22 +93,61 @@ pub(super) fn settings(args: &SamplingArgs) -> SamplingSettings {
     }
 }
 
-/// What `--class`, `--num` and `--num-images` ask for.
-fn plan(args: &SampleArgs, models: &Models) -> Result<Plan> {
-    let mut classes: Vec<Class> = vec![];
-    for text in &args.class {
-        classes.extend(models.classes.resolve_list(text)?);
+/// What `--rng` and `--speculative` ask for.
+fn rng(args: &SampleArgs) -> Result<Rng> {
+    match (args.rng, args.speculative) {
+        (None, None) => Ok(Rng::Image),
+        (Some(rng), None) => Ok(rng),
+        (None | Some(Rng::Gumbel), Some(_)) => Ok(Rng::Gumbel),
+        (Some(_), Some(_)) => Err(Failure::new("`--speculative` draws with `--rng gumbel` only")
+            .hint("leave `--rng` out; the distribution is the same, the images of a seed are others")
+            .into()),
     }
-    if classes.is_empty() {
-        classes = models.classes.classes().cloned().collect();
+}
+
+/// The model that is named, or else the shipped one that draws what is asked for.
+fn model_of(named: &ModelArgs, prompts: bool) -> ModelArgs {
+    match &named.model {
+        None if prompts => {
+            ModelArgs { model: Some(DEFAULT_TEXT_MODEL.into()), weights: named.weights.clone() }
+        }
+        _ => named.clone(),
     }
-    let (order, count) = match args.num_images {
-        Some(n) if args.balanced => (Order::Balanced, n),
-        Some(n) if args.rng == Rng::Torch => (Order::Torch, n),
-        Some(n) => (Order::Random, n),
-        None => (Order::Each(args.num), args.num * classes.len() as u64),
+}
+
+/// Refuses classes of a model that draws prompts, and the other way round, before anything is loaded.
+fn check_subjects(sources: &Sources, prompts: &[Subject]) -> Result<()> {
+    let failure = match (models::draws_prompts(sources.transformer())?, prompts.is_empty()) {
+        (true, true) => Failure::new("the model draws prompts, not classes")
+            .hint("say what to draw: `--prompt TEXT`, or `--prompts FILE`"),
+        (false, false) => Failure::new("the model draws classes, not prompts")
+            .hint("name classes with `--class`, or a text-to-image model with `--model`"),
+        _ => return Ok(()),
     };
-    Ok(Plan { classes, order, images: 0..count, seed: args.seed.seed })
+    Err(failure.into())
+}
+
+/// What `--class`, `--prompt`, `--num` and `--num-images` ask for.
+fn plan(args: &SampleArgs, models: &Models, prompts: Vec<Subject>) -> Result<Plan> {
+    let mut subjects = prompts;
+    let each = args.num.unwrap_or(if subjects.is_empty() { 4 } else { 1 });
+    if let Some(table) = &models.classes {
+        let mut classes: Vec<Class> = vec![];
+        for text in &args.class {
+            classes.extend(table.resolve_list(text)?);
+        }
+        if classes.is_empty() {
+            classes = table.classes().cloned().collect();
+        }
+        subjects = classes.into_iter().map(Subject::Class).collect();
+    }
+    let (order, count) = match args.draw.num_images {
+        Some(n) if args.draw.balanced => (Order::Balanced, n),
+        Some(n) if args.rng == Some(Rng::Torch) => (Order::Torch, n),
+        Some(n) => (Order::Random, n),
+        None => (Order::Each(each), each * subjects.len() as u64),
+    };
+    Ok(Plan { subjects, order, images: 0..count, seed: args.seed.seed })
 }
 
 fn open_outputs(args: &SampleArgs, job: &Job, plan: &Plan) -> Result<Outputs> {
@@ -101,7 +165,12 @@ fn open_npz(path: &Path, job: &Job, plan: &Plan) -> Result<NpzRun> {
     let mut description = serde_json::to_value(&job.run)?;
     description["images"] = plan.len().into();
     description["order"] = format!("{:?}", plan.order).into();
-    description["classes"] = plan.classes.iter().map(|c| c.index).collect::<Vec<_>>().into();
+    let classes: Vec<i64> = plan.subjects.iter().filter_map(|s| Some(s.class()?.index)).collect();
+    let prompts: Vec<&str> = plan.subjects.iter().filter_map(|s| Some(s.prompt()?.text.as_str())).collect();
+    match prompts.is_empty() {
+        true => description["classes"] = classes.into(),
+        false => description["prompts"] = prompts.into(),
+    }
     let npz = NpzRun::open(path, &description, job.run.size as u64)?;
     if npz.done() > 0 && job.run.rng == Rng::Torch {
         return Err(Failure::new(format!(
@@ -120,6 +189,11 @@ pub(super) struct Job {
     config: SamplingConfig,
     device: Device,
     run: RunSettings,
+    texts: Option<Texts>,
+    /// Codes of a pass, where they are drawn speculatively.
+    window: Option<usize>,
+    /// Passes of the transformer and codes drawn in them, where they are counted.
+    passes: Cell<(usize, usize)>,
 }
 
 impl Job {
@@ -134,23 +208,55 @@ impl Job {
         seed: u64,
     ) -> Result<Self> {
         Pipeline::new(&models.transformer.model, &models.tokenizer.model)?; // before anything is written
+        let codes = models.transformer.model.spec().num_tokens;
+        let side = models.tokenizer.model.spec().image_size_of(codes).expect("the pipeline checked it");
         let run = RunSettings {
             program: concat!("gen ", env!("CARGO_PKG_VERSION")).into(),
             model: models.transformer_id.clone(),
             tokenizer: models.tokenizer_id.clone(),
+            text_encoder: None,
+            negative_prompt: None,
             sampling: config.settings(),
             rng,
             seed,
-            size: size.unwrap_or(models.tokenizer.model.spec().image_size),
+            size: size.unwrap_or(side),
             precision,
+            tokenizer_precision: models.tokenizer_precision,
             device: if device.is_cuda() { "cuda".into() } else { "cpu".into() },
         };
-        Ok(Job { models, config, device, run })
+        Ok(Job { models, config, device, run, texts: None, window: None, passes: Cell::default() })
+    }
+
+    /// Draws prompts, whose features these are.
+    fn set_texts(&mut self, texts: Texts, negative_prompt: Option<String>) {
+        self.run.text_encoder = Some(texts.encoder.clone());
+        self.run.negative_prompt = negative_prompt;
+        self.texts = Some(texts);
+    }
+
+    fn pipeline(&self) -> Result<Pipeline<'_, ar_model::Gpt, tokenizer::Model>> {
+        let mut pipeline = Pipeline::new(&self.models.transformer.model, &self.models.tokenizer.model)?;
+        pipeline.set_negative(self.texts.as_ref().and_then(Texts::negative));
+        Ok(pipeline)
+    }
+
+    fn conditions(&self, subjects: &[&Subject]) -> Result<Conditioning> {
+        if let Some(texts) = &self.texts {
+            return texts.conditions(&subjects.iter().filter_map(|s| s.prompt()).collect::<Vec<_>>());
+        }
+        let labels: Vec<i64> = subjects.iter().filter_map(|s| Some(s.class()?.index)).collect();
+        Ok(Conditioning::Class(Tensor::from_slice(&labels).to_device(self.device)))
     }
 
     /// Makes what is still missing, until the end or a signal.
-    fn make(&self, plan: &Plan, batch_size: u64, outputs: &mut Outputs, context: &Context) -> Result<Made> {
-        let mut pipeline = Pipeline::new(&self.models.transformer.model, &self.models.tokenizer.model)?;
+    fn make<'p>(
+        &self,
+        plan: &'p Plan,
+        batch_size: u64,
+        outputs: &mut Outputs,
+        context: &Context,
+    ) -> Result<Made> {
+        let mut pipeline = self.pipeline()?;
         if self.run.rng == Rng::Torch {
             tch::manual_seed(self.run.seed as i64);
         }
@@ -162,36 +268,46 @@ impl Job {
         let (started, mut images) = (Instant::now(), 0);
         let mut progress = context.printer.clone();
         progress.start("images", Some(plan.images.end - first));
-        for batch in plan.batches(first, batch_size) {
-            let classes = plan.classes_of(&batch, self.device);
-            let pictures = self.draw(&mut pipeline, &batch, &classes)?;
-            let n = pictures.len() as u64;
-            outputs.write(&self.run, &Drawn::batch(batch, classes, pictures))?;
-            progress.advance(n);
-            images += n;
-            if stop.load(Ordering::Relaxed) {
-                break;
+        let drawn = |send: &mut dyn FnMut(Vec<Drawn<'p>>) -> bool| -> Result<()> {
+            for batch in plan.batches(first, batch_size) {
+                let subjects = plan.subjects_of(&batch, self.device);
+                let pictures = self.draw(&mut pipeline, &batch, &subjects)?;
+                let n = pictures.len() as u64;
+                if !send(Drawn::batch(batch, subjects, pictures)) {
+                    break; // writing failed, which is reported below
+                }
+                progress.advance(n);
+                images += n;
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
             }
-        }
+            Ok(())
+        };
+        write_beside(&self.run, outputs, drawn)?;
         progress.finish();
         let complete = first + images == plan.len();
         Ok(Made { images, complete, seconds: started.elapsed().as_secs_f64() })
+    }
+
+    fn codes_per_pass(&self) -> f64 {
+        let (passes, codes) = self.passes.get();
+        codes as f64 / passes.max(1) as f64
     }
 
     fn draw(
         &self,
         pipeline: &mut Pipeline<ar_model::Gpt, tokenizer::Model>,
         batch: &Range<u64>,
-        classes: &[&Class],
+        subjects: &[&Subject],
     ) -> Result<Vec<Picture>> {
         let indices: Vec<u64> = batch.clone().collect();
-        Picture::from_batch(&self.draw_with(pipeline, &indices, classes)?)
+        Picture::from_batch(&self.draw_with(pipeline, &indices, subjects)?)
     }
 
-    /// The images of these numbers and classes, (B, 3, S, S).
-    pub fn draw_images(&self, indices: &[u64], classes: &[&Class]) -> Result<ImagesU8> {
-        let mut pipeline = Pipeline::new(&self.models.transformer.model, &self.models.tokenizer.model)?;
-        self.draw_with(&mut pipeline, indices, classes)
+    /// The images of these numbers and subjects, (B, 3, S, S).
+    pub fn draw_images(&self, indices: &[u64], subjects: &[&Subject]) -> Result<ImagesU8> {
+        self.draw_with(&mut self.pipeline()?, indices, subjects)
     }
 
     /// What all images of the run share.
@@ -203,20 +319,49 @@ impl Job {
         &self,
         pipeline: &mut Pipeline<ar_model::Gpt, tokenizer::Model>,
         indices: &[u64],
-        classes: &[&Class],
+        subjects: &[&Subject],
     ) -> Result<ImagesU8> {
-        let labels: Vec<i64> = classes.iter().map(|c| c.index).collect();
-        let cond = Conditioning::Class(Tensor::from_slice(&labels).to_device(self.device));
+        let cond = self.conditions(subjects)?;
         let streams: Vec<SampleStream> =
             indices.iter().map(|&index| SampleStream { seed: self.run.seed, index }).collect();
         let draw = match self.run.rng {
             Rng::Image => Draw::Streams(&streams),
+            Rng::Gumbel => Draw::Gumbel(&streams),
             Rng::Torch => Draw::Torch,
         };
-        let (_, images) = pipeline.images(&cond, &self.config, draw)?;
+        let images = match self.window {
+            None => pipeline.images(&cond, &self.config, draw)?.1,
+            Some(window) => {
+                let (codes, images, passes) =
+                    pipeline.images_speculatively(&cond, &self.config, &streams, window)?;
+                let (before, drawn) = self.passes.get();
+                self.passes.set((before + passes, drawn + codes.tensor().numel()));
+                images
+            }
+        };
         let rounded = sampler::resize(images, self.run.size)?.to_u8();
         Ok(ImagesU8::new(rounded.into_tensor().to_device(Device::Cpu))?)
     }
+}
+
+/// Batches that may wait to be written: enough that a slow disk does not stop the networks at once.
+const WAITING: usize = 2;
+
+/// Writes batches on a thread of its own while `draw` makes the next ones. `draw` is given what takes a batch, which
+/// says whether to go on.
+fn write_beside<'p>(
+    run: &RunSettings,
+    outputs: &mut Outputs,
+    draw: impl FnOnce(&mut dyn FnMut(Vec<Drawn<'p>>) -> bool) -> Result<()>,
+) -> Result<()> {
+    std::thread::scope(|scope| {
+        let (sender, receiver) = std::sync::mpsc::sync_channel::<Vec<Drawn>>(WAITING);
+        let writer = scope.spawn(move || receiver.iter().try_for_each(|batch| outputs.write(run, &batch)));
+        let drawn = draw(&mut |batch| sender.send(batch).is_ok());
+        drop(sender);
+        let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        written.and(drawn)
+    })
 }
 
 /// What a run got done.
@@ -240,6 +385,9 @@ struct Report<'a> {
     settings: &'a RunSettings,
     seconds: f64,
     images_per_second: f64,
+    /// How many codes a pass of the transformer gave, where that is not one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    codes_per_pass: Option<f64>,
 }
 
 fn finish(
@@ -251,7 +399,10 @@ fn finish(
     made: Made,
 ) -> Result<Outcome> {
     let grid = match &outputs.folder {
-        Some(folder) => folder.finish(&job.run, columns(plan))?,
+        Some(folder) => {
+            folder.list_prompts()?;
+            folder.finish(&job.run, columns(plan))?
+        }
         None => None,
     };
     let images = outputs.folder.map(|f| f.written).unwrap_or_default();
@@ -264,6 +415,7 @@ fn finish(
         settings: &job.run,
         seconds: made.seconds,
         images_per_second: made.images as f64 / made.seconds.max(1e-9),
+        codes_per_pass: job.window.map(|_| job.codes_per_pass()),
     };
     if !made.complete {
         let going_on = if args.npz.is_some() { "; the same command goes on" } else { "" };
@@ -291,10 +443,10 @@ fn list(report: &Report, context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Images of several classes: a row a class. Otherwise about a square.
+/// Images of several classes or prompts: a row each. Otherwise about a square.
 fn columns(plan: &Plan) -> usize {
     match plan.order {
-        Order::Each(num) if plan.classes.len() > 1 && (2..=16).contains(&num) => num as usize,
+        Order::Each(num) if plan.subjects.len() > 1 && (2..=16).contains(&num) => num as usize,
         _ => (plan.len().min(256) as f64).sqrt().ceil() as usize,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ar_model::AutoregressiveModel;
+use ar_model::{AutoregressiveModel, ConditioningConfig};
 use base::Precision;
 use data::{Class, ClassTable};
 use sampler::SamplingSettings;
@@ -22,16 +22,20 @@ pub struct Sources {
     names: [(String, Option<String>); 2],
     /// The model's own defaults, from `sampling.yaml`.
     pub defaults: SamplingSettings,
+    /// Kind of the tokenizer's weights and activations.
+    pub tokenizer_precision: Precision,
 }
 
 /// Both models, loaded.
 pub struct Models {
     /// The transformer.
     pub transformer: ar_model::Loaded,
-    /// The tokenizer, always fp32.
+    /// The tokenizer.
     pub tokenizer: tokenizer::Loaded,
-    /// The classes that the transformer knows.
-    pub classes: ClassTable,
+    /// What it computes in.
+    pub tokenizer_precision: Precision,
+    /// The classes that the transformer knows; `None` of one that draws prompts.
+    pub classes: Option<ClassTable>,
     /// The transformer as a PNG remembers it.
     pub transformer_id: ModelId,
     /// The tokenizer likewise.
@@ -39,12 +43,14 @@ pub struct Models {
 }
 
 impl Sources {
-    /// Finds the models and reads `sampling.yaml`; loads no weights.
+    /// Finds the models and reads `sampling.yaml`, without which the published settings of a model's kind are its
+    /// defaults; loads no weights.
     pub fn find(model: &ModelArgs, tokenizer: &PairedTokenizerArgs) -> anyhow::Result<Self> {
         let transformer = models::transformer(model)?;
         let tokenizer_at = models::tokenizer_of(&transformer, tokenizer)?;
         let defaults = match beside(&transformer, "sampling.yaml") {
             Some(path) => base::config::read(&path)?,
+            None if draws_prompts(&transformer)? => published_for_prompts(),
             None => SamplingSettings::default(),
         };
         let shown = |p: &Option<std::path::PathBuf>| p.as_ref().map(|p| p.display().to_string());
@@ -52,13 +58,20 @@ impl Sources {
         let tokenizer_name = tokenizer.tokenizer.clone().unwrap_or_else(|| model_name.clone());
         let names =
             [(model_name, shown(&model.weights)), (tokenizer_name, shown(&tokenizer.tokenizer_weights))];
-        Ok(Sources { transformer, tokenizer: tokenizer_at, names, defaults })
+        let tokenizer_precision = Precision::Fp32;
+        Ok(Sources { transformer, tokenizer: tokenizer_at, names, defaults, tokenizer_precision })
     }
 
-    /// Loads both models.
+    /// Loads both models, the transformer ready for fast decoding.
     pub fn load(self, device: Device, precision: Precision, context: &Context) -> anyhow::Result<Models> {
-        let transformer = self.transformer.open_transformer(device, precision, context)?;
-        let tokenizer = self.tokenizer.open_tokenizer(device, Precision::Fp32, context)?;
+        if precision == Precision::Int8 && device != Device::Cpu {
+            let failure = Failure::new("int8 weights are for decoding on the CPU");
+            return Err(failure.hint("on a GPU use `--precision bf16`").into());
+        }
+        let mut transformer = self.transformer.open_transformer(device, precision, context)?;
+        transformer.model.pack(precision);
+        let tokenizer_precision = self.tokenizer_precision;
+        let tokenizer = self.tokenizer.open_tokenizer(device, tokenizer_precision, context)?;
         let classes = self.classes(transformer.model.spec().num_classes)?;
         let [a, b] = self.names;
         let id = |(name, weights): (String, Option<String>), fingerprint: String| ModelId {
@@ -68,16 +81,18 @@ impl Sources {
         };
         let transformer_id = id(a, transformer.fingerprint()?);
         let tokenizer_id = id(b, tokenizer.fingerprint()?);
-        Ok(Models { transformer, tokenizer, classes, transformer_id, tokenizer_id })
+        Ok(Models { transformer, tokenizer, tokenizer_precision, classes, transformer_id, tokenizer_id })
     }
 
-    /// `classes.tsv` beside the weights; else ImageNet's where their number says so, else bare numbers.
-    fn classes(&self, num_classes: Option<i64>) -> anyhow::Result<ClassTable> {
-        let Some(n) = num_classes else {
-            let failure =
-                Failure::new(format!("`{}` is conditioned on text, not on classes", self.names[0].0));
-            return Err(failure.hint("`gen sample` draws from class-conditional models").into());
-        };
+    /// The transformer's place.
+    pub fn transformer(&self) -> &Location {
+        &self.transformer
+    }
+
+    /// `classes.tsv` beside the weights; else ImageNet's where their number says so, else bare numbers. None of a model
+    /// that draws prompts.
+    fn classes(&self, num_classes: Option<i64>) -> anyhow::Result<Option<ClassTable>> {
+        let Some(n) = num_classes else { return Ok(None) };
         if let Some(path) = beside(&self.transformer, "classes.tsv") {
             let table = ClassTable::read(&path)?;
             if let Some(class) = table.classes().find(|c| !(0..n).contains(&c.index)) {
@@ -85,14 +100,24 @@ impl Sources {
                     format!("`{}` lists class {class}, but the model has {n} classes", path.display());
                 return Err(Failure::new(message).hint("the file belongs to another model").into());
             }
-            return Ok(table);
+            return Ok(Some(table));
         }
         if n == 1000 {
-            return Ok(ClassTable::imagenet().clone());
+            return Ok(Some(ClassTable::imagenet().clone()));
         }
         let bare = |index| Class { index, wnid: String::new(), name: format!("class {index}") };
-        Ok(ClassTable::of(&(0..n).map(bare).collect::<Vec<_>>()))
+        Ok(Some(ClassTable::of(&(0..n).map(bare).collect::<Vec<_>>())))
     }
+}
+
+/// Whether a transformer is conditioned on text.
+pub fn draws_prompts(transformer: &Location) -> anyhow::Result<bool> {
+    Ok(matches!(transformer.config()?.conditioning, ConditioningConfig::Text { .. }))
+}
+
+/// LlamaGen's settings for text to image.
+fn published_for_prompts() -> SamplingSettings {
+    SamplingSettings { cfg: Some(7.5), top_k: Some(1000), ..SamplingSettings::default() }
 }
 
 /// A file in the model's directory, if it is there.

@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use data::Class;
 use rayon::prelude::*;
 use serde::Serialize;
 
 use super::npz::NpzRun;
 use super::provenance::{Provenance, RunSettings};
+use super::subject::Subject;
 use crate::files;
 use crate::pictures::Picture;
 
@@ -21,10 +21,14 @@ const MOST_ON_A_SHEET: usize = 256;
 pub struct Written {
     path: PathBuf,
     index: u64,
-    class: i64,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    wnid: String,
-    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wnid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt: Option<String>,
 }
 
 impl Written {
@@ -68,11 +72,29 @@ impl Folder {
 
     fn write_one(&self, run: &RunSettings, image: &Drawn) -> Result<Written> {
         let path = self.path_of(image.index);
-        let Class { index: class, wnid, name } = image.class.clone();
-        let provenance =
-            Provenance { run: run.clone(), index: image.index, class, class_name: Some(name.clone()) };
+        let subject = image.subject.named();
+        let provenance = Provenance { run: run.clone(), index: image.index, subject: subject.clone() };
         image.picture.write_png(&path, &provenance.texts()?)?;
-        Ok(Written { path, index: image.index, class, wnid, name })
+        let class = image.subject.class();
+        Ok(Written {
+            path,
+            index: image.index,
+            class: subject.class,
+            wnid: class.map(|c| c.wnid.clone()).filter(|w| !w.is_empty()),
+            name: subject.class_name,
+            prompt: subject.prompt,
+        })
+    }
+
+    /// Writes `result.jsonl` beside pictures of prompts: `text` and `image_path` of each, as LlamaGen's evaluation script
+    /// does, with paths that start at the folder.
+    pub fn list_prompts(&self) -> Result<()> {
+        let row = |w: &Written| {
+            let name = w.path.file_name().unwrap_or_default().to_string_lossy();
+            Some(serde_json::json!({"text": w.prompt.as_ref()?, "image_path": name}).to_string() + "\n")
+        };
+        let rows: String = self.written.iter().filter_map(row).collect();
+        if rows.is_empty() { Ok(()) } else { files::write(&self.dir.join("result.jsonl"), rows.as_bytes()) }
     }
 
     /// Writes the contact sheet of two or more images: `columns` to a row.
@@ -92,17 +114,17 @@ impl Folder {
 pub struct Drawn<'a> {
     /// Its number in the run.
     pub index: u64,
-    /// Its class.
-    pub class: &'a Class,
+    /// Its class or prompt.
+    pub subject: &'a Subject,
     /// Its pixels.
     pub picture: Picture,
 }
 
 impl<'a> Drawn<'a> {
-    /// Joins a batch's indices, classes and pictures.
-    pub fn batch(indices: Range<u64>, classes: Vec<&'a Class>, pictures: Vec<Picture>) -> Vec<Self> {
-        let rest = classes.into_iter().zip(pictures);
-        indices.zip(rest).map(|(index, (class, picture))| Drawn { index, class, picture }).collect()
+    /// Joins a batch's indices, subjects and pictures.
+    pub fn batch(indices: Range<u64>, subjects: Vec<&'a Subject>, pictures: Vec<Picture>) -> Vec<Self> {
+        let rest = subjects.into_iter().zip(pictures);
+        indices.zip(rest).map(|(index, (subject, picture))| Drawn { index, subject, picture }).collect()
     }
 }
 

@@ -1,33 +1,34 @@
-//! Which classes the images of a run are of.
+//! Which classes or prompts the images of a run are of.
 
 use std::ops::Range;
 
 use base::rng;
-use data::Class;
 use tch::{Device, Kind, Tensor};
 
-/// Keeps the draws of classes apart from all other uses of a seed.
+use super::subject::Subject;
+
+/// Keeps the draws of classes and prompts apart from all other uses of a seed.
 const CLASS_STREAM: u64 = 0x636C_6173;
 
-/// How classes follow one another.
+/// How subjects follow one another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// This many images of each class, class after class.
+    /// This many images of each subject, one after the other.
     Each(u64),
     /// Uniformly at random, as a function of the seed and the image's index alone (published FIDs are of random
     /// classes, not of equally many of each).
     Random,
-    /// Each class in turn.
+    /// Each subject in turn.
     Balanced,
     /// Uniformly at random on libtorch's generator, a batch at a time, as the official script draws them.
     Torch,
 }
 
-/// The images of a run: their indices, and the class of each.
+/// The images of a run: their indices, and the subject of each.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Classes to choose from; not empty.
-    pub classes: Vec<Class>,
+    /// Classes or prompts to choose from; not empty.
+    pub subjects: Vec<Subject>,
     /// How.
     pub order: Order,
     /// Indices of the images.
@@ -48,35 +49,36 @@ impl Plan {
         (from..end).step_by(size.max(1) as usize).map(move |a| a..(a + size).min(end))
     }
 
-    /// The classes of a batch. With [`Order::Torch`] this draws from libtorch's generator.
-    pub fn classes_of(&self, batch: &Range<u64>, device: Device) -> Vec<&Class> {
-        let n = self.classes.len() as u64;
+    /// The subjects of a batch. With [`Order::Torch`] this draws from libtorch's generator.
+    pub fn subjects_of(&self, batch: &Range<u64>, device: Device) -> Vec<&Subject> {
+        let n = self.subjects.len() as u64;
         if self.order == Order::Torch {
             let count = (batch.end - batch.start) as i64;
             let drawn = Tensor::randint(n as i64, [count], (Kind::Int64, device)).to_device(Device::Cpu);
-            return (0..count).map(|i| &self.classes[drawn.int64_value(&[i]) as usize]).collect();
+            return (0..count).map(|i| &self.subjects[drawn.int64_value(&[i]) as usize]).collect();
         }
         let position = |index: u64| match self.order {
             Order::Each(num) => (index - self.images.start) / num,
             Order::Balanced => index % n,
             _ => rng::below(self.seed, &[CLASS_STREAM, index], n),
         };
-        batch.clone().map(|index| &self.classes[position(index) as usize]).collect()
+        batch.clone().map(|index| &self.subjects[position(index) as usize]).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use data::Class;
 
     fn plan(order: Order, images: Range<u64>) -> Plan {
-        let class = |index| Class { index, wnid: String::new(), name: format!("c{index}") };
-        Plan { classes: vec![class(3), class(5), class(9)], order, images, seed: 1 }
+        let class = |index| Subject::Class(Class { index, wnid: String::new(), name: format!("c{index}") });
+        Plan { subjects: vec![class(3), class(5), class(9)], order, images, seed: 1 }
     }
 
     fn indices(plan: &Plan, batch: usize) -> Vec<i64> {
         let of = |r: Range<u64>| -> Vec<i64> {
-            plan.classes_of(&r, Device::Cpu).iter().map(|c| c.index).collect()
+            plan.subjects_of(&r, Device::Cpu).iter().map(|s| s.class().unwrap().index).collect()
         };
         plan.batches(plan.images.start, batch as u64).flat_map(of).collect()
     }

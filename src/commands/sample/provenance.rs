@@ -9,6 +9,7 @@ use base::Precision;
 use sampler::SamplingSettings;
 use serde::{Deserialize, Serialize};
 
+use super::subject::Named;
 use crate::failure::Failure;
 use crate::pictures::Picture;
 
@@ -34,6 +35,8 @@ pub enum Rng {
     /// A stream of each image's own, from (seed, index): the same image at any batch size
     #[default]
     Image,
+    /// As image, but with a number for every code that could be drawn (Gumbel-max); what --speculative draws
+    Gumbel,
     /// libtorch's global generator, one draw per step for the whole batch, as the official scripts do
     Torch,
 }
@@ -47,6 +50,12 @@ pub struct RunSettings {
     pub model: ModelId,
     /// The tokenizer.
     pub tokenizer: ModelId,
+    /// The text encoder, where prompts were drawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_encoder: Option<ModelId>,
+    /// What the images were to be unlike.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negative_prompt: Option<String>,
     /// Guidance and filters, complete.
     pub sampling: SamplingSettings,
     /// Source of randomness.
@@ -57,6 +66,9 @@ pub struct RunSettings {
     pub size: i64,
     /// Kind of the transformer's weights.
     pub precision: Precision,
+    /// Kind of the tokenizer's weights and activations.
+    #[serde(default)]
+    pub tokenizer_precision: Precision,
     /// Kind of device.
     pub device: String,
 }
@@ -68,11 +80,9 @@ pub struct Provenance {
     pub run: RunSettings,
     /// Its number in the run.
     pub index: u64,
-    /// Its class.
-    pub class: i64,
-    /// The class's name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub class_name: Option<String>,
+    /// Its class or its prompt.
+    #[serde(flatten)]
+    pub subject: Named,
 }
 
 impl RunSettings {

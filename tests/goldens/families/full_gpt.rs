@@ -2,11 +2,11 @@
 
 use anyhow::{Context, Result};
 use ar_model::{ArConfig, AutoregressiveModel, ConditioningConfig, Gpt, PositionConfig};
-use base::{Build, Mode, Vars};
+use base::{Build, Mode, Precision, Vars};
 use sampler::{Guidance, GuidanceSchedule};
 use tch::{Device, Kind};
 
-use super::gpt::{conditions, dropout, generate, margins};
+use super::gpt::{REDUCED, conditions, dropout, generate, margins, near_fp32};
 use crate::check::{Check, Rule};
 use crate::golden::Golden;
 use crate::recipe::Recipe;
@@ -38,17 +38,32 @@ fn run(golden: &Golden) -> Result<Run> {
     Ok(run)
 }
 
+fn build(golden: &Golden, config: &ArConfig) -> Result<(Gpt, Vars)> {
+    let vars = Vars::new(Device::Cpu, Kind::Float, Build::Empty);
+    let model = Gpt::new(&vars.root(), config)?;
+    let table = golden.get("recipe_table");
+    Recipe::new(&table["seed"], &table["tensors"], "")?.load(&vars, &[])?;
+    Ok((model, vars))
+}
+
 /// The whole golden.
 pub fn check(check: &mut Check) -> Result<()> {
     let golden = check.golden;
     let config = config(golden)?;
-    let vars = Vars::new(Device::Cpu, Kind::Float, Build::Empty);
-    let model = Gpt::new(&vars.root(), &config)?;
-    let table = golden.get("recipe_table");
-    Recipe::new(&table["seed"], &table["tensors"], "")?.load(&vars, &[])?;
+    let (mut model, vars) = build(golden, &config)?;
     let (found, expected) = (vars.num_parameters(), golden.integer("params")?);
     check.must("params", found == expected, format!("{found}, expected {expected}"));
 
+    let codes = check.input("tokens")?.to_kind(Kind::Int64);
+    let cond = conditions(check, &config, true)?;
+    let logits = tch::no_grad(|| model.logits(&cond, &codes, Mode::Eval));
+    check.compare("teacher_forced_logits_mean_abs", Rule::Values, || {
+        logits.abs().mean_dim([-1i64].as_slice(), false, Kind::Float)
+    })?;
+    check.compare("teacher_forced_logits_last", Rule::Bounded, || logits.select(1, config.num_tokens - 1))?;
+
+    // The tiny goldens run both ways of decoding; at this size the packed one is several times faster.
+    model.pack(Precision::Fp32);
     let generated = generate(check, &model, &config, &run(golden)?, None)?;
     check.compare("tokens", Rule::Equal, || generated.codes)?;
     let margins = margins(&generated.logits); // (B, N)
@@ -57,12 +72,10 @@ pub fn check(check: &mut Check) -> Result<()> {
     let steps = golden.tensor("logits_first2")?.size()[1];
     check.compare("logits_first2", Rule::Bounded, || generated.logits.narrow(1, 0, steps))?;
     drop(generated.logits);
-
-    let codes = check.input("tokens")?.to_kind(Kind::Int64);
-    let cond = conditions(check, &config, true)?;
-    let logits = tch::no_grad(|| model.logits(&cond, &codes, Mode::Eval));
-    check.compare("teacher_forced_logits_mean_abs", Rule::Values, || {
-        logits.abs().mean_dim([-1i64].as_slice(), false, Kind::Float)
-    })?;
-    check.compare("teacher_forced_logits_last", Rule::Bounded, || logits.select(1, config.num_tokens - 1))
+    for precision in REDUCED {
+        let (mut model, _) = build(golden, &config)?;
+        model.pack(precision);
+        near_fp32(check, precision, &model.logits(&cond, &codes, Mode::Eval), &logits);
+    }
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use ar_model::{ArConfig, AutoregressiveModel, Gpt};
-use base::{Build, Mode, Vars};
+use base::{Build, Mode, Precision, Vars};
 use serde_json::Value;
 use tch::{Device, Kind};
 use train::losses::language::cross_entropy;
@@ -37,7 +37,7 @@ fn one(check: &mut Check, option: &str, settings: &Value) -> Result<()> {
     let mut config = ArConfig::from_official(&args, golden.source())?;
     config.dropout = dropout(0.0);
     let vars = Vars::new(Device::Cpu, Kind::Float, Build::Empty);
-    let model = Gpt::new(&vars.root(), &config)?;
+    let mut model = Gpt::new(&vars.root(), &config)?;
     let table = &golden.get("recipe_tables")[option];
     Recipe::new(&table["seed"], &table["tensors"], "")?.load(&vars, &[])?;
 
@@ -48,8 +48,16 @@ fn one(check: &mut Check, option: &str, settings: &Value) -> Result<()> {
     check.compare(&named("train_logits"), Rule::Bounded, || logits.shallow_clone())?;
     check.scalar(&named("train_loss"), Near::Loss, value(&cross_entropy(&logits, &codes)))?;
 
+    generated(check, option, &model, &config)?;
+    model.pack(Precision::Fp32);
+    generated(check, option, &model, &config)
+}
+
+fn generated(check: &mut Check, option: &str, model: &Gpt, config: &ArConfig) -> Result<()> {
+    let golden = check.golden;
+    let named = |what: &str| format!("{option}.{what}");
     let run = Run::parse(golden.meaning(&named("generated")), false)?;
-    let found = generate(check, &model, &config, &run, None)?;
+    let found = generate(check, model, config, &run, None)?;
     check.compare(&named("generated"), Rule::Equal, || found.codes)?;
     let steps = golden.tensor(&named("logits"))?.size()[1];
     check.compare(&named("logits"), Rule::Bounded, || found.logits.narrow(1, 0, steps))?;

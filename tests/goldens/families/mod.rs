@@ -16,6 +16,7 @@ mod metrics;
 mod patchgan;
 mod psnr_ssim;
 mod resize;
+mod text;
 mod tokenizer;
 mod tokenizer_losses;
 mod training_steps;
@@ -38,6 +39,13 @@ pub struct Family {
 /// All of them. A golden must be recognised by exactly one.
 pub const ALL: &[Family] = &[
     Family { name: "tokenizer", recognise: |g| g.config("model_cls").is_string(), check: tokenizer::check },
+    Family { name: "text encoder", recognise: |g| g.config("t5").is_object(), check: text::encoder },
+    Family { name: "text tokenizer", recognise: |g| g.get("texts").is_array(), check: text::tokenizer },
+    Family {
+        name: "cleaning of captions",
+        recognise: |g| g.get("cases").as_array().is_some_and(|c| c.iter().all(|c| c["once"].is_string())),
+        check: text::cleaning,
+    },
     Family {
         name: "full-size tokenizer",
         recognise: |g| g.config("yaml").is_string() && g.get("recipe_table").is_object(),

@@ -65,6 +65,7 @@ impl GigaTok {
                 num_tokens: config.num_tokens(),
                 image_size: config.image_size,
                 layout,
+                any_size: false,
             },
         })
     }

@@ -150,7 +150,7 @@ impl Clip {
     ) -> Result<(Self, Provenance)> {
         let vars = Vars::new(device, Kind::Float, Build::Empty);
         let clip = Self::new(&vars.root(), config);
-        let provenance = fill(name, &vars, from, &key_map(), random_range)?;
+        let provenance = fill(name, name, &vars, from, &key_map(), random_range)?;
         Ok((clip, provenance))
     }
 

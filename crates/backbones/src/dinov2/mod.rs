@@ -179,7 +179,7 @@ impl DinoV2 {
     ) -> Result<(Self, Provenance)> {
         let vars = Vars::new(device, Kind::Float, Build::Empty);
         let net = Self::new(&vars.root(), config);
-        let provenance = fill(name, &vars, from, &key_map(), random_range)?;
+        let provenance = fill(name, name, &vars, from, &key_map(), random_range)?;
         Ok((net, provenance))
     }
 

@@ -19,6 +19,17 @@ pub fn swish(x: &Tensor) -> Tensor {
     x.silu()
 }
 
+/// The same values with the channels of a pixel side by side in memory, (B, C, H, W) still: the CPU's convolutions are up
+/// to one and a half times as fast, and keep the order.
+pub fn channels_last(x: &Tensor) -> Tensor {
+    x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+}
+
+/// `a + b`, into `a`'s memory where no gradient needs it.
+pub fn add_into(mut a: Tensor, b: &Tensor) -> Tensor {
+    if a.requires_grad() || b.requires_grad() { a + b } else { a.g_add_(b) }
+}
+
 /// Rows divided by their Euclidean norm along `dim`, as `torch.nn.functional.normalize` (eps 1e-12).
 pub fn l2_normalize(x: &Tensor, dim: i64) -> Tensor {
     let norm = x.norm_scalaropt_dim(2.0, [dim], true);

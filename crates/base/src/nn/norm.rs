@@ -1,4 +1,4 @@
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::vars::{Init, Scope};
 
@@ -18,6 +18,16 @@ impl LayerNorm {
             bias: p.var("bias", &[width], Init::Const(0.0)),
             eps,
         }
+    }
+
+    /// The weight (width).
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// The bias (width).
+    pub fn bias(&self) -> &Tensor {
+        &self.bias
     }
 
     /// (…, width) → the same shape and kind.
@@ -41,6 +51,11 @@ impl RmsNorm {
     /// Variable `weight` (width).
     pub fn new(p: &Scope, width: i64, eps: f64) -> Self {
         RmsNorm { weight: p.var("weight", &[width], Init::Const(1.0)), eps }
+    }
+
+    /// The weight (width).
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
     }
 
     /// (…, width) → the same shape and kind.
@@ -75,10 +90,35 @@ impl GroupNorm {
 
     /// (B, C, H, W) → the same shape and kind. C must be a multiple of the groups.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let (weight, bias) = match &self.affine {
-            Some((w, b)) => (Some(w.to_kind(Kind::Float)), Some(b.to_kind(Kind::Float))),
-            None => (None, None),
-        };
-        x.to_kind(Kind::Float).group_norm(self.groups, weight, bias, Self::EPS, false).to_kind(x.kind())
+        match &self.affine {
+            Some((w, b)) => self.normalize(x, Some(&w.to_kind(Kind::Float)), Some(&b.to_kind(Kind::Float))),
+            None => self.normalize(x, None, None),
+        }
+    }
+
+    /// [`super::swish`] of [`GroupNorm::forward`], in one piece of memory where no gradient needs both.
+    pub fn swish(&self, x: &Tensor) -> Tensor {
+        let mut y = self.forward(x);
+        if y.requires_grad() { y.silu() } else { y.silu_() }
+    }
+
+    /// `forward(x) · scale + shift` with (B, C) scale and shift instead of the layer's own.
+    pub fn modulated(&self, x: &Tensor, scale: &Tensor, shift: &Tensor) -> Tensor {
+        let flat = |t: &Tensor| t.to_kind(Kind::Float).view(-1);
+        if x.size()[0] == 1 && !scale.requires_grad() {
+            return self.normalize(x, Some(&flat(scale)), Some(&flat(shift)));
+        }
+        let wide = |t: &Tensor| t.unsqueeze(-1).unsqueeze(-1); // (B, C, 1, 1)
+        self.normalize(x, None, None) * wide(scale) + wide(shift)
+    }
+
+    /// Statistics are fp32 inside the CPU's kernel, which reads and writes bf16 itself; elsewhere the input is
+    /// converted.
+    fn normalize(&self, x: &Tensor, weight: Option<&Tensor>, bias: Option<&Tensor>) -> Tensor {
+        let norm = |x: &Tensor| x.group_norm(self.groups, weight, bias, Self::EPS, false);
+        match x.kind() {
+            Kind::BFloat16 if x.device() == Device::Cpu && weight.is_some() && !x.requires_grad() => norm(x),
+            kind => norm(&x.to_kind(Kind::Float)).to_kind(kind),
+        }
     }
 }

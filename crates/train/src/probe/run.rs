@@ -18,7 +18,7 @@ use super::protocol;
 use super::source::Training;
 use super::subject::{Subject, SubjectId};
 use crate::optim::Lars;
-use crate::state::{self, Saved, write_atomically};
+use crate::state::{self, Keep, Moment, Saved, Tally, write_atomically};
 use crate::{Error, Log, Result};
 
 /// One probe.
@@ -211,7 +211,7 @@ impl<'a> Trainer<'a> {
 
     /// Trains to the end, or returns false if told to stop; saves in either case.
     fn run(&mut self, stop: &AtomicBool, progress: &mut dyn Progress) -> Result<bool> {
-        let mut log = Log::open(&self.job.output.join("log.jsonl"), self.step)?;
+        let mut log = Log::open(&self.job.output, self.step)?;
         let (steps, begun) = (self.steps(), self.step);
         let mut saved = Instant::now();
         progress.start("probe", Some(steps - begun));
@@ -288,7 +288,14 @@ impl<'a> Trainer<'a> {
 
     fn save(&self) -> Result<()> {
         // The position follows from the step.
-        state::save(&self.job.output, self.step, "", &self.settings, &self.tensors())
+        let moment = Moment {
+            step: self.step,
+            position: "",
+            recipe: &self.settings,
+            program: concat!("gen ", env!("CARGO_PKG_VERSION")),
+            tally: Tally::default(),
+        };
+        state::save(&self.job.output, &moment, &self.tensors(), Keep::TWO)
     }
 
     fn load(&mut self, saved: &Saved) -> Result<()> {

@@ -1,5 +1,5 @@
 //! Training a transformer on the codes of a frozen tokenizer: cross-entropy of every code given those before it
-//! and the class.
+//! and the class, or the caption.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,17 +7,18 @@ use std::path::{Path, PathBuf};
 use ar_model::{ArConfig, Conditioning, ConditioningConfig, Gpt, ModulationConfig, TeacherForced};
 use base::config::{Document, to_yaml};
 use base::{Build, Mode, Vars};
-use data::{Class, ClassTable};
+use data::{Class, ClassTable, LeftOut};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use tokenizer::TokenizerSpec;
 
-use super::codes::{CodeBatch, Codes};
+use super::codes::{self, CodeBatch, Codes};
+use super::text::{Prepared, Text, TextRecipe};
 use crate::initial::Adoption;
 use crate::losses::language::chunked_cross_entropy;
 use crate::recipe::{ImageData, Intervals, Optimization, with_overrides};
 use crate::state::write_atomically;
-use crate::task::{Common, Gradients, Module, Phase, Recipe, Task};
+use crate::task::{Common, DataFacts, Gradients, Module, Phase, Recipe, Task};
 use crate::{Error, Losses, Plan, Result, plan, recompute};
 
 /// Everything that decides a transformer's training, but for the tokenizer.
@@ -36,6 +37,9 @@ pub struct ArRecipe {
     pub freeze: Vec<String>,
     /// What it learns from.
     pub data: ArData,
+    /// From captions to features, for a text-conditional transformer.
+    #[serde(default)]
+    pub text: Option<TextRecipe>,
     /// Run each layer a second time in the backward pass instead of keeping what it computed: about a third more
     /// arithmetic, and memory for one layer's activations instead of all layers'.
     #[serde(default)]
@@ -86,7 +90,8 @@ impl Recipe for ArRecipe {
     fn paths(&mut self) -> Vec<&mut PathBuf> {
         let data = &mut self.data;
         let codes = data.codes.iter_mut().chain(data.validation_codes.iter_mut());
-        codes.chain(data.images.paths()).chain(self.init_from.iter_mut()).collect()
+        let texts = self.text.iter_mut().flat_map(TextRecipe::paths);
+        codes.chain(data.images.paths()).chain(self.init_from.iter_mut()).chain(texts).collect()
     }
 }
 
@@ -116,10 +121,15 @@ impl ArRecipe {
             }
         }
         let recipe = Self::complete(&document, changes)?;
-        for ((key, expected), found) in
-            sizes.into_iter().zip([recipe.model.vocab_size, recipe.model.num_tokens])
+        let model = &recipe.model;
+        let fits = [
+            model.vocab_size == tokenizer.codebook_size,
+            tokenizer.image_size_of(model.num_tokens).is_some(),
+        ];
+        for (((key, expected), found), fits) in
+            sizes.into_iter().zip([model.vocab_size, model.num_tokens]).zip(fits)
         {
-            if found != expected {
+            if !fits {
                 return Err(Error::Recipe(format!(
                     "`model.{key}` is {found}, but the tokenizer's is {expected}; write null in the recipe to take \
                      the tokenizer's"
@@ -135,11 +145,16 @@ pub struct ArTask {
     recipe: ArRecipe,
     vars: Vars,
     model: Gpt,
-    num_classes: i64,
+    condition: Condition,
     train: Codes,
     validation: Option<Codes>,
-    classes: Vec<Class>,
     tokenizer: tokenizer::Loaded,
+}
+
+/// What the codes are learned to depend on.
+enum Condition {
+    Class { num_classes: i64, classes: Vec<Class> },
+    Text(Box<Text>),
 }
 
 const PHASES: [Phase; 1] = [Phase { name: "model", start: 1 }];
@@ -152,9 +167,6 @@ impl ArTask {
     /// The recipe contradicts itself, the tokenizer or the stored codes, or there is no data.
     pub fn new(recipe: ArRecipe, tokenizer: tokenizer::Loaded, device: Device) -> Result<Self> {
         recipe.optimization.check()?;
-        let ConditioningConfig::Class { num_classes } = recipe.model.conditioning else {
-            return Err(Error::Recipe("only class-conditional transformers can be trained".into()));
-        };
         if recipe.recompute && recipe.model.modulation != ModulationConfig::None {
             return Err(Error::Recipe("recompute: adaptive layer norms are not prepared for it".into()));
         }
@@ -164,8 +176,8 @@ impl ArTask {
         model.set_compute(recipe.optimization.precision.kind());
         let train = Codes::training(&recipe, &tokenizer)?;
         let validation = Codes::validation(&recipe, &tokenizer)?;
-        let classes = classes(train.classes(), num_classes)?;
-        Ok(ArTask { recipe, vars, model, num_classes, train, validation, classes, tokenizer })
+        let condition = Condition::new(&recipe, &vars, &train)?;
+        Ok(ArTask { recipe, vars, model, condition, train, validation, tokenizer })
     }
 
     /// The model's variables.
@@ -183,40 +195,100 @@ impl ArTask {
         &self.tokenizer
     }
 
-    /// The classes that occur in the data, or all the model has.
-    pub fn classes(&self) -> &[Class] {
-        &self.classes
+    /// `n` conditions to look at in training, always the same, and what they are called: classes of the data or all that
+    /// the model has, or texts.
+    pub fn examples(&self, n: usize) -> Result<(Conditioning, Vec<String>)> {
+        match &self.condition {
+            Condition::Class { classes, .. } => {
+                let chosen = (0..n).filter_map(|i| classes.get(i * classes.len() / n));
+                let (ids, names): (Vec<i64>, _) = chosen.map(|c| (c.index, c.name.clone())).unzip();
+                Ok((Conditioning::Class(Tensor::from_slice(&ids).to_device(self.vars.device())), names))
+            }
+            Condition::Text(text) => {
+                let texts = text.examples(&self.train, n)?;
+                Ok((text.condition(&text.encode(&texts)?), texts))
+            }
+        }
     }
 
     /// One line on model and data, for people.
     pub fn describe(&self) -> String {
         let millions = self.vars.num_parameters() as f64 / 1e6;
-        format!("transformer of {millions:.2} M parameters; {}", self.train.describe())
+        let text = match &self.condition {
+            Condition::Class { .. } => String::new(),
+            Condition::Text(text) => format!("; {}", text.describe()),
+        };
+        format!("transformer of {millions:.2} M parameters{text}; {}", self.train.describe())
     }
 
     fn to_device(&self, batch: CodeBatch) -> Result<ArBatch> {
-        if let Some(bad) = batch.labels.iter().find(|l| !(0..self.num_classes).contains(*l)) {
-            return Err(Error::Recipe(match *bad {
-                data::NO_CLASS => {
-                    "an image without a class: a class-conditional model needs a label for each".into()
-                }
-                label => format!(
-                    "label {label} is outside the model's {} classes; raise `model.conditioning.num_classes`",
-                    self.num_classes
-                ),
-            }));
+        let codes = batch.codes.to_device(self.vars.device());
+        let condition = match &self.condition {
+            Condition::Text(text) => Given::Text(text.prepare(&batch)?),
+            Condition::Class { num_classes, .. } => {
+                check_labels(&batch.labels, *num_classes)?;
+                Given::Class(Tensor::from_slice(&batch.labels).to_device(self.vars.device()))
+            }
+        };
+        Ok(ArBatch { condition, codes })
+    }
+
+    fn conditioning(&self, batch: &ArBatch) -> Conditioning {
+        match (&batch.condition, &self.condition) {
+            (Given::Class(labels), _) => Conditioning::Class(labels.shallow_clone()),
+            (Given::Text(prepared), Condition::Text(text)) => text.condition(prepared),
+            (Given::Text(_), Condition::Class { .. }) => unreachable!("texts are prepared by a text side"),
         }
-        let device = self.vars.device();
-        let labels = Tensor::from_slice(&batch.labels).to_device(device);
-        Ok(ArBatch { condition: Conditioning::Class(labels), codes: batch.codes.to_device(device) })
+    }
+}
+
+impl Condition {
+    /// Opens or makes the text encoder, or finds the names of the classes.
+    fn new(recipe: &ArRecipe, vars: &Vars, train: &Codes) -> Result<Self> {
+        match (recipe.model.conditioning, &recipe.text) {
+            (ConditioningConfig::Class { num_classes }, None) => {
+                Ok(Condition::Class { num_classes, classes: classes(train.classes(), num_classes)? })
+            }
+            (ConditioningConfig::Text { length, feature_width }, Some(text)) => {
+                let compute = recipe.optimization.precision.kind();
+                let sizes = (length, feature_width);
+                Ok(Condition::Text(Box::new(Text::new(text, sizes, (vars, compute), train, recipe.seed)?)))
+            }
+            (ConditioningConfig::Text { .. }, None) => Err(Error::Recipe(
+                "`model.conditioning` is text, and `text` does not say where features come from; \
+                 configs/train/text-64.yaml has an example"
+                    .into(),
+            )),
+            (ConditioningConfig::Class { .. }, Some(_)) => Err(Error::Recipe(
+                "`text` is given, but `model.conditioning` is by class; which is it to be?".into(),
+            )),
+        }
+    }
+}
+
+fn check_labels(labels: &[i64], num_classes: i64) -> Result<()> {
+    match labels.iter().find(|l| !(0..num_classes).contains(*l)) {
+        None => Ok(()),
+        Some(&data::NO_CLASS) => Err(Error::Recipe(
+            "an image without a class: a class-conditional model needs a label for each".into(),
+        )),
+        Some(label) => Err(Error::Recipe(format!(
+            "label {label} is outside the model's {num_classes} classes; raise `model.conditioning.num_classes`"
+        ))),
     }
 }
 
 /// Conditions and codes (B, N) on the device.
 #[derive(Debug)]
 pub struct ArBatch {
-    condition: Conditioning,
+    condition: Given,
     codes: Tensor,
+}
+
+#[derive(Debug)]
+enum Given {
+    Class(Tensor), // (B,)
+    Text(Prepared),
 }
 
 /// The classes that occur in the data, or ImageNet's where the data does not tell and there are as many.
@@ -249,10 +321,10 @@ impl Task for ArTask {
         Module { name: "model", vars: &self.vars }
     }
 
-    /// The condition's embedding may be another one, such as for other classes; nothing else.
+    /// The condition's embedding may be another one, such as for other classes or for texts; nothing else.
     fn adoption(&self) -> Adoption {
         let known = ar_model::released::signatures;
-        Adoption { map: ar_model::key_map(), replaceable: &["cls_embedding"], known }
+        Adoption { map: ar_model::key_map(), replaceable: &["cls_embedding", "text_encoder"], known }
     }
 
     fn batch(&mut self) -> Result<ArBatch> {
@@ -275,7 +347,7 @@ impl Task for ArTask {
         if !self.recipe.recompute {
             return Ok(None);
         }
-        let (pass, first) = self.model.teacher_forced(&batch.condition, &batch.codes, Mode::Train);
+        let (pass, first) = self.model.teacher_forced(&self.conditioning(batch), &batch.codes, Mode::Train);
         let mut losses = Losses::new();
         let head = |x: &Tensor| {
             let loss = self.head_loss(&pass, x, &batch.codes);
@@ -295,6 +367,18 @@ impl Task for ArTask {
         self.train.restore(position)
     }
 
+    fn data(&self) -> Result<DataFacts> {
+        self.train.facts()
+    }
+
+    fn left_out(&self) -> Vec<LeftOut> {
+        codes::left_out(&self.train, self.validation.as_ref())
+    }
+
+    fn codes_per_image(&self) -> Option<u64> {
+        u64::try_from(self.recipe.model.num_tokens).ok()
+    }
+
     /// `loss`: cross-entropy per code in nats, without dropout, over all held-out images.
     fn validate(&mut self) -> Result<Vec<(&'static str, f64)>> {
         let Some(mut codes) = self.validation.take() else { return Ok(vec![]) };
@@ -305,7 +389,12 @@ impl Task for ArTask {
 
     fn write_model_files(&self, dir: &Path) -> Result<()> {
         write_atomically(&dir.join("config.yaml"), to_yaml(&self.recipe.model)?.as_bytes())?;
-        write_atomically(&dir.join("classes.tsv"), data::to_tsv(&self.classes).as_bytes())?;
+        match &self.condition {
+            Condition::Class { classes, .. } => {
+                write_atomically(&dir.join("classes.tsv"), data::to_tsv(classes).as_bytes())?;
+            }
+            Condition::Text(text) => text.write(dir)?,
+        }
         let folder = dir.join("tokenizer");
         std::fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
         write_atomically(&folder.join("config.yaml"), to_yaml(&self.tokenizer.config)?.as_bytes())?;
@@ -320,7 +409,7 @@ impl Task for ArTask {
 impl ArTask {
     /// Mean cross-entropy of a batch, in nats per code.
     fn loss(&self, batch: &ArBatch, mode: Mode) -> Tensor {
-        let (pass, x) = self.model.teacher_forced(&batch.condition, &batch.codes, mode);
+        let (pass, x) = self.model.teacher_forced(&self.conditioning(batch), &batch.codes, mode);
         let x = pass.layers(x, pass.num_layers());
         self.head_loss(&pass, &x, &batch.codes)
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use backbones::{FeatureCnn, FeatureCnnConfig};
 use base::config::{Document, to_yaml};
 use base::{Build, ImagesU8, Mode, Vars};
-use data::Loader;
+use data::{LeftOut, Loader};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Reduction, Tensor};
 use weights::KeyMap;
@@ -14,7 +14,7 @@ use super::images;
 use crate::initial::Adoption;
 use crate::recipe::{ImageData, Intervals, Optimization, with_overrides};
 use crate::state::write_atomically;
-use crate::task::{Common, Module, Phase, Recipe, Task};
+use crate::task::{Common, DataFacts, Module, Phase, Recipe, Task};
 use crate::{Error, Losses, Plan, Result, plan};
 
 /// Everything that decides the training of a feature network.
@@ -203,6 +203,14 @@ impl Task for FeaturesTask {
 
     fn restore(&mut self, position: &str) -> Result<()> {
         Ok(self.train.restore(images::parse_position(position)?)?)
+    }
+
+    fn data(&self) -> Result<DataFacts> {
+        Ok(images::facts(&self.train))
+    }
+
+    fn left_out(&self) -> Vec<LeftOut> {
+        images::left_out(&self.train, self.validation.as_ref())
     }
 
     /// `loss` and `top1`, the share of held-out images whose class is found.

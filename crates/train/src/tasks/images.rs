@@ -4,9 +4,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use base::ImagesU8;
-use data::{Loader, LoaderConfig, LoaderState, Transform, transform};
+use data::{LeftOut, Loader, LoaderConfig, LoaderState, Transform, transform};
 
 use crate::recipe::{Crop, ImageData};
+use crate::task::DataFacts;
 use crate::{Error, Result};
 
 /// An endless, shuffled, augmented loader over the training images.
@@ -69,6 +70,23 @@ pub(crate) fn each_batch(
         }
     }
     Ok(())
+}
+
+/// What a loader reads.
+pub(crate) fn facts(loader: &Loader) -> DataFacts {
+    let dataset = loader.dataset().as_ref();
+    DataFacts {
+        description: dataset.describe(),
+        records: dataset.len(),
+        fingerprint: data::fingerprint(dataset),
+    }
+}
+
+/// What the loaders did not read; of held-out images under `validation/`.
+pub(crate) fn left_out(train: &Loader, validation: Option<&Loader>) -> Vec<LeftOut> {
+    let held_out = validation.into_iter().flat_map(Loader::left_out);
+    let held_out = held_out.map(|l| LeftOut { name: format!("validation/{}", l.name), ..l });
+    train.left_out().into_iter().chain(held_out).collect()
 }
 
 /// A loader's position as text.

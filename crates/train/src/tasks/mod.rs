@@ -4,11 +4,13 @@ mod ar;
 mod codes;
 mod features;
 mod images;
+mod text;
 mod tokenizer;
 
 pub use ar::{ArData, ArRecipe, ArTask};
 pub use features::{FeaturesModel, FeaturesRecipe, FeaturesTask};
 pub use images::images_per_second;
+pub use text::{EncoderRecipe, TextRecipe, first_sentence};
 pub use tokenizer::{
     Adversarial, Auxiliary, FeatureDistance, Perceptual, Semantic, Teacher, TokenizerLosses, TokenizerRecipe,
     TokenizerTask,

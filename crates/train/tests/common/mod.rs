@@ -10,7 +10,7 @@ use data::codes::{CodePlan, CodeWriter, TokenizerId};
 use tch::{Device, Tensor};
 use tokenizer::Tokenizer;
 use train::tasks::{ArRecipe, ArTask, TokenizerRecipe, TokenizerTask};
-use train::{Outcome, Saved, Task};
+use train::{Outcome, Run, Saved, Task};
 
 /// libtorch's generator belongs to the whole process, so tests that train take turns.
 pub fn alone() -> std::sync::MutexGuard<'static, ()> {
@@ -159,7 +159,9 @@ impl Progress for StopAfter<'_> {
 pub fn go<T: Task>(mut task: T, dir: &Path, steps: u64) -> train::Result<Outcome> {
     let stop = AtomicBool::new(false);
     let saved = Saved::newest(dir).ok().map(|s| s.0);
-    train::train(&mut task, dir, saved.as_ref(), &stop, &mut StopAfter(steps, &stop))
+    let run =
+        Run { dir, resume: saved.as_ref(), stop: &stop, program: "test", device: "CPU", peak: Some(1e9) };
+    train::train(&mut task, &run, &mut StopAfter(steps, &stop))
 }
 
 /// Every tensor of a file, as name, shape and bytes.
@@ -176,6 +178,7 @@ pub fn contents(file: &Path) -> Vec<(String, Vec<i64>, Vec<u8>)> {
 pub fn newest_state(dir: &Path) -> PathBuf {
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(dir.join("state")).unwrap().map(|e| e.unwrap().path()).collect();
+    files.retain(|f| f.extension().is_some_and(|e| e == "safetensors"));
     files.sort();
     files.pop().unwrap()
 }
@@ -220,7 +223,7 @@ pub fn store_codes(folder: &Path, fingerprint: &str) {
     let mut shard = writer.begin(0);
     for i in 0..10 {
         let both_views: Vec<i64> = (0..32).map(|j| code(i, j)).collect();
-        writer.push(&mut shard, &both_views, 207).unwrap();
+        writer.push(&mut shard, &both_views, 207, "").unwrap();
     }
     writer.write(shard).unwrap();
     writer.finish(&[]).unwrap();

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use base::config::to_yaml;
 use base::{Build, ImagesU8, Vars};
-use data::Loader;
+use data::{LeftOut, Loader};
 use tch::{Device, Kind, Tensor};
 use tokenizer::{Model, Tokenizer};
 use weights::KeyMap;
@@ -24,7 +24,7 @@ pub use self::recipe::{
 use super::images;
 use crate::initial::Adoption;
 use crate::state::write_atomically;
-use crate::task::{Module, Phase, Task};
+use crate::task::{DataFacts, Module, Phase, Task};
 use crate::{Error, Losses, Result};
 
 /// A micro-batch, with the reconstructions that the discriminator is shown afterwards.
@@ -148,6 +148,14 @@ impl Task for TokenizerTask {
 
     fn restore(&mut self, position: &str) -> Result<()> {
         Ok(self.train.restore(images::parse_position(position)?)?)
+    }
+
+    fn data(&self) -> Result<DataFacts> {
+        Ok(images::facts(&self.train))
+    }
+
+    fn left_out(&self) -> Vec<LeftOut> {
+        images::left_out(&self.train, self.validation.as_ref())
     }
 
     /// `mse` on [-1, 1], `psnr` of the 8-bit images in dB (mean over images), and the share of the codebook in use.

@@ -1,0 +1,71 @@
+//! `cargo bench -p kernels`: products, attention, and the choice of a code, at the sizes of GPT-B.
+#![allow(missing_docs)] // criterion's macros make public functions
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use kernels::attention::{attend_bf16, attend_f32};
+use kernels::choose::{invert, keep_largest};
+use kernels::{Format, Isa, Matrix, Rows};
+
+const WIDTH: usize = 768;
+const VOCABULARY: usize = 16_384;
+
+fn numbers(n: usize) -> Vec<f32> {
+    (0..n).map(|i| ((i * 7919) % 1000) as f32 / 1000.0 - 0.5).collect()
+}
+
+/// The output layer, larger than the second cache, with one thread; the throughput is of weights.
+fn products(c: &mut Criterion) {
+    let weight = numbers(VOCABULARY * WIDTH);
+    let mut group = c.benchmark_group("product 16384×768");
+    for format in [Format::F32, Format::Bf16, Format::Int8] {
+        for isa in Isa::available(format) {
+            let matrix = Matrix::pack_for(&weight, WIDTH, 64, format, isa);
+            group.throughput(Throughput::Bytes(matrix.bytes() as u64));
+            for rows in [1, 2, 8, 32] {
+                let mut x = Rows::new(format, rows, WIDTH);
+                x.set(Isa::best(Format::F32), &numbers(rows * WIDTH));
+                let mut out = vec![0.0; rows * 64];
+                let all =
+                    |out: &mut Vec<f32>| (0..matrix.sections()).for_each(|s| matrix.product(s, &x, out));
+                let name = BenchmarkId::new(format!("{format:?} {isa:?}"), format!("{rows} rows"));
+                group.bench_function(name, |b| b.iter(|| all(&mut out)));
+            }
+        }
+    }
+    group.finish();
+}
+
+fn attention(c: &mut Criterion) {
+    let isa = Isa::best(Format::F32);
+    let (query, keys) = (numbers(64), numbers(64 * 256));
+    let half: Vec<u16> = keys.iter().map(|x| (x.to_bits() >> 16) as u16).collect();
+    let (mut scores, mut out) = (vec![0.0; 256], vec![0.0; 64]);
+    let mut group = c.benchmark_group("attention of a head of 64 over 256 positions");
+    group.bench_function("fp32 cache", |b| {
+        b.iter(|| attend_f32(isa, &query, &keys, &keys, 256, &[], &mut scores, &mut out));
+    });
+    group.bench_function("bf16 cache", |b| {
+        b.iter(|| attend_bf16(isa, &query, &half, &half, 256, &[], &mut scores, &mut out));
+    });
+    group.finish();
+}
+
+fn choice(c: &mut Criterion) {
+    let isa = Isa::best(Format::F32);
+    let logits = numbers(VOCABULARY);
+    let mut weights = vec![];
+    let mut group = c.benchmark_group("a code of 16384");
+    for k in [0, 250, 2000] {
+        group.bench_function(BenchmarkId::new("top-k", k), |b| {
+            b.iter(|| {
+                let mut row = logits.clone();
+                keep_largest(&mut row, k);
+                invert(isa, &row, 0.5, &mut weights)
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, products, attention, choice);
+criterion_main!(benches);

@@ -1,0 +1,78 @@
+//! Which instructions this processor has, asked at run time.
+
+use crate::matmul::Format;
+
+/// A set of instructions that kernels are written for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isa {
+    /// Safe Rust for any processor.
+    Plain,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512, with what the weights' format needs: BF16 for bf16, VNNI for int8.
+    Avx512,
+}
+
+impl Isa {
+    /// The best that this processor has for weights of `format`.
+    pub fn best(format: Format) -> Isa {
+        *Isa::available(format).last().expect("plain code runs anywhere")
+    }
+
+    /// All that this processor has for weights of `format`, best last.
+    pub fn available(format: Format) -> Vec<Isa> {
+        let mut found = vec![Isa::Plain];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                found.push(Isa::Avx2);
+            }
+            let wide = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl");
+            let special = match format {
+                Format::F32 => true,
+                Format::Bf16 => is_x86_feature_detected!("avx512bf16"),
+                Format::Int8 => is_x86_feature_detected!("avx512vnni"),
+            };
+            if found.len() == 2 && wide && special {
+                found.push(Isa::Avx512);
+            }
+        }
+        let _ = format;
+        found
+    }
+}
+
+/// One body, compiled for each [`Isa`] and chosen by the first argument. The body is generic in whether products and
+/// sums are fused, and is inlined into functions that may use the instructions.
+macro_rules! for_each_isa {
+    ($(#[$doc:meta])* pub fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
+        $(#[$doc])*
+        #[allow(clippy::too_many_arguments)]
+        pub fn $name(isa: $crate::Isa, $($arg: $ty),*) $(-> $ret)? {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
+                fn avx512($($arg: $ty),*) $(-> $ret)? {
+                    $body::<true>($($arg),*)
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($arg: $ty),*) $(-> $ret)? {
+                    $body::<true>($($arg),*)
+                }
+                match isa {
+                    // SAFETY: an `Isa` other than `Plain` comes from `Isa::available`, which asked the processor.
+                    $crate::Isa::Avx512 => return unsafe { avx512($($arg),*) },
+                    // SAFETY: as above.
+                    $crate::Isa::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::Isa::Plain => {}
+                }
+            }
+            let _ = isa;
+            $body::<false>($($arg),*)
+        }
+    };
+}
+pub(crate) use for_each_isa;

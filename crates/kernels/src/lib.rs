@@ -1,0 +1,23 @@
+//! The arithmetic of decoding a transformer on the CPU, a few rows at a time: packed matrices, attention over a cache,
+//! the decoder that walks through them with all cores in step, and the choice of a code.
+//!
+//! It knows no tensors and no files: slices of numbers in, slices out. One of the two crates that may hold `unsafe`
+//! code; every kernel for a particular processor stands beside a plain one in safe Rust that the tests hold it to. A
+//! row's result depends neither on the other rows nor on the number of threads: each of its numbers is summed in one
+//! order, whatever the tile it is computed in.
+#![allow(unsafe_code)]
+
+pub mod attention;
+pub mod ceiling;
+pub mod choose;
+mod decoder;
+mod isa;
+pub mod math;
+pub mod matmul;
+mod memory;
+mod team;
+
+pub use decoder::{Block, Decoder, KvCache, Shape, Token};
+pub use isa::Isa;
+pub use matmul::{Format, Matrix, Rows};
+pub use team::{Member, Team};

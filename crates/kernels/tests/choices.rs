@@ -1,0 +1,50 @@
+//! The choice of a code against the obvious way.
+
+use kernels::choose::{invert, keep_largest};
+use kernels::{Format, Isa};
+
+fn noise(state: &mut u64) -> f64 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 11) as f64 / (1u64 << 53) as f64
+}
+
+#[test]
+fn the_largest_stay_with_their_ties() {
+    let row = [1.0f32, 3.0, 2.0, 3.0, 3.0, f32::NEG_INFINITY];
+    let kept = |k| {
+        let mut row = row.to_vec();
+        keep_largest(&mut row, k);
+        row.iter().filter(|l| l.is_finite()).count()
+    };
+    assert_eq!([1, 2, 3, 4, 5, 0, 6, 99].map(kept), [3, 3, 3, 4, 5, 5, 5, 5]);
+}
+
+#[test]
+fn inversion_takes_the_first_entry_whose_sum_exceeds_the_uniform() {
+    let p = [0.0f32, 0.25, 0.0, 0.5, 0.25, 0.0];
+    let logits = p.map(f32::ln);
+    for isa in Isa::available(Format::F32) {
+        let at = |u: f64| invert(isa, &logits, u, &mut vec![]);
+        assert_eq!([0.0, 0.2499, 0.2501, 0.7499, 0.7501].map(at), [1, 1, 3, 3, 4]);
+        assert_eq!(at(1.0 - f64::EPSILON), 4, "neither past the end nor on a removed entry");
+    }
+}
+
+#[test]
+fn inversion_agrees_with_the_obvious_loop_on_long_rows() {
+    let mut state = 1;
+    for isa in Isa::available(Format::F32) {
+        for _ in 0..50 {
+            let logits: Vec<f32> = (0..3000).map(|_| (noise(&mut state) * 20.0 - 10.0) as f32).collect();
+            let weights: Vec<f64> = logits.iter().map(|l| f64::from(*l).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            let u = noise(&mut state);
+            let mut sum = 0.0;
+            let expected = weights.iter().position(|w| {
+                sum += w;
+                sum > u * total
+            });
+            assert_eq!(invert(isa, &logits, u, &mut vec![]), expected.unwrap());
+        }
+    }
+}

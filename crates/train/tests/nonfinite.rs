@@ -1,0 +1,204 @@
+//! Losses and gradients that are no numbers, with a task made for it.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use base::{Build, Init, Progress, Vars};
+use data::LeftOut;
+use serde::Serialize;
+use serde_json::json;
+use tch::{Device, Kind, Tensor};
+use train::recipe::{Intervals, OnNonfinite, Optimization};
+use train::{Common, DataFacts, Error, Losses, Module, Outcome, Phase, Plan, Recipe, Result, Run, Task};
+
+#[derive(Serialize)]
+struct ToyRecipe {
+    optimization: Optimization,
+}
+
+impl Recipe for ToyRecipe {
+    fn common(&self) -> Common<'_> {
+        let every = json!({ "log": 1, "validate": 0, "save": 1, "keep": 1 });
+        let every: Intervals = serde_json::from_value(every).unwrap();
+        Common { seed: 0, optimization: &self.optimization, every, init_from: None, freeze: &[] }
+    }
+    fn plan(&self) -> Result<Plan> {
+        Err(Error::Recipe("nobody asks what a toy costs".into()))
+    }
+    fn paths(&mut self) -> Vec<&mut PathBuf> {
+        vec![]
+    }
+}
+
+/// What goes wrong, from a step on and for so many steps.
+#[derive(Clone, Copy, PartialEq)]
+enum Harm {
+    /// A term of the loss is NaN.
+    Loss,
+    /// The loss is 0, its gradient infinite: the square root of 0.
+    Gradient,
+}
+
+/// `(a · 1 - 1)² + √(b² + c)`, with a running count of forward passes as a buffer.
+struct Toy {
+    vars: Vars,
+    a: Tensor,
+    b: Tensor,
+    seen: Tensor,
+    recipe: ToyRecipe,
+    harm: (Harm, std::ops::Range<u64>),
+}
+
+const PHASES: [Phase; 1] = [Phase { name: "model", start: 1 }];
+
+impl Toy {
+    fn new(on_nonfinite: OnNonfinite, harm: Harm, steps: std::ops::Range<u64>) -> Self {
+        let vars = Vars::new(Device::Cpu, Kind::Float, Build::Random);
+        let root = vars.root();
+        let optimization = json!({
+            "steps": 6, "batch_size": 4, "micro_batches": 2, "lr": 0.1, "warmup": 0, "clip": 0.0, "ema": null,
+            "schedule": { "type": "constant" }, "precision": "fp32", "on_nonfinite": on_nonfinite,
+            "adamw": { "betas": [0.9, 0.95], "weight_decay": 0.0, "decay": "all" },
+        });
+        Toy {
+            a: (&root / "first").var("weight", &[3], Init::Const(0.0)),
+            b: (&root / "second").var("weight", &[3], Init::Const(0.0)),
+            seen: root.buffer("seen", &[], Kind::Float, Init::Const(0.0)),
+            vars,
+            recipe: ToyRecipe { optimization: serde_json::from_value(optimization).unwrap() },
+            harm: (harm, steps),
+        }
+    }
+
+    fn seen(&self) -> f64 {
+        self.seen.double_value(&[])
+    }
+}
+
+impl Task for Toy {
+    type Batch = ();
+    type Recipe = ToyRecipe;
+
+    fn phases(&self) -> &[Phase] {
+        &PHASES
+    }
+    fn module(&self, _phase: usize) -> Module<'_> {
+        Module { name: "model", vars: &self.vars }
+    }
+    fn recipe(&self) -> &ToyRecipe {
+        &self.recipe
+    }
+    fn batch(&mut self) -> Result<()> {
+        Ok(())
+    }
+    fn losses(&mut self, _batch: &mut (), _phase: usize, step: u64) -> Result<Losses> {
+        let harmed = self.harm.1.contains(&step);
+        tch::no_grad(|| {
+            let poison = if harmed { f64::NAN } else { 1.0 };
+            let _ = self.seen.g_add_scalar_(poison);
+        });
+        let mut losses = Losses::new();
+        let scale = if harmed && self.harm.0 == Harm::Loss { f64::NAN } else { 1.0 };
+        losses.add("square", (&self.a - 1.0).square().sum(Kind::Float) * scale, 1.0);
+        let shift = if harmed && self.harm.0 == Harm::Gradient { 0.0 } else { 1.0 };
+        losses.add("root", (self.b.square() + shift).sqrt().sum(Kind::Float), 1.0);
+        Ok(losses)
+    }
+    fn position(&self) -> Result<String> {
+        Ok(String::new())
+    }
+    fn restore(&mut self, _position: &str) -> Result<()> {
+        Ok(())
+    }
+    fn data(&self) -> Result<DataFacts> {
+        Ok(DataFacts { description: "nothing".into(), records: 0, fingerprint: "0".into() })
+    }
+    fn left_out(&self) -> Vec<LeftOut> {
+        vec![]
+    }
+    fn validate(&mut self) -> Result<Vec<(&'static str, f64)>> {
+        Ok(vec![])
+    }
+    fn write_model_files(&self, _dir: &Path) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Keeps the warnings.
+#[derive(Default)]
+struct Warnings(Vec<String>);
+
+impl Progress for Warnings {
+    fn start(&mut self, _what: &str, _total: Option<u64>) {}
+    fn advance(&mut self, _n: u64) {}
+    fn message(&mut self, _text: &str) {}
+    fn warn(&mut self, text: &str) {
+        self.0.push(text.to_owned());
+    }
+    fn finish(&mut self) {}
+}
+
+fn go(toy: &mut Toy, dir: &Path) -> (Result<Outcome>, Vec<String>) {
+    let stop = AtomicBool::new(false);
+    let run = Run { dir, resume: None, stop: &stop, program: "test", device: "CPU", peak: None };
+    let mut warnings = Warnings::default();
+    let outcome = train::train(toy, &run, &mut warnings);
+    (outcome, warnings.0)
+}
+
+fn logged(dir: &Path, key: &str) -> Vec<Option<f64>> {
+    let text = std::fs::read_to_string(dir.join("log.jsonl")).unwrap();
+    text.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()[key].as_f64()).collect()
+}
+
+#[test]
+fn term_and_layer_are_named_before_anything_is_updated() {
+    for (harm, says) in [
+        (Harm::Loss, "step 3, model: loss `square`, the gradient of `first.weight` is not finite"),
+        (Harm::Gradient, "step 3, model: the gradient of `second.weight` is not finite"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut toy = Toy::new(OnNonfinite::Stop, harm, 3..4);
+        let error = go(&mut toy, dir.path()).0.unwrap_err();
+        assert!(matches!(error, Error::NotFinite { step: 3, .. }));
+        assert!(error.to_string().starts_with(says), "{error}");
+        assert!(toy.a.isfinite().all().int64_value(&[]) == 1 && toy.b.isfinite().all().int64_value(&[]) == 1);
+        assert_eq!(train::Saved::newest(dir.path()).unwrap().0.step, 2);
+    }
+}
+
+#[test]
+fn single_steps_can_be_left_out_and_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut toy = Toy::new(OnNonfinite::Skip, Harm::Gradient, 3..5);
+    let (outcome, warnings) = go(&mut toy, dir.path());
+    assert_eq!(outcome.unwrap(), Outcome { step: 6, interrupted: false });
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[1].contains("step 4") && warnings[1].contains("(2 left out so far)"), "{warnings:?}");
+    assert_eq!(logged(dir.path(), "skipped_steps"), [None, None, Some(1.0), Some(2.0), Some(2.0), Some(2.0)]);
+    let squares = logged(dir.path(), "square");
+    assert_eq!((squares[2], squares[3]), (None, None), "what was left out is no part of any average");
+    assert_eq!(
+        toy.seen(),
+        8.0,
+        "four steps of two micro-batches; the statistics of the others are taken back"
+    );
+    // The same updates as a run that has only the four steps.
+    let other = tempfile::tempdir().unwrap();
+    let mut four = Toy::new(OnNonfinite::Stop, Harm::Loss, 0..0);
+    four.recipe.optimization.steps = 4;
+    go(&mut four, other.path()).0.unwrap();
+    assert_eq!(toy.a, four.a);
+    let saved = train::Saved::newest(dir.path()).unwrap().0;
+    assert_eq!((saved.tally.skipped, saved.tally.samples), (2, 24));
+}
+
+#[test]
+fn a_run_that_only_skips_stops_after_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut toy = Toy::new(OnNonfinite::Skip, Harm::Loss, 3..1000);
+    toy.recipe.optimization.steps = 500;
+    let (outcome, warnings) = go(&mut toy, dir.path());
+    assert!(matches!(outcome, Err(Error::NotFinite { step: 102, .. })));
+    assert_eq!(warnings.len(), 99);
+}

@@ -1,0 +1,71 @@
+//! Several files with an index (`*.index.json`) that says which tensor lies in which, as Hugging Face writes them for
+//! safetensors and for `.bin`.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value as Json;
+
+use crate::checkpoint::{Format, Parsed, parse_file};
+use crate::{Error, Result};
+
+/// Reads all shards that an index names, as one file.
+pub(crate) fn open(index: &Path, text: &str) -> Result<Parsed> {
+    let mut whole = Parsed {
+        format: Format::ShardedSafetensors,
+        blobs: vec![],
+        sections: vec![(None, vec![])],
+        metadata: serde_json::Map::new(),
+    };
+    for (file, names) in files(index, text)? {
+        let shard = parse_file(&shard_path(index, &file)?)?;
+        if shard.format != Format::Safetensors {
+            whole.format = Format::ShardedTorch;
+        }
+        let first = whole.blobs.len();
+        whole.blobs.extend(shard.blobs);
+        whole.metadata.extend(shard.metadata);
+        let all = &mut whole.sections[0].1;
+        let before = all.len();
+        let entries =
+            shard.sections.into_iter().filter(|(section, _)| section.is_none()).flat_map(|(_, e)| e);
+        all.extend(entries.map(|(name, mut entry)| {
+            entry.blob += first;
+            (name, entry)
+        }));
+        let found: HashSet<&str> = all[before..].iter().map(|(n, _)| n.as_str()).collect();
+        if let Some(lost) = names.iter().find(|n| !found.contains(n.as_str())) {
+            let what = format!("the index says that `{file}` holds `{lost}`, and it does not");
+            return Err(Error::damaged(index, what));
+        }
+    }
+    whole.metadata.sort_keys();
+    Ok(whole)
+}
+
+/// The tensors of each file.
+fn files(index: &Path, text: &str) -> Result<BTreeMap<String, Vec<String>>> {
+    let bad = |what: String| Error::damaged(index, what);
+    let json: Json = serde_json::from_str(text).map_err(|e| bad(format!("not valid JSON: {e}")))?;
+    let map = json.get("weight_map").and_then(Json::as_object);
+    let map = map.ok_or_else(|| Error::NotACheckpoint {
+        path: index.to_owned(),
+        found: "is a JSON document without the `weight_map` of an index of shards".into(),
+        advice: "give the file that holds the weights".into(),
+    })?;
+    let mut by_file: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, file) in map {
+        let file = file.as_str().ok_or_else(|| bad(format!("the file of `{name}` is not a string")))?;
+        by_file.entry(file.to_owned()).or_default().push(name.clone());
+    }
+    Ok(by_file)
+}
+
+/// A shard lies beside its index; anything else would let an index read any file.
+fn shard_path(index: &Path, file: &str) -> Result<PathBuf> {
+    let plain = Path::new(file).components().all(|c| matches!(c, std::path::Component::Normal(_)));
+    if !plain || file.is_empty() {
+        return Err(Error::damaged(index, format!("`{file}` is not the name of a file beside the index")));
+    }
+    Ok(index.parent().unwrap_or(Path::new("")).join(file))
+}

@@ -1,0 +1,70 @@
+//! `gen bench`.
+
+use std::path::PathBuf;
+
+use base::Precision;
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use super::DeviceArgs;
+
+/// Arguments of `gen bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// What to time
+    #[arg(
+        long,
+        value_enum,
+        value_name = "WORK",
+        value_delimiter = ',',
+        default_value = "sample,encode,decode"
+    )]
+    pub work: Vec<Work>,
+
+    /// Kinds of weights to time it in; what a work does not know is left out
+    #[arg(long, value_name = "KIND", value_delimiter = ',', default_value = "fp32,bf16,int8")]
+    pub precision: Vec<Precision>,
+
+    /// Images at a time
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,4,16",
+          value_parser = clap::value_parser!(i64).range(1..))]
+    pub batch_size: Vec<i64>,
+
+    /// Guidance scales; 1 is none
+    #[arg(long, value_name = "SCALE", value_delimiter = ',', default_value = "1.75,1")]
+    pub cfg: Vec<f64>,
+
+    /// Runs after one that is discarded; the fastest counts
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub repeat: u32,
+
+    /// A model's directory or the name of a shipped model; or a config, for random weights of that size
+    /// [default: the shipped model]
+    #[arg(long, value_name = "DIR|CONFIG|NAME", help_heading = "Model")]
+    pub model: Option<String>,
+
+    /// The tokenizer likewise [default: the one in the model's directory]
+    #[arg(long, value_name = "DIR|CONFIG|NAME", help_heading = "Model")]
+    pub tokenizer: Option<String>,
+
+    /// Set the results beside those of an earlier run: a file whose last line is its JSON
+    #[arg(long, value_name = "FILE")]
+    pub compare: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// A kind of work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    /// Classes → codes
+    Sample,
+    /// Images → codes
+    Encode,
+    /// Codes → images
+    Decode,
+    /// A training step of the transformer
+    Train,
+}

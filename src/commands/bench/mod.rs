@@ -1,0 +1,57 @@
+//! `gen bench`: how fast this machine does the work, and how much of what it could do that is.
+
+mod machine;
+mod models;
+mod report;
+mod timing;
+mod work;
+
+use anyhow::{Context as _, Result};
+use base::Precision;
+use tch::Device;
+
+use self::machine::Machine;
+use self::models::Subjects;
+use self::report::{Report, Row};
+use super::{Context, Outcome};
+use crate::cli::bench::{BenchArgs, Work};
+use crate::failure::Failure;
+use crate::settings::device;
+
+/// Times everything that was asked for, a row at a time.
+pub fn run(args: &BenchArgs, context: &Context) -> Result<Outcome> {
+    let device = device::resolve(&args.device)?;
+    let before = args.compare.as_deref().map(Report::read).transpose()?;
+    let subjects = Subjects::find(args)?;
+    let machine = Machine::measure(device);
+    context.printer.line(&machine.describe())?;
+    context.printer.line(&subjects.describe())?;
+    context.printer.line(&report::head(before.is_some()))?;
+    let mut rows: Vec<Row> = vec![];
+    for &work in &args.work {
+        for &precision in args.precision.iter().filter(|p| knows(work, **p, device)) {
+            let mut add = |row: Row| -> Result<()> {
+                let earlier = before.as_ref().and_then(|report| report.like(&row));
+                context.printer.line(&row.line(before.is_some(), earlier))?;
+                rows.push(row);
+                Ok(())
+            };
+            work::run(work, precision, args, &subjects, &machine, &mut add)?;
+        }
+    }
+    if rows.is_empty() {
+        return Err(Failure::new("no work of `--work` can be done in a kind of `--precision`").into());
+    }
+    let report = Report { version: env!("CARGO_PKG_VERSION").into(), machine, rows };
+    context.printer.line(&serde_json::to_string(&report).context("the report as JSON")?)?;
+    Ok(Outcome::Done)
+}
+
+/// Whether a work can be done in a precision.
+fn knows(work: Work, precision: Precision, device: Device) -> bool {
+    match precision {
+        Precision::Int8 => work == Work::Sample && device == Device::Cpu,
+        Precision::Fp16 => device != Device::Cpu,
+        Precision::Fp32 | Precision::Bf16 => true,
+    }
+}

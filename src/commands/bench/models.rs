@@ -1,0 +1,134 @@
+//! What is timed: models from their directories, or of a configuration's size with random weights.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use ar_model::{ArConfig, Gpt};
+use base::{Build, Precision, Vars};
+use tch::{Device, Kind};
+use tokenizer::TokenizerConfig;
+
+use crate::cli::bench::{BenchArgs, Work};
+use crate::cli::{ModelArgs, PairedTokenizerArgs, TokenizerArgs};
+use crate::failure::Failure;
+use crate::settings::models::{self, DEFAULT_MODEL, Location};
+
+/// A model's name, its configuration, and its weights unless they are random.
+#[derive(Debug)]
+struct Subject<C> {
+    name: String,
+    config: C,
+    weights: Option<PathBuf>,
+}
+
+/// The models to time.
+#[derive(Debug)]
+pub struct Subjects {
+    transformer: Option<Subject<ArConfig>>,
+    tokenizer: Option<Subject<TokenizerConfig>>,
+}
+
+impl Subjects {
+    /// Finds what the work needs; loads no weights.
+    pub fn find(args: &BenchArgs) -> Result<Self> {
+        let transforms = args.work.iter().any(|w| matches!(w, Work::Sample | Work::Train));
+        let tokenizes = args.work.iter().any(|w| matches!(w, Work::Encode | Work::Decode));
+        Ok(Subjects {
+            transformer: transforms.then(|| transformer(args)).transpose()?,
+            tokenizer: tokenizes.then(|| tokenizer(args)).transpose()?,
+        })
+    }
+
+    /// For people.
+    pub fn describe(&self) -> String {
+        fn one<C>(what: &str, subject: &Option<Subject<C>>) -> Option<String> {
+            let s = subject.as_ref()?;
+            let weights = if s.weights.is_some() { "" } else { " with random weights" };
+            Some(format!("{what} {}{weights}", s.name))
+        }
+        let parts = [one("transformer", &self.transformer), one("tokenizer", &self.tokenizer)];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+
+    /// The transformer's configuration.
+    pub fn ar_config(&self) -> &ArConfig {
+        &self.transformer.as_ref().expect("work with a transformer finds one").config
+    }
+
+    /// The tokenizer's configuration.
+    pub fn tokenizer_config(&self) -> &TokenizerConfig {
+        &self.tokenizer.as_ref().expect("work with a tokenizer finds one").config
+    }
+
+    /// The transformer, ready for decoding.
+    pub fn transformer(&self, device: Device, precision: Precision) -> Result<Gpt> {
+        let subject = self.transformer.as_ref().expect("work with a transformer finds one");
+        let mut model = match &subject.weights {
+            Some(weights) => ar_model::open(&subject.config, weights, device, precision)?.model,
+            None => random_transformer(&subject.config, device, precision.kind())?.0,
+        };
+        model.pack(precision);
+        Ok(model)
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self, device: Device, precision: Precision) -> Result<tokenizer::Model> {
+        let subject = self.tokenizer.as_ref().expect("work with a tokenizer finds one");
+        if let Some(weights) = &subject.weights {
+            return Ok(tokenizer::open(&subject.config, weights, device, precision)?.model);
+        }
+        let vars = Vars::new(device, precision.kind(), Build::Random);
+        let model = tokenizer::Model::new(&vars.root(), &subject.config)?;
+        tokenizer::arrange(&vars);
+        Ok(model)
+    }
+}
+
+/// A transformer with the weights that training starts from.
+pub fn random_transformer(config: &ArConfig, device: Device, kind: Kind) -> Result<(Gpt, Vars)> {
+    let vars = Vars::new(device, kind, Build::Random);
+    Ok((Gpt::new(&vars.root(), config)?, vars))
+}
+
+fn transformer(args: &BenchArgs) -> Result<Subject<ArConfig>> {
+    let name = args.model.clone().unwrap_or_else(|| DEFAULT_MODEL.into());
+    if Path::new(&name).is_file() {
+        let config = ArConfig::read(Path::new(&name))?;
+        return Ok(Subject { name, config, weights: None });
+    }
+    let location = models::transformer(&ModelArgs { model: args.model.clone(), weights: None })?;
+    let (config, weights) = files(location);
+    Ok(Subject { name, config: ArConfig::read(&config)?, weights: Some(weights) })
+}
+
+fn tokenizer(args: &BenchArgs) -> Result<Subject<TokenizerConfig>> {
+    if let Some(name) = args.tokenizer.clone().filter(|name| Path::new(name).is_file()) {
+        let config = TokenizerConfig::read(Path::new(&name))?;
+        return Ok(Subject { name, config, weights: None });
+    }
+    let location = match (&args.tokenizer, &args.model) {
+        (Some(_), _) => {
+            models::tokenizer(&TokenizerArgs { tokenizer: args.tokenizer.clone(), weights: None })?
+        }
+        (None, Some(model)) if Path::new(model).is_file() => {
+            return Err(Failure::new(format!("`{model}` does not say which tokenizer made its codes"))
+                .hint("name one with `--tokenizer`, or leave out encode and decode with `--work`")
+                .into());
+        }
+        (None, _) => {
+            let model = models::transformer(&ModelArgs { model: args.model.clone(), weights: None })?;
+            models::tokenizer_of(&model, &PairedTokenizerArgs { tokenizer: None, tokenizer_weights: None })?
+        }
+    };
+    let name = args.tokenizer.clone().or_else(|| args.model.clone()).unwrap_or_else(|| DEFAULT_MODEL.into());
+    let (config, weights) = files(location);
+    Ok(Subject { name, config: TokenizerConfig::read(&config)?, weights: Some(weights) })
+}
+
+/// Config and weights.
+fn files(location: Location) -> (PathBuf, PathBuf) {
+    match location {
+        Location::Directory(dir) => (dir.join(weights::CONFIG_FILE), dir.join(weights::WEIGHTS_FILE)),
+        Location::Files { config, weights } => (config, weights),
+    }
+}

@@ -1,0 +1,173 @@
+//! The works themselves.
+
+use anyhow::Result;
+use ar_model::{ArConfig, AutoregressiveModel, Conditioning, Gpt};
+use base::{Codes, Images, Mode, Precision, SampleStream};
+use sampler::{Draw, Guidance, Sampler, SamplingConfig};
+use tch::{Device, Kind, Tensor};
+use tokenizer::Tokenizer;
+use train::losses::language::cross_entropy;
+use train::optim::{AdamW, AdamWConfig, Decay, clip_grad_norm, global_norm};
+
+use super::machine::Machine;
+use super::models::{Subjects, random_transformer};
+use super::report::Row;
+use super::timing::{Measured, measure};
+use crate::cli::bench::{BenchArgs, Work};
+use crate::failure::Failure;
+use crate::settings::device;
+
+/// Times one work in one precision at all batch sizes.
+pub fn run(
+    work: Work,
+    precision: Precision,
+    args: &BenchArgs,
+    subjects: &Subjects,
+    machine: &Machine,
+    add: &mut dyn FnMut(Row) -> Result<()>,
+) -> Result<()> {
+    let device = device::resolve(&args.device)?;
+    match work {
+        Work::Sample => sample(precision, args, subjects, machine, device, add),
+        Work::Encode | Work::Decode => tokenize(work, precision, args, subjects, machine, device, add),
+        Work::Train => train_steps(precision, args, subjects, machine, device, add),
+    }
+}
+
+/// The weights that one step of a transformer multiplies with: all but embeddings and norms.
+fn product_weights(c: &ArConfig) -> f64 {
+    let layer = 4 * c.width * c.width + 3 * c.width * c.feed_forward_width();
+    (c.layers * layer + c.vocab_size * c.width) as f64
+}
+
+fn classes(config: &ArConfig, batch: i64, device: Device) -> Result<Conditioning> {
+    let ar_model::ConditioningConfig::Class { num_classes } = config.conditioning else {
+        return Err(Failure::new("only class-conditional transformers are timed").into());
+    };
+    let classes = Tensor::arange(batch, (Kind::Int64, device)).remainder(num_classes);
+    Ok(Conditioning::Class(classes))
+}
+
+fn sample(
+    precision: Precision,
+    args: &BenchArgs,
+    subjects: &Subjects,
+    machine: &Machine,
+    device: Device,
+    add: &mut dyn FnMut(Row) -> Result<()>,
+) -> Result<()> {
+    let model = subjects.transformer(device, precision)?;
+    for &batch in &args.batch_size {
+        for &scale in &args.cfg {
+            let cond = classes(model.config(), batch, device)?;
+            let config = SamplingConfig { guidance: Guidance::constant(scale), ..Default::default() };
+            let streams: Vec<SampleStream> =
+                (0..batch as u64).map(|index| SampleStream { seed: 0, index }).collect();
+            let mut sampler = Sampler::new(&model);
+            let measured = measure(device, args.repeat, || {
+                sampler.generate(&cond, &config, Draw::Streams(&streams))?;
+                Ok(())
+            })?;
+            add(sample_row(precision, &model, machine, batch, scale, measured))?;
+        }
+    }
+    Ok(())
+}
+
+/// Each step reads all weights once and every row's keys and values so far.
+fn sample_row(
+    precision: Precision,
+    model: &Gpt,
+    machine: &Machine,
+    batch: i64,
+    scale: f64,
+    measured: Measured,
+) -> Row {
+    let c = model.config();
+    let steps = c.num_tokens as f64;
+    let rows = (batch * if scale > 1.0 { 2 } else { 1 }) as f64;
+    let weights = product_weights(c);
+    let element = precision.kind().elt_size_in_bytes() as f64;
+    let stored = model.packed().map_or(weights * element, |(bytes, _)| bytes as f64);
+    let cached = if precision == Precision::Fp32 { 4.0 } else { 2.0 }; // bytes of a number in the cache
+    let context = (model.spec().prefix_len as f64) + (steps - 1.0) / 2.0; // on average
+    let width = (c.layers * c.width) as f64;
+    let bytes = steps * (stored + rows * 2.0 * width * cached * context);
+    let operations = steps * rows * (2.0 * weights + 4.0 * width * context);
+    Row {
+        cfg: Some(scale),
+        codes_per_second: Some(batch as f64 * steps / measured.seconds),
+        ms_per_step: Some(measured.seconds / steps * 1e3),
+        bandwidth_share: Some(bytes / measured.seconds / machine.bandwidth),
+        ..Row::new(Work::Sample, precision, batch, measured, operations, machine)
+    }
+}
+
+fn tokenize(
+    work: Work,
+    precision: Precision,
+    args: &BenchArgs,
+    subjects: &Subjects,
+    machine: &Machine,
+    device: Device,
+    add: &mut dyn FnMut(Row) -> Result<()>,
+) -> Result<()> {
+    let model = subjects.tokenizer(device, precision)?;
+    let spec = model.spec().clone();
+    let cost = tokenizer::cost(subjects.tokenizer_config());
+    for &batch in &args.batch_size {
+        let (operations, measured) = if work == Work::Encode {
+            let pixels = Tensor::rand([batch, 3, spec.image_size, spec.image_size], (Kind::Float, device));
+            let images = Images::new(pixels * 2.0 - 1.0)?;
+            let once = || model.encode(&images).map(drop).map_err(Into::into);
+            (cost.encode, measure(device, args.repeat, once)?)
+        } else {
+            let shape = [batch, spec.num_tokens];
+            let codes = Codes::new(Tensor::randint(spec.codebook_size, shape, (Kind::Int64, device)))?;
+            let once = || model.decode(&codes).map(drop).map_err(Into::into);
+            (cost.decode, measure(device, args.repeat, once)?)
+        };
+        add(Row::new(work, precision, batch, measured, operations * batch as f64, machine))?;
+    }
+    Ok(())
+}
+
+/// Forward, backward, clipping and AdamW of the transformer, from the weights that training starts with.
+fn train_steps(
+    precision: Precision,
+    args: &BenchArgs,
+    subjects: &Subjects,
+    machine: &Machine,
+    device: Device,
+    add: &mut dyn FnMut(Row) -> Result<()>,
+) -> Result<()> {
+    let config = subjects.ar_config();
+    let (mut model, vars) = random_transformer(config, device, Kind::Float)?;
+    model.set_compute(precision.kind());
+    vars.set_requires_grad(true);
+    let parameters: Vec<Tensor> = vars.parameters().into_iter().map(|v| v.tensor).collect();
+    let adamw = AdamWConfig { betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.05, decay: Decay::Matrices };
+    let mut optimizer = AdamW::from_config(vars.parameters(), &adamw);
+    for &batch in &args.batch_size {
+        let cond = classes(config, batch, device)?;
+        let codes = Tensor::randint(config.vocab_size, [batch, config.num_tokens], (Kind::Int64, device));
+        let measured = measure(device, args.repeat, || {
+            let loss = cross_entropy(&model.logits(&cond, &codes, Mode::Train), &codes);
+            let mut grads = Tensor::run_backward(&[loss], &parameters, false, false);
+            let norm = global_norm(&grads).double_value(&[]);
+            clip_grad_norm(&mut grads, norm, 1.0);
+            optimizer.step(&grads, 1e-4);
+            Ok(())
+        })?;
+        let tokens = (batch * (config.num_tokens + model.spec().prefix_len - 1)) as f64;
+        let attention = (12 * config.layers * config.width * config.num_tokens) as f64;
+        let operations = tokens * (6.0 * product_weights(config) + attention);
+        let row = Row::new(Work::Train, precision, batch, measured, operations, machine);
+        add(Row {
+            codes_per_second: Some((batch * config.num_tokens) as f64 / measured.seconds),
+            ms_per_step: Some(measured.seconds * 1e3),
+            ..row
+        })?;
+    }
+    Ok(())
+}

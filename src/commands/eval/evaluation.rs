@@ -1,0 +1,182 @@
+//! One run: what it walks over, what it keeps, and what it belongs to.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use eval::{CodebookUsage, Collector, Gather};
+use serde_json::{Value as Json, json};
+
+use super::images::{ImageSet, OneSize};
+use super::metrics::Plan;
+use super::networks::{Networks, Role};
+use super::parts::Shard;
+use super::reference::{self, Reference};
+use super::source::Source;
+use super::state::{State, Wanted};
+use super::work::{Job, Originals, Phase, Reconstruction};
+use crate::cli::eval::{Metric, RunArgs};
+use crate::commands::Context;
+use crate::failure::Failure;
+
+/// The reference, if the plan needs one: named, or the images that a tokenizer is given.
+pub fn open_reference(
+    args: &RunArgs,
+    source: &Source,
+    plan: &Plan,
+    context: &Context,
+) -> Result<Option<Reference>> {
+    let Some(path) = &args.reference else {
+        let lacking = plan.names(Metric::needs_reference);
+        if lacking.is_empty() || matches!(source, Source::Reconstruct(..)) {
+            return Ok(None);
+        }
+        let message = format!("{} need a reference to compare with", lacking.join(", "));
+        return Err(Failure::new(message)
+            .hint("name it: `--reference PATH`, images or statistics; `--metrics` chooses other scores")
+            .into());
+    };
+    let resize = match source {
+        Source::Reconstruct(_, set) => args.score_size.or(set.side()),
+        _ => args.resize,
+    };
+    let reference = Reference::open(path, resize, source.protocol(args), args.reference_sha256.as_deref())?;
+    reference.must_serve(plan)?;
+    reference::note(&reference, context);
+    Ok(Some(reference))
+}
+
+/// One run.
+pub struct Evaluation<'a> {
+    /// What was typed.
+    pub args: &'a RunArgs,
+    /// Its scores.
+    pub plan: Plan,
+    /// What is judged.
+    pub source: Source,
+    /// What it is compared with.
+    pub reference: Option<Reference>,
+    /// The networks.
+    pub networks: Networks,
+}
+
+impl Evaluation<'_> {
+    /// The walks over images that it takes.
+    pub fn phases(&self) -> Result<Vec<Phase<'_>>> {
+        let of_reference = |set: &ImageSet| Phase { name: "reference", job: Job::Reference(set.clone()) };
+        let reference_images = self.reference.as_ref().and_then(|r| r.images.as_ref());
+        let mut phases = match (&self.source, reference_images) {
+            (Source::Files(set), Some(originals)) if self.plan.has_pairs() => {
+                let originals = originals.clone().matched_with(set)?;
+                return Ok(vec![Phase { name: "pairs", job: Job::Pairs(set.clone(), originals) }]);
+            }
+            (Source::Files(set), _) => vec![Phase { name: "images", job: Job::Samples(set.clone()) }],
+            (Source::Reconstruct(tokenizer, set), _) => {
+                let side = self.args.score_size.filter(|&side| Some(side) != set.side());
+                let reference = match (self.reference.is_some(), side) {
+                    (true, _) => Originals::Elsewhere,
+                    (false, None) => Originals::AsGiven,
+                    (false, Some(side)) => Originals::Cropped(set.cropped(side)),
+                };
+                let job = Reconstruction { tokenizer, images: set.clone(), side, reference };
+                vec![Phase { name: "reconstructions", job: Job::Reconstruct(job) }]
+            }
+            (Source::Predict(predictor), _) => {
+                vec![Phase { name: "codes", job: Job::Predict(predictor) }]
+            }
+            (Source::Generate(_), _) if self.plan.has_pairs() => {
+                let names = self.plan.names(Metric::is_pairwise).join(", ");
+                return Err(Failure::new(format!(
+                    "a model's images have no originals, which {names} compare with"
+                ))
+                .into());
+            }
+            (Source::Generate(generator), _) => vec![Phase { name: "images", job: Job::Generate(generator) }],
+        };
+        if self.reads_reference_images()?
+            && let Some(set) = reference_images
+        {
+            phases.push(of_reference(set));
+        }
+        Ok(phases)
+    }
+
+    /// Whether stored statistics leave something to be computed from the reference's images.
+    fn reads_reference_images(&self) -> Result<bool> {
+        for role in self.plan.roles() {
+            let gather = self.gather_reference(role)?;
+            if gather.groups > 0 || gather.spatial || gather.rows {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn gather_reference(&self, role: Role) -> Result<Gather> {
+        let id = self.networks.features[&role].id();
+        let known = |spatial| match &self.reference {
+            Some(reference) => reference.stored(id, role, spatial).map(|s| s.is_some()),
+            None => Ok(false),
+        };
+        Ok(self.plan.gather_reference(role, known(false)?, known(true)?))
+    }
+
+    /// What is kept of each network's features.
+    pub fn wanted(&self) -> Result<Wanted> {
+        let roles = self.plan.roles();
+        let samples = roles.iter().map(|&role| (role, self.plan.gather_samples(role, self.source.len())));
+        let mut reference = BTreeMap::new();
+        for &role in &roles {
+            reference.insert(role, self.gather_reference(role)?);
+        }
+        Ok([samples.collect(), reference])
+    }
+
+    /// The run, for partial files.
+    pub fn description(&self) -> Result<Json> {
+        Ok(json!({
+            "program": concat!("gen ", env!("CARGO_PKG_VERSION")),
+            "source": self.source.describe()?,
+            "reference": self.reference.as_ref().map(|r| json!({"path": r.path, "sha256": r.sha256})),
+            "metrics": self.plan.names(|_| true),
+            "networks": self.networks.ids(),
+            "resize": self.source.resize(self.args),
+            "interval": self.plan.interval,
+        }))
+    }
+
+    /// A kept state, or a new one.
+    pub fn begin(&self, run: &Json, wanted: &Wanted, shard: Shard) -> Result<State> {
+        if let Some(file) = self.args.parts.partial.as_deref().filter(|f| f.exists()) {
+            let (state, found) = State::load(file, run, wanted)?;
+            if found != shard {
+                let message = format!("`{}` is shard {}/{}", file.display(), found.rank, found.world);
+                return Err(Failure::new(message).hint("each shard has its own `--partial` file").into());
+            }
+            return Ok(state);
+        }
+        let collectors = |gathers: &BTreeMap<Role, Gather>| {
+            let of = |(role, gather): (&Role, &Gather)| {
+                (*role, Collector::new(self.networks.features[role].id().clone(), gather.clone()))
+            };
+            gathers.iter().map(of).collect()
+        };
+        let mut state = State::new(collectors(&wanted[0]), collectors(&wanted[1]));
+        if let Source::Reconstruct(tokenizer, _) = &self.source
+            && self.plan.has(Metric::Codebook)
+        {
+            state.tally.codebook = Some(CodebookUsage::new(tokenizer.codebook_size()));
+        }
+        Ok(state)
+    }
+
+    /// Statistics that lie beside images are of images of their size.
+    pub fn expect_size(&self, one_size: &mut OneSize) -> Result<()> {
+        let stored = self.reference.as_ref().filter(|r| r.file.as_ref().is_some_and(|f| f.pool.is_some()));
+        if let Some(set) = stored.and_then(|r| r.images.as_ref())
+            && let Some(Ok(first)) = set.read(&[0]).pop()
+        {
+            one_size.check(&format!("{}[0]", set.path.display()), first.image.dimensions())?;
+        }
+        Ok(())
+    }
+}

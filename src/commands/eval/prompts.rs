@@ -1,0 +1,211 @@
+//! Which prompt belongs to which image: from the data set, from a file beside the images, or from the images themselves.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use data::Target;
+use serde_json::Value as Json;
+
+use super::images::ImageSet;
+use crate::commands::Context;
+use crate::failure::Failure;
+
+/// Files of prompts that lie in a folder of images, or beside it: LlamaGen's and GigaGAN's layouts, then GenEval's.
+const BESIDE: [&str; 3] = ["captions.txt", "result.jsonl", "metadata.jsonl"];
+/// Keywords of PNG text that hold a prompt as it is.
+const KEYWORDS: [&str; 3] = ["prompt", "Description", "caption"];
+/// Names under which JSON holds a prompt, and an image's path.
+const PROMPT: [&str; 3] = ["prompt", "text", "caption"];
+const IMAGE: [&str; 5] = ["image_path", "path", "file_name", "image", "file"];
+
+/// The set with a prompt for each image: of `given`, else of the data set's captions, else of a file beside the
+/// images, else of the PNGs' text chunks.
+pub fn attach(set: ImageSet, given: Option<&Path>, context: &Context) -> Result<ImageSet> {
+    let (prompts, from) = find(&set, given)?;
+    context.printer.note(&format!("prompts: {from}"));
+    Ok(set.with_prompts(prompts))
+}
+
+fn find(set: &ImageSet, given: Option<&Path>) -> Result<(Vec<String>, String)> {
+    if let Some(file) = given {
+        return Ok((from_file(set, file)?, format!("`{}`", file.display())));
+    }
+    let captions = |i| match set.target(i) {
+        Target::Caption(text) => Some(text),
+        _ => None,
+    };
+    if let Some(all) = (0..set.len()).map(captions).collect::<Option<Vec<String>>>() {
+        return Ok((all, "the data set's captions".into()));
+    }
+    let folders = set.path.is_dir().then(|| [Some(set.path.as_path()), set.path.parent()]);
+    let beside = folders.into_iter().flatten().flatten().flat_map(|dir| BESIDE.map(|name| dir.join(name)));
+    if let Some(file) = beside.into_iter().find(|file| file.is_file()) {
+        return Ok((from_file(set, &file)?, format!("`{}`", file.display())));
+    }
+    match embedded(set)? {
+        Some(all) => Ok((all, "the images' own text".into())),
+        None => Err(none(set).into()),
+    }
+}
+
+fn none(set: &ImageSet) -> Failure {
+    Failure::new(format!("`{}` has no prompts, which clip_score compares images with", set.path.display()))
+        .hint(format!(
+            "looked for: captions of the data set, {} in the folder or beside it, text in the PNGs",
+            BESIDE.join(", ")
+        ))
+        .hint("`--captions FILE` names a file: a line for each image in order, or JSON lines with path and text")
+}
+
+/// Lines in the images' order, or JSON lines that name their images.
+fn from_file(set: &ImageSet, file: &Path) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read `{}`", file.display()))?;
+    if text.trim_start().starts_with('{') { by_name(set, file, &text) } else { by_order(set, file, &text) }
+}
+
+/// The n-th line is the n-th image's, in natural order (`2.png` before `10.png`), as GigaGAN's script sorts.
+fn by_order(set: &ImageSet, file: &Path, text: &str) -> Result<Vec<String>> {
+    let lines: Vec<&str> = text.lines().collect();
+    if lines.len() != set.len() {
+        let (n, images) = (lines.len(), set.len());
+        let message =
+            format!("`{}` has {n} lines, but `{}` has {images} images", file.display(), set.path.display());
+        return Err(Failure::new(message).hint("each line is the prompt of one image").into());
+    }
+    let mut order: Vec<usize> = (0..set.len()).collect();
+    order.sort_by_cached_key(|&i| natural(&set.key(i)));
+    let mut prompts = vec![String::new(); set.len()];
+    for (line, image) in lines.into_iter().zip(order) {
+        prompts[image] = line.to_owned();
+    }
+    Ok(prompts)
+}
+
+/// Text and numbers by turns, as they are compared.
+fn natural(name: &str) -> Vec<(String, Option<u128>)> {
+    let mut parts = vec![];
+    let mut rest = name;
+    while !rest.is_empty() {
+        let text = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let (before, after) = rest.split_at(text);
+        let digits = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+        let (number, tail) = after.split_at(digits);
+        parts.push((before.to_lowercase(), number.parse().ok()));
+        rest = tail;
+    }
+    parts
+}
+
+/// Rows that name an image by its path, of which the file's name counts.
+fn by_name(set: &ImageSet, file: &Path, text: &str) -> Result<Vec<String>> {
+    let mut rows = HashMap::new();
+    for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let wrong = |why: &str| Failure::new(format!("`{}`, line {}: {why}", file.display(), i + 1));
+        let row: Json = serde_json::from_str(line).map_err(|e| wrong(&format!("no JSON object: {e}")))?;
+        let find = |names: &[&str]| names.iter().find_map(|n| row[*n].as_str()).map(str::to_owned);
+        let prompt = find(&PROMPT).ok_or_else(|| wrong(&format!("none of {PROMPT:?} is there")))?;
+        let path = find(&IMAGE).ok_or_else(|| wrong(&format!("none of {IMAGE:?} is there")))?;
+        if rows.insert(last(&path), prompt).is_some() {
+            return Err(wrong("a second image of this name").into());
+        }
+    }
+    let mut prompt = |i: usize| {
+        let lacks = || Failure::new(format!("`{}` has no prompt for `{}`", file.display(), set.key(i)));
+        rows.remove(&last(&set.key(i))).ok_or_else(|| lacks().into())
+    };
+    (0..set.len()).map(&mut prompt).collect()
+}
+
+fn last(path: &str) -> String {
+    Path::new(path).file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Prompts in PNGs' text chunks; `None` unless all have one.
+fn embedded(set: &ImageSet) -> Result<Option<Vec<String>>> {
+    if !set.path.is_dir() {
+        return Ok(None);
+    }
+    let mut all = vec![];
+    for i in 0..set.len() {
+        match text_of(&set.path.join(set.key(i)))? {
+            Some(prompt) => all.push(prompt),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(all))
+}
+
+/// The prompt in a PNG's head: a text of its own, or in what `gen sample` keeps.
+fn text_of(path: &PathBuf) -> Result<Option<String>> {
+    let file = std::fs::File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    let Ok(reader) = png::Decoder::new(std::io::BufReader::new(file)).read_info() else { return Ok(None) };
+    let info = reader.info();
+    let international = info.utf8_text.iter().filter_map(|t| Some((t.keyword.clone(), t.get_text().ok()?)));
+    let plain = info.uncompressed_latin1_text.iter().map(|t| (t.keyword.clone(), t.text.clone()));
+    let packed =
+        info.compressed_latin1_text.iter().filter_map(|t| Some((t.keyword.clone(), t.get_text().ok()?)));
+    let texts: HashMap<String, String> = international.chain(plain).chain(packed).collect();
+    if let Some(text) = KEYWORDS.iter().find_map(|k| texts.get(*k)) {
+        return Ok(Some(text.clone()));
+    }
+    let own: Option<Json> = texts.get("gen:sample").and_then(|t| serde_json::from_str(t).ok());
+    Ok(own.and_then(|json| PROMPT.iter().find_map(|p| json[*p].as_str()).map(str::to_owned)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pictures::Picture;
+
+    fn picture(path: &Path, texts: &[(&str, String)]) {
+        let plain = Picture { width: 1, height: 1, rgb: vec![7; 3] };
+        plain.write_png(path, texts).unwrap();
+    }
+
+    fn folder(names: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("images")).unwrap();
+        names.iter().for_each(|n| picture(&dir.path().join("images").join(n), &[]));
+        dir
+    }
+
+    fn prompts(dir: &Path, given: Option<&Path>) -> Result<Vec<String>> {
+        Ok(find(&ImageSet::open(&dir.join("images"), None)?, given)?.0)
+    }
+
+    #[test]
+    fn numbers_in_names_are_numbers() {
+        let mut names = ["b/10.png", "b/9.png", "a2", "A10", "b/9a.png"];
+        names.sort_by_cached_key(|n| natural(n));
+        assert_eq!(names, ["a2", "A10", "b/9.png", "b/9a.png", "b/10.png"]);
+    }
+
+    #[test]
+    fn lines_follow_the_natural_order_and_rows_the_names() {
+        let dir = folder(&["2.png", "10.png", "9.png"]); // read as 10, 2, 9
+        std::fs::write(dir.path().join("captions.txt"), "two\nnine\nten\n").unwrap();
+        assert_eq!(prompts(dir.path(), None).unwrap(), ["ten", "two", "nine"]);
+        let rows = "{\"prompt\": \"Z\", \"path\": \"elsewhere/10.png\"}\n\n\
+                    {\"prompt\": \"B\", \"path\": \"2.png\"}\n{\"prompt\": \"N\", \"path\": \"9.png\"}\n";
+        let file = dir.path().join("rows.jsonl");
+        std::fs::write(&file, rows).unwrap();
+        assert_eq!(prompts(dir.path(), Some(&file)).unwrap(), ["Z", "B", "N"]);
+        std::fs::write(&file, "{\"prompt\": \"B\", \"path\": \"2.png\"}\n").unwrap();
+        let e = prompts(dir.path(), Some(&file)).unwrap_err().to_string();
+        assert!(e.contains("no prompt for `10.png`"), "{e}");
+        std::fs::write(&file, "{\"prompt\": 3, \"path\": \"2.png\"}\n").unwrap();
+        assert!(prompts(dir.path(), Some(&file)).unwrap_err().to_string().contains("line 1"));
+    }
+
+    #[test]
+    fn a_pngs_own_text_is_a_prompt() {
+        let dir = folder(&[]);
+        let at = |name: &str| dir.path().join("images").join(name);
+        picture(&at("a.png"), &[("prompt", "a lion".into())]);
+        picture(&at("b.png"), &[("gen:sample", "{\"prompt\": \"the sea\"}".into())]);
+        assert_eq!(prompts(dir.path(), None).unwrap(), ["a lion", "the sea"]);
+        picture(&at("c.png"), &[("Software", "gen".into())]);
+        assert!(prompts(dir.path(), None).unwrap_err().to_string().contains("has no prompts"));
+    }
+}

@@ -1,0 +1,162 @@
+//! Where the images come from that are judged.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use serde_json::{Value as Json, json};
+
+use super::images::ImageSet;
+use super::live::{Generator, Reconstructor};
+use super::metrics::Plan;
+use super::predict::Predictor;
+use super::prompts;
+use crate::cli::eval::{Metric, Protocol, RunArgs};
+use crate::commands::Context;
+use crate::failure::Failure;
+
+/// What is judged.
+pub enum Source {
+    /// Images in files.
+    Files(ImageSet),
+    /// A tokenizer's rendering of images.
+    Reconstruct(Box<Reconstructor>, ImageSet),
+    /// A model's images.
+    Generate(Box<Generator>),
+    /// A model's predictions of codes.
+    Predict(Box<Predictor>),
+}
+
+/// What the command line names as a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceKind {
+    /// Images.
+    Files,
+    /// `--reconstruct`.
+    Reconstruct,
+    /// `--num-images`.
+    Generate,
+    /// `--likelihood`.
+    Predict,
+}
+
+impl SourceKind {
+    /// What was typed.
+    pub fn of(args: &RunArgs) -> Result<Self> {
+        let kind = match (&args.images, &args.reconstruct, &args.likelihood, args.draw.num_images) {
+            (Some(_), ..) => SourceKind::Files,
+            (_, Some(_), ..) => SourceKind::Reconstruct,
+            (_, _, Some(_), _) => SourceKind::Predict,
+            (.., Some(_)) => SourceKind::Generate,
+            _ => return Err(nothing_to_score().into()),
+        };
+        // The parser does not miss what another source excludes.
+        let needs = [
+            (args.score_size.is_some(), SourceKind::Reconstruct, "--score-size", "--reconstruct IMAGES"),
+            (args.draw.balanced, SourceKind::Generate, "--balanced", "--num-images N"),
+        ];
+        match needs.into_iter().find(|(given, needed, ..)| *given && *needed != kind) {
+            Some((_, _, flag, source)) => {
+                Err(Failure::new(format!("`{flag}` belongs to `{source}`, which is not given")).into())
+            }
+            None => Ok(kind),
+        }
+    }
+}
+
+fn nothing_to_score() -> Failure {
+    Failure::new("there is nothing to score")
+        .hint("`gen eval IMAGES --reference PATH` scores images")
+        .hint("`--num-images N` scores what a model makes, `--reconstruct IMAGES` a tokenizer, `--likelihood DATA` a transformer's predictions")
+        .hint("`gen eval --features A.npz --reference-features B.npz` scores features")
+}
+
+impl Source {
+    /// Opens what was typed.
+    pub fn open(args: &RunArgs, plan: &Plan, context: &Context) -> Result<Self> {
+        let prompted = |set: ImageSet| match plan.has(Metric::ClipScore) {
+            true => prompts::attach(set, args.captions.as_deref(), context),
+            false => Ok(set),
+        };
+        if let Some(path) = &args.images {
+            return Ok(Source::Files(prompted(ImageSet::open(path, args.resize)?)?));
+        }
+        if let Some(path) = &args.reconstruct {
+            let tokenizer = Reconstructor::open(args, context)?;
+            let side = args.resize.unwrap_or(tokenizer.side());
+            return Ok(Source::Reconstruct(
+                Box::new(tokenizer),
+                prompted(ImageSet::open(path, Some(side))?)?,
+            ));
+        }
+        if let Some(path) = &args.likelihood {
+            return Ok(Source::Predict(Box::new(Predictor::open(path, args, context)?)));
+        }
+        match args.draw.num_images {
+            Some(n) => Ok(Source::Generate(Box::new(Generator::open(args, n, context)?))),
+            None => Err(nothing_to_score().into()),
+        }
+    }
+
+    /// How many images.
+    pub fn len(&self) -> u64 {
+        match self {
+            Source::Files(set) | Source::Reconstruct(_, set) => set.len() as u64,
+            Source::Generate(generator) => generator.len(),
+            Source::Predict(predictor) => predictor.len(),
+        }
+    }
+
+    /// Class → name.
+    pub fn class_names(&self) -> BTreeMap<i64, String> {
+        match self {
+            Source::Files(set) | Source::Reconstruct(_, set) => set.class_names().into_iter().collect(),
+            Source::Generate(generator) => generator.class_names().into_iter().collect(),
+            Source::Predict(predictor) => predictor.class_names().into_iter().collect(),
+        }
+    }
+
+    /// What a partial file must belong to, and a report tells.
+    pub fn describe(&self) -> Result<Json> {
+        Ok(match self {
+            Source::Files(set) => json!({"path": set.path, "images": set.len()}),
+            Source::Reconstruct(tokenizer, set) => {
+                json!({"path": set.path, "images": set.len(), "tokenizer": tokenizer.fingerprint()?})
+            }
+            Source::Generate(generator) => {
+                json!({"images": generator.len(), "settings": serde_json::to_value(generator.settings())?})
+            }
+            Source::Predict(predictor) => predictor.describe()?,
+        })
+    }
+
+    /// The number that the scores stand beside, where the source tells it.
+    pub fn protocol(&self, args: &RunArgs) -> Option<Protocol> {
+        args.protocol.or(match self {
+            Source::Files(_) | Source::Predict(_) => None,
+            Source::Reconstruct(..) => Some(Protocol::Rfid),
+            Source::Generate(_) => Some(Protocol::Gfid),
+        })
+    }
+
+    /// How images became 8-bit RGB.
+    pub fn conversion(&self) -> &'static str {
+        match self {
+            Source::Files(_) | Source::Predict(_) => "8-bit RGB as stored",
+            _ => "trunc(clamp(127.5 x + 128, 0, 255))",
+        }
+    }
+
+    /// How images were brought to their size.
+    pub fn resize(&self, args: &RunArgs) -> String {
+        let crop = |side: Option<u32>| side.map_or("none".into(), |s| format!("ADM centre crop to {s}x{s}"));
+        match (self, args.score_size) {
+            (Source::Reconstruct(_, set), Some(side)) if set.side() != Some(side) => format!(
+                "{}, then both to {side}x{side} by PyTorch's bicubic without antialias",
+                crop(set.side())
+            ),
+            (Source::Reconstruct(_, set), _) => crop(set.side()),
+            (Source::Predict(predictor), _) => crop(predictor.images().and_then(ImageSet::side)),
+            _ => crop(args.resize),
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! From what is scored into the sums.
+
+use anyhow::{Context as _, Result};
+use base::{Images, ImagesU8};
+use tch::{Device, Kind, Tensor};
+
+use super::Walk;
+use super::step::{Item, Step};
+use crate::commands::eval::state::State;
+use crate::commands::eval::thumbs::{Thumb, encode};
+use crate::pictures::Picture;
+
+impl Walk<'_> {
+    /// Into the sums.
+    pub(super) fn feed(&self, step: Step, state: &mut State) -> Result<()> {
+        let indices: Vec<u64> = step.items.iter().map(|i| i.index).collect();
+        for (images, collectors) in
+            [(&step.samples, &mut state.samples), (&step.reference, &mut state.reference)]
+        {
+            let Some(images) = images else { continue };
+            for (role, collector) in collectors {
+                collector.update(&self.networks.features[role].extract(images)?, &indices)?;
+            }
+        }
+        if let (Some(codes), Some(usage)) = (&step.codes, &mut state.tally.codebook) {
+            usage.update(codes)?;
+        }
+        if step.samples.is_some() || step.nats.is_some() {
+            for class in step.items.iter().filter_map(|item| item.class) {
+                state.tally.classes.entry(class).or_default().images += 1;
+            }
+        }
+        self.suit(&step, state)?;
+        predicted(&step, state)?;
+        show(&step, state)?;
+        self.compare(&step, state)
+    }
+
+    /// How well images suit their prompts.
+    fn suit(&self, step: &Step, state: &mut State) -> Result<()> {
+        let (Some(scorer), Some(images)) = (&self.networks.clip_score, &step.samples) else { return Ok(()) };
+        let prompt = |item: &Item| item.prompt.clone();
+        let prompts: Option<Vec<String>> = step.items.iter().map(prompt).collect();
+        let prompts = prompts.context("internal error: an image without its prompt")?;
+        let embedded = scorer.embed(images, &prompts)?;
+        state.tally.clip_score.update(&embedded.images, &embedded.prefixed, &embedded.bare)?;
+        Ok(())
+    }
+
+    fn compare(&self, step: &Step, state: &mut State) -> Result<()> {
+        let Some(pair) = &step.pair else { return Ok(()) };
+        let tally = &mut state.tally;
+        let scores = tally.pairs.update(&pair.pixels)?;
+        let lpips = match &self.networks.lpips {
+            Some((network, _)) => {
+                let to = |x: &Images| Images::new(x.tensor().to_device(self.device));
+                let distance = network.distance(&to(&pair.judged)?, &to(&pair.originals)?)?;
+                Some(Vec::<f64>::try_from(distance.to_kind(Kind::Double).to_device(Device::Cpu))?)
+            }
+            None => None,
+        };
+        for (i, (score, item)) in scores.iter().zip(&step.items).enumerate() {
+            let distance = lpips.as_ref().map(|l| l[i]);
+            let values = [("psnr", Some(score.psnr)), ("ssim", Some(score.ssim)), ("lpips", distance)];
+            for (name, value) in values {
+                if let (Some(value), Some(histogram)) = (value, tally.spread.get_mut(name)) {
+                    histogram.add(value);
+                }
+            }
+            distance.into_iter().for_each(|d| tally.lpips.add(d));
+            if let Some(class) = item.class {
+                let mine = tally.classes.entry(class).or_default();
+                if score.psnr.is_finite() {
+                    mine.psnr.add(score.psnr);
+                }
+                mine.ssim.add(score.ssim);
+                distance.into_iter().for_each(|d| mine.lpips.add(d));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn predicted(step: &Step, state: &mut State) -> Result<()> {
+    let Some(nats) = &step.nats else { return Ok(()) };
+    for (nats, item) in Vec::<f64>::try_from(nats)?.into_iter().zip(&step.items) {
+        state.tally.likelihood.add(nats, step.num_tokens);
+        if let Some(class) = item.class {
+            state.tally.classes.entry(class).or_default().likelihood.add(nats, step.num_tokens);
+        }
+    }
+    Ok(())
+}
+
+/// Keeps some images to look at.
+fn show(step: &Step, state: &mut State) -> Result<()> {
+    let Some(samples) = &step.samples else { return Ok(()) };
+    let gallery = &mut state.tally.gallery;
+    for (i, item) in step.items.iter().enumerate() {
+        if gallery.wants(item.class) {
+            let one = |images: &Tensor| -> Result<String> {
+                let image = ImagesU8::new(images.narrow(0, i as i64, 1))?;
+                let picture = Picture::from_batch(&image)?.pop();
+                encode(picture.ok_or_else(|| anyhow::anyhow!("internal error: an empty batch"))?)
+            };
+            let original = step.pair.as_ref().map(|p| one(p.originals.to_u8().tensor())).transpose()?;
+            let thumb = Thumb {
+                index: item.index,
+                name: item.prompt.clone().unwrap_or_else(|| item.name.clone()),
+                image: one(samples.tensor())?,
+                original,
+            };
+            gallery.keep(thumb, item.class);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! `gen extract --text`: captions → stored text features.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use anyhow::Result;
+use backbones::t5::{EncoderFiles, TextEncoder};
+use base::{Precision, Progress as _};
+use data::text_features::{EncoderId, TextIndex, TextPlan, TextWriter};
+use data::{Dataset, Target};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use tch::Device;
+use train::tasks::first_sentence;
+
+use super::{Context, Outcome, stop_on_signal};
+use crate::cli::extract::ExtractArgs;
+use crate::failure::Failure;
+use crate::settings::device;
+
+#[derive(Debug, Serialize)]
+struct Report {
+    output: String,
+    #[serde(flatten)]
+    index: TextIndex,
+    /// Captions encoded by this run; the others were there already.
+    encoded: usize,
+}
+
+/// Encodes the captions that are not there yet, each once.
+pub fn run(folder: &Path, args: &ExtractArgs, images: &dyn Dataset, context: &Context) -> Result<Outcome> {
+    let captions = captions(images, args.first_sentence)?;
+    let device = device::resolve(&args.compute.device)?;
+    let clean = !args.raw_captions;
+    let precision = args.compute.precision;
+    let files = EncoderFiles::in_folder(folder);
+    let encoder = TextEncoder::open(&files, args.text_length, clean, device, precision.kind())?;
+    let writer = TextWriter::create(&args.output, plan(args, &captions, &encoder, images))?;
+    let Some(encoded) = encode(&captions, &encoder, &writer, context)? else {
+        let dir = args.output.display();
+        context.printer.line(&format!("stopped; run again, it goes on with what `{dir}` has"))?;
+        return Ok(Outcome::Incomplete);
+    };
+    let report = Report { output: args.output.display().to_string(), index: writer.finish()?, encoded };
+    match args.json.json {
+        true => context.printer.json(&report)?,
+        false => {
+            let Report { output, index, .. } = &report;
+            let (n, encoder) = (index.captions, &index.encoder);
+            context
+                .printer
+                .line(&format!("{output}: features of {n} captions, text encoder {}", encoder.fingerprint))?;
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// All different captions in their order, and where asked for the first sentences of them.
+fn captions(images: &dyn Dataset, first_sentences: bool) -> Result<Vec<String>> {
+    let mut seen = HashSet::new();
+    let mut all = vec![];
+    for i in 0..images.len() {
+        let Target::Caption(caption) = images.target(i) else {
+            return Err(Failure::new(format!("`{}` has no caption", images.key(i)))
+                .hint("captions are .txt files beside the images or in the shards, or a column of a JSONL or TSV list")
+                .into());
+        };
+        let caption = caption.trim().to_owned();
+        let short = first_sentences.then(|| first_sentence(&caption));
+        all.extend([Some(caption), short].into_iter().flatten().filter(|c| seen.insert(c.clone())));
+    }
+    Ok(all)
+}
+
+fn plan(args: &ExtractArgs, captions: &[String], encoder: &TextEncoder, images: &dyn Dataset) -> TextPlan {
+    let mut hash = Sha256::new();
+    for caption in captions {
+        hash.update((caption.len() as u64).to_le_bytes());
+        hash.update(caption);
+    }
+    let captions_fingerprint = hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect();
+    let id = EncoderId {
+        fingerprint: encoder.fingerprint().to_owned(),
+        width: encoder.width(),
+        length: encoder.length(),
+        clean: encoder.cleans(),
+        precision: match args.compute.precision {
+            Precision::Bf16 => "bf16".into(),
+            _ => "fp32".into(),
+        },
+    };
+    TextPlan {
+        encoder: id,
+        captions: captions.len(),
+        shard_size: args.shard_size as usize,
+        captions_fingerprint,
+        data: images.describe(),
+    }
+}
+
+/// How many were encoded, or `None` if interrupted.
+fn encode(
+    captions: &[String],
+    encoder: &TextEncoder,
+    writer: &TextWriter,
+    context: &Context,
+) -> Result<Option<usize>> {
+    let stop = stop_on_signal()?;
+    let missing = writer.missing();
+    let total: usize = missing.iter().map(|&shard| writer.range(shard).len()).sum();
+    let mut progress = context.printer.clone();
+    progress.start("encoding", Some(total as u64));
+    for shard in missing {
+        let part = &captions[writer.range(shard)];
+        let mut features = Vec::with_capacity(part.len());
+        for caption in part {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            features.push(encoder.encode(&[caption])?.texts().remove(0).to_device(Device::Cpu));
+            progress.advance(1);
+        }
+        writer.write(shard, part, &features)?;
+    }
+    progress.finish();
+    Ok(Some(total))
+}

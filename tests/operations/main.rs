@@ -1,0 +1,7 @@
+//! Training runs as operations: killed, out of disk, fed with odd files, looked at.
+
+mod disk;
+mod kills;
+mod pictures;
+mod place;
+mod watching;
