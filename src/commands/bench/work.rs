@@ -6,7 +6,7 @@ use base::{Codes, Images, Mode, Precision, SampleStream};
 use sampler::{Draw, Guidance, Sampler, SamplingConfig};
 use tch::{Device, Kind, Tensor};
 use tokenizer::Tokenizer;
-use train::losses::language::cross_entropy;
+use train::losses::language::chunked_cross_entropy;
 use train::optim::{AdamW, AdamWConfig, Decay, clip_grad_norm, global_norm};
 
 use super::machine::Machine;
@@ -141,6 +141,7 @@ fn train_steps(
     device: Device,
     add: &mut dyn FnMut(Row) -> Result<()>,
 ) -> Result<()> {
+    libtorch_ext::runtime::keep_freed_memory(); // as training verbs do
     let config = subjects.ar_config();
     let (mut model, vars) = random_transformer(config, device, Kind::Float)?;
     model.set_compute(precision.kind());
@@ -152,7 +153,9 @@ fn train_steps(
         let cond = classes(config, batch, device)?;
         let codes = Tensor::randint(config.vocab_size, [batch, config.num_tokens], (Kind::Int64, device));
         let measured = measure(device, args.repeat, || {
-            let loss = cross_entropy(&model.logits(&cond, &codes, Mode::Train), &codes);
+            let (pass, x) = model.teacher_forced(&cond, &codes, Mode::Train);
+            let hidden = pass.head_input(&pass.layers(x, pass.num_layers()));
+            let loss = chunked_cross_entropy(&hidden, model.output_weight(), &codes, None);
             let mut grads = Tensor::run_backward(&[loss], &parameters, false, false);
             let norm = global_norm(&grads).double_value(&[]);
             clip_grad_norm(&mut grads, norm, 1.0);
