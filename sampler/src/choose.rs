@@ -2,9 +2,8 @@
 //!
 //! B batch, V vocabulary
 
-use std::ops::Range;
-
 use base::SampleStream;
+use base::rng::CodeStream;
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
@@ -36,18 +35,43 @@ pub fn uniforms(streams: &[SampleStream], steps: usize, device: Device) -> Tenso
     Tensor::from_slice(&values).view([streams.len() as i64, steps as i64]).to_device(device)
 }
 
-/// Gumbel noise for steps `steps` of each image, (B · steps, V) float64, an image's steps one after the other.
-pub fn gumbel(streams: &[SampleStream], steps: Range<usize>, v: i64, device: Device) -> Tensor {
-    let rows =
-        streams.iter().flat_map(|s| steps.clone().map(move |t| s.uniforms_of_codes(t as u64, v as usize)));
-    let uniforms: Vec<f64> = rows.flatten().collect();
-    -(-Tensor::from_slice(&uniforms).view([-1, v]).to_device(device).log()).log()
+/// The Gumbel-max trick: (B, V) logits and the places their codes have, B of them → (B, 1) codes, the best ones of
+/// what the filters leave after noise of the place and the code is added.
+pub fn gumbel_max(logits: &Tensor, places: &[CodeStream], config: &SamplingConfig) -> Tensor {
+    gumbel_max_on_cpu(logits, places, config)
+        .unwrap_or_else(|| gumbel_max_by_tensors(&filter::apply(logits, config), places))
 }
 
-/// The best code after `noise` is added: (B, V) filtered logits and (B, V) Gumbel noise → (B, 1) codes. Entries at
-/// -inf are never chosen.
-pub fn gumbel_max(logits: &Tensor, noise: &Tensor) -> Tensor {
-    greedy(&(logits + noise))
+/// (B, V) filtered logits → (B, 1) codes, on any device.
+fn gumbel_max_by_tensors(filtered: &Tensor, places: &[CodeStream]) -> Tensor {
+    let (b, v) = filtered.size2().expect("logits are (B, V)");
+    let uniforms: Vec<f64> = places.iter().flat_map(|p| (0..v as u64).map(|c| p.uniform(c))).collect();
+    let noise = -(-Tensor::from_slice(&uniforms).view([b, v]).to_device(filtered.device()).log()).log();
+    greedy(&(filtered + noise))
+}
+
+/// [`gumbel_max`] row by row, with noise for those codes only that the filters leave; `None` as of [`invert_on_cpu`].
+fn gumbel_max_on_cpu(logits: &Tensor, places: &[CodeStream], config: &SamplingConfig) -> Option<Tensor> {
+    let (mut rows, v) = rows_on_cpu(logits, config)?;
+    let choose = |(row, place): (&mut [f32], &CodeStream)| {
+        filter::apply_to_row(row, config);
+        let left = row.iter().enumerate().filter(|(_, logit)| logit.is_finite());
+        let score = |c: usize, logit: f32| f64::from(logit) - (-place.uniform(c as u64).ln()).ln();
+        let scored = left.map(|(c, &logit)| (c as i64, score(c, logit)));
+        scored.fold((0, f64::NEG_INFINITY), |best, one| if one.1 > best.1 { one } else { best }).0
+    };
+    let codes: Vec<i64> = rows.par_chunks_mut(v).zip(places).map(choose).collect();
+    Some(Tensor::from_slice(&codes).unsqueeze(1))
+}
+
+/// Logits on the CPU, row after row, and the rows' length; `None` on other devices, and where a filter needs the order
+/// of all logits (top-p).
+fn rows_on_cpu(logits: &Tensor, config: &SamplingConfig) -> Option<(Vec<f32>, usize)> {
+    if logits.device() != Device::Cpu || config.top_p.is_some_and(|p| p < 1.0) {
+        return None;
+    }
+    let v = usize::try_from(logits.size()[1]).ok()?;
+    Some((Vec::<f32>::try_from(logits.to_kind(Kind::Float).contiguous().view(-1)).ok()?, v))
 }
 
 /// Inverts the cumulative distribution in float64: (B, V) filtered logits and (B, 1) uniforms → (B, 1) codes, the
@@ -64,11 +88,7 @@ pub fn invert(logits: &Tensor, uniforms: &Tensor) -> Tensor {
 /// precision: the code is the same unless the uniform lies within 1e-13 of the edge between two codes. `None` where a
 /// filter needs the order of all logits (top-p).
 pub fn invert_on_cpu(logits: &Tensor, uniforms: &Tensor, config: &SamplingConfig) -> Option<Tensor> {
-    if logits.device() != Device::Cpu || config.top_p.is_some_and(|p| p < 1.0) {
-        return None;
-    }
-    let v = usize::try_from(logits.size()[1]).ok()?;
-    let mut rows = Vec::<f32>::try_from(logits.to_kind(Kind::Float).contiguous().view(-1)).ok()?;
+    let (mut rows, v) = rows_on_cpu(logits, config)?;
     let uniforms = Vec::<f64>::try_from(uniforms.contiguous().view(-1)).ok()?;
     let isa = kernels::Isa::best(kernels::Format::F32);
     let choose = |(row, u): (&mut [f32], &f64)| {
@@ -123,6 +143,17 @@ mod tests {
         }
         let config = SamplingConfig { top_p: Some(0.9), ..Default::default() };
         assert!(invert_on_cpu(&logits, &uniforms, &config).is_none());
+    }
+
+    #[test]
+    fn noise_makes_the_same_choice_row_by_row_and_by_tensors() {
+        let logits = base::testing::recipe_tensor("logits", 3, &[40, 300], -4.0, 4.0);
+        let places: Vec<CodeStream> = (0..40).map(|i| SampleStream { seed: 1, index: 2 }.codes(i)).collect();
+        for top_k in [None, Some(1), Some(20)] {
+            let config = SamplingConfig { top_k, temperature: 0.8, ..Default::default() };
+            let found = gumbel_max_on_cpu(&logits, &places, &config).unwrap();
+            assert_eq!(found, gumbel_max_by_tensors(&filter::apply(&logits, &config), &places));
+        }
     }
 
     #[test]

@@ -204,8 +204,8 @@ impl<'a> Numbers<'a> {
                 choose::invert_on_cpu(guided, &u, config).unwrap_or_else(|| choose::invert(&filtered(), &u))
             }
             Numbers::Gumbel(streams) => {
-                let noise = choose::gumbel(streams, step..step + 1, guided.size()[1], guided.device());
-                choose::gumbel_max(&filtered(), &noise)
+                let places: Vec<_> = streams.iter().map(|s| s.codes(step as u64)).collect();
+                choose::gumbel_max(guided, &places, config)
             }
             Numbers::Torch => choose::multinomial(&filtered()),
             Numbers::Unneeded => choose::greedy(guided),

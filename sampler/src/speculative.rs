@@ -10,10 +10,10 @@
 
 use ar_model::{AutoregressiveModel, Conditioning};
 use base::{Codes, SampleStream};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::decode::{check_batch, guide};
-use crate::{Draw, Error, Result, Sampler, SamplingConfig, choose, filter};
+use crate::{Draw, Error, Result, Sampler, SamplingConfig, choose};
 
 impl<M: AutoregressiveModel> Sampler<'_, M> {
     /// The codes of [`Sampler::generate`] with [`Draw::Gumbel`], and how often the network ran for them. Images are made
@@ -58,7 +58,7 @@ impl<M: AutoregressiveModel> Sampler<'_, M> {
 struct Image<'a, M> {
     model: &'a M,
     config: &'a SamplingConfig,
-    noise: Option<Tensor>, // (N, V); none where the best code is taken
+    stream: SampleStream,
     /// Known for good.
     codes: Vec<i64>,
     /// Of the codes that follow.
@@ -68,10 +68,7 @@ struct Image<'a, M> {
 
 impl<'a, M: AutoregressiveModel> Image<'a, M> {
     fn new(model: &'a M, config: &'a SamplingConfig, stream: SampleStream) -> Self {
-        let spec = model.spec();
-        let noise = || choose::gumbel(&[stream], 0..spec.num_tokens as usize, spec.vocab_size, Device::Cpu);
-        let noise = (config.top_k != Some(1)).then(noise);
-        Image { model, config, noise, codes: vec![], guesses: vec![], passes: 0 }
+        Image { model, config, stream, codes: vec![], guesses: vec![], passes: 0 }
     }
 
     fn draw(mut self, rows: &Conditioning, window: usize, cache: &mut M::Cache) -> Self {
@@ -121,12 +118,12 @@ impl<'a, M: AutoregressiveModel> Image<'a, M> {
 
     /// (K, V) guided logits of the codes from number `from` on → K codes.
     fn choose(&self, guided: &Tensor, from: usize) -> Vec<i64> {
-        let codes = match &self.noise {
-            None => choose::greedy(guided),
-            Some(noise) => {
-                let noise = noise.narrow(0, from as i64, guided.size()[0]).to_device(guided.device());
-                choose::gumbel_max(&filter::apply(guided, self.config), &noise)
-            }
+        let codes = if self.config.top_k == Some(1) {
+            choose::greedy(guided)
+        } else {
+            let places = from..from + guided.size()[0] as usize;
+            let places: Vec<_> = places.map(|place| self.stream.codes(place as u64)).collect();
+            choose::gumbel_max(guided, &places, self.config)
         };
         Vec::try_from(codes.view(-1).to_kind(Kind::Int64)).expect("codes are int64")
     }

@@ -54,13 +54,23 @@ impl SampleStream {
         uniform(self.seed, &[0x5A3B_1E0F, self.index, step])
     }
 
-    /// Uniforms strictly between 0 and 1, one for each of `n` codes, for code number `step`.
-    pub fn uniforms_of_codes(self, step: u64, n: usize) -> impl Iterator<Item = f64> {
-        let key = hash(self.seed, &[0x6B3D_09C1, self.index, step]);
-        (1..=n as u64).map(move |code| {
-            let bits = mix(key.wrapping_add(code.wrapping_mul(GOLDEN))) >> 11;
-            (bits as f64 + 0.5) / (1u64 << 53) as f64
-        })
+    /// The random numbers of all codes that could come at number `step`.
+    pub fn codes(self, step: u64) -> CodeStream {
+        CodeStream { key: hash(self.seed, &[0x6B3D_09C1, self.index, step]) }
+    }
+}
+
+/// A uniform for every code that could come at one place of one image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CodeStream {
+    key: u64,
+}
+
+impl CodeStream {
+    /// The uniform of `code`, strictly between 0 and 1.
+    pub fn uniform(self, code: u64) -> f64 {
+        let bits = mix(self.key.wrapping_add((code + 1).wrapping_mul(GOLDEN))) >> 11;
+        (bits as f64 + 0.5) / (1u64 << 53) as f64
     }
 }
 
