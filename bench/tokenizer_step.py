@@ -29,6 +29,7 @@ torch.manual_seed(0)
 config = yaml.safe_load(open(f"{official}/configs/vq/VQ_SS256.yaml"))
 model = VQVitModelPlus(VQVitModelPlusArgs(**config["model"]["init_args"])).train()
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=1e-4, fused=True)
+model.quantize.codebook_used.requires_grad_(False)  # a parameter upstream
 images = torch.rand(int(batch), 3, 256, 256) * 2 - 1
 
 
