@@ -114,6 +114,11 @@ impl SamplingSettings {
 }
 
 impl SamplingConfig {
+    /// Whether the best code is taken without chance.
+    pub(crate) fn takes_the_best(&self) -> bool {
+        self.top_k == Some(1)
+    }
+
     /// Refuses numbers that have no meaning.
     pub fn validate(&self) -> Result<()> {
         let unit = 0.0..=1.0;

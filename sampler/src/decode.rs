@@ -92,24 +92,24 @@ impl<'m, M: AutoregressiveModel> Sampler<'m, M> {
             .try_for_each(|cond| Ok(self.model.check_conditioning(cond)?))
     }
 
-    /// What guidance leads away from, once for each condition.
-    pub(crate) fn null(&self, cond: &Conditioning) -> Conditioning {
-        match &self.negative {
+    /// The conditions, and under guidance after them what it leads away from.
+    pub(crate) fn with_null(&self, cond: &Conditioning, guided: bool) -> Result<Conditioning> {
+        let null = guided.then(|| match &self.negative {
             Some(negative) => repeat_first(negative, cond.batch_size()),
             None => self.model.null_conditioning(cond),
-        }
+        });
+        let parts: Vec<&Conditioning> = [Some(cond), null.as_ref()].into_iter().flatten().collect();
+        Ok(Conditioning::cat(&parts)?)
     }
 
     /// What goes through the network: the conditions, under guidance the null conditions, and copies of the first
     /// condition up to a multiple of the network's tile, so that image i is the same at any batch size.
     fn rows(&self, cond: &Conditioning, guided: bool) -> Result<Conditioning> {
-        let null = guided.then(|| self.null(cond));
-        let used = cond.batch_size() * if guided { 2 } else { 1 };
-        let missing = (-used).rem_euclid(self.model.row_tile());
-        let padding = (missing > 0).then(|| repeat_first(cond, missing));
-        let parts: Vec<&Conditioning> =
-            [Some(cond), null.as_ref(), padding.as_ref()].into_iter().flatten().collect();
-        Ok(Conditioning::cat(&parts)?)
+        let used = self.with_null(cond, guided)?;
+        match (-used.batch_size()).rem_euclid(self.model.row_tile()) {
+            0 => Ok(used),
+            missing => Ok(Conditioning::cat(&[&used, &repeat_first(cond, missing)])?),
+        }
     }
 }
 
@@ -189,7 +189,7 @@ impl<'a> Numbers<'a> {
     fn new(draw: Draw<'a>, config: &SamplingConfig, steps: usize, device: Device) -> Self {
         match draw {
             Draw::Torch => Numbers::Torch,
-            _ if config.top_k == Some(1) => Numbers::Unneeded,
+            _ if config.takes_the_best() => Numbers::Unneeded,
             Draw::Streams(streams) => Numbers::Uniforms(choose::uniforms(streams, steps, device)),
             Draw::Gumbel(streams) => Numbers::Gumbel(streams),
         }

@@ -39,10 +39,7 @@ impl<M: AutoregressiveModel> Sampler<'_, M> {
         let (mut codes, mut passes) = (vec![], 0);
         for (i, &stream) in streams.iter().enumerate() {
             let one = cond.select(&Tensor::from_slice(&[i as i64]));
-            let rows = match config.guidance.active() {
-                true => Conditioning::cat(&[&one, &self.null(&one)])?,
-                false => one,
-            };
+            let rows = self.with_null(&one, config.guidance.active())?;
             let image = Image::new(model, config, stream);
             let image =
                 self.with_cache(rows.batch_size(), |cache| tch::no_grad(|| image.draw(&rows, window, cache)));
@@ -118,7 +115,7 @@ impl<'a, M: AutoregressiveModel> Image<'a, M> {
 
     /// (K, V) guided logits of the codes from number `from` on → K codes.
     fn choose(&self, guided: &Tensor, from: usize) -> Vec<i64> {
-        let codes = if self.config.top_k == Some(1) {
+        let codes = if self.config.takes_the_best() {
             choose::greedy(guided)
         } else {
             let places = from..from + guided.size()[0] as usize;
