@@ -9,6 +9,8 @@ VERSION=2.11.0
 # libtorch_cpu.so of this wheel needs these two and finds them beside itself.
 CPU_SET="torch==$VERSION nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85"
 CUDA_SET="torch==$VERSION"
+# Headers (1 MB) with which the program learns to record CUDA graphs, wherever it is built.
+HEADERS="nvidia-cuda-crt==13.0.88"
 
 cd "$(dirname "$0")/.."
 case "${CUDA:-0}" in 0 | '') SET=cpu ;; *) SET=cuda ;; esac
@@ -61,10 +63,10 @@ trap 'exit 130' INT TERM HUP
 arch=$(uname -m)
 if [ "$SET" = cuda ]; then
     say "installing $VERSION with CUDA (several GB)"
-    set -- $CUDA_SET
+    set -- $CUDA_SET $HEADERS
 else
     say "installing $VERSION for the CPU (550 MB)"
-    set -- --no-deps $CPU_SET
+    set -- --no-deps $CPU_SET $HEADERS
 fi
 # The tags make the choice of wheel independent of the Python that happens to be here.
 for minor in 28 27 26 25 24 23 22 21 20 19 18 17; do set -- "$@" --platform "manylinux_2_${minor}_$arch"; done

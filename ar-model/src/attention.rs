@@ -9,12 +9,12 @@ use tch::{Kind, Tensor};
 use crate::conditioning::WEIGHT;
 use crate::config::ArConfig;
 use crate::kv_cache::KvCache;
-use crate::position::rotate;
+use crate::position::{Place, rotate};
 
 /// Where the sequence stands and what it may see.
 pub(crate) struct Context<'a> {
-    /// Position of the first input.
-    pub from: i64,
+    /// Where the inputs stand.
+    pub place: Place<'a>,
     /// Rotary table, where the model has one.
     pub rope: Option<&'a Tensor>,
     /// Allowed (query, key) pairs, broadcastable to (B, H, S, L); `None` is plainly causal.
@@ -61,15 +61,17 @@ impl Attention {
             (q, k) = (q_norm.forward(&q), k_norm.forward(&k));
         }
         if let Some(table) = context.rope {
-            (q, k) = (rotate(&q, table, context.from), rotate(&k, table, context.from));
+            let rows = context.place.rows(table, 0, s);
+            (q, k) = (rotate(&q, &rows), rotate(&k, &rows));
         }
         let cached = cache.is_some();
         let (k, v) = match cache {
-            Some((cache, layer)) => cache.append(layer, context.from, &k, &v),
+            Some((cache, layer)) => cache.append(layer, context.place, &k, &v),
             None => (k, v),
         };
         // With a cache, plain products but for a prefix without a mask.
-        let y = if context.from > 0 || (cached && context.mask.is_some()) {
+        let first = matches!(context.place, Place::From(0));
+        let y = if !first || (cached && context.mask.is_some()) {
             plain_products(&q, &k, &v, context.mask)
         } else {
             let causal = context.mask.is_none();

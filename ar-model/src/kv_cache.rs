@@ -2,6 +2,8 @@
 
 use tch::{Device, Kind, Tensor};
 
+use crate::position::Place;
+
 /// B batch, H heads, L length rounded up to a multiple of 8, K head width
 #[derive(Debug)]
 pub struct KvCache {
@@ -57,12 +59,31 @@ impl KvCache {
         self.layers.iter().map(|(k, v)| bytes(k) + bytes(v)).sum()
     }
 
-    /// Writes (B, H, S, K) keys and values at `position`, and returns views of all up to there.
-    pub(crate) fn append(&mut self, layer: usize, position: i64, k: &Tensor, v: &Tensor) -> (Tensor, Tensor) {
+    /// Writes (B, H, S, K) keys and values at their place, and returns views of all that is read from there.
+    pub(crate) fn append(&mut self, layer: usize, place: Place, k: &Tensor, v: &Tensor) -> (Tensor, Tensor) {
         let (keys, values) = &self.layers[layer];
-        let length = k.size()[2];
-        keys.narrow(2, position, length).copy_(k);
-        values.narrow(2, position, length).copy_(v);
-        (keys.narrow(2, 0, position + length), values.narrow(2, 0, position + length))
+        let write = |cache: &Tensor, new: &Tensor| match place {
+            Place::From(from) => {
+                let count = new.size()[2];
+                cache.narrow(2, from, count).copy_(new);
+                cache.narrow(2, 0, from + count)
+            }
+            Place::At { position, length } => {
+                let _ = cache.shallow_clone().index_copy_(2, position, new);
+                cache.narrow(2, 0, length)
+            }
+        };
+        (write(keys, k), write(values, v))
+    }
+
+    /// Keeps what the steps after a prefill need of its condition, in the place of the last one's where that has its
+    /// shape: a recorded step reads it there.
+    pub(crate) fn keep(&mut self, condition: Option<Tensor>, prefix_mask: Option<Tensor>) {
+        let keep = |slot: &mut Option<Tensor>, new: Option<Tensor>| match (slot.as_mut(), new) {
+            (Some(old), Some(new)) if old.size() == new.size() && old.kind() == new.kind() => old.copy_(&new),
+            (_, new) => *slot = new,
+        };
+        keep(&mut self.condition, condition);
+        keep(&mut self.prefix_mask, prefix_mask);
     }
 }

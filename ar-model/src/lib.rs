@@ -19,6 +19,6 @@ pub use conditioning::Conditioning;
 pub use config::{ArConfig, ConditioningConfig, DropoutConfig, ModulationConfig, PositionConfig};
 pub use error::{Error, Result};
 pub use kv_cache::{Cache, KvCache};
-pub use model::{ArSpec, AutoregressiveModel, Gpt, TeacherForced};
+pub use model::{ArSpec, AutoregressiveModel, Gpt, RecordableModel, TeacherForced};
 pub use open::{Loaded, key_map, open, open_dir};
 pub use position::rope_2d;

@@ -18,7 +18,7 @@ use crate::config::{ArConfig, ConditioningConfig, DropoutConfig, PositionConfig}
 use crate::error::{Error, Result};
 use crate::kv_cache::{Cache, KvCache};
 use crate::modulation::{LayerModulation, ModelCondition, ModelModulation, modulate};
-use crate::position::rope_2d;
+use crate::position::{Place, rope_2d};
 
 pub use teacher_forced::TeacherForced;
 
@@ -160,6 +160,20 @@ pub trait AutoregressiveModel {
     }
     /// Teacher-forced logits of all codes, (B, N) → (B, N, V) fp32. In training, dropout and condition drop act.
     fn logits(&self, cond: &Conditioning, codes: &Tensor, mode: Mode) -> Tensor;
+}
+
+/// A model whose decoding step can be recorded once and replayed.
+pub trait RecordableModel: AutoregressiveModel {
+    /// As [`AutoregressiveModel::decode_step`], made of the same operations on the same memory whatever the position,
+    /// (1) int64 on the model's device and below `length`: nothing waits for the host, and all that changes from one
+    /// step to the next is in tensors. The model must not be packed.
+    fn decode_step_at(
+        &self,
+        codes: &Tensor,
+        position: &Tensor,
+        length: i64,
+        cache: &mut Self::Cache,
+    ) -> Tensor;
 }
 
 /// How a cache is decoded with.
@@ -308,12 +322,12 @@ impl Gpt {
         }
     }
 
-    /// Adds the learned table's rows of codes `from..`, if there is one.
-    fn codes_with_positions(&self, codes: Tensor, from: i64) -> Tensor {
+    /// Adds the learned table's rows of embedded codes, if there is one. The table has one row for all of the prefix.
+    fn codes_with_positions(&self, codes: Tensor, place: Place) -> Tensor {
         match &self.positional_embedding {
             Some(table) => {
-                let rows = table.narrow(0, 1 + from, codes.size()[1]).to_kind(self.compute);
-                codes + rows
+                let rows = place.rows(table, self.spec.prefix_len - 1, codes.size()[1]);
+                codes + rows.to_kind(self.compute)
             }
             None => codes,
         }
@@ -336,7 +350,7 @@ impl Gpt {
     fn cached(
         &self,
         x: Tensor,
-        from: i64,
+        place: Place,
         wanted: i64,
         mask: Option<&Tensor>,
         cache: &mut KvCache,
@@ -344,7 +358,7 @@ impl Gpt {
         let skipped = x.size()[1] - wanted;
         let condition = cache.condition.as_ref().map(Tensor::shallow_clone);
         let modulation = self.modulation.condition(condition.as_ref());
-        let context = Context { from, rope: self.rope.as_ref(), mask };
+        let context = Context { place, rope: self.rope.as_ref(), mask };
         let mut x = x;
         for (i, layer) in self.layers.iter().enumerate() {
             x = layer.forward(&x, &modulation, &context, Some((&mut *cache, i)), &self.config.dropout, false);
@@ -378,6 +392,31 @@ fn block_mask(prefix: Option<&Tensor>, position: i64, k: i64, device: Device) ->
     match (columns, causal) {
         (Some(columns), Some(causal)) => Some(columns.logical_and(&causal)),
         (columns, causal) => columns.or(causal),
+    }
+}
+
+/// What one new position may see of the first `length` places: (1 or B, 1, 1, length) bool.
+fn step_mask(prefix: Option<&Tensor>, position: &Tensor, length: i64) -> Tensor {
+    let past = Tensor::arange(length, (Kind::Int64, position.device())).le_tensor(position); // (length)
+    match prefix {
+        Some(m) => {
+            let (b, t) = m.size2().expect("masks are (B, T)");
+            let rest = Tensor::ones([b, length - t], (Kind::Bool, m.device()));
+            let columns = Tensor::cat(&[m, &rest], 1);
+            columns.logical_and(&past).view([b, 1, 1, length])
+        }
+        None => past.view([1, 1, 1, length]),
+    }
+}
+
+impl RecordableModel for Gpt {
+    fn decode_step_at(&self, codes: &Tensor, position: &Tensor, length: i64, cache: &mut Cache) -> Tensor {
+        let _guard = tch::no_grad_guard();
+        let Way::Tensors(cache) = self.way(cache) else { panic!("a packed model has no tensors to record") };
+        let place = Place::At { position, length };
+        let x = self.codes_with_positions(self.embed_codes(codes), place);
+        let mask = step_mask(cache.prefix_mask.as_ref(), position, length);
+        self.cached(x, place, 1, Some(&mask), cache).squeeze_dim(1)
     }
 }
 
@@ -438,10 +477,10 @@ impl AutoregressiveModel for Gpt {
             Way::Packed(decoder, cache) => return self.packed_prefill(decoder, cond, cache),
         };
         let x = self.prefix(cond);
-        cache.condition = self.modulation.needs_condition().then(|| x.shallow_clone());
-        cache.prefix_mask = cond.prefix_mask().map(|m| m.to_kind(Kind::Bool));
+        let condition = self.modulation.needs_condition().then(|| x.copy());
+        cache.keep(condition, cond.prefix_mask().map(|m| m.to_kind(Kind::Bool).copy()));
         let mask = cache.prefix_mask.as_ref().map(|m| prefix_lm_mask(m, self.spec.prefix_len));
-        self.cached(x, 0, 1, mask.as_ref(), cache).squeeze_dim(1)
+        self.cached(x, Place::From(0), 1, mask.as_ref(), cache).squeeze_dim(1)
     }
 
     fn decode_step(&self, codes: &Tensor, position: i64, cache: &mut Cache) -> Tensor {
@@ -451,13 +490,14 @@ impl AutoregressiveModel for Gpt {
     fn decode_block(&self, codes: &Tensor, position: i64, cache: &mut Cache) -> Tensor {
         let _guard = tch::no_grad_guard();
         let (_, k) = codes.size2().expect("codes are (B, K)");
-        let x = self.codes_with_positions(self.embed_codes(codes), position - self.spec.prefix_len);
+        let place = Place::From(position);
+        let x = self.codes_with_positions(self.embed_codes(codes), place);
         let cache = match self.way(cache) {
             Way::Tensors(cache) => cache,
             Way::Packed(decoder, cache) => return Gpt::packed_block(decoder, &x, position, cache),
         };
         let mask = block_mask(cache.prefix_mask.as_ref(), position, k, x.device());
-        self.cached(x, position, k, mask.as_ref(), cache)
+        self.cached(x, place, k, mask.as_ref(), cache)
     }
 
     fn row_tile(&self) -> i64 {

@@ -4,6 +4,26 @@ use tch::{Device, Kind, Tensor};
 
 const BASE: f64 = 10_000.0;
 
+/// Where new inputs stand in the sequence.
+#[derive(Clone, Copy)]
+pub(crate) enum Place<'a> {
+    /// They begin at this position, and see what comes before.
+    From(i64),
+    /// One input at the position in a tensor, (1) int64 on the device, below `length`: as many places of the cache are
+    /// read whatever the position, so that the same operations serve all of them.
+    At { position: &'a Tensor, length: i64 },
+}
+
+impl Place<'_> {
+    /// The rows of a table of positions for `count` inputs, where its first row is that of position `first`.
+    pub fn rows(self, table: &Tensor, first: i64, count: i64) -> Tensor {
+        match self {
+            Place::From(from) => table.narrow(0, from - first, count),
+            Place::At { position, .. } => table.index_select(0, &(position - first)),
+        }
+    }
+}
+
 /// (prefix + side², K/2, 2): cosine and sine for each pair of head channels. Half of the pairs turn with the row,
 /// half with the column. **Prefix rows are all zero, not the identity**: queries and keys of condition tokens
 /// vanish, so every attention logit from or to them is 0. Released weights depend on it.
@@ -20,11 +40,10 @@ pub fn rope_2d(prefix: i64, num_tokens: i64, head_width: i64) -> Tensor {
     Tensor::cat(&[Tensor::zeros([prefix, half, 2], options), table], 0)
 }
 
-/// Turns adjacent channel pairs of (B, H, S, K) by rows `from..from + S` of the table, in fp32: a pair and a row are
+/// Turns adjacent channel pairs of (B, H, S, K) by S rows of the table, (S, K/2, 2), in fp32: a pair and a row are
 /// complex numbers, and turning is their product, in one pass over memory.
-pub(crate) fn rotate(x: &Tensor, table: &Tensor, from: i64) -> Tensor {
+pub(crate) fn rotate(x: &Tensor, rows: &Tensor) -> Tensor {
     let (b, h, s, k) = x.size4().expect("heads are (B, H, S, K)");
-    let rows = table.narrow(0, from, s).view_as_complex(); // (S, K/2)
     let pairs = x.to_kind(Kind::Float).reshape([b, h, s, k / 2, 2]).view_as_complex();
-    (pairs * rows).view_as_real().view([b, h, s, k]).to_kind(x.kind())
+    (pairs * rows.view_as_complex()).view_as_real().view([b, h, s, k]).to_kind(x.kind())
 }

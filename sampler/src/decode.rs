@@ -10,19 +10,28 @@ use base::{Codes, SampleStream};
 use tch::{Device, Kind, Tensor};
 
 use crate::choose::{self, Draw};
+use crate::recorded::Recording;
 use crate::{Error, Result, SamplingConfig, filter};
 
 /// Draws codes from a model. Keeps the KV cache from one batch to the next of the same size.
 pub struct Sampler<'m, M: AutoregressiveModel> {
     pub(crate) model: &'m M,
-    cache: Option<(i64, M::Cache)>,
+    kept: Option<Kept<M::Cache>>,
     negative: Option<Conditioning>,
+}
+
+/// What one batch leaves to the next of the same number of rows.
+pub(crate) struct Kept<C> {
+    rows: i64,
+    pub cache: C,
+    /// A recorded step that uses this cache.
+    pub recording: Option<Recording>,
 }
 
 impl<'m, M: AutoregressiveModel> Sampler<'m, M> {
     /// A sampler without a cache yet.
     pub fn new(model: &'m M) -> Self {
-        Sampler { model, cache: None, negative: None }
+        Sampler { model, kept: None, negative: None }
     }
 
     /// Guides away from this condition, a batch of one, instead of from the model's null condition; `None` takes that
@@ -67,20 +76,20 @@ impl<'m, M: AutoregressiveModel> Sampler<'m, M> {
         self.check(cond)?;
         let rows = self.rows(cond, config.guidance.active())?;
         let model = self.model;
-        let codes = self.with_cache(rows.batch_size(), |cache| {
-            tch::no_grad(|| run(model, &rows, b, cache, config, draw, observe))
+        let codes = self.with_cache(rows.batch_size(), |kept| {
+            tch::no_grad(|| run(model, &rows, b, &mut kept.cache, config, draw, observe))
         });
         Ok(Codes::new(codes)?)
     }
 
     /// Calls `f` with a cache for `rows` rows: the last one, if it had as many.
-    pub(crate) fn with_cache<R>(&mut self, rows: i64, f: impl FnOnce(&mut M::Cache) -> R) -> R {
-        let mut cache = match self.cache.take() {
-            Some((size, cache)) if size == rows => cache,
-            _ => self.model.new_cache(rows),
+    pub(crate) fn with_cache<R>(&mut self, rows: i64, f: impl FnOnce(&mut Kept<M::Cache>) -> R) -> R {
+        let mut kept = match self.kept.take() {
+            Some(kept) if kept.rows == rows => kept,
+            _ => Kept { rows, cache: self.model.new_cache(rows), recording: None },
         };
-        let result = f(&mut cache);
-        self.cache = Some((rows, cache));
+        let result = f(&mut kept);
+        self.kept = Some(kept);
         result
     }
 
@@ -104,7 +113,7 @@ impl<'m, M: AutoregressiveModel> Sampler<'m, M> {
 
     /// What goes through the network: the conditions, under guidance the null conditions, and copies of the first
     /// condition up to a multiple of the network's tile, so that image i is the same at any batch size.
-    fn rows(&self, cond: &Conditioning, guided: bool) -> Result<Conditioning> {
+    pub(crate) fn rows(&self, cond: &Conditioning, guided: bool) -> Result<Conditioning> {
         let used = self.with_null(cond, guided)?;
         match (-used.batch_size()).rem_euclid(self.model.row_tile()) {
             0 => Ok(used),
@@ -149,7 +158,7 @@ fn run<M: AutoregressiveModel>(
             let input = last.index_select(0, &image); // (R, 1)
             logits = model.decode_step(&input, prefix_len + step as i64 - 1, cache);
         }
-        let guided = guide(&logits, b, config, step, steps); // (B, V)
+        let guided = guide_step(&logits, b, config, step, steps); // (B, V)
         observe(step, &guided);
         codes.push(numbers.choose(&guided, config, step));
     }
@@ -157,15 +166,27 @@ fn run<M: AutoregressiveModel>(
 }
 
 /// Which image's codes go into each of the R rows: both halves get the same, the padding gets the first.
-fn image_of_row(rows: i64, b: i64, guided: bool) -> Tensor {
+pub(crate) fn image_of_row(rows: i64, b: i64, guided: bool) -> Tensor {
     let used = if guided { 2 * b } else { b };
     let images: Vec<i64> = (0..rows).map(|row| if row < used { row % b } else { 0 }).collect();
     Tensor::from_slice(&images)
 }
 
-/// Logits of all rows, (R, V), → guided logits of the images, (B, V): `uncond + (cond - uncond) · c` where c > 1,
-/// else the conditional logits as they are.
-pub(crate) fn guide(logits: &Tensor, b: i64, config: &SamplingConfig, step: usize, steps: usize) -> Tensor {
+/// Logits of all rows, (R, V), and a scale c in a tensor (1) → guided logits of the images, (B, V): `uncond + (cond -
+/// uncond) · c` where c > 1, else the conditional logits as they are.
+pub(crate) fn guide(logits: &Tensor, b: i64, scale: &Tensor) -> Tensor {
+    let (cond, uncond) = (logits.narrow(0, 0, b), logits.narrow(0, b, b));
+    (&uncond + (&cond - &uncond) * scale).where_self(&scale.gt(1.0), &cond)
+}
+
+/// As [`guide`], with the scale of a step.
+pub(crate) fn guide_step(
+    logits: &Tensor,
+    b: i64,
+    config: &SamplingConfig,
+    step: usize,
+    steps: usize,
+) -> Tensor {
     let cond = logits.narrow(0, 0, b);
     let scale = config.guidance.at(step, steps);
     if config.guidance.active() && scale > 1.0 {

@@ -50,6 +50,12 @@ pub enum Error {
         /// Streams given.
         streams: usize,
     },
+    /// Random numbers that the host makes for every step have no place in a recorded one.
+    #[error("a recorded step draws from each image's own stream, by `Draw::Streams`, and in no other way")]
+    NotRecordable,
+    /// Recording a step failed.
+    #[error(transparent)]
+    Libtorch(#[from] libtorch_ext::Error),
     /// There is nothing to sample.
     #[error("there is no condition to sample for")]
     NoConditions,

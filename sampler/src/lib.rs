@@ -8,6 +8,7 @@ mod error;
 pub mod filter;
 pub mod guidance;
 pub mod pipeline;
+pub mod recorded;
 pub mod speculative;
 
 pub use choose::Draw;

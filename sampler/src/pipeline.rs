@@ -1,6 +1,6 @@
 //! Conditions → images.
 
-use ar_model::{AutoregressiveModel, Conditioning};
+use ar_model::{AutoregressiveModel, Conditioning, RecordableModel};
 use base::{Codes, Images, SampleStream};
 use tokenizer::Tokenizer;
 
@@ -41,6 +41,21 @@ impl<'m, M: AutoregressiveModel, T: Tokenizer> Pipeline<'m, M, T> {
         draw: Draw,
     ) -> Result<(Codes, Images)> {
         let codes = self.sampler.generate(cond, config, draw)?;
+        let images = self.tokenizer.decode(&codes)?;
+        Ok((codes, images))
+    }
+
+    /// As [`Pipeline::images`], by a recorded step. See [`Sampler::generate_recorded`].
+    pub fn images_recorded(
+        &mut self,
+        cond: &Conditioning,
+        config: &SamplingConfig,
+        draw: Draw,
+    ) -> Result<(Codes, Images)>
+    where
+        M: RecordableModel,
+    {
+        let codes = self.sampler.generate_recorded(cond, config, draw)?;
         let images = self.tokenizer.decode(&codes)?;
         Ok((codes, images))
     }

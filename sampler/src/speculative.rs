@@ -12,7 +12,7 @@ use ar_model::{AutoregressiveModel, Conditioning};
 use base::{Codes, SampleStream};
 use tch::{Kind, Tensor};
 
-use crate::decode::{check_batch, guide};
+use crate::decode::{check_batch, guide_step};
 use crate::{Draw, Error, Result, Sampler, SamplingConfig, choose};
 
 impl<M: AutoregressiveModel> Sampler<'_, M> {
@@ -41,8 +41,9 @@ impl<M: AutoregressiveModel> Sampler<'_, M> {
             let one = cond.select(&Tensor::from_slice(&[i as i64]));
             let rows = self.with_null(&one, config.guidance.active())?;
             let image = Image::new(model, config, stream);
-            let image =
-                self.with_cache(rows.batch_size(), |cache| tch::no_grad(|| image.draw(&rows, window, cache)));
+            let image = self.with_cache(rows.batch_size(), |kept| {
+                tch::no_grad(|| image.draw(&rows, window, &mut kept.cache))
+            });
             codes.extend(image.codes);
             passes += image.passes;
         }
@@ -109,7 +110,7 @@ impl<'a, M: AutoregressiveModel> Image<'a, M> {
     /// (R, K, V) logits of the codes from the first unknown one on → (K, V).
     fn guided(&self, logits: &Tensor) -> Tensor {
         let (known, steps) = (self.codes.len(), self.model.spec().num_tokens as usize);
-        let one = |k| guide(&logits.select(1, k), 1, self.config, known + k as usize, steps);
+        let one = |k| guide_step(&logits.select(1, k), 1, self.config, known + k as usize, steps);
         Tensor::cat(&(0..logits.size()[1]).map(one).collect::<Vec<_>>(), 0)
     }
 

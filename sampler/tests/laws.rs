@@ -237,9 +237,12 @@ fn streams_and_conditions_must_be_as_many() {
 
 /// A transformer in float64, where rounding decides nothing.
 fn gpt() -> Gpt {
-    let text = "type: gpt\nwidth: 32\nlayers: 2\nheads: 4\nvocab_size: 12\nnum_tokens: 16\nposition: rope_2d\n\
-                conditioning: { type: text, length: 5, feature_width: 12 }\n";
-    let config = ArConfig::from_document(&Document::parse("test", text).unwrap()).unwrap();
+    gpt_of("num_tokens: 16\nposition: rope_2d\nconditioning: { type: text, length: 5, feature_width: 12 }\n")
+}
+
+fn gpt_of(rest: &str) -> Gpt {
+    let text = format!("type: gpt\nwidth: 32\nlayers: 2\nheads: 4\nvocab_size: 12\n{rest}");
+    let config = ArConfig::from_document(&Document::parse("test", &text).unwrap()).unwrap();
     let vars = Vars::new(Device::Cpu, Kind::Double, Build::Random);
     let gpt = Gpt::new(&vars.root(), &config).unwrap();
     let _guard = tch::no_grad_guard();
@@ -258,15 +261,50 @@ fn speculative_codes_are_those_of_one_at_a_time() {
         SamplingConfig { top_k: Some(1), ..guided(2.0) },
         SamplingConfig { top_p: Some(0.8), temperature: 0.7, ..guided(2.0) },
     ];
-    let features = recipe_tensor("features", 2, &[3, 5, 12], -1.0, 1.0).to_kind(Kind::Double);
-    let mask = Tensor::from_slice(&[0i64, 2, 4])
-        .view([3, 1])
-        .le_tensor(&Tensor::arange(5, (Kind::Int64, Device::Cpu)));
-    let text = Conditioning::Text { features, mask };
     for config in settings {
         equal_at_any_window(&mock(), &classes(&[0, 1, 2]), &config);
-        equal_at_any_window(&gpt(), &text, &config);
+        equal_at_any_window(&gpt(), &texts(2), &config);
     }
+}
+
+/// Three texts, of different lengths, for [`gpt`].
+fn texts(seed: u64) -> Conditioning {
+    let features = recipe_tensor("features", seed, &[3, 5, 12], -1.0, 1.0).to_kind(Kind::Double);
+    let starts = Tensor::from_slice(&[0i64, 2, 4]).view([3, 1]);
+    let starts = (starts + seed as i64).remainder(5);
+    let mask = starts.le_tensor(&Tensor::arange(5, (Kind::Int64, Device::Cpu)));
+    Conditioning::Text { features, mask }
+}
+
+/// Of more codes than one recording serves, with all that a step may depend on: learned positions, rotary positions,
+/// masks, conditions kept for adaptive norms, schedules of guidance; and batch after batch with what the last one left.
+#[test]
+fn codes_of_a_recorded_step_are_those_of_one_made_for_its_position() {
+    let class = "num_tokens: 81\nposition: learned\nconditioning: { type: class, num_classes: 3 }\n";
+    let adaptive = format!("{class}modulation: ada_ln\n");
+    let text =
+        "num_tokens: 81\nposition: rope_2d\nconditioning: { type: text, length: 5, feature_width: 12 }\n";
+    let cosine = Guidance { schedule: GuidanceSchedule::Cosine, interval: Some(50), scale: 3.0 };
+    let scheduled = SamplingConfig { top_k: Some(5), guidance: cosine, ..Default::default() };
+    let narrowed = SamplingConfig { top_p: Some(0.8), temperature: 0.7, ..guided(2.0) };
+    let greedy = SamplingConfig { top_k: Some(1), ..guided(2.0) };
+    let labels = || [classes(&[0, 1, 2]), classes(&[2, 2, 1])];
+    equal_when_recorded(&gpt_of(class), labels(), &guided(1.0));
+    equal_when_recorded(&gpt_of(class), labels(), &scheduled);
+    equal_when_recorded(&gpt_of(&adaptive), labels(), &greedy);
+    equal_when_recorded(&gpt_of(text), [texts(2), texts(3)], &narrowed);
+}
+
+fn equal_when_recorded(model: &Gpt, batches: [Conditioning; 2], config: &SamplingConfig) {
+    let (mut plain, mut recorded) = (Sampler::new(model), Sampler::new(model));
+    for (seed, cond) in batches.iter().enumerate() {
+        let streams = streams(seed as u64, 3);
+        let draw = Draw::Streams(&streams);
+        let expected = plain.generate(cond, config, draw).unwrap();
+        let found = recorded.generate_recorded(cond, config, draw).unwrap();
+        assert_eq!(found.tensor(), expected.tensor(), "{config:?}");
+    }
+    assert!(recorded.generate_recorded(&batches[0], config, Draw::Torch).is_err());
 }
 
 fn equal_at_any_window<M: AutoregressiveModel>(model: &M, cond: &Conditioning, config: &SamplingConfig) {

@@ -9,6 +9,7 @@ use super::{Gpt, prefix_lm_mask};
 use crate::attention::Context;
 use crate::conditioning::Conditioning;
 use crate::modulation::ModelCondition;
+use crate::position::Place;
 
 /// A pass through the layers: what they all need.
 #[derive(Debug)]
@@ -37,7 +38,13 @@ impl Gpt {
         });
         let prefix = self.condition_with_position(self.embed_condition(cond, drop.as_ref()));
         let inputs = codes.narrow(1, 0, self.spec.num_tokens - 1);
-        let x = Tensor::cat(&[prefix, self.codes_with_positions(self.embed_codes(&inputs), 0)], 1);
+        let x = Tensor::cat(
+            &[
+                prefix,
+                self.codes_with_positions(self.embed_codes(&inputs), Place::From(self.spec.prefix_len)),
+            ],
+            1,
+        );
         let condition = self.modulation.needs_condition().then(|| x.narrow(1, 0, self.spec.prefix_len));
         let random = train && (rates.residual > 0.0 || rates.feed_forward > 0.0 || rates.drop_path > 0.0);
         let pass = TeacherForced {
@@ -71,7 +78,7 @@ impl TeacherForced<'_> {
         }
         let gpt = self.gpt;
         assert!(gpt.packed.is_none(), "a packed model decodes and evaluates only");
-        let context = Context { from: 0, rope: gpt.rope.as_ref(), mask: self.mask.as_ref() };
+        let context = Context { place: Place::From(0), rope: gpt.rope.as_ref(), mask: self.mask.as_ref() };
         gpt.layers[index].forward(x, &self.modulation, &context, None, &gpt.config.dropout, self.train)
     }
 

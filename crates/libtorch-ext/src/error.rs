@@ -19,6 +19,17 @@ pub enum Error {
         /// Its `CUresult`.
         code: i32,
     },
+    /// The program was built where headers of CUDA were missing.
+    #[error("this program was built without CUDA graphs")]
+    NotBuilt,
+    /// libtorch could not do something with a CUDA graph.
+    #[error("CUDA graph, {call}: {message}")]
+    Graph {
+        /// What was asked of it.
+        call: &'static str,
+        /// Its own words.
+        message: String,
+    },
 }
 
 impl Error {

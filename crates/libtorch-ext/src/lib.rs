@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 pub mod bytes;
+pub mod cuda_graph;
 mod driver;
 mod error;
 pub mod mmap;

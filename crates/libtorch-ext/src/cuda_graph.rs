@@ -1,0 +1,194 @@
+//! CUDA graphs: the kernels that a piece of work launches, recorded once and launched again at the cost of one launch.
+//!
+//! tch binds nothing of the kind. The functions are in a small library compiled with this crate and carried inside
+//! the program, which opens it after libtorch's CUDA half; so the program itself needs no CUDA.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+
+use crate::Error;
+
+const LIBRARY: &str = "cuda_graph.so";
+
+#[cfg(cuda_graphs)]
+const BYTES: Option<&[u8]> = Some(include_bytes!(concat!(env!("OUT_DIR"), "/cuda_graph.so")));
+#[cfg(not(cuda_graphs))]
+const BYTES: Option<&[u8]> = None;
+
+/// Whether this program was built with the headers that recording needs.
+pub fn built_in() -> bool {
+    BYTES.is_some()
+}
+
+type OfDevice = unsafe extern "C" fn(c_int, *mut c_char, usize) -> bool;
+type OfGraph = unsafe extern "C" fn(*mut c_void, *mut c_char, usize) -> bool;
+type NewGraph = unsafe extern "C" fn(*mut *mut c_void, *mut c_char, usize) -> bool;
+
+struct Functions {
+    enter: OfDevice,
+    leave: OfDevice,
+    new: NewGraph,
+    begin: OfGraph,
+    end: OfGraph,
+    replay: OfGraph,
+    delete: OfGraph,
+    _library: Library, // the functions live as long as it is open
+}
+
+impl Functions {
+    fn open() -> Result<Self, Error> {
+        let bytes = BYTES.ok_or(Error::NotBuilt)?;
+        let file = memory_file(bytes).map_err(|e| Error::open(LIBRARY, &e.to_string()))?;
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+        let missing = |e: libloading::Error| Error::open(LIBRARY, &e.to_string());
+        // SAFETY: the library is our own; it has no initialisers of its own, and the types are those of its source.
+        unsafe {
+            let library = Library::open(Some(path), RTLD_NOW | RTLD_LOCAL).map_err(missing)?;
+            Ok(Functions {
+                enter: *library.get(b"gen_stream_enter").map_err(missing)?,
+                leave: *library.get(b"gen_stream_leave").map_err(missing)?,
+                new: *library.get(b"gen_graph_new").map_err(missing)?,
+                begin: *library.get(b"gen_graph_begin").map_err(missing)?,
+                end: *library.get(b"gen_graph_end").map_err(missing)?,
+                replay: *library.get(b"gen_graph_replay").map_err(missing)?,
+                delete: *library.get(b"gen_graph_delete").map_err(missing)?,
+                _library: library,
+            })
+        }
+    }
+}
+
+/// An anonymous file with these contents: a folder for temporary files may forbid programs.
+fn memory_file(bytes: &[u8]) -> std::io::Result<std::fs::File> {
+    use rustix::fs::{MemfdFlags, memfd_create};
+    let mut file = std::fs::File::from(memfd_create(LIBRARY, MemfdFlags::CLOEXEC)?);
+    std::io::Write::write_all(&mut file, bytes)?;
+    Ok(file)
+}
+
+/// Calls `function` with room for a message, which becomes the error where it returns false.
+fn call(name: &'static str, function: impl FnOnce(*mut c_char, usize) -> bool) -> Result<(), Error> {
+    let mut message = [0 as c_char; 2048];
+    if function(message.as_mut_ptr(), message.len()) {
+        return Ok(());
+    }
+    // SAFETY: the library ends what it writes with a zero, and the buffer was zeroed.
+    let text = unsafe { CStr::from_ptr(message.as_ptr()) }.to_string_lossy();
+    // libtorch appends a C++ backtrace.
+    Err(Error::Graph { call: name, message: text.lines().next().unwrap_or_default().to_owned() })
+}
+
+/// Recording on one GPU.
+#[derive(Clone)]
+pub struct CudaGraphs {
+    functions: Arc<Functions>,
+    device: usize,
+}
+
+impl CudaGraphs {
+    /// Opens what recording needs; libtorch's CUDA half must be open (see [`crate::runtime::load_cuda`]).
+    ///
+    /// # Errors
+    /// Where the program was built without it, or libtorch's CUDA half is not that of its version.
+    pub fn open(device: usize) -> Result<Self, Error> {
+        Ok(CudaGraphs { functions: Arc::new(Functions::open()?), device })
+    }
+
+    /// Runs `work` on a stream on which its parts can be recorded, after all earlier and before all later work of the
+    /// device.
+    ///
+    /// # Errors
+    /// Where the stream cannot be had, and what `work` returns.
+    pub fn on_stream<T, E: From<Error>>(&self, work: impl FnOnce(&Stream) -> Result<T, E>) -> Result<T, E> {
+        let (f, device) = (&self.functions, self.device as c_int);
+        tch::Cuda::synchronize(self.device as i64);
+        // SAFETY: a device number and a buffer with its size.
+        call("stream", |text, size| unsafe { (f.enter)(device, text, size) })?;
+        let leave = Leave(self);
+        let result = work(&Stream { graphs: self, _thread: PhantomData });
+        tch::Cuda::synchronize(self.device as i64);
+        drop(leave);
+        result
+    }
+}
+
+/// Returns to the default stream, also where the work panics.
+struct Leave<'a>(&'a CudaGraphs);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        let (f, device) = (&self.0.functions, self.0.device as c_int);
+        // SAFETY: as for entering. A failure leaves the other stream current, which changes no result.
+        let _ = call("stream", |text, size| unsafe { (f.leave)(device, text, size) });
+    }
+}
+
+/// The stream that is this thread's current one.
+pub struct Stream<'a> {
+    graphs: &'a CudaGraphs,
+    _thread: PhantomData<*const ()>, // streams are current in one thread
+}
+
+impl Stream<'_> {
+    /// Records what `work` launches, without doing it. The tensors that it reads and writes must live as long as the
+    /// graph; those that it makes and drops belong to the graph. The same work must have been done once before on
+    /// this stream, so that what libraries set up at first use is there.
+    ///
+    /// # Errors
+    /// libtorch's message, as of work that waits for the host.
+    pub fn record(&self, work: impl FnOnce()) -> Result<Graph, Error> {
+        let functions = Arc::clone(&self.graphs.functions);
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: `handle` receives a graph that only [`Graph`] owns.
+        call("new graph", |text, size| unsafe { (functions.new)(&mut handle, text, size) })?;
+        let graph = Graph { functions, handle };
+        let f = &graph.functions;
+        // SAFETY: the handle is a live graph.
+        call("begin", |text, size| unsafe { (f.begin)(handle, text, size) })?;
+        work();
+        // SAFETY: as above.
+        call("end", |text, size| unsafe { (f.end)(handle, text, size) })?;
+        Ok(graph)
+    }
+
+    /// Does the recorded work, after all earlier work of the stream, without waiting for it.
+    ///
+    /// # Errors
+    /// libtorch's message.
+    pub fn replay(&self, graph: &Graph) -> Result<(), Error> {
+        // SAFETY: the handle is a live graph, whose recording is complete.
+        call("replay", |text, size| unsafe { (graph.functions.replay)(graph.handle, text, size) })
+    }
+}
+
+/// A recording. Its work may be replayed on any stream of its device.
+pub struct Graph {
+    functions: Arc<Functions>,
+    handle: *mut c_void,
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        // SAFETY: the handle is a live graph, and this is its end.
+        let _ = call("delete", |text, size| unsafe { (self.functions.delete)(self.handle, text, size) });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where there is no CUDA half of libtorch, its symbols are missing, which must be an error and no crash.
+    #[test]
+    fn without_cuda_it_says_what_is_missing() {
+        if tch::Cuda::is_available() {
+            return;
+        }
+        let error = CudaGraphs::open(0).err().expect("there is no CUDA here").to_string();
+        let expected = if built_in() { "cannot open `cuda_graph.so`" } else { "built without" };
+        assert!(error.contains(expected), "{error}");
+    }
+}
