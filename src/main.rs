@@ -1,7 +1,6 @@
-//! `gen`: the command line of this project. Exit codes: 0 done, 1 done but something was skipped or a check
+//! The program behind `gen`: does what was typed. Exit codes: 0 done, 1 done but something was skipped or a check
 //! failed, 2 error.
 
-mod cli;
 mod code_files;
 mod commands;
 mod failure;

@@ -70,6 +70,31 @@ fn every_verb_explains_itself() {
     assert_eq!(gen_in(here, "doctor --device tpu").status.code(), Some(2));
 }
 
+/// `gen` itself knows no libtorch, so that help is there at once; what needs it is the work of `gen-torch` beside it.
+#[test]
+fn help_and_usage_errors_need_only_the_front() {
+    let place = Place::new("", "");
+    let (alone, linked) = (place.path("gen"), place.path("linked"));
+    std::fs::copy(env!("CARGO_BIN_EXE_gen"), &alone).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_gen"), &linked).unwrap();
+    let run =
+        |program: &Path, line: &str| Command::new(program).args(line.split_whitespace()).output().unwrap();
+
+    assert!(run(&alone, "sample --help").status.success());
+    let out = run(&alone, "sample --clas 207");
+    assert!(out.status.code() == Some(2) && stderr(&out).contains("'--class'"), "{}", stderr(&out));
+    let out = run(&alone, "doctor");
+    assert!(out.status.code() == Some(2) && stderr(&out).contains("`gen-torch`"), "{}", stderr(&out));
+    assert!(stderr(&out).contains("hint: "), "{}", stderr(&out));
+    assert!(run(&linked, "doctor --device cpu --threads 1").status.success());
+}
+
+#[test]
+fn cuda_graphs_are_for_cuda() {
+    let text = fails(&place(), "sample --class 1 --cuda-graph --device cpu");
+    assert!(text.contains("the device is cpu"), "{text}");
+}
+
 #[test]
 fn the_doctor_finds_libtorch_and_it_computes() {
     let out = gen_in(Path::new("."), "doctor --device cpu --threads 1 --json");

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use cli::convert::{ConvertArgs, TargetFormat};
 use serde::Serialize;
 use weights::{Checkpoint, TensorSource, Want};
 
 use super::{Context, Outcome};
-use crate::cli::convert::{ConvertArgs, TargetFormat};
 use crate::failure::Failure;
 
 #[derive(Debug, Serialize)]

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use base::{Codes, Images, Progress};
+use cli::decode::DecodeArgs;
 use serde::Serialize;
 use tch::{Device, Tensor};
 use tokenizer::Tokenizer as _;
 
 use super::{Context, Outcome};
-use crate::cli::decode::DecodeArgs;
 use crate::code_files::{CodeFile, batches};
 use crate::files;
 use crate::pictures::Picture;

@@ -3,12 +3,13 @@
 use std::time::Instant;
 
 use base::device::name;
+use cli::doctor::DoctorArgs;
+use libtorch_ext::cuda_graph::{self, CudaGraphs};
 use libtorch_ext::{CudaDriver, runtime};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
 use super::{Context, Outcome};
-use crate::cli::doctor::DoctorArgs;
 use crate::settings::{device, models};
 
 #[derive(Debug, Serialize)]
@@ -136,6 +137,9 @@ fn self_test(chosen: Device) -> Vec<Check> {
         checks.push(check("attention", device, 1e-5, attention));
         checks.push(check("convolution", device, 1e-4, convolution));
     }
+    if chosen.is_cuda() && cuda_graph::built_in() {
+        checks.push(check("CUDA graph", chosen, 1e-6, graph));
+    }
     checks
 }
 
@@ -197,6 +201,23 @@ fn convolution(device: Device) -> f64 {
     let columns = x.unfold(2, 3, 1).unfold(3, 3, 1); // (1, 4, 8, 8, 3, 3)
     let products = columns.unsqueeze(1) * w.view([1i64, 6, 4, 1, 1, 3, 3].as_slice());
     largest_error(&found, &products.sum_dim_intlist([2i64, 5, 6].as_slice(), false, Kind::Double))
+}
+
+/// Records `y = 2x + 1` and replays it on another x.
+fn graph(device: Device) -> f64 {
+    let Device::Cuda(index) = device else { return f64::INFINITY };
+    let (x, y) = (values(&[64], 0.1).to_device(device), values(&[64], 0.0).to_device(device));
+    let second = values(&[64], 0.2);
+    let work = || y.shallow_clone().copy_(&(&x * 2.0 + 1.0));
+    let replayed = CudaGraphs::open(index).and_then(|graphs| {
+        graphs.on_stream(|stream| {
+            work();
+            let graph = stream.record(work)?;
+            x.shallow_clone().copy_(&second);
+            stream.replay(&graph)
+        })
+    });
+    replayed.map_or(f64::INFINITY, |()| largest_error(&y, &(second * 2.0 + 1.0)))
 }
 
 fn text(report: &Report) -> String {

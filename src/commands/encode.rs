@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use base::Progress;
+use cli::encode::EncodeArgs;
 use serde::Serialize;
 use tch::{Device, Tensor};
 use tokenizer::Tokenizer as _;
 
 use super::{Context, Outcome, report_skipped};
-use crate::cli::encode::EncodeArgs;
 use crate::code_files::TOKENIZER;
 use crate::inputs::{Inputs, Skipped};
 use crate::settings::{device, models};

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use anyhow::Context as _;
 use base::{ImagesU8, Progress};
+use cli::extract::{Augment, ExtractArgs, Format};
 use data::codes::{CodePlan, CodeWriter, NpyWriter, PendingShard, TokenizerId};
 use data::{Augment as _, Batch, Crops, Dataset, Joined, Loader, LoaderConfig, Subset, Target, Views};
 use serde::Serialize;
@@ -14,7 +15,6 @@ use tch::Device;
 use tokenizer::{Loaded, Tokenizer as _, TokenizerSpec};
 
 use super::{Context, Outcome, extract_text, stop_on_signal};
-use crate::cli::extract::{Augment, ExtractArgs, Format};
 use crate::failure::Failure;
 use crate::settings::{device, models};
 

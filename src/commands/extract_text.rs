@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 
 use anyhow::Result;
 use backbones::t5::{EncoderFiles, TextEncoder};
-use base::{Precision, Progress as _};
+use base::{Precision, Progress as _, TensorKind};
+use cli::extract::ExtractArgs;
 use data::text_features::{EncoderId, TextIndex, TextPlan, TextWriter};
 use data::{Dataset, Target};
 use serde::Serialize;
@@ -15,7 +16,6 @@ use tch::Device;
 use train::tasks::first_sentence;
 
 use super::{Context, Outcome, stop_on_signal};
-use crate::cli::extract::ExtractArgs;
 use crate::failure::Failure;
 use crate::settings::device;
 

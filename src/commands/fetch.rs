@@ -6,11 +6,11 @@ use anyhow::{Context as _, Result};
 use backbones::ClipTokenizer;
 use backbones::files::{FILES, HubFile, PublicFile, models_folder, sha256};
 use base::Progress;
+use cli::fetch::FetchArgs;
 use hf_hub::api::sync::{ApiBuilder, ApiError};
 use serde::Serialize;
 
 use super::{Context, Outcome};
-use crate::cli::fetch::FetchArgs;
 use crate::failure::Failure;
 use crate::files;
 use crate::printer::Printer;

@@ -6,6 +6,7 @@ mod config;
 use std::path::Path;
 
 use base::config::Document;
+use cli::inspect::InspectArgs;
 use data::codes::CodeIndex;
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -13,7 +14,6 @@ use serde_json::Value as Json;
 use self::checkpoint::CheckpointReport;
 use self::config::ConfigReport;
 use super::{Context, Outcome};
-use crate::cli::inspect::InspectArgs;
 
 /// What was found.
 #[derive(Debug, Serialize)]

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use anyhow::Context as _;
 use ar_model::{AutoregressiveModel as _, Conditioning};
 use base::{Mode, Progress};
+use cli::logits::LogitsArgs;
 use eval::Likelihood;
 use serde::Serialize;
 use tch::{Device, Tensor};
 
 use super::{Context, Outcome};
-use crate::cli::logits::LogitsArgs;
 use crate::code_files::{CodeFile, batches, check_codes};
 use crate::failure::Failure;
 use crate::settings::{device, models};

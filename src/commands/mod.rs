@@ -26,9 +26,9 @@ mod train_tokenizer;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use cli::Command;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::cli::Command;
 use crate::inputs::Skipped;
 use crate::printer::Printer;
 

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use cli::TokenizerArgs;
+use cli::probe::{FeatureArgs, FeatureNormArg, OptimizerArg, ProbeArgs, Switch};
 use data::{Class, Dataset, Subset};
 use serde::Serialize;
 use tch::Device;
@@ -12,8 +14,6 @@ use train::probe::{
 };
 
 use super::{Context, Outcome, stop_on_signal};
-use crate::cli::TokenizerArgs;
-use crate::cli::probe::{FeatureArgs, FeatureNormArg, OptimizerArg, ProbeArgs, Switch};
 use crate::failure::Failure;
 use crate::files;
 use crate::settings::{device, models};

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use base::DeviceChoice;
+use cli::recipe::RecipeArgs;
 
 use super::{Context, Outcome};
-use crate::cli::recipe::RecipeArgs;
 use crate::recipes::pieces::Places;
 use crate::recipes::run::{Order, run as run_recipe};
 

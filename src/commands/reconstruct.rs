@@ -4,13 +4,13 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use base::{Images, ImagesU8, Progress};
+use cli::reconstruct::ReconstructArgs;
 use eval::{PairScores, PixelPair, Reconstruction};
 use serde::Serialize;
 use tch::Device;
 use tokenizer::Tokenizer as _;
 
 use super::{Context, Outcome, report_skipped};
-use crate::cli::reconstruct::ReconstructArgs;
 use crate::files;
 use crate::inputs::{Batch, Inputs, Skipped};
 use crate::pictures::Picture;

@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use anyhow::Context as _;
+use base::TensorKind;
 use base::config::Document;
+use cli::train::RunArgs;
 use tch::Device;
 use train::{Observer, Recipe, Run, Saved, Task};
 
 use super::{Context, Outcome};
-use crate::cli::train::RunArgs;
 use crate::settings::device;
 
 /// Where a run begins: at a recipe, or at a saved state with its own.

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use base::Precision;
 use base::config::Document;
+use cli::train_ar::TrainArArgs;
 use tch::Device;
 use tokenizer::Tokenizer;
 use train::tasks::{ArRecipe, ArTask, TokenizerRecipe};
 
 use super::{Context, Outcome, train::path_override, train_samples::Samples};
-use crate::cli::train_ar::TrainArArgs;
 use crate::failure::Failure;
 use crate::settings::models::Location;
 use crate::settings::{device, models};

@@ -1,10 +1,10 @@
 //! `gen train-features`.
 
+use cli::train_features::TrainFeaturesArgs;
 use train::Unobserved;
 use train::tasks::{FeaturesRecipe, FeaturesTask};
 
 use super::{Context, Outcome};
-use crate::cli::train_features::TrainFeaturesArgs;
 use crate::settings::device;
 
 const BUILT_IN: &str = include_str!("../../configs/train/features-64.yaml");

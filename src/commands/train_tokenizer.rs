@@ -1,9 +1,9 @@
 //! `gen train-tokenizer`.
 
+use cli::train_tokenizer::TrainTokenizerArgs;
 use train::tasks::{TokenizerRecipe, TokenizerTask};
 
 use super::{Context, Outcome, train_samples::Reconstructions};
-use crate::cli::train_tokenizer::TrainTokenizerArgs;
 use crate::settings::device;
 
 const BUILT_IN: &str = include_str!("../../configs/train/tokenizer-64.yaml");

@@ -290,8 +290,8 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::Cli;
     use crate::recipes::{names, pieces::Places};
+    use cli::Cli;
 
     #[test]
     fn the_steps_of_every_recipe_are_commands_that_exist() {

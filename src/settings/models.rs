@@ -6,10 +6,10 @@ use ar_model::ArConfig;
 use base::Precision;
 use base::config::Document;
 use base::hint::nearest;
+use cli::{ModelArgs, PairedTokenizerArgs, TokenizerArgs};
 use tch::Device;
 use tokenizer::TokenizerConfig;
 
-use crate::cli::{ModelArgs, PairedTokenizerArgs, TokenizerArgs};
 use crate::commands::Context;
 use crate::failure::Failure;
 

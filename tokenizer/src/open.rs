@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use base::{Build, Precision, Vars};
+use base::{Build, Precision, TensorKind, Vars};
 use tch::Device;
 use weights::{CONFIG_FILE, KeyMap, TensorSource, WEIGHTS_FILE};
 

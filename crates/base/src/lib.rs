@@ -17,9 +17,9 @@ pub mod testing;
 pub mod types;
 pub mod vars;
 
-pub use device::DeviceChoice;
+pub use choices::{DeviceChoice, Precision};
 pub use hint::Hint;
-pub use precision::Precision;
+pub use precision::TensorKind;
 pub use progress::{Progress, Silent};
 pub use rng::SampleStream;
 pub use types::{Codes, Images, ImagesU8, TypeError};

@@ -1,7 +1,6 @@
 //! Parameter and activation kinds, chosen explicitly.
 
 use serde::{Deserialize, Serialize};
-use tch::Kind;
 
 /// The floating kind of a model's weights and activations. Norm statistics, softmax, quantizers, losses and
 /// logits stay fp32 in every precision.
@@ -17,17 +16,6 @@ pub enum Precision {
     Fp16,
     /// Fp32, with the transformer's weights in 8-bit integers while it decodes on the CPU.
     Int8,
-}
-
-impl Precision {
-    /// The tensor kind.
-    pub fn kind(self) -> Kind {
-        match self {
-            Precision::Fp32 | Precision::Int8 => Kind::Float,
-            Precision::Bf16 => Kind::BFloat16,
-            Precision::Fp16 => Kind::Half,
-        }
-    }
 }
 
 impl std::str::FromStr for Precision {

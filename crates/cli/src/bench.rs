@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use base::Precision;
+use choices::Precision;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use super::DeviceArgs;
+use crate::DeviceArgs;
 
 /// Arguments of `gen bench`.
 #[derive(Debug, Args)]
@@ -33,6 +33,10 @@ pub struct BenchArgs {
     /// Guidance scales; 1 is none
     #[arg(long, value_name = "SCALE", value_delimiter = ',', default_value = "1.75,1")]
     pub cfg: Vec<f64>,
+
+    /// On a CUDA device: sample by a recorded step, as `gen sample --cuda-graph` does
+    #[arg(long)]
+    pub cuda_graph: bool,
 
     /// Runs after one that is discarded; the fastest counts
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use base::Precision;
+use choices::Precision;
 use clap::{Args, ValueEnum};
 
-use super::JsonArgs;
+use crate::JsonArgs;
 
 /// Arguments of `gen convert`.
 #[derive(Debug, Args)]
@@ -31,7 +31,7 @@ pub struct ConvertArgs {
     pub under: String,
 
     /// Write floating tensors as fp32, bf16 or fp16 [default: as they are]
-    #[arg(long, value_name = "KIND", value_parser = super::floating)]
+    #[arg(long, value_name = "KIND", value_parser = crate::floating)]
     pub precision: Option<Precision>,
 
     /// Write the weights at the top level of a .pt, under no key

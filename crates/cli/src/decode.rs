@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{BatchArgs, ComputeArgs, JsonArgs, TokenizerArgs};
+use crate::{BatchArgs, ComputeArgs, JsonArgs, TokenizerArgs};
 
 /// Arguments of `gen decode`.
 #[derive(Debug, Args)]

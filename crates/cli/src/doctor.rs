@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{DeviceArgs, JsonArgs};
+use crate::{DeviceArgs, JsonArgs};
 
 /// Arguments of `gen doctor`.
 #[derive(Debug, Args)]

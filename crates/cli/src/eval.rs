@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::recipe::RecipeArgs;
-use super::sample::{DrawArgs, SamplingArgs};
-use super::{BatchArgs, ComputeArgs, JsonArgs, ModelArgs, ModelsDirArgs, PairedTokenizerArgs, SeedArgs};
+use crate::recipe::RecipeArgs;
+use crate::sample::{DrawArgs, SamplingArgs};
+use crate::{BatchArgs, ComputeArgs, JsonArgs, ModelArgs, ModelsDirArgs, PairedTokenizerArgs, SeedArgs};
+
+pub use crate::metric::Metric;
 
 /// Arguments of `gen eval`.
 #[derive(Debug, Args)]
@@ -27,51 +29,6 @@ pub struct EvalArgs {
 pub enum EvalCommand {
     /// Statistics of a reference set, in a file that says what it is for
     Stats(StatsArgs),
-}
-
-/// A score.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum Metric {
-    /// Peak signal-to-noise ratio, dB
-    Psnr,
-    /// Structural similarity
-    Ssim,
-    /// SSIM with data range 2, as GigaTok and LlamaGen publish it
-    #[value(name = "ssim_dr2")]
-    SsimDr2,
-    /// Perceptual distance, LPIPS v0.1
-    Lpips,
-    /// Fréchet Inception distance
-    Fid,
-    /// FID of features of places
-    Sfid,
-    /// Inception Score, chunks of 5,000 in file order (ADM)
-    Is,
-    /// Inception Score, ten shuffled chunks (torch-fidelity)
-    #[value(name = "is_fidelity")]
-    IsFidelity,
-    /// Share of samples inside the reference's manifold (ADM)
-    Precision,
-    /// Share of the reference inside the samples' manifold (ADM)
-    Recall,
-    /// How densely samples lie in the reference's manifold (prdc)
-    Density,
-    /// Share of the reference's neighbourhoods that hold a sample (prdc)
-    Coverage,
-    /// Kernel Inception distance
-    Kid,
-    /// Fréchet distance with DINOv2
-    Fdd,
-    /// Distance of CLIP embeddings by a Gaussian kernel
-    Cmmd,
-    /// How well images suit their prompts: cosine of CLIP embeddings
-    #[value(name = "clip_score")]
-    ClipScore,
-    /// Usage, entropy and perplexity of the codebook (with --reconstruct)
-    Codebook,
-    /// Loss and perplexity of a transformer's predictions (with --likelihood)
-    #[value(name = "ar_loss")]
-    ArLoss,
 }
 
 /// Which published number a score is to stand beside.
@@ -291,7 +248,7 @@ pub struct StatsArgs {
     #[command(flatten)]
     pub batch: BatchArgs,
     #[command(flatten)]
-    pub compute: super::DeviceArgs,
+    pub compute: crate::DeviceArgs,
     #[command(flatten)]
     pub json: JsonArgs,
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{BatchArgs, ComputeArgs, JsonArgs, TokenizerArgs};
+use crate::{BatchArgs, ComputeArgs, JsonArgs, TokenizerArgs};
 
 /// Encodes a set of images once, or with --text their captions, for training transformers on them. Run again, it goes on where it stopped.
 #[derive(Debug, Args)]

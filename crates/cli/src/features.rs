@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{BatchArgs, DeviceArgs, JsonArgs, ModelsDirArgs};
+use crate::{BatchArgs, DeviceArgs, JsonArgs, ModelsDirArgs};
 
 /// Arguments of `gen features`.
 #[derive(Debug, Args)]

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{JsonArgs, ModelsDirArgs};
+use crate::{JsonArgs, ModelsDirArgs};
 
 /// Arguments of `gen fetch`.
 #[derive(Debug, Args)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::JsonArgs;
+use crate::JsonArgs;
 
 /// Arguments of `gen inspect`.
 #[derive(Debug, Args)]

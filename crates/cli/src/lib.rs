@@ -1,4 +1,6 @@
-//! What can be typed: clap types and nothing else. Their meaning is worked out in `settings`.
+//! What can be typed: clap types and nothing else, so that help needs no libtorch. Their meaning is worked out in
+//! `gen`'s `settings`.
+#![allow(missing_docs)] // clap takes doc comments for help texts
 
 pub mod bench;
 pub mod convert;
@@ -11,6 +13,7 @@ pub mod features;
 pub mod fetch;
 pub mod inspect;
 pub mod logits;
+mod metric;
 pub mod plot;
 pub mod probe;
 pub mod recipe;
@@ -23,7 +26,7 @@ pub mod train_tokenizer;
 
 use std::path::PathBuf;
 
-use base::{DeviceChoice, Precision};
+use choices::{DeviceChoice, Precision};
 use clap::{Args, Parser, Subcommand};
 
 /// Autoregressive image generation with 1-D tokenizers (GigaTok) and LlamaGen-style transformers.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{BatchArgs, ComputeArgs, JsonArgs, ModelArgs};
+use crate::{BatchArgs, ComputeArgs, JsonArgs, ModelArgs};
 
 /// Arguments of `gen logits`.
 #[derive(Debug, Args)]

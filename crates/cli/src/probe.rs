@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{ComputeArgs, JsonArgs, ModelArgs, PairedTokenizerArgs, SeedArgs};
+use crate::{ComputeArgs, JsonArgs, ModelArgs, PairedTokenizerArgs, SeedArgs};
 
 /// Trains a linear classifier on frozen features and tells its accuracy on held-out images (GigaTok's "Acc.", after
 /// MAE). Probes a transformer; with --tokenizer and no --model, that tokenizer. Run again, it goes on where it

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use base::Precision;
-use clap::{ArgGroup, Args};
+use choices::Precision;
+use clap::{ArgGroup, Args, ValueEnum};
+use serde::{Deserialize, Serialize};
 
-use super::{BatchArgs, DeviceArgs, JsonArgs, ModelArgs, PairedTokenizerArgs, SeedArgs};
-use crate::commands::sample::provenance::Rng;
+use crate::{BatchArgs, DeviceArgs, JsonArgs, ModelArgs, PairedTokenizerArgs, SeedArgs};
 
 /// Arguments of `gen sample`.
 #[derive(Debug, Args)]
@@ -97,8 +97,13 @@ pub struct DecodingArgs {
     pub precision: Precision,
 
     /// Kind of the tokenizer's weights and activations: fp32, bf16 or fp16
-    #[arg(long, value_name = "KIND", default_value_t, value_parser = super::floating)]
+    #[arg(long, value_name = "KIND", default_value_t, value_parser = crate::floating)]
     pub tokenizer_precision: Precision,
+
+    /// On a CUDA device: record the kernels of one step and replay them for every code, which saves small models most
+    /// of their time; with --rng image
+    #[arg(long, conflicts_with_all = ["speculative", "rng"])]
+    pub cuda_graph: bool,
 }
 
 /// How many images of which classes or prompts.
@@ -153,4 +158,17 @@ pub struct SamplingArgs {
     /// Only codes at least P times as probable as the best; 0 is all [published: 0]
     #[arg(long, value_name = "P")]
     pub min_p: Option<f64>,
+}
+
+/// Where a run's randomness came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Rng {
+    /// A stream of each image's own, from (seed, index): the same image at any batch size
+    #[default]
+    Image,
+    /// As image, but with a number for every code that could be drawn (Gumbel-max); what --speculative draws
+    Gumbel,
+    /// libtorch's global generator, one draw per step for the whole batch, as the official scripts do
+    Torch,
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::DeviceArgs;
+use crate::DeviceArgs;
 
 /// A number above 0.
 fn positive(text: &str) -> Result<f64, String> {

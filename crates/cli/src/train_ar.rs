@@ -2,8 +2,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::TokenizerArgs;
-use super::train::RunArgs;
+use crate::TokenizerArgs;
+use crate::train::RunArgs;
 
 /// Trains a transformer on a tokenizer's codes, stored by `gen extract` or made on the fly. Ctrl-C finishes the step,
 /// saves and exits; `--resume` goes on.

@@ -1,6 +1,6 @@
 use clap::Args;
 
-use super::train::RunArgs;
+use crate::train::RunArgs;
 
 /// Trains a small classifier, whose features the recipe key `losses.perceptual` of `train-tokenizer` takes. Ctrl-C
 /// finishes the step, saves and exits; `--resume` goes on.

@@ -1,6 +1,6 @@
 use clap::Args;
 
-use super::train::RunArgs;
+use crate::train::RunArgs;
 
 /// Trains a tokenizer. Ctrl-C finishes the step, saves and exits; `--resume` goes on.
 #[derive(Debug, Args)]

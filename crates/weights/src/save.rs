@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use base::files::write_atomic;
-use base::{Precision, Vars};
+use base::{Precision, TensorKind, Vars};
 use libtorch_ext::bytes::with_bytes;
 use serde_json::{Map, Value as Json, json};
 use sha2::{Digest, Sha256};

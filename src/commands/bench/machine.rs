@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use base::Precision;
+use base::{Precision, TensorKind};
 use kernels::{Format, Team, ceiling};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};

@@ -8,19 +8,22 @@ mod work;
 
 use anyhow::{Context as _, Result};
 use base::Precision;
+use cli::bench::{BenchArgs, Work};
 use tch::Device;
 
 use self::machine::Machine;
 use self::models::Subjects;
 use self::report::{Report, Row};
 use super::{Context, Outcome};
-use crate::cli::bench::{BenchArgs, Work};
 use crate::failure::Failure;
 use crate::settings::device;
 
 /// Times everything that was asked for, a row at a time.
 pub fn run(args: &BenchArgs, context: &Context) -> Result<Outcome> {
     let device = device::resolve(&args.device)?;
+    if args.cuda_graph {
+        device::check_cuda_graphs(device)?;
+    }
     let before = args.compare.as_deref().map(Report::read).transpose()?;
     let subjects = Subjects::find(args)?;
     let machine = Machine::measure(device);

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use ar_model::{ArConfig, Gpt};
-use base::{Build, Precision, Vars};
+use base::{Build, Precision, TensorKind, Vars};
+use cli::bench::{BenchArgs, Work};
+use cli::{ModelArgs, PairedTokenizerArgs, TokenizerArgs};
 use tch::{Device, Kind};
 use tokenizer::TokenizerConfig;
 
-use crate::cli::bench::{BenchArgs, Work};
-use crate::cli::{ModelArgs, PairedTokenizerArgs, TokenizerArgs};
 use crate::failure::Failure;
 use crate::settings::models::{self, DEFAULT_MODEL, Location};
 

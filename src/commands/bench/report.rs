@@ -4,11 +4,11 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use base::Precision;
+use cli::bench::Work;
 use serde::{Deserialize, Serialize};
 
 use super::machine::Machine;
 use super::timing::Measured;
-use crate::cli::bench::Work;
 use crate::failure::Failure;
 
 /// One line of results.

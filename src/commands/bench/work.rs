@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 use ar_model::{ArConfig, AutoregressiveModel, Conditioning, Gpt};
-use base::{Codes, Images, Mode, Precision, SampleStream};
+use base::{Codes, Images, Mode, Precision, SampleStream, TensorKind};
+use cli::bench::{BenchArgs, Work};
 use sampler::{Draw, Guidance, Sampler, SamplingConfig};
 use tch::{Device, Kind, Tensor};
 use tokenizer::Tokenizer;
@@ -13,7 +14,6 @@ use super::machine::Machine;
 use super::models::{Subjects, random_transformer};
 use super::report::Row;
 use super::timing::{Measured, measure};
-use crate::cli::bench::{BenchArgs, Work};
 use crate::failure::Failure;
 use crate::settings::device;
 
@@ -65,7 +65,11 @@ fn sample(
                 (0..batch as u64).map(|index| SampleStream { seed: 0, index }).collect();
             let mut sampler = Sampler::new(&model);
             let measured = measure(device, args.repeat, || {
-                sampler.generate(&cond, &config, Draw::Streams(&streams))?;
+                let draw = Draw::Streams(&streams);
+                match args.cuda_graph {
+                    true => sampler.generate_recorded(&cond, &config, draw)?,
+                    false => sampler.generate(&cond, &config, draw)?,
+                };
                 Ok(())
             })?;
             add(sample_row(precision, &model, machine, batch, scale, measured))?;

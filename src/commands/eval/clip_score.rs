@@ -4,11 +4,11 @@ use anyhow::Result;
 use backbones::files::{PublicFile, models_folder, sha256};
 use backbones::{ClipExtractor, ClipTokenizer, FeatureExtractor as _, FeatureId, InputPath, Network};
 use base::ImagesU8;
+use cli::eval::NetworkArgs;
 use eval::CLIP_PREFIX;
 use tch::{Device, Tensor};
 
 use super::networks::source;
-use crate::cli::eval::NetworkArgs;
 use crate::failure::Failure;
 
 /// Both towers and the vocabulary.

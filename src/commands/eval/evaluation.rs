@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use cli::eval::{Metric, RunArgs};
 use eval::{CodebookUsage, Collector, Gather};
 use serde_json::{Value as Json, json};
 
@@ -14,7 +15,6 @@ use super::reference::{self, Reference};
 use super::source::Source;
 use super::state::{State, Wanted};
 use super::work::{Job, Originals, Phase, Reconstruction};
-use crate::cli::eval::{Metric, RunArgs};
 use crate::commands::Context;
 use crate::failure::Failure;
 

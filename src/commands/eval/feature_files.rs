@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use backbones::FeatureId;
 use backbones::files::sha256;
 use base::npz::Npz;
+use cli::eval::RunArgs;
 use eval::{
     ADM_SPLIT_SIZE, Estimator, FIDELITY_SPLITS, KidSettings, Splits, Statistics, frechet_distance,
     frechet_of_features, inception_score, polynomial_mmd2,
@@ -15,7 +16,6 @@ use tch::{Kind, Tensor};
 use super::report::Report;
 use super::sets::{ADM_NEIGHBOURS, PRDC_NEIGHBOURS, Rows};
 use super::values::{HIGHER, LOWER, Setting, Value};
-use crate::cli::eval::RunArgs;
 use crate::commands::{Context, Outcome};
 use crate::failure::Failure;
 

@@ -1,6 +1,7 @@
 //! The end of a run: scores, and the report of them.
 
 use anyhow::Result;
+use cli::eval::Metric;
 use eval::KidSettings;
 use serde_json::Value as Json;
 
@@ -12,7 +13,6 @@ use super::source::Source;
 use super::state::State;
 use super::tally::Tally;
 use super::values::Setting;
-use crate::cli::eval::Metric;
 use crate::commands::{Context, Outcome, report_skipped};
 use crate::failure::Failure;
 

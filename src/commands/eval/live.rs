@@ -4,13 +4,14 @@ use std::ops::Range;
 
 use anyhow::Result;
 use base::{Codes, Images, ImagesU8, Precision};
+use cli::TokenizerArgs;
+use cli::eval::RunArgs;
+use cli::sample::Rng;
 use tch::Device;
 use tokenizer::Tokenizer as _;
 
-use crate::cli::TokenizerArgs;
-use crate::cli::eval::RunArgs;
 use crate::commands::Context;
-use crate::commands::sample::{self, Job, Order, Plan, Sources, Subject, provenance::Rng};
+use crate::commands::sample::{self, Job, Order, Plan, Sources, Subject};
 use crate::failure::Failure;
 use crate::settings::{device, models, models::Location};
 

@@ -1,11 +1,11 @@
 //! What each score needs.
 
 use anyhow::Result;
+use cli::eval::Metric;
 use eval::{ADM_SPLIT_SIZE, FIDELITY_SPLITS, GROUPS, Gather, Splits};
 
 use super::networks::Role;
 use super::source::SourceKind;
-use crate::cli::eval::Metric;
 use crate::failure::Failure;
 
 /// Scores of reconstructions.
@@ -13,41 +13,6 @@ const FOR_PAIRS: [Metric; 6] =
     [Metric::Psnr, Metric::Ssim, Metric::SsimDr2, Metric::Lpips, Metric::Fid, Metric::Codebook];
 /// ADM's suite.
 const FOR_SETS: [Metric; 5] = [Metric::Fid, Metric::Sfid, Metric::Is, Metric::Precision, Metric::Recall];
-
-impl Metric {
-    /// As it is typed and printed.
-    pub fn name(self) -> String {
-        clap::ValueEnum::to_possible_value(&self).map(|v| v.get_name().to_owned()).unwrap_or_default()
-    }
-
-    /// Whether it compares each image with its own original.
-    pub fn is_pairwise(self) -> bool {
-        matches!(self, Metric::Psnr | Metric::Ssim | Metric::SsimDr2 | Metric::Lpips)
-    }
-
-    /// The network whose features it reads.
-    pub fn role(self) -> Option<Role> {
-        match self {
-            Metric::Psnr | Metric::Ssim | Metric::SsimDr2 | Metric::Lpips => None,
-            Metric::Codebook | Metric::ClipScore | Metric::ArLoss => None,
-            Metric::Fdd => Some(Role::Dino),
-            Metric::Cmmd => Some(Role::Clip),
-            _ => Some(Role::Inception),
-        }
-    }
-
-    /// Whether it compares with a reference set.
-    pub fn needs_reference(self) -> bool {
-        use Metric as M;
-        !matches!(self, M::Is | M::IsFidelity | M::Codebook | M::ClipScore | M::ArLoss)
-    }
-
-    /// Whether it needs the reference's own rows, which statistics do not give.
-    pub fn needs_rows(self) -> bool {
-        use Metric as M;
-        matches!(self, M::Precision | M::Recall | M::Density | M::Coverage | M::Kid | M::Cmmd)
-    }
-}
 
 /// The scores of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,7 +77,7 @@ impl Plan {
 
     /// The networks whose features are read.
     pub fn roles(&self) -> Vec<Role> {
-        let mut roles: Vec<Role> = self.metrics.iter().filter_map(|m| m.role()).collect();
+        let mut roles: Vec<Role> = self.metrics.iter().filter_map(|m| Role::of(*m)).collect();
         roles.sort();
         roles.dedup();
         roles
@@ -146,7 +111,7 @@ impl Plan {
     }
 
     fn gather(&self, role: Role) -> Gather {
-        let mine = || self.metrics.iter().filter(|m| m.role() == Some(role));
+        let mine = || self.metrics.iter().filter(|m| Role::of(**m) == Some(role));
         Gather {
             groups: u64::from(mine().any(|m| matches!(m, Metric::Fid | Metric::Fdd))),
             spatial: mine().any(|m| *m == Metric::Sfid),

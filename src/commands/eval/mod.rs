@@ -27,6 +27,7 @@ mod values;
 mod work;
 
 use anyhow::Result;
+use cli::eval::{EvalArgs, EvalCommand, RunArgs};
 
 use self::evaluation::{Evaluation, open_reference};
 use self::images::OneSize;
@@ -36,7 +37,6 @@ use self::parts::{Shard, merge_files};
 use self::source::{Source, SourceKind};
 use self::work::{Keeping, Walk};
 use super::{Context, Outcome, recipe, report_skipped};
-use crate::cli::eval::{EvalArgs, EvalCommand, RunArgs};
 use crate::settings::device;
 
 /// Scores, or one of the jobs beside it.

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use backbones::files::{PublicFile, models_folder};
 use backbones::{FeatureExtractor, FeatureId, InputPath, Lpips, LpipsNet, Network, WeightSource};
+use cli::eval::{Metric, NetworkArgs};
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
 use super::clip_score::ClipScorer;
 use super::metrics::Plan;
-use crate::cli::eval::{Metric, NetworkArgs};
 use crate::commands::Context;
 use crate::failure::Failure;
 
@@ -33,6 +33,17 @@ impl Role {
             Role::Inception => "inception",
             Role::Dino => "dino",
             Role::Clip => "clip",
+        }
+    }
+
+    /// The network whose features a score reads.
+    pub fn of(metric: Metric) -> Option<Role> {
+        match metric {
+            Metric::Psnr | Metric::Ssim | Metric::SsimDr2 | Metric::Lpips => None,
+            Metric::Codebook | Metric::ClipScore | Metric::ArLoss => None,
+            Metric::Fdd => Some(Role::Dino),
+            Metric::Cmmd => Some(Role::Clip),
+            _ => Some(Role::Inception),
         }
     }
 }

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use anyhow::Result;
 use ar_model::{AutoregressiveModel as _, Conditioning};
 use base::{Codes, ImagesU8, Mode};
+use cli::eval::RunArgs;
 use data::codes::CodeSource;
 use serde_json::{Value as Json, json};
 use tch::{Device, Tensor};
 
 use super::images::ImageSet;
 use super::live::Reconstructor;
-use crate::cli::eval::RunArgs;
 use crate::code_files::check_codes;
 use crate::commands::Context;
 use crate::failure::Failure;

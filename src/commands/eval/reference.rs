@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use backbones::FeatureId;
 use backbones::files::sha256;
+use cli::eval::Protocol;
 use eval::{ReferenceFile, ReferenceKind, Statistics, is_npz};
 use serde::Serialize;
 
 use super::images::ImageSet;
 use super::metrics::Plan;
 use super::networks::Role;
-use crate::cli::eval::Protocol;
 use crate::commands::Context;
 use crate::failure::Failure;
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use cli::eval::RunArgs;
 use serde::Serialize;
 use serde_json::Value as Json;
 
@@ -11,7 +12,6 @@ use super::html;
 use super::reference::ReferenceReport;
 use super::tally::Tally;
 use super::values::{Setting, Value};
-use crate::cli::eval::RunArgs;
 use crate::commands::Context;
 use crate::files;
 use crate::inputs::Skipped;

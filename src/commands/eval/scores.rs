@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
+use cli::eval::Metric;
 use eval::{Collector, FrechetReference, KidSettings, Statistics, jackknife};
 
 use super::metrics::Plan;
@@ -12,7 +13,6 @@ use super::sets::{ADM_NEIGHBOURS, PRDC_NEIGHBOURS, Rows};
 use super::state::State;
 use super::tally::Tally;
 use super::values::{HIGHER, LOWER, Setting, Value};
-use crate::cli::eval::Metric;
 
 /// Published FIDs are of this many images.
 pub const PUBLISHED_IMAGES: u64 = 50_000;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use cli::eval::{Metric, Protocol, RunArgs};
 use serde_json::{Value as Json, json};
 
 use super::images::ImageSet;
@@ -10,7 +11,6 @@ use super::live::{Generator, Reconstructor};
 use super::metrics::Plan;
 use super::predict::Predictor;
 use super::prompts;
-use crate::cli::eval::{Metric, Protocol, RunArgs};
 use crate::commands::Context;
 use crate::failure::Failure;
 

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use backbones::files::models_folder;
 use backbones::{FeatureId, InputPath, LpipsNet, Network, WeightSource};
 use base::Progress;
+use cli::features::FeaturesArgs;
 use serde::Serialize;
 
 use self::file::FeatureFile;
 use super::{Context, Outcome, report_skipped};
-use crate::cli::features::FeaturesArgs;
 use crate::failure::Failure;
 use crate::inputs::{Inputs, Skipped};
 use crate::settings::device;

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use cli::inspect::InspectArgs;
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 use weights::{Checkpoint, Signature, TensorSource, Want, fingerprint_source};
 
 use super::{Tensor, bytes, kind_name, thousands};
-use crate::cli::inspect::InspectArgs;
 
 #[derive(Debug, Serialize)]
 pub(super) struct CheckpointReport {

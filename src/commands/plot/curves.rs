@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use base::hint::nearest;
+use cli::plot::Axis;
 use serde_json::{Map, Value};
 
-use crate::cli::plot::Axis;
 use crate::failure::Failure;
 
 /// A run's log.

@@ -1,11 +1,11 @@
 //! Panels → one SVG.
 
 use anyhow::{Result, anyhow};
+use cli::plot::{Axis, PlotArgs};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::curves::{Curve, Panel, Run, smooth};
-use crate::cli::plot::{Axis, PlotArgs};
 
 /// Okabe and Ito's colours, which most colour-blind people tell apart; black is left to the axes.
 const COLOURS: [RGBColor; 7] = [

@@ -7,10 +7,10 @@ mod write;
 use std::path::Path;
 
 use anyhow::Context as _;
+use cli::plot::PlotArgs;
 
 use self::curves::{Panel, Run};
 use super::{Context, Outcome};
-use crate::cli::plot::PlotArgs;
 use crate::failure::Failure;
 
 /// Runs the verb.

@@ -3,17 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use cli::sample::{Rng, SampleArgs};
+use cli::{ModelArgs, PairedTokenizerArgs};
 use serde::Serialize;
 
 use super::models::Sources;
 use super::output::{Drawn, Folder};
 use super::plan::{Order, Plan};
-use super::provenance::{ModelId, Provenance, Rng};
+use super::provenance::{ModelId, Provenance};
 use super::subject::{Prompt, Subject};
 use super::texts::{Request, Texts};
 use super::{Context, DEFAULT_OUTPUT, Job, Outcome};
-use crate::cli::sample::SampleArgs;
-use crate::cli::{ModelArgs, PairedTokenizerArgs};
 use crate::failure::Failure;
 use crate::pictures::Picture;
 use crate::settings::device;

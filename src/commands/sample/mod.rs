@@ -19,6 +19,8 @@ use std::time::Instant;
 use anyhow::Result;
 use ar_model::{AutoregressiveModel as _, Conditioning};
 use base::{ImagesU8, Precision, Progress, SampleStream};
+use cli::ModelArgs;
+use cli::sample::{Rng, SampleArgs, SamplingArgs};
 use data::Class;
 use sampler::{Draw, Pipeline, SamplingConfig, SamplingSettings};
 use serde::Serialize;
@@ -30,12 +32,10 @@ pub(super) use self::models::Sources;
 use self::npz::NpzRun;
 use self::output::{Drawn, Folder, Outputs, Written};
 pub(super) use self::plan::{Order, Plan};
-use self::provenance::{Rng, RunSettings};
+use self::provenance::RunSettings;
 pub(super) use self::subject::Subject;
 use self::texts::{Request, Texts};
 use super::{Context, Outcome};
-use crate::cli::ModelArgs;
-use crate::cli::sample::{SampleArgs, SamplingArgs};
 use crate::failure::Failure;
 use crate::pictures::Picture;
 use crate::settings::device;
@@ -67,7 +67,7 @@ pub fn run(args: &SampleArgs, context: &Context) -> Result<Outcome> {
     };
     let models = sources.load(device, args.compute.precision, context)?;
     let mut job = Job::new(models, config, device, args.compute.precision, args.size, rng, args.seed.seed)?;
-    job.window = args.speculative.map(|k| k as usize);
+    job.way = way(args, device)?;
     if let Some(texts) = texts {
         job.set_texts(texts, args.negative_prompt.clone());
     }
@@ -183,6 +183,26 @@ fn open_npz(path: &Path, job: &Job, plan: &Plan) -> Result<NpzRun> {
     Ok(npz)
 }
 
+/// How codes are drawn.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    /// One a pass.
+    Stepwise,
+    /// One a pass, by a CUDA graph of the step.
+    Recorded,
+    /// Up to this many a pass.
+    Speculative(usize),
+}
+
+/// What `--speculative` and `--cuda-graph` ask for.
+fn way(args: &SampleArgs, device: Device) -> Result<Way> {
+    match (args.speculative, args.compute.cuda_graph) {
+        (Some(window), _) => Ok(Way::Speculative(window as usize)),
+        (None, false) => Ok(Way::Stepwise),
+        (None, true) => device::check_cuda_graphs(device).map(|()| Way::Recorded),
+    }
+}
+
 /// A run: models and settings.
 pub(super) struct Job {
     models: Models,
@@ -190,8 +210,7 @@ pub(super) struct Job {
     device: Device,
     run: RunSettings,
     texts: Option<Texts>,
-    /// Codes of a pass, where they are drawn speculatively.
-    window: Option<usize>,
+    way: Way,
     /// Passes of the transformer and codes drawn in them, where they are counted.
     passes: Cell<(usize, usize)>,
 }
@@ -224,7 +243,7 @@ impl Job {
             tokenizer_precision: models.tokenizer_precision,
             device: if device.is_cuda() { "cuda".into() } else { "cpu".into() },
         };
-        Ok(Job { models, config, device, run, texts: None, window: None, passes: Cell::default() })
+        Ok(Job { models, config, device, run, texts: None, way: Way::Stepwise, passes: Cell::default() })
     }
 
     /// Draws prompts, whose features these are.
@@ -329,9 +348,10 @@ impl Job {
             Rng::Gumbel => Draw::Gumbel(&streams),
             Rng::Torch => Draw::Torch,
         };
-        let images = match self.window {
-            None => pipeline.images(&cond, &self.config, draw)?.1,
-            Some(window) => {
+        let images = match self.way {
+            Way::Stepwise => pipeline.images(&cond, &self.config, draw)?.1,
+            Way::Recorded => pipeline.images_recorded(&cond, &self.config, draw)?.1,
+            Way::Speculative(window) => {
                 let (codes, images, passes) =
                     pipeline.images_speculatively(&cond, &self.config, &streams, window)?;
                 let (before, drawn) = self.passes.get();
@@ -415,7 +435,7 @@ fn finish(
         settings: &job.run,
         seconds: made.seconds,
         images_per_second: made.images as f64 / made.seconds.max(1e-9),
-        codes_per_pass: job.window.map(|_| job.codes_per_pass()),
+        codes_per_pass: matches!(job.way, Way::Speculative(_)).then(|| job.codes_per_pass()),
     };
     if !made.complete {
         let going_on = if args.npz.is_some() { "; the same command goes on" } else { "" };

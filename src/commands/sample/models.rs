@@ -4,13 +4,13 @@ use std::path::Path;
 
 use ar_model::{AutoregressiveModel, ConditioningConfig};
 use base::Precision;
+use cli::{ModelArgs, PairedTokenizerArgs};
 use data::{Class, ClassTable};
 use sampler::SamplingSettings;
 use tch::Device;
 
 use super::Context;
 use super::provenance::ModelId;
-use crate::cli::{ModelArgs, PairedTokenizerArgs};
 use crate::failure::Failure;
 use crate::settings::models::{self, DEFAULT_MODEL, Location};
 

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use base::Precision;
+use cli::sample::Rng;
 use sampler::SamplingSettings;
 use serde::{Deserialize, Serialize};
 
@@ -26,19 +27,6 @@ pub struct ModelId {
     pub weights: Option<String>,
     /// Hash of the weights.
     pub fingerprint: String,
-}
-
-/// Where a run's randomness came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum Rng {
-    /// A stream of each image's own, from (seed, index): the same image at any batch size
-    #[default]
-    Image,
-    /// As image, but with a number for every code that could be drawn (Gumbel-max); what --speculative draws
-    Gumbel,
-    /// libtorch's global generator, one draw per step for the whole batch, as the official scripts do
-    Torch,
 }
 
 /// Everything that the images of one run share.

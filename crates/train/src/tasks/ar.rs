@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ar_model::{ArConfig, Conditioning, ConditioningConfig, Gpt, ModulationConfig, TeacherForced};
 use base::config::{Document, to_yaml};
-use base::{Build, Mode, Vars};
+use base::{Build, Mode, TensorKind, Vars};
 use data::{Class, ClassTable, LeftOut};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};

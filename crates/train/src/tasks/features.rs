@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use backbones::{FeatureCnn, FeatureCnnConfig};
 use base::config::{Document, to_yaml};
-use base::{Build, ImagesU8, Mode, Vars};
+use base::{Build, ImagesU8, Mode, TensorKind, Vars};
 use data::{LeftOut, Loader};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Reduction, Tensor};

@@ -11,8 +11,8 @@ use backbones::t5::{
     EncoderFiles, T5Config, T5Encoder, TEXT_FILE, TEXT_FOLDER, TEXT_PREFIX, TextDescription, TextEncoder,
     TextFeatures, TextTokenizer, WhichEncoder, learn_tokenizer, left_pad, prepare,
 };
-use base::Vars;
 use base::config::to_yaml;
+use base::{TensorKind, Vars};
 use data::text_features::TextFeatureShards;
 use tch::{Kind, Tensor};
 

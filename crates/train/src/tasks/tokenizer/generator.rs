@@ -1,6 +1,6 @@
 //! The tokenizer's own phase.
 
-use base::Mode;
+use base::{Mode, TensorKind};
 use tch::Tensor;
 
 use super::recipe::{FeatureDistance, TokenizerLosses};

@@ -1,7 +1,7 @@
 //! Frozen networks that guide the tokenizer: perceptual loss and semantic teacher.
 
 use backbones::{DinoConfig, DinoTeacher, FeatureCnn, HeadDropout, Lpips, LpipsNet, WeightSource};
-use base::Precision;
+use base::{Precision, TensorKind};
 use tch::{Device, Tensor};
 use tokenizer::TokenizerConfig;
 

@@ -10,7 +10,7 @@ mod recipe;
 use std::path::Path;
 
 use base::config::to_yaml;
-use base::{Build, ImagesU8, Vars};
+use base::{Build, ImagesU8, TensorKind, Vars};
 use data::{LeftOut, Loader};
 use tch::{Device, Kind, Tensor};
 use tokenizer::{Model, Tokenizer};

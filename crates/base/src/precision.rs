@@ -1,0 +1,20 @@
+//! Precisions as kinds of tensors.
+
+use choices::Precision;
+use tch::Kind;
+
+/// What a precision means for tensors.
+pub trait TensorKind {
+    /// The kind of weights and activations.
+    fn kind(self) -> Kind;
+}
+
+impl TensorKind for Precision {
+    fn kind(self) -> Kind {
+        match self {
+            Precision::Fp32 | Precision::Int8 => Kind::Float,
+            Precision::Bf16 => Kind::BFloat16,
+            Precision::Fp16 => Kind::Half,
+        }
+    }
+}

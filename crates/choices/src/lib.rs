@@ -1,0 +1,8 @@
+//! What a user chooses by a word: precision and device. It knows no libtorch, so that arguments can be read and help be
+//! given before libtorch is loaded; `base` says what the words mean for tensors.
+
+mod device;
+mod precision;
+
+pub use device::DeviceChoice;
+pub use precision::Precision;

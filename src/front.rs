@@ -1,0 +1,30 @@
+//! `gen` as people type it: reads the arguments, gives help, and hands over to `gen-torch`, the program proper, which
+//! stands beside it. Loading libtorch takes a quarter of a second, which help and a mistyped option need not wait for.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+use std::{env, io};
+
+use clap::Parser;
+
+const PROGRAM: &str = "gen-torch";
+
+fn main() -> ExitCode {
+    cli::Cli::parse(); // help, version and usage errors end the program here
+    let error = hand_over();
+    eprintln!(
+        "error: cannot start `{PROGRAM}`, which belongs beside `gen`\n  caused by: {error}\n\n\
+         hint: keep both programs in one folder; elsewhere, a symbolic link to `gen` will do"
+    );
+    ExitCode::from(2)
+}
+
+/// Becomes the program proper; returns only where that cannot be started.
+fn hand_over() -> io::Error {
+    match env::current_exe() {
+        Ok(this) => {
+            Command::new(this.with_file_name(PROGRAM)).arg0("gen").args(env::args_os().skip(1)).exec()
+        }
+        Err(error) => error,
+    }
+}
