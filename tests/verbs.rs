@@ -127,7 +127,7 @@ fn logits_depend_on_the_class_and_on_earlier_codes_only() {
 #[test]
 fn bench_prints_a_table_and_one_json_line_that_a_later_run_can_be_compared_with() {
     let place = place();
-    let line = "bench --model model --work sample,encode,decode,train --precision fp32,bf16,int8 --batch-size 2 \
+    let line = "bench --model model --work sample,encode,decode,train,eval --precision fp32,bf16,int8 --batch-size 2 \
                 --cfg 1.5 --repeat 1";
     let out = place.run(line);
     assert_eq!(out.status.code(), Some(0), "{}", stderr(&out));
@@ -145,6 +145,7 @@ fn bench_prints_a_table_and_one_json_line_that_a_later_run_can_be_compared_with(
         "decode bf16",
         "train fp32",
         "train bf16",
+        "eval fp32",
     ];
     assert_eq!(done.join(",").replace('"', ""), expected.join(","));
     assert!(rows.iter().all(|r| r["images_per_second"].as_f64().unwrap() > 0.0));

@@ -71,4 +71,6 @@ pub enum Work {
     Decode,
     /// A training step of the transformer
     Train,
+    /// Images in memory → Inception and the statistics of FID (fp32)
+    Eval,
 }

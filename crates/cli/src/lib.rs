@@ -77,7 +77,7 @@ pub enum Command {
     Inspect(inspect::InspectArgs),
     /// .pt ⇄ .safetensors
     Convert(convert::ConvertArgs),
-    /// How fast this machine samples, encodes, decodes and trains, beside what it could do
+    /// How fast this machine samples, encodes, decodes, trains and evaluates, beside what it could do
     Bench(bench::BenchArgs),
     /// Tell what libtorch, CPU, GPUs and models are there, and run a tiny self-test
     Doctor(doctor::DoctorArgs),

@@ -1,5 +1,6 @@
 //! `gen bench`: how fast this machine does the work, and how much of what it could do that is.
 
+mod evaluate;
 mod machine;
 mod models;
 mod report;
@@ -54,7 +55,8 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<Outcome> {
 fn knows(work: Work, precision: Precision, device: Device) -> bool {
     match precision {
         Precision::Int8 => work == Work::Sample && device == Device::Cpu,
-        Precision::Fp16 => device != Device::Cpu,
-        Precision::Fp32 | Precision::Bf16 => true,
+        Precision::Fp16 => work != Work::Eval && device != Device::Cpu,
+        Precision::Fp32 => true,
+        Precision::Bf16 => work != Work::Eval,
     }
 }

@@ -26,6 +26,7 @@ struct Subject<C> {
 pub struct Subjects {
     transformer: Option<Subject<ArConfig>>,
     tokenizer: Option<Subject<TokenizerConfig>>,
+    evaluates: bool,
 }
 
 impl Subjects {
@@ -36,6 +37,7 @@ impl Subjects {
         Ok(Subjects {
             transformer: transforms.then(|| transformer(args)).transpose()?,
             tokenizer: tokenizes.then(|| tokenizer(args)).transpose()?,
+            evaluates: args.work.contains(&Work::Eval),
         })
     }
 
@@ -46,7 +48,8 @@ impl Subjects {
             let weights = if s.weights.is_some() { "" } else { " with random weights" };
             Some(format!("{what} {}{weights}", s.name))
         }
-        let parts = [one("transformer", &self.transformer), one("tokenizer", &self.tokenizer)];
+        let inception = self.evaluates.then(|| "Inception with random weights".to_owned());
+        let parts = [one("transformer", &self.transformer), one("tokenizer", &self.tokenizer), inception];
         parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 

@@ -10,6 +10,7 @@ use tokenizer::Tokenizer;
 use train::losses::language::chunked_cross_entropy;
 use train::optim::{AdamW, AdamWConfig, Decay, clip_grad_norm, global_norm};
 
+use super::evaluate::evaluate;
 use super::machine::Machine;
 use super::models::{Subjects, random_transformer};
 use super::report::Row;
@@ -31,6 +32,7 @@ pub fn run(
         Work::Sample => sample(precision, args, subjects, machine, device, add),
         Work::Encode | Work::Decode => tokenize(work, precision, args, subjects, machine, device, add),
         Work::Train => train_steps(precision, args, subjects, machine, device, add),
+        Work::Eval => evaluate(args, machine, device, add),
     }
 }
 

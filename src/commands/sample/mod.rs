@@ -54,6 +54,7 @@ pub fn run(args: &SampleArgs, context: &Context) -> Result<Outcome> {
     sources.tokenizer_precision = args.compute.tokenizer_precision;
     let config = settings(&args.sampling).or(sources.defaults.clone()).resolve()?;
     let (device, rng) = (device::resolve(&args.compute.device)?, rng(args)?);
+    let way = way(args, device)?;
     check_subjects(&sources, &prompts)?;
     let request = Request {
         prompts: &prompts.iter().filter_map(Subject::prompt).collect::<Vec<_>>(),
@@ -67,7 +68,7 @@ pub fn run(args: &SampleArgs, context: &Context) -> Result<Outcome> {
     };
     let models = sources.load(device, args.compute.precision, context)?;
     let mut job = Job::new(models, config, device, args.compute.precision, args.size, rng, args.seed.seed)?;
-    job.way = way(args, device)?;
+    job.way = way;
     if let Some(texts) = texts {
         job.set_texts(texts, args.negative_prompt.clone());
     }
