@@ -5,6 +5,7 @@
 pub mod bytes;
 mod driver;
 mod error;
+pub mod fused;
 pub mod mmap;
 pub mod runtime;
 
