@@ -102,7 +102,8 @@ impl AdamWLists {
         let n = self.params.len();
         assert!(lists.iter().all(|l| l.len() == n), "lists of one length");
         // The CPU's kernel does not look.
-        let alike = |p: &Tensor, t: &Tensor| t.size() == p.size() && t.kind() == p.kind() && t.is_contiguous();
+        let alike =
+            |p: &Tensor, t: &Tensor| t.size() == p.size() && t.kind() == p.kind() && t.is_contiguous();
         for list in &lists[..4] {
             assert!(self.params.iter().zip(*list).all(|(p, t)| alike(p, t)), "tensors like their parameters");
         }
