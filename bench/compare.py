@@ -17,8 +17,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-MODELS = ["--model", str(ROOT / "configs/ar/gigatok-gpt-b.yaml"),
-          "--tokenizer", str(ROOT / "configs/tokenizer/gigatok-ss256.yaml")]
+TOKENIZER = str(ROOT / "configs/tokenizer/gigatok-ss256.yaml")
 # work → (eager's name, eager's batches, our batches, our precisions)
 WORK = {
     "sample": ("gpt", [1, 4, 16], [1, 4, 16], "fp32,bf16,int8"),
@@ -29,7 +28,9 @@ WORK = {
 
 
 def ours(args, work, batches, precisions):
-    command = [args.gen, "bench", "--work", work, "--precision", precisions, "--cfg", "1.75", *MODELS,
+    model = "llamagen-b-256" if work == "train" else "gigatok-gpt-b"  # eager's steps are of the former, with RoPE
+    models = ["--model", str(ROOT / f"configs/ar/{model}.yaml"), "--tokenizer", TOKENIZER]
+    command = [args.gen, "bench", "--work", work, "--precision", precisions, "--cfg", "1.75", *models,
                "--batch-size", ",".join(map(str, batches)), "--repeat", "1", "--threads", str(args.threads),
                "--device", "cpu"]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout

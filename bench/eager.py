@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from step import make_step
+
 
 def find_multiple(n, k):
     return n if n % k == 0 else n + k - n % k
@@ -40,20 +42,16 @@ class GptBlock(nn.Module):
         self.w1, self.w3 = nn.Linear(d, hidden, bias=False), nn.Linear(d, hidden, bias=False)
         self.w2 = nn.Linear(hidden, d, bias=False)
         self.attention_norm, self.ffn_norm = RMSNorm(d), RMSNorm(d)
-        self.dropout = 0.0
 
-    def forward(self, x, cache=None, position=None, mask=None):
+    def forward(self, x, cache, position, mask):
         b, s, d = x.shape
         q, k, v = self.wqkv(self.attention_norm(x)).split([d, d, d], dim=-1)
         q, k, v = (t.view(b, s, self.heads, d // self.heads).transpose(1, 2) for t in (q, k, v))
-        if cache is not None:
-            cache[0][:, :, position], cache[1][:, :, position] = k, v
-            k, v = cache
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-        drop = lambda t: F.dropout(t, self.dropout, self.training)
-        h = x + drop(self.wo(y.transpose(1, 2).reshape(b, s, d)))
+        cache[0][:, :, position], cache[1][:, :, position] = k, v
+        y = F.scaled_dot_product_attention(q, *cache, attn_mask=mask)
+        h = x + self.wo(y.transpose(1, 2).reshape(b, s, d))
         n = self.ffn_norm(h)
-        return h + drop(self.w2(F.silu(self.w1(n)) * self.w3(n)))
+        return h + self.w2(F.silu(self.w1(n)) * self.w3(n))
 
 
 class Gpt(nn.Module):
@@ -94,14 +92,6 @@ class Gpt(nn.Module):
             codes.append(code)
             x = self.tok(torch.cat([code, code]))
         return torch.cat(codes, 1)
-
-    def loss(self, labels, codes):
-        drop = lambda t: F.dropout(t, 0.1, self.training)
-        x = drop(torch.cat([self.cls(labels).unsqueeze(1), self.tok(codes[:, :-1])], 1) + self.pos[:, :-1])
-        for layer in self.layers:
-            x = layer(x)
-        logits = self.output(self.norm(x)).float()
-        return F.cross_entropy(logits.view(-1, logits.shape[-1]), codes.reshape(-1))
 
 
 def group_norm(c):
@@ -239,21 +229,7 @@ def work_gpt(dtype, batch, args):
 
 
 def work_train(dtype, batch, args):
-    model = Gpt()
-    for layer in model.layers:
-        layer.dropout = 0.1
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.05)
-    labels, codes = torch.arange(batch) % 1000, torch.randint(16384, (batch, 256))
-
-    def step():
-        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-            loss = model.loss(labels, codes)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return step
+    return make_step("gpt-b", batch, dtype == torch.bfloat16)
 
 
 def work_encode(dtype, batch, args):

@@ -55,8 +55,8 @@ impl Attention {
     pub fn forward(&self, x: &Tensor, context: &Context, cache: Option<(&mut KvCache, usize)>) -> Tensor {
         let (b, s, d) = x.size3().expect("activations are (B, S, D)");
         let qkv = self.wqkv.forward(x).view([b, s, 3, self.heads, d / self.heads]);
-        let head = |i: i64| qkv.select(2, i).transpose(1, 2); // (B, H, S, K)
-        let (mut q, mut k, v) = (head(0), head(1), head(2));
+        // Not three selections: the gradient of each would be as large as all three.
+        let [mut q, mut k, v] = heads(qkv.unbind(2)); // (B, H, S, K)
         if let Some((q_norm, k_norm)) = &self.qk_norm {
             (q, k) = (q_norm.forward(&q), k_norm.forward(&k));
         }
@@ -79,6 +79,12 @@ impl Attention {
         };
         self.wo.forward(&y.transpose(1, 2).reshape([b, s, d]))
     }
+}
+
+/// Queries, keys and values (B, S, H, K) → (B, H, S, K).
+fn heads(qkv: Vec<Tensor>) -> [Tensor; 3] {
+    let each: Vec<Tensor> = qkv.into_iter().map(|t| t.transpose(1, 2)).collect();
+    each.try_into().expect("queries, keys and values")
 }
 
 /// (B, H, S, K) with (B, H, L, K) twice → (B, H, S, K), for drawing codes: positions see those that `mask`, broadcastable

@@ -251,6 +251,12 @@ impl ArConfig {
     pub fn feed_forward_width(&self) -> i64 {
         (2 * 4 * self.width / 3 + 255) / 256 * 256
     }
+
+    /// The weights that a position is multiplied with: all but embeddings and norms.
+    pub fn product_weights(&self) -> i64 {
+        let layer = 4 * self.width * self.width + 3 * self.width * self.feed_forward_width();
+        self.layers * layer + self.vocab_size * self.width
+    }
 }
 
 /// `model_args` at the top or under `config`, and the manifest's `source`.

@@ -8,7 +8,7 @@
 
 mod teacher_forced;
 
-use base::nn::{Linear, RmsNorm, drop_path, dropout};
+use base::nn::{Linear, RmsNorm, add_dropped, drop_path, dropout, swiglu};
 use base::{Init, Mode, Scope};
 use tch::{Device, Kind, Tensor};
 
@@ -43,7 +43,7 @@ impl FeedForward {
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {
-        self.w2.forward(&(self.w1.forward(x).silu() * self.w3.forward(x)))
+        self.w2.forward(&swiglu(&self.w1.forward(x), &self.w3.forward(x)))
     }
 }
 
@@ -101,17 +101,15 @@ impl Block {
             Some(p) => modulate(&x, &p[i], &p[i + 1]),
             None => x,
         };
-        let after = |x: Tensor, rate: f64, i: usize| {
-            let x = drop_path(&dropout(&x, rate, train), self.drop_path, train);
-            match &parts {
-                Some(p) => x * &p[i],
-                None => x,
-            }
+        let add = |x: &Tensor, branch: Tensor, rate: f64, i: usize| match &parts {
+            None if self.drop_path == 0.0 => add_dropped(x, &branch, rate, train),
+            None => x + drop_path(&dropout(&branch, rate, train), self.drop_path, train),
+            Some(p) => x + drop_path(&dropout(&branch, rate, train), self.drop_path, train) * &p[i],
         };
         let a = self.attention.forward(&before(self.attention_norm.forward(x), 0), context, cache);
-        let h = x + after(a, rates.residual, 2);
+        let h = add(x, a, rates.residual, 2);
         let f = self.feed_forward.forward(&before(self.ffn_norm.forward(&h), 3));
-        &h + after(f, rates.feed_forward, 5)
+        add(&h, f, rates.feed_forward, 5)
     }
 }
 

@@ -1,37 +1,61 @@
-//! Compiles `csrc/cuda_graph.cpp` where the headers of libtorch's CUDA half and of CUDA's runtime are at hand (`make
-//! libtorch` installs them, also without CUDA itself). Elsewhere the crate is built without it and says so when asked.
+//! Compiles this crate's C++ against the headers of the libtorch that torch-sys found.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
-const SOURCE: &str = "csrc/cuda_graph.cpp";
+const FUSED: &str = "csrc/fused.cpp";
+const CUDA_GRAPH: &str = "csrc/cuda_graph.cpp";
 
 fn main() {
     println!("cargo:rustc-check-cfg=cfg(cuda_graphs)");
-    println!("cargo:rerun-if-env-changed=LIBTORCH");
-    println!("cargo:rerun-if-changed={SOURCE}");
-    let Some(includes) = includes() else { return };
-    let mut compiler = cc::Build::new();
-    compiler.cpp(true).std("c++20").warnings(false).pic(true);
-    for include in includes {
-        compiler.flag("-isystem").flag(&include);
+    println!("cargo:rerun-if-changed={FUSED}");
+    println!("cargo:rerun-if-changed={CUDA_GRAPH}");
+    println!("cargo:rerun-if-env-changed=CUDA_HOME");
+    let lib = env::var_os("DEP_TCH_LIBTORCH_LIB").expect("torch-sys says where libtorch lies");
+    let libtorch = Path::new(&lib).parent().expect("a folder in libtorch's");
+    fused(libtorch);
+    if let Some(cuda) = cuda_includes(libtorch) {
+        cuda_graph(libtorch, &cuda);
+        println!("cargo:rustc-cfg=cuda_graphs");
     }
-    let library = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("cuda_graph.so");
-    let mut command = compiler.get_compiler().to_command();
-    command.args(["-shared", "-o"]).arg(&library).arg(SOURCE);
-    let status = command.status().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
-    assert!(status.success(), "{command:?}: {status}");
-    println!("cargo:rustc-cfg=cuda_graphs");
 }
 
-/// Where headers are, if all are there.
-fn includes() -> Option<Vec<PathBuf>> {
-    let libtorch = PathBuf::from(env::var_os("LIBTORCH")?);
-    let torch = libtorch.join("include");
-    let cuda = [Some(libtorch.parent()?.join("nvidia/cu13")), env::var_os("CUDA_HOME").map(PathBuf::from)];
-    let complete =
-        |dir: &Path| dir.join("cuda_runtime_api.h").is_file() && dir.join("crt/host_defines.h").is_file();
-    let cuda = cuda.into_iter().flatten().map(|dir| dir.join("include")).find(|dir| complete(dir))?;
-    let compiled_for_cuda = torch.join("c10/cuda/impl/cuda_cmake_macros.h").is_file();
-    compiled_for_cuda.then(|| vec![torch.clone(), torch.join("torch/csrc/api/include"), cuda])
+fn torch_includes(libtorch: &Path) -> [PathBuf; 2] {
+    ["include/torch/csrc/api/include", "include"].map(|dir| libtorch.join(dir))
+}
+
+/// Linked into the program.
+fn fused(libtorch: &Path) {
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .opt_level(3)
+        .warnings(false)
+        .flags(["-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math"])
+        .includes(torch_includes(libtorch))
+        .file(FUSED)
+        .compile("ext_fused");
+}
+
+/// A library of its own, because its undefined symbols are those of libtorch's CUDA half, which programs do not link.
+fn cuda_graph(libtorch: &Path, cuda: &Path) {
+    let mut build = cc::Build::new();
+    build.cpp(true).std("c++17").warnings(false).pic(true).includes(torch_includes(libtorch)).include(cuda);
+    let library = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("cuda_graph.so");
+    let mut command = build.get_compiler().to_command();
+    command.args(["-shared", "-o"]).arg(&library).arg(CUDA_GRAPH);
+    let status = command.status().unwrap_or_else(|e| panic!("cannot run {command:?}: {e}"));
+    assert!(status.success(), "{command:?}: {status}");
+}
+
+/// Headers of CUDA's runtime, if they are at hand (`make libtorch` installs them, also without CUDA itself) and libtorch's
+/// own are those of a build with CUDA. Elsewhere the crate is built without graphs and says so when asked.
+fn cuda_includes(libtorch: &Path) -> Option<PathBuf> {
+    let with_cuda = libtorch.join("include/c10/cuda/impl/cuda_cmake_macros.h").is_file();
+    let beside = libtorch.parent()?.join("nvidia/cu13/include");
+    let installed = env::var_os("CUDA_HOME").map(|home| Path::new(&home).join("include"));
+    let complete = |dir: &PathBuf| {
+        dir.join("cuda_runtime_api.h").is_file() && dir.join("crt/host_defines.h").is_file()
+    };
+    [Some(beside), installed].into_iter().flatten().find(|dir| with_cuda && complete(dir))
 }

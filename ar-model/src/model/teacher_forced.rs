@@ -1,9 +1,9 @@
 //! The teacher-forced pass in pieces, so that training may run layers a second time instead of keeping what they
 //! computed, and may cut the output layer into parts.
 
-use base::nn::dropout;
+use base::nn::{dropout, random_seed};
 use base::{Mode, rng};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::{Gpt, prefix_lm_mask};
 use crate::attention::Context;
@@ -53,7 +53,7 @@ impl Gpt {
             condition,
             mask: cond.prefix_mask().map(|m| prefix_lm_mask(m, x.size()[1])),
             train,
-            seed: random.then(draw),
+            seed: random.then(random_seed),
         };
         (pass, dropout(&x, rates.token, train))
     }
@@ -92,9 +92,4 @@ impl TeacherForced<'_> {
         let x = x.narrow(1, self.gpt.spec.prefix_len - 1, self.gpt.spec.num_tokens);
         self.gpt.normed(&x, self.condition.as_ref())
     }
-}
-
-/// A seed from libtorch's global generator, without waiting for a device.
-fn draw() -> u64 {
-    Tensor::randint(i64::MAX, [1], (Kind::Int64, Device::Cpu)).int64_value(&[0]) as u64
 }

@@ -6,6 +6,7 @@ pub mod bytes;
 pub mod cuda_graph;
 mod driver;
 mod error;
+pub mod fused;
 pub mod mmap;
 pub mod runtime;
 

@@ -36,12 +36,6 @@ pub fn run(
     }
 }
 
-/// The weights that one step of a transformer multiplies with: all but embeddings and norms.
-fn product_weights(c: &ArConfig) -> f64 {
-    let layer = 4 * c.width * c.width + 3 * c.width * c.feed_forward_width();
-    (c.layers * layer + c.vocab_size * c.width) as f64
-}
-
 fn classes(config: &ArConfig, batch: i64, device: Device) -> Result<Conditioning> {
     let ar_model::ConditioningConfig::Class { num_classes } = config.conditioning else {
         return Err(Failure::new("only class-conditional transformers are timed").into());
@@ -92,7 +86,7 @@ fn sample_row(
     let c = model.config();
     let steps = c.num_tokens as f64;
     let rows = (batch * if scale > 1.0 { 2 } else { 1 }) as f64;
-    let weights = product_weights(c);
+    let weights = c.product_weights() as f64;
     let element = precision.kind().elt_size_in_bytes() as f64;
     let stored = model.packed().map_or(weights * element, |(bytes, _)| bytes as f64);
     let cached = if precision == Precision::Fp32 { 4.0 } else { 2.0 }; // bytes of a number in the cache
@@ -170,7 +164,7 @@ fn train_steps(
         })?;
         let tokens = (batch * (config.num_tokens + model.spec().prefix_len - 1)) as f64;
         let attention = (12 * config.layers * config.width * config.num_tokens) as f64;
-        let operations = tokens * (6.0 * product_weights(config) + attention);
+        let operations = tokens * (6.0 * config.product_weights() as f64 + attention);
         let row = Row::new(Work::Train, precision, batch, measured, operations, machine);
         add(Row {
             codes_per_second: Some((batch * config.num_tokens) as f64 / measured.seconds),

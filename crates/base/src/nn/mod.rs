@@ -12,7 +12,8 @@ pub use conv::Conv2d;
 pub use linear::Linear;
 pub use norm::{GroupNorm, LayerNorm, RmsNorm};
 
-use tch::{Kind, Tensor};
+use libtorch_ext::fused;
+use tch::{Device, Kind, Tensor};
 
 /// `x · sigmoid(x)`.
 pub fn swish(x: &Tensor) -> Tensor {
@@ -39,6 +40,24 @@ pub fn l2_normalize(x: &Tensor, dim: i64) -> Tensor {
 /// Dropout in training, the identity otherwise.
 pub fn dropout(x: &Tensor, p: f64, train: bool) -> Tensor {
     if train && p > 0.0 { x.dropout(p, true) } else { x.shallow_clone() }
+}
+
+/// `x + dropout(a)` in training, `x + a` otherwise.
+pub fn add_dropped(x: &Tensor, a: &Tensor, p: f64, train: bool) -> Tensor {
+    if train && p > 0.0 && fused::takes(a) {
+        return fused::add_dropped(x, a, p, random_seed() as i64);
+    }
+    x + dropout(a, p, train)
+}
+
+/// A seed from libtorch's global generator, without waiting for a device.
+pub fn random_seed() -> u64 {
+    Tensor::randint(i64::MAX, [1], (Kind::Int64, Device::Cpu)).int64_value(&[0]) as u64
+}
+
+/// `silu(gate) · up`.
+pub fn swiglu(gate: &Tensor, up: &Tensor) -> Tensor {
+    if fused::takes(gate) { fused::swiglu(gate, up) } else { gate.silu() * up }
 }
 
 /// Stochastic depth: in training, drops whole samples of a residual branch with probability `p`

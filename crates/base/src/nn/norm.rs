@@ -1,3 +1,4 @@
+use libtorch_ext::fused;
 use tch::{Device, Kind, Tensor};
 
 use crate::vars::{Init, Scope};
@@ -60,6 +61,9 @@ impl RmsNorm {
 
     /// (…, width) → the same shape and kind.
     pub fn forward(&self, x: &Tensor) -> Tensor {
+        if fused::takes(x) {
+            return fused::rms_norm(x, &self.weight, self.eps);
+        }
         let f = x.to_kind(Kind::Float);
         let scale = (f.square().mean_dim([-1i64].as_slice(), true, Kind::Float) + self.eps).rsqrt();
         (f * scale).to_kind(x.kind()) * self.weight.to_kind(x.kind())

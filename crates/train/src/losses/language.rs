@@ -1,5 +1,6 @@
 //! The transformer's loss.
 
+use libtorch_ext::fused;
 use tch::{Device, Kind, Reduction, Tensor};
 
 /// Mean cross-entropy over all positions: logits (B, N, V), codes (B, N).
@@ -93,16 +94,15 @@ impl Parts {
 
     /// Rows (M, D), their codes (M, 1) and what they count (M, 1).
     fn add(&mut self, hidden: &Tensor, codes: &Tensor, weights: &Tensor) {
-        let logits = hidden.matmul(&self.output.tr()).to_kind(Kind::Float);
-        let mut p = logits.log_softmax(-1, Kind::Float);
-        drop(logits);
-        self.loss -= (p.gather(1, codes, false) * weights).sum(Kind::Float);
+        let logits = hidden.matmul(&self.output.tr());
+        let (loss, g) = if fused::takes(&logits) {
+            let (losses, g) = fused::cross_entropies(logits, &codes.view([-1]), &weights.view([-1]));
+            (losses.sum(Kind::Float), g)
+        } else {
+            loss_and_gradient(&logits, codes, weights)
+        };
+        self.loss += loss;
         let Some((of_hidden, of_output)) = &mut self.gradients else { return };
-        // The gradient by the logits: weight · (softmax − one-hot).
-        let _ = p.exp_();
-        let _ = p.scatter_add_(1, codes, &Tensor::full_like(weights, -1.0));
-        p *= weights;
-        let g = p.to_kind(hidden.kind());
         of_hidden.push(g.matmul(&self.output));
         if hidden.kind() == Kind::Float {
             let _ = of_output.addmm_(&g.tr(), hidden);
@@ -110,6 +110,16 @@ impl Parts {
             *of_output += g.tr().matmul(hidden);
         }
     }
+}
+
+/// The sum of weighted losses and its gradient by the logits, weight · (softmax − one-hot), in their kind.
+fn loss_and_gradient(logits: &Tensor, codes: &Tensor, weights: &Tensor) -> (Tensor, Tensor) {
+    let mut p = logits.log_softmax(-1, Kind::Float);
+    let loss = -(p.gather(1, codes, false) * weights).sum(Kind::Float);
+    let _ = p.exp_();
+    let _ = p.scatter_add_(1, codes, &Tensor::full_like(weights, -1.0));
+    p *= weights;
+    (loss, p.to_kind(logits.kind()))
 }
 
 #[cfg(test)]

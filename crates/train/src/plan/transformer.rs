@@ -11,7 +11,8 @@ use crate::recipe::Optimization;
 
 /// What a layer keeps for each position, in widths: two norms' inputs and normalised inputs in fp32; in the activations'
 /// kind both norms' outputs, q, k and v, the attention's output twice, and four times the feed-forward's width. Rotary
-/// embedding keeps queries and keys in fp32.
+/// embedding keeps queries and keys in fp32. A CPU's fused layers keep less: no normalised inputs, three times the
+/// feed-forward's width, no masks.
 fn kept_by_a_layer(config: &ArConfig, kind: f64) -> f64 {
     let d = config.width as f64;
     let rotary = if config.position == ar_model::PositionConfig::Rope2d { 2.0 } else { 0.0 };
@@ -28,7 +29,7 @@ pub(crate) fn transformer(config: &ArConfig, optimization: &Optimization, recomp
     let parameters = vars.num_parameters() as f64;
     let (l, d, v) = (config.layers as f64, config.width as f64, config.vocab_size as f64);
     let s = (config.conditioning.prefix_len() + config.num_tokens) as f64;
-    let multiplied = l * (4.0 * d * d + 3.0 * d * config.feed_forward_width() as f64) + v * d;
+    let multiplied = config.product_weights() as f64;
     let mut plan = Plan::new(parameters, optimization);
     let layer = kept_by_a_layer(config, width(optimization.precision));
     let (forward, inputs) =

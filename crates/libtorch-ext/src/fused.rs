@@ -1,0 +1,255 @@
+//! Layers in one pass over memory, forward and backward, for training on a CPU: libtorch makes five to ten passes over
+//! the same numbers, which costs as much as an eighth of the products of a step. And libtorch's fused AdamW, which
+//! tch does not bind.
+
+use std::ffi::{CStr, c_char};
+
+use tch::{Device, Kind, Tensor};
+use torch_sys::C_tensor;
+
+unsafe extern "C" {
+    fn ext_rms_norm(
+        out: *mut *mut C_tensor,
+        x: *const C_tensor,
+        weight: *const C_tensor,
+        eps: f64,
+    ) -> *mut c_char;
+    fn ext_swiglu(out: *mut *mut C_tensor, gate: *const C_tensor, up: *const C_tensor) -> *mut c_char;
+    fn ext_add_dropped(
+        out: *mut *mut C_tensor,
+        x: *const C_tensor,
+        a: *const C_tensor,
+        p: f64,
+        seed: i64,
+    ) -> *mut c_char;
+    fn ext_cross_entropies(
+        out: *mut *mut C_tensor,
+        logits: *const C_tensor,
+        codes: *const C_tensor,
+        weights: *const C_tensor,
+    ) -> *mut c_char;
+    fn ext_adamw(
+        lists: *const *const C_tensor,
+        n: usize,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        eps: f64,
+    ) -> *mut c_char;
+    fn ext_free(text: *mut c_char);
+}
+
+/// Whether these functions take a tensor: fp32 or bf16 on a CPU.
+pub fn takes(x: &Tensor) -> bool {
+    x.device() == Device::Cpu && matches!(x.kind(), Kind::Float | Kind::BFloat16)
+}
+
+/// `x · rsqrt(mean(x²) + eps) · weight` over the last axis: (…, D), (D) → (…, D).
+pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Tensor {
+    check(&[x], weight.size() == x.size()[x.dim() - 1..]);
+    // SAFETY: live tensors, on a CPU and of the expected kinds and shapes.
+    made(|out| unsafe { ext_rms_norm(out, x.as_ptr(), weight.as_ptr(), eps) })
+}
+
+/// `silu(gate) · up`, of equal shapes.
+pub fn swiglu(gate: &Tensor, up: &Tensor) -> Tensor {
+    check(&[gate, up], gate.size() == up.size());
+    // SAFETY: live tensors, on a CPU and of the expected kinds and shapes.
+    made(|out| unsafe { ext_swiglu(out, gate.as_ptr(), up.as_ptr()) })
+}
+
+/// `x + dropout(a)` with probability `p` < 1, of equal shapes. What is dropped follows from `seed`, so that no mask is
+/// kept.
+pub fn add_dropped(x: &Tensor, a: &Tensor, p: f64, seed: i64) -> Tensor {
+    check(&[x, a], x.size() == a.size() && (0.0..1.0).contains(&p));
+    // SAFETY: live tensors, on a CPU and of the expected kinds and shapes.
+    made(|out| unsafe { ext_add_dropped(out, x.as_ptr(), a.as_ptr(), p, seed) })
+}
+
+/// The cross-entropy of each row of logits (M, V) with its code (M) times its weight (M, fp32), and its gradient by the
+/// logits, in their memory.
+pub fn cross_entropies(logits: Tensor, codes: &Tensor, weights: &Tensor) -> (Tensor, Tensor) {
+    let rows = logits.size()[0];
+    let fits = logits.dim() == 2 && codes.size() == [rows] && weights.size() == [rows];
+    check(&[&logits], fits && codes.kind() == Kind::Int64 && weights.kind() == Kind::Float);
+    let (logits, codes, weights) = (logits.contiguous(), codes.contiguous(), weights.contiguous());
+    // SAFETY: live tensors, on a CPU, contiguous and of the expected kinds and shapes.
+    let losses =
+        made(|out| unsafe { ext_cross_entropies(out, logits.as_ptr(), codes.as_ptr(), weights.as_ptr()) });
+    (losses, logits)
+}
+
+/// What AdamW updates in place, item by item: parameters, gradients, both moments, and the number of the step (fp32).
+#[derive(Debug, Default)]
+pub struct AdamWLists {
+    /// Parameters.
+    pub params: Vec<Tensor>,
+    /// Their gradients.
+    pub grads: Vec<Tensor>,
+    /// First moments.
+    pub exp_avg: Vec<Tensor>,
+    /// Second moments.
+    pub exp_avg_sq: Vec<Tensor>,
+    /// For each the number of this step, from 1, a scalar on the parameter's device.
+    pub steps: Vec<Tensor>,
+}
+
+impl AdamWLists {
+    /// One step of `torch.optim.AdamW(fused=True)`.
+    pub fn update(&self, lr: f64, [beta1, beta2]: [f64; 2], weight_decay: f64, eps: f64) {
+        let lists = [&self.params, &self.grads, &self.exp_avg, &self.exp_avg_sq, &self.steps];
+        let n = self.params.len();
+        assert!(lists.iter().all(|l| l.len() == n), "lists of one length");
+        // The CPU's kernel does not look.
+        let alike =
+            |p: &Tensor, t: &Tensor| t.size() == p.size() && t.kind() == p.kind() && t.is_contiguous();
+        for list in &lists[..4] {
+            assert!(self.params.iter().zip(*list).all(|(p, t)| alike(p, t)), "tensors like their parameters");
+        }
+        let flat: Vec<*const C_tensor> = lists.into_iter().flatten().map(Tensor::as_ptr).collect();
+        // SAFETY: five lists of `n` live tensors, contiguous and alike.
+        checked(unsafe { ext_adamw(flat.as_ptr(), n, lr, beta1, beta2, weight_decay, eps) });
+    }
+}
+
+fn check(tensors: &[&Tensor], fits: bool) {
+    assert!(fits, "shapes of a fused layer");
+    let same = tensors.iter().all(|t| takes(t) && t.kind() == tensors[0].kind());
+    assert!(same, "a fused layer takes fp32 or bf16 on a CPU");
+}
+
+fn made(f: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) -> Tensor {
+    let mut out = std::ptr::null_mut();
+    checked(f(&mut out));
+    // SAFETY: without an error it is a new tensor, which becomes ours.
+    unsafe { Tensor::from_ptr(out) }
+}
+
+/// Panics with libtorch's words, as tch's own operators do.
+fn checked(error: *mut c_char) {
+    if error.is_null() {
+        return;
+    }
+    // SAFETY: a text that the other side made and that is ours to give back.
+    let text = unsafe {
+        let text = CStr::from_ptr(error).to_string_lossy().into_owned();
+        ext_free(error);
+        text
+    };
+    panic!("{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WIDE: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+    /// Value and gradients of a function that sums `out` with uneven weights.
+    fn with_gradients(f: impl Fn(&[Tensor]) -> Tensor, inputs: &[Tensor]) -> Vec<Tensor> {
+        let leaves: Vec<Tensor> = inputs.iter().map(|t| t.copy().set_requires_grad(true)).collect();
+        let y = f(&leaves);
+        let weights = (Tensor::arange(y.numel() as i64, WIDE).sin() + 0.5).view_(y.size()).to_kind(y.kind());
+        let mut all = Tensor::run_backward(&[(&y * weights).sum(Kind::Float)], &leaves, false, false);
+        all.insert(0, y.detach());
+        all
+    }
+
+    /// Equal to the plain operators in fp32, up to rounding, and in bf16 up to bf16's.
+    fn agree(fused: impl Fn(&[Tensor]) -> Tensor, plain: impl Fn(&[Tensor]) -> Tensor, inputs: &[Tensor]) {
+        let expected = with_gradients(plain, inputs);
+        for (kind, tolerance) in [(Kind::Float, 2e-6), (Kind::BFloat16, 2e-2)] {
+            let inputs: Vec<Tensor> = inputs.iter().map(|t| t.to_kind(kind)).collect();
+            for (i, (got, expected)) in with_gradients(&fused, &inputs).iter().zip(&expected).enumerate() {
+                let scale = expected.abs().max().double_value(&[]);
+                let error = (got.to_kind(Kind::Float) - expected).abs().max().double_value(&[]) / scale;
+                assert!(error < tolerance && got.kind() == kind, "{kind:?}, tensor {i}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_rms_norm_equals_its_formula_and_so_do_its_gradients() {
+        tch::manual_seed(1);
+        let plain = |t: &[Tensor]| {
+            let scale = (t[0].square().mean_dim([-1i64].as_slice(), true, Kind::Float) + 1e-5).rsqrt();
+            &t[0] * scale * &t[1]
+        };
+        // More rows than go through at a time, not a multiple of them, and a width that no vector divides.
+        let inputs = [Tensor::randn([3, 67, 37], WIDE) * 0.1, Tensor::randn([37], WIDE)];
+        agree(|t| rms_norm(&t[0], &t[1], 1e-5), plain, &inputs);
+        let every_other = inputs[0].transpose(0, 1);
+        assert!(
+            rms_norm(&every_other, &inputs[1], 1e-5) == rms_norm(&every_other.contiguous(), &inputs[1], 1e-5)
+        );
+    }
+
+    #[test]
+    fn swiglu_equals_its_formula_and_so_do_its_gradients() {
+        tch::manual_seed(1);
+        let inputs = [Tensor::randn([131, 45], WIDE) * 6.0, Tensor::randn([131, 45], WIDE)];
+        agree(|t| swiglu(&t[0], &t[1]), |t| t[0].silu() * &t[1], &inputs);
+        let far = Tensor::from_slice(&[-1e30f32, -200.0, 200.0, 1e30]);
+        let y = swiglu(&far, &Tensor::ones([4], WIDE));
+        assert!((y - far.relu()).abs().max().double_value(&[]) < 1e-6);
+    }
+
+    #[test]
+    fn what_is_dropped_follows_from_the_seed_and_has_the_asked_for_share() {
+        let (x, a) = (Tensor::randn([300, 257], WIDE), Tensor::ones([300, 257], WIDE));
+        let kept = |seed: i64| (add_dropped(&x, &a, 0.1, seed) - &x).gt(0.5).to_kind(Kind::Float);
+        assert!(kept(7) == kept(7));
+        for (one, other) in [(kept(7), kept(8)), (kept(7), kept(7 + (1 << 40)))] {
+            // Independent masks agree where both keep or both drop.
+            let agree = one.eq_tensor(&other).to_kind(Kind::Float).mean(Kind::Float).double_value(&[]);
+            assert!((agree - 0.82).abs() < 0.01, "{agree}");
+        }
+        let mask = kept(7);
+        for dim in [0i64, 1] {
+            let share = mask.mean_dim([dim].as_slice(), false, Kind::Float);
+            let (mean, worst) = (share.mean(Kind::Float), (&share - 0.9).abs().max());
+            assert!((mean.double_value(&[]) - 0.9).abs() < 0.005 && worst.double_value(&[]) < 0.1);
+        }
+        let masked = |t: &[Tensor]| &t[0] + &t[1] * &mask / 0.9;
+        agree(|t| add_dropped(&t[0], &t[1], 0.1, 7), masked, &[x.shallow_clone(), a.randn_like()]);
+    }
+
+    #[test]
+    fn cross_entropies_come_with_their_gradient() {
+        tch::manual_seed(1);
+        let codes = Tensor::randint(50, [70], (Kind::Int64, Device::Cpu));
+        let weights = Tensor::rand([70], WIDE);
+        for (kind, tolerance) in [(Kind::Float, 1e-5), (Kind::BFloat16, 2e-2)] {
+            let leaf = (Tensor::randn([70, 50], WIDE) * 20.0).to_kind(kind).set_requires_grad(true);
+            let none = tch::Reduction::None;
+            let wide = leaf.to_kind(Kind::Float);
+            let expected = wide.cross_entropy_loss::<Tensor>(&codes, None, none, -100, 0.0) * &weights;
+            let gradient = Tensor::run_backward(&[expected.sum(Kind::Float)], &[&leaf], false, false);
+            let (losses, got) = cross_entropies(leaf.detach().copy(), &codes, &weights);
+            let off = |a: &Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]);
+            assert!(off(&losses, &expected) < 1e-4 && off(&got, &gradient[0]) < tolerance, "{kind:?}");
+        }
+        let outside = || cross_entropies(Tensor::zeros([70, 50], WIDE), &(codes.copy() + 50), &weights);
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(outside)).is_err());
+    }
+
+    #[test]
+    fn adamw_refuses_a_gradient_of_another_shape() {
+        let scalar = |v: f32| Tensor::from_slice(&[v]);
+        let lists = |grad: Tensor| AdamWLists {
+            params: vec![scalar(1.0)],
+            grads: vec![grad],
+            exp_avg: vec![scalar(0.0)],
+            exp_avg_sq: vec![scalar(0.0)],
+            steps: vec![Tensor::from(1f32)],
+        };
+        let update = |grad: Tensor| {
+            let lists = lists(grad);
+            std::panic::catch_unwind(|| lists.update(0.1, [0.9, 0.95], 0.5, 1e-8)).map(|()| lists)
+        };
+        let moved = update(scalar(3.0)).unwrap().params[0].double_value(&[0]);
+        assert!((moved - (0.95 - 0.1)).abs() < 1e-6, "{moved}");
+        assert!(update(Tensor::from_slice(&[1f32, 2.0])).is_err());
+    }
+}
