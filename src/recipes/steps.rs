@@ -168,7 +168,12 @@ impl At<'_> {
         args.extend(args!["--seed", task.seed, "--batch-size", task.batch_size]);
         args.extend(args!["--precision", task.precision, "--device", self.order.device, "--json"]);
         let mut score = match task.photographs {
-            Some(_) => args!["eval", npz, "--reference", self.piece(pieces::DATA)?, "--metrics", "fid"],
+            Some(_) => {
+                let mut args =
+                    args!["eval", npz, "--reference", self.piece(pieces::DATA)?, "--metrics", "fid"];
+                args.extend(args!["--resize", task.side]); // photographs come in all sizes
+                args
+            }
             None => {
                 let mut args =
                     args!["eval", folder, "--metrics", "clip_score", "--clip-score-network", "clip-b32"];
