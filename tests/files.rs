@@ -2,67 +2,38 @@
 
 mod common;
 
-use std::path::PathBuf;
-use std::process::Output;
-
-use assert_cmd::Command;
-use common::{Tiny, write_model};
+use common::{Place, Tiny, write_model};
 use serde_json::Value;
-use tempfile::TempDir;
 
-struct Place(TempDir);
+/// A folder with a model in it.
+fn place() -> Place {
+    let place = Place::new("", "");
+    write_model(&place.path("model"), Tiny::default());
+    place
+}
 
-impl Place {
-    /// A folder with a model in it.
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        write_model(&dir.path().join("model"), Tiny::default());
-        Place(dir)
-    }
+fn json(place: &Place, line: &str) -> Value {
+    place.json(line, 0)
+}
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn run(&self, line: &str) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gen"));
-        command.current_dir(self.0.path()).args(line.split_whitespace()).output().unwrap()
-    }
-
-    fn ok(&self, line: &str) -> String {
-        let out = self.run(line);
-        assert!(out.status.success(), "{line}: {}", String::from_utf8_lossy(&out.stderr));
-        String::from_utf8(out.stdout).unwrap()
-    }
-
-    fn json(&self, line: &str) -> Value {
-        serde_json::from_str(&self.ok(&format!("{line} --json"))).unwrap()
-    }
-
-    fn fails(&self, line: &str) -> String {
-        let out = self.run(line);
-        assert_eq!((out.status.code(), out.stdout.len()), (Some(2), 0), "{line}");
-        String::from_utf8(out.stderr).unwrap()
-    }
-
-    fn fingerprint(&self, file: &str) -> String {
-        self.json(&format!("inspect {file} --fingerprint"))["fingerprint"].as_str().unwrap().to_owned()
-    }
+fn fingerprint(place: &Place, file: &str) -> String {
+    let report = json(place, &format!("inspect {file} --fingerprint"));
+    report["fingerprint"].as_str().unwrap().to_owned()
 }
 
 #[test]
 fn weights_survive_the_way_through_pt_and_back() {
-    let place = Place::new();
-    let report = place.json("convert model/weights.safetensors a.pt");
+    let place = place();
+    let report = json(&place, "convert model/weights.safetensors a.pt");
     assert_eq!((&report["section"], &report["tensors"]), (&Value::Null, &19.into()));
     place.ok("convert a.pt b --format safetensors");
     place.ok("convert b bare.pth --bare");
-    let original = place.fingerprint("model/weights.safetensors");
+    let original = fingerprint(&place, "model/weights.safetensors");
     for file in ["a.pt", "b", "bare.pth"] {
-        assert_eq!(place.fingerprint(file), original, "{file}");
+        assert_eq!(fingerprint(&place, file), original, "{file}");
     }
-    assert_eq!(place.json("inspect a.pt")["section"], "model");
-    assert_eq!(place.json("inspect bare.pth")["section"], Value::Null);
+    assert_eq!(json(&place, "inspect a.pt")["section"], "model");
+    assert_eq!(json(&place, "inspect bare.pth")["section"], Value::Null);
     // The model runs from the converted file.
     std::fs::rename(place.path("b"), place.path("model/weights.safetensors")).unwrap();
     assert!(place.ok("inspect model").contains("model/weights.safetensors: safetensors"));
@@ -70,10 +41,10 @@ fn weights_survive_the_way_through_pt_and_back() {
 
 #[test]
 fn a_training_dictionary_is_listed_and_its_section_chosen() {
-    let place = Place::new();
+    let place = place();
     let from = concat!(env!("CARGO_MANIFEST_DIR"), "/crates/weights/tests/files/training_zip2.pt");
     std::fs::copy(from, place.path("run.pt")).unwrap();
-    let report = place.json("inspect run.pt");
+    let report = json(&place, "inspect run.pt");
     assert_eq!((&report["what"], &report["section"]), (&"checkpoint".into(), &"ema".into()));
     assert_eq!(report["metadata"]["args"]["lr"], 1e-4);
     let model = &report["sections"][0];
@@ -84,37 +55,37 @@ fn a_training_dictionary_is_listed_and_its_section_chosen() {
     let text = place.ok("inspect run.pt --section model");
     assert!(text.contains("\nmodel\n  module.a.weight"), "{text}");
 
-    let report = place.json("convert run.pt ema.safetensors");
+    let report = json(&place, "convert run.pt ema.safetensors");
     assert_eq!(report["section"], "ema");
     assert_eq!(report["left_out"], serde_json::json!(["model", "optimizer", "unknown"]));
-    let written = place.json("inspect ema.safetensors");
+    let written = json(&place, "inspect ema.safetensors");
     assert_eq!(written["metadata"]["steps"], "1234");
     assert_eq!(written["metadata"]["format"], "pt");
     // Wrappers' prefixes are gone; wider kinds come first.
     let first =
-        |file: &str| place.json(&format!("inspect {file}"))["sections"][0]["tensors"][0]["name"].clone();
+        |file: &str| json(&place, &format!("inspect {file}"))["sections"][0]["tensors"][0]["name"].clone();
     assert_eq!(first("ema.safetensors"), "c.count");
     place.ok("convert run.pt model.pt --section model --under net");
-    assert_eq!(place.json("inspect model.pt")["sections"][0]["name"], "net");
+    assert_eq!(json(&place, "inspect model.pt")["sections"][0]["name"], "net");
 }
 
 #[test]
 fn configs_say_what_they_describe() {
-    let place = Place::new();
-    let report = place.json("inspect model/config.yaml");
+    let place = place();
+    let report = json(&place, "inspect model/config.yaml");
     assert_eq!((&report["what"], &report["describes"]), (&"config".into(), &"transformer".into()));
     assert_eq!(report["tensors"].as_array().unwrap().len(), 19);
-    let report = place.json("inspect model/tokenizer/config.yaml");
+    let report = json(&place, "inspect model/tokenizer/config.yaml");
     assert_eq!(report["describes"], "tokenizer");
     let official = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/official/VQ_SS256.yaml");
-    assert_eq!(place.json(&format!("inspect {official}"))["parameters"], 136_073_227);
+    assert_eq!(json(&place, &format!("inspect {official}"))["parameters"], 136_073_227);
     let recipe = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/train/gpt-64.yaml");
-    assert_eq!(place.json(&format!("inspect {recipe}"))["describes"], "recipe");
+    assert_eq!(json(&place, &format!("inspect {recipe}"))["describes"], "recipe");
 }
 
 #[test]
 fn what_cannot_be_read_or_written_is_a_sentence_and_leaves_nothing() {
-    let place = Place::new();
+    let place = place();
     let file = |name: &str, bytes: &[u8]| std::fs::write(place.path(name), bytes).unwrap();
     let whole = std::fs::read(place.path("model/weights.safetensors")).unwrap();
     file("cut.safetensors", &whole[..whole.len() / 2]);
@@ -134,6 +105,6 @@ fn what_cannot_be_read_or_written_is_a_sentence_and_leaves_nothing() {
         assert!(error.starts_with("error: ") && error.contains(expected), "{line}: {error}");
         assert!(!place.path("out.pt").exists());
     }
-    let left: Vec<_> = std::fs::read_dir(place.0.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let left: Vec<_> = std::fs::read_dir(place.dir()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left.len(), 4, "{left:?}");
 }

@@ -2,59 +2,29 @@
 
 mod common;
 
-use std::path::PathBuf;
-use std::process::Output;
-
-use assert_cmd::Command;
-use common::{Tiny, write_model};
+use common::{Place, Tiny, write_model};
 use serde_json::Value;
-use tempfile::TempDir;
 
-struct Place(TempDir);
-
-impl Place {
-    /// A model, and ten small images of each of two classes, which differ by colour.
-    fn new() -> Self {
-        let place = Place(tempfile::tempdir().unwrap());
-        write_model(&place.path("model"), Tiny::default());
-        for (set, images) in [("train", 0..10u8), ("val", 10..14)] {
-            for i in images {
-                place.image(&format!("{set}/n01440764/{i}.png"), [200, 15 * i, 30]);
-                place.image(&format!("{set}/n02099601/{i}.png"), [20, 15 * i, 220]);
-            }
+/// A model, and ten small images of each of two classes, which differ by colour.
+fn place() -> Place {
+    let place = Place::new("probe", "--device cpu --threads 1");
+    write_model(&place.path("model"), Tiny::default());
+    for (set, images) in [("train", 0..10u8), ("val", 10..14)] {
+        for i in images {
+            picture(&place, &format!("{set}/n01440764/{i}.png"), [200, 15 * i, 30]);
+            picture(&place, &format!("{set}/n02099601/{i}.png"), [20, 15 * i, 220]);
         }
-        place
     }
+    place
+}
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
+fn picture(place: &Place, name: &str, colour: [u8; 3]) {
+    place.picture(name, (20, 18), |x, _| colour.map(|c| c.wrapping_add(x as u8)));
+}
 
-    fn image(&self, name: &str, colour: [u8; 3]) {
-        let path = self.path(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let pixel = |x: u32, _| image::Rgb(colour.map(|c| c.wrapping_add(x as u8)));
-        image::RgbImage::from_fn(20, 18, pixel).save(path).unwrap();
-    }
-
-    fn run(&self, line: &str) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gen"));
-        command.current_dir(self.0.path()).arg("probe").args(line.split_whitespace());
-        command.args(["--device", "cpu", "--threads", "1"]).output().unwrap()
-    }
-
-    fn json(&self, line: &str) -> Value {
-        let out = self.run(&format!("{line} {QUICK} --json"));
-        assert_eq!(out.status.code(), Some(0), "{line}: {}", String::from_utf8_lossy(&out.stderr));
-        serde_json::from_slice(&out.stdout).unwrap()
-    }
-
-    fn fails(&self, line: &str) -> String {
-        let out = self.run(line);
-        let said = String::from_utf8(out.stderr).unwrap();
-        assert_eq!((out.status.code(), out.stdout.len()), (Some(2), 0), "{line}: {said}");
-        said
-    }
+/// The report of a quick probe.
+fn json(place: &Place, line: &str) -> Value {
+    place.json(&format!("{line} {QUICK}"), 0)
 }
 
 const DATA: &str = "--data train --validation val";
@@ -66,8 +36,8 @@ fn texts(list: &Value) -> String {
 
 #[test]
 fn transformers_and_tokenizers_are_probed() {
-    let place = Place::new();
-    let a = place.json(&format!("{DATA} --model model --output a"));
+    let place = place();
+    let a = json(&place, &format!("{DATA} --model model --output a"));
     assert_eq!((&a["metric"], &a["validation_images"]), (&"linear-probe accuracy".into(), &8.into()));
     assert_eq!((&a["subject"]["place"], &a["steps"]), (&"transformer, layer 1 of 2".into(), &120.into()));
     assert_eq!((&a["classes"][1]["index"], &a["top5"]), (&207.into(), &Value::Null));
@@ -78,7 +48,7 @@ fn transformers_and_tokenizers_are_probed() {
     assert!((0.0..=1.0).contains(&a["top1"].as_f64().unwrap()), "{a}");
 
     let shared = format!("{DATA} --tokenizer model --cache-views 3 --cache features");
-    let b = place.json(&format!("{shared} --output b"));
+    let b = json(&place, &format!("{shared} --output b"));
     // How many of eight images a head on an untrained encoder gets right is chance; that it learned is not.
     assert!(b["train_loss"].as_f64().unwrap() < 2f64.ln() && b["width"] == 32, "{b}");
     let differences = texts(&b["differences"]);
@@ -86,33 +56,33 @@ fn transformers_and_tokenizers_are_probed() {
     // Another head on the same features, which are not made again.
     let made = || std::fs::read_dir(place.path("features")).unwrap().count();
     assert_eq!(made(), 2);
-    let c = place.json(&format!("{shared} --head-bn off --optimizer sgd --output c"));
+    let c = json(&place, &format!("{shared} --head-bn off --optimizer sgd --output c"));
     assert_eq!((made(), &c["head"]["optimizer"]), (2, &"sgd".into()));
-    let d = place.json(&format!("{shared} --fix-dim --feature-norm ln --output d"));
+    let d = json(&place, &format!("{shared} --fix-dim --feature-norm ln --output d"));
     assert_eq!((made(), &d["subject"]["feature_norm"]), (4, &"ln".into()));
 
-    let e = place.json(&format!("{shared} --limit 10 --output e"));
+    let e = json(&place, &format!("{shared} --limit 10 --output e"));
     assert_eq!(
         (&e["train_images"], &e["validation_images"], &e["steps"]),
         (&10.into(), &8.into(), &60.into())
     );
 
     // A finished run tells its result again; other settings are not taken for it.
-    assert_eq!(place.json(&format!("{shared} --output b")), b);
+    assert_eq!(json(&place, &format!("{shared} --output b")), b);
     let said = place.fails(&format!("{shared} --seed 4 --output b {QUICK}"));
     assert!(said.contains("what differs: seed"), "{said}");
 }
 
 #[test]
 fn what_cannot_be_probed_is_refused_and_a_damaged_image_is_counted() {
-    let place = Place::new();
-    place.image("plain/a.png", [1, 2, 3]);
-    place.image("one/n02099601/a.png", [1, 2, 3]);
-    place.image("other/n02099712/a.png", [1, 2, 3]);
+    let place = place();
+    picture(&place, "plain/a.png", [1, 2, 3]);
+    picture(&place, "one/n02099601/a.png", [1, 2, 3]);
+    picture(&place, "other/n02099712/a.png", [1, 2, 3]);
     let model = "--model model";
-    place.image("cats/cat/a.png", [1, 2, 3]);
-    place.image("cats/zebra/a.png", [1, 2, 3]);
-    place.image("dogs/dog/a.png", [1, 2, 3]);
+    picture(&place, "cats/cat/a.png", [1, 2, 3]);
+    picture(&place, "cats/zebra/a.png", [1, 2, 3]);
+    picture(&place, "dogs/dog/a.png", [1, 2, 3]);
     for (line, expected) in [
         ("--data cats --validation dogs", "class 0 is `cat` in the training images and `dog` in"),
         ("--data plain --validation val", "no class labels (the first is `a.png`)"),

@@ -2,82 +2,61 @@
 
 mod common;
 
-use std::path::PathBuf;
-use std::process::Output;
-
-use assert_cmd::Command;
-use common::{Tiny, write_model};
+use common::{Place, Tiny, write_model};
 use serde_json::Value;
-use tempfile::TempDir;
 
-struct Place(TempDir);
-
-impl Place {
-    /// A model, images of two classes, and a recipe that probes the one with the other.
-    fn new() -> Self {
-        let place = Place(tempfile::tempdir().unwrap());
-        write_model(&place.path("model"), Tiny::default());
-        std::fs::create_dir(place.path("files")).unwrap();
-        std::fs::copy(place.path("model/weights.safetensors"), place.path("files/ar.safetensors")).unwrap();
-        std::fs::copy(place.path("model/tokenizer/weights.safetensors"), place.path("files/tok.safetensors"))
-            .unwrap();
-        for (set, images) in [("train", 0..10u8), ("val", 10..14)] {
-            for i in images {
-                for (class, colour) in [("n01440764", [200, 15 * i, 30]), ("n02099601", [20, 15 * i, 220])] {
-                    let folder = place.path(set).join(class);
-                    std::fs::create_dir_all(&folder).unwrap();
-                    let image = image::RgbImage::from_pixel(20, 18, image::Rgb(colour));
-                    image.save(folder.join(format!("{i}.png"))).unwrap();
-                }
+/// A model, images of two classes, and the model's files as published ones would lie.
+fn place() -> Place {
+    let place = Place::new("eval", "");
+    write_model(&place.path("model"), Tiny::default());
+    std::fs::create_dir(place.path("files")).unwrap();
+    for (from, to) in [("weights.safetensors", "ar"), ("tokenizer/weights.safetensors", "tok")] {
+        let to = place.path(&format!("files/{to}.safetensors"));
+        std::fs::copy(place.path("model").join(from), to).unwrap();
+    }
+    for (set, images) in [("train", 0..10u8), ("val", 10..14)] {
+        for i in images {
+            for (class, colour) in [("n01440764", [200, 15 * i, 30]), ("n02099601", [20, 15 * i, 220])] {
+                place.picture(&format!("{set}/{class}/{i}.png"), (20, 18), |_, _| colour);
             }
         }
-        place
     }
+    place
+}
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn probe(&self, name: &str, tolerance: f64) {
-        let text = format!(
-            "title: a tiny probe\nsource: this test\nseeds: the seed\ntask:\n  type: probe\n  tokenizer: {{ config: \
-             model/tokenizer/config.yaml, file: tok.safetensors, from: this test }}\n  transformer: {{ config: \
-             model/config.yaml, file: ar.safetensors, from: this test }}\n  batch_size: 5\n  accumulate: 2\n  seed: 0\n  \
-             precision: fp32\nexpected:\n  - {{ metric: top1, value: 50, tolerance: {tolerance}, because: test }}\n"
-        );
-        std::fs::write(self.path(name), text).unwrap();
-    }
-
-    fn run(&self, line: &str) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gen"));
-        command.current_dir(self.0.path()).env("OMP_NUM_THREADS", "1");
-        command.arg("eval").args(line.split_whitespace()).output().unwrap()
-    }
-
-    fn said(&self, line: &str, code: i32) -> String {
-        let out = self.run(line);
-        let said = String::from_utf8(out.stderr).unwrap() + &String::from_utf8(out.stdout).unwrap();
-        assert_eq!(out.status.code(), Some(code), "{line}: {said}");
-        said
-    }
+/// A recipe that probes the model.
+fn probe(place: &Place, name: &str, tolerance: f64) {
+    let text = format!(
+        "title: a tiny probe\nsource: this test\nseeds: the seed\ntask:\n  type: probe\n  tokenizer: {{ config: \
+         model/tokenizer/config.yaml, file: tok.safetensors, from: this test }}\n  transformer: {{ config: \
+         model/config.yaml, file: ar.safetensors, from: this test }}\n  batch_size: 5\n  accumulate: 2\n  seed: 0\n  \
+         precision: fp32\nexpected:\n  - {{ metric: top1, value: 50, tolerance: {tolerance}, because: test }}\n"
+    );
+    std::fs::write(place.path(name), text).unwrap();
 }
 
 #[test]
 fn what_is_missing_is_listed_and_nothing_runs() {
-    let place = Place::new();
+    let place = place();
     let said = place.said("--recipe gigatok-xlxxl+gpt-b", 2);
     assert!(said.contains("4 of 4 pieces are missing"), "{said}");
     assert!(said.contains("MISSING  transformer: GPT_B256_e300_VQ_XLXXL.pt — YuuTennYi/GigaTok"), "{said}");
     let said = place.said("--recipe gigatok-ablations", 2);
     assert!(said.contains("cannot be run: neither the tokenizers"), "{said}");
+    // Prompts are scored by CLIP: what that needs is asked for before anything is drawn.
+    std::fs::write(place.path("files/PartiPrompts.tsv"), "Prompt\tCategory\na dog\tAnimals\n").unwrap();
+    let said = place.said("--recipe llamagen-xl-t2i-256-partiprompts --pieces files", 2);
+    assert!(said.contains("5 of 6 pieces are missing") && said.contains("found    prompts"), "{said}");
+    assert!(said.contains("CLIP: clip-vit-base-patch32.bin — OpenAI"), "{said}");
+    assert!(said.contains("vocabulary of CLIP: clip-tokenizer.json — OpenAI"), "{said}");
     assert!(!place.path("benchmarks").exists());
 }
 
 #[test]
 fn a_recipe_runs_once_and_is_judged() {
-    let place = Place::new();
-    place.probe("wide.yaml", 50.0);
-    place.probe("narrow.yaml", 1e-6);
+    let place = place();
+    probe(&place, "wide.yaml", 50.0);
+    probe(&place, "narrow.yaml", 1e-6);
     let given = "--pieces files --data val --train-data train --device cpu";
     // It runs, but a tiny probe does not stand beside a published one.
     let said = place.said(&format!("--recipe wide.yaml {given} --work out"), 1);
@@ -110,7 +89,7 @@ fn a_recipe_runs_once_and_is_judged() {
 
 #[test]
 fn a_reconstruction_is_measured_and_a_dry_run_takes_fewer_images() {
-    let place = Place::new();
+    let place = place();
     let text = "title: a tiny reconstruction\nsource: this test\nseeds: none\ntask:\n  type: reconstruction\n  tokenizer: { \
                 config: model/tokenizer/config.yaml, file: tok.safetensors, from: this test }\n  images: { set: imagenet, \
                 count: 8, side: 16 }\n  scored_side: 12\n  batch_size: 4\n  precision: fp32\n  reference: { kind: rfid, \

@@ -1,70 +1,20 @@
 //! `gen train-tokenizer` and `gen train-ar`, end to end on tiny models: killed, stopped, resumed, used.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+mod common;
+
+use std::path::Path;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use tempfile::TempDir;
+use common::{TINY, TrainingPlace};
 
-const TINY: &[&str] = &[
-    "model.image_size=16",
-    "model.latent.num_tokens=16",
-    "model.cnn={channels: 8, norm_groups: 4, encoder_multipliers: [1, 1, 1], decoder_multipliers: [1, 1, 1], \
-     res_blocks: 1, z_channels: 8, attention: false, adaptive_norm: true, upsample: depth_to_space}",
-    "model.encoder={width: 16, layers: 1, heads: 2}",
-    "model.decoder={width: 16, layers: 1, heads: 2}",
-    "model.quantizer.codebook_size=32",
-    "losses.adversarial={weight: 0.1, start_step: 3, discriminator: {channels: 4, layers: 2}}",
-    "optimization.batch_size=4",
-    "optimization.warmup=2",
-    "every={log: 1, validate: 0, save: 3}",
-];
-
-struct Place(TempDir);
-
-impl Place {
-    fn new() -> Self {
-        let place = Place(tempfile::tempdir().unwrap());
-        for i in 0..8u32 {
-            let class = place.path("images").join(["n01443537", "n02099601"][i as usize % 2]);
-            std::fs::create_dir_all(&class).unwrap();
-            let picture =
-                image::RgbImage::from_fn(18, 20, |x, y| image::Rgb([(9 * x + 30 * i) as u8, y as u8, 70]));
-            picture.save(class.join(format!("{i}.png"))).unwrap();
-        }
-        place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn command(&self, line: &str, changes: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gen"));
-        command.current_dir(self.0.path()).args(line.split_whitespace()).args(changes);
-        command.args(["--device", "cpu", "--threads", "1"]).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
-    fn run(&self, line: &str, changes: &[&str]) -> Output {
-        self.command(line, changes).output().unwrap()
-    }
-
-    fn succeeds(&self, line: &str, changes: &[&str]) {
-        let out = self.run(line, changes);
-        assert_eq!(out.status.code(), Some(0), "{line}: {}", String::from_utf8_lossy(&out.stderr));
-    }
-
-    fn fails(&self, line: &str, changes: &[&str]) -> String {
-        let out = self.run(line, changes);
-        let text = String::from_utf8_lossy(&out.stderr).into_owned();
-        assert_eq!(out.status.code(), Some(2), "{line}: {text}");
-        text
-    }
-
-    fn weights(&self, run: &str) -> Vec<u8> {
-        std::fs::read(self.path(run).join("weights.safetensors")).unwrap()
-    }
+/// The tiny tokenizer with a discriminator that comes in, saved twice a run.
+fn tiny<'a>(changes: &[&'a str]) -> Vec<&'a str> {
+    let more = [
+        "losses.adversarial={weight: 0.1, start_step: 3, discriminator: {channels: 4, layers: 2}}",
+        "every={log: 1, validate: 0, save: 3}",
+    ];
+    [TINY, &more, changes].concat()
 }
 
 /// Waits until a training process has logged so many steps.
@@ -88,9 +38,9 @@ fn signal(child: &Child, name: &str) {
 
 #[test]
 fn a_run_that_was_killed_and_stopped_ends_like_one_that_was_not() {
-    let place = Place::new();
-    let steps = [TINY, &["optimization.steps=60"]].concat();
-    place.succeeds("train-tokenizer --data images --output whole", &steps);
+    let place = TrainingPlace::with_pictures();
+    let steps = tiny(&["optimization.steps=60"]);
+    place.ends(0, "train-tokenizer --data images --output whole", &steps);
 
     let mut child = place.command("train-tokenizer --data images --output broken", &steps).spawn().unwrap();
     wait_for_steps(&place.path("broken"), 8, &mut child);
@@ -104,15 +54,15 @@ fn a_run_that_was_killed_and_stopped_ends_like_one_that_was_not() {
     assert_eq!(out.status.code(), Some(1), "{}", String::from_utf8_lossy(&out.stderr));
     assert!(String::from_utf8_lossy(&out.stdout).contains("`--resume --output broken` goes on"));
 
-    place.succeeds("train-tokenizer --resume --output broken", &[]);
+    place.ends(0, "train-tokenizer --resume --output broken", &[]);
     assert!(place.weights("whole") == place.weights("broken"), "the weights differ");
 }
 
 #[test]
 fn a_transformer_needs_no_more_than_a_tokenizers_run() {
-    let place = Place::new();
-    let steps = [TINY, &["optimization.steps=3"]].concat();
-    place.succeeds("train-tokenizer --data images --output ckpt", &steps);
+    let place = TrainingPlace::with_pictures();
+    let steps = tiny(&["optimization.steps=3"]);
+    place.ends(0, "train-tokenizer --data images --output ckpt", &steps);
     let tiny = [
         "model.width=16",
         "model.layers=1",
@@ -121,7 +71,7 @@ fn a_transformer_needs_no_more_than_a_tokenizers_run() {
         "optimization.batch_size=4",
         "optimization.warmup=1",
     ];
-    place.succeeds("train-ar --tokenizer ckpt/ --output run", &tiny);
+    place.ends(0, "train-ar --tokenizer ckpt/ --output run", &tiny);
     for file in [
         "config.yaml",
         "weights.safetensors",
@@ -132,47 +82,46 @@ fn a_transformer_needs_no_more_than_a_tokenizers_run() {
     ] {
         assert!(place.path("run").join(file).is_file(), "{file}");
     }
-    let text = place.fails("train-ar --tokenizer ckpt/ --output run", &tiny);
+    let text = place.refuses("train-ar --tokenizer ckpt/ --output run", &tiny);
     assert!(text.contains("`run` is not empty") && text.contains("`--resume`"), "{text}");
-    let text = place.fails("train-tokenizer --output new", &["optimization.stps=3"]);
+    let text = place.refuses("train-tokenizer --output new", &["optimization.stps=3"]);
     assert!(text.contains("did you mean `optimization.steps`?"), "{text}");
-    let text = place.fails("train-tokenizer --output new", &[]);
+    let text = place.refuses("train-tokenizer --output new", &[]);
     assert!(text.contains("no training images"), "{text}");
-    let text = place.fails("train-tokenizer --resume --output ckpt/tokenizer", &[]);
+    let text = place.refuses("train-tokenizer --resume --output ckpt/tokenizer", &[]);
     assert!(text.contains("no saved state"), "{text}");
     assert!(!place.path("new").exists());
 }
 
 #[test]
 fn a_classifier_of_ones_own_guides_a_tokenizer() {
-    let place = Place::new();
+    let place = TrainingPlace::with_pictures();
     let small =
         ["model={image_size: 16, widths: [4, 8]}", "optimization.batch_size=4", "optimization.warmup=1"];
     let steps = [&small[..], &["optimization.steps=3", "every={log: 1, validate: 3, save: 3}"]].concat();
-    place.succeeds("train-features --data images --validation images --output features", &steps);
+    place.ends(0, "train-features --data images --validation images --output features", &steps);
     let log = std::fs::read_to_string(place.path("features/log.jsonl")).unwrap();
     assert!(log.contains("validation/top1"), "{log}");
 
     let guided = "losses.perceptual={type: features, network: features, weight: 0.1}";
-    let steps = [TINY, &["optimization.steps=2", guided]].concat();
-    place.succeeds("train-tokenizer --data images --output tokenizer", &steps);
+    let steps = tiny(&["optimization.steps=2", guided]);
+    place.ends(0, "train-tokenizer --data images --output tokenizer", &steps);
     let log = std::fs::read_to_string(place.path("tokenizer/log.jsonl")).unwrap();
     assert!(log.contains("\"perceptual\":"), "{log}");
 
-    let steps = [TINY, &["losses.perceptual={type: features, network: nowhere, weight: 0.1}"]].concat();
-    let text = place.fails("train-tokenizer --data images --output other", &steps);
+    let steps = tiny(&["losses.perceptual={type: features, network: nowhere, weight: 0.1}"]);
+    let text = place.refuses("train-tokenizer --data images --output other", &steps);
     assert!(text.contains("nowhere/config.yaml"), "{text}");
     std::fs::create_dir(place.path("one")).unwrap();
     std::fs::rename(place.path("images/n02099601"), place.path("one/n02099601")).unwrap();
-    let text = place.fails("train-features --data one --output other", &small);
+    let text = place.refuses("train-features --data one --output other", &small);
     assert!(text.contains("at least two classes"), "{text}");
 }
 
 #[test]
 fn a_run_is_forked_and_a_model_begun_from_another() {
-    let place = Place::new();
-    place
-        .succeeds("train-tokenizer --data images --output ckpt", &[TINY, &["optimization.steps=3"]].concat());
+    let place = TrainingPlace::with_pictures();
+    place.ends(0, "train-tokenizer --data images --output ckpt", &tiny(&["optimization.steps=3"]));
     let tiny = [
         "model.width=16",
         "model.layers=1",
@@ -184,59 +133,55 @@ fn a_run_is_forked_and_a_model_begun_from_another() {
         "every={log: 1, validate: 0, save: 4}",
     ];
     let steps = |n: &'static str| [&tiny[..], &[n]].concat();
-    place.succeeds("train-ar --tokenizer ckpt --output long", &steps("optimization.steps=8"));
+    place.ends(0, "train-ar --tokenizer ckpt --output long", &steps("optimization.steps=8"));
     let state = "long/state/step-000000004.safetensors";
     assert!(place.path(state).is_file());
     // The same run broken off there and begun anew under another name ends the same.
-    place.succeeds(&format!("train-ar --fork {state} --output same"), &[]);
+    place.ends(0, &format!("train-ar --fork {state} --output same"), &[]);
     assert!(place.weights("same") == place.weights("long"), "the weights differ");
-    place.succeeds(&format!("train-ar --fork {state} --output longer"), &["optimization.steps=10"]);
+    place.ends(0, &format!("train-ar --fork {state} --output longer"), &["optimization.steps=10"]);
     assert!(place.weights("longer") != place.weights("long"));
     let note = std::fs::read_to_string(place.path("same/forked-from.yaml")).unwrap();
     assert!(note.contains("step-000000004.safetensors") && note.contains("step: '4'"), "{note}");
-    let text = place.fails(&format!("train-ar --fork {state} --output no"), &["optimization.steps=6"]);
+    let text = place.refuses(&format!("train-ar --fork {state} --output no"), &["optimization.steps=6"]);
     assert!(text.contains("the learning rate falls from step 3 on"), "{text}");
-    let text = place.fails("train-ar --fork long --output no", &[]);
+    let text = place.refuses("train-ar --fork long --output no", &[]);
     assert!(text.contains("the run ends with 8"), "{text}");
-    let text = place.fails("train-ar --fork long --tokenizer ckpt --output no", &["optimization.steps=30"]);
+    let text = place.refuses("train-ar --fork long --tokenizer ckpt --output no", &["optimization.steps=30"]);
     assert!(text.contains("has its tokenizer"), "{text}");
 
     let two = [&tiny[..], &["optimization.steps=2", "model.conditioning.num_classes=250"]].concat();
-    let out = place.run("train-ar --init-from long --tokenizer ckpt --output own", &two);
-    let text = String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.success() && text.contains("new: cls_embedding.embedding_table.weight"), "{text}");
+    let (_, text) = place.ends(0, "train-ar --init-from long --tokenizer ckpt --output own", &two);
+    assert!(text.contains("new: cls_embedding.embedding_table.weight"), "{text}");
     assert!(
         std::fs::read_to_string(place.path("own/initial-weights.yaml")).unwrap().contains("long/weights")
     );
-    let text = place.fails("train-tokenizer --init-from long --data images --output no", TINY);
+    let text = place.refuses("train-tokenizer --init-from long --data images --output no", TINY);
     assert!(text.contains("does not fit the model"), "{text}");
     assert!(!place.path("no").exists());
 }
 
 #[test]
 fn a_plan_needs_neither_data_nor_weights_and_samples_are_drawn_on_the_way() {
-    let place = Place::new();
+    let place = TrainingPlace::with_pictures();
     let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/train");
     let plan = |verb: &str, recipe: &str| {
-        let recipe = recipes.join(recipe);
-        let out = place.run(&format!("{verb} --plan --recipe {}", recipe.display()), &[]);
-        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-        String::from_utf8_lossy(&out.stdout).into_owned()
+        place.ends(0, &format!("{verb} --plan --recipe {}", recipes.join(recipe).display()), &[]).0
     };
     // What is known of them: parameters, GFLOP a position, hours at 395 TFLOP/s, states with an average.
     let text = plan("train-ar", "gigatok-bl+gpt-b.yaml");
     assert!(text.contains("111.1 M") && text.contains("0.61 GFLOP") && text.contains(" 43 h"), "{text}");
     let text = plan("train-tokenizer", "gigatok-bl256.yaml");
     assert!(text.contains("621.6 M") && text.contains("2265 GFLOP") && text.contains(" 408 h"), "{text}");
-    let text = place.fails("train-ar", &[]);
+    let text = place.refuses("train-ar", &[]);
     assert!(text.contains("--output"), "{text}");
 
-    let all = [TINY, &["optimization.steps=3", "every={log: 1, validate: 0, samples: 2, save: 3}"]].concat();
-    place.succeeds("train-tokenizer --data images --output ckpt", &all);
+    let all = tiny(&["optimization.steps=3", "every={log: 1, validate: 0, samples: 2, save: 3}"]);
+    place.ends(0, "train-tokenizer --data images --output ckpt", &all);
     let small = ["model.width=16", "model.layers=1", "model.heads=2", "optimization.batch_size=4"];
     let more =
         ["optimization.steps=3", "optimization.warmup=1", "every={log: 1, validate: 0, samples: 2, save: 3}"];
-    place.succeeds("train-ar --tokenizer ckpt --output run", &[&small[..], &more].concat());
+    place.ends(0, "train-ar --tokenizer ckpt --output run", &[&small[..], &more].concat());
     for run in ["ckpt", "run"] {
         for step in ["000000002", "000000003"] {
             let picture = image::open(place.path(run).join(format!("samples/step-{step}.png"))).unwrap();

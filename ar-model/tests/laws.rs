@@ -223,3 +223,23 @@ fn hidden_states_of_the_last_layer_lead_to_the_logits() {
         max_abs(&gpt.hidden(&cond, &codes, 1, Mode::Eval), &gpt.hidden(&cond, &codes, 2, Mode::Eval)) > 1e-3
     );
 }
+
+#[test]
+fn rotary_positions_follow_the_grid_of_any_size_behind_the_text() {
+    const PREFIX: i64 = 120;
+    let head_width = 8; // θ = 1 and 10000^(-1/2), once for the row and once for the column
+    for (side, cells) in [(16, 256), (32, 1024)] {
+        let table = ar_model::rope_2d(PREFIX, cells, head_width);
+        assert_eq!(table.size(), [PREFIX + cells, head_width / 2, 2]);
+        assert_eq!(table.narrow(0, 0, PREFIX).abs().max().double_value(&[]), 0.0);
+        for (r, c) in [(0, 0), (0, side - 1), (1, 0), (side - 1, side - 2)] {
+            let row = table.get(PREFIX + r * side + c);
+            let angles = [r as f64, r as f64 / 100.0, c as f64, c as f64 / 100.0];
+            for (i, angle) in angles.iter().enumerate() {
+                let found = [0, 1].map(|k| row.double_value(&[i as i64, k]));
+                let near = (found[0] - angle.cos()).abs() < 1e-5 && (found[1] - angle.sin()).abs() < 1e-5;
+                assert!(near, "cell ({r}, {c}), pair {i}: {found:?}, angle {angle}");
+            }
+        }
+    }
+}

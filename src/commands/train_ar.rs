@@ -24,7 +24,8 @@ pub fn run(args: &TrainArArgs, context: &Context) -> anyhow::Result<Outcome> {
         return plan(args, context);
     }
     let location = tokenizer(args)?;
-    let start = super::train::start(run, BUILT_IN, overrides(args, &location, context)?, context)?;
+    let mut start = super::train::start(run, BUILT_IN, overrides(args, &location, context)?, context)?;
+    start.changes.splice(0..0, text_override(args, &start.recipe)?); // before the changes that were typed
     let tokenizer = open(&location, device)?;
     let recipe = ArRecipe::from_document(start.recipe, &start.changes, tokenizer.model.spec())?;
     let task = ArTask::new(recipe, tokenizer, device)?;
@@ -93,7 +94,6 @@ fn overrides(args: &TrainArArgs, location: &Location, context: &Context) -> anyh
             typed.push(format!("{key}={}", serde_json::to_string(&all)?));
         }
     }
-    typed.extend(text_override(args)?);
     if let (true, None, false, Location::Directory(dir)) =
         (typed.is_empty(), &run.recipe, run.resume || run.fork.is_some(), location)
         && let Some(recipe) = tokenizer_recipe(dir)?
@@ -111,10 +111,15 @@ fn overrides(args: &TrainArArgs, location: &Location, context: &Context) -> anyh
     Ok(typed)
 }
 
-/// The text encoder or its stored features, as a change to the recipe.
-fn text_override(args: &TrainArArgs) -> anyhow::Result<Option<String>> {
+/// The text encoder, in the recipe's precision where it has one, or its stored features, as a change to the recipe.
+fn text_override(args: &TrainArArgs, recipe: &Document) -> anyhow::Result<Option<String>> {
     let encoder = match (&args.text_encoder, args.text_features.as_slice()) {
-        (Some(folder), _) => serde_json::json!({"type": "frozen", "folder": std::path::absolute(folder)?}),
+        (Some(folder), _) => {
+            let known = recipe.to_json()?.pointer("/text/encoder/precision").cloned();
+            let precision = known.unwrap_or_else(|| Precision::Bf16.to_string().into());
+            let folder = std::path::absolute(folder)?;
+            serde_json::json!({ "type": "frozen", "folder": folder, "precision": precision })
+        }
         (None, []) => return Ok(None),
         (None, folders) => {
             let all = folders.iter().map(std::path::absolute).collect::<Result<Vec<_>, _>>()?;

@@ -52,6 +52,10 @@ pub const LPIPS: &str = "LPIPS head";
 pub const TEXT_ENCODER: &str = "text encoder";
 /// See [`TOKENIZER`].
 pub const PROMPTS: &str = "prompts";
+/// See [`TOKENIZER`].
+pub const CLIP: &str = "CLIP";
+/// See [`TOKENIZER`].
+pub const CLIP_TEXT: &str = "vocabulary of CLIP";
 
 /// All pieces of a recipe, looked for in `places`.
 ///
@@ -105,9 +109,15 @@ pub fn pieces(recipe: &Recipe, places: &Places) -> anyhow::Result<Vec<Piece>> {
                 file(TEXT_ENCODER, &encoder, &task.encoder.from),
                 file(PROMPTS, &task.prompts.file, &task.prompts.from),
             ];
-            if let Some(set) = task.photographs {
-                all.push(data(DATA, set.shown(), "--data", &places.data));
-                all.push(network(INCEPTION, "inception-fid")?);
+            match task.photographs {
+                Some(set) => {
+                    all.push(data(DATA, set.shown(), "--data", &places.data));
+                    all.push(network(INCEPTION, "inception-fid")?);
+                }
+                None => {
+                    all.push(network(CLIP, "clip-b32")?);
+                    all.push(network(CLIP_TEXT, "clip-text")?);
+                }
             }
             all
         }

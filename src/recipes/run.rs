@@ -1,6 +1,7 @@
 //! Running a recipe: each step is a `gen` command of its own, which anyone can repeat by hand, and whose result is
 //! kept; a run that was stopped goes on with the first step that has none.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +12,7 @@ use serde_json::Value;
 
 use super::climb::{self, Tried};
 use super::pieces::{Piece, Places, list, pieces};
-use super::steps::{Made, Step, measured, reservations};
+use super::steps::{Made, Step, all_measured, measured, reservations};
 use super::verdict::{Figure, agrees, judge, table};
 use super::{Recipe, Task, steps};
 use crate::commands::{Context, Outcome, stop_on_signal};
@@ -48,6 +49,8 @@ struct Report<'a> {
     reservations: Vec<String>,
     agrees: bool,
     figures: Vec<Figure>,
+    /// Everything the run measured, by name; also what has no published value beside it.
+    measured: BTreeMap<String, f64>,
     task: &'a Task,
     seeds: &'a str,
     /// The scales that were tried, where they were searched.
@@ -96,6 +99,7 @@ pub fn run(order: &Order, context: &Context) -> anyhow::Result<Outcome> {
         reservations,
         agrees: agrees(&figures) && (sound || order.limit.is_some()),
         figures,
+        measured: all_measured(&made),
         task: &recipe.task,
         seeds: &recipe.seeds,
         search,
@@ -111,7 +115,15 @@ fn finish(report: &Report, order: &Order, context: &Context) -> anyhow::Result<O
     if order.json {
         context.printer.json(report)?;
     } else {
-        context.printer.line(&table(&report.figures))?;
+        match report.figures.is_empty() {
+            true => {
+                context.printer.line("nothing was published to compare with; measured:")?;
+                for (name, value) in &report.measured {
+                    context.printer.line(&format!("{name:<16} {value:>10.4}"))?;
+                }
+            }
+            false => context.printer.line(&table(&report.figures))?,
+        }
         if let Some(best) = climb::best(&report.search) {
             context.printer.line(&format!("best guidance scale: {}", best.cfg))?;
         }

@@ -11,6 +11,7 @@ use super::run::Order;
 use super::{
     Checkpoint, Expected, Generation, Metric, Probe, Recipe, Reconstruction, Task, TextToImage, config_text,
 };
+use crate::commands::sample::read_prompts;
 use crate::failure::Failure;
 use crate::files;
 
@@ -152,16 +153,14 @@ impl At<'_> {
         Ok(vec![Step::new("sample", args), Step::new("eval", score)])
     }
 
-    /// One picture of each prompt, with `result.jsonl` beside them, and their score. A dry run scores whatever was drawn
-    /// until then, so it draws all.
+    /// One picture of each prompt, with `result.jsonl` beside them, and their score.
     fn text_to_image(&self, task: &TextToImage) -> anyhow::Result<Vec<Step>> {
         let encoder = self.piece(pieces::TEXT_ENCODER)?;
         let encoder = Path::new(&encoder).parent().filter(|p| !p.as_os_str().is_empty());
         let encoder = encoder.unwrap_or(Path::new("."));
         let (folder, npz) = (self.file("samples")?, self.file("samples.npz")?);
         let how = &task.sampling;
-        let mut args =
-            args!["sample", "--prompts", self.piece(pieces::PROMPTS)?, "--text-encoder", text(encoder)?];
+        let mut args = args!["sample", "--prompts", self.prompts()?, "--text-encoder", text(encoder)?];
         args.extend(args!["--output", folder, "--npz", npz, "--size", task.side]);
         args.extend(self.models(&task.tokenizer, &task.transformer)?);
         args.extend(args!["--cfg", how.cfg.unwrap_or(1.0), "--cfg-schedule", how.cfg_schedule]);
@@ -169,8 +168,19 @@ impl At<'_> {
         args.extend(args!["--seed", task.seed, "--batch-size", task.batch_size]);
         args.extend(args!["--precision", task.precision, "--device", self.order.device, "--json"]);
         let mut score = match task.photographs {
-            Some(_) => args!["eval", npz, "--reference", self.piece(pieces::DATA)?, "--metrics", "fid"],
-            None => args!["eval", folder, "--metrics", "clip_score"],
+            Some(_) => {
+                let mut args =
+                    args!["eval", npz, "--reference", self.piece(pieces::DATA)?, "--metrics", "fid"];
+                args.extend(args!["--resize", task.side]); // photographs come in all sizes
+                args
+            }
+            None => {
+                let mut args =
+                    args!["eval", folder, "--metrics", "clip_score", "--clip-score-network", "clip-b32"];
+                args.extend(args!["--clip-score-weights", self.piece(pieces::CLIP)?]);
+                args.extend(args!["--clip-text", self.piece(pieces::CLIP_TEXT)?]);
+                args
+            }
         };
         score.extend(self.scoring()?);
         Ok(vec![Step::new("sample", args), Step::new("eval", score)])
@@ -201,6 +211,17 @@ impl At<'_> {
         args.extend(args!["--batch-size", task.batch_size, "--precision", task.precision]);
         args.extend(self.scoring()?);
         Ok(Step::new("eval", args))
+    }
+
+    /// The file of prompts; of a dry run one with the first `limit` of them.
+    fn prompts(&self) -> anyhow::Result<String> {
+        let all = self.piece(pieces::PROMPTS)?;
+        let Some(limit) = self.order.limit else { return Ok(all) };
+        let (prompts, _) = read_prompts(Path::new(&all))?;
+        let first = prompts.iter().take(limit as usize);
+        let lines: String = first.map(|p| format!("{}\n", serde_json::json!({ "prompt": p }))).collect();
+        files::write(&self.dir.join("prompts.jsonl"), lines.as_bytes())?;
+        self.file("prompts.jsonl")
     }
 
     /// A folder of `limit` held-out images at equal distances, as they are.
@@ -250,6 +271,12 @@ fn score(metric: Metric) -> Option<&'static str> {
         Metric::CodebookUsage => "codebook",
         Metric::Top1 => return None,
     })
+}
+
+/// Every figure of the evaluation, by the name that `gen eval` gives it.
+pub fn all_measured(made: &Made) -> BTreeMap<String, f64> {
+    let values = made.get("eval").and_then(|eval| eval["values"].as_array()).into_iter().flatten();
+    values.filter_map(|v| Some((v["name"].as_str()?.to_owned(), v["value"].as_f64()?))).collect()
 }
 
 /// A figure among the results.
@@ -318,5 +345,31 @@ mod tests {
             }
         }
         assert!(steps > 60, "{steps}");
+    }
+
+    #[test]
+    fn a_dry_run_draws_the_first_prompts() {
+        let dir = tempfile::tempdir().unwrap();
+        let parti = dir.path().join("PartiPrompts.tsv");
+        std::fs::write(&parti, "Prompt\tCategory\na \"dog\"\tAnimals\nb\tAbstract\nc\tAbstract\n").unwrap();
+        let recipe = Recipe::find("llamagen-xl-t2i-256-partiprompts").unwrap();
+        let mut pieces = pieces::pieces(&recipe, &Places::default()).unwrap();
+        pieces.iter_mut().for_each(|p| p.found = Some("files/there".into()));
+        pieces.iter_mut().find(|p| p.what == pieces::PROMPTS).unwrap().found = Some(parti.clone());
+        let mut order = Order {
+            recipe: String::new(),
+            places: Places::default(),
+            output: dir.path().to_owned(),
+            limit: None,
+            search: false,
+            device: "cpu".into(),
+            json: false,
+        };
+        let prompts =
+            |order: &Order| of(&recipe, &pieces, dir.path(), None, order).unwrap()[0].args[2].clone();
+        assert_eq!(Path::new(&prompts(&order)), parti);
+        order.limit = Some(2);
+        let written = std::fs::read_to_string(prompts(&order)).unwrap();
+        assert_eq!(written, "{\"prompt\":\"a \\\"dog\\\"\"}\n{\"prompt\":\"b\"}\n");
     }
 }

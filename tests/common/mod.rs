@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports)] // no test uses all of it
 
 mod place;
+mod training;
 
 use std::path::Path;
 
@@ -13,6 +14,7 @@ use tch::{Device, Kind};
 use tokenizer::TokenizerConfig;
 
 pub use place::{Place, pixels, stderr};
+pub use training::{TINY, TrainingPlace};
 
 /// What a test's model is made of.
 #[derive(Debug, Clone, Copy)]
@@ -60,26 +62,53 @@ pub fn write_model(dir: &Path, tiny: Tiny) {
 
 /// Writes a directory of a model that draws prompts of up to 12 tokens, its text encoder inside.
 pub fn write_text_model(dir: &Path) {
+    let vars = text_transformer(dir);
+    T5Encoder::new(&(&vars.root() / TEXT_PREFIX), &t5_config());
+    save(dir, &vars);
+    write_t5_files(&dir.join(TEXT_FOLDER));
+    std::fs::write(dir.join(TEXT_FILE), "clean: true\nencoder: { type: inside }\n").unwrap();
+}
+
+/// The same without an encoder, which is to be named beside it, as with published models.
+pub fn write_text_model_without_encoder(dir: &Path) {
+    save(dir, &text_transformer(dir));
+}
+
+fn text_transformer(dir: &Path) -> Vars {
     write_model(dir, Tiny::default());
     std::fs::remove_file(dir.join("classes.tsv")).unwrap();
-    let vars = transformer(dir, 64, "{ type: text, length: 12, feature_width: 12 }");
-    let config = T5Config {
-        vocab_size: 280,
-        d_model: 12,
-        d_kv: 4,
-        d_ff: 16,
-        num_layers: 1,
-        num_heads: 2,
-        ..T5Config::named("small").unwrap()
-    };
-    T5Encoder::new(&(&vars.root() / TEXT_PREFIX), &config);
-    save(dir, &vars);
-    let folder = dir.join(TEXT_FOLDER);
-    std::fs::create_dir_all(&folder).unwrap();
+    transformer(dir, 64, "{ type: text, length: 12, feature_width: 12 }")
+}
+
+/// A text encoder of width 12 with random weights, in Hugging Face's layout: `pytorch_model.bin` in two shards.
+pub fn write_text_encoder(dir: &Path) {
+    write_t5_files(dir);
+    tch::manual_seed(4);
+    let vars = Vars::new(Device::Cpu, Kind::Float, Build::Random);
+    T5Encoder::new(&vars.root(), &t5_config());
+    let tensors = weights::named_tensors(&vars);
+    let mut places = serde_json::Map::new();
+    let (first, second) = tensors.split_at(tensors.len() / 2);
+    for (i, part) in [first, second].into_iter().enumerate() {
+        let file = format!("pytorch_model-{:05}-of-00002.bin", i + 1);
+        weights::save_torch(&dir.join(&file), None, part).unwrap();
+        places.extend(part.iter().map(|(name, _)| (name.clone(), file.clone().into())));
+    }
+    let index = serde_json::json!({ "metadata": { "total_size": 1 }, "weight_map": places });
+    std::fs::write(dir.join("pytorch_model.bin.index.json"), index.to_string()).unwrap();
+}
+
+fn t5_config() -> T5Config {
+    let small = T5Config::named("small").unwrap();
+    T5Config { vocab_size: 280, d_model: 12, d_kv: 4, d_ff: 16, num_layers: 1, num_heads: 2, ..small }
+}
+
+/// Everything of a text encoder but its weights.
+fn write_t5_files(folder: &Path) {
+    std::fs::create_dir_all(folder).unwrap();
     let words = ["a photo of a red panda".to_owned(), "a dog".to_owned()];
     std::fs::write(folder.join("tokenizer.json"), learn_tokenizer(words.into_iter(), 280).unwrap()).unwrap();
-    std::fs::write(folder.join("config.json"), serde_json::to_string(&config).unwrap()).unwrap();
-    std::fs::write(dir.join(TEXT_FILE), "clean: true\nencoder: { type: inside }\n").unwrap();
+    std::fs::write(folder.join("config.json"), serde_json::to_string(&t5_config()).unwrap()).unwrap();
 }
 
 /// Writes the configuration of a transformer, and draws weights for it that tell conditions and positions apart.

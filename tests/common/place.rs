@@ -37,11 +37,16 @@ impl Place {
 
     /// The command of a line; nothing of the machine's own models plays a part.
     pub fn command(&self, line: &str) -> Command {
+        Command::from_std(self.process(line))
+    }
+
+    /// The same, to be started and left running.
+    pub fn process(&self, line: &str) -> std::process::Command {
         self.gen_with(&[self.before, line, self.after])
     }
 
-    fn gen_with(&self, parts: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gen"));
+    fn gen_with(&self, parts: &[&str]) -> std::process::Command {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gen"));
         command.current_dir(self.dir()).env("XDG_CACHE_HOME", self.path("cache")).env_remove("GEN_MODELS");
         command.env("OMP_NUM_THREADS", "1");
         command.args(parts.iter().flat_map(|part| part.split_whitespace()));
@@ -69,6 +74,14 @@ impl Place {
         let out = self.run(&format!("{line} --json"));
         assert_eq!(out.status.code(), Some(code), "{line}: {}", stderr(&out));
         serde_json::from_slice(&out.stdout).unwrap()
+    }
+
+    /// All that it says and prints; it must end with `code`.
+    pub fn said(&self, line: &str, code: i32) -> String {
+        let out = self.run(line);
+        let said = stderr(&out) + &String::from_utf8_lossy(&out.stdout);
+        assert_eq!(out.status.code(), Some(code), "{line}: {said}");
+        said
     }
 
     /// What it says; it must fail, and print nothing.

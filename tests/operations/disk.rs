@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::place::{Place, TINY};
+use crate::common::{TINY, TrainingPlace};
 
 /// A small file system in memory, gone with the value. `None`, with a word, where one may not be mounted.
 struct Tmpfs(std::path::PathBuf);
@@ -35,7 +35,7 @@ impl Drop for Tmpfs {
 
 #[test]
 fn a_full_disk_costs_no_more_than_the_work_since_the_last_save() {
-    let place = Place::with_pictures();
+    let place = TrainingPlace::with_pictures();
     let changes = [TINY, &["optimization.steps=6", "every={log: 1, validate: 0, save: 2}"]].concat();
     place.ends(0, "train-tokenizer --data images --output whole", &changes);
     let disk = place.path("disk");
@@ -65,6 +65,5 @@ fn a_full_disk_costs_no_more_than_the_work_since_the_last_save() {
 
     std::fs::remove_file(&filler).unwrap();
     place.ends(0, "train-tokenizer --resume --output disk/run", &more);
-    let weights = |run: &str| std::fs::read(place.path(run).join("weights.safetensors")).unwrap();
-    assert!(weights("whole") == weights("disk/run"), "the weights differ");
+    assert!(place.weights("whole") == place.weights("disk/run"), "the weights differ");
 }

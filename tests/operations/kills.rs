@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::place::{Place, TINY};
+use crate::common::{TINY, TrainingPlace};
 
 /// Everything that has a state: discriminator with batch statistics and running means (LeCam), augmentation, a
 /// perceptual loss, accumulated bf16 steps with fp32 weights, moving averages, decoding threads.
@@ -79,7 +79,7 @@ fn logged(run: &Path) -> Vec<serde_json::Map<String, serde_json::Value>> {
 }
 
 /// The command that goes on with `broken/`, or begins it where a kill came before the first save.
-fn go_on(place: &Place, changes: &[&str]) -> (&'static str, Vec<String>) {
+fn go_on(place: &TrainingPlace, changes: &[&str]) -> (&'static str, Vec<String>) {
     let broken = place.path("broken");
     if saved(&broken).is_some() {
         return ("train-tokenizer --resume --output broken", vec![]);
@@ -93,7 +93,7 @@ fn go_on(place: &Place, changes: &[&str]) -> (&'static str, Vec<String>) {
 fn a_run_killed_at_random_moments_ends_like_one_that_was_not() {
     let kills: u64 = std::env::var("GEN_KILLS").map_or(4, |n| n.parse().unwrap());
     let steps = 12 + 4 * kills;
-    let place = Place::with_pictures();
+    let place = TrainingPlace::with_pictures();
     let features =
         ["model={image_size: 16, widths: [4, 8]}", "optimization.batch_size=4", "optimization.warmup=1"];
     let features = [&features[..], &["optimization.steps=2"]].concat();
@@ -132,7 +132,7 @@ fn a_run_killed_at_random_moments_ends_like_one_that_was_not() {
 
 #[test]
 fn a_damaged_newest_state_is_passed_over_with_a_word() {
-    let place = Place::with_pictures();
+    let place = TrainingPlace::with_pictures();
     let steps = ["optimization.steps=4", "every={log: 1, validate: 0, save: 2}"];
     place.ends(0, "train-tokenizer --data images --output run", &[TINY, &steps].concat());
     let newest = place.path("run/state/step-000000004.safetensors");

@@ -8,7 +8,7 @@ use std::path::Path;
 use image::codecs::{gif::GifEncoder, jpeg::JpegEncoder, webp::WebPEncoder};
 use image::{DynamicImage, Frame, ImageFormat, Rgb, RgbImage};
 
-use crate::place::{Place, TINY};
+use crate::common::{TINY, TrainingPlace};
 
 fn picture(width: u32, height: u32, seed: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
@@ -175,7 +175,7 @@ fn fill(root: &Path) -> (usize, BTreeSet<(String, &'static str)>) {
 
 #[test]
 fn three_hundred_odd_files_train_and_are_accounted_for() {
-    let place = Place::new();
+    let place = TrainingPlace::new();
     let root = place.path("my pictures");
     std::fs::create_dir(&root).unwrap();
     let (good, bad) = fill(&root);

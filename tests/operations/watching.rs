@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::place::{Place, TINY};
+use crate::common::{TINY, TrainingPlace};
 
 fn json(path: &Path) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
@@ -17,8 +17,8 @@ fn log(run: &Path) -> Vec<Value> {
 }
 
 /// A run of six steps that was stopped and resumed once.
-fn trained() -> (Place, String) {
-    let place = Place::with_pictures();
+fn trained() -> (TrainingPlace, String) {
+    let place = TrainingPlace::with_pictures();
     let changes = [TINY, &["optimization.steps=4", "every={log: 2, validate: 4, save: 2}"]].concat();
     place.ends(0, "train-tokenizer --data images --validation images --output run", &changes);
     let more = ["optimization.steps=6", "--peak-tflops", "0.5"];
@@ -60,7 +60,7 @@ fn a_run_tells_how_it_stands_and_where_it_came_from() {
 
 #[test]
 fn other_data_on_resuming_are_noticed() {
-    let place = Place::with_pictures();
+    let place = TrainingPlace::with_pictures();
     let changes = [TINY, &["optimization.steps=2"]].concat();
     place.ends(0, "train-tokenizer --data images --output run", &changes);
     std::fs::rename(place.path("images/n01443537/0.png"), place.path("images/n01443537/zero.png")).unwrap();

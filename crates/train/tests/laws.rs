@@ -251,3 +251,20 @@ fn stored_codes_train_and_those_of_another_tokenizer_do_not() {
     let error = train::tasks::ArTask::new(recipe, tokenizer, tch::Device::Cpu).err().unwrap();
     assert!(matches!(&error, Error::OtherTokenizer { found, .. } if found == "0123456789abcdef"), "{error}");
 }
+
+#[test]
+fn damaged_held_out_images_are_told_of_beside_stored_codes_too() {
+    let _alone = common::alone();
+    let dir = tempfile::tempdir().unwrap();
+    let (data, t, codes) = (images(dir.path()), dir.path().join("t"), dir.path().join("codes"));
+    go(tokenizer_task(&data, &["optimization.steps=2"]), &t, 100).unwrap();
+    common::store_codes(&codes, &open_tokenizer(&t).fingerprint().unwrap());
+    std::fs::write(data.join("n01443537/1.png"), "no image").unwrap();
+    let stored = format!("data.codes=[{}]", codes.display());
+    let held_out = format!("data.images.validation={}", data.display());
+    let mut task = ar_task(&t, &[&stored, &held_out]);
+    assert_eq!(task.validate().unwrap().len(), 1);
+    let left_out = task.left_out();
+    assert_eq!(left_out.len(), 1);
+    assert_eq!(left_out[0].name, "validation/n01443537/1.png");
+}

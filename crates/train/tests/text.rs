@@ -8,41 +8,21 @@ use ar_model::AutoregressiveModel as _;
 use backbones::t5::{
     EncoderFiles, T5Config, T5Encoder, TextDescription, TextEncoder, WhichEncoder, learn_tokenizer,
 };
-use base::config::Document;
 use base::{Build, Hint, Precision, Vars};
 use common::{contents, go, logged, open_tokenizer, tokenizer_task};
 use data::text_features::{EncoderId, TextPlan, TextWriter};
 use tch::{Device, Kind};
-use tokenizer::Tokenizer as _;
-use train::tasks::{ArRecipe, ArTask};
+use train::tasks::ArTask;
 
-const RECIPE: &str = "
-seed: 6
-model:
-  type: gpt
-  width: 16
-  layers: 2
-  heads: 2
-  vocab_size: null
-  num_tokens: null
-  position: learned
-  conditioning: { type: text, length: 8, feature_width: 12 }
-text:
-  encoder: { type: joint, vocab_size: 270, layers: 1, heads: 2, head_width: 4, feed_forward_width: 16 }
-data:
-  images: { train: null, validation: null, crop: { type: random, min_fraction: 0.8 }, flip: true, workers: 2, max_corrupt: 0 }
-optimization:
-  steps: 6
-  batch_size: 5
-  lr: 1.0e-2
-  warmup: 2
-  schedule: { type: wsd, decay_fraction: 0.3 }
-  adamw: { betas: [0.9, 0.95], weight_decay: 0.05, decay: matrices }
-  clip: 1.0
-  ema: null
-  precision: fp32
-every: { log: 1, validate: 0, save: 2 }
-";
+/// The common recipe, made one for texts.
+const TEXT: [&str; 5] = [
+    "model.conditioning={type: text, length: 8, feature_width: 12}",
+    "text={encoder: {type: joint, vocab_size: 270, layers: 1, heads: 2, head_width: 4, feed_forward_width: 16}, \
+     clean: true, templates: [], first_sentence: 0.0}",
+    "optimization.steps=6",
+    "optimization.batch_size=5",
+    "optimization.ema=null",
+];
 
 /// Ten pictures with a caption each, in a flat folder.
 fn captioned(dir: &Path) -> PathBuf {
@@ -66,9 +46,8 @@ fn tokenizer(dir: &Path, data: &Path) -> PathBuf {
 
 fn task(tokenizer: &Path, changes: &[String]) -> train::Result<ArTask> {
     let tokenizer = open_tokenizer(tokenizer);
-    let document = Document::parse("test recipe", RECIPE).unwrap();
-    let recipe = ArRecipe::from_document(document, changes, tokenizer.model.spec())?;
-    ArTask::new(recipe, tokenizer, Device::Cpu)
+    let changes: Vec<&str> = TEXT.into_iter().chain(changes.iter().map(String::as_str)).collect();
+    ArTask::new(common::ar_recipe(&changes, &tokenizer)?, tokenizer, Device::Cpu)
 }
 
 fn changes(data: &Path, more: &[&str]) -> Vec<String> {

@@ -1,7 +1,7 @@
 //! Several files with an index (`*.index.json`) that says which tensor lies in which, as Hugging Face writes them for
 //! safetensors and for `.bin`.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
@@ -17,6 +17,7 @@ pub(crate) fn open(index: &Path, text: &str) -> Result<Parsed> {
         sections: vec![(None, vec![])],
         metadata: serde_json::Map::new(),
     };
+    let mut places: HashMap<String, String> = HashMap::new(); // tensor → file
     for (file, names) in files(index, text)? {
         let shard = parse_file(&shard_path(index, &file)?)?;
         if shard.format != Format::Safetensors {
@@ -25,16 +26,16 @@ pub(crate) fn open(index: &Path, text: &str) -> Result<Parsed> {
         let first = whole.blobs.len();
         whole.blobs.extend(shard.blobs);
         whole.metadata.extend(shard.metadata);
-        let all = &mut whole.sections[0].1;
-        let before = all.len();
-        let entries =
-            shard.sections.into_iter().filter(|(section, _)| section.is_none()).flat_map(|(_, e)| e);
-        all.extend(entries.map(|(name, mut entry)| {
+        let entries = shard.sections.into_iter().filter(|(section, _)| section.is_none());
+        for (name, mut entry) in entries.flat_map(|(_, entries)| entries) {
+            if let Some(other) = places.insert(name.clone(), file.clone()) {
+                let what = format!("`{name}` lies in two of its files, `{other}` and `{file}`");
+                return Err(Error::damaged(index, what));
+            }
             entry.blob += first;
-            (name, entry)
-        }));
-        let found: HashSet<&str> = all[before..].iter().map(|(n, _)| n.as_str()).collect();
-        if let Some(lost) = names.iter().find(|n| !found.contains(n.as_str())) {
+            whole.sections[0].1.push((name, entry));
+        }
+        if let Some(lost) = names.iter().find(|n| places.get(*n) != Some(&file)) {
             let what = format!("the index says that `{file}` holds `{lost}`, and it does not");
             return Err(Error::damaged(index, what));
         }

@@ -54,31 +54,6 @@ fn writing_then_reading_is_identity() {
 }
 
 #[test]
-fn shards_read_as_one() {
-    let dir = tempfile::tempdir().unwrap();
-    let all = samples();
-    save(&dir.path().join("model-1.safetensors"), &all[..4]);
-    save(&dir.path().join("model-2.safetensors"), &all[4..]);
-    let file = |i: usize| if i < 4 { "model-1.safetensors" } else { "model-2.safetensors" };
-    let mut map: BTreeMap<&str, &str> =
-        all.iter().enumerate().map(|(i, (n, _))| (n.as_str(), file(i))).collect();
-    let index = dir.path().join("model.safetensors.index.json");
-    let write = |map: &BTreeMap<&str, &str>| {
-        std::fs::write(&index, serde_json::json!({ "weight_map": map }).to_string()).unwrap();
-    };
-    write(&map);
-    for path in [dir.path(), &index] {
-        same(&all, &*Checkpoint::open(path).unwrap().source(Want::Auto).unwrap());
-    }
-    map.insert("ghost", "model-1.safetensors");
-    write(&map);
-    assert!(Checkpoint::open(&index).unwrap_err().to_string().contains("`ghost`"));
-    map.insert("ghost", "../x.safetensors");
-    write(&map);
-    assert!(Checkpoint::open(&index).unwrap_err().to_string().contains("beside the index"));
-}
-
-#[test]
 fn fingerprints_see_names_shapes_kinds_and_values_but_not_order() {
     let print = |t: &[(String, Tensor)]| fingerprint(t).unwrap();
     let of = |name: &str, t: Tensor| print(&[(name.into(), t)]);

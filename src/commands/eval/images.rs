@@ -7,13 +7,14 @@ use std::sync::Arc;
 use anyhow::Result;
 use base::ImagesU8;
 use data::transform::center_crop;
-use data::{Dataset, Stored, Target};
+use data::{Dataset, Stored, Subset, Target};
 use image::RgbImage;
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 use tch::Tensor;
 
 use super::digest::Digest;
+use crate::commands::sample::provenance::{SHEET, has_sheet};
 use crate::failure::Failure;
 use crate::inputs::Skipped;
 
@@ -48,9 +49,14 @@ pub struct Read {
 }
 
 impl ImageSet {
-    /// Opens a set; with `resize` its images become squares of that side by ADM's centre crop.
+    /// Opens a set; with `resize` its images become squares of that side by ADM's centre crop. The contact sheet beside
+    /// `gen sample`'s images is none of them.
     pub fn open(path: &Path, resize: Option<u32>) -> Result<Self> {
-        let records = data::open(path)?;
+        let mut records = data::open(path)?;
+        if has_sheet(path) {
+            let images = (0..records.len()).filter(|&i| records.key(i) != SHEET).collect();
+            records = Arc::new(Subset::new(records, images));
+        }
         Ok(ImageSet { path: path.to_owned(), records, order: None, resize, prompts: None })
     }
 
@@ -199,4 +205,29 @@ pub fn stack<'a>(images: impl ExactSizeIterator<Item = &'a RgbImage> + Clone) ->
     let bytes: Vec<u8> = images.flat_map(|i| i.as_raw().iter().copied()).collect();
     let nhwc = Tensor::from_slice(&bytes).view([n, i64::from(h), i64::from(w), 3]);
     Ok(ImagesU8::new(nhwc.permute([0, 3, 1, 2]).contiguous())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pictures::Picture;
+
+    #[test]
+    fn a_contact_sheet_is_no_image_and_a_picture_of_its_name_is_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, texts: &[(&str, String)]| {
+            let plain = Picture { width: 1, height: 1, rgb: vec![7; 3] };
+            plain.write_png(&dir.path().join(name), texts).unwrap();
+        };
+        write("000000.png", &[("gen:sample", "{}".into())]);
+        write("zebra.png", &[]);
+        let names = || {
+            let set = ImageSet::open(dir.path(), None).unwrap();
+            (0..set.len()).map(|i| set.key(i)).collect::<Vec<_>>()
+        };
+        write(SHEET, &[("gen:run", "{}".into())]);
+        assert_eq!(names(), ["000000.png", "zebra.png"]);
+        write(SHEET, &[]);
+        assert_eq!(names(), ["000000.png", "grid.png", "zebra.png"]);
+    }
 }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::npz::NpzRun;
-use super::provenance::{Provenance, RunSettings};
+use super::provenance::{Provenance, RunSettings, SHEET};
 use super::subject::Subject;
 use crate::files;
 use crate::pictures::Picture;
@@ -51,7 +51,7 @@ impl Folder {
     /// Makes the folder where it is missing, and makes sure that it can be written to.
     pub fn open(dir: &Path) -> Result<Self> {
         files::make_folder(dir)?;
-        files::temporary_for(&dir.join("grid.png"))?;
+        files::temporary_for(&dir.join(SHEET))?;
         Ok(Folder { dir: dir.to_owned(), written: vec![], sheet: vec![] })
     }
 
@@ -103,7 +103,7 @@ impl Folder {
             return Ok(None);
         }
         let Some(sheet) = Picture::grid(&self.sheet, columns) else { return Ok(None) };
-        let path = self.dir.join("grid.png");
+        let path = self.dir.join(SHEET);
         sheet.write_png(&path, &run.texts()?)?;
         Ok(Some(path))
     }

@@ -18,7 +18,8 @@ pub fn gather(typed: &[String], file: Option<&Path>, context: &Context) -> Resul
     if let Some(file) = file {
         let (prompts, blank) = read(file)?;
         if blank > 0 {
-            context.printer.note(&format!("`{}`: {blank} blank lines left out", file.display()));
+            let lines = if blank == 1 { "line" } else { "lines" };
+            context.printer.note(&format!("`{}`: {blank} blank {lines} left out", file.display()));
         }
         all.extend(prompts);
     }

@@ -16,6 +16,10 @@ use crate::pictures::Picture;
 
 /// The keyword of the text chunk that holds a [`Provenance`] as JSON.
 const KEYWORD: &str = "gen:sample";
+/// The same of what belongs to a whole run.
+const RUN_KEYWORD: &str = "gen:run";
+/// The contact sheet of a folder of samples.
+pub const SHEET: &str = "grid.png";
 
 /// A model as it was named, and what its weights were.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,7 +80,7 @@ pub struct Provenance {
 impl RunSettings {
     /// The text chunk of something that belongs to the whole run, such as its grid.
     pub fn texts(&self) -> Result<Vec<(&'static str, String)>> {
-        Ok(vec![("Software", self.program.clone()), ("gen:run", serde_json::to_string(self)?)])
+        Ok(vec![("Software", self.program.clone()), (RUN_KEYWORD, serde_json::to_string(self)?)])
     }
 }
 
@@ -108,9 +112,19 @@ impl Provenance {
     }
 }
 
+/// Whether a folder holds the contact sheet of `gen sample`: a file of its name that says so itself.
+pub fn has_sheet(folder: &Path) -> bool {
+    let Ok(file) = File::open(folder.join(SHEET)) else { return false };
+    png::Decoder::new(BufReader::new(file)).read_info().is_ok_and(|reader| is_sheet(reader.info()))
+}
+
+fn is_sheet(info: &png::Info) -> bool {
+    info.utf8_text.iter().any(|chunk| chunk.keyword == RUN_KEYWORD)
+}
+
 fn no_provenance(path: &Path, info: &png::Info) -> Failure {
     let failure = Failure::new(format!("`{}` does not say how it was made", path.display()));
-    match info.utf8_text.iter().any(|chunk| chunk.keyword == "gen:run") {
+    match is_sheet(info) {
         true => failure.hint("it is a sheet of several images; give one of the images"),
         false => failure.hint("`--from` needs a PNG that `gen sample` wrote, with its text chunks intact"),
     }

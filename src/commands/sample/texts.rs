@@ -41,7 +41,7 @@ pub struct Request<'a> {
     pub negative: Option<&'a str>,
     /// The encoder's folder, where one is named.
     pub encoder: Option<&'a Path>,
-    /// Kind of the encoder's weights and activations.
+    /// Of the transformer, which decides that of the encoder.
     pub precision: Precision,
 }
 
@@ -50,8 +50,7 @@ impl Texts {
     pub fn encode(request: &Request, model: &Location, device: Device, context: &Context) -> Result<Self> {
         let (length, width) = sizes(&model.config()?)?;
         let (files, clean, expected) = which(request.encoder, model)?;
-        // T5's activations leave the range of fp16.
-        let kind = if request.precision == Precision::Fp16 { Kind::Float } else { request.precision.kind() };
+        let kind = kind(request.precision);
         let encoder = TextEncoder::open(&files, length, clean, device, kind)?;
         check(&encoder, expected.as_deref(), width, &files)?;
         context.printer.note(&format!("text encoder: `{}`", files.weights.display()));
@@ -125,6 +124,15 @@ impl Texts {
             .read_exact_at(&mut bytes, start * line)
             .context("cannot read the prompts' features back")?;
         Ok(tensor_from_bytes(&bytes, &[rows as i64, self.width], self.kind)?)
+    }
+}
+
+/// Kind of the encoder's weights and activations beside a transformer of this precision: T5's activations leave the
+/// range of fp16, and 8-bit weights are for decoding alone.
+fn kind(transformer: Precision) -> Kind {
+    match transformer {
+        Precision::Bf16 => Kind::BFloat16,
+        Precision::Fp32 | Precision::Fp16 | Precision::Int8 => Kind::Float,
     }
 }
 

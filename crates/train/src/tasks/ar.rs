@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use tokenizer::TokenizerSpec;
 
-use super::codes::{self, CodeBatch, Codes};
+use super::codes::{CodeBatch, Codes};
+use super::images;
 use super::text::{Prepared, Text, TextRecipe};
 use crate::initial::Adoption;
 use crate::losses::language::chunked_cross_entropy;
@@ -372,7 +373,7 @@ impl Task for ArTask {
     }
 
     fn left_out(&self) -> Vec<LeftOut> {
-        codes::left_out(&self.train, self.validation.as_ref())
+        images::left_out(self.train.left_out(), self.validation.as_ref().map(Codes::left_out))
     }
 
     fn codes_per_image(&self) -> Option<u64> {

@@ -179,21 +179,20 @@ impl Codes {
         })
     }
 
+    /// The images that were left out so far; stored codes leave nothing out.
+    pub fn left_out(&self) -> Vec<LeftOut> {
+        match self {
+            Codes::Stored(_) => vec![],
+            Codes::Encoded(loader) => loader.left_out(),
+        }
+    }
+
     /// One line for people.
     pub fn describe(&self) -> String {
         match self {
             Codes::Stored(loader) => loader.source().describe(),
             Codes::Encoded(loader) => loader.dataset().describe(),
         }
-    }
-}
-
-/// What the training and held-out images did not give; stored codes leave nothing out.
-pub(crate) fn left_out(train: &Codes, validation: Option<&Codes>) -> Vec<LeftOut> {
-    match (train, validation) {
-        (Codes::Encoded(train), Some(Codes::Encoded(held_out))) => images::left_out(train, Some(held_out)),
-        (Codes::Encoded(train), _) => images::left_out(train, None),
-        (Codes::Stored(_), _) => vec![],
     }
 }
 

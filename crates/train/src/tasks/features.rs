@@ -210,7 +210,7 @@ impl Task for FeaturesTask {
     }
 
     fn left_out(&self) -> Vec<LeftOut> {
-        images::left_out(&self.train, self.validation.as_ref())
+        images::left_out(self.train.left_out(), self.validation.as_ref().map(Loader::left_out))
     }
 
     /// `loss` and `top1`, the share of held-out images whose class is found.

@@ -82,11 +82,11 @@ pub(crate) fn facts(loader: &Loader) -> DataFacts {
     }
 }
 
-/// What the loaders did not read; of held-out images under `validation/`.
-pub(crate) fn left_out(train: &Loader, validation: Option<&Loader>) -> Vec<LeftOut> {
-    let held_out = validation.into_iter().flat_map(Loader::left_out);
+/// What was not read of the training and the held-out images; of the latter under `validation/`.
+pub(crate) fn left_out(train: Vec<LeftOut>, held_out: Option<Vec<LeftOut>>) -> Vec<LeftOut> {
+    let held_out = held_out.into_iter().flatten();
     let held_out = held_out.map(|l| LeftOut { name: format!("validation/{}", l.name), ..l });
-    train.left_out().into_iter().chain(held_out).collect()
+    train.into_iter().chain(held_out).collect()
 }
 
 /// A loader's position as text.

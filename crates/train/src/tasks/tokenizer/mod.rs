@@ -155,7 +155,7 @@ impl Task for TokenizerTask {
     }
 
     fn left_out(&self) -> Vec<LeftOut> {
-        images::left_out(&self.train, self.validation.as_ref())
+        images::left_out(self.train.left_out(), self.validation.as_ref().map(Loader::left_out))
     }
 
     /// `mse` on [-1, 1], `psnr` of the 8-bit images in dB (mean over images), and the share of the codebook in use.
