@@ -9,10 +9,10 @@ use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 const MAY_USE: [(&str, &[&str]); 12] = [
     ("libtorch-ext", &[]),
     ("kernels", &[]),
-    ("base", &["libtorch-ext"]),
+    ("base", &["libtorch-ext", "kernels"]),
     ("weights", &["base", "libtorch-ext"]),
     ("data", &["base", "libtorch-ext"]),
-    ("tokenizer", &["base", "weights"]),
+    ("tokenizer", &["base", "weights", "libtorch-ext"]),
     ("ar-model", &["base", "weights", "kernels"]),
     ("sampler", &["base", "ar-model", "tokenizer", "kernels"]),
     // `data` for Pillow's resampling, which the networks' input paths ask for.

@@ -56,12 +56,15 @@ pub fn open(
     Ok(Loaded { model, config: config.clone(), vars, source })
 }
 
-/// Puts the weights of convolutions in the order of their inputs where the CNNs work channels last (bf16 on the CPU), once
-/// instead of in every pass.
+/// Readies a tokenizer for encoding and decoding. On the CPU the weights of convolutions go into the order of their inputs,
+/// once instead of in every pass, and the process keeps the memory of feature maps from one layer to the next: a map
+/// of 256² pixels is too large for what the C library keeps by itself, and pages that the system hands out again and again
+/// cost a quarter of the time.
 pub fn arrange(vars: &Vars) {
     if !crate::cnn::works_channels_last(vars.device(), vars.kind()) {
         return;
     }
+    libtorch_ext::runtime::keep_freed_memory();
     for mut var in vars.all() {
         if matches!(var.tensor.size()[..], [_, _, h, w] if h * w > 1) {
             let arranged = base::nn::channels_last(&var.tensor);

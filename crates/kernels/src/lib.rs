@@ -11,6 +11,7 @@ pub mod attention;
 pub mod ceiling;
 pub mod choose;
 mod decoder;
+mod group_norm;
 mod isa;
 pub mod math;
 pub mod matmul;
@@ -18,6 +19,7 @@ mod memory;
 mod team;
 
 pub use decoder::{Block, Decoder, KvCache, Shape, Token};
+pub use group_norm::{Element, Norm, group_norm};
 pub use isa::Isa;
 pub use matmul::{Format, Matrix, Rows};
 pub use team::{Member, Team};

@@ -3,6 +3,7 @@
 mod attention;
 mod batch_norm;
 mod conv;
+mod fused_norm;
 mod linear;
 mod norm;
 
