@@ -2,7 +2,7 @@
 //!
 //! B batch, C channels, H×W pixels of the level, Z latent channels
 
-use base::nn::{Conv2d, GroupNorm, Linear, add_into, channels_last};
+use base::nn::{Conv2d, GroupNorm, Linear, channels_last};
 use base::{Init, Scope};
 use tch::{Device, Kind, Tensor};
 
@@ -50,11 +50,16 @@ impl ResBlock {
 
     fn forward(&self, x: &Tensor) -> Tensor {
         let h = self.conv1.forward(&self.norm1.swish(x));
-        let h = self.conv2.forward(&self.norm2.swish(&h));
+        let h = self.norm2.swish(&h);
         match &self.shortcut {
-            Some(shortcut) => add_into(shortcut.forward(x), &h),
-            None => add_into(h, x),
+            Some(shortcut) => self.conv2.forward_onto(&h, &shortcut.forward(x)),
+            None => self.conv2.forward_onto(&h, x),
         }
+    }
+
+    fn pack(&mut self) {
+        self.conv1.pack();
+        self.conv2.pack();
     }
 }
 
@@ -159,6 +164,13 @@ impl CnnEncoder {
             conv_out: conv(p / "conv_out", top, config.z_channels, 3),
             stem: config.stem,
         }
+    }
+
+    /// See [`Conv2d::pack`].
+    pub fn pack(&mut self) {
+        let blocks = self.levels.iter_mut().flat_map(|(blocks, _)| blocks).chain(&mut self.mid);
+        blocks.for_each(|(res, _)| res.pack());
+        self.conv_out.pack();
     }
 
     /// (B, 3, H, W) → (B, Z, H/patch, W/patch).
@@ -286,6 +298,16 @@ impl CnnDecoder {
             norm_out: GroupNorm::new(&(p / "norm_out"), widths[last], groups),
             conv_out: conv(p / "conv_out", widths[last], 3 * config.stem * config.stem, 3),
             stem: config.stem,
+        }
+    }
+
+    /// See [`Conv2d::pack`].
+    pub fn pack(&mut self) {
+        let blocks = self.levels.iter_mut().flat_map(|level| &mut level.blocks).chain(&mut self.mid);
+        blocks.for_each(|(res, _)| res.pack());
+        for up in self.levels.iter_mut().filter_map(|level| level.up.as_mut()) {
+            let (Up::DepthToSpace(conv) | Up::Nearest(conv)) = up;
+            conv.pack();
         }
     }
 

@@ -6,6 +6,7 @@ use crate::isa::{Isa, for_each_isa};
 use crate::math::{exp, fma, from_bf16, to_bf16};
 use crate::memory::{Number, Shared};
 use crate::team::Team;
+use crate::winograd::{self, Place};
 
 /// Pixels whose sums are taken in fp32; beyond them in double precision.
 const BLOCK: usize = 128;
@@ -33,9 +34,12 @@ pub trait Element: Kernels {}
 impl Element for f32 {}
 impl Element for u16 {}
 
-trait Kernels: Number {
+/// What the kernels of maps need of an [`Element`].
+pub(crate) trait Kernels: Number {
     fn moments(isa: Isa, x: &[Self], first: &mut [f32], sums: &mut [f32], squares: &mut [f32]);
     fn finish(isa: Isa, x: &[Self], map: &Affine, silu: bool, out: &mut [Self]);
+    fn gather(isa: Isa, x: &[Self], channels: usize, place: &Place, out: &mut [f32], at: usize);
+    fn store(isa: Isa, row: &[f32], residual: Option<&[Self]>, out: &mut [Self]);
     fn read(self) -> f32;
     fn write(x: f32) -> Self;
 }
@@ -46,6 +50,12 @@ impl Kernels for f32 {
     }
     fn finish(isa: Isa, x: &[f32], map: &Affine, silu: bool, out: &mut [f32]) {
         finish_f32(isa, x, map, silu, out);
+    }
+    fn gather(isa: Isa, x: &[f32], channels: usize, place: &Place, out: &mut [f32], at: usize) {
+        winograd::gather_f32(isa, x, channels, place, out, at);
+    }
+    fn store(isa: Isa, row: &[f32], residual: Option<&[f32]>, out: &mut [f32]) {
+        winograd::store_f32(isa, row, residual, out);
     }
     #[inline(always)]
     fn read(self) -> f32 {
@@ -63,6 +73,12 @@ impl Kernels for u16 {
     }
     fn finish(isa: Isa, x: &[u16], map: &Affine, silu: bool, out: &mut [u16]) {
         finish_bf16(isa, x, map, silu, out);
+    }
+    fn gather(isa: Isa, x: &[u16], channels: usize, place: &Place, out: &mut [f32], at: usize) {
+        winograd::gather_bf16(isa, x, channels, place, out, at);
+    }
+    fn store(isa: Isa, row: &[f32], residual: Option<&[u16]>, out: &mut [u16]) {
+        winograd::store_bf16(isa, row, residual, out);
     }
     #[inline(always)]
     fn read(self) -> f32 {

@@ -17,9 +17,11 @@ pub mod math;
 pub mod matmul;
 mod memory;
 mod team;
+mod winograd;
 
 pub use decoder::{Block, Decoder, KvCache, Shape, Token};
 pub use group_norm::{Element, Norm, group_norm};
 pub use isa::Isa;
 pub use matmul::{Format, Matrix, Rows};
 pub use team::{Member, Team};
+pub use winograd::{Map, Winograd};

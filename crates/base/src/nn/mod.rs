@@ -3,7 +3,7 @@
 mod attention;
 mod batch_norm;
 mod conv;
-mod fused_norm;
+mod fused;
 mod linear;
 mod norm;
 

@@ -1,6 +1,6 @@
 use tch::{Device, Kind, Tensor};
 
-use super::fused_norm;
+use super::fused;
 use crate::vars::{Init, Scope};
 
 /// Layer normalisation over the last axis, statistics in fp32.
@@ -119,8 +119,9 @@ impl GroupNorm {
     /// differences of squares, so it gets another order. In that one it reads and writes bf16 itself, with statistics in
     /// fp32; elsewhere the input is converted.
     fn normalize(&self, x: &Tensor, affine: Option<(&Tensor, &Tensor)>, swish: bool) -> Tensor {
-        if let Some(y) = fused_norm::group_norm(x, self.groups, affine, Self::EPS, swish) {
-            return y;
+        let trained = affine.is_some_and(|(w, b)| w.requires_grad() || b.requires_grad());
+        if let Some(pixels) = fused::pixels(x).filter(|_| !trained) {
+            return fused::group_norm(&pixels, self.groups, affine, Self::EPS, swish);
         }
         let (weight, bias) = affine.unzip();
         let norm = |x: &Tensor| x.contiguous().group_norm(self.groups, weight, bias, Self::EPS, false);
