@@ -60,13 +60,14 @@ impl Winograd {
         let inputs = weight.len() / (9 * bias.len());
         assert!(Winograd::fits(inputs, bias.len()) && weight.len() == 9 * bias.len() * inputs);
         let mut places = vec![vec![0.0f32; bias.len() * inputs]; PLACES];
+        let rows = filter_rows();
         for (i, filter) in weight.as_chunks::<9>().0.iter().enumerate() {
-            for (place, value) in places.iter_mut().zip(of_filter(filter)) {
+            for (place, value) in places.iter_mut().zip(of_filter(&rows, filter)) {
                 place[i] = value;
             }
         }
-        // As many outputs side by side as a kernel takes at once, so that it reads its weights as one stream.
-        let section = if isa == Isa::Avx512 { bias.len() } else { LANES };
+        // AVX2's kernel takes one vector of outputs at a time: this way it reads its weights as one stream.
+        let section = if isa == Isa::Avx2 { LANES } else { bias.len() };
         let pack = |place: Vec<f32>| Matrix::pack_for(&place, inputs, section, Format::F32, isa);
         Winograd { weights: places.into_iter().map(pack).collect(), bias: bias.to_vec(), inputs, isa }
     }
@@ -168,21 +169,26 @@ impl Scratch {
     }
 }
 
-/// `G g Gᵀ` in double precision.
-fn of_filter(filter: &[f32; 9]) -> [f32; PLACES] {
+/// G, (IN, 3).
+fn filter_rows() -> [[f64; 3]; IN] {
     let points = [0.0, A, -A, B, -B].map(f64::from);
-    let rows: [[f64; 3]; IN] = std::array::from_fn(|i| match points.get(i) {
+    std::array::from_fn(|i| match points.get(i) {
         Some(p) => {
             let others = points.iter().enumerate().filter(|(j, _)| *j != i);
             let divisor: f64 = others.map(|(_, q)| p - q).product();
             [1.0 / divisor, p / divisor, p * p / divisor]
         }
         None => [0.0, 0.0, 1.0], // infinity
-    });
+    })
+}
+
+/// `G g Gᵀ` in double precision.
+fn of_filter(rows: &[[f64; 3]; IN], filter: &[f32; 9]) -> [f32; PLACES] {
+    let g = filter.map(f64::from);
+    let half = rows.map(|r| [0, 1, 2].map(|j| r[0] * g[j] + r[1] * g[3 + j] + r[2] * g[6 + j])); // G g
     std::array::from_fn(|at| {
-        let (a, b) = (rows[at / IN], rows[at % IN]);
-        let term = |i: usize| a[i / 3] * f64::from(filter[i]) * b[i % 3];
-        (0..9).map(term).sum::<f64>() as f32
+        let (h, r) = (half[at / IN], rows[at % IN]);
+        (h[0] * r[0] + h[1] * r[1] + h[2] * r[2]) as f32
     })
 }
 

@@ -1,7 +1,7 @@
 use std::sync::OnceLock;
 
 use kernels::Winograd;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::fused;
 use crate::vars::{Init, Scope};
@@ -67,7 +67,8 @@ impl Conv2d {
     fn packed_forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Option<Tensor> {
         let place = self.packed.as_ref().filter(|_| x.size()[2] * x.size()[3] >= MANY_PIXELS)?;
         let trained = self.weight.requires_grad() || residual.is_some_and(Tensor::requires_grad);
-        let pixels = fused::pixels(x).filter(|_| !trained)?;
+        let slower = x.kind() == Kind::BFloat16 && kernels::has_bf16_matrices();
+        let pixels = fused::pixels(x).filter(|_| !trained && !slower)?;
         let packed = place.get_or_init(|| {
             let bias = self.bias.as_ref().expect("packed convolutions have a bias");
             Winograd::new(&fused::values(&self.weight), &fused::values(bias), fused::isa())
