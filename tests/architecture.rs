@@ -12,10 +12,10 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     // What is known before libtorch is loaded: neither may lead to it.
     ("choices", &[]),
     ("cli", &["choices"]),
-    ("base", &["choices", "libtorch-ext"]),
+    ("base", &["choices", "libtorch-ext", "kernels"]),
     ("weights", &["base", "libtorch-ext"]),
     ("data", &["base", "libtorch-ext"]),
-    ("tokenizer", &["base", "weights"]),
+    ("tokenizer", &["base", "weights", "libtorch-ext"]),
     ("ar-model", &["base", "weights", "kernels"]),
     ("sampler", &["base", "libtorch-ext", "ar-model", "tokenizer", "kernels"]),
     // `data` for Pillow's resampling, which the networks' input paths ask for.

@@ -54,8 +54,7 @@ fn cuda_includes(libtorch: &Path) -> Option<PathBuf> {
     let with_cuda = libtorch.join("include/c10/cuda/impl/cuda_cmake_macros.h").is_file();
     let beside = libtorch.parent()?.join("nvidia/cu13/include");
     let installed = env::var_os("CUDA_HOME").map(|home| Path::new(&home).join("include"));
-    let complete = |dir: &PathBuf| {
-        dir.join("cuda_runtime_api.h").is_file() && dir.join("crt/host_defines.h").is_file()
-    };
+    let complete =
+        |dir: &PathBuf| dir.join("cuda_runtime_api.h").is_file() && dir.join("crt/host_defines.h").is_file();
     [Some(beside), installed].into_iter().flatten().find(|dir| with_cuda && complete(dir))
 }

@@ -2,7 +2,7 @@
 //!
 //! B batch, C channels, H×W pixels of the level, Z latent channels
 
-use base::nn::{Conv2d, GroupNorm, Linear, add_into, channels_last};
+use base::nn::{Conv2d, GroupNorm, Linear, channels_last};
 use base::{Init, Scope};
 use tch::{Device, Kind, Tensor};
 
@@ -16,10 +16,9 @@ fn conv(p: Scope, inputs: i64, outputs: i64, kernel: i64) -> Conv2d {
     Conv2d::new(&p, inputs, outputs, kernel, WEIGHT, ZERO)
 }
 
-/// Channels last is for bf16 on the CPU. In fp32 it would be faster too, but libtorch's group norm then takes variances
-/// as differences of squares, which costs up to 1% where a group's mean is large beside its spread.
+/// Whether convolutions are faster with the channels of a pixel side by side in memory.
 pub(crate) fn works_channels_last(device: Device, kind: Kind) -> bool {
-    device == Device::Cpu && kind == Kind::BFloat16
+    device == Device::Cpu && matches!(kind, Kind::Float | Kind::BFloat16)
 }
 
 /// The input of a network, channels last where that is faster and nothing is trained.
@@ -51,11 +50,16 @@ impl ResBlock {
 
     fn forward(&self, x: &Tensor) -> Tensor {
         let h = self.conv1.forward(&self.norm1.swish(x));
-        let h = self.conv2.forward(&self.norm2.swish(&h));
+        let h = self.norm2.swish(&h);
         match &self.shortcut {
-            Some(shortcut) => add_into(shortcut.forward(x), &h),
-            None => add_into(h, x),
+            Some(shortcut) => self.conv2.forward_onto(&h, &shortcut.forward(x)),
+            None => self.conv2.forward_onto(&h, x),
         }
+    }
+
+    fn pack(&mut self) {
+        self.conv1.pack();
+        self.conv2.pack();
     }
 }
 
@@ -160,6 +164,13 @@ impl CnnEncoder {
             conv_out: conv(p / "conv_out", top, config.z_channels, 3),
             stem: config.stem,
         }
+    }
+
+    /// See [`Conv2d::pack`].
+    pub fn pack(&mut self) {
+        let blocks = self.levels.iter_mut().flat_map(|(blocks, _)| blocks).chain(&mut self.mid);
+        blocks.for_each(|(res, _)| res.pack());
+        self.conv_out.pack();
     }
 
     /// (B, 3, H, W) → (B, Z, H/patch, W/patch).
@@ -287,6 +298,16 @@ impl CnnDecoder {
             norm_out: GroupNorm::new(&(p / "norm_out"), widths[last], groups),
             conv_out: conv(p / "conv_out", widths[last], 3 * config.stem * config.stem, 3),
             stem: config.stem,
+        }
+    }
+
+    /// See [`Conv2d::pack`].
+    pub fn pack(&mut self) {
+        let blocks = self.levels.iter_mut().flat_map(|level| &mut level.blocks).chain(&mut self.mid);
+        blocks.for_each(|(res, _)| res.pack());
+        for up in self.levels.iter_mut().filter_map(|level| level.up.as_mut()) {
+            let (Up::DepthToSpace(conv) | Up::Nearest(conv)) = up;
+            conv.pack();
         }
     }
 

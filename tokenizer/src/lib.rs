@@ -26,6 +26,6 @@ pub use error::{Error, Result};
 pub use gigatok::GigaTok;
 pub use llamagen_vq::LlamaGenVq;
 pub use model::{CodeLayout, Latents, Model, Tokenizer, TokenizerSpec, TrainOutput};
-pub use open::{Loaded, arrange, open, open_dir};
+pub use open::{Loaded, open, open_dir};
 pub use quantizer::{Gradient, Quantized, QuantizerConfig, QuantizerLosses, VectorQuantizer, entropy_loss};
 pub use sizes::{Size, TransformerSize};

@@ -60,6 +60,11 @@ impl LlamaGenVq {
         &self.quantizer
     }
 
+    pub(crate) fn pack_cnn(&mut self) {
+        self.encoder.pack();
+        self.decoder.pack();
+    }
+
     /// The CNN decoder.
     pub fn cnn_decoder(&self) -> &CnnDecoder {
         &self.decoder

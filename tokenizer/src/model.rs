@@ -145,6 +145,10 @@ impl Model {
         each!(self, m => m.quantizer())
     }
 
+    pub(crate) fn pack_cnn(&mut self) {
+        each!(self, m => m.pack_cnn());
+    }
+
     /// Everything before the quantizer; (B, 3, H, W) in [-1, 1].
     pub fn latents(&self, images: &Tensor) -> Latents {
         each!(self, m => m.latents(images))

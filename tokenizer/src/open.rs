@@ -49,24 +49,32 @@ pub fn open(
     precision: Precision,
 ) -> Result<Loaded> {
     let vars = Vars::new(device, precision.kind(), Build::Empty);
-    let model = Model::new(&vars.root(), config)?;
+    let mut model = Model::new(&vars.root(), config)?;
     let source = weights::fill(&vars, checkpoint, &KeyMap::identity(), signatures)
         .map_err(|e| load_error(checkpoint.to_owned(), e))?;
-    arrange(&vars);
+    model.pack(&vars);
     Ok(Loaded { model, config: config.clone(), vars, source })
 }
 
-/// Puts the weights of convolutions in the order of their inputs where the CNNs work channels last (bf16 on the CPU), once
-/// instead of in every pass.
-pub fn arrange(vars: &Vars) {
-    if !crate::cnn::works_channels_last(vars.device(), vars.kind()) {
-        return;
-    }
-    for mut var in vars.all() {
-        if matches!(var.tensor.size()[..], [_, _, h, w] if h * w > 1) {
-            let arranged = base::nn::channels_last(&var.tensor);
-            var.tensor.set_data(&arranged);
+impl Model {
+    /// Readies a tokenizer with its variables for encoding and decoding; from then on its weights must stay as they are.
+    ///
+    /// On the CPU the weights of convolutions go into the order of their inputs, once instead of in every pass, and
+    /// those of large maps get a second form ([`base::nn::Conv2d::pack`]). The process keeps the memory of feature maps
+    /// from one layer to the next: a map of 256² pixels is too large for what the C library keeps by itself, and pages
+    /// that the system hands out again and again cost a quarter of the time.
+    pub fn pack(&mut self, vars: &Vars) {
+        if !crate::cnn::works_channels_last(vars.device(), vars.kind()) {
+            return;
         }
+        libtorch_ext::runtime::keep_freed_memory();
+        for mut var in vars.all() {
+            if matches!(var.tensor.size()[..], [_, _, h, w] if h * w > 1) {
+                let arranged = base::nn::channels_last(&var.tensor);
+                var.tensor.set_data(&arranged);
+            }
+        }
+        self.pack_cnn();
     }
 }
 

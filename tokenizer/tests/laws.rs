@@ -97,6 +97,31 @@ fn encoding_a_batch_equals_encoding_its_rows() {
     }
 }
 
+/// 64 pixels aside, so that packed convolutions have their own kernel.
+#[test]
+fn a_packed_tokenizer_agrees_and_gives_an_image_the_same_bits_in_any_batch() {
+    let text = gigatok("{ type: grid, layers: standard }").replace("image_size: 16", "image_size: 64");
+    let config = TokenizerConfig::from_document(&Document::parse("test", &text).unwrap()).unwrap();
+    for (kind, bound) in [(Kind::Float, 1e-5), (Kind::BFloat16, 0.05)] {
+        tch::manual_seed(1);
+        let vars = Vars::new(Device::Cpu, kind, Build::Random);
+        let mut model = Model::new(&vars.root(), &config).unwrap();
+        let batch = images(3, 64);
+        let codes = Codes::new(recipe_integers("codes", 1, &[3, 1024], 64)).unwrap();
+        let off = |a: &Tensor, b: &Tensor| ((a - b).norm() / b.norm()).double_value(&[]);
+        let (plain, pixels) = (model.features(&batch).unwrap(), model.decode(&codes).unwrap());
+        model.pack(&vars);
+        let (together, decoded) = (model.features(&batch).unwrap(), model.decode(&codes).unwrap());
+        assert!(off(&together, &plain) < bound && off(decoded.tensor(), pixels.tensor()) < bound, "{kind:?}");
+        for i in 0..3 {
+            let image = Images::new(batch.tensor().narrow(0, i, 1)).unwrap();
+            assert_eq!(model.features(&image).unwrap(), together.narrow(0, i, 1));
+            let row = Codes::new(codes.tensor().narrow(0, i, 1)).unwrap();
+            assert_eq!(model.decode(&row).unwrap().tensor(), &decoded.tensor().narrow(0, i, 1));
+        }
+    }
+}
+
 #[test]
 fn training_and_inference_agree_on_codes_and_nearly_on_pixels() {
     for config in configs() {

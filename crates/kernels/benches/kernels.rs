@@ -1,10 +1,11 @@
-//! `cargo bench -p kernels`: products, attention, and the choice of a code, at the sizes of GPT-B.
+//! `cargo bench -p kernels`: products, attention, and the choice of a code, at the sizes of GPT-B; the layers of a
+//! tokenizer's maps.
 #![allow(missing_docs)] // criterion's macros make public functions
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kernels::attention::{attend_bf16, attend_f32};
 use kernels::choose::{invert, keep_largest};
-use kernels::{Format, Isa, Matrix, Rows};
+use kernels::{Element, Format, Isa, Map, Matrix, Norm, Rows, Team, Winograd, group_norm};
 
 const WIDTH: usize = 768;
 const VOCABULARY: usize = 16_384;
@@ -67,5 +68,31 @@ fn choice(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, products, attention, choice);
+/// The layers of a 64×64 map of 256 channels, with one thread. A convolution is counted as the nine products that it
+/// replaces.
+fn maps(c: &mut Criterion) {
+    map_layers(c, "fp32", &numbers(64 * 64 * 256));
+    map_layers(c, "bf16", &vec![0x3F00u16; 64 * 64 * 256]);
+}
+
+fn map_layers<T: Element + Default>(c: &mut Criterion, kind: &str, x: &[T]) {
+    let (team, isa) = (Team::new(1), Isa::best(Format::F32));
+    let bias = numbers(256);
+    let packed = Winograd::new(&numbers(256 * 256 * 9), &bias, isa);
+    let norm = Norm { groups: 32, eps: 1e-6, scale: Some(&bias), shift: Some(&bias), silu: true };
+    let mut out = vec![T::default(); x.len()];
+    let mut group = c.benchmark_group("a map of 64×64×256");
+    group.sample_size(10);
+    group.throughput(Throughput::Bytes(size_of_val(x) as u64));
+    group.bench_function(BenchmarkId::new("group norm and SiLU", kind), |b| {
+        b.iter(|| group_norm(&team, isa, x, 256, &norm, &mut out));
+    });
+    group.throughput(Throughput::Elements(2 * 9 * 256 * x.len() as u64));
+    group.bench_function(BenchmarkId::new("3×3 convolution", kind), |b| {
+        b.iter(|| packed.run(&team, &Map { x, width: 64, residual: None }, &mut out));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, products, attention, choice, maps);
 criterion_main!(benches);

@@ -45,6 +45,19 @@ impl Isa {
     }
 }
 
+/// Whether this processor multiplies matrices of bf16 in a unit of its own (AMX), which libraries use and stable Rust does
+/// not reach.
+pub fn has_bf16_matrices() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{__cpuid, __cpuid_count};
+        const AMX_BF16: u32 = 1 << 22;
+        __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & AMX_BF16 != 0
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// One body, compiled for each [`Isa`] and chosen by the first argument. The body is generic in whether products and
 /// sums are fused, and is inlined into functions that may use the instructions.
 macro_rules! for_each_isa {

@@ -1,5 +1,6 @@
 //! The arithmetic of decoding a transformer on the CPU, a few rows at a time: packed matrices, attention over a cache,
-//! the decoder that walks through them with all cores in step, and the choice of a code.
+//! the decoder that walks through them with all cores in step, and the choice of a code; and that of a tokenizer's maps:
+//! group norm with its SiLU, and 3×3 convolutions.
 //!
 //! It knows no tensors and no files: slices of numbers in, slices out. One of the two crates that may hold `unsafe`
 //! code; every kernel for a particular processor stands beside a plain one in safe Rust that the tests hold it to. A
@@ -11,13 +12,17 @@ pub mod attention;
 pub mod ceiling;
 pub mod choose;
 mod decoder;
+mod group_norm;
 mod isa;
 pub mod math;
 pub mod matmul;
 mod memory;
 mod team;
+mod winograd;
 
 pub use decoder::{Block, Decoder, KvCache, Shape, Token};
-pub use isa::Isa;
+pub use group_norm::{Element, Norm, group_norm};
+pub use isa::{Isa, has_bf16_matrices};
 pub use matmul::{Format, Matrix, Rows};
 pub use team::{Member, Team};
+pub use winograd::{Map, Winograd};

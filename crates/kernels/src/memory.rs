@@ -28,6 +28,7 @@ pub(crate) struct Aligned<T> {
 /// Types of which every bit pattern is a value.
 pub(crate) trait Number: Copy + Send + Sync + 'static {}
 impl Number for f32 {}
+impl Number for f64 {}
 impl Number for u16 {}
 impl Number for i8 {}
 impl Number for u8 {}

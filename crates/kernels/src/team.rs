@@ -121,6 +121,20 @@ impl Team {
         }
     }
 
+    /// The team of `size` threads that kernels without one of their own share; made when first asked for.
+    pub fn shared(size: usize) -> Arc<Team> {
+        static TEAM: Mutex<Option<(usize, Arc<Team>)>> = Mutex::new(None);
+        let mut place = lock(&TEAM);
+        match &*place {
+            Some((asked, team)) if *asked == size => Arc::clone(team),
+            _ => {
+                let team = Arc::new(Team::new(size));
+                *place = Some((size, Arc::clone(&team)));
+                team
+            }
+        }
+    }
+
     fn of(size: usize) -> Option<Self> {
         let nothing: &'static (dyn Fn(&Member) + Sync) = &|_| ();
         let state = Arc::new(State {

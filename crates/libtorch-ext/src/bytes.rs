@@ -34,6 +34,60 @@ pub fn with_bytes<T>(tensor: &Tensor, f: impl FnOnce(&[u8]) -> T) -> Result<T, T
     Ok(f(unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<u8>(), length) }))
 }
 
+/// Numbers as tensors store them; bf16 as its sixteen bits.
+pub trait Element: private::Plain {
+    /// The kind of such tensors.
+    const KIND: Kind;
+}
+impl Element for f32 {
+    const KIND: Kind = Kind::Float;
+}
+impl Element for u16 {
+    const KIND: Kind = Kind::BFloat16;
+}
+
+mod private {
+    /// Every bit pattern is a value.
+    pub trait Plain: Copy {}
+    impl Plain for f32 {}
+    impl Plain for u16 {}
+}
+
+/// Calls `f` with a tensor's values, copying only if the tensor is not already contiguous on the CPU.
+///
+/// # Errors
+/// The tensor is of another kind.
+pub fn with_values<E: Element, T>(tensor: &Tensor, f: impl FnOnce(&[E]) -> T) -> Result<T, TchError> {
+    check_kind::<E>(tensor.f_kind()?)?;
+    with_bytes(tensor, |bytes| {
+        // SAFETY: any bits are a value of `E`; what lies outside the aligned middle is refused below.
+        let (before, values, after) = unsafe { bytes.align_to::<E>() };
+        assert!(before.is_empty() && after.is_empty(), "tensors are aligned to their elements");
+        f(values)
+    })
+}
+
+/// A contiguous CPU tensor whose values `fill` writes. Before that they are whatever the memory holds.
+///
+/// # Errors
+/// libtorch has no memory for it.
+pub fn tensor_of<E: Element>(shape: &[i64], fill: impl FnOnce(&mut [E])) -> Result<Tensor, TchError> {
+    let tensor = Tensor::f_empty(shape, (E::KIND, Device::Cpu))?;
+    if tensor.numel() > 0 {
+        // SAFETY: a fresh contiguous tensor of that many elements, which nothing else refers to yet; libtorch aligns
+        // memory to 64 bytes, and any bits are a value of `E`.
+        fill(unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<E>(), tensor.numel()) });
+    }
+    Ok(tensor)
+}
+
+fn check_kind<E: Element>(kind: Kind) -> Result<(), TchError> {
+    if kind == E::KIND {
+        return Ok(());
+    }
+    Err(TchError::Kind(format!("{kind:?} where {:?} is read", E::KIND)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,6 +99,16 @@ mod tests {
         assert_eq!(with_bytes(&t, <[u8]>::to_vec).unwrap(), bytes[1..]);
         let transposed = with_bytes(&t.tr(), <[u8]>::to_vec).unwrap();
         assert_eq!(transposed[..8], [&bytes[1..5], &bytes[13..17]].concat());
+    }
+
+    #[test]
+    fn values_are_read_where_they_lie_and_written_into_fresh_tensors() {
+        let t = Tensor::from_slice(&[1.0f32, 2.0, 3.0, 4.0]).view([2, 2]);
+        assert_eq!(with_values(&t.tr(), <[f32]>::to_vec).unwrap(), [1.0, 3.0, 2.0, 4.0]);
+        assert!(with_values(&t, <[u16]>::to_vec).is_err());
+        let made = tensor_of(&[2, 2], |values| values.copy_from_slice(&[1.0f32, 2.0, 3.0, 4.0])).unwrap();
+        assert_eq!(made, t);
+        assert_eq!(tensor_of::<u16>(&[0, 3], |_| unreachable!()).unwrap().size(), [0, 3]);
     }
 
     #[test]

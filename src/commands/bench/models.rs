@@ -81,8 +81,8 @@ impl Subjects {
             return Ok(tokenizer::open(&subject.config, weights, device, precision)?.model);
         }
         let vars = Vars::new(device, precision.kind(), Build::Random);
-        let model = tokenizer::Model::new(&vars.root(), &subject.config)?;
-        tokenizer::arrange(&vars);
+        let mut model = tokenizer::Model::new(&vars.root(), &subject.config)?;
+        model.pack(&vars);
         Ok(model)
     }
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use ar_model::{ArConfig, Conditioning, ConditioningConfig};
 use backbones::t5::{EncoderFiles, TextDescription, TextEncoder, TextFeatures, WhichEncoder};
-use base::{Precision, Progress as _, TensorKind};
+use base::{Precision, Progress as _};
 use libtorch_ext::bytes::{tensor_from_bytes, with_bytes};
 use tch::{Device, Kind, Tensor};
 

@@ -1,6 +1,13 @@
-use tch::Tensor;
+use std::sync::OnceLock;
 
+use kernels::Winograd;
+use tch::{Device, Kind, Tensor};
+
+use super::maps;
 use crate::vars::{Init, Scope};
+
+/// Pixels from which on Winograd's filtering pays for its larger weights.
+const MANY_PIXELS: i64 = 32 * 32;
 
 /// A square two-dimensional convolution with bias, weight cast to the input's kind.
 #[derive(Debug)]
@@ -9,6 +16,8 @@ pub struct Conv2d {
     bias: Option<Tensor>,
     stride: i64,
     padding: i64,
+    /// There once the weights stay as they are; filled when it is first needed.
+    packed: Option<OnceLock<Winograd>>,
 }
 
 impl Conv2d {
@@ -19,6 +28,7 @@ impl Conv2d {
             bias: Some(p.var("bias", &[outputs], bias)),
             stride: 1,
             padding: kernel / 2,
+            packed: None,
         }
     }
 
@@ -30,11 +40,43 @@ impl Conv2d {
     /// A convolution without bias (for layers followed by a batch norm).
     pub fn without_bias(p: &Scope, inputs: i64, outputs: i64, kernel: i64, weight: Init) -> Self {
         let weight = p.var("weight", &[outputs, inputs, kernel, kernel], weight);
-        Conv2d { weight, bias: None, stride: 1, padding: kernel / 2 }
+        Conv2d { weight, bias: None, stride: 1, padding: kernel / 2, packed: None }
+    }
+
+    /// Promises that the weights stay as they are, so that a form of them for inference on the CPU may be kept: four
+    /// times as large, for 3×3 convolutions of large maps alone.
+    pub fn pack(&mut self) {
+        let size: Vec<usize> = self.weight.size().iter().map(|&n| n as usize).collect();
+        let same = self.stride == 1 && self.padding == 1 && size[2..] == [3, 3] && self.bias.is_some();
+        if self.weight.device() == Device::Cpu && same && Winograd::fits(size[1], size[0]) {
+            self.packed = Some(OnceLock::new());
+        }
     }
 
     /// (B, in, H, W) → (B, out, H', W').
     pub fn forward(&self, x: &Tensor) -> Tensor {
+        self.packed_forward(x, None).unwrap_or_else(|| self.plain_forward(x))
+    }
+
+    /// `forward(x) + residual`.
+    pub fn forward_onto(&self, x: &Tensor, residual: &Tensor) -> Tensor {
+        let plain = || super::add_into(self.plain_forward(x), residual);
+        self.packed_forward(x, Some(residual)).unwrap_or_else(plain)
+    }
+
+    fn packed_forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Option<Tensor> {
+        let place = self.packed.as_ref().filter(|_| x.size()[2] * x.size()[3] >= MANY_PIXELS)?;
+        let trained = self.weight.requires_grad() || residual.is_some_and(Tensor::requires_grad);
+        let slower = x.kind() == Kind::BFloat16 && kernels::has_bf16_matrices();
+        let pixels = maps::pixels(x).filter(|_| !trained && !slower)?;
+        let packed = place.get_or_init(|| {
+            let bias = self.bias.as_ref().expect("packed convolutions have a bias");
+            Winograd::new(&maps::values(&self.weight), &maps::values(bias), maps::isa())
+        });
+        Some(maps::convolution(packed, &pixels, self.weight.size()[0], residual))
+    }
+
+    fn plain_forward(&self, x: &Tensor) -> Tensor {
         let kind = x.kind();
         let bias = self.bias.as_ref().map(|b| b.to_kind(kind));
         x.conv2d(&self.weight.to_kind(kind), bias, self.stride, self.padding, 1, 1)

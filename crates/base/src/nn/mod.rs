@@ -4,6 +4,7 @@ mod attention;
 mod batch_norm;
 mod conv;
 mod linear;
+mod maps;
 mod norm;
 
 pub use attention::MultiheadAttention;

@@ -1,6 +1,7 @@
 use libtorch_ext::fused;
 use tch::{Device, Kind, Tensor};
 
+use super::maps;
 use crate::vars::{Init, Scope};
 
 /// Layer normalisation over the last axis, statistics in fp32.
@@ -94,35 +95,48 @@ impl GroupNorm {
 
     /// (B, C, H, W) → the same shape and kind. C must be a multiple of the groups.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        match &self.affine {
-            Some((w, b)) => self.normalize(x, Some(&w.to_kind(Kind::Float)), Some(&b.to_kind(Kind::Float))),
-            None => self.normalize(x, None, None),
-        }
+        self.own(x, false)
     }
 
     /// [`super::swish`] of [`GroupNorm::forward`], in one piece of memory where no gradient needs both.
     pub fn swish(&self, x: &Tensor) -> Tensor {
-        let mut y = self.forward(x);
-        if y.requires_grad() { y.silu() } else { y.silu_() }
+        self.own(x, true)
+    }
+
+    fn own(&self, x: &Tensor, swish: bool) -> Tensor {
+        let float = |t: &Tensor| t.to_kind(Kind::Float);
+        let affine = self.affine.as_ref().map(|(w, b)| (float(w), float(b)));
+        self.normalize(x, affine.as_ref().map(|(w, b)| (w, b)), swish)
     }
 
     /// `forward(x) · scale + shift` with (B, C) scale and shift instead of the layer's own.
     pub fn modulated(&self, x: &Tensor, scale: &Tensor, shift: &Tensor) -> Tensor {
         let flat = |t: &Tensor| t.to_kind(Kind::Float).view(-1);
         if x.size()[0] == 1 && !scale.requires_grad() {
-            return self.normalize(x, Some(&flat(scale)), Some(&flat(shift)));
+            return self.normalize(x, Some((&flat(scale), &flat(shift))), false);
         }
         let wide = |t: &Tensor| t.unsqueeze(-1).unsqueeze(-1); // (B, C, 1, 1)
-        self.normalize(x, None, None) * wide(scale) + wide(shift)
+        self.normalize(x, None, false) * wide(scale) + wide(shift)
     }
 
-    /// Statistics are fp32 inside the CPU's kernel, which reads and writes bf16 itself; elsewhere the input is
-    /// converted.
-    fn normalize(&self, x: &Tensor, weight: Option<&Tensor>, bias: Option<&Tensor>) -> Tensor {
-        let norm = |x: &Tensor| x.group_norm(self.groups, weight, bias, Self::EPS, false);
-        match x.kind() {
+    /// `affine` is (C) each. Channels last on the CPU has a kernel of its own; libtorch's takes variances there as
+    /// differences of squares, so it gets another order. In that one it reads and writes bf16 itself, with statistics in
+    /// fp32; elsewhere the input is converted.
+    fn normalize(&self, x: &Tensor, affine: Option<(&Tensor, &Tensor)>, swish: bool) -> Tensor {
+        let trained = affine.is_some_and(|(w, b)| w.requires_grad() || b.requires_grad());
+        if let Some(pixels) = maps::pixels(x).filter(|_| !trained) {
+            return maps::group_norm(&pixels, self.groups, affine, Self::EPS, swish);
+        }
+        let (weight, bias) = affine.unzip();
+        let norm = |x: &Tensor| x.contiguous().group_norm(self.groups, weight, bias, Self::EPS, false);
+        let mut y = match x.kind() {
             Kind::BFloat16 if x.device() == Device::Cpu && weight.is_some() && !x.requires_grad() => norm(x),
             kind => norm(&x.to_kind(Kind::Float)).to_kind(kind),
+        };
+        match swish {
+            true if y.requires_grad() => y.silu(),
+            true => y.silu_(),
+            false => y,
         }
     }
 }

@@ -175,6 +175,22 @@ impl Matrix {
         (section * self.padded_section() + group * GROUP * LANES) * padded_inputs(self.inputs)
     }
 
+    /// All columns for `rows` rows of `x`, which lie side by side, into `out` (rows × outputs): for fp32 whose inputs and
+    /// sections need no padding.
+    pub(crate) fn product_f32(&self, x: &[f32], rows: usize, out: &mut [f32]) {
+        let (depth, width) = (padded_inputs(self.inputs), self.sections() * self.padded_section());
+        assert!(depth == self.inputs && width == self.outputs);
+        let Data::F32(weights) = &self.data else { panic!("the weights are {:?}", self.format()) };
+        for section in 0..self.sections() {
+            for group in 0..(self.section / LANES).div_ceil(GROUP) {
+                let vectors = self.group_vectors(group);
+                let w = &weights.as_slice()[self.group_at(section, group)..][..vectors * LANES * depth];
+                let tile = Tile { vectors, rows, depth, width };
+                tile.f32(self.isa, w, x, &mut out[section * self.section + group * GROUP * LANES..]);
+            }
+        }
+    }
+
     /// Columns of `section` for all rows of `x`, into `out` (rows × [`Matrix::padded_section`]).
     ///
     /// # Panics
@@ -191,7 +207,9 @@ impl Matrix {
             let depth = padded_inputs(self.inputs);
             let tile = Tile { vectors, rows: x.rows, depth, width };
             match (&self.data, &x.data) {
-                (Data::F32(w), RowData::F32(x)) => tile.f32(self.isa, &w.as_slice()[from..to], x, out),
+                (Data::F32(w), RowData::F32(x)) => {
+                    tile.f32(self.isa, &w.as_slice()[from..to], x.as_slice(), out);
+                }
                 (Data::Bf16(w), RowData::Bf16(x)) => tile.bf16(self.isa, &w.as_slice()[from..to], x, out),
                 (Data::Int8 { weights, scales, sums }, RowData::Int8 { high, low, scales: row_scales }) => {
                     let real = self.section.min(self.outputs - section * self.section);
@@ -237,11 +255,14 @@ impl Scaling<'_> {
 }
 
 impl Tile {
-    fn f32(&self, isa: Isa, w: &[f32], x: &Aligned<f32>, out: &mut [f32]) {
-        let x = x.as_slice();
+    fn f32(&self, isa: Isa, w: &[f32], x: &[f32], out: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
         if isa == Isa::Avx512 {
             return x86::f32(self, w, x, out);
+        }
+        #[cfg(target_arch = "x86_64")]
+        if isa == Isa::Avx2 {
+            return x86::f32_avx2(self, w, x, out);
         }
         plain::f32(isa, self, w, x, out);
     }

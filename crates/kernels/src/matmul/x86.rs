@@ -1,4 +1,4 @@
-//! Products with AVX-512. A tile of up to six rows (int8: three, with two sums each) by up to four vectors keeps all
+//! Products with AVX-512, and in fp32 with AVX2. A tile of up to six rows (int8: three, with two sums each) by up to four vectors keeps all
 //! its sums in registers.
 
 use std::arch::x86_64::*;
@@ -69,6 +69,59 @@ unsafe fn f32_tile<const V: usize, const R: usize>(
             }
         }
         store(tile, out, row, &sums);
+    }
+}
+
+/// As [`f32`], with AVX2: six rows by one vector of outputs in two registers fit its sixteen.
+pub(super) fn f32_avx2(tile: &Tile, w: &[f32], x: &[f32], out: &mut [f32]) {
+    check(tile, w.len(), x.len(), out.len());
+    type Kernel = unsafe fn(&Tile, *const f32, *const f32, *mut f32, usize);
+    for vector in 0..tile.vectors {
+        for row in (0..tile.rows).step_by(ROWS) {
+            let kernel: Kernel = match tile.rows - row {
+                1 => f32_avx2_tile::<1>,
+                2 => f32_avx2_tile::<2>,
+                3 => f32_avx2_tile::<3>,
+                4 => f32_avx2_tile::<4>,
+                5 => f32_avx2_tile::<5>,
+                _ => f32_avx2_tile::<6>,
+            };
+            // SAFETY: `check` holds, so that a group has `vectors` vectors, and `Isa` asked for the instructions.
+            unsafe {
+                let (w, out) = (w.as_ptr().add(vector * LANES), out.as_mut_ptr().add(vector * LANES));
+                kernel(tile, w, x.as_ptr(), out, row);
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn f32_avx2_tile<const R: usize>(
+    tile: &Tile,
+    w: *const f32,
+    x: *const f32,
+    out: *mut f32,
+    row: usize,
+) {
+    let mut sums = [[_mm256_setzero_ps(); 2]; R];
+    // SAFETY: `check` holds for these pointers and this tile.
+    unsafe {
+        let x = x.add(row * tile.depth);
+        for k in 0..tile.depth {
+            let w = w.add(k * tile.vectors * LANES);
+            let weights = [_mm256_load_ps(w), _mm256_load_ps(w.add(8))];
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let input = _mm256_set1_ps(*x.add(r * tile.depth + k));
+                for (sum, weight) in sums.iter_mut().zip(&weights) {
+                    *sum = _mm256_fmadd_ps(*weight, input, *sum);
+                }
+            }
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            for (half, sum) in sums.iter().enumerate() {
+                _mm256_storeu_ps(out.add((row + r) * tile.width + half * 8), *sum);
+            }
+        }
     }
 }
 

@@ -1,0 +1,264 @@
+//! Group normalisation of maps whose channels lie side by side, fused with the SiLU that follows.
+//!
+//! P pixels, C channels, G groups
+
+use crate::isa::{Isa, for_each_isa};
+use crate::math::{exp, fma, from_bf16, to_bf16};
+use crate::memory::{Number, Shared};
+use crate::team::Team;
+use crate::winograd::{self, Place};
+
+/// Pixels whose sums are taken in fp32; beyond them in double precision.
+const BLOCK: usize = 128;
+/// Numbers below which waking the other threads costs more than they save.
+const ALONE: usize = 1 << 17;
+
+/// What follows the division by the spread.
+#[derive(Debug, Clone, Copy)]
+pub struct Norm<'a> {
+    /// G; divides C.
+    pub groups: usize,
+    /// Added to the variance.
+    pub eps: f64,
+    /// Factors (C), 1 if none.
+    pub scale: Option<&'a [f32]>,
+    /// Summands (C), 0 if none.
+    pub shift: Option<&'a [f32]>,
+    /// Whether `x · sigmoid(x)` comes last.
+    pub silu: bool,
+}
+
+/// How a map's numbers are stored: `f32`, or `u16` holding bf16.
+#[allow(private_bounds)] // nobody else's types
+pub trait Element: Kernels {}
+impl Element for f32 {}
+impl Element for u16 {}
+
+/// What the kernels of maps need of an [`Element`].
+pub(crate) trait Kernels: Number {
+    fn moments(isa: Isa, x: &[Self], first: &mut [f32], sums: &mut [f32], squares: &mut [f32]);
+    fn finish(isa: Isa, x: &[Self], map: &Affine, silu: bool, out: &mut [Self]);
+    fn gather(isa: Isa, x: &[Self], channels: usize, place: &Place, out: &mut [f32], at: usize);
+    fn store(isa: Isa, row: &[f32], residual: Option<&[Self]>, out: &mut [Self]);
+    fn read(self) -> f32;
+    fn write(x: f32) -> Self;
+}
+
+impl Kernels for f32 {
+    fn moments(isa: Isa, x: &[f32], first: &mut [f32], sums: &mut [f32], squares: &mut [f32]) {
+        moments_f32(isa, x, first, sums, squares);
+    }
+    fn finish(isa: Isa, x: &[f32], map: &Affine, silu: bool, out: &mut [f32]) {
+        finish_f32(isa, x, map, silu, out);
+    }
+    fn gather(isa: Isa, x: &[f32], channels: usize, place: &Place, out: &mut [f32], at: usize) {
+        winograd::gather_f32(isa, x, channels, place, out, at);
+    }
+    fn store(isa: Isa, row: &[f32], residual: Option<&[f32]>, out: &mut [f32]) {
+        winograd::store_f32(isa, row, residual, out);
+    }
+    #[inline(always)]
+    fn read(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    fn write(x: f32) -> f32 {
+        x
+    }
+}
+
+impl Kernels for u16 {
+    fn moments(isa: Isa, x: &[u16], first: &mut [f32], sums: &mut [f32], squares: &mut [f32]) {
+        moments_bf16(isa, x, first, sums, squares);
+    }
+    fn finish(isa: Isa, x: &[u16], map: &Affine, silu: bool, out: &mut [u16]) {
+        finish_bf16(isa, x, map, silu, out);
+    }
+    fn gather(isa: Isa, x: &[u16], channels: usize, place: &Place, out: &mut [f32], at: usize) {
+        winograd::gather_bf16(isa, x, channels, place, out, at);
+    }
+    fn store(isa: Isa, row: &[f32], residual: Option<&[u16]>, out: &mut [u16]) {
+        winograd::store_bf16(isa, row, residual, out);
+    }
+    #[inline(always)]
+    fn read(self) -> f32 {
+        from_bf16(self)
+    }
+    /// A number that is none stays none.
+    #[inline(always)]
+    fn write(x: f32) -> u16 {
+        if x.is_nan() { 0x7FC0 } else { to_bf16(x) }
+    }
+}
+
+/// `(x - mean) · scale + shift` for each channel, (C) each. What the single-precision mean leaves off is in the shift, so
+/// that nothing is lost where means are large beside spreads.
+pub(crate) struct Affine {
+    mean: Vec<f32>,
+    scale: Vec<f32>,
+    shift: Vec<f32>,
+}
+
+/// Normalises one image `x` (P, C) into `out`. The result depends neither on the number of threads nor on other images:
+/// sums are taken over the same blocks of pixels in the same order.
+///
+/// # Panics
+/// If lengths do not fit each other.
+pub fn group_norm<T: Element>(team: &Team, isa: Isa, x: &[T], channels: usize, norm: &Norm, out: &mut [T]) {
+    assert!(x.len().is_multiple_of(channels) && channels.is_multiple_of(norm.groups), "shapes do not fit");
+    assert!(x.len() == out.len(), "shapes do not fit");
+    let blocks = x.len().div_ceil(BLOCK * channels);
+    let mut moments = vec![0.0f64; blocks * norm.groups * 2];
+    if x.len() <= ALONE || team.size() == 1 {
+        for (x, moments) in x.chunks(BLOCK * channels).zip(moments.chunks_mut(norm.groups * 2)) {
+            block_moments(isa, x, channels, moments);
+        }
+        T::finish(isa, x, &affine(&moments, x.len() / channels, channels, norm), norm.silu, out);
+        return;
+    }
+    let (shared, out) = (Shared::new(&mut moments), Shared::new(out));
+    team.run(|m| {
+        let own = m.share(blocks);
+        for block in own.clone() {
+            // SAFETY: every block is one member's alone.
+            let moments = unsafe { shared.write(block * norm.groups * 2, norm.groups * 2) };
+            block_moments(isa, part(x, block, channels), channels, moments);
+        }
+        m.barrier();
+        // SAFETY: nobody writes after the barrier.
+        let moments = unsafe { shared.read(0, blocks * norm.groups * 2) };
+        let map = affine(moments, x.len() / channels, channels, norm);
+        // Backwards, since the last blocks are still in the caches.
+        for block in own.rev() {
+            let x = part(x, block, channels);
+            // SAFETY: every block is one member's alone.
+            let out = unsafe { out.write(block * BLOCK * channels, x.len()) };
+            T::finish(isa, x, &map, norm.silu, out);
+        }
+    });
+}
+
+fn part<T>(x: &[T], block: usize, channels: usize) -> &[T] {
+    let at = block * BLOCK * channels;
+    &x[at..x.len().min(at + BLOCK * channels)]
+}
+
+/// Mean and sum of squared deviations of each group in a block, pairs (G, 2).
+fn block_moments<T: Element>(isa: Isa, x: &[T], channels: usize, moments: &mut [f64]) {
+    let mut lanes = vec![0.0f32; 3 * channels];
+    let (first, rest) = lanes.split_at_mut(channels);
+    let (sums, squares) = rest.split_at_mut(channels);
+    T::moments(isa, x, first, sums, squares);
+    let (pixels, width) = ((x.len() / channels) as f64, channels / (moments.len() / 2));
+    for (group, moments) in moments.chunks_exact_mut(2).enumerate() {
+        let own = group * width..(group + 1) * width;
+        let means = own.clone().map(|c| f64::from(first[c]) + f64::from(sums[c]) / pixels);
+        let mean = means.clone().sum::<f64>() / width as f64;
+        let within = own.map(|c| f64::from(squares[c]) - f64::from(sums[c]).powi(2) / pixels);
+        let between = means.map(|m| (m - mean).powi(2) * pixels);
+        moments.copy_from_slice(&[mean, within.sum::<f64>() + between.sum::<f64>()]);
+    }
+}
+
+/// Puts blocks together (Chan, Golub and LeVeque 1983), in double precision and in order.
+fn affine(moments: &[f64], pixels: usize, channels: usize, norm: &Norm) -> Affine {
+    let width = channels / norm.groups;
+    let mut map = Affine { mean: vec![], scale: vec![], shift: vec![] };
+    for group in 0..norm.groups {
+        let blocks = || {
+            let of = |(i, m): (usize, &[f64])| {
+                let n = BLOCK.min(pixels - i * BLOCK) as f64;
+                (n, m[2 * group], m[2 * group + 1])
+            };
+            moments.chunks_exact(2 * norm.groups).enumerate().map(of)
+        };
+        let mean = blocks().map(|(n, mean, _)| n * mean).sum::<f64>() / pixels as f64;
+        let spread = blocks().map(|(n, m, squares)| squares + n * width as f64 * (m - mean).powi(2));
+        let variance = spread.sum::<f64>().max(0.0) / (pixels * width) as f64;
+        let inverse = 1.0 / (variance + norm.eps).sqrt();
+        for c in group * width..(group + 1) * width {
+            let scale = norm.scale.map_or(1.0, |s| f64::from(s[c])) * inverse;
+            let shift = norm.shift.map_or(0.0, |s| f64::from(s[c]));
+            let rounded = mean as f32;
+            map.mean.push(rounded);
+            map.scale.push(scale as f32);
+            map.shift.push((shift - (mean - f64::from(rounded)) * scale) as f32);
+        }
+    }
+    map
+}
+
+for_each_isa! {
+    pub fn moments_f32(x: &[f32], first: &mut [f32], sums: &mut [f32], squares: &mut [f32]) = moments_f32_body
+}
+for_each_isa! {
+    pub fn moments_bf16(x: &[u16], first: &mut [f32], sums: &mut [f32], squares: &mut [f32]) = moments_bf16_body
+}
+
+#[inline(always)]
+fn moments_f32_body<const FUSED: bool>(x: &[f32], first: &mut [f32], sums: &mut [f32], squares: &mut [f32]) {
+    moments_of::<FUSED, f32>(x, first, sums, squares);
+}
+
+#[inline(always)]
+fn moments_bf16_body<const FUSED: bool>(x: &[u16], first: &mut [f32], sums: &mut [f32], squares: &mut [f32]) {
+    moments_of::<FUSED, u16>(x, first, sums, squares);
+}
+
+/// The first pixel of each channel, and sums of differences to it and of their squares: small numbers even where the
+/// values are large.
+#[inline(always)]
+fn moments_of<const FUSED: bool, T: Kernels>(
+    x: &[T],
+    first: &mut [f32],
+    sums: &mut [f32],
+    squares: &mut [f32],
+) {
+    for (f, v) in first.iter_mut().zip(x) {
+        *f = v.read();
+    }
+    for pixel in x.chunks_exact(first.len()) {
+        for (((v, f), sum), square) in pixel.iter().zip(&*first).zip(&mut *sums).zip(&mut *squares) {
+            let d = v.read() - f;
+            *sum += d;
+            *square = fma::<FUSED>(d, d, *square);
+        }
+    }
+}
+
+for_each_isa! {
+    pub fn finish_f32(x: &[f32], map: &Affine, silu: bool, out: &mut [f32]) = finish_f32_body
+}
+for_each_isa! {
+    pub fn finish_bf16(x: &[u16], map: &Affine, silu: bool, out: &mut [u16]) = finish_bf16_body
+}
+
+#[inline(always)]
+fn finish_f32_body<const FUSED: bool>(x: &[f32], map: &Affine, silu: bool, out: &mut [f32]) {
+    finish_of::<FUSED, f32>(x, map, silu, out);
+}
+
+#[inline(always)]
+fn finish_bf16_body<const FUSED: bool>(x: &[u16], map: &Affine, silu: bool, out: &mut [u16]) {
+    finish_of::<FUSED, u16>(x, map, silu, out);
+}
+
+#[inline(always)]
+fn finish_of<const FUSED: bool, T: Kernels>(x: &[T], map: &Affine, silu: bool, out: &mut [T]) {
+    if silu {
+        each::<FUSED, T>(x, map, out, |z| z / (1.0 + exp::<FUSED>(-z)));
+    } else {
+        each::<FUSED, T>(x, map, out, |z| z);
+    }
+}
+
+#[inline(always)]
+fn each<const FUSED: bool, T: Kernels>(x: &[T], map: &Affine, out: &mut [T], f: impl Fn(f32) -> f32) {
+    let channels = map.mean.len();
+    for (x, out) in x.chunks_exact(channels).zip(out.chunks_exact_mut(channels)) {
+        let values = x.iter().zip(&map.mean).zip(&map.scale).zip(&map.shift);
+        for (o, (((v, mean), scale), shift)) in out.iter_mut().zip(values) {
+            *o = T::write(f(fma::<FUSED>(v.read() - mean, *scale, *shift)));
+        }
+    }
+}
