@@ -17,13 +17,14 @@ fn open(golden: &Golden) -> Result<(TokenizerConfig, Model, Vars)> {
     let official = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/official").join(golden.text("yaml")?);
     let config = TokenizerConfig::read(&official)?;
     let vars = Vars::new(Device::Cpu, Kind::Float, Build::Empty);
-    let model = Model::new(&vars.root(), &config)?;
+    let mut model = Model::new(&vars.root(), &config)?;
     let table = golden.get("recipe_table");
     let mut recipe = Recipe::new(&table["seed"], &table["tensors"], "")?;
     for name in golden.tensor_names().into_iter().filter(|n| vars.get(n).is_some()) {
         recipe.give(name, &golden.tensor(name)?)?; // "replaces the recipe's value"
     }
     recipe.load(&vars, &["quantize.codebook_used"])?;
+    model.pack(&vars); // as opened for use
     Ok((config, model, vars))
 }
 
