@@ -21,7 +21,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     // `data` for Pillow's resampling, which the networks' input paths ask for.
     ("backbones", &["base", "weights", "data"]),
     ("eval", &["base", "weights", "backbones"]),
-    ("train", &["base", "weights", "data", "tokenizer", "ar-model", "backbones"]),
+    ("train", &["base", "libtorch-ext", "weights", "data", "tokenizer", "ar-model", "backbones"]),
     (
         "gen",
         &[
