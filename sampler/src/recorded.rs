@@ -2,8 +2,8 @@
 //! for every further code. A small network's step is a few hundred launches that take longer than their work
 //! (LlamaGen's own timings are 1 ms a layer and step whatever the width); replayed, it is one.
 //!
-//! All that changes from step to step is in tensors that keep their places ([`Slots`]), and attention reads a length
-//! of the cache that is the next multiple of [`PIECE`], so that a few recordings serve all positions.
+//! All that changes from step to step is in tensors that keep their places (`Slots`), and attention reads a length
+//! of the cache that is the next multiple of `PIECE`, so that a few recordings serve all positions.
 //!
 //! B images, R rows of the network (with and without condition), N codes per image, T prefix length
 

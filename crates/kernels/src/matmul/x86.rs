@@ -1,7 +1,8 @@
-//! Products with AVX-512, and in fp32 with AVX2. A tile of up to six rows (int8: three, with two sums each) by up to four vectors keeps all
-//! its sums in registers.
+//! Products with AVX-512, and in fp32 with AVX2. A tile of up to six rows (int8: three, with two sums each) by up to four
+//! vectors keeps all its sums in registers.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::{LANES, Scaling, Tile};
 
@@ -72,29 +73,39 @@ unsafe fn f32_tile<const V: usize, const R: usize>(
     }
 }
 
-/// As [`f32`], with AVX2: six rows by one vector of outputs in two registers fit its sixteen.
+/// Vectors of weights, 64 bytes each, that stay in a first cache while all rows and outputs of a group take them.
+const CACHED: usize = 256;
+
+/// As [`f32`], with AVX2: six rows by one vector of outputs in two registers fit its sixteen. The vectors of a group lie
+/// side by side, so inputs are taken a part at a time, and sums wait in `out` meanwhile: weights then come from memory
+/// in one stream, once.
 pub(super) fn f32_avx2(tile: &Tile, w: &[f32], x: &[f32], out: &mut [f32]) {
     check(tile, w.len(), x.len(), out.len());
-    type Kernel = unsafe fn(&Tile, *const f32, *const f32, *mut f32, usize);
-    for vector in 0..tile.vectors {
-        for row in (0..tile.rows).step_by(ROWS) {
-            let kernel: Kernel = match tile.rows - row {
-                1 => f32_avx2_tile::<1>,
-                2 => f32_avx2_tile::<2>,
-                3 => f32_avx2_tile::<3>,
-                4 => f32_avx2_tile::<4>,
-                5 => f32_avx2_tile::<5>,
-                _ => f32_avx2_tile::<6>,
-            };
-            // SAFETY: `check` holds, so that a group has `vectors` vectors, and `Isa` asked for the instructions.
-            unsafe {
-                let (w, out) = (w.as_ptr().add(vector * LANES), out.as_mut_ptr().add(vector * LANES));
-                kernel(tile, w, x.as_ptr(), out, row);
+    type Kernel = unsafe fn(&Tile, *const f32, *const f32, *mut f32, usize, Range<usize>);
+    let part = CACHED / tile.vectors;
+    for first in (0..tile.depth).step_by(part) {
+        let inputs = first..tile.depth.min(first + part);
+        for vector in 0..tile.vectors {
+            for row in (0..tile.rows).step_by(ROWS) {
+                let kernel: Kernel = match tile.rows - row {
+                    1 => f32_avx2_tile::<1>,
+                    2 => f32_avx2_tile::<2>,
+                    3 => f32_avx2_tile::<3>,
+                    4 => f32_avx2_tile::<4>,
+                    5 => f32_avx2_tile::<5>,
+                    _ => f32_avx2_tile::<6>,
+                };
+                // SAFETY: `check` holds, so that a group has `vectors` vectors, and `Isa` asked for the instructions.
+                unsafe {
+                    let (w, out) = (w.as_ptr().add(vector * LANES), out.as_mut_ptr().add(vector * LANES));
+                    kernel(tile, w, x.as_ptr(), out, row, inputs.clone());
+                }
             }
         }
     }
 }
 
+/// Adds the products of these inputs to `out`, or begins with them.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn f32_avx2_tile<const R: usize>(
     tile: &Tile,
@@ -102,13 +113,24 @@ unsafe fn f32_avx2_tile<const R: usize>(
     x: *const f32,
     out: *mut f32,
     row: usize,
+    inputs: Range<usize>,
 ) {
+    let step = tile.vectors * LANES;
     let mut sums = [[_mm256_setzero_ps(); 2]; R];
-    // SAFETY: `check` holds for these pointers and this tile.
+    // SAFETY: `check` holds for these pointers and this tile; what is fetched ahead is not read.
     unsafe {
+        let at = |r: usize, half: usize| out.add((row + r) * tile.width + half * 8);
+        if inputs.start > 0 {
+            for (r, sums) in sums.iter_mut().enumerate() {
+                for (half, sum) in sums.iter_mut().enumerate() {
+                    *sum = _mm256_loadu_ps(at(r, half));
+                }
+            }
+        }
         let x = x.add(row * tile.depth);
-        for k in 0..tile.depth {
-            let w = w.add(k * tile.vectors * LANES);
+        for k in inputs {
+            let w = w.add(k * step);
+            _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(CACHED * LANES).cast());
             let weights = [_mm256_load_ps(w), _mm256_load_ps(w.add(8))];
             for (r, sums) in sums.iter_mut().enumerate() {
                 let input = _mm256_set1_ps(*x.add(r * tile.depth + k));
@@ -119,7 +141,7 @@ unsafe fn f32_avx2_tile<const R: usize>(
         }
         for (r, sums) in sums.iter().enumerate() {
             for (half, sum) in sums.iter().enumerate() {
-                _mm256_storeu_ps(out.add((row + r) * tile.width + half * 8), *sum);
+                _mm256_storeu_ps(at(r, half), *sum);
             }
         }
     }
