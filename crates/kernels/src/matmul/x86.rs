@@ -76,7 +76,7 @@ unsafe fn f32_tile<const V: usize, const R: usize>(
 /// Vectors of weights, 64 bytes each, that stay in a first cache while all rows and outputs of a group take them.
 const CACHED: usize = 256;
 
-/// As [`f32`], with AVX2: six rows by one vector of outputs in two registers fit its sixteen. The vectors of a group lie
+/// As `f32`, with AVX2: six rows by one vector of outputs in two registers fit its sixteen. The vectors of a group lie
 /// side by side, so inputs are taken a part at a time, and sums wait in `out` meanwhile: weights then come from memory
 /// in one stream, once.
 pub(super) fn f32_avx2(tile: &Tile, w: &[f32], x: &[f32], out: &mut [f32]) {
