@@ -156,6 +156,10 @@ pub trait AutoregressiveModel {
     fn row_tile(&self) -> i64 {
         8
     }
+    /// Whether it decodes with threads of its own, so that libtorch's had better leave the processor alone.
+    fn has_own_threads(&self) -> bool {
+        false
+    }
     /// Teacher-forced logits of all codes, (B, N) → (B, N, V) fp32. In training, dropout and condition drop act.
     fn logits(&self, cond: &Conditioning, codes: &Tensor, mode: Mode) -> Tensor;
 }
@@ -500,6 +504,10 @@ impl AutoregressiveModel for Gpt {
 
     fn row_tile(&self) -> i64 {
         if self.packed.is_some() { 1 } else { 8 }
+    }
+
+    fn has_own_threads(&self) -> bool {
+        self.packed.is_some()
     }
 
     fn logits(&self, cond: &Conditioning, codes: &Tensor, mode: Mode) -> Tensor {

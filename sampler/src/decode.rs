@@ -88,6 +88,7 @@ impl<'m, M: AutoregressiveModel> Sampler<'m, M> {
             Some(kept) if kept.rows == rows => kept,
             _ => Kept { rows, cache: self.model.new_cache(rows), recording: None },
         };
+        let _alone = self.model.has_own_threads().then(OneThread::new);
         let result = f(&mut kept);
         self.kept = Some(kept);
         result
@@ -119,6 +120,26 @@ impl<'m, M: AutoregressiveModel> Sampler<'m, M> {
             0 => Ok(used),
             missing => Ok(Conditioning::cat(&[&used, &repeat_first(cond, missing)])?),
         }
+    }
+}
+
+/// While it lives, libtorch's operations stay on the caller's thread: after each that they share, libtorch's other threads
+/// look for more work for a millisecond, on processors that the network's own threads need.
+struct OneThread {
+    before: i32,
+}
+
+impl OneThread {
+    fn new() -> Self {
+        let before = tch::get_num_threads();
+        tch::set_num_threads(1);
+        OneThread { before }
+    }
+}
+
+impl Drop for OneThread {
+    fn drop(&mut self) {
+        tch::set_num_threads(self.before);
     }
 }
 

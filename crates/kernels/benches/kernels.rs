@@ -23,8 +23,8 @@ fn products(c: &mut Criterion) {
             let matrix = Matrix::pack_for(&weight, WIDTH, 64, format, isa);
             group.throughput(Throughput::Bytes(matrix.bytes() as u64));
             for rows in [1, 2, 8, 32] {
-                let mut x = Rows::new(format, rows, WIDTH);
-                x.set(Isa::best(Format::F32), &numbers(rows * WIDTH));
+                let mut x = Rows::of(&matrix, rows);
+                x.set(&numbers(rows * WIDTH));
                 let mut out = vec![0.0; rows * 64];
                 let all =
                     |out: &mut Vec<f32>| (0..matrix.sections()).for_each(|s| matrix.product(s, &x, out));

@@ -34,8 +34,8 @@ pub fn arithmetic(team: &Team, format: Format) -> f64 {
     let weight: Vec<f32> = (0..INPUTS * OUTPUTS).map(|i| (i % 17) as f32 - 8.0).collect();
     let matrix = Matrix::pack(&weight, INPUTS, OUTPUTS, format);
     let x: Vec<f32> = (0..INPUTS * ROWS).map(|i| (i % 13) as f32 - 6.0).collect();
-    let mut rows = Rows::new(format, ROWS, INPUTS);
-    rows.set(Isa::best(Format::F32), &x);
+    let mut rows = Rows::of(&matrix, ROWS);
+    rows.set(&x);
     let seconds = fastest(|| {
         team.run(|_| {
             let mut out = vec![0.0; ROWS * OUTPUTS];

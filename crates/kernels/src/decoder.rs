@@ -365,16 +365,17 @@ struct Scratch {
 
 impl Scratch {
     fn new(decoder: &Decoder, tokens: usize, wanted: usize, positions: usize) -> Self {
-        let Shape { width, hidden, .. } = decoder.shape;
+        let width = decoder.shape.width;
+        let down = decoder.layers.first().map_or(&decoder.output, |layer| &layer.down);
         let widest = decoder.layers.iter().flat_map(|l| [&l.qkv, &l.wo, &l.gate_up, &l.down]);
         let widest = widest.map(Matrix::padded_section).max().unwrap_or(0).max(SECTION);
         Scratch {
             tokens,
             wanted,
             normed: vec![0.0; tokens * width],
-            rows: Rows::new(decoder.format, tokens, width),
-            hidden: Rows::new(decoder.format, tokens, hidden),
-            last: Rows::new(decoder.format, wanted, width),
+            rows: Rows::of(&decoder.output, tokens),
+            hidden: Rows::of(down, tokens),
+            last: Rows::of(&decoder.output, wanted),
             product: vec![0.0; tokens * widest],
             scores: vec![0.0; positions],
             value: vec![0.0; decoder.shape.head_width().next_multiple_of(16)],
@@ -409,7 +410,7 @@ impl Run<'_> {
             member.barrier();
             // SAFETY: the barrier ended the writing of `attended`, and nobody writes it before the next.
             let attended = unsafe { self.attended.read(0, self.tokens.len() * self.decoder.shape.width) };
-            scratch.rows.set(self.decoder.isa, attended);
+            scratch.rows.set(attended);
             for section in member.share(layer.wo.sections()) {
                 layer.wo.product(section, &scratch.rows, &mut scratch.product);
                 self.add(&layer.wo, section, &scratch.product, i, 2);
@@ -423,7 +424,7 @@ impl Run<'_> {
             member.barrier();
             // SAFETY: as above, for `gated`.
             let gated = unsafe { self.gated.read(0, self.tokens.len() * self.decoder.shape.hidden) };
-            scratch.hidden.set(self.decoder.isa, gated);
+            scratch.hidden.set(gated);
             for section in member.share(layer.down.sections()) {
                 layer.down.product(section, &scratch.hidden, &mut scratch.product);
                 self.add(&layer.down, section, &scratch.product, i, 5);
@@ -451,7 +452,7 @@ impl Run<'_> {
                 shift_and_scale(row, &parts[..d], &parts[d..2 * d]);
             }
         }
-        scratch.rows.set(isa, &scratch.normed);
+        scratch.rows.set(&scratch.normed);
     }
 
     /// Queries into `scratch.product`; keys and values into the cache.
@@ -573,7 +574,7 @@ impl Run<'_> {
                 shift_and_scale(row, &parts[..*d], &parts[*d..]);
             }
         }
-        scratch.last.set(*isa, &scratch.normed[..self.wanted.len() * d]);
+        scratch.last.set(&scratch.normed[..self.wanted.len() * d]);
         for section in member.share(output.sections()) {
             output.product(section, &scratch.last, &mut scratch.product);
             let first = section * output.section();

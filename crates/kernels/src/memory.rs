@@ -32,6 +32,7 @@ impl Number for f64 {}
 impl Number for u16 {}
 impl Number for i8 {}
 impl Number for u8 {}
+impl Number for i16 {}
 
 impl<T: Number> Aligned<T> {
     /// `len` zeros.

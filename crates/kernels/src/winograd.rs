@@ -66,9 +66,7 @@ impl Winograd {
                 place[i] = value;
             }
         }
-        // AVX2's kernel takes one vector of outputs at a time: this way it reads its weights as one stream.
-        let section = if isa == Isa::Avx2 { LANES } else { bias.len() };
-        let pack = |place: Vec<f32>| Matrix::pack_for(&place, inputs, section, Format::F32, isa);
+        let pack = |place: Vec<f32>| Matrix::pack_for(&place, inputs, bias.len(), Format::F32, isa);
         Winograd { weights: places.into_iter().map(pack).collect(), bias: bias.to_vec(), inputs, isa }
     }
 

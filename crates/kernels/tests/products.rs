@@ -17,8 +17,8 @@ fn numbers(seed: u64, n: usize) -> Vec<f32> {
 }
 
 fn product(matrix: &Matrix, x: &[f32], rows: usize) -> Vec<f32> {
-    let mut prepared = Rows::new(matrix.format(), rows, matrix.inputs());
-    prepared.set(Isa::best(Format::F32), x);
+    let mut prepared = Rows::of(matrix, rows);
+    prepared.set(x);
     let (width, outputs) = (matrix.padded_section(), matrix.outputs());
     let mut y = vec![0.0; rows * outputs];
     let mut part = vec![f32::NAN; rows * width];

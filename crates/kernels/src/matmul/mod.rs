@@ -1,13 +1,17 @@
 //! `y = x Wᵀ` for a few rows, with W packed once so that a product reads it as one stream.
 //!
 //! W (outputs, inputs) is cut into sections of consecutive outputs, so that threads can share them out. A section is
-//! cut into groups of up to 64 outputs; a group is stored input after input, all its outputs side by side (bf16: two
-//! inputs, int8: four inputs of an output side by side, as the processor's dot products take them). Outputs are padded
-//! to 16, inputs to 4, with zeros.
+//! cut into groups of outputs, as many as a kernel takes at a time; a group is stored input after input, all its outputs
+//! side by side (bf16: two inputs, int8: four inputs of an output side by side, as the processor's dot products take
+//! them). Outputs are padded to 16, inputs to 4, with zeros.
 
-mod plain;
 #[cfg(target_arch = "x86_64")]
-mod x86;
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod plain;
+
+use std::ops::Range;
 
 use crate::isa::{Isa, for_each_isa};
 use crate::math::{from_bf16, to_bf16};
@@ -15,8 +19,11 @@ use crate::memory::Aligned;
 
 /// Outputs in a vector.
 const LANES: usize = 16;
-/// Vectors in a group.
-const GROUP: usize = 4;
+
+/// Vectors in a group: what the registers of a kernel hold beside several rows' sums.
+fn group(isa: Isa) -> usize {
+    if isa == Isa::Avx512 { 4 } else { 1 }
+}
 
 /// How weights are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,7 +103,8 @@ impl Matrix {
         let data = packed.as_mut_slice();
         for (output, row) in weight.chunks_exact(self.inputs).enumerate() {
             let (section, within) = (output / self.section, output % self.section);
-            let (group, lane) = (within / (GROUP * LANES), within % (GROUP * LANES));
+            let most = group(self.isa) * LANES;
+            let (group, lane) = (within / most, within % most);
             let start = self.group_at(section, group);
             let width = self.group_vectors(group) * LANES;
             for (input, &w) in row.iter().enumerate() {
@@ -168,11 +176,22 @@ impl Matrix {
     }
 
     fn group_vectors(&self, group: usize) -> usize {
-        (self.padded_section() / LANES - group * GROUP).min(GROUP)
+        let most = self::group(self.isa);
+        (self.padded_section() / LANES - group * most).min(most)
     }
 
     fn group_at(&self, section: usize, group: usize) -> usize {
-        (section * self.padded_section() + group * GROUP * LANES) * padded_inputs(self.inputs)
+        (section * self.padded_section() + group * self::group(self.isa) * LANES) * padded_inputs(self.inputs)
+    }
+
+    /// The groups of a section: for each its first column there and where its weights lie.
+    fn groups(&self, section: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let vectors = self.padded_section() / LANES;
+        (0..vectors.div_ceil(group(self.isa))).map(move |group| {
+            let from = self.group_at(section, group);
+            let length = self.group_vectors(group) * LANES * padded_inputs(self.inputs);
+            (group * self::group(self.isa) * LANES, from..from + length)
+        })
     }
 
     /// All columns for `rows` rows of `x`, which lie side by side, into `out` (rows × outputs): for fp32 whose inputs and
@@ -182,11 +201,9 @@ impl Matrix {
         assert!(depth == self.inputs && width == self.outputs);
         let Data::F32(weights) = &self.data else { panic!("the weights are {:?}", self.format()) };
         for section in 0..self.sections() {
-            for group in 0..(self.section / LANES).div_ceil(GROUP) {
-                let vectors = self.group_vectors(group);
-                let w = &weights.as_slice()[self.group_at(section, group)..][..vectors * LANES * depth];
-                let tile = Tile { vectors, rows, depth, width };
-                tile.f32(self.isa, w, x, &mut out[section * self.section + group * GROUP * LANES..]);
+            for (first, at) in self.groups(section) {
+                let tile = Tile { vectors: at.len() / depth / LANES, rows, depth, width };
+                tile.f32(self.isa, &weights.as_slice()[at], x, &mut out[section * self.section + first..]);
             }
         }
     }
@@ -194,32 +211,28 @@ impl Matrix {
     /// Columns of `section` for all rows of `x`, into `out` (rows × [`Matrix::padded_section`]).
     ///
     /// # Panics
-    /// If `x` was prepared for another format or width, or `out` is too short.
+    /// If `x` was made for another format, other instructions or another width, or `out` is too short.
     pub fn product(&self, section: usize, x: &Rows, out: &mut [f32]) {
-        let width = self.padded_section();
-        assert!(section < self.sections() && out.len() >= x.rows * width && x.inputs == self.inputs);
-        for group in 0..(width / LANES).div_ceil(GROUP) {
-            let vectors = self.group_vectors(group);
-            let from = self.group_at(section, group);
-            let to = from + vectors * LANES * padded_inputs(self.inputs);
-            let first = section * self.section + group * GROUP * LANES; // its first output
-            let out = &mut out[group * GROUP * LANES..];
-            let depth = padded_inputs(self.inputs);
-            let tile = Tile { vectors, rows: x.rows, depth, width };
+        let (depth, width) = (padded_inputs(self.inputs), self.padded_section());
+        assert!(section < self.sections() && out.len() >= x.rows * width);
+        assert!(
+            (x.format, x.isa, x.inputs) == (self.format(), self.isa, self.inputs),
+            "{x:?} were made for another matrix than {self:?}"
+        );
+        for (first, at) in self.groups(section) {
+            let tile = Tile { vectors: at.len() / depth / LANES, rows: x.rows, depth, width };
+            let out = &mut out[first..];
             match (&self.data, &x.data) {
-                (Data::F32(w), RowData::F32(x)) => {
-                    tile.f32(self.isa, &w.as_slice()[from..to], x.as_slice(), out);
+                (Data::F32(w), RowData::F32(x)) => tile.f32(self.isa, &w.as_slice()[at], x.as_slice(), out),
+                (Data::Bf16(w), x) => tile.bf16(self.isa, &w.as_slice()[at], x, out),
+                (Data::Int8 { weights, scales, sums }, x) => {
+                    let first = section * self.section + first;
+                    let end = self.outputs.min((section + 1) * self.section).min(first + tile.vectors * LANES);
+                    let outputs = first.min(end)..end;
+                    let scaling = Scaling { outputs: &scales[outputs.clone()], sums: &sums[outputs] };
+                    tile.int8(self.isa, &weights.as_slice()[at], x, &scaling, out);
                 }
-                (Data::Bf16(w), RowData::Bf16(x)) => tile.bf16(self.isa, &w.as_slice()[from..to], x, out),
-                (Data::Int8 { weights, scales, sums }, RowData::Int8 { high, low, scales: row_scales }) => {
-                    let real = self.section.min(self.outputs - section * self.section);
-                    let last = section * self.section + real;
-                    let outputs = first.min(last)..last.min(first + vectors * LANES);
-                    let scaling =
-                        Scaling { outputs: &scales[outputs.clone()], sums: &sums[outputs], rows: row_scales };
-                    tile.int8(self.isa, &weights.as_slice()[from..to], high, low, &scaling, out);
-                }
-                _ => panic!("rows were prepared for another format than {:?}", self.format()),
+                _ => unreachable!("rows of {:?}", self.format()),
             }
         }
     }
@@ -228,7 +241,7 @@ impl Matrix {
 /// What one call of a kernel computes: all rows, one group.
 #[derive(Clone, Copy)]
 struct Tile {
-    /// Vectors of outputs in the group, 1 to [`GROUP`].
+    /// Vectors of outputs in the group; 1 but with AVX-512.
     vectors: usize,
     rows: usize,
     /// Padded inputs.
@@ -241,56 +254,68 @@ struct Tile {
 struct Scaling<'a> {
     outputs: &'a [f32],
     sums: &'a [i32],
-    rows: &'a [f32],
 }
 
 impl Scaling<'_> {
-    /// `256 (Σ high·w − 128 Σ w) + Σ low·w`, scaled: inputs are stored with 32768 = 256 · 128 added.
+    /// `256 (Σ high·w − 128 Σ w) + Σ low·w` of an output: split inputs have 32768 = 256 · 128 added.
     #[inline(always)]
-    fn apply(&self, row: usize, output: usize, high: i32, low: i32) -> f32 {
-        let Some(scale) = self.outputs.get(output) else { return 0.0 };
-        let whole = (high - 128 * self.sums[output]) as f32 * 256.0 + low as f32;
-        whole * (self.rows[row] * scale)
+    fn total(&self, output: usize, high: i32, low: i32) -> f32 {
+        let offset = self.sums.get(output).map_or(0, |sum| 128 * i64::from(*sum));
+        (256 * (i64::from(high) - offset) + i64::from(low)) as f32
+    }
+
+    /// An output of a row with this scale. Padding is zero.
+    #[inline(always)]
+    fn apply(&self, output: usize, row_scale: f32, total: f32) -> f32 {
+        self.outputs.get(output).map_or(0.0, |scale| total * (row_scale * scale))
     }
 }
 
 impl Tile {
+    /// The kernels read and write without further checks.
+    fn check(&self, weights: usize, x: usize, out: usize) {
+        assert!(weights >= self.vectors * LANES * self.depth, "weights are too short");
+        assert!(x >= self.rows * self.depth, "inputs are too short");
+        assert!(out + self.width >= self.rows * self.width + self.vectors * LANES, "outputs are too short");
+        assert!(self.depth.is_multiple_of(4) && self.vectors <= 4);
+    }
+
     fn f32(&self, isa: Isa, w: &[f32], x: &[f32], out: &mut [f32]) {
-        #[cfg(target_arch = "x86_64")]
-        if isa == Isa::Avx512 {
-            return x86::f32(self, w, x, out);
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => avx512::f32(self, w, x, out),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::f32(self, w, x, out),
+            _ => plain::f32(self, w, x, out),
         }
-        #[cfg(target_arch = "x86_64")]
-        if isa == Isa::Avx2 {
-            return x86::f32_avx2(self, w, x, out);
-        }
-        plain::f32(isa, self, w, x, out);
     }
 
-    fn bf16(&self, isa: Isa, w: &[u16], x: &Aligned<u16>, out: &mut [f32]) {
-        let x = x.as_slice();
-        #[cfg(target_arch = "x86_64")]
-        if isa == Isa::Avx512 {
-            return x86::bf16(self, w, x, out);
+    fn bf16(&self, isa: Isa, w: &[u16], x: &RowData, out: &mut [f32]) {
+        match (isa, x) {
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx512, RowData::Bf16(x)) => avx512::bf16(self, w, x.as_slice(), out),
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx2, RowData::F32(x)) => avx2::bf16(self, w, x.as_slice(), out),
+            (_, RowData::F32(x)) => plain::bf16(self, w, x.as_slice(), out),
+            _ => unreachable!("`Rows::new` chose by the same instructions"),
         }
-        plain::bf16(isa, self, w, x, out);
     }
 
-    fn int8(
-        &self,
-        isa: Isa,
-        w: &[i8],
-        high: &Aligned<u8>,
-        low: &Aligned<u8>,
-        scaling: &Scaling,
-        out: &mut [f32],
-    ) {
-        let (high, low) = (high.as_slice(), low.as_slice());
-        #[cfg(target_arch = "x86_64")]
-        if isa == Isa::Avx512 {
-            return x86::int8(self, w, high, low, scaling, out);
+    fn int8(&self, isa: Isa, w: &[i8], x: &RowData, scaling: &Scaling, out: &mut [f32]) {
+        match (isa, x) {
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx512, RowData::Bytes { high, low, scales }) => {
+                avx512::int8(self, w, [high.as_slice(), low.as_slice()], scales, scaling, out);
+            }
+            #[cfg(target_arch = "x86_64")]
+            (Isa::Avx2, RowData::Int16 { values, scales }) => {
+                avx2::int8(self, w, values.as_slice(), scales, scaling, out);
+            }
+            (_, RowData::Int16 { values, scales }) => {
+                plain::int8(self, w, values.as_slice(), scales, scaling, out);
+            }
+            _ => unreachable!("`Rows::new` chose by the same instructions"),
         }
-        plain::int8(isa, self, w, high, low, scaling, out);
     }
 }
 
@@ -299,50 +324,69 @@ fn padded_inputs(inputs: usize) -> usize {
 }
 
 enum RowData {
+    /// For fp32; and for bf16 where there is no dot product of it: rounded to bfloat16.
     F32(Aligned<f32>),
     Bf16(Aligned<u16>),
-    Int8 { high: Aligned<u8>, low: Aligned<u8>, scales: Vec<f32> },
+    /// 16-bit integers, for int8.
+    Int16 {
+        values: Aligned<i16>,
+        scales: Vec<f32>,
+    },
+    /// The same with 32768 added, high and low bytes apart, for a dot product of bytes.
+    Bytes {
+        high: Aligned<u8>,
+        low: Aligned<u8>,
+        scales: Vec<f32>,
+    },
 }
 
-/// Rows of x in the form that products with a format take. Made once, filled again and again.
+/// Rows of x in the form that products with a format and some instructions take. Made once, filled again and again.
 pub struct Rows {
     data: RowData,
+    format: Format,
+    isa: Isa,
     inputs: usize,
     rows: usize,
 }
 
 impl std::fmt::Debug for Rows {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Rows({} × {})", self.rows, self.inputs)
+        write!(f, "Rows({} × {}, {:?}, {:?})", self.rows, self.inputs, self.format, self.isa)
     }
 }
 
 impl Rows {
-    /// Room for `rows` of `inputs` numbers.
-    pub fn new(format: Format, rows: usize, inputs: usize) -> Self {
+    /// Room for `rows` inputs of `matrix`, and of any other of its format, instructions and width.
+    pub fn of(matrix: &Matrix, rows: usize) -> Self {
+        let (format, isa, inputs) = (matrix.format(), matrix.isa, matrix.inputs);
         let n = rows * padded_inputs(inputs);
-        let data = match format {
-            Format::F32 => RowData::F32(Aligned::zeros(n)),
-            Format::Bf16 => RowData::Bf16(Aligned::zeros(n)),
-            Format::Int8 => {
-                RowData::Int8 { high: Aligned::zeros(n), low: Aligned::zeros(n), scales: vec![0.0; rows] }
+        let scales = || vec![0.0; rows];
+        let data = match (format, isa) {
+            (Format::Bf16, Isa::Avx512) => RowData::Bf16(Aligned::zeros(n)),
+            (Format::F32 | Format::Bf16, _) => RowData::F32(Aligned::zeros(n)),
+            (Format::Int8, Isa::Avx512) => {
+                RowData::Bytes { high: Aligned::zeros(n), low: Aligned::zeros(n), scales: scales() }
             }
+            (Format::Int8, _) => RowData::Int16 { values: Aligned::zeros(n), scales: scales() },
         };
-        Rows { data, inputs, rows }
+        Rows { data, format, isa, inputs, rows }
     }
 
     /// Takes the values of `x` (rows × inputs).
     ///
     /// # Panics
     /// If `x` has another size.
-    pub fn set(&mut self, isa: Isa, x: &[f32]) {
+    pub fn set(&mut self, x: &[f32]) {
         assert_eq!(x.len(), self.rows * self.inputs);
-        let depth = padded_inputs(self.inputs);
+        let (depth, isa) = (padded_inputs(self.inputs), self.isa);
         let rows = x.chunks_exact(self.inputs);
         match &mut self.data {
             RowData::F32(data) => {
                 for (x, out) in rows.zip(data.as_mut_slice().chunks_exact_mut(depth)) {
-                    out[..x.len()].copy_from_slice(x);
+                    match self.format {
+                        Format::F32 => out[..x.len()].copy_from_slice(x),
+                        _ => widened_row(isa, x, &mut out[..x.len()]),
+                    }
                 }
             }
             RowData::Bf16(data) => {
@@ -350,7 +394,13 @@ impl Rows {
                     round_row(isa, x, &mut out[..x.len()]);
                 }
             }
-            RowData::Int8 { high, low, scales } => {
+            RowData::Int16 { values, scales } => {
+                let values = values.as_mut_slice().chunks_exact_mut(depth);
+                for ((x, values), scale) in rows.zip(values).zip(scales) {
+                    *scale = quantize_row(isa, x, &mut values[..x.len()]);
+                }
+            }
+            RowData::Bytes { high, low, scales } => {
                 let high = high.as_mut_slice().chunks_exact_mut(depth);
                 let low = low.as_mut_slice().chunks_exact_mut(depth);
                 for (((x, high), low), scale) in rows.zip(high).zip(low).zip(scales) {
@@ -374,12 +424,50 @@ fn round_row_body<const FUSED: bool>(x: &[f32], out: &mut [u16]) {
 }
 
 for_each_isa! {
-    /// A row to 16-bit integers with 32768 added, the high and the low bytes apart; returns their scale.
+    /// A row rounded to bfloat16, in single precision.
+    pub fn widened_row(x: &[f32], out: &mut [f32]) = widened_row_body
+}
+
+#[inline(always)]
+fn widened_row_body<const FUSED: bool>(x: &[f32], out: &mut [f32]) {
+    for (o, v) in out.iter_mut().zip(x) {
+        *o = from_bf16(to_bf16(*v));
+    }
+}
+
+for_each_isa! {
+    /// A row to 16-bit integers; returns their scale.
+    pub fn quantize_row(x: &[f32], out: &mut [i16]) -> f32 = quantize_row_body
+}
+
+#[inline(always)]
+fn quantize_row_body<const FUSED: bool>(x: &[f32], out: &mut [i16]) -> f32 {
+    let scale = row_scale(x);
+    for (v, out) in x.iter().zip(out) {
+        *out = nearest(v * (1.0 / scale)) as i16;
+    }
+    scale
+}
+
+for_each_isa! {
+    /// As [`quantize_row`], with 32768 added, the high and the low bytes apart.
     pub fn split_row(x: &[f32], high: &mut [u8], low: &mut [u8]) -> f32 = split_row_body
 }
 
 #[inline(always)]
 fn split_row_body<const FUSED: bool>(x: &[f32], high: &mut [u8], low: &mut [u8]) -> f32 {
+    let scale = row_scale(x);
+    for ((v, high), low) in x.iter().zip(high).zip(low) {
+        let n = nearest(v * (1.0 / scale)).wrapping_add(32768);
+        *high = (n >> 8) as u8;
+        *low = n as u8;
+    }
+    scale
+}
+
+/// What makes the largest number of a row 32767.
+#[inline(always)]
+fn row_scale(x: &[f32]) -> f32 {
     let mut lanes = [0.0f32; LANES];
     let (chunks, rest) = x.as_chunks::<LANES>();
     for chunk in chunks.iter().map(|c| c.as_slice()).chain([rest]) {
@@ -388,16 +476,14 @@ fn split_row_body<const FUSED: bool>(x: &[f32], high: &mut [u8], low: &mut [u8])
         }
     }
     let most = lanes.iter().fold(0.0f32, |m, &v| m.max(v));
-    let scale = if most > 0.0 { most / 32767.0 } else { 1.0 };
-    let inverse = 1.0 / scale;
-    // Adding 1.5 · 2²³ leaves the nearest whole number in the low bits.
+    if most > 0.0 { most / 32767.0 } else { 1.0 }
+}
+
+/// The nearest whole number, of those below 2²²; adding 1.5 · 2²³ leaves it in the low bits.
+#[inline(always)]
+fn nearest(x: f32) -> u32 {
     const ROUND: f32 = 12_582_912.0;
-    for ((v, high), low) in x.iter().zip(high).zip(low) {
-        let n = (v * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(32768);
-        *high = (n >> 8) as u8;
-        *low = n as u8;
-    }
-    scale
+    (x + ROUND).to_bits().wrapping_sub(ROUND.to_bits())
 }
 
 /// What `format` makes of a weight matrix, as numbers again: for tests and for measuring what is lost.

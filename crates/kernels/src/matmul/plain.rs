@@ -1,144 +1,77 @@
-//! Products for any processor, and with AVX2 where the compiler may use it.
+//! Products for any processor, one vector of outputs at a time.
 
 use super::{LANES, Scaling, Tile};
-use crate::isa::for_each_isa;
-use crate::math::{fma, from_bf16};
+use crate::math::from_bf16;
 
 /// Rows computed together, so that a weight once loaded serves them all.
 const ROWS: usize = 4;
+/// Inputs whose products fit a 32-bit sum: 127 · 32767 · 512 < 2³¹.
+const SUMMED: usize = 512;
 
-/// Calls `$body::<FUSED, R>` for tiles of [`ROWS`] rows and what is left.
-macro_rules! by_rows {
-    ($tile:expr, |$row:ident, $vector:ident, $R:ident| $call:expr) => {
-        for $vector in 0..$tile.vectors {
-            let mut $row = 0;
-            while $row < $tile.rows {
-                match $tile.rows - $row {
-                    1 => {
-                        const $R: usize = 1;
-                        $call;
-                    }
-                    2 => {
-                        const $R: usize = 2;
-                        $call;
-                    }
-                    3 => {
-                        const $R: usize = 3;
-                        $call;
-                    }
-                    _ => {
-                        const $R: usize = ROWS;
-                        $call;
-                    }
-                }
-                $row += ROWS;
-            }
+pub(super) fn f32(tile: &Tile, w: &[f32], x: &[f32], out: &mut [f32]) {
+    by_rows(tile, x, out, |x, sums| {
+        for (k, w) in w.as_chunks::<LANES>().0.iter().enumerate() {
+            add(w, x, tile.depth, k, sums);
         }
-    };
-}
-
-for_each_isa! {
-    pub fn f32(tile: &Tile, w: &[f32], x: &[f32], out: &mut [f32]) = f32_body
-}
-
-#[inline(always)]
-fn f32_body<const FUSED: bool>(tile: &Tile, w: &[f32], x: &[f32], out: &mut [f32]) {
-    by_rows!(tile, |row, vector, R| {
-        let mut sums = [[0.0f32; LANES]; R];
-        for (k, w) in w.chunks_exact(tile.vectors * LANES).enumerate() {
-            let w = lanes(&w[vector * LANES..]);
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let x = x[(row + r) * tile.depth + k];
-                for (s, w) in sums.iter_mut().zip(w) {
-                    *s = fma::<FUSED>(*w, x, *s);
-                }
-            }
-        }
-        store(tile, row, vector, &sums, out);
     });
 }
 
-for_each_isa! {
-    pub fn bf16(tile: &Tile, w: &[u16], x: &[u16], out: &mut [f32]) = bf16_body
-}
-
-#[inline(always)]
-fn bf16_body<const FUSED: bool>(tile: &Tile, w: &[u16], x: &[u16], out: &mut [f32]) {
-    by_rows!(tile, |row, vector, R| {
-        let mut sums = [[0.0f32; LANES]; R];
-        for (k, w) in w.chunks_exact(2 * tile.vectors * LANES).enumerate() {
-            let pairs = &w[2 * vector * LANES..][..2 * LANES];
-            let mut even = [0.0f32; LANES];
-            let mut odd = [0.0f32; LANES];
+/// Weights in bfloat16; `x` in single precision.
+pub(super) fn bf16(tile: &Tile, w: &[u16], x: &[f32], out: &mut [f32]) {
+    by_rows(tile, x, out, |x, sums| {
+        for (k, pairs) in w.as_chunks::<{ 2 * LANES }>().0.iter().enumerate() {
+            let (mut even, mut odd) = ([0.0; LANES], [0.0; LANES]);
             for ((pair, even), odd) in pairs.as_chunks::<2>().0.iter().zip(&mut even).zip(&mut odd) {
                 (*even, *odd) = (from_bf16(pair[0]), from_bf16(pair[1]));
             }
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let at = (row + r) * tile.depth + 2 * k;
-                let (a, b) = (from_bf16(x[at]), from_bf16(x[at + 1]));
-                for ((s, even), odd) in sums.iter_mut().zip(&even).zip(&odd) {
-                    *s = fma::<FUSED>(*odd, b, fma::<FUSED>(*even, a, *s));
-                }
-            }
+            add(&even, x, tile.depth, 2 * k, sums);
+            add(&odd, x, tile.depth, 2 * k + 1, sums);
         }
-        store(tile, row, vector, &sums, out);
     });
 }
 
-for_each_isa! {
-    pub fn int8(tile: &Tile, w: &[i8], high: &[u8], low: &[u8], scaling: &Scaling, out: &mut [f32]) = int8_body
-}
-
-#[inline(always)]
-fn int8_body<const FUSED: bool>(
-    tile: &Tile,
-    w: &[i8],
-    high: &[u8],
-    low: &[u8],
-    scaling: &Scaling,
-    out: &mut [f32],
-) {
-    by_rows!(tile, |row, vector, R| {
-        let mut sums = [[[0i32; LANES]; 2]; R];
-        for (k, w) in w.chunks_exact(4 * tile.vectors * LANES).enumerate() {
-            let quads = &w[4 * vector * LANES..][..4 * LANES];
-            for (r, [highs, lows]) in sums.iter_mut().enumerate() {
-                let at = (row + r) * tile.depth + 4 * k;
-                add_quads(quads, &high[at..at + 4], highs);
-                add_quads(quads, &low[at..at + 4], lows);
-            }
+/// Lets `sum` add up the products of up to [`ROWS`] rows of `x` at a time.
+fn by_rows(tile: &Tile, x: &[f32], out: &mut [f32], sum: impl Fn(&[f32], &mut [[f32; LANES]])) {
+    let x = x[..tile.rows * tile.depth].chunks(ROWS * tile.depth);
+    for (x, out) in x.zip(out.chunks_mut(ROWS * tile.width)) {
+        let mut sums = [[0.0f32; LANES]; ROWS];
+        let sums = &mut sums[..x.len() / tile.depth];
+        sum(x, sums);
+        for (sums, out) in sums.iter().zip(out.chunks_mut(tile.width)) {
+            out[..LANES].copy_from_slice(sums);
         }
-        let mut scaled = [[0.0f32; LANES]; R];
-        for (r, (scaled, [highs, lows])) in scaled.iter_mut().zip(&sums).enumerate() {
-            for (lane, s) in scaled.iter_mut().enumerate() {
-                *s = scaling.apply(row + r, vector * LANES + lane, highs[lane], lows[lane]);
-            }
-        }
-        store(tile, row, vector, &scaled, out);
-    });
-}
-
-/// Adds the dot product of four inputs with each output's four weights.
-#[inline(always)]
-fn add_quads(quads: &[i8], x: &[u8], sums: &mut [i32; LANES]) {
-    let x = [i32::from(x[0]), i32::from(x[1]), i32::from(x[2]), i32::from(x[3])];
-    for (quad, sum) in quads.as_chunks::<4>().0.iter().zip(sums) {
-        *sum += i32::from(quad[0]) * x[0]
-            + i32::from(quad[1]) * x[1]
-            + i32::from(quad[2]) * x[2]
-            + i32::from(quad[3]) * x[3];
     }
 }
 
+/// Adds the products of input `k` of each row.
 #[inline(always)]
-fn lanes(w: &[f32]) -> &[f32; LANES] {
-    w.first_chunk().expect("groups are whole vectors")
+fn add(w: &[f32; LANES], x: &[f32], depth: usize, k: usize, sums: &mut [[f32; LANES]]) {
+    for (x, sums) in x.chunks_exact(depth).zip(sums) {
+        for (sum, w) in sums.iter_mut().zip(w) {
+            *sum += w * x[k];
+        }
+    }
 }
 
-#[inline(always)]
-fn store<const R: usize>(tile: &Tile, row: usize, vector: usize, sums: &[[f32; LANES]; R], out: &mut [f32]) {
-    for (r, sums) in sums.iter().enumerate() {
-        let at = (row + r) * tile.width + vector * LANES;
-        out[at..at + LANES].copy_from_slice(sums);
+pub(super) fn int8(tile: &Tile, w: &[i8], x: &[i16], scales: &[f32], scaling: &Scaling, out: &mut [f32]) {
+    let quads = w.as_chunks::<{ 4 * LANES }>().0;
+    for (row, x) in x[..tile.rows * tile.depth].chunks_exact(tile.depth).enumerate() {
+        let mut totals = [0i64; LANES];
+        for (quads, x) in quads.chunks(SUMMED / 4).zip(x.chunks(SUMMED)) {
+            let mut sums = [0i32; LANES];
+            for (quad, x) in quads.iter().zip(x.as_chunks::<4>().0) {
+                add_quads(quad, x, &mut sums);
+            }
+            totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += i64::from(sum));
+        }
+        let out = out[row * tile.width..][..LANES].iter_mut().zip(totals);
+        out.enumerate().for_each(|(lane, (out, total))| *out = scaling.apply(lane, scales[row], total as f32));
+    }
+}
+
+/// Adds the dot product of four inputs with each output's four weights.
+fn add_quads(quads: &[i8; 4 * LANES], x: &[i16; 4], sums: &mut [i32; LANES]) {
+    for (quad, sum) in quads.as_chunks::<4>().0.iter().zip(sums) {
+        *sum += quad.iter().zip(x).map(|(w, x)| i32::from(*w) * i32::from(*x)).sum::<i32>();
     }
 }

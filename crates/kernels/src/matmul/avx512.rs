@@ -1,8 +1,7 @@
-//! Products with AVX-512, and in fp32 with AVX2. A tile of up to six rows (int8: three, with two sums each) by up to four
-//! vectors keeps all its sums in registers.
+//! Products with AVX-512. A tile of up to six rows (int8: three, with two sums each) by up to four vectors keeps all its
+//! sums in registers.
 
 use std::arch::x86_64::*;
-use std::ops::Range;
 
 use super::{LANES, Scaling, Tile};
 
@@ -26,20 +25,12 @@ macro_rules! pick {
     };
 }
 
-/// The kernels below read and write without further checks.
-fn check(tile: &Tile, weights: usize, x: usize, out: usize) {
-    assert!(weights >= tile.vectors * LANES * tile.depth, "weights are too short");
-    assert!(x >= tile.rows * tile.depth, "inputs are too short");
-    assert!(out + tile.width >= tile.rows * tile.width + tile.vectors * LANES, "outputs are too short");
-    assert!(tile.depth.is_multiple_of(4));
-}
-
 pub(super) fn f32(tile: &Tile, w: &[f32], x: &[f32], out: &mut [f32]) {
-    check(tile, w.len(), x.len(), out.len());
+    tile.check(w.len(), x.len(), out.len());
     type Kernel = unsafe fn(&Tile, *const f32, *const f32, *mut f32, usize);
     for row in (0..tile.rows).step_by(ROWS) {
         let kernel: Kernel = pick!(tile.vectors, (tile.rows - row).min(ROWS), f32_tile, [1, 2, 3, 4, 5, 6]);
-        // SAFETY: `check` holds, and `Isa` asked for the instructions.
+        // SAFETY: `Tile::check` holds, and `Isa` asked for the instructions.
         unsafe { kernel(tile, w.as_ptr(), x.as_ptr(), out.as_mut_ptr(), row) };
     }
 }
@@ -53,7 +44,7 @@ unsafe fn f32_tile<const V: usize, const R: usize>(
     row: usize,
 ) {
     let mut sums = [[_mm512_setzero_ps(); V]; R];
-    // SAFETY: `check` holds for these pointers and this tile.
+    // SAFETY: `Tile::check` holds for these pointers and this tile.
     unsafe {
         let x = x.add(row * tile.depth);
         for k in 0..tile.depth {
@@ -73,86 +64,12 @@ unsafe fn f32_tile<const V: usize, const R: usize>(
     }
 }
 
-/// Vectors of weights, 64 bytes each, that stay in a first cache while all rows and outputs of a group take them.
-const CACHED: usize = 256;
-
-/// As `f32`, with AVX2: six rows by one vector of outputs in two registers fit its sixteen. The vectors of a group lie
-/// side by side, so inputs are taken a part at a time, and sums wait in `out` meanwhile: weights then come from memory
-/// in one stream, once.
-pub(super) fn f32_avx2(tile: &Tile, w: &[f32], x: &[f32], out: &mut [f32]) {
-    check(tile, w.len(), x.len(), out.len());
-    type Kernel = unsafe fn(&Tile, *const f32, *const f32, *mut f32, usize, Range<usize>);
-    let part = CACHED / tile.vectors;
-    for first in (0..tile.depth).step_by(part) {
-        let inputs = first..tile.depth.min(first + part);
-        for vector in 0..tile.vectors {
-            for row in (0..tile.rows).step_by(ROWS) {
-                let kernel: Kernel = match tile.rows - row {
-                    1 => f32_avx2_tile::<1>,
-                    2 => f32_avx2_tile::<2>,
-                    3 => f32_avx2_tile::<3>,
-                    4 => f32_avx2_tile::<4>,
-                    5 => f32_avx2_tile::<5>,
-                    _ => f32_avx2_tile::<6>,
-                };
-                // SAFETY: `check` holds, so that a group has `vectors` vectors, and `Isa` asked for the instructions.
-                unsafe {
-                    let (w, out) = (w.as_ptr().add(vector * LANES), out.as_mut_ptr().add(vector * LANES));
-                    kernel(tile, w, x.as_ptr(), out, row, inputs.clone());
-                }
-            }
-        }
-    }
-}
-
-/// Adds the products of these inputs to `out`, or begins with them.
-#[target_feature(enable = "avx2,fma")]
-unsafe fn f32_avx2_tile<const R: usize>(
-    tile: &Tile,
-    w: *const f32,
-    x: *const f32,
-    out: *mut f32,
-    row: usize,
-    inputs: Range<usize>,
-) {
-    let step = tile.vectors * LANES;
-    let mut sums = [[_mm256_setzero_ps(); 2]; R];
-    // SAFETY: `check` holds for these pointers and this tile; what is fetched ahead is not read.
-    unsafe {
-        let at = |r: usize, half: usize| out.add((row + r) * tile.width + half * 8);
-        if inputs.start > 0 {
-            for (r, sums) in sums.iter_mut().enumerate() {
-                for (half, sum) in sums.iter_mut().enumerate() {
-                    *sum = _mm256_loadu_ps(at(r, half));
-                }
-            }
-        }
-        let x = x.add(row * tile.depth);
-        for k in inputs {
-            let w = w.add(k * step);
-            _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(CACHED * LANES).cast());
-            let weights = [_mm256_load_ps(w), _mm256_load_ps(w.add(8))];
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let input = _mm256_set1_ps(*x.add(r * tile.depth + k));
-                for (sum, weight) in sums.iter_mut().zip(&weights) {
-                    *sum = _mm256_fmadd_ps(*weight, input, *sum);
-                }
-            }
-        }
-        for (r, sums) in sums.iter().enumerate() {
-            for (half, sum) in sums.iter().enumerate() {
-                _mm256_storeu_ps(at(r, half), *sum);
-            }
-        }
-    }
-}
-
 pub(super) fn bf16(tile: &Tile, w: &[u16], x: &[u16], out: &mut [f32]) {
-    check(tile, w.len(), x.len(), out.len());
+    tile.check(w.len(), x.len(), out.len());
     type Kernel = unsafe fn(&Tile, *const u16, *const u16, *mut f32, usize);
     for row in (0..tile.rows).step_by(ROWS) {
         let kernel: Kernel = pick!(tile.vectors, (tile.rows - row).min(ROWS), bf16_tile, [1, 2, 3, 4, 5, 6]);
-        // SAFETY: `check` holds, and `Isa` asked for the instructions.
+        // SAFETY: `Tile::check` holds, and `Isa` asked for the instructions.
         unsafe { kernel(tile, w.as_ptr(), x.as_ptr(), out.as_mut_ptr(), row) };
     }
 }
@@ -166,7 +83,7 @@ unsafe fn bf16_tile<const V: usize, const R: usize>(
     row: usize,
 ) {
     let mut sums = [[_mm512_setzero_ps(); V]; R];
-    // SAFETY: `check` holds for these pointers and this tile; the vector types are 64 bytes of any content.
+    // SAFETY: `Tile::check` holds for these pointers and this tile; the vector types are 64 bytes of any content.
     unsafe {
         let x = x.add(row * tile.depth);
         for k in 0..tile.depth / 2 {
@@ -187,13 +104,15 @@ unsafe fn bf16_tile<const V: usize, const R: usize>(
     }
 }
 
-pub(super) fn int8(tile: &Tile, w: &[i8], high: &[u8], low: &[u8], scaling: &Scaling, out: &mut [f32]) {
-    check(tile, w.len(), high.len().min(low.len()), out.len());
-    type Kernel = unsafe fn(&Tile, *const i8, *const u8, *const u8, &Scaling, *mut f32, usize);
+/// The inputs' `bytes`: high and low.
+pub(super) fn int8(tile: &Tile, w: &[i8], bytes: [&[u8]; 2], scales: &[f32], scaling: &Scaling, out: &mut [f32]) {
+    let [high, low] = bytes;
+    tile.check(w.len(), high.len().min(low.len()), out.len());
+    type Kernel = unsafe fn(&Tile, *const i8, [*const u8; 2], &[f32], &Scaling, *mut f32, usize);
     for row in (0..tile.rows).step_by(INT8_ROWS) {
         let kernel: Kernel = pick!(tile.vectors, (tile.rows - row).min(INT8_ROWS), int8_tile, [1, 2, 3]);
         // SAFETY: as in `f32`.
-        unsafe { kernel(tile, w.as_ptr(), high.as_ptr(), low.as_ptr(), scaling, out.as_mut_ptr(), row) };
+        unsafe { kernel(tile, w.as_ptr(), bytes.map(<[u8]>::as_ptr), scales, scaling, out.as_mut_ptr(), row) };
     }
 }
 
@@ -201,16 +120,16 @@ pub(super) fn int8(tile: &Tile, w: &[i8], high: &[u8], low: &[u8], scaling: &Sca
 unsafe fn int8_tile<const V: usize, const R: usize>(
     tile: &Tile,
     w: *const i8,
-    high: *const u8,
-    low: *const u8,
+    bytes: [*const u8; 2],
+    scales: &[f32],
     scaling: &Scaling,
     out: *mut f32,
     row: usize,
 ) {
     let mut sums = [[[_mm512_setzero_si512(); V]; 2]; R];
-    // SAFETY: `check` holds for these pointers and this tile.
+    // SAFETY: `Tile::check` holds for these pointers and this tile.
     unsafe {
-        let (high, low) = (high.add(row * tile.depth), low.add(row * tile.depth));
+        let bytes = bytes.map(|bytes| bytes.add(row * tile.depth));
         for k in 0..tile.depth / 4 {
             let w = w.add(k * V * 4 * LANES);
             let mut weights = [_mm512_setzero_si512(); V];
@@ -218,7 +137,7 @@ unsafe fn int8_tile<const V: usize, const R: usize>(
                 *weight = _mm512_load_si512(w.add(v * 4 * LANES).cast());
             }
             for (r, sums) in sums.iter_mut().enumerate() {
-                for (bytes, sums) in [high, low].into_iter().zip(sums) {
+                for (bytes, sums) in bytes.into_iter().zip(sums) {
                     let quad = bytes.add(r * tile.depth + 4 * k).cast::<i32>().read_unaligned();
                     let input = _mm512_set1_epi32(quad);
                     for (sum, weight) in sums.iter_mut().zip(&weights) {
@@ -233,7 +152,8 @@ unsafe fn int8_tile<const V: usize, const R: usize>(
                 let lows: [i32; LANES] = std::mem::transmute(lows[v]);
                 let out = out.add((row + r) * tile.width + v * LANES);
                 for lane in 0..LANES {
-                    *out.add(lane) = scaling.apply(row + r, v * LANES + lane, highs[lane], lows[lane]);
+                    let total = scaling.total(v * LANES + lane, highs[lane], lows[lane]);
+                    *out.add(lane) = scaling.apply(v * LANES + lane, scales[row + r], total);
                 }
             }
         }
@@ -241,7 +161,7 @@ unsafe fn int8_tile<const V: usize, const R: usize>(
 }
 
 /// # Safety
-/// As `check`.
+/// As `Tile::check`.
 #[target_feature(enable = "avx512f")]
 unsafe fn store<const V: usize, const R: usize>(
     tile: &Tile,

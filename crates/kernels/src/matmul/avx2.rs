@@ -1,0 +1,178 @@
+//! Products with AVX2. A tile of up to six rows by one vector of outputs, in two registers a row, fits the sixteen (int8:
+//! three rows, in four registers each). Weights of up to an output vector's whole length stay in a second cache, from
+//! where further rows take them.
+
+use std::arch::x86_64::*;
+
+use super::{LANES, Scaling, Tile};
+
+/// Rows of a tile of floating-point sums.
+const ROWS: usize = 6;
+/// Rows of a tile of integer sums.
+const INT8_ROWS: usize = 3;
+/// Groups of four inputs whose products fit the 32-bit sums, two of them in each: 2 · 127 · 32767 · 256 < 2³¹.
+const QUADS: usize = 256;
+/// Bytes ahead of the weights in use that are asked for: the processor's own guesses end at each 4 kB.
+const AHEAD: usize = 1024;
+
+/// Calls `$call` with `$row` the first of each tile of at most `$most` rows, all about equally large, and `$R` its rows.
+macro_rules! by_rows {
+    ($rows:expr, $most:expr, [$($N:literal),*], |$row:ident, $R:ident| $call:expr) => {
+        let tiles = $rows.div_ceil($most);
+        for tile in 0..tiles {
+            let ($row, end) = ($rows * tile / tiles, $rows * (tile + 1) / tiles);
+            match end - $row {
+                $($N => {
+                    const $R: usize = $N;
+                    $call
+                })*
+                rows => unreachable!("a tile of {rows} rows"),
+            }
+        }
+    };
+}
+
+pub(super) fn f32(tile: &Tile, w: &[f32], x: &[f32], out: &mut [f32]) {
+    tile.check(w.len(), x.len(), out.len());
+    by_rows!(tile.rows, ROWS, [1, 2, 3, 4, 5, 6], |row, R| {
+        // SAFETY: `Tile::check` holds, and `Isa` asked for the instructions.
+        unsafe { f32_tile::<R>(tile, w.as_ptr(), x.as_ptr(), out.as_mut_ptr(), row) }
+    });
+}
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn f32_tile<const R: usize>(tile: &Tile, w: *const f32, x: *const f32, out: *mut f32, row: usize) {
+    let mut sums = [[_mm256_setzero_ps(); 2]; R];
+    // SAFETY: `Tile::check` holds for these pointers and this tile.
+    unsafe {
+        let x = x.add(row * tile.depth);
+        for k in 0..tile.depth {
+            let w = w.add(k * LANES);
+            ask_ahead(w);
+            let weights = [_mm256_load_ps(w), _mm256_load_ps(w.add(8))];
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let input = _mm256_set1_ps(*x.add(r * tile.depth + k));
+                for (sum, weight) in sums.iter_mut().zip(weights) {
+                    *sum = _mm256_fmadd_ps(weight, input, *sum);
+                }
+            }
+        }
+        store(tile, out, row, &sums);
+    }
+}
+
+/// Weights in bfloat16; `x` in single precision.
+pub(super) fn bf16(tile: &Tile, w: &[u16], x: &[f32], out: &mut [f32]) {
+    tile.check(w.len(), x.len(), out.len());
+    by_rows!(tile.rows, ROWS, [1, 2, 3, 4, 5, 6], |row, R| {
+        // SAFETY: as in `f32`.
+        unsafe { bf16_tile::<R>(tile, w.as_ptr(), x.as_ptr(), out.as_mut_ptr(), row) }
+    });
+}
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn bf16_tile<const R: usize>(tile: &Tile, w: *const u16, x: *const f32, out: *mut f32, row: usize) {
+    let mut sums = [[_mm256_setzero_ps(); 2]; R];
+    let upper = _mm256_set1_epi32(0xFFFF_0000_u32 as i32);
+    // SAFETY: `Tile::check` holds for these pointers and this tile.
+    unsafe {
+        let x = x.add(row * tile.depth);
+        for k in (0..tile.depth).step_by(2) {
+            let w = w.add(k * LANES).cast();
+            ask_ahead(w);
+            let pairs = [_mm256_load_si256(w), _mm256_load_si256(w.add(1))];
+            // A bfloat16 is the upper half of its number.
+            let even = pairs.map(|pair| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pair)));
+            let odd = pairs.map(|pair| _mm256_castsi256_ps(_mm256_and_si256(pair, upper)));
+            for (r, sums) in sums.iter_mut().enumerate() {
+                for (input, weights) in [even, odd].iter().enumerate() {
+                    let input = _mm256_set1_ps(*x.add(r * tile.depth + k + input));
+                    for (sum, weight) in sums.iter_mut().zip(weights) {
+                        *sum = _mm256_fmadd_ps(*weight, input, *sum);
+                    }
+                }
+            }
+        }
+        store(tile, out, row, &sums);
+    }
+}
+
+pub(super) fn int8(tile: &Tile, w: &[i8], x: &[i16], scales: &[f32], scaling: &Scaling, out: &mut [f32]) {
+    tile.check(w.len(), x.len(), out.len());
+    by_rows!(tile.rows, INT8_ROWS, [1, 2, 3], |row, R| {
+        // SAFETY: as in `f32`.
+        let totals = unsafe { int8_tile::<R>(tile, w.as_ptr(), x.as_ptr(), row) };
+        for (r, totals) in totals.iter().enumerate() {
+            let out = out[(row + r) * tile.width..][..LANES].iter_mut().zip(totals);
+            out.enumerate().for_each(|(lane, (out, total))| *out = scaling.apply(lane, scales[row + r], *total));
+        }
+    });
+}
+
+/// The exact sums, rounded once.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn int8_tile<const R: usize>(tile: &Tile, w: *const i8, x: *const i16, row: usize) -> [[f32; LANES]; R] {
+    let mut totals = [[_mm256_setzero_pd(); 4]; R]; // four outputs each
+    let quads = tile.depth / 4;
+    // SAFETY: `Tile::check` holds for these pointers and this tile.
+    unsafe {
+        let x = x.add(row * tile.depth);
+        for first in (0..quads).step_by(QUADS) {
+            let mut sums = [[_mm256_setzero_si256(); 4]; R]; // two for each output, side by side
+            for k in first..quads.min(first + QUADS) {
+                let w = w.add(k * 4 * LANES);
+                ask_ahead(w);
+                let mut inputs = [_mm256_setzero_si256(); R];
+                for (r, input) in inputs.iter_mut().enumerate() {
+                    *input = _mm256_set1_epi64x(x.add(r * tile.depth + 4 * k).cast::<i64>().read_unaligned());
+                }
+                for part in 0..4 {
+                    let weights = _mm256_cvtepi8_epi16(_mm_load_si128(w.add(part * 16).cast()));
+                    for (sums, input) in sums.iter_mut().zip(&inputs) {
+                        sums[part] = _mm256_add_epi32(sums[part], _mm256_madd_epi16(weights, *input));
+                    }
+                }
+            }
+            for (totals, sums) in totals.iter_mut().zip(&sums) {
+                for (total, sums) in totals.iter_mut().zip(sums) {
+                    *total = _mm256_add_pd(*total, add_pairs(*sums));
+                }
+            }
+        }
+        let mut rounded = [[0.0; LANES]; R];
+        for (rounded, totals) in rounded.iter_mut().zip(&totals) {
+            for (part, total) in totals.iter().enumerate() {
+                _mm_storeu_ps(rounded[part * 4..][..4].as_mut_ptr(), _mm256_cvtpd_ps(*total));
+            }
+        }
+        rounded
+    }
+}
+
+/// Nothing is read there, so it may lie beyond the weights.
+#[inline(always)]
+fn ask_ahead<T>(w: *const T) {
+    // SAFETY: a hint; the processor drops what it cannot follow.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(w.cast::<i8>().wrapping_add(AHEAD)) };
+}
+
+/// Sums of neighbours, exactly.
+#[target_feature(enable = "avx2")]
+fn add_pairs(sums: __m256i) -> __m256d {
+    let low = _mm256_cvtepi32_pd(_mm256_castsi256_si128(sums));
+    let high = _mm256_cvtepi32_pd(_mm256_extracti128_si256::<1>(sums));
+    // → outputs 0, 2, 1, 3
+    _mm256_permute4x64_pd::<0b11_01_10_00>(_mm256_hadd_pd(low, high))
+}
+
+/// # Safety
+/// As `Tile::check`.
+#[target_feature(enable = "avx2")]
+unsafe fn store<const R: usize>(tile: &Tile, out: *mut f32, row: usize, sums: &[[__m256; 2]; R]) {
+    for (r, sums) in sums.iter().enumerate() {
+        for (half, sum) in sums.iter().enumerate() {
+            // SAFETY: by the caller.
+            unsafe { _mm256_storeu_ps(out.add((row + r) * tile.width + half * 8), *sum) };
+        }
+    }
+}
