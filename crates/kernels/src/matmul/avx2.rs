@@ -15,12 +15,14 @@ const QUADS: usize = 256;
 /// Bytes ahead of the weights in use that are asked for: the processor's own guesses end at each 4 kB.
 const AHEAD: usize = 1024;
 
-/// Calls `$call` with `$row` the first of each tile of at most `$most` rows, all about equally large, and `$R` its rows.
+/// Calls `$call` with `$row` the first of each tile of at most `$most` rows, all about equally large, `$R` its rows, and
+/// `$ahead` how many bytes ahead of its own weights it asks for some: the last tile, for the next group's.
 macro_rules! by_rows {
-    ($rows:expr, $most:expr, [$($N:literal),*], |$row:ident, $R:ident| $call:expr) => {
+    ($rows:expr, $most:expr, $weights:expr, [$($N:literal),*], |$row:ident, $R:ident, $ahead:ident| $call:expr) => {
         let tiles = $rows.div_ceil($most);
         for tile in 0..tiles {
             let ($row, end) = ($rows * tile / tiles, $rows * (tile + 1) / tiles);
+            let $ahead = if tile > 0 && tile + 1 == tiles { size_of_val($weights) } else { AHEAD };
             match end - $row {
                 $($N => {
                     const $R: usize = $N;
@@ -34,21 +36,28 @@ macro_rules! by_rows {
 
 pub(super) fn f32(tile: &Tile, w: &[f32], x: &[f32], out: &mut [f32]) {
     tile.check(w.len(), x.len(), out.len());
-    by_rows!(tile.rows, ROWS, [1, 2, 3, 4, 5, 6], |row, R| {
+    by_rows!(tile.rows, ROWS, w, [1, 2, 3, 4, 5, 6], |row, R, ahead| {
         // SAFETY: `Tile::check` holds, and `Isa` asked for the instructions.
-        unsafe { f32_tile::<R>(tile, w.as_ptr(), x.as_ptr(), out.as_mut_ptr(), row) }
+        unsafe { f32_tile::<R>(tile, w.as_ptr(), x.as_ptr(), out.as_mut_ptr(), row, ahead) }
     });
 }
 
 #[target_feature(enable = "avx2,fma")]
-unsafe fn f32_tile<const R: usize>(tile: &Tile, w: *const f32, x: *const f32, out: *mut f32, row: usize) {
+unsafe fn f32_tile<const R: usize>(
+    tile: &Tile,
+    w: *const f32,
+    x: *const f32,
+    out: *mut f32,
+    row: usize,
+    ahead: usize,
+) {
     let mut sums = [[_mm256_setzero_ps(); 2]; R];
     // SAFETY: `Tile::check` holds for these pointers and this tile.
     unsafe {
         let x = x.add(row * tile.depth);
         for k in 0..tile.depth {
             let w = w.add(k * LANES);
-            ask_ahead(w);
+            ask_ahead(w, ahead);
             let weights = [_mm256_load_ps(w), _mm256_load_ps(w.add(8))];
             for (r, sums) in sums.iter_mut().enumerate() {
                 let input = _mm256_set1_ps(*x.add(r * tile.depth + k));
@@ -64,14 +73,21 @@ unsafe fn f32_tile<const R: usize>(tile: &Tile, w: *const f32, x: *const f32, ou
 /// Weights in bfloat16; `x` in single precision.
 pub(super) fn bf16(tile: &Tile, w: &[u16], x: &[f32], out: &mut [f32]) {
     tile.check(w.len(), x.len(), out.len());
-    by_rows!(tile.rows, ROWS, [1, 2, 3, 4, 5, 6], |row, R| {
+    by_rows!(tile.rows, ROWS, w, [1, 2, 3, 4, 5, 6], |row, R, ahead| {
         // SAFETY: as in `f32`.
-        unsafe { bf16_tile::<R>(tile, w.as_ptr(), x.as_ptr(), out.as_mut_ptr(), row) }
+        unsafe { bf16_tile::<R>(tile, w.as_ptr(), x.as_ptr(), out.as_mut_ptr(), row, ahead) }
     });
 }
 
 #[target_feature(enable = "avx2,fma")]
-unsafe fn bf16_tile<const R: usize>(tile: &Tile, w: *const u16, x: *const f32, out: *mut f32, row: usize) {
+unsafe fn bf16_tile<const R: usize>(
+    tile: &Tile,
+    w: *const u16,
+    x: *const f32,
+    out: *mut f32,
+    row: usize,
+    ahead: usize,
+) {
     let mut sums = [[_mm256_setzero_ps(); 2]; R];
     let upper = _mm256_set1_epi32(0xFFFF_0000_u32 as i32);
     // SAFETY: `Tile::check` holds for these pointers and this tile.
@@ -79,7 +95,7 @@ unsafe fn bf16_tile<const R: usize>(tile: &Tile, w: *const u16, x: *const f32, o
         let x = x.add(row * tile.depth);
         for k in (0..tile.depth).step_by(2) {
             let w = w.add(k * LANES).cast();
-            ask_ahead(w);
+            ask_ahead(w, ahead);
             let pairs = [_mm256_load_si256(w), _mm256_load_si256(w.add(1))];
             // A bfloat16 is the upper half of its number.
             let even = pairs.map(|pair| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pair)));
@@ -99,19 +115,26 @@ unsafe fn bf16_tile<const R: usize>(tile: &Tile, w: *const u16, x: *const f32, o
 
 pub(super) fn int8(tile: &Tile, w: &[i8], x: &[i16], scales: &[f32], scaling: &Scaling, out: &mut [f32]) {
     tile.check(w.len(), x.len(), out.len());
-    by_rows!(tile.rows, INT8_ROWS, [1, 2, 3], |row, R| {
+    by_rows!(tile.rows, INT8_ROWS, w, [1, 2, 3], |row, R, ahead| {
         // SAFETY: as in `f32`.
-        let totals = unsafe { int8_tile::<R>(tile, w.as_ptr(), x.as_ptr(), row) };
+        let totals = unsafe { int8_tile::<R>(tile, w.as_ptr(), x.as_ptr(), row, ahead) };
         for (r, totals) in totals.iter().enumerate() {
             let out = out[(row + r) * tile.width..][..LANES].iter_mut().zip(totals);
-            out.enumerate().for_each(|(lane, (out, total))| *out = scaling.apply(lane, scales[row + r], *total));
+            out.enumerate()
+                .for_each(|(lane, (out, total))| *out = scaling.apply(lane, scales[row + r], *total));
         }
     });
 }
 
 /// The exact sums, rounded once.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn int8_tile<const R: usize>(tile: &Tile, w: *const i8, x: *const i16, row: usize) -> [[f32; LANES]; R] {
+unsafe fn int8_tile<const R: usize>(
+    tile: &Tile,
+    w: *const i8,
+    x: *const i16,
+    row: usize,
+    ahead: usize,
+) -> [[f32; LANES]; R] {
     let mut totals = [[_mm256_setzero_pd(); 4]; R]; // four outputs each
     let quads = tile.depth / 4;
     // SAFETY: `Tile::check` holds for these pointers and this tile.
@@ -121,7 +144,7 @@ unsafe fn int8_tile<const R: usize>(tile: &Tile, w: *const i8, x: *const i16, ro
             let mut sums = [[_mm256_setzero_si256(); 4]; R]; // two for each output, side by side
             for k in first..quads.min(first + QUADS) {
                 let w = w.add(k * 4 * LANES);
-                ask_ahead(w);
+                ask_ahead(w, ahead);
                 let mut inputs = [_mm256_setzero_si256(); R];
                 for (r, input) in inputs.iter_mut().enumerate() {
                     *input = _mm256_set1_epi64x(x.add(r * tile.depth + 4 * k).cast::<i64>().read_unaligned());
@@ -151,9 +174,9 @@ unsafe fn int8_tile<const R: usize>(tile: &Tile, w: *const i8, x: *const i16, ro
 
 /// Nothing is read there, so it may lie beyond the weights.
 #[inline(always)]
-fn ask_ahead<T>(w: *const T) {
+fn ask_ahead<T>(w: *const T, ahead: usize) {
     // SAFETY: a hint; the processor drops what it cannot follow.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(w.cast::<i8>().wrapping_add(AHEAD)) };
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(w.cast::<i8>().wrapping_add(ahead)) };
 }
 
 /// Sums of neighbours, exactly.

@@ -105,14 +105,23 @@ unsafe fn bf16_tile<const V: usize, const R: usize>(
 }
 
 /// The inputs' `bytes`: high and low.
-pub(super) fn int8(tile: &Tile, w: &[i8], bytes: [&[u8]; 2], scales: &[f32], scaling: &Scaling, out: &mut [f32]) {
+pub(super) fn int8(
+    tile: &Tile,
+    w: &[i8],
+    bytes: [&[u8]; 2],
+    scales: &[f32],
+    scaling: &Scaling,
+    out: &mut [f32],
+) {
     let [high, low] = bytes;
     tile.check(w.len(), high.len().min(low.len()), out.len());
     type Kernel = unsafe fn(&Tile, *const i8, [*const u8; 2], &[f32], &Scaling, *mut f32, usize);
     for row in (0..tile.rows).step_by(INT8_ROWS) {
         let kernel: Kernel = pick!(tile.vectors, (tile.rows - row).min(INT8_ROWS), int8_tile, [1, 2, 3]);
         // SAFETY: as in `f32`.
-        unsafe { kernel(tile, w.as_ptr(), bytes.map(<[u8]>::as_ptr), scales, scaling, out.as_mut_ptr(), row) };
+        unsafe {
+            kernel(tile, w.as_ptr(), bytes.map(<[u8]>::as_ptr), scales, scaling, out.as_mut_ptr(), row)
+        };
     }
 }
 

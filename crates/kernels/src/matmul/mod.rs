@@ -227,7 +227,8 @@ impl Matrix {
                 (Data::Bf16(w), x) => tile.bf16(self.isa, &w.as_slice()[at], x, out),
                 (Data::Int8 { weights, scales, sums }, x) => {
                     let first = section * self.section + first;
-                    let end = self.outputs.min((section + 1) * self.section).min(first + tile.vectors * LANES);
+                    let end =
+                        self.outputs.min((section + 1) * self.section).min(first + tile.vectors * LANES);
                     let outputs = first.min(end)..end;
                     let scaling = Scaling { outputs: &scales[outputs.clone()], sums: &sums[outputs] };
                     tile.int8(self.isa, &weights.as_slice()[at], x, &scaling, out);

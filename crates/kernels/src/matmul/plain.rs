@@ -65,7 +65,8 @@ pub(super) fn int8(tile: &Tile, w: &[i8], x: &[i16], scales: &[f32], scaling: &S
             totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += i64::from(sum));
         }
         let out = out[row * tile.width..][..LANES].iter_mut().zip(totals);
-        out.enumerate().for_each(|(lane, (out, total))| *out = scaling.apply(lane, scales[row], total as f32));
+        out.enumerate()
+            .for_each(|(lane, (out, total))| *out = scaling.apply(lane, scales[row], total as f32));
     }
 }
 
