@@ -144,18 +144,11 @@ impl Decoder {
         assert_eq!((block.w1.len(), block.w2.len(), block.w3.len()), (d * f, d * f, d * f), "feed-forward");
         assert_eq!((block.attention_norm.len(), block.ffn_norm.len()), (d, d), "norms");
         let head = |part: usize, head: usize| &block.wqkv[(part * d + head * k) * d..][..k * d];
-        let by_head: Vec<f32> = (0..heads)
-            .flat_map(|h| (0..3).map(move |p| (p, h)))
-            .flat_map(|(p, h)| head(p, h))
-            .copied()
-            .collect();
+        let by_head =
+            (0..heads).flat_map(|h| [head(0, h), head(1, h), head(2, h)]).collect::<Vec<_>>().concat();
         let share = hidden_share(f);
-        let rows = |w: &'static str, i: usize| match w {
-            "gate" => &block.w1[i * share * d..][..share * d],
-            _ => &block.w3[i * share * d..][..share * d],
-        };
-        let gate_up: Vec<f32> =
-            (0..f / share).flat_map(|i| [rows("gate", i), rows("up", i)]).flatten().copied().collect();
+        let shares = block.w1.chunks_exact(share * d).zip(block.w3.chunks_exact(share * d));
+        let gate_up = shares.flat_map(|(gate, up)| [gate, up]).collect::<Vec<_>>().concat();
         self.layers.push(Layer {
             qkv: Matrix::pack(&by_head, d, 3 * k, self.format),
             wo: Matrix::pack(block.wo, d, SECTION, self.format),

@@ -13,6 +13,8 @@ mod plain;
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use crate::isa::{Isa, for_each_isa};
 use crate::math::{from_bf16, to_bf16};
 use crate::memory::Aligned;
@@ -91,40 +93,49 @@ impl Matrix {
     }
 
     /// Puts each weight, through `convert` (which also gets its output), where the kernels look for it; `side` inputs
-    /// of an output lie side by side.
+    /// of an output lie side by side. On all cores.
     fn place<T: crate::memory::Number>(
         &self,
         weight: &[f32],
         padded: usize,
         side: usize,
-        convert: impl Fn(f32, usize) -> T,
+        convert: impl Fn(f32, usize) -> T + Sync,
     ) -> Aligned<T> {
         let mut packed = Aligned::zeros(padded);
-        let data = packed.as_mut_slice();
-        for (output, row) in weight.chunks_exact(self.inputs).enumerate() {
-            let (section, within) = (output / self.section, output % self.section);
+        let depth = padded_inputs(self.inputs);
+        let sections = packed.as_mut_slice().par_chunks_mut(self.padded_section() * depth);
+        let rows = weight.par_chunks(self.section * self.inputs);
+        sections.zip(rows).enumerate().for_each(|(section, (section_data, rows))| {
             let most = group(self.isa) * LANES;
-            let (group, lane) = (within / most, within % most);
-            let start = self.group_at(section, group);
-            let width = self.group_vectors(group) * LANES;
-            for (input, &w) in row.iter().enumerate() {
-                let at = (input / side * width + lane) * side + input % side;
-                data[start + at] = convert(w, output);
+            let groups = section_data.chunks_mut(most * depth).zip(rows.chunks(most * self.inputs));
+            for (group, (data, rows)) in groups.enumerate() {
+                let first = section * self.section + group * most; // output
+                let width = data.len() / depth;
+                // A few inputs at a time, so that what is written lies in a first cache.
+                for inputs in (0..self.inputs).step_by(64) {
+                    let inputs = inputs..self.inputs.min(inputs + 64);
+                    for (lane, row) in rows.chunks_exact(self.inputs).enumerate() {
+                        for input in inputs.clone() {
+                            let at = (input / side * width + lane) * side + input % side;
+                            data[at] = convert(row[input], first + lane);
+                        }
+                    }
+                }
             }
-        }
+        });
         packed
     }
 
     fn quantize(&self, weight: &[f32], padded: usize) -> Data {
-        let most = |row: &[f32]| row.iter().fold(0.0f32, |m, w| m.max(w.abs()));
-        let scales: Vec<f32> = weight.chunks_exact(self.inputs).map(|row| most(row) / 127.0).collect();
-        let integer = |w: f32, output: usize| match scales[output] {
-            0.0 => 0,
-            scale => (w / scale).round().clamp(-127.0, 127.0) as i8,
-        };
-        let sums = weight.chunks_exact(self.inputs).enumerate();
-        let sums = sums.map(|(o, row)| row.iter().map(|&w| i32::from(integer(w, o))).sum()).collect();
-        Data::Int8 { weights: self.place(weight, padded, 4, integer), scales, sums }
+        let rows = weight.par_chunks_exact(self.inputs);
+        let (scales, sums): (Vec<f32>, Vec<i32>) = rows
+            .map(|row| {
+                let scale = scale_to(127.0, row);
+                (scale, row.iter().map(|w| nearest(w / scale) as i32).sum::<i32>())
+            })
+            .unzip();
+        let weights = self.place(weight, padded, 4, |w, output| nearest(w / scales[output]) as i8);
+        Data::Int8 { weights, scales, sums }
     }
 
     /// How the weights are stored.
@@ -443,7 +454,7 @@ for_each_isa! {
 
 #[inline(always)]
 fn quantize_row_body<const FUSED: bool>(x: &[f32], out: &mut [i16]) -> f32 {
-    let scale = row_scale(x);
+    let scale = scale_to(32767.0, x);
     for (v, out) in x.iter().zip(out) {
         *out = nearest(v * (1.0 / scale)) as i16;
     }
@@ -457,7 +468,7 @@ for_each_isa! {
 
 #[inline(always)]
 fn split_row_body<const FUSED: bool>(x: &[f32], high: &mut [u8], low: &mut [u8]) -> f32 {
-    let scale = row_scale(x);
+    let scale = scale_to(32767.0, x);
     for ((v, high), low) in x.iter().zip(high).zip(low) {
         let n = nearest(v * (1.0 / scale)).wrapping_add(32768);
         *high = (n >> 8) as u8;
@@ -466,9 +477,9 @@ fn split_row_body<const FUSED: bool>(x: &[f32], high: &mut [u8], low: &mut [u8])
     scale
 }
 
-/// What makes the largest number of a row 32767.
+/// What the numbers of a row are divided by so that the largest becomes `most`.
 #[inline(always)]
-fn row_scale(x: &[f32]) -> f32 {
+fn scale_to(most: f32, x: &[f32]) -> f32 {
     let mut lanes = [0.0f32; LANES];
     let (chunks, rest) = x.as_chunks::<LANES>();
     for chunk in chunks.iter().map(|c| c.as_slice()).chain([rest]) {
@@ -476,8 +487,8 @@ fn row_scale(x: &[f32]) -> f32 {
             *lane = lane.max(v.abs());
         }
     }
-    let most = lanes.iter().fold(0.0f32, |m, &v| m.max(v));
-    if most > 0.0 { most / 32767.0 } else { 1.0 }
+    let scale = lanes.iter().fold(0.0f32, |m, &v| m.max(v)) / most;
+    if scale.is_normal() { scale } else { 1.0 }
 }
 
 /// The nearest whole number, of those below 2²²; adding 1.5 · 2²³ leaves it in the low bits.
@@ -495,9 +506,8 @@ pub fn as_stored(weight: &[f32], inputs: usize, format: Format) -> Vec<f32> {
         Format::Int8 => weight
             .chunks_exact(inputs)
             .flat_map(|row| {
-                let scale = row.iter().fold(0.0f32, |m, w| m.max(w.abs())) / 127.0;
-                let stored = move |w: &f32| if scale == 0.0 { 0.0 } else { (w / scale).round() * scale };
-                row.iter().map(stored).collect::<Vec<_>>()
+                let scale = scale_to(127.0, row);
+                row.iter().map(move |w| nearest(w / scale) as i32 as f32 * scale)
             })
             .collect(),
     }
