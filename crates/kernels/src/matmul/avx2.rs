@@ -119,9 +119,7 @@ pub(super) fn int8(tile: &Tile, w: &[i8], x: &[i16], scales: &[f32], scaling: &S
         // SAFETY: as in `f32`.
         let totals = unsafe { int8_tile::<R>(tile, w.as_ptr(), x.as_ptr(), row, ahead) };
         for (r, totals) in totals.iter().enumerate() {
-            let out = out[(row + r) * tile.width..][..LANES].iter_mut().zip(totals);
-            out.enumerate()
-                .for_each(|(lane, (out, total))| *out = scaling.apply(lane, scales[row + r], *total));
+            scaling.apply(0, scales[row + r], totals, &mut out[(row + r) * tile.width..][..LANES]);
         }
     });
 }

@@ -159,11 +159,11 @@ unsafe fn int8_tile<const V: usize, const R: usize>(
             for v in 0..V {
                 let highs: [i32; LANES] = std::mem::transmute(highs[v]);
                 let lows: [i32; LANES] = std::mem::transmute(lows[v]);
+                let total = |lane| scaling.total(v * LANES + lane, highs[lane], lows[lane]);
+                let totals = std::array::from_fn(total);
                 let out = out.add((row + r) * tile.width + v * LANES);
-                for lane in 0..LANES {
-                    let total = scaling.total(v * LANES + lane, highs[lane], lows[lane]);
-                    *out.add(lane) = scaling.apply(v * LANES + lane, scales[row + r], total);
-                }
+                let out = std::slice::from_raw_parts_mut(out, LANES);
+                scaling.apply(v * LANES, scales[row + r], &totals, out);
             }
         }
     }

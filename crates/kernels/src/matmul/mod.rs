@@ -276,10 +276,14 @@ impl Scaling<'_> {
         (256 * (i64::from(high) - offset) + i64::from(low)) as f32
     }
 
-    /// An output of a row with this scale. Padding is zero.
+    /// The outputs from `first` on of a row with this scale. Padding is zero.
     #[inline(always)]
-    fn apply(&self, output: usize, row_scale: f32, total: f32) -> f32 {
-        self.outputs.get(output).map_or(0.0, |scale| total * (row_scale * scale))
+    fn apply(&self, first: usize, row_scale: f32, totals: &[f32; LANES], out: &mut [f32]) {
+        out.fill(0.0);
+        let outputs = self.outputs.get(first..).unwrap_or_default();
+        for ((out, total), scale) in out.iter_mut().zip(totals).zip(outputs) {
+            *out = total * (row_scale * scale);
+        }
     }
 }
 

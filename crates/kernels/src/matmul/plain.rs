@@ -64,9 +64,8 @@ pub(super) fn int8(tile: &Tile, w: &[i8], x: &[i16], scales: &[f32], scaling: &S
             }
             totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += i64::from(sum));
         }
-        let out = out[row * tile.width..][..LANES].iter_mut().zip(totals);
-        out.enumerate()
-            .for_each(|(lane, (out, total))| *out = scaling.apply(lane, scales[row], total as f32));
+        let totals = totals.map(|total| total as f32);
+        scaling.apply(0, scales[row], &totals, &mut out[row * tile.width..][..LANES]);
     }
 }
 
