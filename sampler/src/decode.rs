@@ -193,14 +193,8 @@ pub(crate) fn image_of_row(rows: i64, b: i64, guided: bool) -> Tensor {
     Tensor::from_slice(&images)
 }
 
-/// Logits of all rows, (R, V), and a scale c in a tensor (1) → guided logits of the images, (B, V): `uncond + (cond -
-/// uncond) · c` where c > 1, else the conditional logits as they are.
-pub(crate) fn guide(logits: &Tensor, b: i64, scale: &Tensor) -> Tensor {
-    let (cond, uncond) = (logits.narrow(0, 0, b), logits.narrow(0, b, b));
-    (&uncond + (&cond - &uncond) * scale).where_self(&scale.gt(1.0), &cond)
-}
-
-/// As [`guide`], with the scale of a step.
+/// Logits of all rows, (R, V) → guided logits of the images, (B, V): `uncond + (cond - uncond) · c` where the scale c of
+/// the step is above 1, else the conditional logits as they are.
 pub(crate) fn guide_step(
     logits: &Tensor,
     b: i64,
@@ -208,14 +202,22 @@ pub(crate) fn guide_step(
     step: usize,
     steps: usize,
 ) -> Tensor {
-    let cond = logits.narrow(0, 0, b);
     let scale = config.guidance.at(step, steps);
-    if config.guidance.active() && scale > 1.0 {
-        let uncond = logits.narrow(0, b, b);
-        &uncond + (&cond - &uncond) * scale
-    } else {
-        cond
+    match config.guidance.active() && scale > 1.0 {
+        // A number on the host enters the kernel as its argument, on a GPU too.
+        true => mixed(logits, b, &Tensor::from(scale as f32)),
+        false => logits.narrow(0, 0, b),
     }
+}
+
+/// [`guide_step`] with the scale in a tensor (1), which need not be known here.
+pub(crate) fn guide_by(logits: &Tensor, b: i64, scale: &Tensor) -> Tensor {
+    mixed(logits, b, scale).where_self(&scale.gt(1.0), &logits.narrow(0, 0, b))
+}
+
+fn mixed(logits: &Tensor, b: i64, scale: &Tensor) -> Tensor {
+    let (cond, uncond) = (logits.narrow(0, 0, b), logits.narrow(0, b, b));
+    &uncond + (&cond - &uncond) * scale
 }
 
 /// The random numbers of a batch.

@@ -14,7 +14,7 @@ use base::Codes;
 use libtorch_ext::cuda_graph::{CudaGraphs, Graph, Stream};
 use tch::{Device, Kind, Tensor};
 
-use crate::decode::{Kept, check_batch, guide, image_of_row};
+use crate::decode::{Kept, check_batch, guide_by, image_of_row};
 use crate::{Draw, Error, Result, Sampler, SamplingConfig, choose, filter};
 
 /// A recording reads the cache up to a multiple of this many positions.
@@ -148,7 +148,7 @@ impl Recording {
         let Slots { position, input, image, scales, uniforms, codes } = &self.slots;
         let number = position - (self.spec.prefix_len - 1); // of the code to draw
         let guided = if self.config.guidance.active() {
-            guide(logits, self.b, &scales.index_select(0, &number))
+            guide_by(logits, self.b, &scales.index_select(0, &number))
         } else {
             logits.narrow(0, 0, self.b)
         };

@@ -109,7 +109,10 @@ impl Hint for Error {
             Error::Config(e) => e.hints(),
             Error::Missing { wanted, .. } => missing_hints(wanted),
             Error::OtherFile { path, .. } => {
-                vec![format!("to use other weights, name the file: `--weights {}`", path.display())]
+                vec![format!(
+                    "to use other weights, name `{}` by this network's option (see `--help`)",
+                    path.display()
+                )]
             }
             Error::TextTokenizer { .. } => {
                 vec![
@@ -131,5 +134,7 @@ fn missing_hints(wanted: &PublicFile) -> Vec<String> {
             wanted.publisher, wanted.licence, wanted.name
         ),
     };
-    vec![get, "or name a folder with `--models-dir` or GEN_MODELS, or the file with `--weights`".into()]
+    let elsewhere = "or name another folder with `--models-dir` or GEN_MODELS, or the file by this network's option (see \
+                     `--help`)";
+    vec![get, elsewhere.into()]
 }

@@ -5,7 +5,7 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::OnceLock;
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
@@ -39,6 +39,15 @@ struct Functions {
 }
 
 impl Functions {
+    /// Opened at first use, for as long as the program runs.
+    fn get() -> Result<&'static Functions, Error> {
+        static FUNCTIONS: OnceLock<Functions> = OnceLock::new();
+        match FUNCTIONS.get() {
+            Some(functions) => Ok(functions),
+            None => Functions::open().map(|functions| FUNCTIONS.get_or_init(|| functions)),
+        }
+    }
+
     fn open() -> Result<Self, Error> {
         let bytes = BYTES.ok_or(Error::NotBuilt)?;
         let file = memory_file(bytes).map_err(|e| Error::open(LIBRARY, &e.to_string()))?;
@@ -84,7 +93,7 @@ fn call(name: &'static str, function: impl FnOnce(*mut c_char, usize) -> bool) -
 /// Recording on one GPU.
 #[derive(Clone)]
 pub struct CudaGraphs {
-    functions: Arc<Functions>,
+    functions: &'static Functions,
     device: usize,
 }
 
@@ -94,7 +103,7 @@ impl CudaGraphs {
     /// # Errors
     /// Where the program was built without it, or libtorch's CUDA half is not that of its version.
     pub fn open(device: usize) -> Result<Self, Error> {
-        Ok(CudaGraphs { functions: Arc::new(Functions::open()?), device })
+        Ok(CudaGraphs { functions: Functions::get()?, device })
     }
 
     /// Runs `work` on a stream on which its parts can be recorded, after all earlier and before all later work of the
@@ -103,7 +112,7 @@ impl CudaGraphs {
     /// # Errors
     /// Where the stream cannot be had, and what `work` returns.
     pub fn on_stream<T, E: From<Error>>(&self, work: impl FnOnce(&Stream) -> Result<T, E>) -> Result<T, E> {
-        let (f, device) = (&self.functions, self.device as c_int);
+        let (f, device) = (self.functions, self.device as c_int);
         tch::Cuda::synchronize(self.device as i64);
         // SAFETY: a device number and a buffer with its size.
         call("stream", |text, size| unsafe { (f.enter)(device, text, size) })?;
@@ -120,7 +129,7 @@ struct Leave<'a>(&'a CudaGraphs);
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
-        let (f, device) = (&self.0.functions, self.0.device as c_int);
+        let (f, device) = (self.0.functions, self.0.device as c_int);
         // SAFETY: as for entering. A failure leaves the other stream current, which changes no result.
         let _ = call("stream", |text, size| unsafe { (f.leave)(device, text, size) });
     }
@@ -140,12 +149,12 @@ impl Stream<'_> {
     /// # Errors
     /// libtorch's message, as of work that waits for the host.
     pub fn record(&self, work: impl FnOnce()) -> Result<Graph, Error> {
-        let functions = Arc::clone(&self.graphs.functions);
+        let functions = self.graphs.functions;
         let mut handle = std::ptr::null_mut();
         // SAFETY: `handle` receives a graph that only [`Graph`] owns.
         call("new graph", |text, size| unsafe { (functions.new)(&mut handle, text, size) })?;
         let graph = Graph { functions, handle };
-        let f = &graph.functions;
+        let f = functions;
         // SAFETY: the handle is a live graph.
         call("begin", |text, size| unsafe { (f.begin)(handle, text, size) })?;
         work();
@@ -166,7 +175,7 @@ impl Stream<'_> {
 
 /// A recording. Its work may be replayed on any stream of its device.
 pub struct Graph {
-    functions: Arc<Functions>,
+    functions: &'static Functions,
     handle: *mut c_void,
 }
 

@@ -15,6 +15,7 @@ use tch::Device;
 use self::machine::Machine;
 use self::models::Subjects;
 use self::report::{Report, Row};
+use self::work::Bench;
 use super::{Context, Outcome};
 use crate::failure::Failure;
 use crate::settings::device;
@@ -31,6 +32,7 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<Outcome> {
     context.printer.line(&machine.describe())?;
     context.printer.line(&subjects.describe())?;
     context.printer.line(&report::head(before.is_some()))?;
+    let bench = Bench { args, subjects: &subjects, machine: &machine, device };
     let mut rows: Vec<Row> = vec![];
     for &work in &args.work {
         for &precision in args.precision.iter().filter(|p| knows(work, **p, device)) {
@@ -40,7 +42,7 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<Outcome> {
                 rows.push(row);
                 Ok(())
             };
-            work::run(work, precision, args, &subjects, &machine, &mut add)?;
+            bench.run(work, precision, &mut add)?;
         }
     }
     if rows.is_empty() {

@@ -16,23 +16,32 @@ use super::models::{Subjects, random_transformer};
 use super::report::Row;
 use super::timing::{Measured, measure};
 use crate::failure::Failure;
-use crate::settings::device;
 
-/// Times one work in one precision at all batch sizes.
-pub fn run(
-    work: Work,
-    precision: Precision,
-    args: &BenchArgs,
-    subjects: &Subjects,
-    machine: &Machine,
-    add: &mut dyn FnMut(Row) -> Result<()>,
-) -> Result<()> {
-    let device = device::resolve(&args.device)?;
-    match work {
-        Work::Sample => sample(precision, args, subjects, machine, device, add),
-        Work::Encode | Work::Decode => tokenize(work, precision, args, subjects, machine, device, add),
-        Work::Train => train_steps(precision, args, subjects, machine, device, add),
-        Work::Eval => evaluate(args, machine, device, add),
+/// How works are timed, and on what.
+#[derive(Clone, Copy)]
+pub struct Bench<'a> {
+    /// Batch sizes, guidance scales, repeats.
+    pub args: &'a BenchArgs,
+    /// The networks.
+    pub subjects: &'a Subjects,
+    /// What the results are set beside.
+    pub machine: &'a Machine,
+    /// Where they run.
+    pub device: Device,
+}
+
+/// Where finished rows go.
+pub type Add<'a> = &'a mut dyn FnMut(Row) -> Result<()>;
+
+impl Bench<'_> {
+    /// Times one work in one precision at all batch sizes.
+    pub fn run(self, work: Work, precision: Precision, add: Add) -> Result<()> {
+        match work {
+            Work::Sample => sample(self, precision, add),
+            Work::Encode | Work::Decode => tokenize(self, work, precision, add),
+            Work::Train => train_steps(self, precision, add),
+            Work::Eval => evaluate(self.args, self.machine, self.device, add),
+        }
     }
 }
 
@@ -44,14 +53,8 @@ fn classes(config: &ArConfig, batch: i64, device: Device) -> Result<Conditioning
     Ok(Conditioning::Class(classes))
 }
 
-fn sample(
-    precision: Precision,
-    args: &BenchArgs,
-    subjects: &Subjects,
-    machine: &Machine,
-    device: Device,
-    add: &mut dyn FnMut(Row) -> Result<()>,
-) -> Result<()> {
+fn sample(bench: Bench, precision: Precision, add: Add) -> Result<()> {
+    let Bench { args, subjects, machine, device } = bench;
     let model = subjects.transformer(device, precision)?;
     for &batch in &args.batch_size {
         for &scale in &args.cfg {
@@ -103,15 +106,8 @@ fn sample_row(
     }
 }
 
-fn tokenize(
-    work: Work,
-    precision: Precision,
-    args: &BenchArgs,
-    subjects: &Subjects,
-    machine: &Machine,
-    device: Device,
-    add: &mut dyn FnMut(Row) -> Result<()>,
-) -> Result<()> {
+fn tokenize(bench: Bench, work: Work, precision: Precision, add: Add) -> Result<()> {
+    let Bench { args, subjects, machine, device } = bench;
     let model = subjects.tokenizer(device, precision)?;
     let spec = model.spec().clone();
     let cost = tokenizer::cost(subjects.tokenizer_config());
@@ -133,14 +129,8 @@ fn tokenize(
 }
 
 /// Forward, backward, clipping and AdamW of the transformer, from the weights that training starts with.
-fn train_steps(
-    precision: Precision,
-    args: &BenchArgs,
-    subjects: &Subjects,
-    machine: &Machine,
-    device: Device,
-    add: &mut dyn FnMut(Row) -> Result<()>,
-) -> Result<()> {
+fn train_steps(bench: Bench, precision: Precision, add: Add) -> Result<()> {
+    let Bench { args, subjects, machine, device } = bench;
     libtorch_ext::runtime::keep_freed_memory(); // as training verbs do
     let config = subjects.ar_config();
     let (mut model, vars) = random_transformer(config, device, Kind::Float)?;
