@@ -4,7 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::position::Place;
 
-/// B batch, H heads, L length rounded up to a multiple of 8, K head width
+/// B batch, H heads, L length rounded up to a multiple of 8, K head width or more, the rest zero
 #[derive(Debug)]
 pub struct KvCache {
     layers: Vec<(Tensor, Tensor)>, // (B, H, L, K) each
@@ -34,18 +34,16 @@ impl Cache {
 }
 
 impl KvCache {
-    /// Zeros for `batch` sequences of up to `length` positions.
+    /// Zeros for `batch` sequences of up to `length` positions in `heads` heads: `[batch, heads, length]`.
     pub fn new(
         layers: i64,
-        batch: i64,
-        heads: i64,
-        length: i64,
-        head_width: i64,
+        [batch, heads, length]: [i64; 3],
+        width: i64,
         kind: Kind,
         device: Device,
     ) -> Self {
         let length = (length + 7) / 8 * 8;
-        let zeros = || Tensor::zeros([batch, heads, length, head_width], (kind, device));
+        let zeros = || Tensor::zeros([batch, heads, length, width], (kind, device));
         KvCache {
             layers: (0..layers).map(|_| (zeros(), zeros())).collect(),
             condition: None,
@@ -65,11 +63,11 @@ impl KvCache {
         let write = |cache: &Tensor, new: &Tensor| match place {
             Place::From(from) => {
                 let count = new.size()[2];
-                cache.narrow(2, from, count).copy_(new);
+                cache.narrow(2, from, count).narrow(3, 0, new.size()[3]).copy_(new);
                 cache.narrow(2, 0, from + count)
             }
             Place::At { position, length } => {
-                let _ = cache.shallow_clone().index_copy_(2, position, new);
+                let _ = cache.narrow(3, 0, new.size()[3]).index_copy_(2, position, new);
                 cache.narrow(2, 0, length)
             }
         };

@@ -12,7 +12,7 @@ use base::nn::{Linear, RmsNorm, add_dropped, drop_path, dropout, swiglu};
 use base::{Init, Mode, Scope};
 use tch::{Device, Kind, Tensor};
 
-use crate::attention::{Attention, Context};
+use crate::attention::{Attention, Context, fused_width, is_fused};
 use crate::conditioning::{Conditioning, Embedder, WEIGHT};
 use crate::config::{ArConfig, ConditioningConfig, DropoutConfig, PositionConfig};
 use crate::error::{Error, Result};
@@ -468,8 +468,9 @@ impl AutoregressiveModel for Gpt {
         if let Some(decoder) = &self.packed {
             return Cache::Packed(decoder.new_cache(batch as usize, length as usize));
         }
-        let head = c.width / c.heads;
-        Cache::Tensors(KvCache::new(c.layers, batch, c.heads, length, head, self.compute, self.device()))
+        let (kind, device, head) = (self.compute, self.device(), c.width / c.heads);
+        let width = if is_fused(kind, device) { fused_width(head) } else { head };
+        Cache::Tensors(KvCache::new(c.layers, [batch, c.heads, length], width, kind, device))
     }
 
     fn prefill(&self, cond: &Conditioning, cache: &mut Cache) -> Tensor {
