@@ -6,7 +6,8 @@ the fastest run of each counts. Prints a Markdown table and one JSON line.
 
 The Python that runs this must have torch (any 2.x, CPU). A full run takes about an hour on two cores; `--only` picks parts
 of it: sample, encode, decode, train. `--cpu` compares processor seconds instead of the clock, for a machine that is not
-quiet (then with `--threads 1`, since waiting threads are counted too).
+quiet (then with `--threads 1`, since waiting threads are counted too). `--eager fp32` leaves PyTorch's bf16 out, which takes
+forever where the processor has no instructions for it.
 """
 
 import argparse
@@ -40,7 +41,7 @@ def ours(args, work, batches, precisions):
 
 
 def eager(args, work, batches):
-    command = [sys.executable, str(HERE / "eager.py"), "--work", work, "--repeat", "1",
+    command = [sys.executable, str(HERE / "eager.py"), "--work", work, "--repeat", "1", "--precision", args.eager,
                "--batch", ",".join(map(str, batches)), "--threads", str(args.threads)]
     out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     rows = [json.loads(line) for line in out.splitlines()]
@@ -54,6 +55,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="sample,encode,decode,train")
     parser.add_argument("--cpu", action="store_true")
+    parser.add_argument("--eager", default="fp32,bf16", help="kinds that PyTorch runs in")
+    parser.add_argument("--ours", help="kinds that gen runs in, else all it knows")
     args = parser.parse_args()
     results = []
     print("| work | batch | PyTorch fp32 | PyTorch bf16 | ours | seconds | an image | times the same precision | times the better |")
@@ -63,18 +66,19 @@ def main():
         best_ours, best_theirs = {}, {}
         for _ in range(args.rounds):  # alternating, so that both meet the same weather
             for into, found in ((best_theirs, eager(args, name, their_batches)),
-                                (best_ours, ours(args, work, our_batches, precisions)[1])):
+                                (best_ours, ours(args, work, our_batches, args.ours or precisions)[1])):
                 for key, seconds in found.items():
                     into[key] = min(seconds, into.get(key, seconds))
         for (precision, batch), seconds in sorted(best_ours.items(), key=lambda item: (item[0][1], item[0][0])):
             share = batch if batch not in their_batches else 1  # a batch that eager did not run counts by image
             reference = 1 if share > 1 else batch
-            theirs = {p: best_theirs[(p, reference)] * share for p in ("fp32", "bf16")}
+            theirs = {p: best_theirs[(p, reference)] * share for p in args.eager.split(",")}
             same = theirs[precision] / seconds if precision in theirs else None
             row = dict(work=work, batch=batch, precision=precision, seconds=seconds, eager=theirs,
                        times_same=same, times_better=min(theirs.values()) / seconds)
             results.append(row)
-            print(f"| {work} | {batch} | {theirs['fp32']:.2f} | {theirs['bf16']:.2f} | {precision} | {seconds:.2f} "
+            eager_seconds = " | ".join(f"{theirs[p]:.2f}" if p in theirs else "-" for p in ("fp32", "bf16"))
+            print(f"| {work} | {batch} | {eager_seconds} | {precision} | {seconds:.2f} "
                   f"| {seconds / batch:.3f} | {f'{same:.2f}' if same else '-'} | {row['times_better']:.2f} |", flush=True)
     machine, _ = ours(args, "decode", [1], "fp32")
     print(json.dumps(dict(machine=machine, threads=args.threads, rounds=args.rounds,
