@@ -76,6 +76,17 @@ fn int8_products_are_the_same_on_every_processor() {
     assert!(results.windows(2).all(|w| w[0] == w[1]));
 }
 
+/// The largest numbers that integers hold, more of them than a 32-bit sum does.
+#[test]
+fn long_sums_of_int8_do_not_overflow() {
+    for isa in Isa::available(Format::Int8) {
+        let matrix = Matrix::pack_for(&[1.0; 3 * 4000], 4000, 64, Format::Int8, isa);
+        for y in product(&matrix, &[-2.0; 4 * 4000], 4) {
+            assert!((y + 8000.0).abs() < 0.01, "{isa:?}: {y}");
+        }
+    }
+}
+
 #[test]
 fn a_row_does_not_depend_on_the_others() {
     let (weight, x) = (numbers(5, 128 * 256), numbers(6, 16 * 256));

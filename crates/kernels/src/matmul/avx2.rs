@@ -1,6 +1,6 @@
 //! Products with AVX2. A tile of up to six rows by one vector of outputs, in two registers a row, fits the sixteen (int8:
-//! three rows, in four registers each). Weights of up to an output vector's whole length stay in a second cache, from
-//! where further rows take them.
+//! three rows, in four registers each). A group is one vector: its weights stay in a second cache, from where further
+//! tiles take them.
 
 use std::arch::x86_64::*;
 
@@ -22,7 +22,7 @@ macro_rules! by_rows {
         let tiles = $rows.div_ceil($most);
         for tile in 0..tiles {
             let ($row, end) = ($rows * tile / tiles, $rows * (tile + 1) / tiles);
-            let $ahead = if tile > 0 && tile + 1 == tiles { size_of_val($weights) } else { AHEAD };
+            let $ahead = if tile > 0 && end == $rows { size_of_val($weights) } else { AHEAD };
             match end - $row {
                 $($N => {
                     const $R: usize = $N;
