@@ -516,3 +516,26 @@ pub fn as_stored(weight: &[f32], inputs: usize, format: Format) -> Vec<f32> {
             .collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a dot product of bytes sums up is what 16-bit integers do, whether or not this processor has one.
+    #[test]
+    fn sums_of_split_inputs_are_those_of_whole_ones() {
+        let x: Vec<f32> = (0..100).map(|i| (i as f32 * 0.37).sin() * 3.0).collect();
+        let weights: Vec<i32> = (0..100).map(|i| (i * 67) % 255 - 127).collect();
+        let (mut whole, mut high, mut low) = (vec![0; 100], vec![0; 100], vec![0; 100]);
+        let scale = quantize_row(Isa::Plain, &x, &mut whole);
+        assert_eq!(split_row(Isa::Plain, &x, &mut high, &mut low), scale);
+        let dot = |x: &dyn Fn(usize) -> i32| (0..100).map(|i| weights[i] * x(i)).sum::<i32>();
+        let sums = [weights.iter().sum()];
+        let scaling = Scaling { outputs: &[0.5], sums: &sums };
+        let total = scaling.total(0, dot(&|i| i32::from(high[i])), dot(&|i| i32::from(low[i])));
+        assert_eq!(total, dot(&|i| i32::from(whole[i])) as f32);
+        let mut out = [f32::NAN; LANES];
+        scaling.apply(0, 2.0, &[total; LANES], &mut out);
+        assert_eq!((out[0], out[1]), (total, 0.0));
+    }
+}
