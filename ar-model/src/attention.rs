@@ -64,7 +64,8 @@ impl Attention {
             let rows = context.place.rows(table, 0, s);
             (q, k) = (rotate(&q, &rows), rotate(&k, &rows));
         }
-        let (cached, fused) = (cache.is_some(), cache.is_some() && is_fused(x.kind(), x.device()));
+        let cached = cache.is_some();
+        let fused = cached && is_fused(x.kind(), x.device());
         let (k, v) = match cache {
             Some((cache, layer)) => cache.append(layer, context.place, &k, &v),
             None => (k, v),

@@ -186,22 +186,13 @@ impl Matrix {
         }
     }
 
-    fn group_vectors(&self, group: usize) -> usize {
-        let most = self::group(self.isa);
-        (self.padded_section() / LANES - group * most).min(most)
-    }
-
-    fn group_at(&self, section: usize, group: usize) -> usize {
-        (section * self.padded_section() + group * self::group(self.isa) * LANES) * padded_inputs(self.inputs)
-    }
-
     /// The groups of a section: for each its first column there and where its weights lie.
     fn groups(&self, section: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
-        let vectors = self.padded_section() / LANES;
-        (0..vectors.div_ceil(group(self.isa))).map(move |group| {
-            let from = self.group_at(section, group);
-            let length = self.group_vectors(group) * LANES * padded_inputs(self.inputs);
-            (group * self::group(self.isa) * LANES, from..from + length)
+        let (vectors, most) = (self.padded_section() / LANES, group(self.isa));
+        let vector = LANES * padded_inputs(self.inputs); // its weights
+        (0..vectors).step_by(most).map(move |first| {
+            let from = section * vectors + first;
+            (first * LANES, from * vector..(from + most.min(vectors - first)) * vector)
         })
     }
 
@@ -313,7 +304,7 @@ impl Tile {
             #[cfg(target_arch = "x86_64")]
             (Isa::Avx2, RowData::F32(x)) => avx2::bf16(self, w, x.as_slice(), out),
             (_, RowData::F32(x)) => plain::bf16(self, w, x.as_slice(), out),
-            _ => unreachable!("`Rows::new` chose by the same instructions"),
+            _ => unreachable!("`Rows::of` chose by the same instructions"),
         }
     }
 
@@ -330,7 +321,7 @@ impl Tile {
             (_, RowData::Int16 { values, scales }) => {
                 plain::int8(self, w, values.as_slice(), scales, scaling, out);
             }
-            _ => unreachable!("`Rows::new` chose by the same instructions"),
+            _ => unreachable!("`Rows::of` chose by the same instructions"),
         }
     }
 }
