@@ -1,6 +1,6 @@
 # The first commands of a fresh clone. CUDA=1 installs libtorch with its CUDA libraries.
 
-.PHONY: sample test goldens lint libtorch tools
+.PHONY: sample test goldens lint libtorch nvrtc tools
 
 CARGO ?= cargo
 
@@ -10,7 +10,7 @@ sample: libtorch
 	@$(CARGO) run --quiet --release -- sample --class 207 --cfg 1.75
 
 # All tests, in the release profile: one compilation serves them and `make sample`.
-test: libtorch
+test: libtorch nvrtc
 	$(CARGO) test --release
 
 # Only the golden tests, on any folder of their form; without GOLDENS_DIR, on the committed ones.
@@ -25,6 +25,10 @@ lint: libtorch
 # What plain `cargo build` and `cargo test` need.
 libtorch: tools
 	@CUDA='$(CUDA)' scripts/install-libtorch.sh
+
+# With it `make test` also compiles the kernels for a GPU, which needs none.
+nvrtc: libtorch
+	@scripts/install-nvrtc.sh
 
 tools:
 	@scripts/check-tools.sh

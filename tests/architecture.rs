@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 
 /// Who may depend on whom: an arrow added is an arrow decided.
-const MAY_USE: [(&str, &[&str]); 14] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     ("libtorch-ext", &[]),
     ("kernels", &[]),
+    ("cuda-kernels", &["libtorch-ext"]),
     // What is known before libtorch is loaded: neither may lead to it.
     ("choices", &[]),
     ("cli", &["choices"]),
@@ -16,7 +17,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("weights", &["base", "libtorch-ext"]),
     ("data", &["base", "libtorch-ext"]),
     ("tokenizer", &["base", "weights", "libtorch-ext"]),
-    ("ar-model", &["base", "weights", "kernels"]),
+    ("ar-model", &["base", "libtorch-ext", "weights", "kernels", "cuda-kernels"]),
     ("sampler", &["base", "libtorch-ext", "ar-model", "tokenizer", "kernels"]),
     // `data` for Pillow's resampling, which the networks' input paths ask for.
     ("backbones", &["base", "weights", "data"]),
@@ -29,6 +30,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
             "base",
             "libtorch-ext",
             "kernels",
+            "cuda-kernels",
             "weights",
             "data",
             "tokenizer",

@@ -28,6 +28,17 @@ pub enum Error {
         #[source]
         source: Box<weights::Error>,
     },
+    /// A way of decoding that the model does not allow.
+    #[error("{by} do not know {found}")]
+    Unsupported {
+        /// What decodes.
+        by: &'static str,
+        /// What the model has.
+        found: String,
+    },
+    /// The kernels for a GPU cannot be run.
+    #[error(transparent)]
+    Kernels(#[from] libtorch_ext::Error),
     /// Input of the wrong shape or kind.
     #[error("{what}: expected {expected}, found {found}")]
     Input {

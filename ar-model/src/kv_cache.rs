@@ -19,8 +19,10 @@ pub struct KvCache {
 pub enum Cache {
     /// Tensors on any device.
     Tensors(KvCache),
-    /// The kernels' own, for a packed model.
-    Packed(kernels::KvCache),
+    /// Of a model packed for the CPU.
+    Cpu(kernels::KvCache),
+    /// Of a model packed for a GPU.
+    Gpu(cuda_kernels::KvCache),
 }
 
 impl Cache {
@@ -28,7 +30,8 @@ impl Cache {
     pub fn bytes(&self) -> u64 {
         match self {
             Cache::Tensors(cache) => cache.bytes(),
-            Cache::Packed(cache) => cache.bytes() as u64,
+            Cache::Cpu(cache) => cache.bytes() as u64,
+            Cache::Gpu(cache) => cache.bytes(),
         }
     }
 }

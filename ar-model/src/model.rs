@@ -16,6 +16,7 @@ use crate::attention::{Attention, Context, fused_width, is_fused};
 use crate::conditioning::{Conditioning, Embedder, WEIGHT};
 use crate::config::{ArConfig, ConditioningConfig, DropoutConfig, PositionConfig};
 use crate::error::{Error, Result};
+use crate::gpu;
 use crate::kv_cache::{Cache, KvCache};
 use crate::modulation::{LayerModulation, ModelCondition, ModelModulation, modulate};
 use crate::position::{Place, rope_2d};
@@ -168,7 +169,7 @@ pub trait AutoregressiveModel {
 pub trait RecordableModel: AutoregressiveModel {
     /// As [`AutoregressiveModel::decode_step`], made of the same operations on the same memory whatever the position,
     /// (1) int64 on the model's device and below `length`: nothing waits for the host, and all that changes from one
-    /// step to the next is in tensors. The model must not be packed.
+    /// step to the next is in tensors. The model must not be packed for the CPU.
     fn decode_step_at(
         &self,
         codes: &Tensor,
@@ -178,10 +179,18 @@ pub trait RecordableModel: AutoregressiveModel {
     ) -> Tensor;
 }
 
+/// Weights in the form of the kernels that decode with them.
+#[derive(Debug)]
+enum Packed {
+    Cpu(kernels::Decoder),
+    Gpu(cuda_kernels::Decoder),
+}
+
 /// How a cache is decoded with.
 enum Way<'a> {
     Tensors(&'a mut KvCache),
-    Packed(&'a kernels::Decoder, &'a mut kernels::KvCache),
+    Cpu(&'a kernels::Decoder, &'a mut kernels::KvCache),
+    Gpu(&'a cuda_kernels::Decoder, &'a mut cuda_kernels::KvCache),
 }
 
 /// The transformer.
@@ -198,7 +207,7 @@ pub struct Gpt {
     config: ArConfig,
     spec: ArSpec,
     compute: Kind,
-    packed: Option<kernels::Decoder>,
+    packed: Option<Packed>,
 }
 
 impl Gpt {
@@ -250,14 +259,23 @@ impl Gpt {
         self.compute = kind;
     }
 
-    /// Bytes of the weights that a decode step reads, and how they are stored, once packed (see [`Gpt::pack`]).
-    pub fn packed(&self) -> Option<(usize, kernels::Format)> {
-        self.packed.as_ref().map(|d| (d.bytes(), d.format()))
+    /// Bytes of the weights that a decode step reads, once packed (see [`Gpt::pack`], [`Gpt::pack_on_gpu`]).
+    pub fn packed_bytes(&self) -> Option<usize> {
+        self.packed.as_ref().map(|packed| match packed {
+            Packed::Cpu(decoder) => decoder.bytes(),
+            Packed::Gpu(decoder) => decoder.bytes(),
+        })
     }
 
     /// From now on decoding goes through `decoder`, whose inputs are fp32.
     pub(crate) fn set_packed(&mut self, decoder: kernels::Decoder) {
-        self.packed = Some(decoder);
+        self.packed = Some(Packed::Cpu(decoder));
+        self.compute = Kind::Float;
+    }
+
+    /// Likewise.
+    pub(crate) fn set_packed_on_gpu(&mut self, decoder: cuda_kernels::Decoder) {
+        self.packed = Some(Packed::Gpu(decoder));
         self.compute = Kind::Float;
     }
 
@@ -343,7 +361,8 @@ impl Gpt {
     fn way<'a>(&'a self, cache: &'a mut Cache) -> Way<'a> {
         match (&self.packed, cache) {
             (None, Cache::Tensors(cache)) => Way::Tensors(cache),
-            (Some(decoder), Cache::Packed(cache)) => Way::Packed(decoder, cache),
+            (Some(Packed::Cpu(decoder)), Cache::Cpu(cache)) => Way::Cpu(decoder, cache),
+            (Some(Packed::Gpu(decoder)), Cache::Gpu(cache)) => Way::Gpu(decoder, cache),
             _ => panic!("the cache was made before the model was packed"),
         }
     }
@@ -414,9 +433,13 @@ fn step_mask(prefix: Option<&Tensor>, position: &Tensor, length: i64) -> Tensor 
 impl RecordableModel for Gpt {
     fn decode_step_at(&self, codes: &Tensor, position: &Tensor, length: i64, cache: &mut Cache) -> Tensor {
         let _guard = tch::no_grad_guard();
-        let Way::Tensors(cache) = self.way(cache) else { panic!("a packed model has no tensors to record") };
         let place = Place::At { position, length };
         let x = self.codes_with_positions(self.embed_codes(codes), place);
+        let cache = match self.way(cache) {
+            Way::Tensors(cache) => cache,
+            Way::Gpu(decoder, cache) => return gpu::run(decoder, cache, &x, position, 1).squeeze_dim(1),
+            Way::Cpu(..) => panic!("a model packed for the CPU has no tensors to record"),
+        };
         let mask = step_mask(cache.prefix_mask.as_ref(), position, length);
         self.cached(x, place, 1, Some(&mask), cache).squeeze_dim(1)
     }
@@ -465,8 +488,12 @@ impl AutoregressiveModel for Gpt {
     fn new_cache(&self, batch: i64) -> Cache {
         let c = &self.config;
         let length = self.spec.prefix_len + c.num_tokens;
-        if let Some(decoder) = &self.packed {
-            return Cache::Packed(decoder.new_cache(batch as usize, length as usize));
+        match &self.packed {
+            Some(Packed::Cpu(decoder)) => {
+                return Cache::Cpu(decoder.new_cache(batch as usize, length as usize));
+            }
+            Some(Packed::Gpu(decoder)) => return Cache::Gpu(decoder.new_cache(batch)),
+            None => {}
         }
         let (kind, device, head) = (self.compute, self.device(), c.width / c.heads);
         let width = if is_fused(kind, device) { fused_width(head) } else { head };
@@ -477,7 +504,8 @@ impl AutoregressiveModel for Gpt {
         let _guard = tch::no_grad_guard();
         let cache = match self.way(cache) {
             Way::Tensors(cache) => cache,
-            Way::Packed(decoder, cache) => return self.packed_prefill(decoder, cond, cache),
+            Way::Cpu(decoder, cache) => return self.packed_prefill(decoder, cond, cache),
+            Way::Gpu(decoder, cache) => return self.gpu_prefill(decoder, cond, cache),
         };
         let x = self.prefix(cond);
         let condition = self.modulation.needs_condition().then(|| x.copy());
@@ -497,7 +525,8 @@ impl AutoregressiveModel for Gpt {
         let x = self.codes_with_positions(self.embed_codes(codes), place);
         let cache = match self.way(cache) {
             Way::Tensors(cache) => cache,
-            Way::Packed(decoder, cache) => return Gpt::packed_block(decoder, &x, position, cache),
+            Way::Cpu(decoder, cache) => return Gpt::packed_block(decoder, &x, position, cache),
+            Way::Gpu(decoder, cache) => return gpu::run(decoder, cache, &x, &cache.position(position), k),
         };
         let mask = block_mask(cache.prefix_mask.as_ref(), position, k, x.device());
         self.cached(x, place, k, mask.as_ref(), cache)
@@ -508,14 +537,17 @@ impl AutoregressiveModel for Gpt {
     }
 
     fn has_own_threads(&self) -> bool {
-        self.packed.is_some()
+        matches!(self.packed, Some(Packed::Cpu(_)))
     }
 
     fn logits(&self, cond: &Conditioning, codes: &Tensor, mode: Mode) -> Tensor {
         let (pass, x) = self.teacher_forced(cond, codes, mode);
-        if let Some(decoder) = self.packed.as_ref().filter(|_| !mode.is_train()) {
+        if let Some(packed) = self.packed.as_ref().filter(|_| !mode.is_train()) {
             let _guard = tch::no_grad_guard();
-            return self.packed_logits(decoder, cond, &x);
+            return match packed {
+                Packed::Cpu(decoder) => self.packed_logits(decoder, cond, &x),
+                Packed::Gpu(decoder) => self.gpu_logits(decoder, cond, &x),
+            };
         }
         let x = pass.head_input(&pass.layers(x, self.layers.len()));
         self.output.forward(&x).to_kind(Kind::Float)

@@ -1,21 +1,12 @@
 //! Properties of the transformer in every flavour.
 
-use ar_model::{ArConfig, AutoregressiveModel, Conditioning, Gpt};
-use base::config::Document;
+mod flavours;
+
+use ar_model::{ArConfig, AutoregressiveModel, Conditioning};
 use base::testing::{max_abs, recipe_integers, recipe_tensor};
-use base::{Build, Mode, Precision, Vars};
-use tch::{Device, Kind, Tensor};
-
-const CLASS: &str = "{ type: class, num_classes: 10 }";
-const TEXT: &str = "{ type: text, length: 5, feature_width: 12 }";
-
-fn config(position: &str, conditioning: &str, extra: &str) -> ArConfig {
-    let text = format!(
-        "type: gpt\nwidth: 32\nlayers: 3\nheads: 4\nvocab_size: 40\nnum_tokens: 16\nposition: {position}\n\
-         conditioning: {conditioning}\n{extra}"
-    );
-    ArConfig::from_document(&Document::parse("test", &text).unwrap()).unwrap()
-}
+use base::{Mode, Precision};
+use flavours::{CLASS, TEXT, both_ways, build, condition, config};
+use tch::Tensor;
 
 fn flavours() -> Vec<ArConfig> {
     vec![
@@ -27,29 +18,6 @@ fn flavours() -> Vec<ArConfig> {
         config("rope_2d", TEXT, ""),
         config("learned", TEXT, ""),
     ]
-}
-
-/// Every variable by the recipe, since some start at zero.
-fn build(config: &ArConfig) -> Gpt {
-    let vars = Vars::new(Device::Cpu, Kind::Float, Build::Random);
-    let gpt = Gpt::new(&vars.root(), config).unwrap();
-    let _guard = tch::no_grad_guard();
-    for mut var in vars.all() {
-        let shape = var.tensor.size();
-        var.tensor.copy_(&recipe_tensor(&var.name, 4, &shape, -0.4, 0.4));
-    }
-    gpt
-}
-
-fn condition(config: &ArConfig, batch: i64) -> Conditioning {
-    if config.conditioning.prefix_len() == 1 {
-        return Conditioning::Class(recipe_integers("classes", 2, &[batch], 10));
-    }
-    // Left-padded captions of one, two, … tokens.
-    let lengths = Tensor::arange_start(1, batch + 1, (Kind::Int64, Device::Cpu)).view([batch, 1]);
-    let mask = Tensor::arange(5, (Kind::Int64, Device::Cpu)).ge_tensor(&(-lengths + 5));
-    let features = recipe_tensor("features", 2, &[batch, 5, 12], -1.0, 1.0) * mask.unsqueeze(2);
-    Conditioning::Text { features, mask }
 }
 
 #[test]
@@ -70,16 +38,6 @@ fn prefill_and_steps_equal_teacher_forcing_at_every_position() {
             assert!(max_abs(&found, &expected) < 1e-5, "{config:?}: {}", max_abs(&found, &expected));
         }
     }
-}
-
-/// Teacher-forced logits, and those of prefill and steps.
-fn both_ways(gpt: &Gpt, cond: &Conditioning, codes: &Tensor) -> [Tensor; 2] {
-    let mut cache = gpt.new_cache(codes.size()[0]);
-    let mut steps = vec![gpt.prefill(cond, &mut cache)];
-    for t in 0..15 {
-        steps.push(gpt.decode_step(&codes.narrow(1, t, 1), gpt.spec().prefix_len + t, &mut cache));
-    }
-    [gpt.logits(cond, codes, Mode::Eval), Tensor::stack(&steps, 1)]
 }
 
 /// In fp32 as near as another order of summation comes; in bf16 and int8 as near as the rounding of weights lets

@@ -2,7 +2,11 @@
 
 use std::time::Instant;
 
+use ar_model::{ArConfig, AutoregressiveModel, Conditioning, Gpt};
+use base::config::Document;
 use base::device::name;
+use base::{Build, Mode, Precision, Vars};
+use cli::GpuArgs;
 use cli::doctor::DoctorArgs;
 use libtorch_ext::cuda_graph::{self, CudaGraphs};
 use libtorch_ext::{CudaDriver, runtime};
@@ -10,7 +14,7 @@ use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
 use super::{Context, Outcome};
-use crate::settings::{device, models};
+use crate::settings::{device, models, packing};
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -139,6 +143,7 @@ fn self_test(chosen: Device) -> Vec<Check> {
     }
     if chosen.is_cuda() && cuda_graph::built_in() {
         checks.push(check("CUDA graph", chosen, 1e-6, graph));
+        checks.push(check("kernels of its own", chosen, 0.05, kernels));
     }
     checks
 }
@@ -218,6 +223,33 @@ fn graph(device: Device) -> f64 {
         })
     });
     replayed.map_or(f64::INFINITY, |()| largest_error(&y, &(second * 2.0 + 1.0)))
+}
+
+/// Logits of a small transformer by the kernels for a GPU, with weights and cache of 8 bits, beside libtorch's in fp32: the
+/// largest error as a share of the largest logit.
+fn kernels(device: Device) -> f64 {
+    let error = || -> anyhow::Result<f64> {
+        let text = "{type: gpt, width: 128, layers: 2, heads: 2, vocab_size: 64, num_tokens: 16, position: rope_2d, \
+                    conditioning: {type: class, num_classes: 4}}";
+        let config = ArConfig::from_document(&Document::parse("self-test", text)?)?;
+        let vars = Vars::new(device, Kind::Float, Build::Random);
+        let mut gpt = Gpt::new(&vars.root(), &config)?;
+        tch::no_grad(|| {
+            for (i, mut var) in vars.all().into_iter().enumerate() {
+                var.tensor.copy_(&(values(&var.tensor.size(), i as f64) * 0.2));
+            }
+        });
+        let codes = Tensor::arange(16, (Kind::Int64, device)).view([1, 16]);
+        let cond = Conditioning::Class(codes.narrow(1, 3, 1).view(-1));
+        let expected = gpt.logits(&cond, &codes, Mode::Eval).to_device(Device::Cpu).to_kind(Kind::Double);
+        packing::pack(&mut gpt, device, Precision::Int8, GpuArgs { gpu_kernels: true, int8_cache: true })?;
+        let mut cache = gpt.new_cache(1);
+        let mut found = vec![gpt.prefill(&cond, &mut cache)];
+        found.extend((0..15).map(|t| gpt.decode_step(&codes.narrow(1, t, 1), 1 + t, &mut cache)));
+        let found = Tensor::stack(&found, 1);
+        Ok(largest_error(&found, &expected) / expected.abs().max().double_value(&[]))
+    };
+    error().unwrap_or(f64::INFINITY)
 }
 
 fn text(report: &Report) -> String {

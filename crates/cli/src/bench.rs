@@ -6,7 +6,7 @@ use choices::Precision;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use crate::DeviceArgs;
+use crate::{DeviceArgs, GpuArgs};
 
 /// Arguments of `gen bench`.
 #[derive(Debug, Args)]
@@ -37,6 +37,9 @@ pub struct BenchArgs {
     /// On a CUDA device: sample by a recorded step, as `gen sample --cuda-graph` does
     #[arg(long)]
     pub cuda_graph: bool,
+
+    #[command(flatten)]
+    pub gpu: GpuArgs,
 
     /// Runs after one that is discarded; the fastest counts
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]

@@ -136,6 +136,20 @@ pub struct DeviceArgs {
     pub threads: Option<u16>,
 }
 
+/// How a GPU decodes.
+#[derive(Debug, Clone, Copy, Default, Args)]
+#[command(next_help_heading = "Computing")]
+pub struct GpuArgs {
+    /// On a CUDA device, in bf16: decode with the program's own kernels instead of libtorch's operations. With int8 they
+    /// are used without asking
+    #[arg(long)]
+    pub gpu_kernels: bool,
+
+    /// The same kernels with keys and values of 8 bits: half the memory, and half the reading of large batches
+    #[arg(long)]
+    pub int8_cache: bool,
+}
+
 /// A tokenizer, for verbs that need no transformer.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]

@@ -6,7 +6,7 @@ use choices::Precision;
 use clap::{ArgGroup, Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use crate::{BatchArgs, DeviceArgs, JsonArgs, ModelArgs, PairedTokenizerArgs, SeedArgs};
+use crate::{BatchArgs, DeviceArgs, GpuArgs, JsonArgs, ModelArgs, PairedTokenizerArgs, SeedArgs};
 
 /// Arguments of `gen sample`.
 #[derive(Debug, Args)]
@@ -92,7 +92,7 @@ pub struct DecodingArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
 
-    /// Kind of the transformer's weights: fp32, bf16, fp16, or int8 (CPU: the fastest). A text encoder computes in bf16
+    /// Kind of the transformer's weights: fp32, bf16, fp16, or int8 (the fastest for few images). A text encoder computes in bf16
     /// beside bf16, else in fp32: T5 leaves the range of fp16
     #[arg(long, value_name = "KIND", default_value_t)]
     pub precision: Precision,
@@ -105,6 +105,9 @@ pub struct DecodingArgs {
     /// of their time; with --rng image
     #[arg(long, conflicts_with_all = ["speculative", "rng"])]
     pub cuda_graph: bool,
+
+    #[command(flatten)]
+    pub gpu: GpuArgs,
 }
 
 /// How many images of which classes or prompts.

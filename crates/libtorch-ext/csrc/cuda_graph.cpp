@@ -46,6 +46,13 @@ bool gen_stream_leave(int device, char *message, size_t size) {
     });
 }
 
+// This thread's current stream.
+bool gen_stream_current(int device, void **stream, char *message, size_t size) {
+    return guarded(message, size, [&] {
+        *stream = c10::cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(device)).stream();
+    });
+}
+
 bool gen_graph_new(void **graph, char *message, size_t size) {
     return guarded(message, size, [&] { *graph = new CUDAGraph(); });
 }

@@ -24,12 +24,14 @@ pub fn built_in() -> bool {
 }
 
 type OfDevice = unsafe extern "C" fn(c_int, *mut c_char, usize) -> bool;
+type CurrentStream = unsafe extern "C" fn(c_int, *mut *mut c_void, *mut c_char, usize) -> bool;
 type OfGraph = unsafe extern "C" fn(*mut c_void, *mut c_char, usize) -> bool;
 type NewGraph = unsafe extern "C" fn(*mut *mut c_void, *mut c_char, usize) -> bool;
 
 struct Functions {
     enter: OfDevice,
     leave: OfDevice,
+    current: CurrentStream,
     new: NewGraph,
     begin: OfGraph,
     end: OfGraph,
@@ -59,6 +61,7 @@ impl Functions {
             Ok(Functions {
                 enter: *library.get(b"gen_stream_enter").map_err(missing)?,
                 leave: *library.get(b"gen_stream_leave").map_err(missing)?,
+                current: *library.get(b"gen_stream_current").map_err(missing)?,
                 new: *library.get(b"gen_graph_new").map_err(missing)?,
                 begin: *library.get(b"gen_graph_begin").map_err(missing)?,
                 end: *library.get(b"gen_graph_end").map_err(missing)?,
@@ -104,6 +107,16 @@ impl CudaGraphs {
     /// Where the program was built without it, or libtorch's CUDA half is not that of its version.
     pub fn open(device: usize) -> Result<Self, Error> {
         Ok(CudaGraphs { functions: Functions::get()?, device })
+    }
+
+    /// The stream of this thread that libtorch's next work on the device goes to, a `cudaStream_t`.
+    pub(crate) fn current_stream(&self) -> Result<*mut c_void, Error> {
+        let mut stream = std::ptr::null_mut();
+        // SAFETY: a device number, and `stream` receives a handle that stays libtorch's.
+        call("current stream", |text, size| unsafe {
+            (self.functions.current)(self.device as c_int, &mut stream, text, size)
+        })?;
+        Ok(stream)
     }
 
     /// Runs `work` on a stream on which its parts can be recorded, after all earlier and before all later work of the

@@ -22,6 +22,24 @@ pub enum Error {
     /// The program was built where headers of CUDA were missing.
     #[error("this program was built without CUDA graphs")]
     NotBuilt,
+    /// A CUDA kernel of one's own could not be compiled or run.
+    #[error("CUDA kernels `{program}`, {call}: {message}")]
+    Kernel {
+        /// The source.
+        program: &'static str,
+        /// The kernel, or what else was asked.
+        call: &'static str,
+        /// The compiler's or the driver's own words.
+        message: String,
+    },
+    /// A CUDA kernel cannot take an argument.
+    #[error("a CUDA kernel takes contiguous tensors on {expected:?} and numbers of 32 bits, not {found}")]
+    Argument {
+        /// Where the kernel runs.
+        expected: tch::Device,
+        /// The argument.
+        found: String,
+    },
     /// libtorch could not do something with a CUDA graph.
     #[error("CUDA graph, {call}: {message}")]
     Graph {

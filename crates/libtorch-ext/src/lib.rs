@@ -4,6 +4,7 @@
 
 pub mod bytes;
 pub mod cuda_graph;
+pub mod cuda_kernel;
 mod driver;
 mod error;
 pub mod fused;

@@ -18,13 +18,18 @@ use self::report::{Report, Row};
 use self::work::Bench;
 use super::{Context, Outcome};
 use crate::failure::Failure;
-use crate::settings::device;
+use crate::settings::{device, packing};
 
 /// Times everything that was asked for, a row at a time.
 pub fn run(args: &BenchArgs, context: &Context) -> Result<Outcome> {
     let device = device::resolve(&args.device)?;
     if args.cuda_graph {
         device::check_cuda_graphs(device)?;
+    }
+    if args.gpu.gpu_kernels || args.gpu.int8_cache {
+        for &precision in &args.precision {
+            packing::check(device, precision, args.gpu)?;
+        }
     }
     let before = args.compare.as_deref().map(Report::read).transpose()?;
     let subjects = Subjects::find(args)?;
@@ -56,7 +61,7 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<Outcome> {
 /// Whether a work can be done in a precision.
 fn knows(work: Work, precision: Precision, device: Device) -> bool {
     match precision {
-        Precision::Int8 => work == Work::Sample && device == Device::Cpu,
+        Precision::Int8 => work == Work::Sample,
         Precision::Fp16 => work != Work::Eval && device != Device::Cpu,
         Precision::Fp32 => true,
         Precision::Bf16 => work != Work::Eval,

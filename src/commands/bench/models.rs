@@ -6,12 +6,13 @@ use anyhow::Result;
 use ar_model::{ArConfig, Gpt};
 use base::{Build, Precision, TensorKind, Vars};
 use cli::bench::{BenchArgs, Work};
-use cli::{ModelArgs, PairedTokenizerArgs, TokenizerArgs};
+use cli::{GpuArgs, ModelArgs, PairedTokenizerArgs, TokenizerArgs};
 use tch::{Device, Kind};
 use tokenizer::TokenizerConfig;
 
 use crate::failure::Failure;
 use crate::settings::models::{self, DEFAULT_MODEL, Location};
+use crate::settings::packing;
 
 /// A model's name, its configuration, and its weights unless they are random.
 #[derive(Debug)]
@@ -64,13 +65,13 @@ impl Subjects {
     }
 
     /// The transformer, ready for decoding.
-    pub fn transformer(&self, device: Device, precision: Precision) -> Result<Gpt> {
+    pub fn transformer(&self, device: Device, precision: Precision, gpu: GpuArgs) -> Result<Gpt> {
         let subject = self.transformer.as_ref().expect("work with a transformer finds one");
         let mut model = match &subject.weights {
             Some(weights) => ar_model::open(&subject.config, weights, device, precision)?.model,
             None => random_transformer(&subject.config, device, precision.kind())?.0,
         };
-        model.pack(precision);
+        packing::pack(&mut model, device, precision, gpu)?;
         Ok(model)
     }
 

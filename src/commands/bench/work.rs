@@ -54,8 +54,8 @@ fn classes(config: &ArConfig, batch: i64, device: Device) -> Result<Conditioning
 }
 
 fn sample(bench: Bench, precision: Precision, add: Add) -> Result<()> {
-    let Bench { args, subjects, machine, device } = bench;
-    let model = subjects.transformer(device, precision)?;
+    let Bench { args, subjects, device, .. } = bench;
+    let model = subjects.transformer(device, precision, args.gpu)?;
     for &batch in &args.batch_size {
         for &scale in &args.cfg {
             let cond = classes(model.config(), batch, device)?;
@@ -71,7 +71,7 @@ fn sample(bench: Bench, precision: Precision, add: Add) -> Result<()> {
                 };
                 Ok(())
             })?;
-            add(sample_row(precision, &model, machine, batch, scale, measured))?;
+            add(sample_row(bench, precision, &model, batch, scale, measured))?;
         }
     }
     Ok(())
@@ -79,9 +79,9 @@ fn sample(bench: Bench, precision: Precision, add: Add) -> Result<()> {
 
 /// Each step reads all weights once and every row's keys and values so far.
 fn sample_row(
+    bench: Bench,
     precision: Precision,
     model: &Gpt,
-    machine: &Machine,
     batch: i64,
     scale: f64,
     measured: Measured,
@@ -91,8 +91,12 @@ fn sample_row(
     let rows = (batch * if scale > 1.0 { 2 } else { 1 }) as f64;
     let weights = c.product_weights() as f64;
     let element = precision.kind().elt_size_in_bytes() as f64;
-    let stored = model.packed().map_or(weights * element, |(bytes, _)| bytes as f64);
-    let cached = if precision == Precision::Fp32 { 4.0 } else { 2.0 }; // bytes of a number in the cache
+    let stored = model.packed_bytes().map_or(weights * element, |bytes| bytes as f64);
+    let cached = match precision {
+        _ if bench.args.gpu.int8_cache => 1.0,
+        Precision::Fp32 => 4.0,
+        _ => 2.0,
+    }; // bytes of a number in the cache
     let context = (model.spec().prefix_len as f64) + (steps - 1.0) / 2.0; // on average
     let width = (c.layers * c.width) as f64;
     let bytes = steps * (stored + rows * 2.0 * width * cached * context);
@@ -101,8 +105,8 @@ fn sample_row(
         cfg: Some(scale),
         codes_per_second: Some(batch as f64 * steps / measured.seconds),
         ms_per_step: Some(measured.seconds / steps * 1e3),
-        bandwidth_share: Some(bytes / measured.seconds / machine.bandwidth),
-        ..Row::new(Work::Sample, precision, batch, measured, operations, machine)
+        bandwidth_share: Some(bytes / measured.seconds / bench.machine.bandwidth),
+        ..Row::new(Work::Sample, precision, batch, measured, operations, bench.machine)
     }
 }
 

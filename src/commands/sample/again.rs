@@ -38,6 +38,7 @@ pub fn run(png: &Path, args: &SampleArgs, context: &Context) -> Result<Outcome> 
     let (model, tokenizer) = stored_or_given(&then, args);
     let mut sources = Sources::find(&model, &tokenizer)?;
     sources.tokenizer_precision = then.run.tokenizer_precision;
+    sources.gpu = args.compute.gpu;
     let config = then.run.sampling.clone().resolve()?;
     let device = device::resolve(&args.compute.device)?;
     let precision = then.run.precision;

@@ -53,6 +53,7 @@ pub fn run(args: &SampleArgs, context: &Context) -> Result<Outcome> {
     let prompts = prompts::gather(&args.prompt, args.prompts.as_deref(), context)?;
     let mut sources = Sources::find(&model_of(&args.model, !prompts.is_empty()), &args.tokenizer)?;
     sources.tokenizer_precision = args.compute.tokenizer_precision;
+    sources.gpu = args.compute.gpu;
     let config = settings(&args.sampling).or(sources.defaults.clone()).resolve()?;
     let (device, rng) = (device::resolve(&args.compute.device)?, rng(args)?);
     let way = way(args, device)?;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ar_model::{AutoregressiveModel, ConditioningConfig};
 use base::Precision;
-use cli::{ModelArgs, PairedTokenizerArgs};
+use cli::{GpuArgs, ModelArgs, PairedTokenizerArgs};
 use data::{Class, ClassTable};
 use sampler::SamplingSettings;
 use tch::Device;
@@ -13,6 +13,7 @@ use super::Context;
 use super::provenance::ModelId;
 use crate::failure::Failure;
 use crate::settings::models::{self, DEFAULT_MODEL, Location};
+use crate::settings::packing;
 
 /// Where the models are and what their directory says about sampling.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub struct Sources {
     pub defaults: SamplingSettings,
     /// Kind of the tokenizer's weights and activations.
     pub tokenizer_precision: Precision,
+    /// How a GPU decodes.
+    pub gpu: GpuArgs,
 }
 
 /// Both models, loaded.
@@ -59,17 +62,15 @@ impl Sources {
         let names =
             [(model_name, shown(&model.weights)), (tokenizer_name, shown(&tokenizer.tokenizer_weights))];
         let tokenizer_precision = Precision::Fp32;
-        Ok(Sources { transformer, tokenizer: tokenizer_at, names, defaults, tokenizer_precision })
+        let gpu = GpuArgs::default();
+        Ok(Sources { transformer, tokenizer: tokenizer_at, names, defaults, tokenizer_precision, gpu })
     }
 
     /// Loads both models, the transformer ready for fast decoding.
     pub fn load(self, device: Device, precision: Precision, context: &Context) -> anyhow::Result<Models> {
-        if precision == Precision::Int8 && device != Device::Cpu {
-            let failure = Failure::new("int8 weights are for decoding on the CPU");
-            return Err(failure.hint("on a GPU use `--precision bf16`").into());
-        }
+        packing::check(device, precision, self.gpu)?;
         let mut transformer = self.transformer.open_transformer(device, precision, context)?;
-        transformer.model.pack(precision);
+        packing::pack(&mut transformer.model, device, precision, self.gpu)?;
         let tokenizer_precision = self.tokenizer_precision;
         let tokenizer = self.tokenizer.open_tokenizer(device, tokenizer_precision, context)?;
         let classes = self.classes(transformer.model.spec().num_classes)?;

@@ -1,0 +1,105 @@
+//! The kernels for a GPU, run on the processor: the same source and the same walk through the layers.
+
+mod flavours;
+
+use ar_model::{ArConfig, AutoregressiveModel, Gpt, GpuFormats, RecordableModel};
+use base::Mode;
+use base::testing::{max_abs, recipe_integers};
+use cuda_kernels::Format::{self, Bf16, Int8};
+use flavours::{CLASS, TEXT, both_ways, build, condition, config};
+use libtorch_ext::cuda_kernel::Emulated;
+use tch::{Kind, Tensor};
+
+fn packed(config: &ArConfig, weights: Format, cache: Format) -> Gpt {
+    let mut gpt = build(config);
+    gpt.pack_on_gpu(GpuFormats { weights, cache }, Box::new(Emulated)).unwrap();
+    gpt
+}
+
+/// The processor runs thread after thread, so these are as small as they may be.
+fn small(position: &str, conditioning: &str, extra: &str) -> ArConfig {
+    config(position, conditioning, &format!("layers: 2\n{extra}"))
+}
+
+/// As near as the rounding of weights and cache lets (2⁻⁹ of each number; 1/254 of the largest of a row, or of a head), in
+/// products of few rows and in libtorch's of many, whose inputs are bf16.
+#[test]
+fn a_model_packed_for_a_gpu_predicts_what_the_model_predicts() {
+    let flavours = [
+        small("learned", CLASS, ""),
+        small("rope_2d", TEXT, "width: 48\nheads: 4"), // heads of 12, stored as 16
+    ];
+    for config in flavours {
+        for batch in [2, 9] {
+            let cond = condition(&config, batch);
+            let codes = recipe_integers("codes", 3, &[batch, 16], 40);
+            let expected = build(&config).logits(&cond, &codes, Mode::Eval);
+            let size = expected.abs().max().double_value(&[]);
+            for formats in [[Bf16, Bf16], [Int8, Int8]] {
+                let [forced, steps] = both_ways(&packed(&config, formats[0], formats[1]), &cond, &codes);
+                for found in [forced, steps] {
+                    let off = max_abs(&found, &expected) / size;
+                    assert!(off < 0.03, "{formats:?} {batch} {config:?}: {off}");
+                }
+            }
+        }
+    }
+}
+
+/// A step whose position is in a tensor, as it is recorded, is the ordinary one, and a block of codes is its steps.
+#[test]
+fn every_way_through_the_kernels_is_the_same_step() {
+    let config = small("rope_2d", TEXT, "");
+    let (gpt, cond) = (packed(&config, Int8, Int8), condition(&config, 2));
+    let codes = recipe_integers("codes", 3, &[2, 16], 40);
+    let [mut steps, mut recorded, mut blocks] = [(); 3].map(|()| gpt.new_cache(2));
+    for cache in [&mut steps, &mut recorded, &mut blocks] {
+        let _ = gpt.prefill(&cond, cache);
+    }
+    let mut found: Vec<Tensor> = vec![];
+    for t in 0..4 {
+        let (code, position) = (codes.narrow(1, t, 1), 5 + t);
+        let expected = gpt.decode_step(&code, position, &mut steps);
+        let tensor = Tensor::from_slice(&[position]);
+        assert_eq!(gpt.decode_step_at(&code, &tensor, 21, &mut recorded), expected, "{t}");
+        found.push(expected);
+    }
+    let block = gpt.decode_block(&codes.narrow(1, 0, 4), 5, &mut blocks);
+    assert_eq!(block, Tensor::stack(&found, 1));
+}
+
+#[test]
+fn few_rows_depend_on_nothing_else() {
+    let config = small("rope_2d", CLASS, "");
+    let gpt = packed(&config, Bf16, Int8);
+    let cond = condition(&config, 7);
+    let mut cache = gpt.new_cache(7);
+    let together = gpt.prefill(&cond, &mut cache);
+    for i in 0..7 {
+        let one = cond.select(&Tensor::from_slice(&[i]));
+        let alone = gpt.prefill(&one, &mut gpt.new_cache(1)).get(0);
+        assert_eq!(alone, together.get(i), "{}", max_abs(&alone, &together.get(i)));
+    }
+}
+
+#[test]
+fn the_8_bit_cache_is_half_as_large() {
+    let config = small("learned", CLASS, "width: 256\nheads: 4");
+    let [wide, narrow] = [Bf16, Int8].map(|cache| packed(&config, Bf16, cache).new_cache(2).bytes());
+    assert_eq!((narrow * 64, 64 + 4), (wide / 2 * (64 + 4), 68)); // and a scale for each head
+    assert_eq!(wide, 2 * 2 * 2 * 17 * 256 * Kind::BFloat16.elt_size_in_bytes() as u64);
+}
+
+#[test]
+fn what_the_kernels_lack_is_refused() {
+    for (extra, what) in [
+        ("qk_norm: true", "norms of queries and keys"),
+        ("modulation: ada_ln", "adaptive norms"),
+        ("vocab_size: 41", "an odd number of codes"),
+    ] {
+        let formats = GpuFormats { weights: Bf16, cache: Bf16 };
+        let mut gpt = build(&config("learned", CLASS, extra));
+        let error = gpt.pack_on_gpu(formats, Box::new(Emulated)).unwrap_err().to_string();
+        assert!(error.contains(what), "{error}");
+    }
+}

@@ -1,0 +1,56 @@
+//! The kernels' sources and what they are compiled for.
+
+use libtorch_ext::cuda_kernel::{Arg, Grid, Launch, Program};
+
+use crate::{Format, Result};
+
+const PRODUCT: &str = concat!(include_str!("../cuda/common.cuh"), include_str!("../cuda/product.cu"));
+const ATTENTION: &str = concat!(include_str!("../cuda/common.cuh"), include_str!("../cuda/attention.cu"));
+const ROWS: &str = concat!(include_str!("../cuda/common.cuh"), include_str!("../cuda/rows.cu"));
+
+/// Products of `rows` rows.
+pub(crate) fn product(weight: Format, rows: i64) -> Program {
+    let defines = vec![("WEIGHT", weight.name().to_owned()), ("ROWS", rows.to_string())];
+    Program { name: "product.cu", source: PRODUCT, defines }
+}
+
+/// Attention of heads of `head` channels over a cache of `length` positions.
+pub(crate) fn attention(cache: Format, head: i64, length: i64, single: bool) -> Program {
+    let activation = if single { "float" } else { "bf16" };
+    let defines = vec![
+        ("HEAD", head.to_string()),
+        ("STORED", stored_width(head, cache).to_string()),
+        ("CACHED", cache.name().to_owned()),
+        ("ACTIVATION", activation.to_owned()),
+        ("LENGTH", length.to_string()),
+    ];
+    Program { name: "attention.cu", source: ATTENTION, defines }
+}
+
+/// What stands between the products of many rows.
+fn rows() -> Program {
+    Program { name: "rows.cu", source: ROWS, defines: vec![] }
+}
+
+/// Runs a kernel of `rows.cu` over `rows` rows.
+pub(crate) fn launch_rows(engine: &dyn Launch, kernel: &'static str, rows: i64, args: &[Arg]) -> Result<()> {
+    const THREADS: i64 = 256; // as the source says
+    engine.launch(&self::rows(), kernel, Grid { blocks: [rows, 1], threads: THREADS }, args)
+}
+
+/// Channels of a head in the cache, as whole chunks.
+pub(crate) fn stored_width(head: i64, cache: Format) -> i64 {
+    (head + cache.chunk() - 1) / cache.chunk() * cache.chunk()
+}
+
+/// All sources, for heads of 64 and of 100 channels, to be compiled as a test.
+pub fn all() -> Vec<Program> {
+    let mut programs = vec![rows()];
+    for format in [Format::Bf16, Format::Int8] {
+        programs.extend([1, 2, 8].map(|r| product(format, r)));
+        for head in [64, 100] {
+            programs.extend([true, false].map(|single| attention(format, head, 257, single)));
+        }
+    }
+    programs
+}

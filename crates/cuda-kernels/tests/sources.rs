@@ -1,0 +1,22 @@
+//! The sources as NVIDIA's compiler sees them; it needs no GPU.
+
+use libtorch_ext::cuda_kernel::{compile, compiler_is_present};
+
+#[test]
+fn every_source_compiles_for_the_gpus_it_may_meet() {
+    // So that libtorch is loaded, beside which the compiler is looked for.
+    assert_eq!(tch::Tensor::from_slice(&[1i64]).numel(), 1);
+    if !compiler_is_present() {
+        // `make test` installs it; elsewhere at least what is missing is said.
+        let error = compile(&cuda_kernels::sources()[0], (9, 0)).unwrap_err().to_string();
+        assert!(error.contains("libnvrtc.so"), "{error}");
+        return;
+    }
+    for program in cuda_kernels::sources() {
+        for capability in [(8, 0), (9, 0)] {
+            if let Err(e) = compile(&program, capability) {
+                panic!("{capability:?} {:?}: {e}", program.defines);
+            }
+        }
+    }
+}

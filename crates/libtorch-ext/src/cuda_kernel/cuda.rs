@@ -1,0 +1,121 @@
+//! Kernels on a GPU.
+
+use std::collections::HashMap;
+use std::ffi::{CString, c_int, c_void};
+use std::fmt;
+use std::sync::Mutex;
+
+use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::sys;
+use tch::Device;
+
+use super::{Arg, Grid, Launch, Program, compile, layout};
+use crate::Error;
+use crate::cuda_graph::CudaGraphs;
+
+/// Compiles programs at their first use, and launches their kernels on libtorch's current stream of one GPU.
+pub struct CudaKernels {
+    device: usize,
+    graphs: CudaGraphs,
+    context: sys::CUcontext,
+    capability: (i32, i32),
+    loaded: Mutex<HashMap<Program, sys::CUmodule>>, // kept as long as the program runs
+}
+
+// SAFETY: contexts and modules are the driver's, which any thread may use.
+unsafe impl Send for CudaKernels {}
+
+impl fmt::Debug for CudaKernels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CudaKernels").field("device", &self.device).finish_non_exhaustive()
+    }
+}
+
+impl CudaKernels {
+    /// For the GPU `device`; libtorch's CUDA half must be open (see [`crate::runtime::load_cuda`]).
+    ///
+    /// # Errors
+    /// There is no driver or no such GPU, or the program was built without what tells libtorch's current stream.
+    pub fn open(device: usize) -> Result<Self, Error> {
+        const DRIVER: &str = "libcuda.so.1";
+        let graphs = CudaGraphs::open(device)?;
+        // SAFETY: asks the loader alone.
+        if !unsafe { sys::is_culib_present() } {
+            return Err(Error::open(DRIVER, "not found"));
+        }
+        let ask = || {
+            result::init()?;
+            let handle = result::device::get(device as c_int)?;
+            // SAFETY: a device that the driver has just named. Its context is libtorch's too and is kept.
+            unsafe {
+                use sys::CUdevice_attribute as Attribute;
+                let number = |attribute| result::device::get_attribute(handle, attribute);
+                let major = number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+                let minor = number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+                Ok((result::primary_ctx::retain(handle)?, (major, minor)))
+            }
+        };
+        let (context, capability) = ask().map_err(|e| refused("driver", "open", e))?;
+        Ok(CudaKernels { device, graphs, context, capability, loaded: Mutex::default() })
+    }
+
+    fn module(&self, program: &Program) -> Result<sys::CUmodule, Error> {
+        let mut loaded = self.loaded.lock().expect("no holder panics");
+        if let Some(&module) = loaded.get(program) {
+            return Ok(module);
+        }
+        let ptx = compile(program, self.capability)?;
+        let image = ptx.as_bytes().expect("compiled programs are in memory");
+        // SAFETY: the compiler's output, which ends with a zero.
+        let module = unsafe { result::module::load_data(image.as_ptr().cast()) }
+            .map_err(|e| refused(program.name, "load", e))?;
+        loaded.insert(program.clone(), module);
+        Ok(module)
+    }
+}
+
+impl Launch for CudaKernels {
+    fn device(&self) -> Device {
+        Device::Cuda(self.device)
+    }
+
+    fn launch(&self, program: &Program, kernel: &'static str, grid: Grid, args: &[Arg]) -> Result<(), Error> {
+        let mut argument = layout(args, self.device())?;
+        let stream = self.graphs.current_stream()?;
+        let size = |n: i64| u32::try_from(n).expect("grids are small and positive");
+        let (blocks, threads) = ((size(grid.blocks[0]), size(grid.blocks[1]), 1), (size(grid.threads), 1, 1));
+        let refused = |e| refused(program.name, kernel, e);
+        let _current = Current::enter(self.context).map_err(refused)?;
+        let module = self.module(program)?;
+        let name = CString::new(kernel).expect("kernels' names have no zero");
+        // SAFETY: a loaded module; one structure, laid out as C does, which the driver copies; memory of live tensors,
+        // which libtorch gives to others only for later work of the same stream.
+        unsafe {
+            let function = result::module::get_function(module, name).map_err(refused)?;
+            let parameters = &mut [argument.as_mut_ptr().cast::<c_void>()];
+            result::launch_kernel(function, blocks, threads, 0, stream.cast(), parameters).map_err(refused)
+        }
+    }
+}
+
+/// While it lives, a context is this thread's current one.
+struct Current;
+
+impl Current {
+    fn enter(context: sys::CUcontext) -> Result<Self, DriverError> {
+        // SAFETY: a context that is never released.
+        unsafe { sys::cuCtxPushCurrent_v2(context) }.result().map(|()| Current)
+    }
+}
+
+impl Drop for Current {
+    fn drop(&mut self) {
+        let mut context = std::ptr::null_mut();
+        // SAFETY: takes back what was pushed.
+        let _ = unsafe { sys::cuCtxPopCurrent_v2(&mut context) };
+    }
+}
+
+fn refused(program: &'static str, call: &'static str, error: DriverError) -> Error {
+    Error::Kernel { program, call, message: format!("the CUDA driver answers {:?}", error.0) }
+}
