@@ -3,17 +3,19 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-const FUSED: &str = "csrc/fused.cpp";
+/// Linked into the program.
+const LINKED: [&str; 2] = ["csrc/fused.cpp", "csrc/linear.cpp"];
 const CUDA_GRAPH: &str = "csrc/cuda_graph.cpp";
 
 fn main() {
     println!("cargo:rustc-check-cfg=cfg(cuda_graphs)");
-    println!("cargo:rerun-if-changed={FUSED}");
-    println!("cargo:rerun-if-changed={CUDA_GRAPH}");
+    for file in LINKED.iter().chain([&CUDA_GRAPH]) {
+        println!("cargo:rerun-if-changed={file}");
+    }
     println!("cargo:rerun-if-env-changed=CUDA_HOME");
     let lib = env::var_os("DEP_TCH_LIBTORCH_LIB").expect("torch-sys says where libtorch lies");
     let libtorch = Path::new(&lib).parent().expect("a folder in libtorch's");
-    fused(libtorch);
+    linked(libtorch);
     if let Some(cuda) = cuda_includes(libtorch) {
         cuda_graph(libtorch, &cuda);
         println!("cargo:rustc-cfg=cuda_graphs");
@@ -24,8 +26,7 @@ fn torch_includes(libtorch: &Path) -> [PathBuf; 2] {
     ["include/torch/csrc/api/include", "include"].map(|dir| libtorch.join(dir))
 }
 
-/// Linked into the program.
-fn fused(libtorch: &Path) {
+fn linked(libtorch: &Path) {
     cc::Build::new()
         .cpp(true)
         .std("c++17")
@@ -33,8 +34,8 @@ fn fused(libtorch: &Path) {
         .warnings(false)
         .flags(["-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math"])
         .includes(torch_includes(libtorch))
-        .file(FUSED)
-        .compile("ext_fused");
+        .files(LINKED)
+        .compile("ext_linked");
 }
 
 /// A library of its own, because its undefined symbols are those of libtorch's CUDA half, which programs do not link.

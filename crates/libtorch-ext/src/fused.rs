@@ -37,6 +37,13 @@ unsafe extern "C" {
         weight_decay: f64,
         eps: f64,
     ) -> *mut c_char;
+    fn ext_has_linear() -> bool;
+    fn ext_linear(
+        out: *mut *mut C_tensor,
+        x: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+    ) -> *mut c_char;
     fn ext_free(text: *mut c_char);
 }
 
@@ -65,6 +72,23 @@ pub fn add_dropped(x: &Tensor, a: &Tensor, p: f64, seed: i64) -> Tensor {
     check(&[x, a], x.size() == a.size() && (0.0..1.0).contains(&p));
     // SAFETY: live tensors, on a CPU and of the expected kinds and shapes.
     made(|out| unsafe { ext_add_dropped(out, x.as_ptr(), a.as_ptr(), p, seed) })
+}
+
+/// Whether [`linear`] takes a tensor: fp32 on a CPU, where libtorch has oneDNN.
+pub fn takes_linear(x: &Tensor) -> bool {
+    // SAFETY: asks libtorch for an operation's name.
+    x.device() == Device::Cpu && x.kind() == Kind::Float && unsafe { ext_has_linear() }
+}
+
+/// `x · weightᵀ + bias`, (…, I), (O, I), (O) → (…, O), forward and backward by oneDNN, where libtorch takes MKL's products.
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    let inputs = x.size().last().copied();
+    let fits = weight.dim() == 2 && weight.size().get(1).copied() == inputs;
+    let bias_fits = bias.is_none_or(|b| b.size() == weight.size()[..1]);
+    assert!(fits && bias_fits && takes_linear(x) && takes_linear(weight), "tensors of a linear layer");
+    let bias = bias.map_or(std::ptr::null(), Tensor::as_ptr);
+    // SAFETY: live tensors, on a CPU and of the expected kinds and shapes; the bias may be missing.
+    made(|out| unsafe { ext_linear(out, x.as_ptr(), weight.as_ptr(), bias) })
 }
 
 /// The cross-entropy of each row of logits (M, V) with its code (M) times its weight (M, fp32), and its gradient by the
@@ -183,6 +207,24 @@ mod tests {
         assert!(
             rms_norm(&every_other, &inputs[1], 1e-5) == rms_norm(&every_other.contiguous(), &inputs[1], 1e-5)
         );
+    }
+
+    #[test]
+    fn a_linear_layer_equals_libtorchs_and_so_do_its_gradients() {
+        tch::manual_seed(1);
+        let inputs =
+            [Tensor::randn([3, 67, 45], WIDE), Tensor::randn([37, 45], WIDE), Tensor::randn([37], WIDE)];
+        let compare = |inputs: &[Tensor]| {
+            let got = with_gradients(|t| linear(&t[0], &t[1], t.get(2)), inputs);
+            let expected = with_gradients(|t| t[0].linear(&t[1], t.get(2)), inputs);
+            for (got, expected) in got.iter().zip(&expected) {
+                let scale = expected.abs().max().double_value(&[]);
+                assert!((got - expected).abs().max().double_value(&[]) < 2e-6 * scale);
+            }
+        };
+        compare(&inputs);
+        compare(&inputs[..2]);
+        compare(&[inputs[0].transpose(0, 1), inputs[1].shallow_clone()]);
     }
 
     #[test]

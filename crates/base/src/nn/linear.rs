@@ -1,3 +1,4 @@
+use libtorch_ext::fused;
 use tch::Tensor;
 
 use crate::vars::{Init, Scope};
@@ -26,6 +27,10 @@ impl Linear {
     /// (…, in) → (…, out).
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let kind = x.kind();
+        let trained = x.requires_grad() || self.weight.requires_grad();
+        if trained && self.weight.kind() == kind && fused::takes_linear(x) {
+            return fused::linear(x, &self.weight, self.bias.as_ref());
+        }
         x.linear(&self.weight.to_kind(kind), self.bias.as_ref().map(|b| b.to_kind(kind)))
     }
 }

@@ -94,7 +94,10 @@ impl Parts {
 
     /// Rows (M, D), their codes (M, 1) and what they count (M, 1).
     fn add(&mut self, hidden: &Tensor, codes: &Tensor, weights: &Tensor) {
-        let logits = hidden.matmul(&self.output.tr());
+        let logits = match fused::takes_linear(hidden) {
+            true => fused::linear(hidden, &self.output, None),
+            false => hidden.matmul(&self.output.tr()),
+        };
         let (loss, g) = if fused::takes(&logits) {
             let (losses, g) = fused::cross_entropies(logits, &codes.view([-1]), &weights.view([-1]));
             (losses.sum(Kind::Float), g)
