@@ -13,7 +13,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     // What is known before libtorch is loaded: neither may lead to it.
     ("choices", &[]),
     ("cli", &["choices"]),
-    ("base", &["choices", "libtorch-ext", "kernels"]),
+    ("base", &["choices", "libtorch-ext", "kernels", "cuda-kernels"]),
     ("weights", &["base", "libtorch-ext"]),
     ("data", &["base", "libtorch-ext"]),
     ("tokenizer", &["base", "weights", "libtorch-ext"]),

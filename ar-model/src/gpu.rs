@@ -47,7 +47,7 @@ impl Gpt {
     /// # Errors
     /// The transformer has what no release has and the kernels lack (norms of queries and keys, adaptive norms, odd
     /// sizes), or the kernels cannot be run.
-    pub fn pack_on_gpu(&mut self, formats: GpuFormats, engine: Box<dyn Launch>) -> Result<()> {
+    pub fn pack_on_gpu(&mut self, formats: GpuFormats, engine: &'static dyn Launch) -> Result<()> {
         let _guard = tch::no_grad_guard();
         if let Some(found) = obstacle(self.config()) {
             return Err(Error::Unsupported { by: "the kernels for a GPU", found });

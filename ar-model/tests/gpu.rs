@@ -12,7 +12,7 @@ use tch::{Kind, Tensor};
 
 fn packed(config: &ArConfig, weights: Format, cache: Format) -> Gpt {
     let mut gpt = build(config);
-    gpt.pack_on_gpu(GpuFormats { weights, cache }, Box::new(Emulated)).unwrap();
+    gpt.pack_on_gpu(GpuFormats { weights, cache }, &Emulated).unwrap();
     gpt
 }
 
@@ -99,7 +99,7 @@ fn what_the_kernels_lack_is_refused() {
     ] {
         let formats = GpuFormats { weights: Bf16, cache: Bf16 };
         let mut gpt = build(&config("learned", CLASS, extra));
-        let error = gpt.pack_on_gpu(formats, Box::new(Emulated)).unwrap_err().to_string();
+        let error = gpt.pack_on_gpu(formats, &Emulated).unwrap_err().to_string();
         assert!(error.contains(what), "{error}");
     }
 }

@@ -1,7 +1,7 @@
-//! The form in which a transformer decodes.
+//! The form in which models decode.
 
 use ar_model::{Gpt, GpuFormats};
-use base::Precision;
+use base::{Precision, Vars};
 use cli::GpuArgs;
 use cuda_kernels::Format;
 use libtorch_ext::cuda_kernel::CudaKernels;
@@ -17,11 +17,19 @@ pub fn pack(model: &mut Gpt, device: Device, precision: Precision, gpu: GpuArgs)
         return Ok(());
     };
     let Device::Cuda(index) = device else { unreachable!("checked") };
-    let engine = CudaKernels::open(index).map_err(|e| {
+    let engine = CudaKernels::shared(index).map_err(|e| {
         Failure::new(format!("cannot use the kernels for a GPU: {e}"))
             .hint("`--precision bf16` without `--gpu-kernels` and `--int8-cache` decodes with libtorch alone")
     })?;
-    Ok(model.pack_on_gpu(formats, Box::new(engine))?)
+    Ok(model.pack_on_gpu(formats, engine)?)
+}
+
+/// Makes a tokenizer ready for a GPU's kernels where they are asked for and it computes in bf16, which they know.
+pub fn pack_tokenizer(model: &mut tokenizer::Model, vars: &Vars, gpu: GpuArgs) -> anyhow::Result<()> {
+    if gpu.gpu_kernels {
+        model.pack_on_gpu(vars)?;
+    }
+    Ok(())
 }
 
 /// The formats of the GPU's kernels where they are to be used. Refuses what cannot be had, before anything is loaded.

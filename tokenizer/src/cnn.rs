@@ -4,7 +4,7 @@
 
 use base::nn::{Conv2d, GroupNorm, Linear, channels_last};
 use base::{Init, Scope};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::config::{CnnConfig, Upsample};
 
@@ -16,15 +16,10 @@ fn conv(p: Scope, inputs: i64, outputs: i64, kernel: i64) -> Conv2d {
     Conv2d::new(&p, inputs, outputs, kernel, WEIGHT, ZERO)
 }
 
-/// Whether convolutions are faster with the channels of a pixel side by side in memory.
-pub(crate) fn works_channels_last(device: Device, kind: Kind) -> bool {
-    device == Device::Cpu && matches!(kind, Kind::Float | Kind::BFloat16)
-}
-
-/// The input of a network, channels last where that is faster and nothing is trained.
+/// The input of a network, channels last where the weights are and nothing is trained.
 fn arranged(x: &Tensor, first: &Conv2d) -> Tensor {
     let trained = x.requires_grad() || first.weight().requires_grad();
-    if works_channels_last(x.device(), x.kind()) && !trained { channels_last(x) } else { x.shallow_clone() }
+    if first.is_channels_last() && !trained { channels_last(x) } else { x.shallow_clone() }
 }
 
 /// norm, swish, 3×3, norm, swish, 3×3, plus the input (through a 1×1 where the channels change).

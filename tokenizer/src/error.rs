@@ -28,6 +28,9 @@ pub enum Error {
         #[source]
         source: Box<weights::Error>,
     },
+    /// The kernels for a GPU cannot be run.
+    #[error(transparent)]
+    Kernels(#[from] libtorch_ext::Error),
     /// Input of the wrong shape.
     #[error("{what}: expected {expected}, found {found}")]
     Input {

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use base::{Build, Precision, TensorKind, Vars};
-use tch::Device;
+use libtorch_ext::cuda_kernel::CudaKernels;
+use tch::{Device, Kind};
 use weights::{CONFIG_FILE, KeyMap, TensorSource, WEIGHTS_FILE};
 
 use crate::config::TokenizerConfig;
@@ -56,6 +57,16 @@ pub fn open(
     Ok(Loaded { model, config: config.clone(), vars, source })
 }
 
+/// Puts the weights of convolutions into the order of pixels.
+fn arrange(vars: &Vars) {
+    for mut var in vars.all() {
+        if matches!(var.tensor.size()[..], [_, _, h, w] if h * w > 1) {
+            let arranged = base::nn::channels_last(&var.tensor);
+            var.tensor.set_data(&arranged);
+        }
+    }
+}
+
 impl Model {
     /// Readies a tokenizer with its variables for encoding and decoding; from then on its weights must stay as they are.
     ///
@@ -64,17 +75,24 @@ impl Model {
     /// from one layer to the next: a map of 256² pixels is too large for what the C library keeps by itself, and pages
     /// that the system hands out again and again cost a quarter of the time.
     pub fn pack(&mut self, vars: &Vars) {
-        if !crate::cnn::works_channels_last(vars.device(), vars.kind()) {
+        if vars.device() != Device::Cpu || !matches!(vars.kind(), Kind::Float | Kind::BFloat16) {
             return;
         }
         libtorch_ext::runtime::keep_freed_memory();
-        for mut var in vars.all() {
-            if matches!(var.tensor.size()[..], [_, _, h, w] if h * w > 1) {
-                let arranged = base::nn::channels_last(&var.tensor);
-                var.tensor.set_data(&arranged);
-            }
-        }
+        arrange(vars);
         self.pack_cnn();
+    }
+
+    /// Readies a tokenizer in bf16 on a GPU likewise: its convolutions work channels last, as they do there with the
+    /// least effort, and its group norms through [`cuda_kernels`].
+    ///
+    /// # Errors
+    /// The kernels cannot be run.
+    pub fn pack_on_gpu(&mut self, vars: &Vars) -> Result<()> {
+        let (Device::Cuda(index), Kind::BFloat16) = (vars.device(), vars.kind()) else { return Ok(()) };
+        CudaKernels::shared(index)?;
+        arrange(vars);
+        Ok(())
     }
 }
 

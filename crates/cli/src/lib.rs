@@ -140,8 +140,8 @@ pub struct DeviceArgs {
 #[derive(Debug, Clone, Copy, Default, Args)]
 #[command(next_help_heading = "Computing")]
 pub struct GpuArgs {
-    /// On a CUDA device, in bf16: decode with the program's own kernels instead of libtorch's operations. With int8 they
-    /// are used without asking
+    /// On a CUDA device, in bf16: decode with the program's own kernels instead of libtorch's operations (int8 always
+    /// does), and run a tokenizer in bf16 channels last with its group norms by them
     #[arg(long)]
     pub gpu_kernels: bool,
 

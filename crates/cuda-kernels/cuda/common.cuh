@@ -35,6 +35,12 @@ __device__ inline void load(const bf16 *from, float (&to)[8]) {
     }
 }
 
+__device__ inline void store(const float (&from)[8], bf16 *to) {
+    unsigned words[4];
+    for (int i = 0; i < 4; ++i) words[i] = narrow(from[2 * i]) | static_cast<unsigned>(narrow(from[2 * i + 1])) << 16;
+    *reinterpret_cast<uint4 *>(to) = uint4{words[0], words[1], words[2], words[3]};
+}
+
 __device__ inline void load(const int8 *from, float (&to)[16]) {
     const uint4 raw = *reinterpret_cast<const uint4 *>(from);
     const unsigned words[4] = {raw.x, raw.y, raw.z, raw.w};

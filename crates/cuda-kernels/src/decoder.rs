@@ -85,7 +85,7 @@ pub struct Decoder {
     norm: Tensor,
     output: Weight,
     rope: Option<Tensor>, // (L, K/2, 2) fp32
-    engine: Box<dyn Launch>,
+    engine: &'static dyn Launch,
 }
 
 fn single(t: &Tensor) -> Tensor {
@@ -100,7 +100,7 @@ impl Decoder {
         norm: &Tensor,
         output: &Tensor,
         rope: Option<&Tensor>,
-        engine: Box<dyn Launch>,
+        engine: &'static dyn Launch,
     ) -> Self {
         Decoder {
             shape,
@@ -160,7 +160,7 @@ impl Decoder {
         } else {
             let rest = self.many(&stream, place)?;
             let normed = self.add_and_norm(&stream, rest.as_ref(), &self.norm)?;
-            self.output.many(self.engine.as_ref(), &last(&normed))?.to_kind(Kind::Float)
+            self.output.many(self.engine, &last(&normed))?.to_kind(Kind::Float)
         };
         Ok(logits.view([b, wanted, self.shape.vocabulary]))
     }
@@ -171,7 +171,7 @@ impl Decoder {
 
     /// All layers over the residual stream (R, D), in five launches each.
     fn few(&self, stream: &Tensor, place: Place) -> Result<()> {
-        let (engine, eps, rows) = (self.engine.as_ref(), self.shape.eps, stream.size()[0]);
+        let (engine, eps, rows) = (self.engine, self.shape.eps, stream.size()[0]);
         for (block, layer) in self.blocks.iter().zip(&place.cache.layers) {
             let qkv = self.normed_product(&block.wqkv, stream, &block.attention_norm)?;
             let attended = self.attention(&qkv, place, layer)?;
@@ -185,7 +185,7 @@ impl Decoder {
 
     /// All layers over the residual stream (R, D); the last branch is returned, still to be added.
     fn many(&self, stream: &Tensor, place: Place) -> Result<Option<Tensor>> {
-        let (engine, rows) = (self.engine.as_ref(), stream.size()[0]);
+        let (engine, rows) = (self.engine, stream.size()[0]);
         let mut branch = None;
         for (block, layer) in self.blocks.iter().zip(&place.cache.layers) {
             let normed = self.add_and_norm(stream, branch.as_ref(), &block.attention_norm)?;
@@ -205,7 +205,7 @@ impl Decoder {
     /// Few rows (R, D) → (R, O) fp32, through a norm.
     fn normed_product(&self, weight: &Weight, input: &Tensor, gamma: &Tensor) -> Result<Tensor> {
         let output = self.empty([input.size()[0], weight.outputs()], Kind::Float);
-        weight.few(self.engine.as_ref(), input, Fused::Norm(gamma, self.shape.eps), &output)?;
+        weight.few(self.engine, input, Fused::Norm(gamma, self.shape.eps), &output)?;
         Ok(output)
     }
 
@@ -221,7 +221,7 @@ impl Decoder {
             Arg::Int(d),
             Arg::Float(self.shape.eps),
         ];
-        sources::launch_rows(self.engine.as_ref(), "add_and_norm", rows, &args)?;
+        sources::launch_rows(self.engine, "add_and_norm", rows, &args)?;
         Ok(output)
     }
 

@@ -1,5 +1,6 @@
 //! Decoding a transformer on a GPU with kernels of its own: five launches a layer where libtorch's operations take some
-//! twenty, weights of 8 bits, and a cache of 8 bits.
+//! twenty, weights of 8 bits, and a cache of 8 bits. And a tokenizer's group norms over maps that lie channels last, the
+//! order in which convolutions are fastest and for which libtorch has none.
 //!
 //! The GPU's counterpart of `kernels`: the decoder walks through the layers, over tensors of libtorch. Products of up to
 //! [`FEW`] rows read each weight once, with norm, residual sum and SwiGLU on the way; those of more rows are libtorch's,
@@ -8,11 +9,13 @@
 
 mod cache;
 mod decoder;
+mod group_norm;
 mod sources;
 mod weight;
 
 pub use cache::KvCache;
 pub use decoder::{Block, Decoder, Shape};
+pub use group_norm::{Norm, group_norm};
 pub use sources::all as sources;
 pub use weight::FEW;
 

@@ -6,6 +6,7 @@ use crate::{Format, Result};
 
 const PRODUCT: &str = concat!(include_str!("../cuda/common.cuh"), include_str!("../cuda/product.cu"));
 const ATTENTION: &str = concat!(include_str!("../cuda/common.cuh"), include_str!("../cuda/attention.cu"));
+const GROUP_NORM: &str = concat!(include_str!("../cuda/common.cuh"), include_str!("../cuda/group_norm.cu"));
 const ROWS: &str = concat!(include_str!("../cuda/common.cuh"), include_str!("../cuda/rows.cu"));
 
 /// Products of `rows` rows.
@@ -27,6 +28,12 @@ pub(crate) fn attention(cache: Format, head: i64, length: i64, single: bool) -> 
     Program { name: "attention.cu", source: ATTENTION, defines }
 }
 
+/// Group norm of maps with so many channels.
+pub(crate) fn group_norm(channels: i64, groups: i64) -> Program {
+    let defines = vec![("CHANNELS", channels.to_string()), ("GROUPS", groups.to_string())];
+    Program { name: "group_norm.cu", source: GROUP_NORM, defines }
+}
+
 /// What stands between the products of many rows.
 fn rows() -> Program {
     Program { name: "rows.cu", source: ROWS, defines: vec![] }
@@ -45,7 +52,7 @@ pub(crate) fn stored_width(head: i64, cache: Format) -> i64 {
 
 /// All sources, for heads of 64 and of 100 channels, to be compiled as a test.
 pub fn all() -> Vec<Program> {
-    let mut programs = vec![rows()];
+    let mut programs = vec![rows(), group_norm(128, 32), group_norm(512, 32)];
     for format in [Format::Bf16, Format::Int8] {
         programs.extend([1, 2, 8].map(|r| product(format, r)));
         for head in [64, 100] {

@@ -26,10 +26,8 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<Outcome> {
     if args.cuda_graph {
         device::check_cuda_graphs(device)?;
     }
-    if args.gpu.gpu_kernels || args.gpu.int8_cache {
-        for &precision in &args.precision {
-            packing::check(device, precision, args.gpu)?;
-        }
+    for &precision in &args.precision {
+        packing::check(device, precision, args.gpu)?;
     }
     let before = args.compare.as_deref().map(Report::read).transpose()?;
     let subjects = Subjects::find(args)?;

@@ -76,14 +76,17 @@ impl Subjects {
     }
 
     /// The tokenizer.
-    pub fn tokenizer(&self, device: Device, precision: Precision) -> Result<tokenizer::Model> {
+    pub fn tokenizer(&self, device: Device, precision: Precision, gpu: GpuArgs) -> Result<tokenizer::Model> {
         let subject = self.tokenizer.as_ref().expect("work with a tokenizer finds one");
         if let Some(weights) = &subject.weights {
-            return Ok(tokenizer::open(&subject.config, weights, device, precision)?.model);
+            let mut loaded = tokenizer::open(&subject.config, weights, device, precision)?;
+            packing::pack_tokenizer(&mut loaded.model, &loaded.vars, gpu)?;
+            return Ok(loaded.model);
         }
         let vars = Vars::new(device, precision.kind(), Build::Random);
         let mut model = tokenizer::Model::new(&vars.root(), &subject.config)?;
         model.pack(&vars);
+        packing::pack_tokenizer(&mut model, &vars, gpu)?;
         Ok(model)
     }
 }

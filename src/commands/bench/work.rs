@@ -112,7 +112,7 @@ fn sample_row(
 
 fn tokenize(bench: Bench, work: Work, precision: Precision, add: Add) -> Result<()> {
     let Bench { args, subjects, machine, device } = bench;
-    let model = subjects.tokenizer(device, precision)?;
+    let model = subjects.tokenizer(device, precision, args.gpu)?;
     let spec = model.spec().clone();
     let cost = tokenizer::cost(subjects.tokenizer_config());
     for &batch in &args.batch_size {

@@ -72,7 +72,8 @@ impl Sources {
         let mut transformer = self.transformer.open_transformer(device, precision, context)?;
         packing::pack(&mut transformer.model, device, precision, self.gpu)?;
         let tokenizer_precision = self.tokenizer_precision;
-        let tokenizer = self.tokenizer.open_tokenizer(device, tokenizer_precision, context)?;
+        let mut tokenizer = self.tokenizer.open_tokenizer(device, tokenizer_precision, context)?;
+        packing::pack_tokenizer(&mut tokenizer.model, &tokenizer.vars, self.gpu)?;
         let classes = self.classes(transformer.model.spec().num_classes)?;
         let [a, b] = self.names;
         let id = |(name, weights): (String, Option<String>), fingerprint: String| ModelId {

@@ -82,6 +82,11 @@ impl Conv2d {
         x.conv2d(&self.weight.to_kind(kind), bias, self.stride, self.padding, 1, 1)
     }
 
+    /// Whether the weights lie channels last, and so the maps go in that order too.
+    pub fn is_channels_last(&self) -> bool {
+        !self.weight.is_contiguous() && self.weight.permute([0, 2, 3, 1]).is_contiguous()
+    }
+
     /// The weight, for the adaptive discriminator weight.
     pub fn weight(&self) -> &Tensor {
         &self.weight

@@ -1,7 +1,8 @@
+use cuda_kernels::Norm;
 use libtorch_ext::fused;
 use tch::{Device, Kind, Tensor};
 
-use super::maps;
+use super::{gpu_maps, maps};
 use crate::vars::{Init, Scope};
 
 /// Layer normalisation over the last axis, statistics in fp32.
@@ -115,6 +116,14 @@ impl GroupNorm {
         if x.size()[0] == 1 && !scale.requires_grad() {
             return self.normalize(x, Some((&flat(scale), &flat(shift))), false);
         }
+        let float = |t: &Tensor| t.to_kind(Kind::Float).contiguous();
+        let per_image = (&float(scale), &float(shift));
+        let norm = Norm { groups: self.groups, eps: Self::EPS, affine: Some(per_image), silu: false };
+        if !scale.requires_grad()
+            && let Some(y) = gpu_maps::group_norm(x, &norm)
+        {
+            return y;
+        }
         let wide = |t: &Tensor| t.unsqueeze(-1).unsqueeze(-1); // (B, C, 1, 1)
         self.normalize(x, None, false) * wide(scale) + wide(shift)
     }
@@ -126,6 +135,10 @@ impl GroupNorm {
         let trained = affine.is_some_and(|(w, b)| w.requires_grad() || b.requires_grad());
         if let Some(pixels) = maps::pixels(x).filter(|_| !trained) {
             return maps::group_norm(&pixels, self.groups, affine, Self::EPS, swish);
+        }
+        let on_gpu = Norm { groups: self.groups, eps: Self::EPS, affine, silu: swish };
+        if !trained && let Some(y) = gpu_maps::group_norm(x, &on_gpu) {
+            return y;
         }
         let (weight, bias) = affine.unzip();
         let norm = |x: &Tensor| x.contiguous().group_norm(self.groups, weight, bias, Self::EPS, false);

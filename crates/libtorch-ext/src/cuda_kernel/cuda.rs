@@ -1,6 +1,6 @@
 //! Kernels on a GPU.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CString, c_int, c_void};
 use std::fmt;
 use std::sync::Mutex;
@@ -24,6 +24,8 @@ pub struct CudaKernels {
 
 // SAFETY: contexts and modules are the driver's, which any thread may use.
 unsafe impl Send for CudaKernels {}
+// SAFETY: likewise, and the table of modules is locked.
+unsafe impl Sync for CudaKernels {}
 
 impl fmt::Debug for CudaKernels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -32,11 +34,7 @@ impl fmt::Debug for CudaKernels {
 }
 
 impl CudaKernels {
-    /// For the GPU `device`; libtorch's CUDA half must be open (see [`crate::runtime::load_cuda`]).
-    ///
-    /// # Errors
-    /// There is no driver or no such GPU, or the program was built without what tells libtorch's current stream.
-    pub fn open(device: usize) -> Result<Self, Error> {
+    fn open(device: usize) -> Result<Self, Error> {
         const DRIVER: &str = "libcuda.so.1";
         let graphs = CudaGraphs::open(device)?;
         // SAFETY: asks the loader alone.
@@ -57,6 +55,22 @@ impl CudaKernels {
         };
         let (context, capability) = ask().map_err(|e| refused("driver", "open", e))?;
         Ok(CudaKernels { device, graphs, context, capability, loaded: Mutex::default() })
+    }
+
+    /// The one of this process for the GPU `device`, opened at first use; libtorch's CUDA half must be open (see
+    /// [`crate::runtime::load_cuda`]).
+    ///
+    /// # Errors
+    /// There is no driver or no such GPU, or the program was built without what tells libtorch's current stream.
+    pub fn shared(device: usize) -> Result<&'static Self, Error> {
+        static OPENED: Mutex<BTreeMap<usize, &'static CudaKernels>> = Mutex::new(BTreeMap::new());
+        let mut opened = OPENED.lock().expect("no holder panics");
+        if let Some(&kernels) = opened.get(&device) {
+            return Ok(kernels);
+        }
+        let kernels = &*Box::leak(Box::new(Self::open(device)?));
+        opened.insert(device, kernels);
+        Ok(kernels)
     }
 
     fn module(&self, program: &Program) -> Result<sys::CUmodule, Error> {

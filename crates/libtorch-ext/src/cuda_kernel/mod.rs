@@ -82,7 +82,7 @@ impl<'a> From<Option<&'a Tensor>> for Arg<'a> {
 }
 
 /// What runs kernels. Results are there for whatever libtorch does next on its current stream.
-pub trait Launch: Debug + Send {
+pub trait Launch: Debug + Sync {
     /// Where tensors must lie.
     fn device(&self) -> Device;
 

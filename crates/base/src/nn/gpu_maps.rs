@@ -1,0 +1,19 @@
+//! Layers through [`cuda_kernels`]: for maps that lie channels last on a GPU and need no gradient. Results lie so too.
+
+use cuda_kernels::Norm;
+use libtorch_ext::cuda_kernel::CudaKernels;
+use tch::{Device, Kind, Tensor};
+
+/// Group norm of `x` (B, C, H, W), if these kernels can read it. Maps lie channels last on a GPU where the weights of
+/// their convolutions do, which the kernels were there for when these were packed.
+pub(super) fn group_norm(x: &Tensor, norm: &Norm) -> Option<Tensor> {
+    let Device::Cuda(index) = x.device() else { return None };
+    let pixels = x.permute([0, 2, 3, 1]);
+    if x.kind() != Kind::BFloat16 || x.requires_grad() || !pixels.is_contiguous() || x.is_contiguous() {
+        return None;
+    }
+    let engine = CudaKernels::shared(index).ok()?;
+    let normed = cuda_kernels::group_norm(engine, &pixels, norm);
+    // As tch's own operations do.
+    Some(normed.unwrap_or_else(|e| panic!("{e}"))?.permute([0, 3, 1, 2]))
+}
