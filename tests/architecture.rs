@@ -18,7 +18,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("data", &["base", "libtorch-ext"]),
     ("tokenizer", &["base", "weights", "libtorch-ext"]),
     ("ar-model", &["base", "libtorch-ext", "weights", "kernels", "cuda-kernels"]),
-    ("sampler", &["base", "libtorch-ext", "ar-model", "tokenizer", "kernels"]),
+    ("sampler", &["base", "libtorch-ext", "ar-model", "tokenizer", "kernels", "cuda-kernels"]),
     // `data` for Pillow's resampling, which the networks' input paths ask for.
     ("backbones", &["base", "weights", "data"]),
     ("eval", &["base", "weights", "backbones"]),

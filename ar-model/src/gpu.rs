@@ -55,7 +55,7 @@ impl Gpt {
         let shape = shape(self.config());
         let (norm, output, rope) = self.ends();
         let formats = [formats.weights, formats.cache];
-        let mut decoder = Decoder::new(shape, formats, norm, output, rope, engine);
+        let mut decoder = Decoder::new(shape, formats, norm, output, rope, self.inputs(), engine);
         release([output]);
         for block in self.blocks() {
             let [wqkv, wo, w1, w2, w3] = block.matrices();
@@ -65,7 +65,7 @@ impl Gpt {
         }
         let nothing = Tensor::zeros([1, 1, shape.width], (Kind::Float, self.device()));
         let cache = decoder.new_cache(1);
-        let _ = decoder.forward(&cache, &nothing, &cache.position(0), 1)?;
+        let _ = decoder.forward(&cache, nothing, &cache.position(0), 1)?;
         self.set_packed_on_gpu(decoder);
         Ok(())
     }
@@ -73,11 +73,11 @@ impl Gpt {
     /// Condition → logits of the first code, (B, V).
     pub(crate) fn gpu_prefill(&self, decoder: &Decoder, cond: &Conditioning, cache: &mut KvCache) -> Tensor {
         cache.see(cond.prefix_mask());
-        run(decoder, cache, &self.prefix(cond), &cache.position(0), 1).squeeze_dim(1)
+        run(decoder, cache, self.prefix(cond), &cache.position(0), 1).squeeze_dim(1)
     }
 
     /// Teacher-forced inputs (B, T + N − 1, D) → (B, N, V).
-    pub(crate) fn gpu_logits(&self, decoder: &Decoder, cond: &Conditioning, x: &Tensor) -> Tensor {
+    pub(crate) fn gpu_logits(&self, decoder: &Decoder, cond: &Conditioning, x: Tensor) -> Tensor {
         let (b, s, _) = x.size3().expect("inputs are (B, S, D)");
         let mut cache = decoder.new_cache(b);
         cache.see(cond.prefix_mask());
@@ -85,8 +85,14 @@ impl Gpt {
     }
 }
 
+/// Codes (B, K) from `position` (1) on → logits of the code after each, (B, K, V).
+pub(crate) fn codes(decoder: &Decoder, cache: &KvCache, codes: &Tensor, position: &Tensor) -> Tensor {
+    let x = decoder.embed(codes, position).unwrap_or_else(|e| panic!("{e}"));
+    run(decoder, cache, x, position, codes.size()[1])
+}
+
 /// Inputs (B, S, D) from `position` (1) on → logits of the last `wanted`, (B, wanted, V).
-pub(crate) fn run(decoder: &Decoder, cache: &KvCache, x: &Tensor, position: &Tensor, wanted: i64) -> Tensor {
+fn run(decoder: &Decoder, cache: &KvCache, x: Tensor, position: &Tensor, wanted: i64) -> Tensor {
     let logits = decoder.forward(cache, x, position, wanted);
     // As tch's own operations do; the kernels ran when the model was packed.
     logits.unwrap_or_else(|e| panic!("{e}"))

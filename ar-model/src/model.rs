@@ -10,6 +10,7 @@ mod teacher_forced;
 
 use base::nn::{Linear, RmsNorm, add_dropped, drop_path, dropout, swiglu};
 use base::{Init, Mode, Scope};
+use libtorch_ext::cuda_kernel::Launch;
 use tch::{Device, Kind, Tensor};
 
 use crate::attention::{Attention, Context, fused_width, is_fused};
@@ -177,6 +178,8 @@ pub trait RecordableModel: AutoregressiveModel {
         length: i64,
         cache: &mut Self::Cache,
     ) -> Tensor;
+    /// What runs kernels of its own, for a model that was packed for a GPU.
+    fn engine(&self) -> Option<&'static dyn Launch>;
 }
 
 /// Weights in the form of the kernels that decode with them.
@@ -294,6 +297,19 @@ impl Gpt {
     /// Weights of the final norm and of the output layer; the rotary table.
     pub(crate) fn ends(&self) -> (&Tensor, &Tensor, Option<&Tensor>) {
         (self.norm.weight(), self.output.weight(), self.rope.as_ref())
+    }
+
+    /// What embeds codes.
+    pub(crate) fn inputs(&self) -> cuda_kernels::Inputs {
+        let table = |t: &Tensor| match t.kind() {
+            Kind::BFloat16 => t.shallow_clone(),
+            _ => t.to_kind(Kind::Float),
+        };
+        cuda_kernels::Inputs {
+            embedding: table(&self.tok_embeddings),
+            positions: self.positional_embedding.as_ref().map(table),
+            before: self.spec.prefix_len - 1,
+        }
     }
 
     /// Adaptive norms under a condition (B, 1, D): of each layer (B, 6, D), of the final norm (B, 2, D).
@@ -433,15 +449,22 @@ fn step_mask(prefix: Option<&Tensor>, position: &Tensor, length: i64) -> Tensor 
 impl RecordableModel for Gpt {
     fn decode_step_at(&self, codes: &Tensor, position: &Tensor, length: i64, cache: &mut Cache) -> Tensor {
         let _guard = tch::no_grad_guard();
-        let place = Place::At { position, length };
-        let x = self.codes_with_positions(self.embed_codes(codes), place);
         let cache = match self.way(cache) {
             Way::Tensors(cache) => cache,
-            Way::Gpu(decoder, cache) => return gpu::run(decoder, cache, &x, position, 1).squeeze_dim(1),
+            Way::Gpu(decoder, cache) => return gpu::codes(decoder, cache, codes, position).squeeze_dim(1),
             Way::Cpu(..) => panic!("a model packed for the CPU has no tensors to record"),
         };
+        let place = Place::At { position, length };
+        let x = self.codes_with_positions(self.embed_codes(codes), place);
         let mask = step_mask(cache.prefix_mask.as_ref(), position, length);
         self.cached(x, place, 1, Some(&mask), cache).squeeze_dim(1)
+    }
+
+    fn engine(&self) -> Option<&'static dyn Launch> {
+        match &self.packed {
+            Some(Packed::Gpu(decoder)) => Some(decoder.engine()),
+            _ => None,
+        }
     }
 }
 
@@ -522,12 +545,15 @@ impl AutoregressiveModel for Gpt {
         let _guard = tch::no_grad_guard();
         let (_, k) = codes.size2().expect("codes are (B, K)");
         let place = Place::From(position);
-        let x = self.codes_with_positions(self.embed_codes(codes), place);
+        let embedded = || self.codes_with_positions(self.embed_codes(codes), place);
         let cache = match self.way(cache) {
             Way::Tensors(cache) => cache,
-            Way::Cpu(decoder, cache) => return Gpt::packed_block(decoder, &x, position, cache),
-            Way::Gpu(decoder, cache) => return gpu::run(decoder, cache, &x, &cache.position(position), k),
+            Way::Cpu(decoder, cache) => return Gpt::packed_block(decoder, &embedded(), position, cache),
+            Way::Gpu(decoder, cache) => {
+                return gpu::codes(decoder, cache, codes, &cache.position(position));
+            }
         };
+        let x = embedded();
         let mask = block_mask(cache.prefix_mask.as_ref(), position, k, x.device());
         self.cached(x, place, k, mask.as_ref(), cache)
     }
@@ -546,7 +572,7 @@ impl AutoregressiveModel for Gpt {
             let _guard = tch::no_grad_guard();
             return match packed {
                 Packed::Cpu(decoder) => self.packed_logits(decoder, cond, &x),
-                Packed::Gpu(decoder) => self.gpu_logits(decoder, cond, &x),
+                Packed::Gpu(decoder) => self.gpu_logits(decoder, cond, x),
             };
         }
         let x = pass.head_input(&pass.layers(x, self.layers.len()));

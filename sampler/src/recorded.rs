@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use ar_model::{ArSpec, Conditioning, RecordableModel};
 use base::Codes;
 use libtorch_ext::cuda_graph::{CudaGraphs, Graph, Stream};
+use libtorch_ext::cuda_kernel::Launch;
 use tch::{Device, Kind, Tensor};
 
 use crate::decode::{Kept, check_batch, guide_by, image_of_row};
@@ -44,9 +45,11 @@ impl<M: RecordableModel> Sampler<'_, M> {
         let codes = self.with_cache(rows.batch_size(), |kept| {
             let _guard = tch::no_grad_guard();
             let logits = model.prefill(&rows, &mut kept.cache); // (R, V)
-            let mut recording = kept.recording.take().filter(|r| r.serves(b, config)).unwrap_or_else(|| {
-                Recording::new(model.spec(), b, rows.batch_size(), config, logits.device())
-            });
+            let mut recording = kept
+                .recording
+                .take()
+                .filter(|r| r.serves(b, config))
+                .unwrap_or_else(|| Recording::new(model, b, rows.batch_size(), config, logits.device()));
             let uniforms = choose::uniforms(streams, model.spec().num_tokens as usize, Device::Cpu);
             recording.start(&logits, &uniforms);
             recording.run(model, kept)?;
@@ -76,10 +79,19 @@ pub(crate) struct Recording {
     spec: ArSpec,
     slots: Slots,
     graphs: BTreeMap<i64, Graph>,
+    /// What draws with a kernel of its own.
+    engine: Option<&'static dyn Launch>,
 }
 
 impl Recording {
-    fn new(spec: &ArSpec, b: i64, rows: i64, config: &SamplingConfig, device: Device) -> Self {
+    fn new<M: RecordableModel>(
+        model: &M,
+        b: i64,
+        rows: i64,
+        config: &SamplingConfig,
+        device: Device,
+    ) -> Self {
+        let spec = model.spec();
         let n = spec.num_tokens;
         let guided = config.guidance.active();
         let scales: Vec<f32> =
@@ -93,7 +105,9 @@ impl Recording {
             uniforms: Tensor::zeros([b, n], (Kind::Double, device)),
             codes: codes([b, n]),
         };
-        Recording { b, config: *config, spec: spec.clone(), slots, graphs: BTreeMap::new() }
+        // Top-p needs libtorch's sort.
+        let engine = model.engine().filter(|_| config.top_p.is_none_or(|p| p >= 1.0));
+        Recording { b, config: *config, spec: spec.clone(), slots, graphs: BTreeMap::new(), engine }
     }
 
     fn serves(&self, b: i64, config: &SamplingConfig) -> bool {
@@ -145,6 +159,33 @@ impl Recording {
 
     /// Logits of all rows, (R, V) → the next code of each image, put where the next step finds it.
     fn draw(&self, logits: &Tensor) {
+        match self.engine {
+            Some(engine) => self.draw_by_kernel(logits, engine),
+            None => self.draw_by_tensors(logits),
+        }
+        let _ = self.slots.position.shallow_clone().g_add_scalar_(1);
+    }
+
+    fn draw_by_kernel(&self, logits: &Tensor, engine: &dyn Launch) {
+        let (Slots { position, input, scales, uniforms, codes, .. }, config) = (&self.slots, &self.config);
+        let draw = cuda_kernels::Draw {
+            logits,
+            scales: config.guidance.active().then_some(scales),
+            uniforms,
+            position,
+            codes,
+            input,
+            before: self.spec.prefix_len - 1,
+            top_k: config.top_k.unwrap_or(0),
+            best: config.takes_the_best(),
+            temperature: config.temperature.max(filter::TEMPERATURE_FLOOR),
+            min_p: config.min_p.unwrap_or(0.0),
+        };
+        // As tch's own operations do.
+        cuda_kernels::draw(engine, &draw).unwrap_or_else(|e| panic!("{e}"));
+    }
+
+    fn draw_by_tensors(&self, logits: &Tensor) {
         let Slots { position, input, image, scales, uniforms, codes } = &self.slots;
         let number = position - (self.spec.prefix_len - 1); // of the code to draw
         let guided = if self.config.guidance.active() {
@@ -159,6 +200,5 @@ impl Recording {
         }; // (B, 1)
         let _ = codes.shallow_clone().index_copy_(1, &number, &code);
         input.shallow_clone().copy_(&code.index_select(0, image));
-        let _ = position.shallow_clone().g_add_scalar_(1);
     }
 }

@@ -1,9 +1,11 @@
 //! Properties of sampling, on a model whose logits are chosen.
 
-use ar_model::{ArConfig, ArSpec, AutoregressiveModel, Conditioning, Gpt, Result};
+use ar_model::{ArConfig, ArSpec, AutoregressiveModel, Conditioning, Gpt, GpuFormats, Result};
 use base::config::Document;
 use base::testing::recipe_tensor;
 use base::{Build, Mode, SampleStream, Vars};
+use cuda_kernels::Format;
+use libtorch_ext::cuda_kernel::Emulated;
 use sampler::{Draw, Guidance, GuidanceSchedule, Sampler, SamplingConfig};
 use tch::{Device, Kind, Tensor};
 
@@ -293,6 +295,24 @@ fn codes_of_a_recorded_step_are_those_of_one_made_for_its_position() {
     equal_when_recorded(&gpt_of(class), labels(), &scheduled);
     equal_when_recorded(&gpt_of(&adaptive), labels(), &greedy);
     equal_when_recorded(&gpt_of(text), [texts(2), texts(3)], &narrowed);
+}
+
+/// The kernels for a GPU, drawing included, run on the processor.
+#[test]
+fn codes_drawn_by_a_gpus_kernel_are_those_of_the_ordinary_loop() {
+    let class = "num_tokens: 5\nposition: learned\nconditioning: { type: class, num_classes: 3 }\n";
+    let cosine = Guidance { schedule: GuidanceSchedule::Cosine, interval: Some(3), scale: 3.0 };
+    let mut model = gpt_of(class);
+    let formats = GpuFormats { weights: Format::Bf16, cache: Format::Int8 };
+    model.pack_on_gpu(formats, &Emulated).unwrap();
+    for config in [
+        guided(1.0),
+        SamplingConfig { top_k: Some(5), temperature: 0.7, guidance: cosine, ..Default::default() },
+        SamplingConfig { min_p: Some(0.3), ..guided(2.0) },
+        SamplingConfig { top_k: Some(1), ..guided(2.0) },
+    ] {
+        equal_when_recorded(&model, [classes(&[0, 1, 2]), classes(&[2, 2, 1])], &config);
+    }
 }
 
 fn equal_when_recorded(model: &Gpt, batches: [Conditioning; 2], config: &SamplingConfig) {

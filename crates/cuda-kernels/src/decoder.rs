@@ -75,6 +75,17 @@ struct Packed {
     ffn_norm: Tensor,
 }
 
+/// Tables that inputs are made of, fp32 or bf16 both.
+#[derive(Debug)]
+pub struct Inputs {
+    /// (V, D).
+    pub embedding: Tensor,
+    /// (positions, D), where there are learned ones.
+    pub positions: Option<Tensor>,
+    /// The position of the table's first row.
+    pub before: i64,
+}
+
 /// A transformer's layers and output in the form that the kernels read.
 #[derive(Debug)]
 pub struct Decoder {
@@ -85,6 +96,7 @@ pub struct Decoder {
     norm: Tensor,
     output: Weight,
     rope: Option<Tensor>, // (L, K/2, 2) fp32
+    inputs: Inputs,
     engine: &'static dyn Launch,
 }
 
@@ -100,6 +112,7 @@ impl Decoder {
         norm: &Tensor,
         output: &Tensor,
         rope: Option<&Tensor>,
+        inputs: Inputs,
         engine: &'static dyn Launch,
     ) -> Self {
         Decoder {
@@ -110,6 +123,7 @@ impl Decoder {
             norm: single(norm),
             output: Weight::new(output, format),
             rope: rope.map(single),
+            inputs,
             engine,
         }
     }
@@ -145,13 +159,44 @@ impl Decoder {
         KvCache::new(self.blocks.len(), size, self.shape.head(), self.cache, self.engine.device())
     }
 
-    /// Runs inputs (B, S, D) whose first is at `position`, (1) int64; logits of the last `wanted`, (B, wanted, V) fp32.
+    /// What runs the kernels.
+    pub fn engine(&self) -> &'static dyn Launch {
+        self.engine
+    }
+
+    /// Codes (B, S) int64 whose first is at `position`, (1) int64 → inputs (B, S, D) fp32.
+    ///
+    /// # Errors
+    /// The kernel does not compile or cannot be launched.
+    pub fn embed(&self, codes: &Tensor, position: &Tensor) -> Result<Tensor> {
+        const THREADS: i64 = 256; // as the source says
+        let (b, s) = codes.size2().expect("codes are (B, S)");
+        let Inputs { embedding, positions, before } = &self.inputs;
+        let width = self.shape.width;
+        let (codes, output) = (codes.contiguous(), self.empty([b * s, width], Kind::Float));
+        let args = [
+            Arg::Tensor(embedding),
+            positions.as_ref().into(),
+            Arg::Tensor(&codes),
+            Arg::Tensor(position),
+            Arg::Tensor(&output),
+            Arg::Int(width),
+            Arg::Int(s),
+            Arg::Int(*before),
+        ];
+        let program = sources::embed(embedding.kind() == Kind::Float);
+        self.engine.launch(&program, "embed", Grid { blocks: [b * s, 1], threads: THREADS }, &args)?;
+        Ok(output.view([b, s, width]))
+    }
+
+    /// Runs inputs (B, S, D) whose first is at `position`, (1) int64; logits of the last `wanted`, (B, wanted, V) fp32. The
+    /// inputs' memory may be written to.
     ///
     /// # Errors
     /// The kernels do not compile or cannot be launched.
-    pub fn forward(&self, cache: &KvCache, x: &Tensor, position: &Tensor, wanted: i64) -> Result<Tensor> {
+    pub fn forward(&self, cache: &KvCache, x: Tensor, position: &Tensor, wanted: i64) -> Result<Tensor> {
         let (b, s, d) = x.size3().expect("inputs are (B, S, D)");
-        let stream = x.to_kind(Kind::Float).reshape([b * s, d]).copy();
+        let stream = x.to_kind(Kind::Float).reshape([b * s, d]);
         let place = Place { cache, position, sequences: b, count: s };
         let last = |t: &Tensor| t.view([b, s, d]).narrow(1, s - wanted, wanted).reshape([b * wanted, d]);
         let logits = if b * s <= FEW {

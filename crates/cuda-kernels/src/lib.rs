@@ -1,5 +1,5 @@
 //! Decoding a transformer on a GPU with kernels of its own: five launches a layer where libtorch's operations take some
-//! twenty, weights of 8 bits, and a cache of 8 bits. And a tokenizer's group norms over maps that lie channels last, the
+//! twenty, weights of 8 bits, and a cache of 8 bits; one launch each to embed and to draw codes. And a tokenizer's group norms over maps that lie channels last, the
 //! order in which convolutions are fastest and for which libtorch has none.
 //!
 //! The GPU's counterpart of `kernels`: the decoder walks through the layers, over tensors of libtorch. Products of up to
@@ -9,12 +9,14 @@
 
 mod cache;
 mod decoder;
+mod draw;
 mod group_norm;
 mod sources;
 mod weight;
 
 pub use cache::KvCache;
-pub use decoder::{Block, Decoder, Shape};
+pub use decoder::{Block, Decoder, Inputs, Shape};
+pub use draw::{Draw, draw};
 pub use group_norm::{Norm, group_norm};
 pub use sources::all as sources;
 pub use weight::FEW;

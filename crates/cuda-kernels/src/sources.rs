@@ -6,6 +6,8 @@ use crate::{Format, Result};
 
 const PRODUCT: &str = concat!(include_str!("../cuda/common.cuh"), include_str!("../cuda/product.cu"));
 const ATTENTION: &str = concat!(include_str!("../cuda/common.cuh"), include_str!("../cuda/attention.cu"));
+const DRAW: &str = concat!(include_str!("../cuda/common.cuh"), include_str!("../cuda/draw.cu"));
+const EMBED: &str = concat!(include_str!("../cuda/common.cuh"), include_str!("../cuda/embed.cu"));
 const GROUP_NORM: &str = concat!(include_str!("../cuda/common.cuh"), include_str!("../cuda/group_norm.cu"));
 const ROWS: &str = concat!(include_str!("../cuda/common.cuh"), include_str!("../cuda/rows.cu"));
 
@@ -26,6 +28,17 @@ pub(crate) fn attention(cache: Format, head: i64, length: i64, single: bool) -> 
         ("LENGTH", length.to_string()),
     ];
     Program { name: "attention.cu", source: ATTENTION, defines }
+}
+
+/// Drawing one of so many codes.
+pub(crate) fn draw(codes: i64) -> Program {
+    Program { name: "draw.cu", source: DRAW, defines: vec![("CODES", codes.to_string())] }
+}
+
+/// Embedding by tables of fp32, else of bf16.
+pub(crate) fn embed(single: bool) -> Program {
+    let table = if single { "float" } else { "bf16" };
+    Program { name: "embed.cu", source: EMBED, defines: vec![("TABLE", table.to_owned())] }
 }
 
 /// Group norm of maps with so many channels.
@@ -52,7 +65,15 @@ pub(crate) fn stored_width(head: i64, cache: Format) -> i64 {
 
 /// All sources, for heads of 64 and of 100 channels, to be compiled as a test.
 pub fn all() -> Vec<Program> {
-    let mut programs = vec![rows(), group_norm(128, 32), group_norm(512, 32)];
+    let mut programs = vec![
+        rows(),
+        embed(true),
+        embed(false),
+        draw(16_384),
+        draw(1000),
+        group_norm(128, 32),
+        group_norm(512, 32),
+    ];
     for format in [Format::Bf16, Format::Int8] {
         programs.extend([1, 2, 8].map(|r| product(format, r)));
         for head in [64, 100] {

@@ -157,4 +157,11 @@ static unsigned __float_as_uint(float value) {
     return bits;
 }
 
+template <typename T>
+static void atomicAdd(T *place, T value) {
+    *place += value;
+}
+
+static void atomicMin(int *place, int value) { *place = std::min(*place, value); }
+
 static float rsqrtf(float x) { return 1.0f / sqrtf(x); }

@@ -1,0 +1,26 @@
+// Codes become inputs: a row of the embedding, and of the table of positions where there is one.
+//
+// Compiled for TABLE, the type of both.
+
+constexpr int THREADS = 256;
+
+struct Embed {
+    const TABLE *embedding;    // (codes, width)
+    const TABLE *positions;    // (positions, width); null: none
+    const long long *codes;    // (sequences, count)
+    const long long *position; // of the first code of each sequence
+    float *output;             // (sequences, count, width)
+    int width, count;
+    int before; // the position of the table's first row
+};
+
+// A block works on one code.
+extern "C" __global__ void embed(const Embed e) {
+    const TABLE *embedding = e.embedding + static_cast<size_t>(e.codes[blockIdx.x]) * e.width;
+    const int row = static_cast<int>(*e.position) + blockIdx.x % e.count - e.before;
+    const TABLE *positions = e.positions ? e.positions + static_cast<size_t>(row) * e.width : nullptr;
+    for (int i = threadIdx.x; i < e.width; i += THREADS) {
+        const float value = number(embedding[i]);
+        e.output[static_cast<size_t>(blockIdx.x) * e.width + i] = positions ? value + number(positions[i]) : value;
+    }
+}

@@ -1,0 +1,142 @@
+//! Drawing codes from logits.
+//!
+//! B images, R rows of the network, N codes an image, V vocabulary
+
+use libtorch_ext::cuda_kernel::{Arg, Grid, Launch};
+use tch::Tensor;
+
+use crate::{Result, sources};
+
+/// What drawing reads and writes, and how it draws. All tensors are on the kernels' device.
+#[derive(Debug, Clone, Copy)]
+pub struct Draw<'a> {
+    /// (R, V) fp32; R is B, or under guidance 2 B, the rows with the condition first.
+    pub logits: &'a Tensor,
+    /// (N) fp32 guidance scales; those up to 1 are none. `None`: R is B.
+    pub scales: Option<&'a Tensor>,
+    /// (B, N) float64, below 1.
+    pub uniforms: &'a Tensor,
+    /// (1) int64, of the code that has just gone in.
+    pub position: &'a Tensor,
+    /// (B, N) int64, one code of each row written.
+    pub codes: &'a Tensor,
+    /// (R, 1) int64, the codes that go in next.
+    pub input: &'a Tensor,
+    /// The position at which the first code is drawn.
+    pub before: i64,
+    /// The k largest logits and what equals the last of them; 0: all.
+    pub top_k: i64,
+    /// The best code, without randomness.
+    pub best: bool,
+    /// What logits are divided by.
+    pub temperature: f64,
+    /// Codes less than this times as probable as the best are left out; 0: none.
+    pub min_p: f64,
+}
+
+/// Draws the next code of each image.
+///
+/// # Errors
+/// The kernel does not compile or cannot be launched.
+pub fn draw(engine: &dyn Launch, d: &Draw) -> Result<()> {
+    let (images, steps) = d.codes.size2().expect("codes are (B, N)");
+    let vocabulary = d.logits.size()[1];
+    let margin = if d.min_p > 0.0 { -d.min_p.min(1.0).ln() } else { 0.0 };
+    let args = [
+        Arg::Tensor(d.logits),
+        d.scales.into(),
+        Arg::Tensor(d.uniforms),
+        Arg::Tensor(d.position),
+        Arg::Tensor(d.codes),
+        Arg::Tensor(d.input),
+        Arg::Int(images),
+        Arg::Int(steps),
+        Arg::Int(d.before),
+        Arg::Int(d.top_k.clamp(0, vocabulary)),
+        Arg::Int(d.best.into()),
+        Arg::Float(d.temperature),
+        Arg::Float(margin),
+    ];
+    let grid = Grid { blocks: [images, 1], threads: 512 }; // as the source says
+    engine.launch(&sources::draw(vocabulary), "draw", grid, &args)
+}
+
+#[cfg(test)]
+mod tests {
+    use libtorch_ext::cuda_kernel::Emulated;
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    const IMAGES: i64 = 6;
+    const STEPS: i64 = 4;
+
+    /// Guided, filtered logits → the first code whose cumulative probability exceeds the uniform, by tensors.
+    fn expected(logits: &Tensor, uniforms: &Tensor, top_k: i64, min_p: f64) -> Tensor {
+        let v = logits.size()[1];
+        let lowest = if top_k > 0 {
+            logits.topk(top_k.min(v), -1, true, true).0.narrow(1, top_k.min(v) - 1, 1)
+        } else {
+            logits.amin([1], true)
+        };
+        let near = logits.amax([1], true) + if min_p > 0.0 { min_p.ln() } else { f64::NEG_INFINITY };
+        let removed = logits.lt_tensor(&lowest).logical_or(&logits.lt_tensor(&near));
+        let cdf = logits
+            .masked_fill(&removed, f64::NEG_INFINITY)
+            .softmax(-1, Kind::Double)
+            .cumsum(-1, Kind::Double);
+        cdf.le_tensor(uniforms).sum_dim_intlist([-1i64].as_slice(), false, Kind::Int64)
+    }
+
+    #[test]
+    fn codes_are_those_of_the_cumulative_distribution() {
+        tch::manual_seed(4);
+        for v in [700, 40] {
+            // Half-integers, so that many are equal, and sums of them exact.
+            let logits = (Tensor::randn([2 * IMAGES, v], (Kind::Float, Device::Cpu)) * 4.0).round() * 0.5;
+            let uniforms = Tensor::rand([IMAGES, STEPS], (Kind::Double, Device::Cpu));
+            let (step, before) = (2, 5);
+            let u = uniforms.narrow(1, step, 1);
+            let (with, without) = (logits.narrow(0, 0, IMAGES), logits.narrow(0, IMAGES, IMAGES));
+            for (scale, top_k, min_p, temperature) in [
+                (None, 0, 0.0, 1.0),
+                (Some(3.0), 7, 0.0, 1.0),
+                (Some(0.5), 0, 0.2, 2.0),
+                (Some(2.0), v + 9, 0.1, 0.5),
+            ] {
+                let scales = scale.map(|s| Tensor::from_slice(&[9.0f32, 9.0, s, 9.0]));
+                let guided = match scale {
+                    Some(s) if s > 1.0 => &without + (&with - &without) * f64::from(s),
+                    _ => with.shallow_clone(),
+                } / temperature;
+                let codes = Tensor::zeros([IMAGES, STEPS], (Kind::Int64, Device::Cpu));
+                let rows = if scale.is_some() { 2 * IMAGES } else { IMAGES };
+                let input = Tensor::zeros([rows, 1], (Kind::Int64, Device::Cpu));
+                let position = Tensor::from_slice(&[before + step]);
+                let d = Draw {
+                    logits: &logits,
+                    scales: scales.as_ref(),
+                    uniforms: &uniforms,
+                    position: &position,
+                    codes: &codes,
+                    input: &input,
+                    before,
+                    top_k,
+                    best: false,
+                    temperature,
+                    min_p,
+                };
+                draw(&Emulated, &d).unwrap();
+                let found = codes.select(1, step);
+                assert_eq!(found, expected(&guided, &u, top_k, min_p), "{v} {scale:?} {top_k} {min_p}");
+                assert_eq!(input.view([-1, IMAGES]).get(0), found);
+                assert_eq!(input.view([-1, IMAGES]).get(rows / IMAGES - 1), found);
+                assert_eq!(codes.sum(Kind::Int64), found.sum(Kind::Int64)); // nothing else is written
+
+                draw(&Emulated, &Draw { best: true, ..d }).unwrap();
+                let best = guided.eq_tensor(&guided.amax([1], true)).to_kind(Kind::Int64).argmax(1, false);
+                assert_eq!(codes.select(1, step), best);
+            }
+        }
+    }
+}
