@@ -123,7 +123,7 @@ __device__ void attention(const Attention &a) {
 }
 
 // One new position of each sequence.
-extern "C" __global__ void write_and_attend(const Attention a) { attention<true, true>(a); }
+extern "C" __global__ void __launch_bounds__(THREADS) write_and_attend(const Attention a) { attention<true, true>(a); }
 // Several: first all are written, then each attends to those before it and to itself.
-extern "C" __global__ void write_only(const Attention a) { attention<true, false>(a); }
-extern "C" __global__ void attend_only(const Attention a) { attention<false, true>(a); }
+extern "C" __global__ void __launch_bounds__(THREADS) write_only(const Attention a) { attention<true, false>(a); }
+extern "C" __global__ void __launch_bounds__(THREADS) attend_only(const Attention a) { attention<false, true>(a); }

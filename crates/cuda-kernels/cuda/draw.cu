@@ -3,7 +3,7 @@
 //
 // Compiled for CODES, how many there are.
 
-constexpr int THREADS = 512;
+constexpr int THREADS = 1024;
 constexpr int EACH = (CODES + THREADS - 1) / THREADS; // neighbouring codes of a thread
 
 struct Draw {
@@ -53,7 +53,7 @@ __device__ unsigned kth_largest(const float (&values)[EACH], int k) {
 }
 
 // A block works on one image.
-extern "C" __global__ void draw(const Draw d) {
+extern "C" __global__ void __launch_bounds__(THREADS) draw(const Draw d) {
     __shared__ float room[THREADS / WARP];
     __shared__ double sums[THREADS];
     __shared__ int chosen;

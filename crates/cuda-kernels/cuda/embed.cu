@@ -15,7 +15,7 @@ struct Embed {
 };
 
 // A block works on one code.
-extern "C" __global__ void embed(const Embed e) {
+extern "C" __global__ void __launch_bounds__(THREADS) embed(const Embed e) {
     const TABLE *embedding = e.embedding + static_cast<size_t>(e.codes[blockIdx.x]) * e.width;
     const int row = static_cast<int>(*e.position) + blockIdx.x % e.count - e.before;
     const TABLE *positions = e.positions ? e.positions + static_cast<size_t>(row) * e.width : nullptr;

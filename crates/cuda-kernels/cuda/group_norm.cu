@@ -23,7 +23,7 @@ struct GroupNorm {
 };
 
 // A block for each slice (x) of each image (y).
-extern "C" __global__ void sums_of_slices(const GroupNorm n) {
+extern "C" __global__ void __launch_bounds__(THREADS) sums_of_slices(const GroupNorm n) {
     __shared__ float sums[2][CHANNELS];
     const int part = threadIdx.x % PARTS, row = threadIdx.x / PARTS;
     const int begin = blockIdx.x * n.step, end = begin + n.step < n.pixels ? begin + n.step : n.pixels;
@@ -50,7 +50,7 @@ extern "C" __global__ void sums_of_slices(const GroupNorm n) {
 }
 
 // A block for each group (x) of each image (y).
-extern "C" __global__ void affine_of_groups(const GroupNorm n) {
+extern "C" __global__ void __launch_bounds__(THREADS) affine_of_groups(const GroupNorm n) {
     __shared__ double parts[2][THREADS];
     const float *from = n.sums + static_cast<size_t>(blockIdx.y) * n.slices * 2 * CHANNELS + blockIdx.x * WIDTH;
     double sum = 0.0, square = 0.0;
@@ -75,7 +75,7 @@ extern "C" __global__ void affine_of_groups(const GroupNorm n) {
 }
 
 // A block for each slice (x) of each image (y).
-extern "C" __global__ void apply(const GroupNorm n) {
+extern "C" __global__ void __launch_bounds__(THREADS) apply(const GroupNorm n) {
     const int part = threadIdx.x % PARTS, row = threadIdx.x / PARTS;
     if (row >= PIXELS) return;
     const int begin = blockIdx.x * n.step, end = begin + n.step < n.pixels ? begin + n.step : n.pixels;

@@ -3,6 +3,8 @@
 //
 // Compiled for WEIGHT, the type of weights (bf16 or int8 with a scale an output), and ROWS.
 
+constexpr int THREADS = 128; // of a block: few, so that small weights occupy all of a GPU
+
 struct Product {
     const WEIGHT *weight;  // (rows of the weight, inputs)
     const float *scale;    // one a row of the weight, of int8 alone
@@ -70,6 +72,6 @@ __device__ void product(const Product &p) {
     }
 }
 
-extern "C" __global__ void normed_product(const Product p) { product<true, End::store>(p); }
-extern "C" __global__ void product_added(const Product p) { product<false, End::add>(p); }
-extern "C" __global__ void normed_swiglu(const Product p) { product<true, End::swiglu>(p); }
+extern "C" __global__ void __launch_bounds__(THREADS) normed_product(const Product p) { product<true, End::store>(p); }
+extern "C" __global__ void __launch_bounds__(THREADS) product_added(const Product p) { product<false, End::add>(p); }
+extern "C" __global__ void __launch_bounds__(THREADS) normed_swiglu(const Product p) { product<true, End::swiglu>(p); }

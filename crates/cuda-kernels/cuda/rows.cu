@@ -12,7 +12,7 @@ struct Norm {
 };
 
 // RMS norm; a block works on one row.
-extern "C" __global__ void add_and_norm(const Norm n) {
+extern "C" __global__ void __launch_bounds__(THREADS) add_and_norm(const Norm n) {
     __shared__ float room[THREADS / WARP];
     float *x = n.stream + static_cast<size_t>(blockIdx.x) * n.width;
     float squares = 0.0f;
@@ -34,7 +34,7 @@ struct Swiglu {
 };
 
 // A block works on one row.
-extern "C" __global__ void swiglu(const Swiglu s) {
+extern "C" __global__ void __launch_bounds__(THREADS) swiglu(const Swiglu s) {
     const bf16 *gate = s.both + static_cast<size_t>(blockIdx.x) * 2 * s.width;
     for (int i = threadIdx.x; i < s.width; i += THREADS) {
         const float y = silu(widen(gate[i])) * widen(gate[s.width + i]);
@@ -50,7 +50,7 @@ struct Widen {
 };
 
 // A block works on one row.
-extern "C" __global__ void widen_weight(const Widen w) {
+extern "C" __global__ void __launch_bounds__(THREADS) widen_weight(const Widen w) {
     const size_t first = static_cast<size_t>(blockIdx.x) * w.width;
     for (int i = threadIdx.x; i < w.width; i += THREADS) {
         w.output[first + i] = narrow(w.weight[first + i] * w.scale[blockIdx.x]);

@@ -57,7 +57,7 @@ pub fn draw(engine: &dyn Launch, d: &Draw) -> Result<()> {
         Arg::Float(d.temperature),
         Arg::Float(margin),
     ];
-    let grid = Grid { blocks: [images, 1], threads: 512 }; // as the source says
+    let grid = Grid { blocks: [images, 1], threads: 1024 }; // as the source says
     engine.launch(&sources::draw(vocabulary), "draw", grid, &args)
 }
 

@@ -11,8 +11,7 @@ use crate::{Format, Result, sources};
 pub const FEW: i64 = 8;
 
 const WARP: i64 = 32;
-/// Threads of a block: few, so that small weights occupy all of a GPU.
-const THREADS: i64 = 128;
+const THREADS: i64 = 128; // as the source says
 
 /// What a product of few rows does besides.
 #[derive(Debug, Clone, Copy)]

@@ -14,9 +14,12 @@ fn every_source_compiles_for_the_gpus_it_may_meet() {
     }
     for program in cuda_kernels::sources() {
         for capability in [(8, 0), (9, 0)] {
-            if let Err(e) = compile(&program, capability) {
-                panic!("{capability:?} {:?}: {e}", program.defines);
-            }
+            let ptx = compile(&program, capability)
+                .unwrap_or_else(|e| panic!("{capability:?} {:?}: {e}", program.defines));
+            // Without a bound on its threads a kernel may take more registers than a block of them has.
+            let ptx = ptx.to_src();
+            let [kernels, bounds] = [".entry", ".maxntid"].map(|word| ptx.matches(word).count());
+            assert!(kernels > 0 && kernels == bounds, "{}: {kernels} kernels, {bounds} bounds", program.name);
         }
     }
 }

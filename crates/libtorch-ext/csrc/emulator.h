@@ -13,6 +13,7 @@
 #define __global__
 #define __device__
 #define __shared__ static
+#define __launch_bounds__(threads)
 
 struct dim3 {
     unsigned x = 1, y = 1, z = 1;
