@@ -7,9 +7,8 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
-use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
-
 use crate::Error;
+use crate::library::{self, FromBytes};
 
 const LIBRARY: &str = "cuda_graph.so";
 
@@ -37,7 +36,7 @@ struct Functions {
     end: OfGraph,
     replay: OfGraph,
     delete: OfGraph,
-    _library: Library, // the functions live as long as it is open
+    _library: FromBytes, // the functions live as long as it is open
 }
 
 impl Functions {
@@ -52,12 +51,10 @@ impl Functions {
 
     fn open() -> Result<Self, Error> {
         let bytes = BYTES.ok_or(Error::NotBuilt)?;
-        let file = memory_file(bytes).map_err(|e| Error::open(LIBRARY, &e.to_string()))?;
-        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
         let missing = |e: libloading::Error| Error::open(LIBRARY, &e.to_string());
         // SAFETY: the library is our own; it has no initialisers of its own, and the types are those of its source.
         unsafe {
-            let library = Library::open(Some(path), RTLD_NOW | RTLD_LOCAL).map_err(missing)?;
+            let library = library::from_bytes(LIBRARY, bytes).map_err(|e| Error::open(LIBRARY, &e))?;
             Ok(Functions {
                 enter: *library.get(b"gen_stream_enter").map_err(missing)?,
                 leave: *library.get(b"gen_stream_leave").map_err(missing)?,
@@ -71,14 +68,6 @@ impl Functions {
             })
         }
     }
-}
-
-/// An anonymous file with these contents: a folder for temporary files may forbid programs.
-fn memory_file(bytes: &[u8]) -> std::io::Result<std::fs::File> {
-    use rustix::fs::{MemfdFlags, memfd_create};
-    let mut file = std::fs::File::from(memfd_create(LIBRARY, MemfdFlags::CLOEXEC)?);
-    std::io::Write::write_all(&mut file, bytes)?;
-    Ok(file)
 }
 
 /// Calls `function` with room for a message, which becomes the error where it returns false.

@@ -6,12 +6,11 @@ use std::ffi::{CString, c_void};
 use std::process::Command;
 use std::sync::{Arc, LazyLock, Mutex};
 
-use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use tch::Device;
-use tempfile::TempDir;
 
 use super::{Arg, Grid, Launch, Program, layout};
 use crate::Error;
+use crate::library::{self, FromBytes};
 
 const HEADER: &str = include_str!("../../csrc/emulator.h");
 
@@ -22,19 +21,13 @@ type Emulate = unsafe extern "C" fn(*const c_void, *const c_void, usize, u32, u3
 pub struct Emulated;
 
 /// Programs of this process.
-static BUILT: LazyLock<Mutex<HashMap<Program, Arc<Mutex<Built>>>>> = LazyLock::new(Mutex::default);
-
-struct Built {
-    library: Library,
-    /// The library's file stays, since the loader takes another file in its place on the disk for the same library.
-    _folder: TempDir,
-}
+static BUILT: LazyLock<Mutex<HashMap<Program, Arc<Mutex<FromBytes>>>>> = LazyLock::new(Mutex::default);
 
 fn failed(program: &Program, call: &'static str, message: impl ToString) -> Error {
     Error::Kernel { program: program.name, call, message: message.to_string() }
 }
 
-fn build(program: &Program) -> Result<Built, Error> {
+fn build(program: &Program) -> Result<FromBytes, Error> {
     let dir = tempfile::tempdir().map_err(|e| failed(program, "compile", e))?;
     let (source, library) = (dir.path().join("kernels.cpp"), dir.path().join("kernels.so"));
     std::fs::write(&source, [HEADER, program.source].concat()).map_err(|e| failed(program, "compile", e))?;
@@ -49,12 +42,12 @@ fn build(program: &Program) -> Result<Built, Error> {
     if !output.status.success() {
         return Err(failed(program, "compile", String::from_utf8_lossy(&output.stderr)));
     }
+    let bytes = std::fs::read(&library).map_err(|e| failed(program, "compile", e))?;
     // SAFETY: just compiled; nothing runs when it is opened.
-    let opened = unsafe { Library::open(Some(&library), RTLD_NOW | RTLD_LOCAL) };
-    Ok(Built { library: opened.map_err(|e| failed(program, "open", e))?, _folder: dir })
+    unsafe { library::from_bytes(program.name, &bytes) }.map_err(|e| failed(program, "open", e))
 }
 
-fn find(program: &Program) -> Result<Arc<Mutex<Built>>, Error> {
+fn find(program: &Program) -> Result<Arc<Mutex<FromBytes>>, Error> {
     let mut all = BUILT.lock().expect("no holder panics");
     if let Some(built) = all.get(program) {
         return Ok(built.clone());
@@ -72,7 +65,7 @@ impl Launch for Emulated {
     fn launch(&self, program: &Program, kernel: &'static str, grid: Grid, args: &[Arg]) -> Result<(), Error> {
         let argument = layout(args, Device::Cpu)?;
         let built = find(program)?;
-        let library = &built.lock().expect("no holder panics").library;
+        let library = built.lock().expect("no holder panics");
         let size = |n: i64| u32::try_from(n).expect("grids are small and positive");
         let name = CString::new(kernel).expect("kernels' names have no zero");
         // SAFETY: the functions are those of the emulator and of the source; the structure is laid out as C does; the
