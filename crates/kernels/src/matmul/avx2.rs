@@ -1,15 +1,15 @@
 //! Products with AVX2. A tile of up to six rows by one vector of outputs, in two registers a row, fits the sixteen (int8:
-//! three rows, in four registers each). A group is one vector: its weights stay in a second cache, from where further
+//! by half a vector, or of two rows by a whole one). A group is one vector: its weights stay in a second cache, from where further
 //! tiles take them.
 
 use std::arch::x86_64::*;
 
 use super::{LANES, Scaling, Tile};
 
-/// Rows of a tile of floating-point sums.
+/// Rows of a tile.
 const ROWS: usize = 6;
-/// Rows of a tile of integer sums.
-const INT8_ROWS: usize = 3;
+/// Rows of a tile of integer sums, of which a whole vector's take four registers a row.
+const WHOLE_ROWS: usize = 2;
 /// Groups of four inputs whose products fit the 32-bit sums, two of them in each: 2 · 127 · 32767 · 256 < 2³¹.
 const QUADS: usize = 256;
 /// Bytes ahead of the weights in use that are asked for: the processor's own guesses end at each 4 kB.
@@ -115,42 +115,62 @@ unsafe fn bf16_tile<const R: usize>(
 
 pub(super) fn int8(tile: &Tile, w: &[i8], x: &[i16], scales: &[f32], scaling: &Scaling, out: &mut [f32]) {
     tile.check(w.len(), x.len(), out.len());
-    by_rows!(tile.rows, INT8_ROWS, w, [1, 2, 3], |row, R, ahead| {
-        // SAFETY: as in `f32`.
-        let totals = unsafe { int8_tile::<R>(tile, w.as_ptr(), x.as_ptr(), row, ahead) };
+    let mut write = |row: usize, totals: &[[f32; LANES]]| {
         for (r, totals) in totals.iter().enumerate() {
             scaling.apply(0, scales[row + r], totals, &mut out[(row + r) * tile.width..][..LANES]);
         }
+    };
+    let (w_at, x_at) = (w.as_ptr(), x.as_ptr());
+    if tile.rows <= WHOLE_ROWS {
+        by_rows!(tile.rows, WHOLE_ROWS, w, [1, 2], |row, R, ahead| {
+            let mut totals = [[0.0; LANES]; R];
+            // SAFETY: as in `f32`.
+            unsafe { int8_tile::<R, 4>(tile, w_at, x_at, row, 0, ahead, &mut totals) };
+            write(row, &totals);
+        });
+        return;
+    }
+    by_rows!(tile.rows, ROWS, w, [1, 2, 3, 4, 5, 6], |row, R, ahead| {
+        let mut totals = [[0.0; LANES]; R];
+        // SAFETY: as in `f32`. The second half asks for nothing: its weights have come with the first's.
+        unsafe {
+            int8_tile::<R, 2>(tile, w_at, x_at, row, 0, ahead, &mut totals);
+            int8_tile::<R, 2>(tile, w_at, x_at, row, 2, 0, &mut totals);
+        }
+        write(row, &totals);
     });
 }
 
-/// The exact sums, rounded once.
+/// The exact sums of `P` parts of four outputs from the part `part` on, rounded once.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn int8_tile<const R: usize>(
+unsafe fn int8_tile<const R: usize, const P: usize>(
     tile: &Tile,
     w: *const i8,
     x: *const i16,
     row: usize,
+    part: usize,
     ahead: usize,
-) -> [[f32; LANES]; R] {
-    let mut totals = [[_mm256_setzero_pd(); 4]; R]; // four outputs each
+    rounded: &mut [[f32; LANES]; R],
+) {
+    let mut totals = [[_mm256_setzero_pd(); P]; R]; // four outputs each
     let quads = tile.depth / 4;
     // SAFETY: `Tile::check` holds for these pointers and this tile.
     unsafe {
         let x = x.add(row * tile.depth);
         for first in (0..quads).step_by(QUADS) {
-            let mut sums = [[_mm256_setzero_si256(); 4]; R]; // two for each output, side by side
+            let mut sums = [[_mm256_setzero_si256(); P]; R]; // two for each output, side by side
             for k in first..quads.min(first + QUADS) {
                 let w = w.add(k * 4 * LANES);
                 ask_ahead(w, ahead);
-                let mut inputs = [_mm256_setzero_si256(); R];
-                for (r, input) in inputs.iter_mut().enumerate() {
-                    *input = _mm256_set1_epi64x(x.add(r * tile.depth + 4 * k).cast::<i64>().read_unaligned());
+                let mut weights = [_mm256_setzero_si256(); P];
+                for (i, weights) in weights.iter_mut().enumerate() {
+                    *weights = _mm256_cvtepi8_epi16(_mm_load_si128(w.add((part + i) * 16).cast()));
                 }
-                for part in 0..4 {
-                    let weights = _mm256_cvtepi8_epi16(_mm_load_si128(w.add(part * 16).cast()));
-                    for (sums, input) in sums.iter_mut().zip(&inputs) {
-                        sums[part] = _mm256_add_epi32(sums[part], _mm256_madd_epi16(weights, *input));
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let inputs = x.add(r * tile.depth + 4 * k).cast::<i64>().read_unaligned();
+                    let inputs = _mm256_set1_epi64x(inputs);
+                    for (sum, weights) in sums.iter_mut().zip(weights) {
+                        *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(weights, inputs));
                     }
                 }
             }
@@ -160,13 +180,12 @@ unsafe fn int8_tile<const R: usize>(
                 }
             }
         }
-        let mut rounded = [[0.0; LANES]; R];
         for (rounded, totals) in rounded.iter_mut().zip(&totals) {
-            for (part, total) in totals.iter().enumerate() {
-                _mm_storeu_ps(rounded[part * 4..][..4].as_mut_ptr(), _mm256_cvtpd_ps(*total));
+            for (i, total) in totals.iter().enumerate() {
+                let place = &mut rounded[(part + i) * 4..][..4];
+                _mm_storeu_ps(place.as_mut_ptr(), _mm256_cvtpd_ps(*total));
             }
         }
-        rounded
     }
 }
 
