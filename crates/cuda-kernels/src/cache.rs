@@ -65,7 +65,7 @@ impl KvCache {
     /// From now on only those positions of the prefix are seen that this (B, T) says; `None`: all. Takes the place of the
     /// last one of its shape, where a recorded step reads it.
     pub fn see(&mut self, prefix: Option<&Tensor>) {
-        let new = prefix.map(|p| p.to_kind(Kind::Uint8).contiguous());
+        let new = prefix.map(|p| p.to_kind(Kind::Bool).to_kind(Kind::Uint8).contiguous());
         match (&mut self.seen, new) {
             (Some(old), Some(new)) if old.size() == new.size() => old.copy_(&new),
             (seen, new) => *seen = new,

@@ -140,11 +140,6 @@ impl Decoder {
         });
     }
 
-    /// How weights, and keys and values, are stored.
-    pub fn formats(&self) -> [Format; 2] {
-        [self.format, self.cache]
-    }
-
     /// Bytes of the weights that a step reads.
     pub fn bytes(&self) -> usize {
         let block =

@@ -45,7 +45,7 @@ impl Format {
     }
 
     /// Numbers in the 16 bytes that a thread reads at a time.
-    pub fn chunk(self) -> i64 {
+    pub(crate) fn chunk(self) -> i64 {
         match self {
             Format::Bf16 => 8,
             Format::Int8 => 16,
