@@ -84,7 +84,7 @@ impl Model {
     }
 
     /// Readies a tokenizer in bf16 on a GPU likewise: its convolutions work channels last, as they do there with the
-    /// least effort, and its group norms through [`cuda_kernels`].
+    /// least effort, and its group norms through the kernels of `cuda-kernels`.
     ///
     /// # Errors
     /// The kernels cannot be run.
