@@ -14,7 +14,11 @@ trap 'rm -rf "$part"' EXIT
 trap 'exit 130' INT TERM HUP
 PIP_ROOT_USER_ACTION=ignore python3 -m pip install --quiet --disable-pip-version-check --no-deps --target "$part" \
     --only-binary=:all: --platform "manylinux2014_$(uname -m)" --platform "manylinux_2_17_$(uname -m)" \
-    --platform "manylinux_2_12_$(uname -m)" --platform "manylinux2010_$(uname -m)" nvidia-cuda-nvrtc==13.0.88
+    --platform "manylinux_2_12_$(uname -m)" --platform "manylinux2010_$(uname -m)" nvidia-cuda-nvrtc==13.0.88 || {
+    echo "error: pip cannot install nvidia-cuda-nvrtc 13.0.88 (see above)" >&2
+    echo "hint: check the network and pip's settings; plain \`cargo test --release\` does without it" >&2
+    exit 2
+}
 rm -f "$part"/nvidia/cu13/lib/*.alt.*
 # The compiler itself comes last: what is there is complete.
 mv "$part"/nvidia/cu13/lib/libnvrtc-builtins.so.13.0 "$part"/nvidia/cu13/lib/libnvrtc.so.13 $lib/
