@@ -92,8 +92,8 @@ pub struct DecodingArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
 
-    /// Kind of the transformer's weights: fp32, bf16, fp16, or int8 (the fastest for few images). A text encoder computes in bf16
-    /// beside bf16, else in fp32: T5 leaves the range of fp16
+    /// Kind of the transformer's weights: fp32, bf16, fp16, or int8 (the fastest for few images). A text encoder
+    /// computes in bf16 beside bf16, else in fp32: T5 leaves the range of fp16
     #[arg(long, value_name = "KIND", default_value_t)]
     pub precision: Precision,
 

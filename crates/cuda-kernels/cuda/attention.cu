@@ -4,7 +4,7 @@
 // Compiled for HEAD, the width of a head; STORED, that in the cache, whose rest is zero; CACHED, the type of keys and
 // values (bf16, or int8 with a scale a position and head); ACTIVATION, that of what goes in and out; LENGTH of the cache.
 
-constexpr int THREADS = 128, WARPS = THREADS / WARP;
+constexpr int WARPS = THREADS / WARP;
 constexpr int PART = CHUNK<CACHED>, PARTS = STORED / PART; // a position's row of a head, as threads read it
 static_assert(STORED % PART == 0 && STORED >= HEAD && PARTS <= WARP && HEAD % 2 == 0, "heads of that width");
 

@@ -1,4 +1,4 @@
-// What the kernels share. Written without CUDA's own headers, so that neither the compiler that the program carries its
+// What the kernels share. Each source is compiled for THREADS, those of a block, and what it says itself. Written without CUDA's own headers, so that neither the compiler that the program carries its
 // source to (NVRTC) nor the one that the tests run it with on a processor needs any.
 
 using bf16 = unsigned short; // the upper half of a float

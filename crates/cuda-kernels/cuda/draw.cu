@@ -3,7 +3,6 @@
 //
 // Compiled for CODES, how many there are.
 
-constexpr int THREADS = 1024;
 constexpr int EACH = (CODES + THREADS - 1) / THREADS; // neighbouring codes of a thread
 
 struct Draw {

@@ -2,8 +2,6 @@
 //
 // Compiled for TABLE, the type of both.
 
-constexpr int THREADS = 256;
-
 struct Embed {
     const TABLE *embedding;    // (codes, width)
     const TABLE *positions;    // (positions, width); null: none

@@ -3,7 +3,6 @@
 //
 // Compiled for CHANNELS and GROUPS.
 
-constexpr int THREADS = 256;
 constexpr int PART = CHUNK<bf16>, PARTS = CHANNELS / PART; // a pixel, as threads read it
 constexpr int WIDTH = CHANNELS / GROUPS;                   // channels of a group
 constexpr int PIXELS = THREADS / PARTS;                    // that a block reads at a time

@@ -3,8 +3,6 @@
 //
 // Compiled for WEIGHT, the type of weights (bf16 or int8 with a scale an output), and ROWS.
 
-constexpr int THREADS = 128; // of a block: few, so that small weights occupy all of a GPU
-
 struct Product {
     const WEIGHT *weight;  // (rows of the weight, inputs)
     const float *scale;    // one a row of the weight, of int8 alone

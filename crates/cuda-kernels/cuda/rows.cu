@@ -1,7 +1,5 @@
 // What stands between the products of many rows, which are libtorch's.
 
-constexpr int THREADS = 256;
-
 struct Norm {
     float *stream;      // (rows, width), the residual stream
     const bf16 *branch; // (rows, width), added to it first; null: nothing is

@@ -3,7 +3,7 @@
 //! B sequences, S new positions of each, R = B · S rows, D width, H heads, K channels of a head, F hidden width of the
 //! feed-forward, V vocabulary, L positions of the cache
 
-use libtorch_ext::cuda_kernel::{Arg, Grid, Launch};
+use libtorch_ext::cuda_kernel::{Arg, Launch};
 use tch::{Kind, Tensor};
 
 use crate::cache::Layer;
@@ -164,7 +164,6 @@ impl Decoder {
     /// # Errors
     /// The kernel does not compile or cannot be launched.
     pub fn embed(&self, codes: &Tensor, position: &Tensor) -> Result<Tensor> {
-        const THREADS: i64 = 256; // as the source says
         let (b, s) = codes.size2().expect("codes are (B, S)");
         let Inputs { embedding, positions, before } = &self.inputs;
         let width = self.shape.width;
@@ -180,7 +179,7 @@ impl Decoder {
             Arg::Int(*before),
         ];
         let program = sources::embed(embedding.kind() == Kind::Float);
-        self.engine.launch(&program, "embed", Grid { blocks: [b * s, 1], threads: THREADS }, &args)?;
+        self.engine.launch(&program, "embed", [b * s, 1], &args)?;
         Ok(output.view([b, s, width]))
     }
 
@@ -267,7 +266,6 @@ impl Decoder {
 
     /// Queries, keys and values (R, 3D) → (R, D), through the cache.
     fn attention(&self, qkv: &Tensor, place: Place, layer: &Layer) -> Result<Tensor> {
-        const THREADS: i64 = 128; // as the source says
         let Place { cache, position, sequences, count } = place;
         let output = self.empty([sequences * count, self.shape.width], qkv.kind());
         let args = [
@@ -285,10 +283,10 @@ impl Decoder {
         ];
         let program =
             sources::attention(cache.format, self.shape.head(), cache.length, qkv.kind() == Kind::Float);
-        let grid = Grid { blocks: [sequences * count, self.shape.heads], threads: THREADS };
+        let blocks = [sequences * count, self.shape.heads];
         let kernels: &[_] = if count == 1 { &["write_and_attend"] } else { &["write_only", "attend_only"] };
         for &kernel in kernels {
-            self.engine.launch(&program, kernel, grid, &args)?;
+            self.engine.launch(&program, kernel, blocks, &args)?;
         }
         Ok(output)
     }

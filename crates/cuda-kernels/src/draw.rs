@@ -2,7 +2,7 @@
 //!
 //! B images, R rows of the network, N codes an image, V vocabulary
 
-use libtorch_ext::cuda_kernel::{Arg, Grid, Launch};
+use libtorch_ext::cuda_kernel::{Arg, Launch};
 use tch::Tensor;
 
 use crate::{Result, sources};
@@ -57,8 +57,7 @@ pub fn draw(engine: &dyn Launch, d: &Draw) -> Result<()> {
         Arg::Float(d.temperature),
         Arg::Float(margin),
     ];
-    let grid = Grid { blocks: [images, 1], threads: 1024 }; // as the source says
-    engine.launch(&sources::draw(vocabulary), "draw", grid, &args)
+    engine.launch(&sources::draw(vocabulary), "draw", [images, 1], &args)
 }
 
 #[cfg(test)]

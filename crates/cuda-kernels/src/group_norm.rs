@@ -2,12 +2,12 @@
 //!
 //! B images, H×W pixels, C channels
 
-use libtorch_ext::cuda_kernel::{Arg, Grid, Launch};
+use libtorch_ext::cuda_kernel::{Arg, Launch};
 use tch::{Kind, Tensor};
 
+use crate::sources::GROUP_NORM_THREADS as THREADS;
 use crate::{Result, sources};
 
-const THREADS: i64 = 256; // as the source says
 /// Slices of an image; with a few images they occupy all of a GPU.
 const SLICES: i64 = 64;
 
@@ -60,7 +60,7 @@ pub fn group_norm(engine: &dyn Launch, pixels: &Tensor, norm: &Norm) -> Result<O
     ];
     let program = sources::group_norm(c, norm.groups);
     for (kernel, x) in [("sums_of_slices", slices), ("affine_of_groups", norm.groups), ("apply", slices)] {
-        engine.launch(&program, kernel, Grid { blocks: [x, b], threads: THREADS }, &args)?;
+        engine.launch(&program, kernel, [x, b], &args)?;
     }
     Ok(Some(output))
 }

@@ -1,6 +1,6 @@
 //! Decoding a transformer on a GPU with kernels of its own: five launches a layer where libtorch's operations take some
-//! twenty, weights of 8 bits, and a cache of 8 bits; one launch each to embed and to draw codes. And a tokenizer's group norms over maps that lie channels last, the
-//! order in which convolutions are fastest and for which libtorch has none.
+//! twenty, weights of 8 bits, and a cache of 8 bits; one launch each to embed and to draw codes. And a tokenizer's group
+//! norms over maps that lie channels last, the order in which convolutions are fastest and for which libtorch has none.
 //!
 //! The GPU's counterpart of `kernels`: the decoder walks through the layers, over tensors of libtorch. Products of up to
 //! [`FEW`] rows read each weight once, with norm, residual sum and SwiGLU on the way; those of more rows are libtorch's,

@@ -1,6 +1,6 @@
 //! The kernels' sources and what they are compiled for.
 
-use libtorch_ext::cuda_kernel::{Arg, Grid, Launch, Program};
+use libtorch_ext::cuda_kernel::{Arg, Launch, Program};
 
 use crate::{Format, Result};
 
@@ -11,10 +11,15 @@ const EMBED: &str = concat!(include_str!("../cuda/common.cuh"), include_str!("..
 const GROUP_NORM: &str = concat!(include_str!("../cuda/common.cuh"), include_str!("../cuda/group_norm.cu"));
 const ROWS: &str = concat!(include_str!("../cuda/common.cuh"), include_str!("../cuda/rows.cu"));
 
+/// Threads of a block, from which others are counted.
+pub(crate) const PRODUCT_THREADS: i64 = 128;
+pub(crate) const GROUP_NORM_THREADS: i64 = 256;
+
 /// Products of `rows` rows.
 pub(crate) fn product(weight: Format, rows: i64) -> Program {
     let defines = vec![("WEIGHT", weight.name().to_owned()), ("ROWS", rows.to_string())];
-    Program { name: "product.cu", source: PRODUCT, defines }
+    // Few threads a block, so that small weights occupy all of a GPU.
+    Program { name: "product.cu", source: PRODUCT, threads: PRODUCT_THREADS, defines }
 }
 
 /// Attention of heads of `head` channels over a cache of `length` positions.
@@ -27,35 +32,34 @@ pub(crate) fn attention(cache: Format, head: i64, length: i64, single: bool) -> 
         ("ACTIVATION", activation.to_owned()),
         ("LENGTH", length.to_string()),
     ];
-    Program { name: "attention.cu", source: ATTENTION, defines }
+    Program { name: "attention.cu", source: ATTENTION, threads: 128, defines }
 }
 
 /// Drawing one of so many codes.
 pub(crate) fn draw(codes: i64) -> Program {
-    Program { name: "draw.cu", source: DRAW, defines: vec![("CODES", codes.to_string())] }
+    Program { name: "draw.cu", source: DRAW, threads: 1024, defines: vec![("CODES", codes.to_string())] }
 }
 
 /// Embedding by tables of fp32, else of bf16.
 pub(crate) fn embed(single: bool) -> Program {
     let table = if single { "float" } else { "bf16" };
-    Program { name: "embed.cu", source: EMBED, defines: vec![("TABLE", table.to_owned())] }
+    Program { name: "embed.cu", source: EMBED, threads: 256, defines: vec![("TABLE", table.to_owned())] }
 }
 
 /// Group norm of maps with so many channels.
 pub(crate) fn group_norm(channels: i64, groups: i64) -> Program {
     let defines = vec![("CHANNELS", channels.to_string()), ("GROUPS", groups.to_string())];
-    Program { name: "group_norm.cu", source: GROUP_NORM, defines }
+    Program { name: "group_norm.cu", source: GROUP_NORM, threads: GROUP_NORM_THREADS, defines }
 }
 
 /// What stands between the products of many rows.
 fn rows() -> Program {
-    Program { name: "rows.cu", source: ROWS, defines: vec![] }
+    Program { name: "rows.cu", source: ROWS, threads: 256, defines: vec![] }
 }
 
 /// Runs a kernel of `rows.cu` over `rows` rows.
 pub(crate) fn launch_rows(engine: &dyn Launch, kernel: &'static str, rows: i64, args: &[Arg]) -> Result<()> {
-    const THREADS: i64 = 256; // as the source says
-    engine.launch(&self::rows(), kernel, Grid { blocks: [rows, 1], threads: THREADS }, args)
+    engine.launch(&self::rows(), kernel, [rows, 1], args)
 }
 
 /// Channels of a head in the cache, as whole chunks.

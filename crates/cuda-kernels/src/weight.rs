@@ -2,7 +2,7 @@
 //!
 //! R rows, I inputs, O outputs
 
-use libtorch_ext::cuda_kernel::{Arg, Grid, Launch};
+use libtorch_ext::cuda_kernel::{Arg, Launch};
 use tch::{Kind, Tensor};
 
 use crate::{Format, Result, sources};
@@ -11,7 +11,6 @@ use crate::{Format, Result, sources};
 pub const FEW: i64 = 8;
 
 const WARP: i64 = 32;
-const THREADS: i64 = 128; // as the source says
 
 /// What a product of few rows does besides.
 #[derive(Debug, Clone, Copy)]
@@ -79,7 +78,8 @@ impl Weight {
         let outputs = if matches!(fused, Fused::NormSwiglu(..)) { weights / 2 } else { weights };
         debug_assert!(output.size() == [rows, outputs] && self.size().1 == inputs && rows <= FEW);
         let warps = weights / 2; // each computes two
-        let grid = Grid { blocks: [(warps * WARP + THREADS - 1) / THREADS, 1], threads: THREADS };
+        let a_block = sources::PRODUCT_THREADS / WARP;
+        let blocks = [(warps + a_block - 1) / a_block, 1];
         let args = [
             Arg::Tensor(&self.numbers),
             self.scale.as_ref().into(),
@@ -90,7 +90,7 @@ impl Weight {
             Arg::Int(outputs),
             Arg::Float(norm.map_or(0.0, |(_, eps)| eps)),
         ];
-        engine.launch(&sources::product(self.format, rows), kernel, grid, &args)
+        engine.launch(&sources::product(self.format, rows), kernel, blocks, &args)
     }
 
     /// Any rows (R, I) bf16 → (R, O) bf16, by libtorch's product; int8 is widened for it.

@@ -8,8 +8,10 @@ use tch::{Device, Kind, Tensor};
 /// their convolutions do, which the kernels were there for when these were packed.
 pub(super) fn group_norm(x: &Tensor, norm: &Norm) -> Option<Tensor> {
     let Device::Cuda(index) = x.device() else { return None };
+    let trained = |t: &Tensor| t.requires_grad();
     let pixels = x.permute([0, 2, 3, 1]);
-    if x.kind() != Kind::BFloat16 || x.requires_grad() || !pixels.is_contiguous() || x.is_contiguous() {
+    let here = x.kind() == Kind::BFloat16 && pixels.is_contiguous() && !x.is_contiguous();
+    if !here || trained(x) || norm.affine.is_some_and(|(scale, shift)| trained(scale) || trained(shift)) {
         return None;
     }
     let engine = CudaKernels::shared(index).ok()?;

@@ -116,13 +116,13 @@ impl GroupNorm {
         if x.size()[0] == 1 && !scale.requires_grad() {
             return self.normalize(x, Some((&flat(scale), &flat(shift))), false);
         }
-        let float = |t: &Tensor| t.to_kind(Kind::Float).contiguous();
-        let per_image = (&float(scale), &float(shift));
-        let norm = Norm { groups: self.groups, eps: Self::EPS, affine: Some(per_image), silu: false };
-        if !scale.requires_grad()
-            && let Some(y) = gpu_maps::group_norm(x, &norm)
-        {
-            return y;
+        if x.device().is_cuda() {
+            let float = |t: &Tensor| t.to_kind(Kind::Float).contiguous();
+            let affine = Some((&float(scale), &float(shift)));
+            let norm = Norm { groups: self.groups, eps: Self::EPS, affine, silu: false };
+            if let Some(y) = gpu_maps::group_norm(x, &norm) {
+                return y;
+            }
         }
         let wide = |t: &Tensor| t.unsqueeze(-1).unsqueeze(-1); // (B, C, 1, 1)
         self.normalize(x, None, false) * wide(scale) + wide(shift)
@@ -137,7 +137,7 @@ impl GroupNorm {
             return maps::group_norm(&pixels, self.groups, affine, Self::EPS, swish);
         }
         let on_gpu = Norm { groups: self.groups, eps: Self::EPS, affine, silu: swish };
-        if !trained && let Some(y) = gpu_maps::group_norm(x, &on_gpu) {
+        if let Some(y) = gpu_maps::group_norm(x, &on_gpu) {
             return y;
         }
         let (weight, bias) = affine.unzip();

@@ -18,7 +18,7 @@ const BUILTINS: &str = "libnvrtc-builtins.so";
 /// # Errors
 /// There is no compiler, or it refuses the program.
 pub fn compile(program: &Program, capability: (i32, i32)) -> Result<Ptx, Error> {
-    open().map_err(|message| Error::open(LIBRARY, &message))?;
+    open()?;
     let (major, minor) = capability;
     let mut options = vec![format!("--gpu-architecture=compute_{major}{minor}"), "--std=c++17".to_owned()];
     options.extend(program.options());
@@ -39,7 +39,7 @@ pub fn compiler_is_present() -> bool {
 
 /// Opens the compiler for as long as the program runs: where the loader finds it, else in libtorch's neighbourhood. From
 /// then on it is found by its name.
-fn open() -> Result<(), String> {
+pub(super) fn open() -> Result<(), Error> {
     static OPENED: OnceLock<Result<Vec<Library>, String>> = OnceLock::new();
     let open = |path: &Path| {
         // SAFETY: the compiler's initialisers have no preconditions.
@@ -52,7 +52,7 @@ fn open() -> Result<(), String> {
             files.filter(|p| p.file_name().is_some_and(|name| name.to_string_lossy().starts_with(BUILTINS)));
         builtins.chain([dir.join(LIBRARY)]).map(|path| open(&path)).collect()
     });
-    opened.as_ref().map(drop).map_err(Clone::clone)
+    opened.as_ref().map(drop).map_err(|message| Error::open(LIBRARY, message))
 }
 
 /// The folder of CUDA's libraries where libtorch came from PyPI, if the compiler is in it.

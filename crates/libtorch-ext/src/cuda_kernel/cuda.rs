@@ -9,7 +9,7 @@ use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
 use tch::Device;
 
-use super::{Arg, Grid, Launch, Program, compile, layout};
+use super::{Arg, Blocks, Launch, Program, compile, compiler, layout};
 use crate::Error;
 use crate::cuda_graph::CudaGraphs;
 
@@ -36,6 +36,7 @@ impl fmt::Debug for CudaKernels {
 impl CudaKernels {
     fn open(device: usize) -> Result<Self, Error> {
         const DRIVER: &str = "libcuda.so.1";
+        compiler::open()?; // what is missing shows here rather than at the first launch
         let graphs = CudaGraphs::open(device)?;
         // SAFETY: asks the loader alone.
         if !unsafe { sys::is_culib_present() } {
@@ -93,11 +94,17 @@ impl Launch for CudaKernels {
         Device::Cuda(self.device)
     }
 
-    fn launch(&self, program: &Program, kernel: &'static str, grid: Grid, args: &[Arg]) -> Result<(), Error> {
+    fn launch(
+        &self,
+        program: &Program,
+        kernel: &'static str,
+        blocks: Blocks,
+        args: &[Arg],
+    ) -> Result<(), Error> {
         let mut argument = layout(args, self.device())?;
         let stream = self.graphs.current_stream()?;
         let size = |n: i64| u32::try_from(n).expect("grids are small and positive");
-        let (blocks, threads) = ((size(grid.blocks[0]), size(grid.blocks[1]), 1), (size(grid.threads), 1, 1));
+        let (blocks, threads) = ((size(blocks[0]), size(blocks[1]), 1), (size(program.threads), 1, 1));
         let refused = |e| refused(program.name, kernel, e);
         let _current = Current::enter(self.context).map_err(refused)?;
         let module = self.module(program)?;

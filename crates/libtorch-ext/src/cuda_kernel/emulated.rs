@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use tch::Device;
 
-use super::{Arg, Grid, Launch, Program, layout};
+use super::{Arg, Blocks, Launch, Program, layout};
 use crate::Error;
 use crate::library::{self, FromBytes};
 
@@ -62,7 +62,13 @@ impl Launch for Emulated {
         Device::Cpu
     }
 
-    fn launch(&self, program: &Program, kernel: &'static str, grid: Grid, args: &[Arg]) -> Result<(), Error> {
+    fn launch(
+        &self,
+        program: &Program,
+        kernel: &'static str,
+        blocks: Blocks,
+        args: &[Arg],
+    ) -> Result<(), Error> {
         let argument = layout(args, Device::Cpu)?;
         let built = find(program)?;
         let library = built.lock().expect("no holder panics");
@@ -74,8 +80,8 @@ impl Launch for Emulated {
             let missing = |e| failed(program, kernel, e);
             let emulate = library.get::<Emulate>(b"gen_emulate").map_err(missing)?;
             let function = library.get::<*const c_void>(name.as_bytes_with_nul()).map_err(missing)?;
-            let [x, y] = grid.blocks.map(size);
-            emulate(*function, argument.as_ptr().cast(), argument.len(), x, y, size(grid.threads))
+            let [x, y] = blocks.map(size);
+            emulate(*function, argument.as_ptr().cast(), argument.len(), x, y, size(program.threads))
         };
         if ended { Ok(()) } else { Err(failed(program, kernel, "its threads wait for each other")) }
     }

@@ -28,7 +28,9 @@ pub struct Program {
     pub name: &'static str,
     /// CUDA C++ without includes. Its kernels are `extern "C"` and take one structure.
     pub source: &'static str,
-    /// Macros and their values.
+    /// Threads of a block, the macro `THREADS` of the source.
+    pub threads: i64,
+    /// Further macros and their values.
     pub defines: Vec<(&'static str, String)>,
 }
 
@@ -49,18 +51,14 @@ impl Hash for Program {
 impl Program {
     /// `-DNAME=VALUE` for each macro.
     fn options(&self) -> impl Iterator<Item = String> {
-        self.defines.iter().map(|(name, value)| format!("-D{name}={value}"))
+        let threads = format!("-DTHREADS={}", self.threads);
+        let others = self.defines.iter().map(|(name, value)| format!("-D{name}={value}"));
+        [threads].into_iter().chain(others)
     }
 }
 
-/// How many threads run a kernel.
-#[derive(Debug, Clone, Copy)]
-pub struct Grid {
-    /// Blocks in x and y.
-    pub blocks: [i64; 2],
-    /// Threads of a block.
-    pub threads: i64,
-}
+/// Blocks of threads in x and y.
+pub type Blocks = [i64; 2];
 
 /// A field of the structure that a kernel takes.
 #[derive(Debug)]
@@ -90,7 +88,13 @@ pub trait Launch: Debug + Sync {
     ///
     /// # Errors
     /// The program does not compile, a tensor lies elsewhere, or the driver refuses.
-    fn launch(&self, program: &Program, kernel: &'static str, grid: Grid, args: &[Arg]) -> Result<(), Error>;
+    fn launch(
+        &self,
+        program: &Program,
+        kernel: &'static str,
+        blocks: Blocks,
+        args: &[Arg],
+    ) -> Result<(), Error>;
 }
 
 /// The fields as C lays out a structure of them; its size is a multiple of 8.
