@@ -32,10 +32,16 @@ fn linked(libtorch: &Path) {
         .std("c++17")
         .opt_level(3)
         .warnings(false)
-        .flags(["-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math"])
+        // Without -fopenmp the loops of `at::parallel_for`, a template, run on one thread and nothing says so.
+        .flags(["-fopenmp", "-fno-math-errno", "-fno-trapping-math"])
         .includes(torch_includes(libtorch))
         .files(LINKED)
         .compile("ext_linked");
+    // The threads must be those of libtorch's own OpenMP, which its wheel brings along.
+    match libtorch.join("lib/libgomp.so.1").is_file() {
+        true => println!("cargo:rustc-link-lib=dylib:+verbatim=libgomp.so.1"),
+        false => println!("cargo:rustc-link-lib=dylib=gomp"),
+    }
 }
 
 /// A library of its own, because its undefined symbols are those of libtorch's CUDA half, which programs do not link.
