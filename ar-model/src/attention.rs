@@ -4,6 +4,7 @@
 
 use base::Scope;
 use base::nn::{LayerNorm, Linear};
+use libtorch_ext::fused;
 use tch::{Device, Kind, Tensor};
 
 use crate::conditioning::WEIGHT;
@@ -54,7 +55,13 @@ impl Attention {
     /// (B, S, D) → (B, S, D). With a cache, keys and values are appended and everything before is seen.
     pub fn forward(&self, x: &Tensor, context: &Context, cache: Option<(&mut KvCache, usize)>) -> Tensor {
         let (b, s, d) = x.size3().expect("activations are (B, S, D)");
-        let qkv = self.wqkv.forward(x).view([b, s, 3, self.heads, d / self.heads]);
+        let qkv = self.wqkv.forward(x);
+        let whole = cache.is_none() && context.mask.is_none() && self.qk_norm.is_none();
+        if whole && fused::takes(&qkv) {
+            let rows = context.rope.map(|table| context.place.rows(table, 0, s));
+            return self.wo.forward(&fused::attention(&qkv, self.heads, rows.as_ref(), true));
+        }
+        let qkv = qkv.view([b, s, 3, self.heads, d / self.heads]);
         // Not three selections: the gradient of each would be as large as all three.
         let [mut q, mut k, v] = heads(qkv.unbind(2)); // (B, H, S, K)
         if let Some((q_norm, k_norm)) = &self.qk_norm {

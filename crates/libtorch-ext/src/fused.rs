@@ -44,6 +44,13 @@ unsafe extern "C" {
         weight: *const C_tensor,
         bias: *const C_tensor,
     ) -> *mut c_char;
+    fn ext_attention(
+        out: *mut *mut C_tensor,
+        qkv: *const C_tensor,
+        rotary: *const C_tensor,
+        heads: i64,
+        causal: bool,
+    ) -> *mut c_char;
     fn ext_free(text: *mut c_char);
 }
 
@@ -89,6 +96,19 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     let bias = bias.map_or(std::ptr::null(), Tensor::as_ptr);
     // SAFETY: live tensors, on a CPU and of the expected kinds and shapes; the bias may be missing.
     made(|out| unsafe { ext_linear(out, x.as_ptr(), weight.as_ptr(), bias) })
+}
+
+/// Attention within each sequence, from queries, keys and values side by side, (B, S, 3·H·K), to all heads side by side,
+/// (B, S, H·K); causal, or seeing everything. `rotary`, (S, K/2, 2), is the cosine and sine that turn each pair of
+/// channels of queries and keys.
+pub fn attention(qkv: &Tensor, heads: i64, rotary: Option<&Tensor>, causal: bool) -> Tensor {
+    let (_, s, width) = qkv.size3().expect("queries, keys and values are (B, S, 3·H·K)");
+    let rotary = rotary.map(|r| r.to_kind(Kind::Float).contiguous());
+    let table_fits = rotary.as_ref().is_none_or(|r| r.size() == [s, width / 3 / heads / 2, 2]);
+    check(&[qkv], s > 0 && width % (3 * heads) == 0 && table_fits);
+    let rotary = rotary.as_ref().map_or(std::ptr::null(), Tensor::as_ptr);
+    // SAFETY: live tensors, on a CPU and of the expected kinds and shapes; the table may be missing.
+    made(|out| unsafe { ext_attention(out, qkv.as_ptr(), rotary, heads, causal) })
 }
 
 /// The cross-entropy of each row of logits (M, V) with its code (M) times its weight (M, fp32), and its gradient by the
@@ -225,6 +245,38 @@ mod tests {
         compare(&inputs);
         compare(&inputs[..2]);
         compare(&[inputs[0].transpose(0, 1), inputs[1].shallow_clone()]);
+    }
+
+    /// Channels that no vector divides, more queries than go at a time, and a table whose first row is zero.
+    #[test]
+    fn attention_equals_its_formula_and_so_do_its_gradients() {
+        tch::manual_seed(1);
+        for (heads, width, length) in [(3, 20, 101), (2, 64, 48), (1, 4, 1)] {
+            let angles = Tensor::randn([length, width / 2], WIDE);
+            let table = Tensor::stack(&[angles.cos(), angles.sin()], -1);
+            let _ = table.get(0).zero_();
+            let turn = |x: Tensor| {
+                let pairs = x.reshape([2, heads, length, width / 2, 2]).view_as_complex();
+                (pairs * table.view_as_complex()).view_as_real().flatten(-2, -1)
+            };
+            let plain = |t: &[Tensor], rotary: bool, causal: bool| {
+                let parts = t[0].view([2, length, 3, heads, width]).permute([2, 0, 3, 1, 4]);
+                let [q, k, v] = [0, 1, 2].map(|i| parts.get(i));
+                let (q, k) = if rotary { (turn(q), turn(k)) } else { (q, k) };
+                let mut scores = q.matmul(&k.transpose(-2, -1)) / (width as f64).sqrt();
+                if causal {
+                    let future = Tensor::ones([length, length], (Kind::Bool, Device::Cpu)).triu(1);
+                    scores = scores.masked_fill(&future, f64::NEG_INFINITY);
+                }
+                let y = scores.softmax(-1, Kind::Float).matmul(&v);
+                y.transpose(1, 2).reshape([2, length, heads * width])
+            };
+            let inputs = [Tensor::randn([2, length, 3 * heads * width], WIDE)];
+            for (rotary, causal) in [(false, false), (true, true), (true, false), (false, true)] {
+                let fused = |t: &[Tensor]| attention(&t[0], heads, rotary.then_some(&table), causal);
+                agree(fused, |t| plain(t, rotary, causal), &inputs);
+            }
+        }
     }
 
     #[test]

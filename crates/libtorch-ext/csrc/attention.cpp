@@ -1,0 +1,341 @@
+// Self-attention of training on a CPU, from the queries, keys and values as their product leaves them to the input of the
+// output's product, rotary positions included, forward and backward. A head of one sequence is one thread's work, in
+// its second cache: a few queries at a time against all keys, so that no matrix of scores exists, and softmaxes are taken
+// again on the way back rather than kept. Numbers are fp32 or bf16 in memory and fp32 in between.
+//
+// S positions, H heads, K channels of a head
+
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <vector>
+
+#include "numbers.h"
+
+#define INLINE inline __attribute__((always_inline))
+
+using at::Tensor;
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+namespace {
+
+// A vector of the processor's floats, at any address.
+template <int BYTES>
+struct Simd {
+  typedef float Vector __attribute__((vector_size(BYTES), aligned(4), may_alias));
+  static constexpr int LANES = BYTES / 4;
+};
+
+constexpr int64_t QUERIES = 48;  // at a time
+constexpr int64_t COLUMNS = 32;  // what widths are rounded up to: two of the widest vectors
+constexpr int64_t AHEAD = 8;     // rows that are on their way
+constexpr int64_t GAP = 16;      // keeps rows of a matrix from falling on the same lines of a cache
+
+int64_t padded(int64_t n) { return (n + COLUMNS - 1) / COLUMNS * COLUMNS; }
+
+// Rows of floats.
+struct Matrix {
+  float* data;
+  int64_t stride;
+  float* row(int64_t i) const { return data + i * stride; }
+};
+
+// A factor as it lies in memory, or the other way round.
+struct Left {
+  const float* data;
+  int64_t row, column;
+};
+INLINE Left plain(Matrix m) { return {m.data, m.stride, 1}; }
+INLINE Left turned(Matrix m) { return {m.data, 1, m.stride}; }
+
+template <class V, int R>
+INLINE void tile(Left a, const float* b, int64_t b_stride, float* c, int64_t c_stride, int64_t depth, bool add) {
+  typedef typename V::Vector Vector;
+  Vector sums[R][2];
+#pragma GCC unroll 6
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; v++)
+      sums[r][v] = add ? *reinterpret_cast<const Vector*>(c + r * c_stride + v * V::LANES) : Vector{};
+  for (int64_t k = 0; k < depth; k++) {
+    const float* right = b + k * b_stride;
+    const Vector b0 = *reinterpret_cast<const Vector*>(right), b1 = *reinterpret_cast<const Vector*>(right + V::LANES);
+#pragma GCC unroll 6
+    for (int r = 0; r < R; r++) {
+      const float x = a.data[r * a.row + k * a.column];
+      sums[r][0] += x * b0;
+      sums[r][1] += x * b1;
+    }
+  }
+#pragma GCC unroll 6
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 2
+    for (int v = 0; v < 2; v++) *reinterpret_cast<Vector*>(c + r * c_stride + v * V::LANES) = sums[r][v];
+}
+
+// c = a b, or c += a b: (rows, depth) (depth, columns), columns a multiple of COLUMNS.
+template <class V>
+INLINE void product(Left a, Matrix b, Matrix c, int64_t rows, int64_t columns, int64_t depth, bool add) {
+  for (int64_t column = 0; column < columns; column += 2 * V::LANES)
+    for (int64_t row = 0; row < rows; row += 6) {
+      const Left left = {a.data + row * a.row, a.row, a.column};
+      const float* right = b.data + column;
+      float* out = c.row(row) + column;
+      switch (std::min<int64_t>(rows - row, 6)) {
+        case 1: tile<V, 1>(left, right, b.stride, out, c.stride, depth, add); break;
+        case 2: tile<V, 2>(left, right, b.stride, out, c.stride, depth, add); break;
+        case 3: tile<V, 3>(left, right, b.stride, out, c.stride, depth, add); break;
+        case 4: tile<V, 4>(left, right, b.stride, out, c.stride, depth, add); break;
+        case 5: tile<V, 5>(left, right, b.stride, out, c.stride, depth, add); break;
+        default: tile<V, 6>(left, right, b.stride, out, c.stride, depth, add);
+      }
+    }
+}
+
+// What one call works on. Tensors are contiguous: qkv and its gradient (B, S, 3, H, K), out and its gradient (B, S, H, K).
+struct Call {
+  const Tensor &qkv, &out;
+  Tensor* gradient;    // of qkv; none on the way forward
+  const float* rotary;  // (S, K/2, 2) cosine and sine, or null
+  int64_t length, heads, width;
+  bool causal;
+};
+
+// One thread's room.
+struct Room {
+  std::vector<float> memory;
+  int64_t used = 0;
+  Matrix q, k, v, keys, values, p, o, g, dp, dq, dk, dv;
+
+  explicit Room(const Call& call) {
+    const int64_t wide = padded(call.width) + GAP, far = padded(call.length) + GAP;
+    const int64_t s = call.length, k_rows = padded(call.width);
+    memory.resize(7 * s * wide + 2 * k_rows * far + 2 * QUERIES * (far + wide));
+    for (Matrix* m : {&q, &k, &v, &g, &dk, &dv}) *m = take(s, wide);
+    for (Matrix* m : {&keys, &values}) *m = take(k_rows, far);
+    for (Matrix* m : {&p, &dp}) *m = take(QUERIES, far);
+    for (Matrix* m : {&o, &dq}) *m = take(QUERIES, wide);
+  }
+
+  Matrix take(int64_t rows, int64_t stride) {
+    const Matrix m = {memory.data() + used, stride};
+    used += rows * stride;
+    return m;
+  }
+};
+
+// The K numbers of a row of a tensor as fp32.
+void read(const Tensor& t, int64_t at, float* to, int64_t n) {
+  if (t.scalar_type() == at::kFloat)
+    std::memcpy(to, static_cast<const float*>(t.data_ptr()) + at, n * sizeof(float));
+  else
+    widen(static_cast<const uint16_t*>(t.data_ptr()) + at, to, n);
+}
+
+void write(const Tensor& t, int64_t at, const float* from, int64_t n) {
+  if (t.scalar_type() == at::kFloat)
+    std::memcpy(static_cast<float*>(t.data_ptr()) + at, from, n * sizeof(float));
+  else
+    narrow(from, static_cast<uint16_t*>(t.data_ptr()) + at, n);
+}
+
+// A head's rows lie too far from each other for the processor to foresee the next.
+void foresee(const Tensor& t, int64_t at, int64_t n) {
+  const char* data = static_cast<const char*>(t.data_ptr());
+  for (int64_t byte = at * t.element_size(); byte < (at + n) * t.element_size(); byte += 64) __builtin_prefetch(data + byte);
+}
+
+// Turns pairs of channels by a row of the table, or back by its transpose.
+INLINE void rotate(float* x, const float* row, int64_t width, bool back) {
+  for (int64_t i = 0; i < width; i += 2) {
+    const float c = row[i], s = back ? -row[i + 1] : row[i + 1], x0 = x[i], x1 = x[i + 1];
+    x[i] = x0 * c - x1 * s;
+    x[i + 1] = x0 * s + x1 * c;
+  }
+}
+
+INLINE void turn(Matrix from, Matrix to, int64_t rows, int64_t columns) {
+  for (int64_t i = 0; i < rows; i += 16)
+    for (int64_t j = 0; j < columns; j++)
+      for (int64_t r = i; r < std::min(rows, i + 16); r++) to.row(j)[r] = from.row(r)[j];
+}
+
+struct Head {
+  const Call& call;
+  int64_t batch, head;
+
+  // Where part 0, 1 or 2 (queries, keys, values) of a position lies in qkv.
+  int64_t part(int64_t position, int64_t which) const {
+    return (((batch * call.length + position) * 3 + which) * call.heads + head) * call.width;
+  }
+  int64_t joined(int64_t position) const {
+    return ((batch * call.length + position) * call.heads + head) * call.width;
+  }
+  const float* rotation(int64_t position) const { return call.rotary + position * call.width; }
+
+  INLINE void load(Room& room) const {
+    const Matrix parts[3] = {room.q, room.k, room.v};
+    for (int64_t i = 0; i < call.length; i++)
+      for (int which = 0; which < 3; which++) {
+        if (i + AHEAD < call.length) foresee(call.qkv, part(i + AHEAD, which), call.width);
+        float* row = parts[which].row(i);
+        read(call.qkv, part(i, which), row, call.width);
+        if (which < 2 && call.rotary) rotate(row, rotation(i), call.width, false);
+      }
+    turn(room.k, room.keys, call.length, call.width);
+  }
+
+  // Positions that queries before `end` may see.
+  int64_t seen(int64_t end) const { return call.causal ? std::min(end, call.length) : call.length; }
+
+  // softmax(q kᵀ / √K) of queries `from..from + count`, into p.
+  template <class V>
+  INLINE void weigh(Room& room, int64_t from, int64_t count) const {
+    const Matrix q = {room.q.row(from), room.q.stride};
+    const int64_t columns = padded(seen(from + count));
+    const float scale = 1 / std::sqrt(float(call.width));
+    product<V>(plain(q), room.keys, room.p, count, columns, call.width, false);
+    for (int64_t i = 0; i < count; i++) {
+      float* p = room.p.row(i);
+      const int64_t n = seen(from + i + 1);
+      float most = p[0], sum = 0;
+#pragma omp simd reduction(max : most)
+      for (int64_t j = 1; j < n; j++) most = p[j] > most ? p[j] : most;
+#pragma omp simd reduction(+ : sum)
+      for (int64_t j = 0; j < n; j++) {
+        p[j] = exponential((p[j] - most) * scale);
+        sum += p[j];
+      }
+      const float inverse = 1 / sum;
+      for (int64_t j = 0; j < n; j++) p[j] *= inverse;
+      for (int64_t j = n; j < columns; j++) p[j] = 0;
+    }
+  }
+
+  template <class V>
+  INLINE void forward(Room& room) const {
+    load(room);
+    for (int64_t from = 0; from < call.length; from += QUERIES) {
+      const int64_t count = std::min(QUERIES, call.length - from);
+      weigh<V>(room, from, count);
+      product<V>(plain(room.p), room.v, room.o, count, padded(call.width), seen(from + count), false);
+      for (int64_t i = 0; i < count; i++) write(call.out, joined(from + i), room.o.row(i), call.width);
+    }
+  }
+
+  // dv = pᵀ g; dp = g vᵀ; ds = p (dp - Σ p dp) / √K; dq = ds k; dk = dsᵀ q.
+  template <class V>
+  INLINE void backward(Room& room) const {
+    load(room);
+    turn(room.v, room.values, call.length, call.width);
+    for (int64_t i = 0; i < call.length; i++) {
+      if (i + AHEAD < call.length) foresee(call.out, joined(i + AHEAD), call.width);
+      read(call.out, joined(i), room.g.row(i), call.width);
+      std::fill_n(room.dk.row(i), padded(call.width), 0.0f);
+      std::fill_n(room.dv.row(i), padded(call.width), 0.0f);
+    }
+    const int64_t width = padded(call.width);
+    const float scale = 1 / std::sqrt(float(call.width));
+    for (int64_t from = 0; from < call.length; from += QUERIES) {
+      const int64_t count = std::min(QUERIES, call.length - from), n = seen(from + count), columns = padded(n);
+      const Matrix q = {room.q.row(from), room.q.stride}, g = {room.g.row(from), room.g.stride};
+      weigh<V>(room, from, count);
+      product<V>(turned(room.p), g, room.dv, n, width, count, true);
+      product<V>(plain(g), room.values, room.dp, count, columns, call.width, false);
+      for (int64_t i = 0; i < count; i++) {
+        const float* p = room.p.row(i);
+        float *dp = room.dp.row(i), mean = 0;
+#pragma omp simd reduction(+ : mean)
+        for (int64_t j = 0; j < columns; j++) mean += p[j] * dp[j];
+        for (int64_t j = 0; j < columns; j++) dp[j] = p[j] * (dp[j] - mean) * scale;
+      }
+      product<V>(plain(room.dp), room.k, room.dq, count, width, n, false);
+      product<V>(turned(room.dp), q, room.dk, n, width, count, true);
+      for (int64_t i = 0; i < count; i++) give(0, from + i, room.dq.row(i));
+    }
+    for (int64_t i = 0; i < call.length; i++) {
+      give(1, i, room.dk.row(i));
+      give(2, i, room.dv.row(i));
+    }
+  }
+
+  INLINE void give(int which, int64_t position, float* row) const {
+    if (which < 2 && call.rotary) rotate(row, rotation(position), call.width, true);
+    write(*call.gradient, part(position, which), row, call.width);
+  }
+
+  template <class V>
+  INLINE void run(Room& room) const {
+    call.gradient ? backward<V>(room) : forward<V>(room);
+  }
+};
+
+void run_plain(const Head& head, Room& room) { head.run<Simd<16>>(room); }
+#if defined(__x86_64__)
+__attribute__((target("avx2,fma"))) void run_avx2(const Head& head, Room& room) { head.run<Simd<32>>(room); }
+__attribute__((target("avx512f"))) void run_avx512(const Head& head, Room& room) { head.run<Simd<64>>(room); }
+#endif
+
+auto best() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f")) return run_avx512;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return run_avx2;
+#endif
+  return run_plain;
+}
+
+void run(const Call& call) {
+  const auto head = best();
+  at::parallel_for(0, call.qkv.size(0) * call.heads, 1, [&](int64_t from, int64_t to) {
+    Room room(call);
+    for (int64_t i = from; i < to; i++) head({call, i / call.heads, i % call.heads}, room);
+  });
+}
+
+using Table = std::optional<Tensor>;
+
+struct Attention : torch::autograd::Function<Attention> {
+  static Call call(const Tensor& qkv, const Tensor& out, const Tensor& rotary, int64_t heads, bool causal, Tensor* to) {
+    const float* table = rotary.defined() ? rotary.data_ptr<float>() : nullptr;
+    return {qkv, out, to, table, qkv.size(1), heads, qkv.size(2) / 3 / heads, causal};
+  }
+
+  static Tensor forward(AutogradContext* ctx, const Tensor& input, const Table& table, int64_t heads, bool causal) {
+    const Tensor qkv = input.contiguous(), rotary = table.value_or(Tensor());
+    const Tensor out = at::empty({qkv.size(0), qkv.size(1), qkv.size(2) / 3}, qkv.options());
+    run(call(qkv, out, rotary, heads, causal, nullptr));
+    ctx->save_for_backward({qkv, rotary});
+    ctx->saved_data["heads"] = heads;
+    ctx->saved_data["causal"] = causal;
+    return out;
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const Tensor g = grads[0].contiguous();
+    Tensor gradient = at::empty_like(saved[0]);
+    const int64_t heads = ctx->saved_data["heads"].toInt();
+    run(call(saved[0], g, saved[1], heads, ctx->saved_data["causal"].toBool(), &gradient));
+    return {gradient, Tensor(), Tensor(), Tensor()};
+  }
+};
+
+}  // namespace
+
+// qkv (B, S, 3HK) → out (B, S, HK). The table (S, K/2, 2), if any, is fp32 and contiguous. Null, or what went wrong as
+// text that the caller frees.
+extern "C" char* ext_attention(Tensor** out, const Tensor* qkv, const Tensor* rotary, int64_t heads, bool causal) {
+  try {
+    *out = new Tensor(Attention::apply(*qkv, rotary ? Table(*rotary) : Table(), heads, causal));
+    return nullptr;
+  } catch (const std::exception& e) {
+    return strdup(e.what());
+  }
+}
