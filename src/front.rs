@@ -9,6 +9,12 @@ use clap::Parser;
 
 const PROGRAM: &str = "gen-torch";
 
+/// How long threads of libtorch's OpenMP look for more work before they sleep, in turns of their loop: tens of microseconds.
+/// By itself it is a millisecond, for which they keep the kernels' own threads from the processor. OpenMP reads it
+/// when it is loaded; who sets either variable decides.
+const SPIN: (&str, &str) = ("GOMP_SPINCOUNT", "10000");
+const POLICY: &str = "OMP_WAIT_POLICY";
+
 fn main() -> ExitCode {
     cli::Cli::parse(); // help, version and usage errors end the program here
     let error = hand_over();
@@ -23,7 +29,11 @@ fn main() -> ExitCode {
 fn hand_over() -> io::Error {
     match env::current_exe() {
         Ok(this) => {
-            Command::new(this.with_file_name(PROGRAM)).arg0("gen").args(env::args_os().skip(1)).exec()
+            let mut program = Command::new(this.with_file_name(PROGRAM));
+            if env::var_os(SPIN.0).is_none() && env::var_os(POLICY).is_none() {
+                program.env(SPIN.0, SPIN.1);
+            }
+            program.arg0("gen").args(env::args_os().skip(1)).exec()
         }
         Err(error) => error,
     }

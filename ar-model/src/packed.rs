@@ -4,6 +4,7 @@
 
 use base::Precision;
 use kernels::{Decoder, Format, Token};
+use libtorch_ext::bytes::tensor_of;
 use tch::{Device, Kind, Tensor};
 
 use crate::conditioning::Conditioning;
@@ -28,12 +29,14 @@ pub(crate) fn values(t: &Tensor) -> Vec<f32> {
 impl Gpt {
     /// Packs the layers' weights for decoding on the CPU and **gives up the originals**: from then on the model decodes
     /// and evaluates ([`crate::AutoregressiveModel::logits`] with `Mode::Eval`), many times faster with few rows, but can
-    /// neither be trained nor asked for hidden states. Activations between products are fp32 in every format.
+    /// neither be trained nor asked for hidden states. Activations between products are fp32 in every format. The process
+    /// keeps the memory of one step for the next: a row of logits is so large that the C library would give it back.
     ///
     /// Does nothing on other devices, and for fp16, which has no kernel.
     pub fn pack(&mut self, precision: Precision) {
         let Some(format) = format(precision).filter(|_| self.device() == Device::Cpu) else { return };
         let _guard = tch::no_grad_guard();
+        libtorch_ext::runtime::keep_freed_memory();
         let c = self.config();
         let shape = kernels::Shape {
             width: c.width as usize,
@@ -129,7 +132,9 @@ fn run(
     let token = |(sequence, i)| Token { sequence: sequence as usize, position: (from + i) as usize };
     let tokens: Vec<Token> = all.clone().map(token).collect();
     let wanted: Vec<usize> = all.enumerate().filter(|(_, (_, i))| wanted(*i)).map(|(n, _)| n).collect();
-    Tensor::from_slice(&decoder.forward(cache, &tokens, &values(x), &wanted)).view([rows, -1])
+    let size = [rows, decoder.shape().vocabulary as i64];
+    tensor_of(&size, |logits| decoder.forward(cache, &tokens, &values(x), &wanted, logits))
+        .expect("libtorch has memory for logits")
 }
 
 /// The values of a weight, whose memory is given back.

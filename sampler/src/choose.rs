@@ -60,8 +60,7 @@ fn gumbel_max_on_cpu(logits: &Tensor, places: &[CodeStream], config: &SamplingCo
         let scored = left.map(|(c, &logit)| (c as i64, score(c, logit)));
         scored.fold((0, f64::NEG_INFINITY), |best, one| if one.1 > best.1 { one } else { best }).0
     };
-    let codes: Vec<i64> = rows.par_chunks_mut(v).zip(places).map(choose).collect();
-    Some(Tensor::from_slice(&codes).unsqueeze(1))
+    Some(each_row(&mut rows, v, places, choose))
 }
 
 /// Logits on the CPU, row after row, and the rows' length; `None` on other devices, and where a filter needs the order
@@ -93,10 +92,25 @@ pub fn invert_on_cpu(logits: &Tensor, uniforms: &Tensor, config: &SamplingConfig
     let isa = kernels::Isa::best(kernels::Format::F32);
     let choose = |(row, u): (&mut [f32], &f64)| {
         filter::apply_to_row(row, config);
-        kernels::choose::invert(isa, row, *u, &mut Vec::with_capacity(v)) as i64
+        kernels::choose::invert(isa, row, *u) as i64
     };
-    let codes: Vec<i64> = rows.par_chunks_mut(v).zip(&uniforms).map(choose).collect();
-    Some(Tensor::from_slice(&codes).unsqueeze(1))
+    Some(each_row(&mut rows, v, &uniforms, choose))
+}
+
+/// The codes (B, 1) of B rows of `v` logits with a number each; side by side, unless handing them to other threads takes
+/// longer than choosing.
+fn each_row<N: Sync>(
+    rows: &mut [f32],
+    v: usize,
+    numbers: &[N],
+    choose: impl Fn((&mut [f32], &N)) -> i64 + Sync + Send,
+) -> Tensor {
+    const FEW: usize = 4;
+    let codes: Vec<i64> = match numbers.len() {
+        ..=FEW => rows.chunks_mut(v).zip(numbers).map(choose).collect(),
+        _ => rows.par_chunks_mut(v).zip(numbers).map(choose).collect(),
+    };
+    Tensor::from_slice(&codes).unsqueeze(1)
 }
 
 /// The best code, the lowest index among equals: (B, V) → (B, 1). (libtorch's `argmax` promises no order.)

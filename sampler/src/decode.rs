@@ -217,7 +217,7 @@ pub(crate) fn guide_by(logits: &Tensor, b: i64, scale: &Tensor) -> Tensor {
 
 fn mixed(logits: &Tensor, b: i64, scale: &Tensor) -> Tensor {
     let (cond, uncond) = (logits.narrow(0, 0, b), logits.narrow(0, b, b));
-    &uncond + (&cond - &uncond) * scale
+    (cond - &uncond).g_mul_(scale).g_add_(&uncond)
 }
 
 /// The random numbers of a batch.

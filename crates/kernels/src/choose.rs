@@ -18,25 +18,24 @@ pub fn keep_largest(logits: &mut [f32], k: usize) {
 }
 
 /// The first entry whose cumulative probability exceeds `uniform` (from 0 to below 1), in double precision: what
-/// inverting the cumulative distribution gives. Entries at −inf are never chosen. `weights` is room for the row.
+/// inverting the cumulative distribution gives. Entries at −inf are never chosen.
 ///
 /// # Panics
 /// If the row is empty.
-pub fn invert(isa: crate::Isa, logits: &[f32], uniform: f64, weights: &mut Vec<f64>) -> usize {
-    let most = logits.iter().fold(f32::NEG_INFINITY, |m, &l| if l > m { l } else { m });
-    weights.resize(logits.len(), 0.0);
-    exponentials(isa, logits, f64::from(most), weights);
-    let blocks: Vec<f64> = weights.chunks(BLOCK).map(|block| block.iter().sum()).collect();
+pub fn invert(isa: crate::Isa, logits: &[f32], uniform: f64) -> usize {
+    let most = f64::from(largest(isa, logits));
+    let mut blocks = vec![0.0; logits.len().div_ceil(BLOCK)];
+    sum_exponentials(isa, logits, most, &mut blocks);
     let target = uniform * blocks.iter().sum::<f64>();
-    let mut sum = 0.0;
-    let mut last = 0;
-    for (block, total) in weights.chunks(BLOCK).zip(&blocks).enumerate().map(|(i, (b, t))| ((i, b), t)) {
-        let (number, block) = block;
+    let (mut sum, mut last) = (0.0, 0);
+    for (number, (block, total)) in logits.chunks(BLOCK).zip(&blocks).enumerate() {
         if sum + total <= target {
             sum += total;
             continue;
         }
-        for (i, weight) in block.iter().enumerate().filter(|(_, w)| **w > 0.0) {
+        let mut weights = [0.0; BLOCK];
+        exponentials(isa, block, most, &mut weights[..block.len()]);
+        for (i, weight) in weights.into_iter().enumerate().filter(|(_, w)| *w > 0.0) {
             last = number * BLOCK + i;
             sum += weight;
             if sum > target {
@@ -45,7 +44,7 @@ pub fn invert(isa: crate::Isa, logits: &[f32], uniform: f64, weights: &mut Vec<f
         }
     }
     // Only rounding can bring us here: the last entry that has any probability.
-    match weights.iter().rposition(|&w| w > 0.0) {
+    match logits.iter().rposition(|&l| f64::from(l) - most > UNDERFLOW) {
         Some(i) => i.max(last),
         None => 0,
     }
@@ -53,6 +52,30 @@ pub fn invert(isa: crate::Isa, logits: &[f32], uniform: f64, weights: &mut Vec<f
 
 /// Entries summed at a time.
 const BLOCK: usize = 128;
+
+/// Below this an exponential is zero.
+const UNDERFLOW: f64 = -700.0;
+
+/// Entries looked at side by side.
+const LANES: usize = 16;
+
+for_each_isa! {
+    /// The largest entry.
+    pub fn largest(logits: &[f32]) -> f32 = largest_body
+}
+
+#[inline(always)]
+fn largest_body<const FUSED: bool>(logits: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (wide, rest) = logits.as_chunks::<LANES>();
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    for chunk in wide {
+        for (lane, logit) in lanes.iter_mut().zip(chunk) {
+            *lane = larger(*lane, *logit);
+        }
+    }
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| larger(a, b))
+}
 
 for_each_isa! {
     /// `exp(logit - most)` in double precision.
@@ -63,5 +86,27 @@ for_each_isa! {
 fn exponentials_body<const FUSED: bool>(logits: &[f32], most: f64, out: &mut [f64]) {
     for (o, l) in out.iter_mut().zip(logits) {
         *o = exp64::<FUSED>(f64::from(*l) - most);
+    }
+}
+
+for_each_isa! {
+    /// The sum of `exp(logit - most)` in double precision, of each block of 128.
+    pub fn sum_exponentials(logits: &[f32], most: f64, out: &mut [f64]) = sum_exponentials_body
+}
+
+#[inline(always)]
+fn sum_exponentials_body<const FUSED: bool>(logits: &[f32], most: f64, out: &mut [f64]) {
+    for (sum, block) in out.iter_mut().zip(logits.chunks(BLOCK)) {
+        let (wide, rest) = block.as_chunks::<LANES>();
+        let mut lanes = [0.0; LANES];
+        for chunk in wide {
+            for (lane, logit) in lanes.iter_mut().zip(chunk) {
+                *lane += exp64::<FUSED>(f64::from(*logit) - most);
+            }
+        }
+        for (lane, logit) in lanes.iter_mut().zip(rest) {
+            *lane += exp64::<FUSED>(f64::from(*logit) - most);
+        }
+        *sum = lanes.iter().sum();
     }
 }

@@ -193,19 +193,25 @@ impl Decoder {
         }
     }
 
-    /// Runs new tokens, whose inputs are `x` (N × D), through the cache. → logits of the tokens with the numbers
-    /// `wanted`, one row of V after the other.
+    /// Runs new tokens, whose inputs are `x` (N × D), through the cache; logits of the tokens with the numbers `wanted`
+    /// into `logits`, one row of V after the other.
     ///
     /// # Panics
     /// If sizes do not fit each other or the cache.
-    pub fn forward(&self, cache: &mut KvCache, tokens: &[Token], x: &[f32], wanted: &[usize]) -> Vec<f32> {
+    pub fn forward(
+        &self,
+        cache: &mut KvCache,
+        tokens: &[Token],
+        x: &[f32],
+        wanted: &[usize],
+        logits: &mut [f32],
+    ) {
         let Shape { width, hidden: channels, vocabulary, .. } = self.shape;
         let n = tokens.len();
-        assert_eq!(x.len(), n * width, "inputs");
+        assert_eq!((x.len(), logits.len()), (n * width, wanted.len() * vocabulary), "inputs and logits");
         assert!(tokens.iter().all(|t| t.sequence < cache.sequences && t.position < cache.positions));
         assert!(wanted.iter().all(|&w| w < n));
         cache.work.resize(x, n * channels);
-        let mut logits = vec![0.0; wanted.len() * vocabulary];
         let KvCache { layers, sequences, positions, hidden, modulation, work, scratch } = cache;
         let run = Run {
             decoder: self,
@@ -214,7 +220,7 @@ impl Decoder {
             x: Shared::new(&mut work.x),
             attended: Shared::new(&mut work.attended),
             gated: Shared::new(&mut work.gated),
-            logits: Shared::new(&mut logits),
+            logits: Shared::new(logits),
             layers: layers.iter_mut().map(Layered::share).collect(),
             sequences: *sequences,
             positions: *positions,
@@ -229,7 +235,6 @@ impl Decoder {
             }
             run.walk(member, scratch.as_mut().expect("made above"));
         });
-        logits
     }
 }
 
