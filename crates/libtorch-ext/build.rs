@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 /// Linked into the program.
 const LINKED: [&str; 3] = ["csrc/attention.cpp", "csrc/fused.cpp", "csrc/linear.cpp"];
 /// Included by these.
-const NUMBERS: &str = "csrc/numbers.h";
+const HEADERS: [&str; 2] = ["csrc/caught.h", "csrc/numbers.h"];
 const CUDA_GRAPH: &str = "csrc/cuda_graph.cpp";
 
 fn main() {
     println!("cargo:rustc-check-cfg=cfg(cuda_graphs)");
-    for file in LINKED.iter().chain([&NUMBERS, &CUDA_GRAPH]) {
+    for file in LINKED.iter().chain(&HEADERS).chain([&CUDA_GRAPH]) {
         println!("cargo:rerun-if-changed={file}");
     }
     println!("cargo:rerun-if-env-changed=CUDA_HOME");

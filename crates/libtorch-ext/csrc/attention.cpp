@@ -16,6 +16,7 @@
 #include <optional>
 #include <vector>
 
+#include "caught.h"
 #include "numbers.h"
 
 #define INLINE inline __attribute__((always_inline))
@@ -332,10 +333,5 @@ struct Attention : torch::autograd::Function<Attention> {
 // qkv (B, S, 3HK) → out (B, S, HK). The table (S, K/2, 2), if any, is fp32 and contiguous. Null, or what went wrong as
 // text that the caller frees.
 extern "C" char* ext_attention(Tensor** out, const Tensor* qkv, const Tensor* rotary, int64_t heads, bool causal) {
-  try {
-    *out = new Tensor(Attention::apply(*qkv, rotary ? Table(*rotary) : Table(), heads, causal));
-    return nullptr;
-  } catch (const std::exception& e) {
-    return strdup(e.what());
-  }
+  return caught([&] { *out = new Tensor(Attention::apply(*qkv, rotary ? Table(*rotary) : Table(), heads, causal)); });
 }

@@ -17,6 +17,7 @@
 #include <cstring>
 #include <vector>
 
+#include "caught.h"
 #include "numbers.h"
 
 using at::Tensor;
@@ -271,16 +272,6 @@ Tensor cross_entropies(const Tensor& logits, const Tensor& codes, const Tensor& 
     }
   });
   return losses;
-}
-
-template <class Work>
-char* caught(const Work& work) {
-  try {
-    work();
-    return nullptr;
-  } catch (const std::exception& e) {
-    return strdup(e.what());
-  }
 }
 
 }  // namespace

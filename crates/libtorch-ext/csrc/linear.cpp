@@ -13,6 +13,8 @@
 #include <cstring>
 #include <optional>
 
+#include "caught.h"
+
 using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
@@ -41,6 +43,23 @@ Tensor product(const Tensor& x, const Tensor& weight, const Bias& bias) {
   return operation()->call(x, weight, bias, "none", Scalars(), std::nullopt);
 }
 
+typedef float Four __attribute__((vector_size(16)));
+
+// Four rows of `from` as columns of `to`.
+void transpose_four(const float* from, int64_t from_stride, float* to, int64_t to_stride) {
+  Four a[4], b[4];
+  for (int i = 0; i < 4; i++) std::memcpy(&a[i], from + i * from_stride, sizeof(Four));
+  for (int i = 0; i < 2; i++) {
+    b[2 * i] = __builtin_shufflevector(a[i], a[i + 2], 0, 4, 1, 5);
+    b[2 * i + 1] = __builtin_shufflevector(a[i], a[i + 2], 2, 6, 3, 7);
+  }
+  for (int i = 0; i < 2; i++) {
+    a[2 * i] = __builtin_shufflevector(b[i], b[i + 2], 0, 4, 1, 5);
+    a[2 * i + 1] = __builtin_shufflevector(b[i], b[i + 2], 2, 6, 3, 7);
+  }
+  for (int i = 0; i < 4; i++) std::memcpy(to + i * to_stride, &a[i], sizeof(Four));
+}
+
 // (M, N) → (N, M), a square at a time.
 Tensor transposed(const Tensor& x) {
   constexpr int64_t SIDE = 64; // a square fits the first cache, and few pages are touched for little of each
@@ -49,19 +68,28 @@ Tensor transposed(const Tensor& x) {
   const float* from = x.data_ptr<float>();
   float* to = y.data_ptr<float>();
   at::parallel_for(0, (n + SIDE - 1) / SIDE, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t block = begin; block < end; block++) {
-      const int64_t left = block * SIDE, width = std::min(SIDE, n - left);
+    for (int64_t square = begin; square < end; square++) {
+      const int64_t left = square * SIDE, width = std::min(SIDE, n - left);
       for (int64_t top = 0; top < m; top += SIDE) {
         const int64_t height = std::min(SIDE, m - top);
-        float square[SIDE][SIDE];
-        for (int64_t i = 0; i < height; i++)
-          for (int64_t j = 0; j < width; j++) square[j][i] = from[(top + i) * n + left + j];
-        for (int64_t j = 0; j < width; j++) std::memcpy(to + (left + j) * m + top, square[j], height * sizeof(float));
+        const float* corner = from + top * n + left;
+        float turned[SIDE][SIDE];
+        if (height == SIDE && width == SIDE)
+          for (int64_t i = 0; i < SIDE; i += 4)
+            for (int64_t j = 0; j < SIDE; j += 4) transpose_four(corner + i * n + j, n, &turned[j][i], SIDE);
+        else
+          for (int64_t i = 0; i < height; i++)
+            for (int64_t j = 0; j < width; j++) turned[j][i] = corner[i * n + j];
+        for (int64_t j = 0; j < width; j++) std::memcpy(to + (left + j) * m + top, turned[j], height * sizeof(float));
       }
     }
   });
   return y;
 }
+
+// The gradients by x (M, K) and by the weight (N, K) from that by the layer's output, (M, N).
+Tensor of_input(const Tensor& g, const Tensor& weight) { return product(g, transposed(weight), {}); }
+Tensor of_weight(const Tensor& g, const Tensor& x) { return product(transposed(g), transposed(x), {}); }
 
 Tensor rows(const Tensor& x) { return x.contiguous().view({-1, x.size(-1)}); }
 
@@ -80,8 +108,8 @@ struct Linear : torch::autograd::Function<Linear> {
     const variable_list saved = ctx->get_saved_variables();
     const Tensor &x = saved[0], &w = saved[1], g = rows(grads[0]);
     Tensor dx, dw, db;
-    if (ctx->needs_input_grad(0)) dx = product(g, transposed(w), {}).view(ctx->saved_data["size"].toIntVector());
-    if (ctx->needs_input_grad(1)) dw = product(transposed(g), transposed(x), {});
+    if (ctx->needs_input_grad(0)) dx = of_input(g, w).view(ctx->saved_data["size"].toIntVector());
+    if (ctx->needs_input_grad(1)) dw = of_weight(g, x);
     if (ctx->saved_data["biased"].toBool() && ctx->needs_input_grad(2)) db = g.sum(0);
     return {dx, dw, db};
   }
@@ -94,11 +122,15 @@ extern "C" {
 bool ext_has_linear() { return operation().has_value(); }
 
 char* ext_linear(Tensor** out, const Tensor* x, const Tensor* weight, const Tensor* bias) {
-  try {
-    *out = new Tensor(Linear::apply(*x, *weight, bias ? Bias(*bias) : Bias()));
-    return nullptr;
-  } catch (const std::exception& e) {
-    return strdup(e.what());
-  }
+  return caught([&] { *out = new Tensor(Linear::apply(*x, *weight, bias ? Bias(*bias) : Bias())); });
+}
+
+// All contiguous and of two axes.
+char* ext_linear_of_input(Tensor** out, const Tensor* g, const Tensor* weight) {
+  return caught([&] { *out = new Tensor(of_input(*g, *weight)); });
+}
+
+char* ext_linear_of_weight(Tensor** out, const Tensor* g, const Tensor* x) {
+  return caught([&] { *out = new Tensor(of_weight(*g, *x)); });
 }
 }

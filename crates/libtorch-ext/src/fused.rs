@@ -44,6 +44,12 @@ unsafe extern "C" {
         weight: *const C_tensor,
         bias: *const C_tensor,
     ) -> *mut c_char;
+    fn ext_linear_of_input(
+        out: *mut *mut C_tensor,
+        g: *const C_tensor,
+        weight: *const C_tensor,
+    ) -> *mut c_char;
+    fn ext_linear_of_weight(out: *mut *mut C_tensor, g: *const C_tensor, x: *const C_tensor) -> *mut c_char;
     fn ext_attention(
         out: *mut *mut C_tensor,
         qkv: *const C_tensor,
@@ -81,10 +87,10 @@ pub fn add_dropped(x: &Tensor, a: &Tensor, p: f64, seed: i64) -> Tensor {
     made(|out| unsafe { ext_add_dropped(out, x.as_ptr(), a.as_ptr(), p, seed) })
 }
 
-/// Whether [`linear`] takes a tensor: fp32 on a CPU, where libtorch has oneDNN.
+/// Whether [`linear`] takes a tensor: fp32 on a CPU, where libtorch has oneDNN. (In bf16 libtorch itself takes oneDNN.)
 pub fn takes_linear(x: &Tensor) -> bool {
     // SAFETY: asks libtorch for an operation's name.
-    x.device() == Device::Cpu && x.kind() == Kind::Float && unsafe { ext_has_linear() }
+    takes(x) && x.kind() == Kind::Float && unsafe { ext_has_linear() }
 }
 
 /// `x · weightᵀ + bias`, (…, I), (O, I), (O) → (…, O), forward and backward by oneDNN, where libtorch takes MKL's products.
@@ -92,10 +98,25 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     let inputs = x.size().last().copied();
     let fits = weight.dim() == 2 && weight.size().get(1).copied() == inputs;
     let bias_fits = bias.is_none_or(|b| b.size() == weight.size()[..1]);
-    assert!(fits && bias_fits && takes_linear(x) && takes_linear(weight), "tensors of a linear layer");
+    assert!(fits && bias_fits && [x, weight].into_iter().all(takes_linear), "tensors of a linear layer");
     let bias = bias.map_or(std::ptr::null(), Tensor::as_ptr);
     // SAFETY: live tensors, on a CPU and of the expected kinds and shapes; the bias may be missing.
     made(|out| unsafe { ext_linear(out, x.as_ptr(), weight.as_ptr(), bias) })
+}
+
+/// The gradients of a layer `x · weightᵀ`, (M, I), (O, I) → (M, O), by `x` and by `weight`, from that by its result: what
+/// [`linear`] does on the way back, for who goes that way by hand.
+pub fn linear_gradients(g: &Tensor, x: &Tensor, weight: &Tensor) -> (Tensor, Tensor) {
+    let (rows, outputs) = g.size2().expect("gradients are (M, O)");
+    let inputs = x.size().last().copied().unwrap_or(0);
+    let fits = x.size() == [rows, inputs] && weight.size() == [outputs, inputs];
+    assert!(fits && [g, x, weight].into_iter().all(takes_linear), "tensors of a linear layer");
+    let (g, x, weight) = (g.contiguous(), x.contiguous(), weight.contiguous());
+    // SAFETY: live tensors, contiguous, on a CPU and of the expected kinds and shapes.
+    let of_input = made(|out| unsafe { ext_linear_of_input(out, g.as_ptr(), weight.as_ptr()) });
+    // SAFETY: likewise.
+    let of_weight = made(|out| unsafe { ext_linear_of_weight(out, g.as_ptr(), x.as_ptr()) });
+    (of_input, of_weight)
 }
 
 /// Attention within each sequence, from queries, keys and values side by side, (B, S, 3·H·K), to all heads side by side,
@@ -233,7 +254,7 @@ mod tests {
     fn a_linear_layer_equals_libtorchs_and_so_do_its_gradients() {
         tch::manual_seed(1);
         let inputs =
-            [Tensor::randn([3, 67, 45], WIDE), Tensor::randn([37, 45], WIDE), Tensor::randn([37], WIDE)];
+            [Tensor::randn([3, 67, 145], WIDE), Tensor::randn([137, 145], WIDE), Tensor::randn([137], WIDE)];
         let compare = |inputs: &[Tensor]| {
             let got = with_gradients(|t| linear(&t[0], &t[1], t.get(2)), inputs);
             let expected = with_gradients(|t| t[0].linear(&t[1], t.get(2)), inputs);
@@ -245,6 +266,11 @@ mod tests {
         compare(&inputs);
         compare(&inputs[..2]);
         compare(&[inputs[0].transpose(0, 1), inputs[1].shallow_clone()]);
+        let (g, x) = (Tensor::randn([201, 137], WIDE), inputs[0].view([201, 145]));
+        let (of_input, of_weight) = linear_gradients(&g, &x, &inputs[1]);
+        for (got, expected) in [(of_input, g.matmul(&inputs[1])), (of_weight, g.tr().matmul(&x))] {
+            assert!((got - expected).abs().max().double_value(&[]) < 1e-4);
+        }
     }
 
     /// Channels that no vector divides, more queries than go at a time, and a table whose first row is zero.

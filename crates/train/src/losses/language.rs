@@ -106,12 +106,12 @@ impl Parts {
         };
         self.loss += loss;
         let Some((of_hidden, of_output)) = &mut self.gradients else { return };
-        of_hidden.push(g.matmul(&self.output));
-        if hidden.kind() == Kind::Float {
-            let _ = of_output.addmm_(&g.tr(), hidden);
-        } else {
-            *of_output += g.tr().matmul(hidden);
-        }
+        let (by_hidden, by_output) = match fused::takes_linear(&g) {
+            true => fused::linear_gradients(&g, hidden, &self.output),
+            false => (g.matmul(&self.output), g.tr().matmul(hidden)),
+        };
+        of_hidden.push(by_hidden);
+        *of_output += by_output;
     }
 }
 
