@@ -90,6 +90,24 @@ fn help_and_usage_errors_need_only_the_front() {
 }
 
 #[test]
+fn the_front_says_how_long_openmp_looks_for_work_unless_told() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new("", "");
+    let (front, program) = (place.path("gen"), place.path("gen-torch"));
+    std::fs::copy(env!("CARGO_BIN_EXE_gen"), &front).unwrap();
+    std::fs::write(&program, "#!/bin/sh\necho \"$GOMP_SPINCOUNT\"\n").unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let spins = |name: &str, value: &str| {
+        let mut command = Command::new(&front);
+        command.arg("doctor").env_remove("GOMP_SPINCOUNT").env_remove("OMP_WAIT_POLICY").env(name, value);
+        String::from_utf8(command.output().unwrap().stdout).unwrap().trim().to_string()
+    };
+    assert_eq!(spins("OTHER", ""), "10000");
+    assert_eq!(spins("GOMP_SPINCOUNT", "7"), "7");
+    assert_eq!(spins("OMP_WAIT_POLICY", "active"), "");
+}
+
+#[test]
 fn cuda_graphs_are_for_cuda() {
     let text = fails(&place(), "sample --class 1 --cuda-graph --device cpu");
     assert!(text.contains("the device is cpu"), "{text}");
