@@ -56,8 +56,8 @@ impl Attention {
     pub fn forward(&self, x: &Tensor, context: &Context, cache: Option<(&mut KvCache, usize)>) -> Tensor {
         let (b, s, d) = x.size3().expect("activations are (B, S, D)");
         let qkv = self.wqkv.forward(x);
-        let whole = cache.is_none() && context.mask.is_none() && self.qk_norm.is_none();
-        if whole && fused::takes(&qkv) {
+        let plain = cache.is_none() && context.mask.is_none() && self.qk_norm.is_none();
+        if plain && fused::takes(&qkv) {
             let rows = context.rope.map(|table| context.place.rows(table, 0, s));
             return self.wo.forward(&fused::attention(&qkv, self.heads, rows.as_ref(), true));
         }

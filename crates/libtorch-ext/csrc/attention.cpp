@@ -118,7 +118,7 @@ struct Room {
   explicit Room(const Call& call) {
     const int64_t wide = padded(call.width) + GAP, far = padded(call.length) + GAP;
     const int64_t s = call.length, k_rows = padded(call.width);
-    memory.resize(7 * s * wide + 2 * k_rows * far + 2 * QUERIES * (far + wide));
+    memory.resize(6 * s * wide + 2 * k_rows * far + 2 * QUERIES * (far + wide));
     for (Matrix* m : {&q, &k, &v, &g, &dk, &dv}) *m = take(s, wide);
     for (Matrix* m : {&keys, &values}) *m = take(k_rows, far);
     for (Matrix* m : {&p, &dp}) *m = take(QUERIES, far);
