@@ -4,7 +4,7 @@ the fastest run of each counts. Prints a Markdown table and one JSON line.
 
     python3 bench/compare.py --gen target/release/gen --threads 2 --rounds 3
 
-The Python that runs this must have torch (any 2.x, CPU). A full run takes about an hour on two cores; `--only` picks parts
+The Python that runs this must have torch (any 2.x, CPU). Two rounds take 20 to 60 minutes on two cores; `--only` picks parts
 of it: sample, encode, decode, train. `--cpu` compares processor seconds instead of the clock, for a machine that is not
 quiet (then with `--threads 1`, since waiting threads are counted too). `--eager fp32` leaves PyTorch's bf16 out, which takes
 forever where the processor has no instructions for it.
