@@ -103,10 +103,12 @@ INLINE void product(Left a, Matrix b, Matrix c, int64_t rows, int64_t columns, i
 // What one call works on. Tensors are contiguous: qkv and its gradient (B, S, 3, H, K), out and its gradient (B, S, H, K).
 struct Call {
   const Tensor &qkv, &out;
-  Tensor* gradient;    // of qkv; none on the way forward
+  Tensor* gradient;     // of qkv; none on the way forward
   const float* rotary;  // (S, K/2, 2) cosine and sine, or null
   int64_t length, heads, width;
   bool causal;
+
+  float scale() const { return 1 / std::sqrt(float(width)); }
 };
 
 // One thread's room.
@@ -201,7 +203,7 @@ struct Head {
   INLINE void weigh(Room& room, int64_t from, int64_t count) const {
     const Matrix q = {room.q.row(from), room.q.stride};
     const int64_t columns = padded(seen(from + count));
-    const float scale = 1 / std::sqrt(float(call.width));
+    const float scale = call.scale();
     product<V>(plain(q), room.keys, room.p, count, columns, call.width, false);
     for (int64_t i = 0; i < count; i++) {
       float* p = room.p.row(i);
@@ -243,7 +245,7 @@ struct Head {
       std::fill_n(room.dv.row(i), padded(call.width), 0.0f);
     }
     const int64_t width = padded(call.width);
-    const float scale = 1 / std::sqrt(float(call.width));
+    const float scale = call.scale();
     for (int64_t from = 0; from < call.length; from += QUERIES) {
       const int64_t count = std::min(QUERIES, call.length - from), n = seen(from + count), columns = padded(n);
       const Matrix q = {room.q.row(from), room.q.stride}, g = {room.g.row(from), room.g.stride};
@@ -330,8 +332,7 @@ struct Attention : torch::autograd::Function<Attention> {
 
 }  // namespace
 
-// qkv (B, S, 3HK) → out (B, S, HK). The table (S, K/2, 2), if any, is fp32 and contiguous. Null, or what went wrong as
-// text that the caller frees.
+// qkv (B, S, 3HK) → out (B, S, HK). The table (S, K/2, 2), if any, is fp32 and contiguous.
 extern "C" char* ext_attention(Tensor** out, const Tensor* qkv, const Tensor* rotary, int64_t heads, bool causal) {
   return caught([&] { *out = new Tensor(Attention::apply(*qkv, rotary ? Table(*rotary) : Table(), heads, causal)); });
 }
