@@ -1,66 +1,21 @@
 //! The parts of [`crate::InceptionFid`].
 
-use std::cell::OnceCell;
+use base::Scope;
+use tch::Tensor;
 
-use base::{Init, Scope};
-use tch::{Kind, Tensor};
+use crate::conv_bn::{ConvBn, ConvShape, Padding};
 
-/// Convolution without bias, batch norm with the stored statistics, ReLU.
-#[derive(Debug)]
-pub(crate) struct ConvBn {
-    weight: Tensor,
-    norm: [Tensor; 4], // weight, bias, mean, variance
+/// A convolution of the public file: `conv.weight`, `bn.*` under `p`.
+pub(crate) fn conv_bn(
+    p: &Scope,
+    inputs: i64,
+    outputs: i64,
+    kernel: [i64; 2],
     stride: i64,
     padding: [i64; 2],
-    folded: OnceCell<(Tensor, Tensor)>,
-}
-
-/// Of the batch norms.
-const EPS: f64 = 1e-3;
-
-impl ConvBn {
-    pub fn new(
-        p: &Scope,
-        inputs: i64,
-        outputs: i64,
-        kernel: [i64; 2],
-        stride: i64,
-        padding: [i64; 2],
-    ) -> Self {
-        let bn = p / "bn";
-        let init = Init::torch_default(inputs * kernel[0] * kernel[1]);
-        let statistic = |leaf: &str, c| bn.buffer(leaf, &[outputs], Kind::Float, Init::Const(c));
-        let weight = (p / "conv").var("weight", &[outputs, inputs, kernel[0], kernel[1]], init);
-        let norm = [
-            bn.var("weight", &[outputs], Init::Const(1.0)),
-            bn.var("bias", &[outputs], Init::Const(0.0)),
-            statistic("running_mean", 0.0),
-            statistic("running_var", 1.0),
-        ];
-        ConvBn { weight, norm, stride, padding, folded: OnceCell::new() }
-    }
-
-    /// Weight and bias of the convolution that does the work of both, computed in float64 at the first use.
-    fn folded(&self) -> &(Tensor, Tensor) {
-        self.folded.get_or_init(|| {
-            let [gamma, beta, mean, variance] = self.norm.each_ref().map(|t| t.to_kind(Kind::Double));
-            let scale = gamma / (variance + EPS).sqrt();
-            let weight = self.weight.to_kind(Kind::Double) * scale.view([-1, 1, 1, 1]);
-            let bias = beta - mean * scale;
-            (channels_last(&weight.to_kind(Kind::Float)), bias.to_kind(Kind::Float))
-        })
-    }
-
-    /// (B, inputs, H, W) → (B, outputs, H', W').
-    pub fn forward(&self, x: &Tensor) -> Tensor {
-        let (weight, bias) = self.folded();
-        x.conv2d(weight, Some(bias), self.stride, self.padding, 1, 1).relu_()
-    }
-}
-
-/// The same values with the channels of a place side by side in memory, which is what convolutions on a CPU want.
-pub(crate) fn channels_last(x: &Tensor) -> Tensor {
-    x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+) -> ConvBn {
+    let shape = ConvShape { inputs, outputs, kernel, stride, groups: 1, padding: Padding::Fixed(padding) };
+    ConvBn::new(&(p / "conv"), &(p / "bn"), shape)
 }
 
 /// What a branch begins with.
@@ -96,8 +51,12 @@ struct Branch {
 
 impl Branch {
     fn forward(&self, x: &Tensor) -> Vec<Tensor> {
-        let y = self.chain.iter().fold(self.pool.forward(x), |y, conv| conv.forward(&y));
-        if self.fork.is_empty() { vec![y] } else { self.fork.iter().map(|conv| conv.forward(&y)).collect() }
+        let y = self.chain.iter().fold(self.pool.forward(x), |y, conv| conv.forward(&y).relu_());
+        if self.fork.is_empty() {
+            vec![y]
+        } else {
+            self.fork.iter().map(|conv| conv.forward(&y).relu_()).collect()
+        }
     }
 }
 
@@ -113,7 +72,7 @@ type Spec<'a> = (&'a str, i64, i64, i64, i64);
 
 fn conv(p: &Scope, inputs: i64, (name, outputs, kh, kw, stride): Spec) -> ConvBn {
     let padding = if stride == 1 { [kh / 2, kw / 2] } else { [0, 0] };
-    ConvBn::new(&(p / name), inputs, outputs, [kh, kw], stride, padding)
+    conv_bn(&(p / name), inputs, outputs, [kh, kw], stride, padding)
 }
 
 fn branch(p: &Scope, inputs: i64, pool: Pool, chain: &[Spec], fork: &[Spec]) -> Branch {

@@ -11,7 +11,8 @@ use base::{Build, ImagesU8, Init, Scope, Vars};
 use tch::{Device, Kind, Tensor};
 use weights::KeyMap;
 
-use crate::inception_blocks::{Block, ConvBn, Pool, channels_last};
+use crate::conv_bn::{ConvBn, channels_last};
+use crate::inception_blocks::{Block, Pool, conv_bn};
 use crate::random::fan_in;
 use crate::resize::{half_pixel_bilinear, pillow_bicubic_float, tf1_bilinear};
 use crate::source::{Provenance, fill};
@@ -51,7 +52,7 @@ impl InceptionFid {
     pub fn new(p: &Scope) -> Self {
         let conv = |name: &'static str, inputs, outputs, kernel, stride, padding| {
             let size = [kernel, kernel];
-            (name, ConvBn::new(&(p / name), inputs, outputs, size, stride, [padding, padding]))
+            (name, conv_bn(&(p / name), inputs, outputs, size, stride, [padding, padding]))
         };
         let stem = vec![
             conv("Conv2d_1a_3x3", 3, 32, 3, 2, 0),
@@ -125,7 +126,7 @@ impl InceptionFid {
         tch::no_grad(|| {
             let mut x = channels_last(x);
             for (name, conv) in &self.stem {
-                x = conv.forward(&x);
+                x = conv.forward(&x).relu_();
                 visit(name, &x);
                 let pool = match *name {
                     "Conv2d_2b_3x3" => "MaxPool_1",

@@ -4,7 +4,9 @@
 
 mod alexnet;
 mod clip;
+mod conv_bn;
 mod dinov2;
+mod efficientnet_lite;
 mod error;
 mod extractor;
 mod feature_cnn;
@@ -26,6 +28,7 @@ pub use clip::{Clip, ClipConfig, ClipExtractor, ClipModel, ClipTokenizer, TowerC
 pub use dinov2::{
     DinoConfig, DinoExtractor, DinoSize, DinoTeacher, DinoTokens, DinoV2, FeedForward, Positions,
 };
+pub use efficientnet_lite::{EfficientNetLite, EfficientNetOutput, EfficientNetSize};
 pub use error::{Error, Result};
 pub use extractor::{FeatureExtractor, FeatureId, Features};
 pub use feature_cnn::{FeatureCnn, FeatureCnnConfig};
