@@ -65,6 +65,13 @@ impl EfficientNetSize {
         }
     }
 
+    /// The number of its parameters, classifier included.
+    pub fn parameters(self) -> f64 {
+        let vars = Vars::new(Device::Cpu, Kind::Float, Build::Describe);
+        EfficientNetLite::new(&vars.root(), self);
+        vars.num_parameters() as f64
+    }
+
     /// Factors of width and depth.
     fn factors(self) -> (f64, f64) {
         match self {
@@ -91,6 +98,24 @@ impl EfficientNetSize {
             blocks.extend((1..repeats).map(|_| further));
         }
         blocks
+    }
+
+    /// One pass over a square image as far as block `last` (from 0): FLOPs, of a multiplication and addition 2, and the
+    /// values that a backward pass to the image needs.
+    pub fn cost(self, side: i64, last: usize) -> (f64, f64) {
+        let halved = |side: i64, stride: i64| (side + stride - 1) / stride;
+        let (mut side, mut kept) = (halved(side, 2), 3 * side * side);
+        let mut products = 9 * 3 * STEM * side * side;
+        for block in self.blocks().iter().take(last + 1) {
+            let inner = block.inputs * block.expand;
+            let expansion = if block.expand == 1 { 0 } else { block.inputs * inner };
+            products += expansion * side * side;
+            kept += (block.inputs + inner) * side * side;
+            side = halved(side, block.stride);
+            products += inner * (block.kernel * block.kernel + block.outputs) * side * side;
+            kept += inner * side * side;
+        }
+        (2.0 * products as f64, kept as f64)
     }
 
     /// Output channels of every block, in order.
@@ -328,18 +353,18 @@ mod tests {
 
     #[test]
     fn variables_are_those_of_the_public_files() {
-        let parameters = |size| {
-            let vars = Vars::new(Device::Cpu, Kind::Float, Build::Describe);
-            EfficientNetLite::new(&vars.root(), size);
-            assert!(vars.get("_blocks.1._expand_conv.weight").is_some());
-            assert!(vars.get("_blocks.0._expand_conv.weight").is_none());
-            vars.num_parameters()
-        };
-        let millions = EfficientNetSize::ALL.map(|size| parameters(size) as f64 / 1e6);
+        let vars = Vars::new(Device::Cpu, Kind::Float, Build::Describe);
+        EfficientNetLite::new(&vars.root(), EfficientNetSize::Lite0);
+        assert!(vars.get("_blocks.1._expand_conv.weight").is_some());
+        assert!(vars.get("_blocks.0._expand_conv.weight").is_none());
+        let millions = EfficientNetSize::ALL.map(|size| size.parameters() / 1e6);
         assert_eq!(millions.map(|m| (m * 10.0).round() / 10.0), [4.7, 5.4, 6.1, 8.2, 13.0]);
         assert_eq!(EfficientNetSize::Lite0.channels().len(), 16);
         assert_eq!(EfficientNetSize::Lite1.channels().len(), 21);
         assert_eq!(EfficientNetSize::Lite4.channels()[0], 24);
+        // 407 M products by TensorFlow's page, head and classes included.
+        let products = EfficientNetSize::Lite0.cost(224, 15).0 / 2e6 + 1280.0 * (320.0 * 49.0 + 1000.0) / 1e6;
+        assert!((products / 407.0 - 1.0).abs() < 0.06, "{products}");
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! Perceptual losses: distances of images by the features of a frozen network.
 
-use backbones::{FeatureCnn, HeadDropout, Lpips};
+use backbones::{FeatureCnn, HeadDropout, Lpips, PerceptualDistance, unit_distance};
 use base::Mode;
-use base::nn::l2_normalize;
 use tch::{Kind, Tensor};
 
 /// A distance of images by the features of a frozen network.
@@ -26,6 +25,12 @@ impl PerceptualLoss for LpipsLoss {
     }
 }
 
+impl PerceptualLoss for PerceptualDistance {
+    fn distance(&self, target: &Tensor, image: &Tensor) -> Tensor {
+        PerceptualDistance::distance(self, target, image).mean(Kind::Float)
+    }
+}
+
 /// A feature network of one's own: at every stage, features scaled to unit length over channels (as in LPIPS) and
 /// their squared distance, from 0 to 4; mean over pixels, images and stages. In the kind that the network was opened
 /// with, but for the distances, which are fp32.
@@ -41,12 +46,7 @@ impl PerceptualLoss for FeatureLoss {
     fn distance(&self, target: &Tensor, image: &Tensor) -> Tensor {
         let wanted = tch::no_grad(|| self.network.features(&target.to_kind(self.kind), Mode::Eval));
         let found = self.network.features(&image.to_kind(self.kind), Mode::Eval);
-        let unit = |map: &Tensor| l2_normalize(&map.to_kind(Kind::Float), 1);
-        let stage = |(wanted, found): (&Tensor, &Tensor)| {
-            let squares = (unit(wanted) - unit(found)).square(); // (B, C, H, W)
-            squares.sum_dim_intlist([1i64].as_slice(), false, Kind::Float).mean(Kind::Float)
-        };
-        let stages: Vec<Tensor> = wanted.iter().zip(&found).map(stage).collect();
+        let stages: Vec<Tensor> = wanted.iter().zip(&found).map(|(a, b)| unit_distance(a, b)).collect();
         Tensor::stack(&stages, 0).mean(Kind::Float)
     }
 }

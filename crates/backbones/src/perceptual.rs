@@ -1,0 +1,207 @@
+//! Distance of images by the features of EfficientNet-Lite: at several depths, features scaled to unit length over
+//! channels and their squared distance, as in LPIPS (Zhang et al., arXiv 1801.03924) without its learned heads.
+
+use base::Precision;
+use base::nn::l2_normalize;
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+use crate::files::{PublicFile, models_folder};
+use crate::resize::half_pixel_bilinear;
+use crate::{EfficientNetLite, EfficientNetSize, Error, Result, WeightSource};
+
+/// What the distance looks at.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PerceptualConfig {
+    /// The network.
+    #[serde(default = "lite0")]
+    pub size: EfficientNetSize,
+    /// Its weights; the public file in the models folder (`gen fetch`) where none are given.
+    #[serde(default)]
+    pub weights: Option<WeightSource>,
+    /// Images are enlarged bilinearly by this factor first.
+    #[serde(default = "one")]
+    pub upsample: i64,
+    /// The blocks whose outputs are compared, from 0, ascending.
+    #[serde(default = "five_depths")]
+    pub blocks: Vec<usize>,
+    /// Weight of each block's distance in the sum; the mean of all where none are given.
+    #[serde(default)]
+    pub block_weights: Option<Vec<f64>>,
+}
+
+fn lite0() -> EfficientNetSize {
+    EfficientNetSize::Lite0
+}
+
+fn one() -> i64 {
+    1
+}
+
+/// The last block before each halving of the side, and one at the depth between.
+fn five_depths() -> Vec<usize> {
+    vec![0, 2, 4, 7, 10]
+}
+
+impl Default for PerceptualConfig {
+    fn default() -> Self {
+        PerceptualConfig {
+            size: lite0(),
+            weights: None,
+            upsample: one(),
+            blocks: five_depths(),
+            block_weights: None,
+        }
+    }
+}
+
+impl PerceptualConfig {
+    /// Refuses blocks that the network does not have, and weights that do not fit them.
+    ///
+    /// # Errors
+    /// Says what is wrong.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |expected: String, found: String| {
+            Err(Error::Input { what: "the blocks of a perceptual distance", expected, found })
+        };
+        let depth = self.size.channels().len();
+        let ascending = self.blocks.windows(2).all(|pair| pair[0] < pair[1]);
+        if self.blocks.is_empty() || !ascending || self.blocks.iter().any(|&b| b >= depth) {
+            let expected = format!("ascending numbers from 0 to {}", depth - 1);
+            return wrong(expected, format!("{:?}", self.blocks));
+        }
+        if let Some(weights) = &self.block_weights
+            && (weights.len() != self.blocks.len() || weights.iter().any(|w| !(w.is_finite() && *w >= 0.0)))
+        {
+            return wrong(format!("{} weights of at least 0", self.blocks.len()), format!("{weights:?}"));
+        }
+        if !(1..=8).contains(&self.upsample) {
+            return Err(Error::Input {
+                what: "the enlargement before a perceptual distance",
+                expected: "1 to 8".into(),
+                found: self.upsample.to_string(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The weights of an EfficientNet-Lite: those that were asked for, else the public file in the models folder.
+///
+/// # Errors
+/// The public file is wanted and missing, or is another file.
+pub fn efficientnet_weights(asked: Option<&WeightSource>, size: EfficientNetSize) -> Result<WeightSource> {
+    match asked {
+        Some(source) => Ok(source.clone()),
+        None => Ok(WeightSource::File(PublicFile::named(size.name())?.locate(&models_folder(None))?)),
+    }
+}
+
+/// The distance, with its network.
+#[derive(Debug)]
+pub struct PerceptualDistance {
+    network: EfficientNetLite,
+    config: PerceptualConfig,
+}
+
+impl PerceptualDistance {
+    /// Reads the network's weights. Features are computed in `precision`, distances in fp32.
+    ///
+    /// # Errors
+    /// The settings contradict each other, or the weights cannot be read.
+    pub fn open(config: &PerceptualConfig, device: Device, precision: Precision) -> Result<Self> {
+        config.check()?;
+        let weights = efficientnet_weights(config.weights.as_ref(), config.size)?;
+        let network = EfficientNetLite::open(&weights, config.size, device, precision)?;
+        Ok(PerceptualDistance { network, config: config.clone() })
+    }
+
+    fn taps(&self, images: &Tensor) -> Vec<Tensor> {
+        let x = enlarged(images, self.config.upsample);
+        self.network.features(&EfficientNetLite::scaled(&x), &self.config.blocks)
+    }
+
+    /// (B, 3, H, W) twice, in [-1, 1] → the distance of each pair (B), fp32; of each block from 0 to 4. Differentiable
+    /// in `image` only.
+    pub fn distance(&self, target: &Tensor, image: &Tensor) -> Tensor {
+        let wanted = tch::no_grad(|| self.taps(target));
+        let found = self.taps(image);
+        let each: Vec<Tensor> = wanted.iter().zip(&found).map(|(a, b)| unit_distance(a, b)).collect();
+        let each = Tensor::stack(&each, 1); // (B, blocks)
+        match &self.config.block_weights {
+            Some(weights) => {
+                let weights = Tensor::from_slice(weights).to_kind(Kind::Float).to_device(each.device());
+                (each * weights).sum_dim_intlist([1i64].as_slice(), false, Kind::Float)
+            }
+            None => each.mean_dim([1i64].as_slice(), false, Kind::Float),
+        }
+    }
+}
+
+/// Images enlarged by a whole factor.
+pub fn enlarged(images: &Tensor, factor: i64) -> Tensor {
+    if factor == 1 {
+        return images.shallow_clone();
+    }
+    let size = images.size();
+    half_pixel_bilinear(images, size[2] * factor, size[3] * factor)
+}
+
+/// Maps (B, C, H, W) → (B): squared distance of the channels at unit length, mean over places, fp32.
+pub fn unit_distance(a: &Tensor, b: &Tensor) -> Tensor {
+    let unit = |map: &Tensor| l2_normalize(&map.to_kind(Kind::Float), 1);
+    let squares = (unit(a) - unit(b)).square().sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
+    squares.mean_dim([1i64, 2].as_slice(), false, Kind::Float)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn random(config: PerceptualConfig) -> PerceptualDistance {
+        let config = PerceptualConfig { weights: Some(WeightSource::Random { seed: 5 }), ..config };
+        PerceptualDistance::open(&config, Device::Cpu, Precision::Fp32).unwrap()
+    }
+
+    fn images(seed: i64) -> Tensor {
+        tch::manual_seed(seed);
+        Tensor::rand([2, 3, 32, 32], (Kind::Float, Device::Cpu)) * 2.0 - 1.0
+    }
+
+    #[test]
+    fn equal_images_are_at_distance_zero_and_weights_weigh() {
+        let (a, b) = (images(1), images(2));
+        let mean = random(PerceptualConfig::default());
+        assert_eq!(mean.distance(&a, &a).abs().max().double_value(&[]), 0.0);
+        let even = PerceptualConfig { block_weights: Some(vec![0.2; 5]), ..Default::default() };
+        assert!(random(even).distance(&a, &b).allclose(&mean.distance(&a, &b), 1e-5, 1e-7, false));
+        let first =
+            PerceptualConfig { block_weights: Some(vec![1.0, 0.0, 0.0, 0.0, 0.0]), ..Default::default() };
+        let alone = PerceptualConfig { blocks: vec![0], ..Default::default() };
+        assert!(random(first).distance(&a, &b).allclose(&random(alone).distance(&a, &b), 1e-5, 1e-7, false));
+    }
+
+    /// Along a direction, the gradient equals the difference quotient.
+    #[test]
+    fn the_gradient_is_that_of_finite_differences() {
+        let loss = random(PerceptualConfig { upsample: 2, blocks: vec![0, 4], ..Default::default() });
+        let (a, b, step) = (images(1), images(2).set_requires_grad(true), images(3));
+        loss.distance(&a, &b).sum(Kind::Float).backward();
+        let slope = (b.grad() * &step).sum(Kind::Double).double_value(&[]);
+        let at = |t: f64| {
+            tch::no_grad(|| loss.distance(&a, &(&b + &step * t)).sum(Kind::Double)).double_value(&[])
+        };
+        let quotient = (at(1e-3) - at(-1e-3)) / 2e-3;
+        assert!((slope - quotient).abs() < 0.02 * slope.abs().max(0.01), "{slope} {quotient}");
+    }
+
+    #[test]
+    fn settings_that_cannot_be_are_refused() {
+        let check = |config: PerceptualConfig| config.check().unwrap_err().to_string();
+        let e = check(PerceptualConfig { blocks: vec![4, 16], ..Default::default() });
+        assert!(e.contains("0 to 15") && e.contains("[4, 16]"), "{e}");
+        let e = check(PerceptualConfig { block_weights: Some(vec![1.0]), ..Default::default() });
+        assert!(e.contains("5 weights"), "{e}");
+    }
+}
