@@ -16,7 +16,8 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("base", &["choices", "libtorch-ext", "kernels", "cuda-kernels"]),
     ("weights", &["base", "libtorch-ext"]),
     ("data", &["base", "libtorch-ext"]),
-    ("tokenizer", &["base", "weights", "libtorch-ext"]),
+    // `backbones` for a frozen vision network beside the encoder.
+    ("tokenizer", &["base", "weights", "libtorch-ext", "backbones"]),
     ("ar-model", &["base", "libtorch-ext", "weights", "kernels", "cuda-kernels"]),
     ("sampler", &["base", "libtorch-ext", "ar-model", "tokenizer", "kernels", "cuda-kernels"]),
     // `data` for Pillow's resampling, which the networks' input paths ask for.

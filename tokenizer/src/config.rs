@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use backbones::EfficientNetSize;
 use base::config::Document;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,9 @@ pub struct GigaTokConfig {
     pub latent: Latent,
     /// The two CNNs.
     pub cnn: CnnConfig,
+    /// A frozen network beside the CNN encoder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vision: Option<VisionConfig>,
     /// Transformer before the quantizer.
     pub encoder: Size,
     /// Transformer after the quantizer.
@@ -138,6 +142,27 @@ pub enum Upsample {
     DepthToSpace,
     /// Nearest neighbour, then a 3×3 convolution (LlamaGen).
     Nearest,
+}
+
+/// A frozen vision network whose features join the CNN encoder's output: codes then hold what such a network sees, which
+/// is easier to predict and costs no training (after VFMTok, arXiv 2507.08441, which has it in place of the CNN).
+/// No released model has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VisionConfig {
+    /// The EfficientNet-Lite.
+    pub size: EfficientNetSize,
+    /// Its block, from 0, whose output is taken: 4 has stride 8, 10 stride 16.
+    pub block: usize,
+    /// Images are enlarged bilinearly by this factor first.
+    pub upsample: i64,
+}
+
+impl VisionConfig {
+    /// FLOPs of an image of side `image_size`.
+    pub fn flops(self, image_size: i64) -> f64 {
+        self.size.cost(image_size * self.upsample, self.block).0
+    }
 }
 
 /// Semantic regularisation: which features are projected, and onto what width.
@@ -293,6 +318,17 @@ impl GigaTokConfig {
                 return Err(Error::Settings(format!(
                     "{which}: width {} is not a multiple of heads {}",
                     size.width, size.heads
+                )));
+            }
+        }
+        if let Some(vision) = self.vision {
+            let depth = vision.size.channels().len();
+            if vision.block >= depth || !(1..=8).contains(&vision.upsample) {
+                return Err(Error::Settings(format!(
+                    "vision: block is 0 to {}, upsample 1 to 8; found {} and {}",
+                    depth - 1,
+                    vision.block,
+                    vision.upsample
                 )));
             }
         }

@@ -36,8 +36,12 @@ pub fn cost(config: &TokenizerConfig) -> Cost {
         ],
         TokenizerConfig::LlamagenVq(_) => [0.0, 0.0],
     };
+    let vision = match config {
+        TokenizerConfig::Gigatok(c) => c.vision.map_or(0.0, |v| v.flops(c.image_size)),
+        TokenizerConfig::LlamagenVq(_) => 0.0,
+    };
     Cost {
-        encode: cnn_encoder(cnn, side) + transformers[0] + search,
+        encode: cnn_encoder(cnn, side) + vision + transformers[0] + search,
         decode: cnn_decoder(cnn, grid) + transformers[1],
     }
 }

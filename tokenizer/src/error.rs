@@ -41,6 +41,9 @@ pub enum Error {
         /// What it got.
         found: String,
     },
+    /// The frozen vision network cannot be read.
+    #[error(transparent)]
+    Vision(#[from] backbones::Error),
     /// A tensor that does not fit its type.
     #[error(transparent)]
     Type(#[from] base::TypeError),
@@ -60,6 +63,7 @@ impl Hint for Error {
                 "a tokenizer directory holds config.yaml and weights.safetensors; for a published file give its config and --weights FILE".into(),
             ],
             Error::Load { source, .. } => source.hints(),
+            Error::Vision(e) => e.hints(),
             _ => vec![],
         }
     }

@@ -19,7 +19,7 @@ mod sizes;
 pub use cnn::{CnnDecoder, CnnEncoder};
 pub use config::{
     AlignedLayer, AlignedPart, Alignment, CnnConfig, GigaTokConfig, GridLayers, Latent, LlamaGenVqConfig,
-    QueryInit, TokenizerConfig, Upsample,
+    QueryInit, TokenizerConfig, Upsample, VisionConfig,
 };
 pub use cost::{Cost, cost};
 pub use error::{Error, Result};

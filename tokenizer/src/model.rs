@@ -1,11 +1,12 @@
 //! What every tokenizer can do.
 
+use backbones::{WeightSource, efficientnet_weights};
 use base::{Codes, Images, Mode, Scope};
 use tch::{Device, Kind, Tensor};
 
-use crate::config::TokenizerConfig;
+use crate::config::{GigaTokConfig, TokenizerConfig};
 use crate::error::{Error, Result};
-use crate::gigatok::GigaTok;
+use crate::gigatok::{GigaTok, vision::Vision};
 use crate::llamagen_vq::LlamaGenVq;
 use crate::quantizer::{QuantizerLosses, VectorQuantizer};
 
@@ -138,6 +139,17 @@ impl Model {
             TokenizerConfig::Gigatok(c) => Model::GigaTok(GigaTok::new(p, c)?),
             TokenizerConfig::LlamagenVq(c) => Model::LlamaGenVq(LlamaGenVq::new(p, c)),
         })
+    }
+
+    /// Reads the weights of the frozen vision network of `config` into a model under `p`, where it has one.
+    ///
+    /// # Errors
+    /// Returns an error if the weights cannot be read or are another network's.
+    pub fn load_vision(p: &Scope, config: &TokenizerConfig, from: Option<&WeightSource>) -> Result<()> {
+        let TokenizerConfig::Gigatok(GigaTokConfig { vision: Some(vision), .. }) = config else {
+            return Ok(());
+        };
+        Vision::load(p, *vision, &efficientnet_weights(from, vision.size)?)
     }
 
     /// The codebook.

@@ -142,6 +142,7 @@ pub fn convert(document: &Value) -> Result<TokenizerConfig> {
         image_size: extra.image_size,
         latent,
         cnn: args.cnn(extra)?,
+        vision: None,
         encoder: size("encoder_size")?,
         decoder: size("decoder_size")?,
         alignment: args.alignment()?,

@@ -64,6 +64,11 @@ impl ConvBn {
         })
     }
 
+    /// Dtype of weights and activations.
+    pub fn kind(&self) -> Kind {
+        self.weight.kind()
+    }
+
     /// (B, inputs, H, W) → (B, outputs, H', W'), without activation.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let (weight, bias) = self.folded();

@@ -219,11 +219,65 @@ pub struct EfficientNetOutput {
     pub logits: Tensor,
 }
 
+/// The classifier without its head, or its first blocks.
+#[derive(Debug)]
+pub struct EfficientNetTrunk {
+    stem: ConvBn,
+    blocks: Vec<MbConv>,
+}
+
+impl EfficientNetTrunk {
+    /// The stem and the first `depth` blocks, with variables under the names of the public file.
+    pub fn new(p: &Scope, size: EfficientNetSize, depth: usize) -> Self {
+        let block = |(i, &shape): (usize, &BlockShape)| MbConv::new(&(p / "_blocks" / i), shape);
+        EfficientNetTrunk {
+            stem: conv((p / "_conv_stem", p / "_bn0"), 3, STEM, 3, 2, 1),
+            blocks: size.blocks().iter().take(depth).enumerate().map(block).collect(),
+        }
+    }
+
+    /// Copies a classifier's weights into those of a trunk under `p` that was made with the same `size` and `depth`.
+    ///
+    /// # Errors
+    /// Returns an error if the weights cannot be read or are another network's.
+    pub fn load(p: &Scope, size: EfficientNetSize, from: &WeightSource) -> Result<()> {
+        let vars = Vars::new(p.vars().device(), Kind::Float, Build::Empty);
+        EfficientNetLite::new(&vars.root(), size);
+        fill(NAME, size.name(), &vars, from, &key_map(), random_range)?;
+        tch::no_grad(|| {
+            for var in vars.all() {
+                if let Some(mut own) = p.vars().get(&p.name(&var.name)) {
+                    own.copy_(&var.tensor);
+                }
+            }
+        });
+        Ok(())
+    }
+
+    fn enter(&self, x: &Tensor) -> Tensor {
+        relu6(&self.stem.forward(&channels_last(&x.to_kind(self.stem.kind()))))
+    }
+
+    /// Normalised input (B, 3, H, W) → the outputs of the blocks of these numbers (from 0, ascending), (B, C, H', W')
+    /// each. Nothing behind the last of them is computed. Differentiable in the input.
+    pub fn features(&self, x: &Tensor, blocks: &[usize]) -> Vec<Tensor> {
+        let mut x = self.enter(x);
+        let mut taps = vec![];
+        let depth = blocks.iter().max().map_or(0, |last| last + 1);
+        for (i, block) in self.blocks.iter().take(depth).enumerate() {
+            x = block.forward(&x);
+            if blocks.contains(&i) {
+                taps.push(x.shallow_clone());
+            }
+        }
+        taps
+    }
+}
+
 /// The classifier.
 #[derive(Debug)]
 pub struct EfficientNetLite {
-    stem: ConvBn,
-    blocks: Vec<MbConv>,
+    trunk: EfficientNetTrunk,
     head: ConvBn,
     fc_weight: Tensor, // (1000, 1280)
     fc_bias: Tensor,   // (1000)
@@ -232,14 +286,12 @@ pub struct EfficientNetLite {
 impl EfficientNetLite {
     /// Variables under the names of the public file.
     pub fn new(p: &Scope, size: EfficientNetSize) -> Self {
-        let shapes = size.blocks();
-        let top = shapes.last().map_or(STEM, |b| b.outputs);
-        let block = |(i, &shape): (usize, &BlockShape)| MbConv::new(&(p / "_blocks" / i), shape);
+        let channels = size.channels();
+        let top = channels.last().copied().unwrap_or(STEM);
         let fc = p / "_fc";
         let init = Init::torch_default(HEAD);
         EfficientNetLite {
-            stem: conv((p / "_conv_stem", p / "_bn0"), 3, STEM, 3, 2, 1),
-            blocks: shapes.iter().enumerate().map(block).collect(),
+            trunk: EfficientNetTrunk::new(p, size, channels.len()),
             head: conv((p / "_conv_head", p / "_bn1"), top, HEAD, 1, 1, 1),
             fc_weight: fc.var("weight", &[CLASSES, HEAD], init),
             fc_bias: fc.var("bias", &[CLASSES], init),
@@ -282,23 +334,9 @@ impl EfficientNetLite {
         Self::normalize(&((images + 1.0) * 127.5))
     }
 
-    fn enter(&self, x: &Tensor) -> Tensor {
-        relu6(&self.stem.forward(&channels_last(&x.to_kind(self.fc_weight.kind()))))
-    }
-
-    /// Normalised input (B, 3, H, W) → the outputs of the blocks of these numbers (from 0, ascending), (B, C, H', W')
-    /// each. Nothing behind the last of them is computed. Differentiable in the input.
+    /// See [`EfficientNetTrunk::features`].
     pub fn features(&self, x: &Tensor, blocks: &[usize]) -> Vec<Tensor> {
-        let mut x = self.enter(x);
-        let mut taps = vec![];
-        let depth = blocks.iter().max().map_or(0, |last| last + 1);
-        for (i, block) in self.blocks.iter().take(depth).enumerate() {
-            x = block.forward(&x);
-            if blocks.contains(&i) {
-                taps.push(x.shallow_clone());
-            }
-        }
-        taps
+        self.trunk.features(x, blocks)
     }
 
     /// Normalised input (B, 3, H, W) → pooled features and logits, fp32.
@@ -308,9 +346,9 @@ impl EfficientNetLite {
 
     /// As [`EfficientNetLite::forward`]; `visit` sees the output of the stem, of every block and of the head.
     pub fn forward_visiting(&self, x: &Tensor, mut visit: impl FnMut(&Tensor)) -> EfficientNetOutput {
-        let mut x = self.enter(x);
+        let mut x = self.trunk.enter(x);
         visit(&x);
-        for block in &self.blocks {
+        for block in &self.trunk.blocks {
             x = block.forward(&x);
             visit(&x);
         }

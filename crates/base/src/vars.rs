@@ -181,7 +181,8 @@ pub struct Scope {
 }
 
 impl Scope {
-    fn name(&self, leaf: &str) -> String {
+    /// The full name of a variable of this scope.
+    pub fn name(&self, leaf: &str) -> String {
         if self.prefix.is_empty() { leaf.to_owned() } else { format!("{}.{leaf}", self.prefix) }
     }
 

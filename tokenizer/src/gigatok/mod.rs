@@ -7,6 +7,7 @@
 
 mod qformer;
 pub(crate) mod query_init;
+pub(crate) mod vision;
 
 use base::nn::Conv2d;
 use base::{Codes, Init, Mode, Scope};
@@ -22,6 +23,8 @@ use crate::quantizer::VectorQuantizer;
 #[derive(Debug)]
 pub struct GigaTok {
     encoder: CnnEncoder,
+    vision: Option<vision::Vision>,
+    grid: i64,
     to_latents: qformer::Encoder,
     quant_conv: Conv2d,
     quantizer: VectorQuantizer,
@@ -53,6 +56,8 @@ impl GigaTok {
         Ok(GigaTok {
             cnn_alignment: on_cnn.map(|a| qformer::AlignmentMlp::new(&(p / "distill_mlp"), z, a.width)),
             encoder: CnnEncoder::new(&(p / "encoder"), &config.cnn),
+            vision: config.vision.map(|v| vision::Vision::new(p, v, z)),
+            grid,
             to_latents: qformer::Encoder::new(p, config)?,
             quant_conv: pointwise(p / "quant_conv", z, d),
             quantizer: VectorQuantizer::new(&(p / "quantize"), &config.quantizer),
@@ -92,7 +97,10 @@ impl GigaTok {
 
     /// (B, 3, H, W) → everything before the quantizer.
     pub fn latents(&self, images: &Tensor) -> Latents {
-        let cnn = self.encoder.forward(images); // (B, Z, h, w)
+        let mut cnn = self.encoder.forward(images); // (B, Z, h, w)
+        if let Some(vision) = &self.vision {
+            cnn = cnn + vision.forward(images, self.grid);
+        }
         let (map, features) = self.to_latents.forward(&cnn);
         Latents {
             pre_quantized: qformer::to_tokens(&self.quant_conv.forward(&map)),

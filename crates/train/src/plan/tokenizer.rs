@@ -21,6 +21,9 @@ pub(crate) fn tokenizer(recipe: &TokenizerRecipe) -> Result<Plan> {
     let model = forward(&recipe.model, kind);
     let mut plan = Plan::new(vars.num_parameters() as f64, optimization);
     plan.flops_per_image = 3.0 * model.flops;
+    if let TokenizerConfig::Gigatok(GigaTokConfig { vision: Some(vision), image_size, .. }) = &recipe.model {
+        plan.flops_per_image += vision.flops(*image_size);
+    }
     plan.activations_per_image = model.kept;
     if kind < 4.0 {
         plan.working = kind * plan.parameters;

@@ -6,7 +6,7 @@ use super::recipe::Initialization;
 
 /// Brings freshly drawn weights to the recipe's standard deviations. The codebook, the projections beside it and
 /// the packed attention weights are drawn from other distributions and stay.
-pub(super) fn rescale(vars: &Vars, init: Initialization) {
+pub(super) fn rescale(vars: &Vars, init: &Initialization) {
     const PUBLISHED: f64 = 0.02;
     let _guard = tch::no_grad_guard();
     for mut v in vars.parameters() {

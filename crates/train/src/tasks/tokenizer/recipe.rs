@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use backbones::{DinoSize, EfficientNetSize, LpipsNet, PerceptualConfig, WeightSource};
 use base::config::Document;
 use serde::{Deserialize, Serialize};
-use tokenizer::TokenizerConfig;
+use tokenizer::{GigaTokConfig, TokenizerConfig};
 
 use crate::discriminator::{DiffAug, DiscriminatorConfig};
 use crate::losses::adversarial::AdversarialLoss;
@@ -43,13 +43,16 @@ pub struct TokenizerRecipe {
 
 /// The first weights. The published standard deviations suit widths of 512 and more; in narrow models every layer
 /// adds little at first, and a 1-D decoder, whose queries start out all the same, long paints the mean colour.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Initialization {
     /// Of linear and convolution weights; 0.02 as published.
     pub weight_std: Option<f64>,
     /// Of position tables; 1/√width as published.
     pub position_std: Option<f64>,
+    /// Weights of `model.vision`; the public file in the models folder where none are given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vision: Option<WeightSource>,
 }
 
 /// Loss weights. The quantizer's own (commitment, entropy) are in the model's configuration.
@@ -288,7 +291,8 @@ impl Recipe for TokenizerRecipe {
         };
         let teacher = losses.semantic.as_mut().and_then(|s| s.teacher.path_mut());
         let discriminator = losses.adversarial.as_mut().and_then(|a| a.discriminator.path_mut());
-        let frozen = sources.into_iter().chain(teacher).chain(discriminator);
+        let vision = self.init.vision.as_mut().and_then(WeightSource::path_mut);
+        let frozen = sources.into_iter().chain(teacher).chain(vision).chain(discriminator);
         frozen.chain(self.data.paths()).chain(self.init_from.iter_mut()).collect()
     }
 }
@@ -310,6 +314,13 @@ impl TokenizerRecipe {
         self.optimization.check()?;
         let (size, batch) = (self.model.image_size(), self.optimization.micro_batch_size() as i64);
         self.losses.check(size)?;
+        if let TokenizerConfig::Gigatok(GigaTokConfig { vision: Some(_), .. }) = self.model
+            && !self.freeze.iter().any(|pattern| pattern == "vision")
+        {
+            return Err(Error::Recipe(
+                "model.vision stays as it is: add `vision` to `freeze` (freeze='[vision]')".into(),
+            ));
+        }
         if let Some(adversarial) = &self.losses.adversarial {
             adversarial.check(size, batch)?;
         }
