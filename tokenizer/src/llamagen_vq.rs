@@ -80,6 +80,7 @@ impl LlamaGenVq {
             features: tokens(&cnn),
             projected: tokens(&cnn),
             cnn,
+            vision: None,
         }
     }
 
@@ -111,6 +112,7 @@ impl LlamaGenVq {
             losses: quantized.losses,
             aligned: None,
             cnn_features: latents.cnn,
+            vision: None,
             decoder_features: grid,
         }
     }

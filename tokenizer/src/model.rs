@@ -61,6 +61,8 @@ impl TokenizerSpec {
 pub struct Latents {
     /// CNN features (B, Z, h, w).
     pub cnn: Tensor,
+    /// Features of the frozen vision network (B, C, h, w), where there is one.
+    pub vision: Option<Tensor>,
     /// Encoder features (B, N, W): after `ln_post`, before the projection to the codes (for probing).
     pub features: Tensor,
     /// `features` after the encoder's output projection, (B, N, Z).
@@ -82,6 +84,8 @@ pub struct TrainOutput {
     pub losses: QuantizerLosses,
     /// CNN encoder output (B, Z, h, w).
     pub cnn_features: Tensor,
+    /// Features of the frozen vision network (B, C, h, w), where there is one.
+    pub vision: Option<Tensor>,
     /// Decoder transformer output, which feeds the CNN decoder, (B, Z, h, w).
     pub decoder_features: Tensor,
     /// The aligned layer, projected to the teacher's width, (B, P, teacher width).

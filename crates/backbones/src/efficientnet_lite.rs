@@ -177,7 +177,7 @@ fn conv(
 }
 
 fn relu6(x: &Tensor) -> Tensor {
-    x.clamp(0.0, 6.0)
+    x.relu6()
 }
 
 /// Inverted residual: 1×1 expansion, depthwise convolution, 1×1 projection; the input is added where shapes agree.
@@ -255,11 +255,11 @@ impl EfficientNetTrunk {
     }
 
     fn enter(&self, x: &Tensor) -> Tensor {
-        relu6(&self.stem.forward(&channels_last(&x.to_kind(self.stem.kind()))))
+        relu6(&self.stem.forward(&channels_last(x)))
     }
 
     /// Normalised input (B, 3, H, W) → the outputs of the blocks of these numbers (from 0, ascending), (B, C, H', W')
-    /// each. Nothing behind the last of them is computed. Differentiable in the input.
+    /// each, computed in the input's dtype. Nothing behind the last of them is computed. Differentiable in the input.
     pub fn features(&self, x: &Tensor, blocks: &[usize]) -> Vec<Tensor> {
         let mut x = self.enter(x);
         let mut taps = vec![];
@@ -334,9 +334,9 @@ impl EfficientNetLite {
         Self::normalize(&((images + 1.0) * 127.5))
     }
 
-    /// See [`EfficientNetTrunk::features`].
+    /// See [`EfficientNetTrunk::features`]; computed in the precision that the network was opened with.
     pub fn features(&self, x: &Tensor, blocks: &[usize]) -> Vec<Tensor> {
-        self.trunk.features(x, blocks)
+        self.trunk.features(&x.to_kind(self.fc_weight.kind()), blocks)
     }
 
     /// Normalised input (B, 3, H, W) → pooled features and logits, fp32.
@@ -346,7 +346,7 @@ impl EfficientNetLite {
 
     /// As [`EfficientNetLite::forward`]; `visit` sees the output of the stem, of every block and of the head.
     pub fn forward_visiting(&self, x: &Tensor, mut visit: impl FnMut(&Tensor)) -> EfficientNetOutput {
-        let mut x = self.trunk.enter(x);
+        let mut x = self.trunk.enter(&x.to_kind(self.fc_weight.kind()));
         visit(&x);
         for block in &self.trunk.blocks {
             x = block.forward(&x);

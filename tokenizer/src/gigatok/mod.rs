@@ -98,15 +98,18 @@ impl GigaTok {
     /// (B, 3, H, W) → everything before the quantizer.
     pub fn latents(&self, images: &Tensor) -> Latents {
         let mut cnn = self.encoder.forward(images); // (B, Z, h, w)
-        if let Some(vision) = &self.vision {
-            cnn = cnn + vision.forward(images, self.grid);
-        }
+        let vision = self.vision.as_ref().map(|vision| {
+            let (features, projected) = vision.forward(images, self.grid);
+            cnn = &cnn + projected;
+            features
+        });
         let (map, features) = self.to_latents.forward(&cnn);
         Latents {
             pre_quantized: qformer::to_tokens(&self.quant_conv.forward(&map)),
             projected: qformer::to_tokens(&map),
             features,
             cnn,
+            vision,
         }
     }
 
@@ -146,6 +149,7 @@ impl GigaTok {
             losses: quantized.losses,
             aligned: aligned.or_else(|| self.cnn_alignment.as_ref().map(on_cnn)),
             cnn_features: latents.cnn,
+            vision: latents.vision,
             decoder_features: grid,
         }
     }

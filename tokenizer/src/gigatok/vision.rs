@@ -2,8 +2,8 @@
 
 use backbones::resize::half_pixel_bilinear;
 use backbones::{EfficientNetLite, EfficientNetTrunk, WeightSource, enlarged};
-use base::nn::{LayerNorm, Linear};
 use base::Scope;
+use base::nn::{LayerNorm, Linear};
 use tch::Tensor;
 
 use super::qformer::{to_map, to_tokens};
@@ -43,13 +43,14 @@ impl Vision {
         Ok(EfficientNetTrunk::load(&(root / TRUNK), config.size, from)?)
     }
 
-    /// (B, 3, H, W) in [-1, 1] → (B, Z, grid, grid).
-    pub fn forward(&self, images: &Tensor, grid: i64) -> Tensor {
+    /// (B, 3, H, W) in [-1, 1] → frozen features (B, C, grid, grid), and their projection (B, Z, grid, grid).
+    pub fn forward(&self, images: &Tensor, grid: i64) -> (Tensor, Tensor) {
         let features = tch::no_grad(|| {
             let x = EfficientNetLite::scaled(&enlarged(images, self.config.upsample));
             let map = self.trunk.features(&x, &[self.config.block]).remove(0);
             half_pixel_bilinear(&map.contiguous(), grid, grid).to_kind(images.kind())
         });
-        to_map(&self.proj.forward(&self.norm.forward(&to_tokens(&features))), grid, grid)
+        let projected = self.proj.forward(&self.norm.forward(&to_tokens(&features)));
+        (features, to_map(&projected, grid, grid))
     }
 }

@@ -36,6 +36,7 @@ pub(crate) fn tokenizer(recipe: &TokenizerRecipe) -> Result<Plan> {
             Teacher::EfficientnetLite { size, block, upsample, .. } => {
                 (size.cost(side * upsample, *block).0, size.parameters())
             }
+            Teacher::Vision => (0.0, 0.0),
             Teacher::Features { network, stage } => {
                 let stages = feature_stages(network)?;
                 (adversary::stages(&stages[..=*stage], side, kind).flops, 0.0)

@@ -41,7 +41,7 @@ impl TokenizerTask {
             };
             losses.add("feature", distance, a.feature_weight);
         }
-        self.guides.semantic(&mut losses, &batch.images, out.aligned.as_ref());
+        self.guides.semantic(&mut losses, &batch.images, out.vision.as_ref(), out.aligned.as_ref());
         batch.fakes = vec![out.reconstruction];
         batch.fakes.extend(out.direct);
         if let Some(adversary) = self.adversary.as_ref().filter(|a| step >= a.start_step()) {

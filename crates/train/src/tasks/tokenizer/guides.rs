@@ -6,7 +6,7 @@ use backbones::{
 };
 use base::{Precision, TensorKind};
 use tch::{Device, Tensor};
-use tokenizer::TokenizerConfig;
+use tokenizer::{GigaTokConfig, TokenizerConfig};
 
 use super::recipe::{Perceptual, Semantic, Teacher, TokenizerRecipe};
 use crate::losses::perceptual::{FeatureLoss, LpipsLoss, PerceptualLoss};
@@ -17,7 +17,8 @@ use crate::{Error, Losses, Result};
 #[derive(Debug)]
 pub(super) struct Guides {
     perceptual: Option<(f64, Box<dyn PerceptualLoss>)>,
-    teacher: Option<(f64, Box<dyn SemanticTeacher>)>,
+    /// Weight, and the teacher where it is not the model's own vision network.
+    teacher: Option<(f64, Option<Box<dyn SemanticTeacher>>)>,
     /// Positions a side of the aligned features.
     grid: i64,
 }
@@ -46,11 +47,22 @@ impl Guides {
         }
     }
 
-    /// Adds the distance of the tokenizer's projected features (B, P, teacher width) from the teacher's.
-    pub(super) fn semantic(&self, losses: &mut Losses, images: &Tensor, aligned: Option<&Tensor>) {
+    /// Adds the distance of the tokenizer's projected features (B, P, teacher width) from the teacher's; `vision` are
+    /// those of the model's own vision network.
+    pub(super) fn semantic(
+        &self,
+        losses: &mut Losses,
+        images: &Tensor,
+        vision: Option<&Tensor>,
+        aligned: Option<&Tensor>,
+    ) {
         if let Some((weight, teacher)) = &self.teacher {
             let aligned = aligned.expect("a recipe with a teacher has an aligned layer");
-            let wanted = semantic::on_grid(&teacher.map(images), self.grid);
+            let map = match teacher {
+                Some(teacher) => teacher.map(images),
+                None => vision.expect("a recipe whose teacher is `vision` has one").shallow_clone(),
+            };
+            let wanted = semantic::on_grid(&map, self.grid);
             losses.add("semantic", semantic::alignment(aligned, &wanted), *weight);
         }
     }
@@ -93,8 +105,15 @@ fn teacher(
     model: &TokenizerConfig,
     device: Device,
     precision: Precision,
-) -> Result<(f64, Box<dyn SemanticTeacher>)> {
+) -> Result<(f64, Option<Box<dyn SemanticTeacher>>)> {
     let teacher: Box<dyn SemanticTeacher> = match &recipe.teacher {
+        Teacher::Vision => {
+            let TokenizerConfig::Gigatok(GigaTokConfig { vision: Some(vision), .. }) = model else {
+                return Err(Error::Recipe("losses.semantic: the model has no `vision`".into()));
+            };
+            fits(*at(&vision.size.channels(), vision.block, "model.vision.block")?, model)?;
+            return Ok((recipe.weight, None));
+        }
         Teacher::Dinov2 { size, weights } => {
             let network = "DINOv2 (`dinov2_vit{s,b,l,g}14_pretrain.pth`)";
             let weights = given(weights, network, "losses.semantic.teacher.weights")?;
@@ -113,8 +132,8 @@ fn teacher(
             Box::new(FeatureCnnTeacher { network, stage: *stage, width, kind: precision.kind() })
         }
     };
-    fits(teacher.as_ref(), model)?;
-    Ok((recipe.weight, teacher))
+    fits(teacher.width(), model)?;
+    Ok((recipe.weight, Some(teacher)))
 }
 
 fn at<'a>(widths: &'a [i64], place: usize, key: &str) -> Result<&'a i64> {
@@ -123,7 +142,7 @@ fn at<'a>(widths: &'a [i64], place: usize, key: &str) -> Result<&'a i64> {
 }
 
 /// Refuses a student whose width is not the teacher's.
-fn fits(teacher: &dyn SemanticTeacher, model: &TokenizerConfig) -> Result<()> {
+fn fits(width: i64, model: &TokenizerConfig) -> Result<()> {
     let fail = |message: String| Err(Error::Recipe(format!("losses.semantic: {message}")));
     let alignment = match model {
         TokenizerConfig::Gigatok(c) => c.alignment,
@@ -132,7 +151,6 @@ fn fits(teacher: &dyn SemanticTeacher, model: &TokenizerConfig) -> Result<()> {
     let Some(alignment) = alignment else {
         return fail("the model aligns no layer with the teacher; give `model.alignment`".into());
     };
-    let width = teacher.width();
     if width != alignment.width {
         return fail(format!(
             "the teacher's features have width {width}, `model.alignment.width` is {}",

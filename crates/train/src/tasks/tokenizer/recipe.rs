@@ -164,6 +164,8 @@ pub enum Teacher {
         #[serde(default = "one")]
         upsample: i64,
     },
+    /// The tokenizer's own frozen network (`model.vision`), whose features are there already.
+    Vision,
     /// One stage of a network of `gen train-features`.
     Features {
         /// The directory that `gen train-features` wrote.
@@ -184,6 +186,7 @@ impl Teacher {
                 weights.as_mut().and_then(WeightSource::path_mut)
             }
             Teacher::Features { network, .. } => Some(network),
+            Teacher::Vision => None,
         }
     }
 }
