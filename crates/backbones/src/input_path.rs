@@ -19,12 +19,21 @@ pub enum InputPath {
     Clip,
     /// The centre square, then Pillow's bicubic resize: CMMD.
     Cmmd,
+    /// The stored pixels at their own size.
+    Stored,
 }
 
 impl InputPath {
     /// All of them.
-    pub const ALL: [InputPath; 6] =
-        [InputPath::Tf, InputPath::Pf, InputPath::Clean, InputPath::Pil, InputPath::Clip, InputPath::Cmmd];
+    pub const ALL: [InputPath; 7] = [
+        InputPath::Tf,
+        InputPath::Pf,
+        InputPath::Clean,
+        InputPath::Pil,
+        InputPath::Clip,
+        InputPath::Cmmd,
+        InputPath::Stored,
+    ];
 
     /// As it is typed.
     pub fn name(self) -> &'static str {
@@ -35,6 +44,7 @@ impl InputPath {
             InputPath::Pil => "pil",
             InputPath::Clip => "clip",
             InputPath::Cmmd => "cmmd",
+            InputPath::Stored => "stored",
         }
     }
 

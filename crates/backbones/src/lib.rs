@@ -29,7 +29,9 @@ pub use clip::{Clip, ClipConfig, ClipExtractor, ClipModel, ClipTokenizer, TowerC
 pub use dinov2::{
     DinoConfig, DinoExtractor, DinoSize, DinoTeacher, DinoTokens, DinoV2, FeedForward, Positions,
 };
-pub use efficientnet_lite::{EfficientNetLite, EfficientNetOutput, EfficientNetSize, EfficientNetTrunk};
+pub use efficientnet_lite::{
+    EfficientNetExtractor, EfficientNetLite, EfficientNetOutput, EfficientNetSize, EfficientNetTrunk,
+};
 pub use error::{Error, Result};
 pub use extractor::{FeatureExtractor, FeatureId, Features};
 pub use feature_cnn::{FeatureCnn, FeatureCnnConfig};

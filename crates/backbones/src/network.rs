@@ -8,8 +8,8 @@ use tch::Device;
 
 use crate::files::PublicFile;
 use crate::{
-    Clip, ClipExtractor, ClipModel, DinoExtractor, DinoSize, Error, FeatureExtractor, InceptionExtractor,
-    InceptionFid, InputPath, Result, WeightSource,
+    Clip, ClipExtractor, ClipModel, DinoExtractor, DinoSize, EfficientNetExtractor, EfficientNetSize, Error,
+    FeatureExtractor, InceptionExtractor, InceptionFid, InputPath, Result, WeightSource,
 };
 
 /// A network that has features of single images.
@@ -26,6 +26,8 @@ pub enum Network {
     },
     /// CLIP's image tower.
     Clip(ClipModel),
+    /// A classifier of ImageNet-1k.
+    EfficientNetLite(EfficientNetSize),
 }
 
 impl Network {
@@ -36,15 +38,17 @@ impl Network {
         all.extend(dino(false));
         all.extend(dino(true));
         all.extend(ClipModel::ALL.map(Network::Clip));
+        all.extend(EfficientNetSize::ALL.map(Network::EfficientNetLite));
         all
     }
 
-    /// As it is typed: `inception-fid`, `dinov2-l14-reg`, `clip-b32`.
+    /// As it is typed: `inception-fid`, `dinov2-l14-reg`, `clip-b32`, `efficientnet-lite0`.
     pub fn name(self) -> String {
         match self {
             Network::InceptionFid => "inception-fid".into(),
             Network::Dino { size, registers } => size.name(registers),
             Network::Clip(model) => model.name().into(),
+            Network::EfficientNetLite(size) => size.name().into(),
         }
     }
 
@@ -54,15 +58,31 @@ impl Network {
             Network::InceptionFid => &InceptionFid::INPUT_PATHS,
             Network::Dino { .. } => &DinoExtractor::INPUT_PATHS,
             Network::Clip(_) => &Clip::INPUT_PATHS,
+            Network::EfficientNetLite(_) => &EfficientNetExtractor::INPUT_PATHS,
         }
+    }
+
+    /// Whether it gives logits of classes.
+    pub fn has_logits(self) -> bool {
+        matches!(self, Network::InceptionFid | Network::EfficientNetLite(_))
+    }
+
+    /// Whether it gives features of places in the image.
+    pub fn has_spatial(self) -> bool {
+        self.has_logits()
+    }
+
+    /// Whether its logits are of the 1000 classes of ImageNet-1k, in their order.
+    pub fn classifies_imagenet(self) -> bool {
+        matches!(self, Network::EfficientNetLite(_))
     }
 
     /// Its public weight file.
     ///
     /// # Errors
-    /// None: every network has one.
+    /// Returns an error if none is known.
     pub fn public_file(self) -> Result<&'static PublicFile> {
-        PublicFile::named(&self.name())
+        PublicFile::named(&self.name()).map_err(|_| Error::NoPublicFile { network: self.name() })
     }
 
     /// The weights asked for, else its public file in the models folder.
@@ -93,6 +113,9 @@ impl Network {
                 Box::new(DinoExtractor::open(size, registers, from, path, device)?)
             }
             Network::Clip(model) => Box::new(ClipExtractor::open(model, from, path, device)?),
+            Network::EfficientNetLite(size) => {
+                Box::new(EfficientNetExtractor::open(size, from, path, device)?)
+            }
         })
     }
 }
@@ -117,11 +140,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_network_is_found_by_its_name_and_has_a_public_file() {
+    fn every_network_is_found_by_its_name_and_has_its_public_file_or_none() {
+        let mut without = vec![];
         for network in Network::all() {
             assert_eq!(network.name().parse::<Network>().unwrap(), network);
-            assert_eq!(network.public_file().unwrap().name, network.name());
+            match network.public_file() {
+                Ok(file) => assert_eq!(file.name, network.name()),
+                Err(e) => without.push(e.to_string()),
+            }
         }
+        assert_eq!(without.len(), 2, "{without:?}");
+        assert!(without[0].contains("efficientnet-lite3") && without[1].contains("efficientnet-lite4"));
         let e = "dinov2-x14".parse::<Network>().unwrap_err().to_string();
         assert!(e.contains("dinov2-l14"), "{e}");
     }

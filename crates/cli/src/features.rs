@@ -17,7 +17,8 @@ pub struct FeaturesArgs {
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
 
-    /// inception-fid, dinov2-{s,b,l,g}14, dinov2-{s,b,l,g}14-reg, clip-b32, clip-l14 or clip-l14-336
+    /// inception-fid, dinov2-{s,b,l,g}14, dinov2-{s,b,l,g}14-reg, clip-b32, clip-l14, clip-l14-336 or
+    /// efficientnet-lite{0..4}
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub network: String,
 
@@ -27,7 +28,7 @@ pub struct FeaturesArgs {
     pub weights: Option<String>,
 
     /// How stored images become the network's input: tf, pf or clean (inception-fid), pil or tf (dinov2), clip or
-    /// cmmd (clip) [default: the first]
+    /// cmmd (clip), pil or stored (efficientnet-lite) [default: the first]
     #[arg(long, value_name = "PATH", help_heading = "Model")]
     pub input_path: Option<String>,
 

@@ -25,7 +25,8 @@ pub fn images(t: &Tensor) -> Result<ImagesU8> {
     Ok(ImagesU8::new(t.permute([0, 3, 1, 2]).contiguous())?)
 }
 
-fn place_mean(x: &Tensor) -> Tensor {
+/// (B, C, H, W) → (B, C).
+pub fn place_mean(x: &Tensor) -> Tensor {
     x.mean_dim([2i64, 3].as_slice(), false, Kind::Float)
 }
 

@@ -3,6 +3,7 @@
 mod diffaug;
 mod dino_discriminator;
 mod dinov2;
+mod efficientnet_lite;
 mod filters;
 mod full_gpt;
 mod full_tokenizer;
@@ -95,6 +96,11 @@ pub const ALL: &[Family] = &[
         name: "resizes of feature networks",
         recognise: |g| g.has("img") && g.has("tf1_299"),
         check: resize::check,
+    },
+    Family {
+        name: "EfficientNet-Lite",
+        recognise: |g| efficientnet_lite::size(g).is_some(),
+        check: efficientnet_lite::check,
     },
     Family {
         name: "DINOv2",

