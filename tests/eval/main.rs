@@ -1,5 +1,6 @@
 //! `gen eval` and `gen eval stats`, end to end, with weights by recipe where a network is needed.
 
+mod agreement;
 #[path = "../common/mod.rs"]
 mod common;
 mod inputs;

@@ -44,6 +44,16 @@ pub struct FeatureId {
     pub comparable: bool,
 }
 
+impl FeatureId {
+    /// Whether they are of the Inception network of FID, whatever its weights.
+    pub fn is_inception(&self) -> bool {
+        self.network.split(' ').next() == Some(INCEPTION)
+    }
+}
+
+/// What the Inception network of FID is called.
+pub(crate) const INCEPTION: &str = "inception-fid";
+
 impl std::fmt::Display for FeatureId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let FeatureId { network, weights_sha256, input_path, layer, comparable } = self;

@@ -12,6 +12,7 @@ use tch::{Device, Kind, Tensor};
 use weights::KeyMap;
 
 use crate::conv_bn::{ConvBn, channels_last};
+use crate::extractor::INCEPTION;
 use crate::inception_blocks::{Block, Pool, conv_bn};
 use crate::random::fan_in;
 use crate::resize::{half_pixel_bilinear, pillow_bicubic_float, tf1_bilinear};
@@ -181,7 +182,7 @@ impl InceptionExtractor {
             (false, false) => "other weights",
         };
         let id = FeatureId {
-            network: format!("inception-fid ({whose})"),
+            network: format!("{INCEPTION} ({whose})"),
             weights_sha256: provenance.sha256,
             input_path: path.to_string(),
             layer: "pool_3".into(),

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use base::hint::nearest;
 use tch::Device;
 
+use crate::extractor::INCEPTION;
 use crate::files::PublicFile;
 use crate::{
     Clip, ClipExtractor, ClipModel, DinoExtractor, DinoSize, EfficientNetExtractor, EfficientNetSize, Error,
@@ -45,7 +46,7 @@ impl Network {
     /// As it is typed: `inception-fid`, `dinov2-l14-reg`, `clip-b32`, `efficientnet-lite0`.
     pub fn name(self) -> String {
         match self {
-            Network::InceptionFid => "inception-fid".into(),
+            Network::InceptionFid => INCEPTION.into(),
             Network::Dino { size, registers } => size.name(registers),
             Network::Clip(model) => model.name().into(),
             Network::EfficientNetLite(size) => size.name().into(),

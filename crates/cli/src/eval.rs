@@ -58,7 +58,7 @@ pub struct RunArgs {
     pub metrics: Vec<Metric>,
 
     /// Score these features (.npz, as `gen features` writes them) instead of images
-    #[arg(long, value_name = "FILE", requires = "reference_features", conflicts_with_all = ["images", "reference"])]
+    #[arg(long, value_name = "FILE", requires = "reference_features", conflicts_with_all = ["images", "reference", "network"])]
     pub features: Option<PathBuf>,
 
     /// What --features is compared with
@@ -116,6 +116,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub kid_subset_size: usize,
 
+    /// class_agreement: also among these classes alone: indices, ranges, WordNet ids or names [default: the classes
+    /// that the images have]
+    #[arg(long, value_name = "LIST")]
+    pub among: Option<String>,
+
     #[command(flatten)]
     pub networks: NetworkArgs,
     #[command(flatten)]
@@ -145,6 +150,22 @@ pub struct RunArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Networks")]
 pub struct NetworkArgs {
+    /// Compute fid, sfid, is, is_fidelity, kid, precision, recall, density and coverage over the features of this network
+    /// instead of Inception's, under names that say so, and class_agreement by its classes: inception-fid,
+    /// dinov2-{s,b,l,g}14, dinov2-{s,b,l,g}14-reg, clip-b32, clip-l14, clip-l14-336 or efficientnet-lite{0..4}
+    /// [default: inception-fid, and efficientnet-lite0 for class_agreement]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["inception", "inception_input"])]
+    pub network: Option<String>,
+
+    /// Weights of the network of --network; without it, of class_agreement's
+    #[arg(long, value_name = "FILE|random:SEED")]
+    pub network_weights: Option<String>,
+
+    /// How images become this network's input: pil or stored (efficientnet-lite), pil or tf (dinov2), tf, pf or clean
+    /// (inception-fid), clip or cmmd (clip) [default: the first]
+    #[arg(long, value_name = "PATH")]
+    pub network_input: Option<String>,
+
     /// Weights of FID's Inception: a file, or random:SEED for values that compare with nothing
     /// [default: the public file in the models folder; so for the others]
     #[arg(long, value_name = "FILE|random:SEED")]
@@ -235,7 +256,7 @@ pub struct StatsArgs {
     pub note: String,
 
     /// Statistics of DINOv2 features, for FDD, instead of Inception's
-    #[arg(long)]
+    #[arg(long, conflicts_with = "network")]
     pub fdd: bool,
 
     /// Crop and resize images to squares of this side first, as ADM does [default: images are taken as they are and

@@ -40,6 +40,9 @@ pub enum Metric {
     /// How well images suit their prompts: cosine of CLIP embeddings
     #[value(name = "clip_score")]
     ClipScore,
+    /// Whether a classifier names images right: top-1 and top-5 of images of known classes
+    #[value(name = "class_agreement")]
+    ClassAgreement,
     /// Usage, entropy and perplexity of the codebook (with --reconstruct)
     Codebook,
     /// Loss and perplexity of a transformer's predictions (with --likelihood)
@@ -61,7 +64,12 @@ impl Metric {
     /// Whether it compares with a reference set.
     pub fn needs_reference(self) -> bool {
         use Metric as M;
-        !matches!(self, M::Is | M::IsFidelity | M::Codebook | M::ClipScore | M::ArLoss)
+        !self.reads_logits() && !matches!(self, M::Codebook | M::ClipScore | M::ArLoss)
+    }
+
+    /// Whether it reads a network's logits of classes.
+    pub fn reads_logits(self) -> bool {
+        matches!(self, Metric::Is | Metric::IsFidelity | Metric::ClassAgreement)
     }
 
     /// Whether it needs the reference's own rows, which statistics do not give.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use cli::eval::{Metric, RunArgs};
-use eval::{CodebookUsage, Collector, Gather};
+use eval::{ClassAgreement, CodebookUsage, Collector, Gather};
 use serde_json::{Value as Json, json};
 
 use super::images::{ImageSet, OneSize};
@@ -39,8 +39,11 @@ pub fn open_reference(
         Source::Reconstruct(_, set) => args.score_size.or(set.side()),
         _ => args.resize,
     };
-    let reference = Reference::open(path, resize, source.protocol(args), args.reference_sha256.as_deref())?;
+    let mut reference = Reference::open(path, resize, source.protocol(args), args.reference_sha256.as_deref())?;
     reference.must_serve(plan)?;
+    if plan.has(Metric::ClassAgreement) {
+        reference.label(context);
+    }
     reference::note(&reference, context);
     Ok(Some(reference))
 }
@@ -55,6 +58,8 @@ pub struct Evaluation<'a> {
     pub source: Source,
     /// What it is compared with.
     pub reference: Option<Reference>,
+    /// The classes among which class agreement is also judged.
+    pub classes: Vec<i64>,
     /// The networks.
     pub networks: Networks,
 }
@@ -108,13 +113,14 @@ impl Evaluation<'_> {
                 return Ok(true);
             }
         }
-        Ok(false)
+        let labelled = self.reference.as_ref().and_then(|r| r.images.as_ref()).is_some_and(ImageSet::is_labelled);
+        Ok(self.plan.has(Metric::ClassAgreement) && labelled)
     }
 
     fn gather_reference(&self, role: Role) -> Result<Gather> {
         let id = self.networks.features[&role].id();
         let known = |spatial| match &self.reference {
-            Some(reference) => reference.stored(id, role, spatial).map(|s| s.is_some()),
+            Some(reference) => reference.stored(id, spatial).map(|s| s.is_some()),
             None => Ok(false),
         };
         Ok(self.plan.gather_reference(role, known(false)?, known(true)?))
@@ -141,6 +147,7 @@ impl Evaluation<'_> {
             "networks": self.networks.ids(),
             "resize": self.source.resize(self.args),
             "interval": self.plan.interval,
+            "among": self.classes,
         }))
     }
 
@@ -165,6 +172,10 @@ impl Evaluation<'_> {
             && self.plan.has(Metric::Codebook)
         {
             state.tally.codebook = Some(CodebookUsage::new(tokenizer.codebook_size()));
+        }
+        if self.plan.has(Metric::ClassAgreement) {
+            let begun = ClassAgreement::new(self.classes.iter().copied());
+            (state.tally.agreement, state.tally.reference_agreement) = (Some(begun.clone()), Some(begun));
         }
         Ok(state)
     }

@@ -5,6 +5,7 @@ use cli::eval::Metric;
 use eval::KidSettings;
 use serde_json::Value as Json;
 
+use super::agreement;
 use super::evaluation::Evaluation;
 use super::reference::ReferenceReport;
 use super::report::{Report, SamplesReport, grouped};
@@ -12,6 +13,7 @@ use super::scores::{PUBLISHED_IMAGES, Scoring};
 use super::source::Source;
 use super::state::State;
 use super::tally::Tally;
+use super::titles;
 use super::values::Setting;
 use crate::commands::{Context, Outcome, report_skipped};
 use crate::failure::Failure;
@@ -57,6 +59,7 @@ impl Evaluation<'_> {
             *report.converted.entry(what.clone()).or_default() += n;
         }
         report.class_names = self.source.class_names();
+        report.class_agreement = agreement::by_class(&tally);
         report.skipped = tally.skipped.clone();
         let complete = tally.skipped.is_empty();
         report.tally = Some(tally);
@@ -106,10 +109,18 @@ impl Evaluation<'_> {
         }
     }
 
+    /// A score's name, with its network where the name does not imply it.
+    fn label(&self, metric: Metric) -> String {
+        let network = self.plan.role(metric).map(|role| self.networks.features[&role].id());
+        titles::label(&metric.name(), network)
+    }
+
     fn warnings(&self, tally: &Tally) -> Vec<String> {
         let mut warnings = vec![];
         let n = tally.samples.images;
-        let frechet = self.plan.names(|m| matches!(m, Metric::Fid | Metric::Sfid | Metric::Fdd));
+        let is_frechet = |m: &&Metric| matches!(m, Metric::Fid | Metric::Sfid | Metric::Fdd);
+        let frechet: Vec<String> =
+            self.plan.metrics.iter().filter(is_frechet).map(|&m| self.label(m)).collect();
         if !frechet.is_empty() && n < PUBLISHED_IMAGES {
             let images = if n == 1 { "image" } else { "images" };
             warnings.push(format!(

@@ -3,10 +3,12 @@
 use anyhow::Result;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+use super::agreement::ClassRow;
 use super::plots;
 use super::report::{Report, number, sizes};
 use super::tally::{ClassScores, Tally};
 use super::thumbs::Thumb;
+use super::titles::AGREEMENT;
 use super::values::Value;
 
 const STYLE: &str = "
@@ -41,7 +43,7 @@ pub fn page(report: &Report) -> Result<String> {
             h2 { "Plots" }
             div.plots { @for plot in &plots { (PreEscaped(plot)) } }
         }
-        @if let Some(tally) = &report.tally { (images(tally)) (classes(tally, report)) }
+        @if let Some(tally) = &report.tally { (images(tally)) (agreement(tally, report)) (classes(tally, report)) }
         @if !report.skipped.is_empty() {
             h2 { "Left out" }
             ul { @for s in &report.skipped { li { code { (s.input) } ": " (s.error) } } }
@@ -67,7 +69,7 @@ fn scores(values: &[Value]) -> Markup {
             tr { th { "score" } th { "value" } th { "better" } th { "images" } th { "variant" } th { "network" } }
             @for v in values {
                 tr {
-                    td { (v.name) }
+                    td { (v.label()) }
                     td.n {
                         b { (number(v)) }
                         @if let Some(std) = v.std { " ± " (format!("{std:.4}")) }
@@ -133,7 +135,7 @@ fn plots(report: &Report) -> Result<Vec<String>> {
         }
     }
     for (name, values) in report.series.iter().filter(|(_, values)| values.len() > 1) {
-        let part = if name == "kid" { "subset" } else { "chunk" };
+        let part = if name == "kid" || name.starts_with("kernel") { "subset" } else { "chunk" };
         all.push(plots::series(&format!("{name} by {part}"), part, values)?);
     }
     Ok(all)
@@ -166,6 +168,37 @@ fn thumbs(thumbs: &[Thumb]) -> Markup {
     }
 }
 
+/// The classes that a classifier recognises best and worst.
+fn agreement(tally: &Tally, report: &Report) -> Markup {
+    let rows = &report.class_agreement;
+    let shown = (rows.len() / 2).clamp(1, BEST_AND_WORST);
+    let few = rows.len() <= 1;
+    let parts = [("Best", rows.iter().take(shown).collect()), ("Worst", rows.iter().rev().take(shown).collect())];
+    let network = report.values.iter().find(|v| v.name == AGREEMENT).map(Value::label).unwrap_or_default();
+    html! {
+        @if !rows.is_empty() {
+            h2 { "Classes by " (network) }
+            p { small { "Named right: the classifier's first guess among the classes that are judged. Taken for: its first guess of all." } }
+            @for (title, part) in parts.iter().take(if few { 1 } else { 2 }) {
+                (part_of_classes(title, part, tally))
+            }
+        }
+    }
+}
+
+/// How many classes are shown on either end.
+const BEST_AND_WORST: usize = 10;
+
+fn part_of_classes(title: &str, rows: &Vec<&ClassRow>, tally: &Tally) -> Markup {
+    html! {
+        h3 { (title) }
+        @for row in rows {
+            p { b { (row.class) " " (row.name) } " " small { (row.summary()) } }
+            @if let Some(shown) = tally.gallery.classes.get(&row.class) { (thumbs(shown)) }
+        }
+    }
+}
+
 fn classes(tally: &Tally, report: &Report) -> Markup {
     let name = |class: &i64| match report.class_names.get(class) {
         Some(name) => format!("{class} {name}"),
@@ -174,13 +207,17 @@ fn classes(tally: &Tally, report: &Report) -> Markup {
     html! {
         @if !tally.classes.is_empty() {
             h2 { "By class" }
-            @for (class, scores) in &tally.classes {
+            @for (place, (class, scores)) in tally.classes.iter().enumerate() {
                 h3 { (name(class)) " " small { (of_class(scores)) } }
-                @if let Some(shown) = tally.gallery.classes.get(class) { (thumbs(shown)) }
+                @let pictures = tally.gallery.classes.get(class).filter(|_| place < WITH_PICTURES);
+                @if let Some(shown) = pictures { (thumbs(shown)) }
             }
         }
     }
 }
+
+/// Classes of the list of all that are shown with pictures.
+const WITH_PICTURES: usize = 100;
 
 fn of_class(scores: &ClassScores) -> String {
     let mut parts = vec![format!("{} images", scores.images)];

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use base::ImagesU8;
 use data::transform::center_crop;
-use data::{Dataset, Stored, Subset, Target};
+use data::{Class, ClassTable, Dataset, Stored, Subset, Target};
 use image::RgbImage;
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
@@ -29,6 +29,8 @@ pub struct ImageSet {
     resize: Option<u32>,
     /// A prompt for each record.
     prompts: Option<Arc<Vec<String>>>,
+    /// A class of ImageNet-1k for each record, which goes before the data set's own label.
+    labels: Option<Arc<Vec<i64>>>,
 }
 
 /// One image that was read.
@@ -57,7 +59,7 @@ impl ImageSet {
             let images = (0..records.len()).filter(|&i| records.key(i) != SHEET).collect();
             records = Arc::new(Subset::new(records, images));
         }
-        Ok(ImageSet { path: path.to_owned(), records, order: None, resize, prompts: None })
+        Ok(ImageSet { path: path.to_owned(), records, order: None, resize, prompts: None, labels: None })
     }
 
     /// The same images, cropped to squares of another side.
@@ -68,6 +70,21 @@ impl ImageSet {
     /// The set with a prompt for each of its records.
     pub fn with_prompts(self, prompts: Vec<String>) -> Self {
         ImageSet { prompts: Some(Arc::new(prompts)), ..self }
+    }
+
+    /// The set with a class of ImageNet-1k for each of its records.
+    pub fn with_labels(self, labels: Vec<i64>) -> Self {
+        ImageSet { labels: Some(Arc::new(labels)), ..self }
+    }
+
+    /// The classes given by [`ImageSet::with_labels`], in the records' order; empty where none were.
+    pub fn labels(&self) -> &[i64] {
+        self.labels.as_ref().map_or(&[], |labels| labels)
+    }
+
+    /// Whether it has such classes.
+    pub fn is_labelled(&self) -> bool {
+        self.labels.is_some()
     }
 
     /// A record's name.
@@ -90,9 +107,18 @@ impl ImageSet {
         self.resize
     }
 
+    /// The data set's own classes.
+    pub fn classes(&self) -> &[Class] {
+        self.records.classes()
+    }
+
     /// Class → name, where the set has classes.
     pub fn class_names(&self) -> Vec<(i64, String)> {
-        self.records.classes().iter().map(|c| (c.index, c.name.clone())).collect()
+        let all: Vec<&Class> = match &self.labels {
+            Some(_) => ClassTable::imagenet().classes().collect(),
+            None => self.classes().iter().collect(),
+        };
+        all.into_iter().map(|c| (c.index, c.name.clone())).collect()
     }
 
     /// One line for people.
@@ -115,9 +141,10 @@ impl ImageSet {
             input: self.path.join(&name).display().to_string(),
             error: e.to_string(),
         })?;
-        let class = match record.target {
-            Target::Class(class) => Some(class),
-            _ => None,
+        let class = match (&self.labels, record.target) {
+            (Some(labels), _) => Some(labels[index]),
+            (None, Target::Class(class)) => Some(class),
+            (None, _) => None,
         };
         let image = match self.resize {
             Some(side) => center_crop(&record.image, side),

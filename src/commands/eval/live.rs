@@ -7,6 +7,7 @@ use base::{Codes, Images, ImagesU8, Precision};
 use cli::TokenizerArgs;
 use cli::eval::RunArgs;
 use cli::sample::Rng;
+use data::Class;
 use tch::Device;
 use tokenizer::Tokenizer as _;
 
@@ -49,9 +50,9 @@ impl Generator {
         self.job.run()
     }
 
-    /// The classes by number.
-    pub fn class_names(&self) -> Vec<(i64, String)> {
-        self.plan.subjects.iter().filter_map(Subject::class).map(|c| (c.index, c.name.clone())).collect()
+    /// The classes that it draws.
+    pub fn classes(&self) -> impl Iterator<Item = &Class> {
+        self.plan.subjects.iter().filter_map(Subject::class)
     }
 
     /// The images of these numbers, and their classes.

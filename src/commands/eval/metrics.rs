@@ -1,6 +1,7 @@
 //! What each score needs.
 
 use anyhow::Result;
+use backbones::Network;
 use cli::eval::Metric;
 use eval::{ADM_SPLIT_SIZE, FIDELITY_SPLITS, GROUPS, Gather, Splits};
 
@@ -14,6 +15,17 @@ const FOR_PAIRS: [Metric; 6] =
 /// ADM's suite.
 const FOR_SETS: [Metric; 5] = [Metric::Fid, Metric::Sfid, Metric::Is, Metric::Precision, Metric::Recall];
 
+/// What a score reads and this network does not give; nothing where it gives all, or none was named.
+fn lacks(network: Option<Network>, metric: Metric) -> Option<&'static str> {
+    let network = network?;
+    match metric {
+        Metric::ClassAgreement => (!network.classifies_imagenet()).then_some("the classes of ImageNet-1k"),
+        _ if metric.reads_logits() => (!network.has_logits()).then_some("logits of classes"),
+        Metric::Sfid => (!network.has_spatial()).then_some("features of places"),
+        _ => None,
+    }
+}
+
 /// The scores of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -21,21 +33,32 @@ pub struct Plan {
     pub metrics: Vec<Metric>,
     /// Whether intervals are wanted.
     pub interval: bool,
+    /// The network that is read instead of Inception.
+    pub network: Option<Network>,
 }
 
 impl Plan {
     /// What was asked for, or what is usual.
-    pub fn new(asked: &[Metric], source: SourceKind, interval: bool) -> Result<Self> {
+    pub fn new(
+        asked: &[Metric],
+        source: SourceKind,
+        interval: bool,
+        network: Option<Network>,
+    ) -> Result<Self> {
         let mut metrics = match (asked.is_empty(), source) {
             (true, SourceKind::Reconstruct) => FOR_PAIRS.to_vec(),
             (true, SourceKind::Predict) => vec![Metric::ArLoss],
             (true, _) => FOR_SETS.to_vec(),
             _ => asked.to_vec(),
         };
+        if asked.is_empty() {
+            metrics.retain(|&m| lacks(network, m).is_none());
+        }
         metrics.sort();
         metrics.dedup();
-        let plan = Plan { metrics, interval };
+        let plan = Plan { metrics, interval, network };
         plan.suits(source)?;
+        plan.suits_network()?;
         Ok(plan)
     }
 
@@ -60,6 +83,32 @@ impl Plan {
         Ok(())
     }
 
+    /// Refuses scores that read what the network does not give.
+    fn suits_network(&self) -> Result<(), Failure> {
+        let lacking = self.metrics.iter().find_map(|&m| Some((m, lacks(self.network, m)?)));
+        let (Some((metric, what)), Some(network)) = (lacking, self.network) else { return Ok(()) };
+        let message = format!("`{}` reads {what}, which {} does not give", metric.name(), network.name());
+        Err(Failure::new(message)
+            .hint("leave it out of `--metrics`, or name another network; efficientnet-lite0 gives all"))
+    }
+
+    /// The network whose features a score reads.
+    pub fn role(&self, metric: Metric) -> Option<Role> {
+        match metric {
+            Metric::Psnr | Metric::Ssim | Metric::SsimDr2 | Metric::Lpips => None,
+            Metric::Codebook | Metric::ClipScore | Metric::ArLoss => None,
+            Metric::Fdd => Some(Role::Dino),
+            Metric::Cmmd => Some(Role::Clip),
+            Metric::ClassAgreement if self.network.is_none() => Some(Role::Classifier),
+            _ => Some(Role::Main),
+        }
+    }
+
+    /// The network whose classes are compared with the images', if that is asked for.
+    pub fn classifier(&self) -> Option<Role> {
+        if self.has(Metric::ClassAgreement) { self.role(Metric::ClassAgreement) } else { None }
+    }
+
     /// Whether a score is asked for.
     pub fn has(&self, metric: Metric) -> bool {
         self.metrics.contains(&metric)
@@ -77,7 +126,7 @@ impl Plan {
 
     /// The networks whose features are read.
     pub fn roles(&self) -> Vec<Role> {
-        let mut roles: Vec<Role> = self.metrics.iter().filter_map(|m| Role::of(*m)).collect();
+        let mut roles: Vec<Role> = self.metrics.iter().filter_map(|m| self.role(*m)).collect();
         roles.sort();
         roles.dedup();
         roles
@@ -89,7 +138,7 @@ impl Plan {
         if self.interval && gather.groups > 0 {
             gather.groups = GROUPS;
         }
-        if role == Role::Inception {
+        if role == Role::Main {
             if self.has(Metric::Is) {
                 gather.scores.push(Splits::OfSize(ADM_SPLIT_SIZE));
             }
@@ -111,7 +160,7 @@ impl Plan {
     }
 
     fn gather(&self, role: Role) -> Gather {
-        let mine = || self.metrics.iter().filter(|m| Role::of(**m) == Some(role));
+        let mine = || self.metrics.iter().filter(|m| self.role(**m) == Some(role));
         Gather {
             groups: u64::from(mine().any(|m| matches!(m, Metric::Fid | Metric::Fdd))),
             spatial: mine().any(|m| *m == Metric::Sfid),

@@ -1,5 +1,6 @@
 //! `gen eval`: images → scores, with all that decides what they may be compared with.
 
+mod agreement;
 mod clip_score;
 mod digest;
 mod evaluation;
@@ -22,7 +23,9 @@ mod source;
 mod state;
 mod stats;
 mod tally;
+mod texts;
 mod thumbs;
+mod titles;
 mod values;
 mod work;
 
@@ -59,11 +62,13 @@ pub fn run(args: &EvalArgs, context: &Context) -> Result<Outcome> {
 
 fn score(args: &RunArgs, context: &Context) -> Result<Outcome> {
     let device = device::resolve(&args.compute.device)?;
-    let plan = Plan::new(&args.metrics, SourceKind::of(args)?, args.interval)?;
+    let network = networks::named(&args.networks)?;
+    let plan = Plan::new(&args.metrics, SourceKind::of(args)?, args.interval, network)?;
     let source = Source::open(args, &plan, context)?;
     let reference = open_reference(args, &source, &plan, context)?;
+    let classes = agreement::classes(args, &plan, &source)?;
     let networks = Networks::open(&plan, &args.networks, device, context)?;
-    let evaluation = Evaluation { args, plan, source, reference, networks };
+    let evaluation = Evaluation { args, plan, source, reference, classes, networks };
     let phases = evaluation.phases()?;
     let run = evaluation.description()?;
     let wanted = evaluation.wanted()?;

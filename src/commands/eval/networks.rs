@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use backbones::files::{PublicFile, models_folder};
-use backbones::{FeatureExtractor, FeatureId, InputPath, Lpips, LpipsNet, Network, WeightSource};
+use backbones::{
+    EfficientNetSize, FeatureExtractor, FeatureId, InputPath, Lpips, LpipsNet, Network, WeightSource,
+};
 use cli::eval::{Metric, NetworkArgs};
 use serde::{Deserialize, Serialize};
 use tch::Device;
@@ -18,8 +20,10 @@ use crate::failure::Failure;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// FID and what reads the same features.
-    Inception,
+    /// FID and what reads the same features: Inception, or the network of `--network`.
+    Main,
+    /// Class agreement, where `--network` names no network.
+    Classifier,
     /// FDD.
     Dino,
     /// CMMD.
@@ -30,20 +34,10 @@ impl Role {
     /// As it is stored.
     pub fn name(self) -> &'static str {
         match self {
-            Role::Inception => "inception",
+            Role::Main => "main",
+            Role::Classifier => "classifier",
             Role::Dino => "dino",
             Role::Clip => "clip",
-        }
-    }
-
-    /// The network whose features a score reads.
-    pub fn of(metric: Metric) -> Option<Role> {
-        match metric {
-            Metric::Psnr | Metric::Ssim | Metric::SsimDr2 | Metric::Lpips => None,
-            Metric::Codebook | Metric::ClipScore | Metric::ArLoss => None,
-            Metric::Fdd => Some(Role::Dino),
-            Metric::Cmmd => Some(Role::Clip),
-            _ => Some(Role::Inception),
         }
     }
 }
@@ -56,6 +50,8 @@ pub struct Networks {
     pub lpips: Option<(Lpips, FeatureId)>,
     /// CLIP score.
     pub clip_score: Option<ClipScorer>,
+    /// Whose classes are compared with the images'.
+    pub classifier: Option<Role>,
 }
 
 impl Networks {
@@ -67,7 +63,7 @@ impl Networks {
         }
         let lpips = plan.has(Metric::Lpips).then(|| open_lpips(args, device)).transpose()?;
         let clip_score = plan.has(Metric::ClipScore).then(|| ClipScorer::open(args, device)).transpose()?;
-        let networks = Networks { features, lpips, clip_score };
+        let networks = Networks { features, lpips, clip_score, classifier: plan.classifier() };
         for id in networks.ids() {
             context.printer.note(&format!("network: {id}"));
             if !id.comparable {
@@ -89,12 +85,25 @@ impl Networks {
     }
 }
 
+/// The classifier that is asked where none is named.
+const CLASSIFIER: Network = Network::EfficientNetLite(EfficientNetSize::Lite0);
+
+/// What `--network` names.
+pub fn named(args: &NetworkArgs) -> Result<Option<Network>> {
+    Ok(args.network.as_deref().map(str::parse).transpose()?)
+}
+
 /// Opens the network of one use.
 pub fn open(role: Role, args: &NetworkArgs, device: Device) -> Result<Box<dyn FeatureExtractor>> {
+    let path = |given: &Option<String>| given.as_deref().map(str::parse::<InputPath>).transpose();
     let (network, asked, path) = match role {
-        Role::Inception => {
-            (Network::InceptionFid, &args.inception, Some(args.inception_input.parse::<InputPath>()?))
-        }
+        Role::Main => match named(args)? {
+            Some(network) => (network, &args.network_weights, path(&args.network_input)?),
+            None => {
+                (Network::InceptionFid, &args.inception, Some(args.inception_input.parse::<InputPath>()?))
+            }
+        },
+        Role::Classifier => (CLASSIFIER, &args.network_weights, path(&args.network_input)?),
         Role::Dino => (args.dinov2_network.parse()?, &args.dinov2, None),
         Role::Clip => (args.clip_network.parse()?, &args.clip, Some(InputPath::Cmmd)),
     };

@@ -1,13 +1,14 @@
 //! Which prompt belongs to which image: from the data set, from a file beside the images, or from the images themselves.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use data::Target;
 use serde_json::Value as Json;
 
 use super::images::ImageSet;
+use super::texts;
 use crate::commands::Context;
 use crate::failure::Failure;
 
@@ -137,15 +138,8 @@ fn embedded(set: &ImageSet) -> Result<Option<Vec<String>>> {
 }
 
 /// The prompt in a PNG's head: a text of its own, or in what `gen sample` keeps.
-fn text_of(path: &PathBuf) -> Result<Option<String>> {
-    let file = std::fs::File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-    let Ok(reader) = png::Decoder::new(std::io::BufReader::new(file)).read_info() else { return Ok(None) };
-    let info = reader.info();
-    let international = info.utf8_text.iter().filter_map(|t| Some((t.keyword.clone(), t.get_text().ok()?)));
-    let plain = info.uncompressed_latin1_text.iter().map(|t| (t.keyword.clone(), t.text.clone()));
-    let packed =
-        info.compressed_latin1_text.iter().filter_map(|t| Some((t.keyword.clone(), t.get_text().ok()?)));
-    let texts: HashMap<String, String> = international.chain(plain).chain(packed).collect();
+fn text_of(path: &Path) -> Result<Option<String>> {
+    let texts = texts::of_png(path)?;
     if let Some(text) = KEYWORDS.iter().find_map(|k| texts.get(*k)) {
         return Ok(Some(text.clone()));
     }

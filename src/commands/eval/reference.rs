@@ -9,9 +9,9 @@ use cli::eval::Protocol;
 use eval::{ReferenceFile, ReferenceKind, Statistics, is_npz};
 use serde::Serialize;
 
+use super::agreement;
 use super::images::ImageSet;
 use super::metrics::Plan;
-use super::networks::Role;
 use crate::commands::Context;
 use crate::failure::Failure;
 
@@ -69,8 +69,20 @@ impl Reference {
         Ok(Reference { path: path.to_owned(), file, images, sha256, kind })
     }
 
-    /// Stored statistics for a network: of FID's or FDD's features, or of features of places.
-    pub fn stored(&self, id: &FeatureId, role: Role, spatial: bool) -> Result<Option<&Statistics>> {
+    /// Its images with the classes of ImageNet-1k that they have, where all have one; else says why not.
+    pub fn label(&mut self, context: &Context) {
+        let Some(images) = self.images.take() else { return };
+        self.images = Some(match agreement::label(images.clone()) {
+            Ok(labelled) => labelled,
+            Err(e) => {
+                context.printer.note(&format!("the reference's own agreement is not computed: {e}"));
+                images
+            }
+        });
+    }
+
+    /// Stored statistics for a network: of the features that distances read, or of features of places.
+    pub fn stored(&self, id: &FeatureId, spatial: bool) -> Result<Option<&Statistics>> {
         let Some(file) = &self.file else { return Ok(None) };
         let stored = if spatial { &file.spatial } else { &file.pool };
         let Some(stored) = stored else { return Ok(None) };
@@ -79,8 +91,9 @@ impl Reference {
             // Statistics of another network say nothing about this one; images may still be there.
             Some(tag) if self.images.is_none() => Err(self.other_features(&tag.features, id).into()),
             Some(_) => Ok(None),
-            None if role != Role::Inception => Ok(None),
-            None if !id.comparable => Err(self.foreign_weights(id).into()),
+            // Without a tag they are of the public Inception network.
+            None if !id.is_inception() && self.images.is_some() => Ok(None),
+            None if !id.is_inception() || !id.comparable => Err(self.foreign_weights(id).into()),
             None => Ok(Some(stored)),
         }
     }

@@ -8,6 +8,7 @@ use cli::eval::RunArgs;
 use serde::Serialize;
 use serde_json::Value as Json;
 
+use super::agreement::ClassRow;
 use super::html;
 use super::reference::ReferenceReport;
 use super::tally::Tally;
@@ -49,6 +50,9 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// Scores of chunks and subsets.
     pub series: BTreeMap<String, Vec<f64>>,
+    /// Class agreement by class, the best first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub class_agreement: Vec<ClassRow>,
     /// What the page shows beside scores.
     #[serde(skip)]
     pub tally: Option<Tally>,
@@ -69,6 +73,7 @@ impl Report {
             skipped: vec![],
             warnings: vec![],
             series: BTreeMap::new(),
+            class_agreement: vec![],
             tally: None,
             class_names: BTreeMap::new(),
         }
@@ -101,9 +106,10 @@ impl Report {
     }
 
     fn table(&self) -> String {
-        let width = self.values.iter().map(|v| v.name.len()).max().unwrap_or(0);
-        let lines = self.values.iter().map(|v| {
-            let mut line = format!("{:<width$}  {:>12}", v.name, number(v));
+        let labels: Vec<String> = self.values.iter().map(Value::label).collect();
+        let width = labels.iter().map(|label| label.chars().count()).max().unwrap_or(0);
+        let lines = self.values.iter().zip(&labels).map(|(v, label)| {
+            let mut line = format!("{label:<width$}  {:>12}", number(v));
             if let Some([low, high]) = v.interval {
                 line.push_str(&format!("  95 % in {low:.4} to {high:.4}"));
             }

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use cli::eval::Metric;
 use eval::{Collector, FrechetReference, KidSettings, Statistics, jackknife};
 
+use super::agreement;
 use super::metrics::Plan;
 use super::networks::{Networks, Role};
 use super::reference::Reference;
@@ -72,19 +73,20 @@ impl Scoring<'_> {
             Metric::Codebook => codebook(tally, &unscored())?,
             Metric::ArLoss => likelihood(tally, &unscored())?,
             Metric::ClipScore => self.clip_score(tally)?,
-            Metric::Fid => vec![self.frechet(Role::Inception, "fid", false)?],
-            Metric::Sfid => vec![self.frechet(Role::Inception, "sfid", true)?],
+            Metric::ClassAgreement => self.class_agreement(tally)?,
+            Metric::Fid => vec![self.frechet(Role::Main, "fid", false)?],
+            Metric::Sfid => vec![self.frechet(Role::Main, "sfid", true)?],
             Metric::Fdd => vec![self.frechet(Role::Dino, "fdd", false)?],
             Metric::Is | Metric::IsFidelity => vec![self.inception_score(metric, series)?],
-            Metric::Precision | Metric::Recall => self.rows(Role::Inception, |rows| {
+            Metric::Precision | Metric::Recall => self.rows(Role::Main, |rows| {
                 Ok(rows.precision_recall(self.neighbours.unwrap_or(ADM_NEIGHBOURS))?.into())
             })?,
-            Metric::Density | Metric::Coverage => self.rows(Role::Inception, |rows| {
+            Metric::Density | Metric::Coverage => self.rows(Role::Main, |rows| {
                 Ok(rows.density_coverage(self.neighbours.unwrap_or(PRDC_NEIGHBOURS))?.into())
             })?,
-            Metric::Kid => self.rows(Role::Inception, |rows| {
+            Metric::Kid => self.rows(Role::Main, |rows| {
                 let (value, subsets) = rows.kid(&self.kid)?;
-                series.insert("kid".into(), subsets);
+                series.insert(value.label(), subsets);
                 Ok(vec![value])
             })?,
             Metric::Cmmd => self.rows(Role::Clip, |rows| Ok(vec![rows.cmmd()?]))?,
@@ -147,6 +149,12 @@ impl Scoring<'_> {
         ])
     }
 
+    fn class_agreement(&self, tally: &Tally) -> Result<Vec<Value>> {
+        let role = self.networks.classifier.context("internal error: no classifier was opened")?;
+        let id = self.networks.features[&role].id();
+        Ok(agreement::values(tally, &self.setting).into_iter().map(|value| value.of(Some(id))).collect())
+    }
+
     fn collected(&self, role: Role) -> Result<&Collector> {
         self.state.samples.get(&role).context("no image was scored")
     }
@@ -170,9 +178,10 @@ impl Scoring<'_> {
         let value = self.setting.value(name, value, LOWER, &variant).of(Some(samples.id()));
         let value = value.within(interval).against(count);
         Ok(match samples.count() {
-            n if n < PUBLISHED_IMAGES => {
+            n if n < PUBLISHED_IMAGES && samples.id().is_inception() => {
                 value.noted(format!("{n} images; published values are of 50,000 and not comparable"))
             }
+            n if n < PUBLISHED_IMAGES => value.noted(format!("compare with values of {n} images only")),
             _ => value,
         })
     }
@@ -181,7 +190,7 @@ impl Scoring<'_> {
     fn reference_statistics(&self, role: Role, spatial: bool) -> Result<(Statistics, Option<u64>)> {
         let id = self.networks.features[&role].id();
         if let Some(reference) = self.reference
-            && let Some(stored) = reference.stored(id, role, spatial)?
+            && let Some(stored) = reference.stored(id, spatial)?
         {
             let images = reference.file.as_ref().and_then(|f| f.tag.as_ref()).map(|t| t.images);
             return Ok((Statistics::new(&stored.mean, &stored.covariance)?, images));
@@ -193,7 +202,7 @@ impl Scoring<'_> {
     }
 
     fn inception_score(&self, metric: Metric, series: &mut BTreeMap<String, Vec<f64>>) -> Result<Value> {
-        let samples = self.collected(Role::Inception)?;
+        let samples = self.collected(Role::Main)?;
         // In the order in which the plan asks for them.
         let place = usize::from(metric == Metric::IsFidelity && self.plan.has(Metric::Is));
         let found = samples.scores().get(place).context("no logits were gathered")?.scores()?;
@@ -206,7 +215,7 @@ impl Scoring<'_> {
         };
         let value = self.setting.value(name, found.mean, HIGHER, variant).of(Some(samples.id()));
         let value = if found.chunks.len() > 1 { value.spread(found.std) } else { value };
-        series.insert(name.into(), found.chunks);
+        series.insert(value.label(), found.chunks);
         Ok(value.alone())
     }
 

@@ -6,6 +6,7 @@ use anyhow::Result;
 use cli::eval::{Metric, Protocol, RunArgs};
 use serde_json::{Value as Json, json};
 
+use super::agreement;
 use super::images::ImageSet;
 use super::live::{Generator, Reconstructor};
 use super::metrics::Plan;
@@ -73,19 +74,22 @@ fn nothing_to_score() -> Failure {
 impl Source {
     /// Opens what was typed.
     pub fn open(args: &RunArgs, plan: &Plan, context: &Context) -> Result<Self> {
-        let prompted = |set: ImageSet| match plan.has(Metric::ClipScore) {
-            true => prompts::attach(set, args.captions.as_deref(), context),
-            false => Ok(set),
+        let with_meaning = |set: ImageSet| -> Result<ImageSet> {
+            let set = match plan.has(Metric::ClipScore) {
+                true => prompts::attach(set, args.captions.as_deref(), context)?,
+                false => set,
+            };
+            if plan.has(Metric::ClassAgreement) { agreement::label(set) } else { Ok(set) }
         };
         if let Some(path) = &args.images {
-            return Ok(Source::Files(prompted(ImageSet::open(path, args.resize)?)?));
+            return Ok(Source::Files(with_meaning(ImageSet::open(path, args.resize)?)?));
         }
         if let Some(path) = &args.reconstruct {
             let tokenizer = Reconstructor::open(args, context)?;
             let side = args.resize.unwrap_or(tokenizer.side());
             return Ok(Source::Reconstruct(
                 Box::new(tokenizer),
-                prompted(ImageSet::open(path, Some(side))?)?,
+                with_meaning(ImageSet::open(path, Some(side))?)?,
             ));
         }
         if let Some(path) = &args.likelihood {
@@ -110,7 +114,9 @@ impl Source {
     pub fn class_names(&self) -> BTreeMap<i64, String> {
         match self {
             Source::Files(set) | Source::Reconstruct(_, set) => set.class_names().into_iter().collect(),
-            Source::Generate(generator) => generator.class_names().into_iter().collect(),
+            Source::Generate(generator) => {
+                generator.classes().map(|c| (c.index, c.name.clone())).collect()
+            }
             Source::Predict(predictor) => predictor.class_names().into_iter().collect(),
         }
     }

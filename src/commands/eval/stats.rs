@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use backbones::FeatureId;
 use backbones::files::sha256;
+use backbones::{FeatureId, Network};
 use cli::eval::{StatsArgs, StatsKind};
 use eval::{Collector, Gather, ReferenceKind, Tag, write_reference};
 use serde::Serialize;
@@ -35,14 +35,17 @@ pub fn run(args: &StatsArgs, context: &Context) -> Result<Outcome> {
     let device = device::resolve(&args.compute)?;
     let set = ImageSet::open(&args.images, args.resize)?;
     files::temporary_for(&args.output)?; // before hours of work: can it be written?
-    let role = if args.fdd { Role::Dino } else { Role::Inception };
+    let role = if args.fdd { Role::Dino } else { Role::Main };
+    let named = networks::named(&args.networks)?.unwrap_or(Network::InceptionFid);
+    let spatial = role == Role::Main && named.has_spatial();
     let network = networks::open(role, &args.networks, device)?;
     let id = network.id().clone();
     context.printer.note(&format!("network: {id}"));
-    let gather = Gather { groups: 1, spatial: role == Role::Inception, ..Gather::default() };
+    let gather = Gather { groups: 1, spatial, ..Gather::default() };
     let collectors = BTreeMap::from([(role, Collector::new(id.clone(), gather))]);
     let mut state = State::new(BTreeMap::new(), collectors);
-    let networks = Networks { features: BTreeMap::from([(role, network)]), lpips: None, clip_score: None };
+    let features = BTreeMap::from([(role, network)]);
+    let networks = Networks { features, lpips: None, clip_score: None, classifier: None };
     let keeping = Keeping { file: None, run: &Json::Null, shard: Shard::WHOLE };
     let batch_size = usize::try_from(args.batch.batch_size)?;
     let mut walk = Walk { networks: &networks, device, batch_size, keeping, one_size: OneSize::default() };
@@ -51,12 +54,18 @@ pub fn run(args: &StatsArgs, context: &Context) -> Result<Outcome> {
         context.printer.warning("stopped before the end; nothing was written");
         return Ok(Outcome::Incomplete);
     }
-    write(args, &state, role, id, context)
+    let collector = state.reference.get(&role).context("internal error: nothing was gathered")?;
+    write(args, collector, &state.tally.skipped, spatial, context)
 }
 
-fn write(args: &StatsArgs, state: &State, role: Role, id: FeatureId, context: &Context) -> Result<Outcome> {
-    let collector = state.reference.get(&role).context("internal error: nothing was gathered")?;
-    let skipped = state.tally.skipped.clone();
+fn write(
+    args: &StatsArgs,
+    collector: &Collector,
+    skipped: &[Skipped],
+    spatial: bool,
+    context: &Context,
+) -> Result<Outcome> {
+    let (id, skipped) = (collector.id().clone(), skipped.to_vec());
     let kind = match args.kind {
         StatsKind::Rfid => ReferenceKind::Rfid,
         StatsKind::Gfid => ReferenceKind::Gfid,
@@ -68,7 +77,7 @@ fn write(args: &StatsArgs, state: &State, role: Role, id: FeatureId, context: &C
     };
     let resize = args.resize.map_or("none".into(), |s| format!("ADM centre crop to {s}x{s}"));
     let tag = Tag { kind, note, images: collector.count(), resize, features: id.clone() };
-    let spatial = if role == Role::Inception { Some(collector.spatial()?) } else { None };
+    let spatial = if spatial { Some(collector.spatial()?) } else { None };
     write_reference(&args.output, &collector.moments()?, spatial, &tag)?;
     let report = Report {
         output: args.output.clone(),

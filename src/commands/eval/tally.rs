@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use eval::{ClipScore, CodebookUsage, Likelihood, Mean, Reconstruction};
+use eval::{ClassAgreement, ClipScore, CodebookUsage, Likelihood, Mean, Reconstruction};
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
@@ -100,6 +100,10 @@ pub struct Tally {
     pub likelihood: Likelihood,
     /// How well images suit their prompts.
     pub clip_score: ClipScore,
+    /// Whether a classifier names images right.
+    pub agreement: Option<ClassAgreement>,
+    /// The same of the reference's images.
+    pub reference_agreement: Option<ClassAgreement>,
     /// What could not be read.
     pub skipped: Vec<Skipped>,
     /// Some images to look at.
@@ -122,6 +126,8 @@ impl Tally {
             codebook: None,
             likelihood: Likelihood::default(),
             clip_score: ClipScore::default(),
+            agreement: None,
+            reference_agreement: None,
             skipped: vec![],
             gallery: Gallery::default(),
         }
@@ -151,9 +157,19 @@ impl Tally {
         }
         self.likelihood.merge(&other.likelihood);
         self.clip_score.merge(&other.clip_score);
+        merge_agreement(&mut self.agreement, other.agreement);
+        merge_agreement(&mut self.reference_agreement, other.reference_agreement);
         self.skipped.extend(other.skipped);
         self.gallery.merge(other.gallery);
         Ok(())
+    }
+}
+
+fn merge_agreement(mine: &mut Option<ClassAgreement>, theirs: Option<ClassAgreement>) {
+    match (mine, theirs) {
+        (Some(mine), Some(theirs)) => mine.merge(&theirs),
+        (mine @ None, theirs) => *mine = theirs,
+        (Some(_), None) => {}
     }
 }
 

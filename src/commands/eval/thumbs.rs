@@ -20,7 +20,7 @@ const QUALITY: u8 = 92;
 const SHEET: usize = 64;
 /// Images of a class, and classes.
 const OF_A_CLASS: usize = 6;
-const CLASSES: usize = 100;
+const CLASSES: usize = 1000;
 
 /// An image as it stands in the page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

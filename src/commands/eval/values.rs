@@ -3,6 +3,8 @@
 use backbones::FeatureId;
 use serde::Serialize;
 
+use super::titles;
+
 /// One score.
 #[derive(Debug, Clone, Serialize)]
 pub struct Value {
@@ -86,9 +88,15 @@ impl Setting {
 impl Value {
     /// Of this network's features.
     pub fn of(mut self, network: Option<&FeatureId>) -> Self {
+        self.name = titles::name(&self.name, network).to_owned();
         self.comparable &= network.is_none_or(|n| n.comparable);
         self.network = network.cloned();
         self
+    }
+
+    /// Its name for people, with the network where the name does not imply it.
+    pub fn label(&self) -> String {
+        titles::label(&self.name, self.network.as_ref())
     }
 
     /// With its spread.

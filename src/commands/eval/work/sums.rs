@@ -1,7 +1,9 @@
 //! From what is scored into the sums.
 
 use anyhow::{Context as _, Result};
+use backbones::Features;
 use base::{Images, ImagesU8};
+use eval::ClassAgreement;
 use tch::{Device, Kind, Tensor};
 
 use super::Walk;
@@ -14,12 +16,21 @@ impl Walk<'_> {
     /// Into the sums.
     pub(super) fn feed(&self, step: Step, state: &mut State) -> Result<()> {
         let indices: Vec<u64> = step.items.iter().map(|i| i.index).collect();
-        for (images, collectors) in
-            [(&step.samples, &mut state.samples), (&step.reference, &mut state.reference)]
-        {
+        let State { samples, reference, tally } = &mut *state;
+        let sides = [
+            (&step.samples, samples, &mut tally.agreement),
+            (&step.reference, reference, &mut tally.reference_agreement),
+        ];
+        for (images, collectors, agreement) in sides {
             let Some(images) = images else { continue };
             for (role, collector) in collectors {
-                collector.update(&self.networks.features[role].extract(images)?, &indices)?;
+                let features = self.networks.features[role].extract(images)?;
+                collector.update(&features, &indices)?;
+                if self.networks.classifier == Some(*role)
+                    && let Some(agreement) = agreement
+                {
+                    agree(agreement, &features, &step.items)?;
+                }
             }
         }
         if let (Some(codes), Some(usage)) = (&step.codes, &mut state.tally.codebook) {
@@ -79,6 +90,14 @@ impl Walk<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether the classifier names images right; a reference's images may be without classes.
+fn agree(agreement: &mut ClassAgreement, features: &Features, items: &[Item]) -> Result<()> {
+    let classes: Option<Vec<i64>> = items.iter().map(|item| item.class).collect();
+    let Some(classes) = classes else { return Ok(()) };
+    let logits = features.logits.as_ref().context("internal error: a classifier without logits")?;
+    Ok(agreement.update(logits, &classes)?)
 }
 
 fn predicted(step: &Step, state: &mut State) -> Result<()> {
