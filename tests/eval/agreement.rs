@@ -1,5 +1,6 @@
 //! Scores over another network than Inception, and whether a classifier names images right.
 
+use backbones::{PerceptualConfig, PerceptualDistance};
 use base::npz::Npz;
 use tch::{Kind, Tensor};
 
@@ -69,8 +70,41 @@ fn other_networks_scores_are_never_called_fid() {
     assert!(message.contains("`is` reads logits") && message.contains("dinov2-s14"), "{message}");
     let message = place.fails("a --metrics class_agreement --network inception-fid");
     assert!(message.contains("ImageNet-1k"), "{message}");
-    let report = place.json("a --reference b --metrics precision --network dinov2-s14 --network-weights random:1", 0);
+    let report =
+        place.json("a --reference b --metrics precision --network dinov2-s14 --network-weights random:1", 0);
     assert_eq!(report["values"][0]["network"]["network"], "dinov2-s14");
+}
+
+#[test]
+fn the_perceptual_distance_is_that_of_training_and_named_by_its_network() {
+    let place = place(3);
+    let line = "a --reference b --metrics psnr,perceptual --perceptual-weights random:5";
+    let report = place.json(&format!("{line} --report r.html"), 0);
+    let config =
+        PerceptualConfig { weights: Some("random:5".parse().unwrap()), ..PerceptualConfig::default() };
+    let network = PerceptualDistance::open(&config, tch::Device::Cpu, base::Precision::Fp32).unwrap();
+    let open = |name: String| {
+        let image = image::open(place.path(&name)).unwrap().to_rgb8();
+        let nhwc = Tensor::from_slice(image.as_raw()).view([1, 16, 20, 3]);
+        base::ImagesU8::new(nhwc.permute([0, 3, 1, 2]).contiguous()).unwrap().to_float().into_tensor()
+    };
+    let of_pair = |i| {
+        let (a, b) = (open(format!("a/{i:06}.png")), open(format!("b/{i:06}.png")));
+        network.distance(&b, &a).double_value(&[0])
+    };
+    let expected = (0..3).map(of_pair).sum::<f64>() / 3.0;
+    near(value(&report, "perceptual"), expected, 1e-5);
+    assert_eq!(report["values"][1]["network"]["layer"], "blocks 0, 2, 4, 7, 10");
+    assert!(place.said(line, 0).contains("perceptual (efficientnet-lite0)"));
+    let page = std::fs::read_to_string(place.path("r.html")).unwrap();
+    assert!(page.contains("perceptual of single images"));
+    assert!(
+        place
+            .fails("a --reference b --metrics perceptual --perceptual dinov2-s14")
+            .contains("efficientnet-lite4")
+    );
+    let same = place.json("a --reference a --metrics perceptual --perceptual-weights random:5", 0);
+    assert_eq!(value(&same, "perceptual"), 0.0);
 }
 
 /// Shares by hand, from the logits that `gen features` writes: first guess and first five of all, first guess among
@@ -122,7 +156,9 @@ fn images_in_class_folders_are_named_right_or_wrong() {
         assert_eq!(value(&merged, &format!("reference_{name}")), value(&ceiling, &name), "{name}");
     }
     let page = std::fs::read_to_string(place.path("r.html")).unwrap();
-    for part in ["Best", "Worst", "207 golden retriever", "of the reference", "class_agreement (efficientnet-lite0)"] {
+    for part in
+        ["Best", "Worst", "207 golden retriever", "of the reference", "class_agreement (efficientnet-lite0)"]
+    {
         assert!(page.contains(part), "{part}");
     }
     let wide = place.json(&format!("{line} --among 0-9,207"), 0);
@@ -154,7 +190,9 @@ fn samples_live_or_in_a_folder_and_reconstructions_have_their_classes() {
 
     classes(&place);
     let report = place.json(
-        &format!("--reconstruct data --tokenizer model --metrics class_agreement,fid {network} --report r.html"),
+        &format!(
+            "--reconstruct data --tokenizer model --metrics class_agreement,fid {network} --report r.html"
+        ),
         0,
     );
     let ceiling = place.json(&format!("data --resize 16 --metrics class_agreement {network}"), 0);

@@ -6,9 +6,9 @@ use base::nn::l2_normalize;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use crate::files::{PublicFile, models_folder};
+use crate::files::models_folder;
 use crate::resize::half_pixel_bilinear;
-use crate::{EfficientNetLite, EfficientNetSize, Error, Result, WeightSource};
+use crate::{EfficientNetLite, EfficientNetSize, Error, FeatureId, Network, Result, WeightSource};
 
 /// What the distance looks at.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -92,10 +92,7 @@ impl PerceptualConfig {
 /// # Errors
 /// The public file is wanted and missing, or is another file.
 pub fn efficientnet_weights(asked: Option<&WeightSource>, size: EfficientNetSize) -> Result<WeightSource> {
-    match asked {
-        Some(source) => Ok(source.clone()),
-        None => Ok(WeightSource::File(PublicFile::named(size.name())?.locate(&models_folder(None))?)),
-    }
+    Network::EfficientNetLite(size).weights(asked, &models_folder(None))
 }
 
 /// The distance, with its network.
@@ -111,10 +108,32 @@ impl PerceptualDistance {
     /// # Errors
     /// The settings contradict each other, or the weights cannot be read.
     pub fn open(config: &PerceptualConfig, device: Device, precision: Precision) -> Result<Self> {
+        Ok(Self::open_with_id(config, device, precision)?.0)
+    }
+
+    /// As [`PerceptualDistance::open`], with the name of what the values are.
+    ///
+    /// # Errors
+    /// As [`PerceptualDistance::open`].
+    pub fn open_with_id(
+        config: &PerceptualConfig,
+        device: Device,
+        precision: Precision,
+    ) -> Result<(Self, FeatureId)> {
         config.check()?;
-        let weights = efficientnet_weights(config.weights.as_ref(), config.size)?;
-        let network = EfficientNetLite::open(&weights, config.size, device, precision)?;
-        Ok(PerceptualDistance { network, config: config.clone() })
+        let PerceptualConfig { size, weights, upsample, blocks, block_weights } = config;
+        let weights = efficientnet_weights(weights.as_ref(), *size)?;
+        let (network, provenance) = EfficientNetLite::open_named(&weights, *size, device, precision)?;
+        let blocks: Vec<String> = blocks.iter().map(usize::to_string).collect();
+        let weighted = block_weights.as_ref().map(|w| format!(", weights {w:?}")).unwrap_or_default();
+        let id = FeatureId {
+            network: size.name().into(),
+            weights_sha256: provenance.sha256,
+            input_path: if *upsample == 1 { "stored".into() } else { format!("enlarged {upsample} times") },
+            layer: format!("blocks {}{weighted}", blocks.join(", ")),
+            comparable: provenance.comparable,
+        };
+        Ok((PerceptualDistance { network, config: config.clone() }, id))
     }
 
     fn taps(&self, images: &Tensor) -> Vec<Tensor> {

@@ -215,6 +215,14 @@ pub struct NetworkArgs {
     #[arg(long, value_name = "FILE|random:SEED")]
     pub lpips_heads: Option<String>,
 
+    /// The network of perceptual: efficientnet-lite{0..4}
+    #[arg(long, value_name = "NAME", default_value = "efficientnet-lite0")]
+    pub perceptual: String,
+
+    /// Weights of the network of --perceptual
+    #[arg(long, value_name = "FILE|random:SEED")]
+    pub perceptual_weights: Option<String>,
+
     #[command(flatten)]
     pub models: ModelsDirArgs,
 }

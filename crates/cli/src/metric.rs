@@ -14,6 +14,8 @@ pub enum Metric {
     SsimDr2,
     /// Perceptual distance, LPIPS v0.1
     Lpips,
+    /// Perceptual distance by the features of EfficientNet-Lite
+    Perceptual,
     /// Fréchet Inception distance
     Fid,
     /// FID of features of places
@@ -58,7 +60,7 @@ impl Metric {
 
     /// Whether it compares each image with its own original.
     pub fn is_pairwise(self) -> bool {
-        matches!(self, Metric::Psnr | Metric::Ssim | Metric::SsimDr2 | Metric::Lpips)
+        matches!(self, Metric::Psnr | Metric::Ssim | Metric::SsimDr2 | Metric::Lpips | Metric::Perceptual)
     }
 
     /// Whether it compares with a reference set.

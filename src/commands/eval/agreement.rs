@@ -28,8 +28,8 @@ pub fn label(set: ImageSet) -> Result<ImageSet> {
     };
     let labels = match (0..set.len()).map(own).collect::<Option<Vec<i64>>>() {
         Some(labels) => {
-            let numbers = set.classes().iter().map(|class| Ok((class.index, imagenet(class)?)));
-            let numbers = numbers.collect::<Result<BTreeMap<i64, i64>>>()?;
+            let number = |class: &Class| -> Result<(i64, i64)> { Ok((class.index, imagenet(class)?)) };
+            let numbers = set.classes().iter().map(number).collect::<Result<BTreeMap<i64, i64>>>()?;
             labels.iter().filter_map(|label| numbers.get(label).copied()).collect()
         }
         None => embedded(&set)?.ok_or_else(|| none(&set))?,
@@ -51,7 +51,9 @@ fn imagenet(class: &Class) -> Result<i64> {
         wnid => table.by_wnid(wnid),
     };
     let unknown = || {
-        Failure::new(format!("`{class}` is none of the classes of ImageNet-1k, which class_agreement compares"))
+        Failure::new(format!(
+            "`{class}` is none of the classes of ImageNet-1k, which class_agreement compares"
+        ))
     };
     Ok(found.ok_or_else(unknown)?.index)
 }
@@ -113,12 +115,15 @@ fn own_number(class: &Class) -> Result<i64> {
 
 /// Number and name.
 pub fn name(class: i64) -> String {
-    ClassTable::imagenet().by_index(class).map_or_else(|| class.to_string(), |c| format!("{class} {}", c.name))
+    ClassTable::imagenet()
+        .by_index(class)
+        .map_or_else(|| class.to_string(), |c| format!("{class} {}", c.name))
 }
 
 /// The scores of what is judged, and of the reference's images, the ceiling.
 pub fn values(tally: &Tally, setting: &Setting) -> Vec<Value> {
-    let sides = [(&tally.agreement, "", ""), (&tally.reference_agreement, "reference_", ", of the reference")];
+    let sides =
+        [(&tally.agreement, "", ""), (&tally.reference_agreement, "reference_", ", of the reference")];
     let of_side = |(agreement, prefix, whose): (&Option<ClassAgreement>, &str, &str)| {
         let agreement = agreement.as_ref()?;
         Some(of_one(agreement, &agreement.scores()?, setting, prefix, whose))

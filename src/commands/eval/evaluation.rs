@@ -39,7 +39,8 @@ pub fn open_reference(
         Source::Reconstruct(_, set) => args.score_size.or(set.side()),
         _ => args.resize,
     };
-    let mut reference = Reference::open(path, resize, source.protocol(args), args.reference_sha256.as_deref())?;
+    let mut reference =
+        Reference::open(path, resize, source.protocol(args), args.reference_sha256.as_deref())?;
     reference.must_serve(plan)?;
     if plan.has(Metric::ClassAgreement) {
         reference.label(context);
@@ -113,7 +114,8 @@ impl Evaluation<'_> {
                 return Ok(true);
             }
         }
-        let labelled = self.reference.as_ref().and_then(|r| r.images.as_ref()).is_some_and(ImageSet::is_labelled);
+        let labelled =
+            self.reference.as_ref().and_then(|r| r.images.as_ref()).is_some_and(ImageSet::is_labelled);
         Ok(self.plan.has(Metric::ClassAgreement) && labelled)
     }
 

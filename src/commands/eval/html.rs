@@ -125,7 +125,8 @@ fn settings(report: &Report) -> Markup {
 fn plots(report: &Report) -> Result<Vec<String>> {
     let mut all = vec![];
     if let Some(tally) = &report.tally {
-        for (name, unit) in [("psnr", "dB"), ("ssim", "SSIM"), ("lpips", "LPIPS")] {
+        for (name, unit) in [("psnr", "dB"), ("ssim", "SSIM"), ("lpips", "LPIPS"), ("perceptual", "distance")]
+        {
             if let Some(histogram) = tally.spread.get(name) {
                 all.extend(plots::spread(name, unit, histogram)?);
             }
@@ -171,17 +172,16 @@ fn thumbs(thumbs: &[Thumb]) -> Markup {
 /// The classes that a classifier recognises best and worst.
 fn agreement(tally: &Tally, report: &Report) -> Markup {
     let rows = &report.class_agreement;
-    let shown = (rows.len() / 2).clamp(1, BEST_AND_WORST);
-    let few = rows.len() <= 1;
-    let parts = [("Best", rows.iter().take(shown).collect()), ("Worst", rows.iter().rev().take(shown).collect())];
+    let shown = (rows.len() / 2).min(BEST_AND_WORST);
+    let best = rows.iter().take(shown.max(1));
+    let worst = rows.iter().rev().take(shown);
     let network = report.values.iter().find(|v| v.name == AGREEMENT).map(Value::label).unwrap_or_default();
     html! {
         @if !rows.is_empty() {
             h2 { "Classes by " (network) }
             p { small { "Named right: the classifier's first guess among the classes that are judged. Taken for: its first guess of all." } }
-            @for (title, part) in parts.iter().take(if few { 1 } else { 2 }) {
-                (part_of_classes(title, part, tally))
-            }
+            (part_of_classes("Best", best, tally))
+            (part_of_classes("Worst", worst, tally))
         }
     }
 }
@@ -189,7 +189,7 @@ fn agreement(tally: &Tally, report: &Report) -> Markup {
 /// How many classes are shown on either end.
 const BEST_AND_WORST: usize = 10;
 
-fn part_of_classes(title: &str, rows: &Vec<&ClassRow>, tally: &Tally) -> Markup {
+fn part_of_classes<'a>(title: &str, rows: impl Iterator<Item = &'a ClassRow>, tally: &Tally) -> Markup {
     html! {
         h3 { (title) }
         @for row in rows {
@@ -221,8 +221,12 @@ const WITH_PICTURES: usize = 100;
 
 fn of_class(scores: &ClassScores) -> String {
     let mut parts = vec![format!("{} images", scores.images)];
-    let means =
-        [("PSNR", &scores.psnr, " dB", 2), ("SSIM", &scores.ssim, "", 4), ("LPIPS", &scores.lpips, "", 4)];
+    let means = [
+        ("PSNR", &scores.psnr, " dB", 2),
+        ("SSIM", &scores.ssim, "", 4),
+        ("LPIPS", &scores.lpips, "", 4),
+        ("perceptual distance", &scores.perceptual, "", 4),
+    ];
     for (name, mean, unit, digits) in means {
         parts.extend(mean.value().map(|v| format!("{name} {v:.digits$}{unit}")));
     }

@@ -192,7 +192,7 @@ impl ImageSet {
             parts.push(format!("`{}` lacks {}", other.path.display(), list(surplus)));
         }
         Failure::new(format!("the images do not form pairs: {}", parts.join("; ")))
-            .hint("psnr, ssim and lpips compare images of one name (endings do not count)")
+            .hint("psnr, ssim, lpips and perceptual compare images of one name (endings do not count)")
     }
 }
 

@@ -95,7 +95,7 @@ impl Plan {
     /// The network whose features a score reads.
     pub fn role(&self, metric: Metric) -> Option<Role> {
         match metric {
-            Metric::Psnr | Metric::Ssim | Metric::SsimDr2 | Metric::Lpips => None,
+            Metric::Psnr | Metric::Ssim | Metric::SsimDr2 | Metric::Lpips | Metric::Perceptual => None,
             Metric::Codebook | Metric::ClipScore | Metric::ArLoss => None,
             Metric::Fdd => Some(Role::Dino),
             Metric::Cmmd => Some(Role::Clip),

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use backbones::files::{PublicFile, models_folder};
 use backbones::{
-    EfficientNetSize, FeatureExtractor, FeatureId, InputPath, Lpips, LpipsNet, Network, WeightSource,
+    EfficientNetSize, FeatureExtractor, FeatureId, InputPath, Lpips, LpipsNet, Network, PerceptualConfig,
+    PerceptualDistance, WeightSource,
 };
+use base::Precision;
 use cli::eval::{Metric, NetworkArgs};
 use serde::{Deserialize, Serialize};
 use tch::Device;
@@ -48,6 +50,8 @@ pub struct Networks {
     pub features: BTreeMap<Role, Box<dyn FeatureExtractor>>,
     /// LPIPS.
     pub lpips: Option<(Lpips, FeatureId)>,
+    /// The distance by EfficientNet-Lite's features.
+    pub perceptual: Option<(PerceptualDistance, FeatureId)>,
     /// CLIP score.
     pub clip_score: Option<ClipScorer>,
     /// Whose classes are compared with the images'.
@@ -62,8 +66,9 @@ impl Networks {
             features.insert(role, open(role, args, device)?);
         }
         let lpips = plan.has(Metric::Lpips).then(|| open_lpips(args, device)).transpose()?;
+        let perceptual = plan.has(Metric::Perceptual).then(|| open_perceptual(args, device)).transpose()?;
         let clip_score = plan.has(Metric::ClipScore).then(|| ClipScorer::open(args, device)).transpose()?;
-        let networks = Networks { features, lpips, clip_score, classifier: plan.classifier() };
+        let networks = Networks { features, lpips, perceptual, clip_score, classifier: plan.classifier() };
         for id in networks.ids() {
             context.printer.note(&format!("network: {id}"));
             if !id.comparable {
@@ -80,8 +85,8 @@ impl Networks {
     /// Whose features.
     pub fn ids(&self) -> Vec<&FeatureId> {
         let features = self.features.values().map(|n| n.id());
-        let lpips = self.lpips.iter().map(|(_, id)| id);
-        features.chain(lpips).chain(self.clip_score.iter().map(|clip| &clip.id)).collect()
+        let pairs = self.lpips.iter().map(|(_, id)| id).chain(self.perceptual.iter().map(|(_, id)| id));
+        features.chain(pairs).chain(self.clip_score.iter().map(|clip| &clip.id)).collect()
     }
 }
 
@@ -125,6 +130,19 @@ fn open_lpips(args: &NetworkArgs, device: Device) -> Result<(Lpips, FeatureId)> 
     let trunk = given_or_public(&args.lpips_trunk, net.trunk_file(), args)?;
     let heads = given_or_public(&args.lpips_heads, net.name(), args)?;
     Ok(Lpips::open_with_id(&trunk, &heads, net, device)?)
+}
+
+fn open_perceptual(args: &NetworkArgs, device: Device) -> Result<(PerceptualDistance, FeatureId)> {
+    let network = args.perceptual.parse::<Network>()?;
+    let Network::EfficientNetLite(size) = network else {
+        let message =
+            format!("`--perceptual {}`: choose efficientnet-lite0 to efficientnet-lite4", args.perceptual);
+        return Err(Failure::new(message).hint("`--metrics lpips` is the distance over VGG16").into());
+    };
+    let models = models_folder(args.models.models_dir.as_deref());
+    let weights = network.weights(source(&args.perceptual_weights)?.as_ref(), &models)?;
+    let config = PerceptualConfig { size, weights: Some(weights), ..PerceptualConfig::default() };
+    Ok(PerceptualDistance::open_with_id(&config, device, Precision::Fp32)?)
 }
 
 fn given_or_public(given: &Option<String>, name: &str, args: &NetworkArgs) -> Result<WeightSource> {

@@ -13,6 +13,7 @@ use super::reference::Reference;
 use super::sets::{ADM_NEIGHBOURS, PRDC_NEIGHBOURS, Rows};
 use super::state::State;
 use super::tally::Tally;
+use super::titles::PERCEPTUAL;
 use super::values::{HIGHER, LOWER, Setting, Value};
 
 /// Published FIDs are of this many images.
@@ -69,7 +70,9 @@ impl Scoring<'_> {
         let tally = &self.state.tally;
         let unscored = || self.setting.clone();
         Ok(match metric {
-            Metric::Psnr | Metric::Ssim | Metric::SsimDr2 | Metric::Lpips => vec![self.pair(metric, tally)?],
+            Metric::Psnr | Metric::Ssim | Metric::SsimDr2 | Metric::Lpips | Metric::Perceptual => {
+                vec![self.pair(metric, tally)?]
+            }
             Metric::Codebook => codebook(tally, &unscored())?,
             Metric::ArLoss => likelihood(tally, &unscored())?,
             Metric::ClipScore => self.clip_score(tally)?,
@@ -118,6 +121,13 @@ impl Scoring<'_> {
             Metric::SsimDr2 => {
                 let variant = "GigaTok and LlamaGen: as ssim, with data range 2 on images in [0, 1]";
                 self.setting.value("ssim_dr2", means.ssim_published, HIGHER, variant)
+            }
+            Metric::Perceptual => {
+                let (_, id) = self.networks.perceptual.as_ref().context("the network was not opened")?;
+                let value = tally.perceptual.value().context("no pair of images was compared")?;
+                let variant =
+                    "squared distance of features at unit length, mean over blocks, places and images";
+                self.setting.value(PERCEPTUAL, value, LOWER, variant).of(Some(id))
             }
             _ => {
                 let (_, id) = self.networks.lpips.as_ref().context("LPIPS was not opened")?;

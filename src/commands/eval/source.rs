@@ -114,9 +114,7 @@ impl Source {
     pub fn class_names(&self) -> BTreeMap<i64, String> {
         match self {
             Source::Files(set) | Source::Reconstruct(_, set) => set.class_names().into_iter().collect(),
-            Source::Generate(generator) => {
-                generator.classes().map(|c| (c.index, c.name.clone())).collect()
-            }
+            Source::Generate(generator) => generator.classes().map(|c| (c.index, c.name.clone())).collect(),
             Source::Predict(predictor) => predictor.class_names().into_iter().collect(),
         }
     }

@@ -45,7 +45,7 @@ pub fn run(args: &StatsArgs, context: &Context) -> Result<Outcome> {
     let collectors = BTreeMap::from([(role, Collector::new(id.clone(), gather))]);
     let mut state = State::new(BTreeMap::new(), collectors);
     let features = BTreeMap::from([(role, network)]);
-    let networks = Networks { features, lpips: None, clip_score: None, classifier: None };
+    let networks = Networks { features, lpips: None, perceptual: None, clip_score: None, classifier: None };
     let keeping = Keeping { file: None, run: &Json::Null, shard: Shard::WHOLE };
     let batch_size = usize::try_from(args.batch.batch_size)?;
     let mut walk = Walk { networks: &networks, device, batch_size, keeping, one_size: OneSize::default() };

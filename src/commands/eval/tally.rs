@@ -32,6 +32,8 @@ pub struct ClassScores {
     pub ssim: Mean,
     /// LPIPS.
     pub lpips: Mean,
+    /// Distance by EfficientNet-Lite's features.
+    pub perceptual: Mean,
     /// How well a transformer predicts the codes.
     pub likelihood: Likelihood,
 }
@@ -42,6 +44,7 @@ impl ClassScores {
         self.psnr.merge(&other.psnr);
         self.ssim.merge(&other.ssim);
         self.lpips.merge(&other.lpips);
+        self.perceptual.merge(&other.perceptual);
         self.likelihood.merge(&other.likelihood);
     }
 }
@@ -90,6 +93,8 @@ pub struct Tally {
     pub pairs: Reconstruction,
     /// LPIPS.
     pub lpips: Mean,
+    /// Distance by EfficientNet-Lite's features.
+    pub perceptual: Mean,
     /// How the scores of single images are spread.
     pub spread: BTreeMap<String, Histogram>,
     /// Scores by class.
@@ -113,7 +118,7 @@ pub struct Tally {
 impl Tally {
     /// Before the first image.
     pub fn new() -> Self {
-        let spread = [("psnr", 0.0, 60.0), ("ssim", 0.0, 1.0), ("lpips", 0.0, 1.0)];
+        let spread = [("psnr", 0.0, 60.0), ("ssim", 0.0, 1.0), ("lpips", 0.0, 1.0), ("perceptual", 0.0, 2.0)];
         let spread = spread.map(|(name, low, high)| (name.to_owned(), Histogram::new(low, high)));
         Tally {
             done: BTreeMap::new(),
@@ -121,6 +126,7 @@ impl Tally {
             reference: Side::default(),
             pairs: Reconstruction::default(),
             lpips: Mean::default(),
+            perceptual: Mean::default(),
             spread: spread.into(),
             classes: BTreeMap::new(),
             codebook: None,
@@ -142,6 +148,7 @@ impl Tally {
         self.reference.merge(&other.reference);
         self.pairs.merge(&other.pairs);
         self.lpips.merge(&other.lpips);
+        self.perceptual.merge(&other.perceptual);
         for (name, histogram) in &other.spread {
             if let Some(mine) = self.spread.get_mut(name) {
                 mine.merge(histogram);

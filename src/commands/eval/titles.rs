@@ -19,7 +19,7 @@ const OF_ANY: [&str; 8] =
 pub fn name<'a>(of_inception: &'a str, network: Option<&FeatureId>) -> &'a str {
     let other = OVER_OTHERS.iter().find(|(theirs, ..)| *theirs == of_inception);
     match (other, network) {
-        (Some((_, general, _)), Some(id)) if !id.is_inception() => general,
+        (Some((_, general, _)), Some(id)) if !id.is_inception() => *general,
         _ => of_inception,
     }
 }
@@ -29,7 +29,8 @@ pub fn label(of_inception: &str, network: Option<&FeatureId>) -> String {
     let name = name(of_inception, network);
     let Some(id) = network else { return name.to_owned() };
     let words = OVER_OTHERS.iter().find(|(_, general, _)| *general == name).map(|(.., words)| *words);
-    let says_nothing = OF_ANY.contains(&name) && !id.is_inception() || name.contains(AGREEMENT);
+    let says_nothing =
+        OF_ANY.contains(&name) && !id.is_inception() || name.contains(AGREEMENT) || name == PERCEPTUAL;
     match words {
         Some(words) => format!("{words} ({})", id.network),
         None if says_nothing => format!("{name} ({})", id.network),
@@ -37,6 +38,8 @@ pub fn label(of_inception: &str, network: Option<&FeatureId>) -> String {
     }
 }
 
+/// The distance of pairs by a network's features.
+pub const PERCEPTUAL: &str = "perceptual";
 /// Class agreement in all its forms.
 pub const AGREEMENT: &str = "class_agreement";
 

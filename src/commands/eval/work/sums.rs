@@ -62,23 +62,39 @@ impl Walk<'_> {
         let Some(pair) = &step.pair else { return Ok(()) };
         let tally = &mut state.tally;
         let scores = tally.pairs.update(&pair.pixels)?;
+        let to = |x: &Images| Images::new(x.tensor().to_device(self.device));
+        let on_cpu = |distance: Tensor| {
+            Ok::<_, anyhow::Error>(Vec::<f64>::try_from(
+                distance.to_kind(Kind::Double).to_device(Device::Cpu),
+            )?)
+        };
+        let (judged, originals) = (to(&pair.judged)?, to(&pair.originals)?);
         let lpips = match &self.networks.lpips {
+            Some((network, _)) => Some(on_cpu(network.distance(&judged, &originals)?)?),
+            None => None,
+        };
+        let perceptual = match &self.networks.perceptual {
             Some((network, _)) => {
-                let to = |x: &Images| Images::new(x.tensor().to_device(self.device));
-                let distance = network.distance(&to(&pair.judged)?, &to(&pair.originals)?)?;
-                Some(Vec::<f64>::try_from(distance.to_kind(Kind::Double).to_device(Device::Cpu))?)
+                Some(on_cpu(tch::no_grad(|| network.distance(originals.tensor(), judged.tensor())))?)
             }
             None => None,
         };
         for (i, (score, item)) in scores.iter().zip(&step.items).enumerate() {
-            let distance = lpips.as_ref().map(|l| l[i]);
-            let values = [("psnr", Some(score.psnr)), ("ssim", Some(score.ssim)), ("lpips", distance)];
+            let of_pair = |all: &Option<Vec<f64>>| all.as_ref().map(|all| all[i]);
+            let (distance, perceptual) = (of_pair(&lpips), of_pair(&perceptual));
+            let values = [
+                ("psnr", Some(score.psnr)),
+                ("ssim", Some(score.ssim)),
+                ("lpips", distance),
+                ("perceptual", perceptual),
+            ];
             for (name, value) in values {
                 if let (Some(value), Some(histogram)) = (value, tally.spread.get_mut(name)) {
                     histogram.add(value);
                 }
             }
             distance.into_iter().for_each(|d| tally.lpips.add(d));
+            perceptual.into_iter().for_each(|d| tally.perceptual.add(d));
             if let Some(class) = item.class {
                 let mine = tally.classes.entry(class).or_default();
                 if score.psnr.is_finite() {
@@ -86,6 +102,7 @@ impl Walk<'_> {
                 }
                 mine.ssim.add(score.ssim);
                 distance.into_iter().for_each(|d| mine.lpips.add(d));
+                perceptual.into_iter().for_each(|d| mine.perceptual.add(d));
             }
         }
         Ok(())
