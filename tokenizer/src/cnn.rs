@@ -247,6 +247,18 @@ fn depth_to_space(x: &Tensor) -> Tensor {
     blocks.permute([0, 1, 3, 2, 4, 5]).reshape([b, 2 * h, 2 * w, c]).permute([0, 3, 1, 2])
 }
 
+/// Gives all `positions` of a block the first one's weights and bias. They are the outer (`dim` 0) or the inner (1) part
+/// of an output channel's number.
+fn tie(conv: &Conv2d, positions: i64, dim: i64) {
+    let _guard = tch::no_grad_guard();
+    for t in std::iter::once(conv.weight()).chain(conv.bias()) {
+        let rest = t.size()[0] / positions;
+        let split = if dim == 0 { [positions, rest] } else { [rest, positions] };
+        let parts = t.view([&split, &t.size()[1..]].concat().as_slice());
+        parts.shallow_clone().copy_(&parts.narrow(dim, 0, 1).copy());
+    }
+}
+
 #[derive(Debug)]
 struct DecoderLevel {
     adaptive: Option<AdaptiveGroupNorm>,
@@ -321,8 +333,59 @@ impl CnnDecoder {
         self.conv_out.forward(&self.norm_out.swish(&h)).pixel_shuffle(self.stem)
     }
 
+    /// Gives all positions of a block the first one's weights, in every convolution that computes them as channels, so
+    /// that each begins as nearest-neighbour up-sampling does: ICNR (Aitken et al., arXiv 1707.02937).
+    pub fn tie_sub_pixels(&self) {
+        for level in &self.levels {
+            if let Some(Up::DepthToSpace(conv)) = &level.up {
+                tie(conv, 4, 0);
+            }
+        }
+        tie(&self.conv_out, self.stem * self.stem, 1);
+    }
+
     /// The weight of the last layer, which the adaptive discriminator weight differentiates.
     pub fn last_layer(&self) -> &Tensor {
         self.conv_out.weight()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::{Build, Vars};
+    use tch::Device;
+
+    #[test]
+    fn tied_positions_make_blocks_of_one_colour() {
+        let vars = Vars::new(Device::Cpu, Kind::Float, Build::Random);
+        let config = CnnConfig {
+            channels: 8,
+            norm_groups: 2,
+            encoder_multipliers: vec![1, 2],
+            decoder_multipliers: vec![1, 2],
+            res_blocks: 1,
+            z_channels: 8,
+            attention: false,
+            adaptive_norm: false,
+            upsample: Upsample::DepthToSpace,
+            stem: 2,
+        };
+        let decoder = CnnDecoder::new(&vars.root(), &config);
+        let spread = |x: &Tensor| {
+            let (b, c, h, w) = x.size4().unwrap();
+            let blocks = x.view([b, c, h / 2, 2, w / 2, 2]);
+            (blocks.amax([3i64, 5], false) - blocks.amin([3i64, 5], false)).max().double_value(&[])
+        };
+        let up = |x: &Tensor| decoder.levels[0].up.as_ref().unwrap().forward(x);
+        let (z, x) = tch::no_grad(|| {
+            let of = |c: i64| Tensor::randn([2, c, 4, 4], (Kind::Float, Device::Cpu));
+            (of(8), of(16))
+        });
+        assert!(spread(&up(&x)) > 0.1 && spread(&decoder.forward(&z)) > 0.1);
+        decoder.tie_sub_pixels();
+        assert_eq!((spread(&up(&x)), spread(&decoder.forward(&z))), (0.0, 0.0));
+        // Different places still differ.
+        assert!(decoder.forward(&z).std(false).double_value(&[]) > 0.01);
     }
 }

@@ -132,6 +132,11 @@ impl CnnConfig {
     pub fn patch(&self) -> i64 {
         self.stem << (self.encoder_multipliers.len() - 1)
     }
+
+    /// Whether the decoder computes several pixels as channels of one place.
+    pub fn has_sub_pixels(&self) -> bool {
+        self.stem > 1 || (self.upsample == Upsample::DepthToSpace && self.decoder_multipliers.len() > 1)
+    }
 }
 
 /// How the decoder doubles the side.

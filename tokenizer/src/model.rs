@@ -185,6 +185,11 @@ impl Model {
         each!(self, m => m.cnn_decoder().last_layer())
     }
 
+    /// See [`crate::CnnDecoder::tie_sub_pixels`].
+    pub fn tie_sub_pixels(&self) {
+        each!(self, m => m.cnn_decoder().tie_sub_pixels());
+    }
+
     /// The kind of the weights, which activations follow outside training.
     fn kind(&self) -> Kind {
         self.last_layer().kind()

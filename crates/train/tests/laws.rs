@@ -93,7 +93,7 @@ fn recipes_that_lack_something_or_contradict_themselves_are_refused_by_name() {
         );
     }
     let teacher = "losses.semantic={weight: 0.5, teacher: {type: dinov2, size: s, weights: random:1}}";
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 8] = [
         (
             &["losses.adversarial.adaptive=true", "losses.l2=0.0", "losses.l1=0.0"],
             "needs a reconstruction loss",
@@ -107,10 +107,30 @@ fn recipes_that_lack_something_or_contradict_themselves_are_refused_by_name() {
         ),
         (&["losses.adversarial.diffaug={cutout: 2.0}"], "probability and cutout are in [0, 1]"),
         (&["losses.adversarial.discriminator={type: stylegan}", "model.image_size=24"], "a power of two"),
+        (&["init.icnr=true", "model.cnn.upsample=nearest"], "the decoder has no sub-pixel convolution"),
     ];
     for (changes, expected) in cases {
         let error = common::try_tokenizer_task(&data, changes).expect_err(expected).to_string();
         assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn sub_pixel_positions_begin_alike_where_the_recipe_says_so() {
+    let _alone = common::alone();
+    let dir = tempfile::tempdir().unwrap();
+    let data = images(dir.path());
+    for icnr in [false, true] {
+        let cnn = "model.cnn={channels: 8, norm_groups: 4, encoder_multipliers: [1, 1], decoder_multipliers: [1, 1], \
+                   res_blocks: 1, z_channels: 8, attention: false, adaptive_norm: true, upsample: depth_to_space, stem: 2}";
+        let init = format!("init={{icnr: {icnr}, weight_std: 0.06}}");
+        let task = common::tokenizer_task(&data, &[cnn, &init]);
+        let weight = |name: &str| task.vars().get(name).unwrap();
+        let up = weight("decoder.conv_blocks.0.upsample.conv1.weight"); // (4·8, 8, 3, 3), positions outside
+        let out = weight("decoder.conv_out.weight"); // (3·4, 8, 3, 3), positions inside
+        let pairs = [(up.narrow(0, 0, 8), up.narrow(0, 24, 8)), (out.narrow(0, 4, 1), out.narrow(0, 7, 1))];
+        assert!(pairs.iter().all(|(a, b)| (a == b) == icnr), "{icnr}");
+        assert!((up.std(false).double_value(&[]) - 0.06).abs() < 0.006);
     }
 }
 

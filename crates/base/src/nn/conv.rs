@@ -87,8 +87,13 @@ impl Conv2d {
         !self.weight.is_contiguous() && self.weight.permute([0, 2, 3, 1]).is_contiguous()
     }
 
-    /// The weight, for the adaptive discriminator weight.
+    /// The weight, (out, in, k, k).
     pub fn weight(&self) -> &Tensor {
         &self.weight
+    }
+
+    /// The bias, (out).
+    pub fn bias(&self) -> Option<&Tensor> {
+        self.bias.as_ref()
     }
 }

@@ -1,12 +1,21 @@
 //! First weights other than the published ones.
 
 use base::Vars;
+use tokenizer::Model;
 
 use super::recipe::Initialization;
 
+/// Makes freshly drawn weights those that the recipe asks for.
+pub(super) fn apply(model: &Model, vars: &Vars, init: &Initialization) {
+    rescale(vars, init);
+    if init.icnr {
+        model.tie_sub_pixels();
+    }
+}
+
 /// Brings freshly drawn weights to the recipe's standard deviations. The codebook, the projections beside it and
 /// the packed attention weights are drawn from other distributions and stay.
-pub(super) fn rescale(vars: &Vars, init: &Initialization) {
+fn rescale(vars: &Vars, init: &Initialization) {
     const PUBLISHED: f64 = 0.02;
     let _guard = tch::no_grad_guard();
     for mut v in vars.parameters() {

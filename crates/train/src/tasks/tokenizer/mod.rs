@@ -64,7 +64,7 @@ impl TokenizerTask {
         tch::manual_seed(recipe.seed as i64);
         let vars = Vars::new(device, Kind::Float, Build::Random);
         let model = Model::new(&vars.root(), &recipe.model)?;
-        init::rescale(&vars, &recipe.init);
+        init::apply(&model, &vars, &recipe.init);
         Model::load_vision(&vars.root(), &recipe.model, recipe.init.vision.as_ref())?;
         let mut phases = vec![Phase { name: "generator", start: 1 }];
         let adversary =

@@ -53,6 +53,9 @@ pub struct Initialization {
     /// Weights of `model.vision`; the public file in the models folder where none are given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vision: Option<WeightSource>,
+    /// ICNR (Aitken et al., arXiv 1707.02937): one draw for all positions of a block that a convolution computes as
+    /// channels (depth-to-space, `stem`), so that no checked pattern lies over the pictures. Not so as published.
+    pub icnr: bool,
 }
 
 /// Loss weights. The quantizer's own (commitment, entropy) are in the model's configuration.
@@ -315,6 +318,11 @@ impl TokenizerRecipe {
     /// Says which.
     pub fn check(&self) -> Result<()> {
         self.optimization.check()?;
+        if self.init.icnr && !self.model.cnn().has_sub_pixels() {
+            let message = "init.icnr: the decoder has no sub-pixel convolution; they come with `upsample: \
+                           depth_to_space` and with a `stem` above 1";
+            return Err(Error::Recipe(message.into()));
+        }
         let (size, batch) = (self.model.image_size(), self.optimization.micro_batch_size() as i64);
         self.losses.check(size)?;
         if let TokenizerConfig::Gigatok(GigaTokConfig { vision: Some(_), .. }) = self.model
