@@ -99,7 +99,7 @@ fn recipes_that_lack_something_or_contradict_themselves_are_refused_by_name() {
             "needs a reconstruction loss",
         ),
         (&[teacher, "model.alignment=null"], "the model aligns no layer"),
-        (&[teacher], "the teacher gives 256 features of width 384, the model 16 of 384"),
+        (&[teacher, "model.alignment.width=100"], "the teacher's features have width 384"),
         (&["losses.adversarial.gamma=1.0"], "gamma is R3GAN's only"),
         (
             &["losses.adversarial.lecam={}", "losses.adversarial.loss=r3gan"],
