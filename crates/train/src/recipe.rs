@@ -165,6 +165,15 @@ impl Optimization {
         }
     }
 
+    /// The same with another learning rate, which goes over the run in proportion.
+    pub(crate) fn with_lr(&self, lr: f64) -> Optimization {
+        let schedule = match self.schedule {
+            Shape::Cosine { end_lr } => Shape::Cosine { end_lr: end_lr * lr / self.lr },
+            other => other,
+        };
+        Optimization { lr, schedule, ..self.clone() }
+    }
+
     /// Images of one micro-batch.
     pub fn micro_batch_size(&self) -> usize {
         self.batch_size / self.micro_batches.max(1)

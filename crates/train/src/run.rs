@@ -141,7 +141,7 @@ impl<'a> Trainer<'a> {
                 phase,
                 names,
                 params,
-                optimizer: AdamW::from_config(parameters, &optimization.adamw),
+                optimizer: AdamW::from_config(parameters, &task.optimization_of(i).adamw),
             }
         };
         Ok(Trainer {

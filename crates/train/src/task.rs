@@ -101,6 +101,11 @@ pub trait Task {
         self.recipe().common().optimization
     }
 
+    /// The same for one phase, whose learning rate and optimizer may be its own.
+    fn optimization_of(&self, _phase: usize) -> Optimization {
+        self.optimization().clone()
+    }
+
     /// How often to log, validate and save.
     fn intervals(&self) -> Intervals {
         self.recipe().common().every

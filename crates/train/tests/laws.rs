@@ -93,7 +93,7 @@ fn recipes_that_lack_something_or_contradict_themselves_are_refused_by_name() {
         );
     }
     let teacher = "losses.semantic={weight: 0.5, teacher: {type: dinov2, size: s, weights: random:1}}";
-    let cases: [(&[&str], &str); 8] = [
+    let cases: [(&[&str], &str); 11] = [
         (
             &["losses.adversarial.adaptive=true", "losses.l2=0.0", "losses.l1=0.0"],
             "needs a reconstruction loss",
@@ -107,6 +107,12 @@ fn recipes_that_lack_something_or_contradict_themselves_are_refused_by_name() {
         ),
         (&["losses.adversarial.diffaug={cutout: 2.0}"], "probability and cutout are in [0, 1]"),
         (&["losses.adversarial.discriminator={type: stylegan}", "model.image_size=24"], "a power of two"),
+        (
+            &["losses.adversarial.discriminator={type: projected, image_size: 100}"],
+            "image_size must be a multiple of 32",
+        ),
+        (&["losses.adversarial.optimization={}"], "give lr, betas or both"),
+        (&["losses.adversarial.optimization={betas: [0.0, 1.0]}"], "betas are in [0, 1)"),
         (&["init.icnr=true", "model.cnn.upsample=nearest"], "the decoder has no sub-pixel convolution"),
     ];
     for (changes, expected) in cases {
@@ -131,6 +137,42 @@ fn sub_pixel_positions_begin_alike_where_the_recipe_says_so() {
         let pairs = [(up.narrow(0, 0, 8), up.narrow(0, 24, 8)), (out.narrow(0, 4, 1), out.narrow(0, 7, 1))];
         assert!(pairs.iter().all(|(a, b)| (a == b) == icnr), "{icnr}");
         assert!((up.std(false).double_value(&[]) - 0.06).abs() < 0.006);
+    }
+}
+
+#[test]
+fn a_discriminator_may_have_a_rate_of_its_own_and_the_generator_hears_of_it_by_and_by() {
+    let _alone = common::alone();
+    let dir = tempfile::tempdir().unwrap();
+    let data = images(dir.path());
+    let own = "losses.adversarial.optimization={lr: 1.0e-4, betas: [0.0, 0.99]}";
+    let always = "losses.adversarial.start_step=1";
+    go(tokenizer_task(&data, &[own, always]), dir.path(), 100).unwrap();
+    let (lr, theirs) = (logged(dir.path(), "lr"), logged(dir.path(), "discriminator/lr"));
+    assert_eq!(lr.len(), 7);
+    for (a, b) in lr.iter().zip(&theirs) {
+        assert!((b / a - 0.1).abs() < 1e-9, "{a} {b}");
+    }
+
+    let totals = |warmup: &str| {
+        let mut task = tokenizer_task(&data, &[always, warmup]);
+        let mut batch = task.batch().unwrap();
+        [1, 2, 4].map(|step| {
+            tch::manual_seed(1);
+            let losses = task.losses(&mut batch, 0, step).unwrap();
+            let of = |name: &str| losses.terms().iter().find(|t| t.0 == name).map(|t| t.1.double_value(&[]));
+            let adversarial = of("adversarial").unwrap() + of("direct_adversarial").unwrap_or(0.0);
+            (losses.total().unwrap().double_value(&[]), adversarial)
+        })
+    };
+    let (at_once, slowly) = (totals("losses.adversarial.warmup=0"), totals("losses.adversarial.warmup=4"));
+    for ((with, term), (without, _), share) in
+        at_once.iter().zip(&slowly).zip([0.25, 0.5, 1.0]).map(|((a, b), c)| (a, b, c))
+    {
+        assert!(
+            ((with - without) - 0.1 * (1.0 - share) * term).abs() < 1e-5,
+            "{share}: {with} {without} {term}"
+        );
     }
 }
 

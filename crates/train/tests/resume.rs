@@ -33,15 +33,21 @@ fn a_tokenizer_resumes_exactly() {
     assert_same(&a, &b);
 }
 
-/// Frozen DINO backbone, spectral norms, draws of augmentation and crops, LPIPS with dropout, adaptive weight; then
-/// double backward; then averages of LeCam.
-const ADVERSARIES: [&[&str]; 3] = [
+/// Frozen DINO backbone, spectral norms, draws of augmentation and crops, LPIPS with dropout, adaptive weight; then fixed
+/// random mixing of frozen features, warm-up, an optimizer of its own; then double backward; then averages of LeCam.
+const ADVERSARIES: [&[&str]; 4] = [
     &[
         "losses.adversarial.discriminator={type: dino, weights: random:3, width: 12, heads: 2, depth: 2, taps: [1], \
          image_size: 8, patch_size: 4, kernel: 3}",
         "losses.adversarial.diffaug={}",
         "losses.adversarial.adaptive=true",
         "losses.perceptual={type: lpips, weight: 0.1, trunk: random:1, heads: random:2, dropout: true}",
+    ],
+    &[
+        "losses.adversarial.discriminator={type: projected, weights: random:3, image_size: 32, channels: 8}",
+        "losses.adversarial.diffaug={}",
+        "losses.adversarial.warmup=3",
+        "losses.adversarial.optimization={lr: 1.0e-4, betas: [0.0, 0.99]}",
     ],
     &["losses.adversarial.discriminator={type: stylegan, channels: 8}", "losses.adversarial.loss=r3gan"],
     &["losses.adversarial.loss=non_saturating", "losses.adversarial.lecam={weight: 0.1}"],

@@ -65,7 +65,7 @@ impl FeatureExtractor for EfficientNetExtractor {
 
     fn extract(&self, images: &ImagesU8) -> Result<Features> {
         let x = self.prepare(images)?;
-        let read = self.size.last_at_stride_16() + 1; // behind the stem
+        let read = self.size.scales()[2] + 1; // behind the stem
         let (mut seen, mut spatial) = (0, None);
         let out = tch::no_grad(|| {
             self.net.forward_visiting(&x, |map| {

@@ -123,9 +123,12 @@ impl EfficientNetSize {
         (2.0 * products as f64, kept as f64)
     }
 
-    /// The last block before the places become half as many for the last time.
-    fn last_at_stride_16(self) -> usize {
-        self.blocks().iter().rposition(|b| b.stride == 2).map_or(0, |halving| halving - 1)
+    /// The last blocks at strides 4, 8, 16 and 32.
+    pub fn scales(self) -> [usize; 4] {
+        let blocks = self.blocks();
+        let last = |i: &usize| blocks.get(i + 1).is_none_or(|next| next.stride == 2);
+        let ends: Vec<usize> = (0..blocks.len()).filter(last).collect();
+        [ends[1], ends[2], ends[3], ends[4]]
     }
 
     /// Output channels of every block, in order.
@@ -410,6 +413,8 @@ mod tests {
         assert_eq!(EfficientNetSize::Lite0.channels().len(), 16);
         assert_eq!(EfficientNetSize::Lite1.channels().len(), 21);
         assert_eq!(EfficientNetSize::Lite4.channels()[0], 24);
+        assert_eq!(EfficientNetSize::Lite0.scales(), [2, 4, 10, 15]);
+        assert_eq!(EfficientNetSize::Lite1.scales(), [3, 6, 14, 20]);
         // 407 M products by TensorFlow's page, head and classes included.
         let products = EfficientNetSize::Lite0.cost(224, 15).0 / 2e6 + 1280.0 * (320.0 * 49.0 + 1000.0) / 1e6;
         assert!((products / 407.0 - 1.0).abs() < 0.06, "{products}");

@@ -3,18 +3,22 @@
 mod diffaug;
 mod dino;
 mod patchgan;
+mod projected;
+mod spectral;
 mod stylegan;
 
 use std::path::PathBuf;
 
 use backbones::WeightSource;
-use base::{Mode, Scope};
+use base::{Mode, Precision, Scope};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tch::{Kind, Tensor};
 
 pub use diffaug::{DiffAug, Draws};
 pub use dino::{DinoConfig, DinoDiscriminator, DinoVit, View};
 pub use patchgan::{PatchGan, PatchGanConfig};
+pub(crate) use projected::Scales;
+pub use projected::{Projected, ProjectedConfig};
 pub use stylegan::{StyleGan, StyleGanConfig};
 
 use crate::Result;
@@ -49,6 +53,12 @@ impl Discriminator for DinoDiscriminator {
     }
 }
 
+impl Discriminator for Projected {
+    fn logits(&self, images: &Tensor, kind: Kind, mode: Mode) -> Tensor {
+        self.forward(images, kind, mode)
+    }
+}
+
 /// Any discriminator. Recipes without a `type` mean the PatchGAN.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", remote = "Self")]
@@ -57,6 +67,8 @@ pub enum DiscriminatorConfig {
     Patchgan(PatchGanConfig),
     /// Heads on a frozen DINO ViT (`VQ_BL256_dino_disc`).
     Dino(DinoConfig),
+    /// Heads on mixed features of a frozen EfficientNet-Lite (Projected GANs).
+    Projected(ProjectedConfig),
     /// StyleGAN2's.
     Stylegan(StyleGanConfig),
 }
@@ -84,26 +96,31 @@ impl DiscriminatorConfig {
         match self {
             DiscriminatorConfig::Patchgan(_) => Ok(()),
             DiscriminatorConfig::Dino(config) => config.check(batch),
+            DiscriminatorConfig::Projected(config) => config.check(),
             DiscriminatorConfig::Stylegan(config) => config.check(image_size),
         }
     }
 
     /// The file of frozen weights, where there is one.
     pub(crate) fn path_mut(&mut self) -> Option<&mut PathBuf> {
-        match self {
-            DiscriminatorConfig::Dino(config) => config.weights.as_mut().and_then(WeightSource::path_mut),
-            DiscriminatorConfig::Patchgan(_) | DiscriminatorConfig::Stylegan(_) => None,
-        }
+        let weights = match self {
+            DiscriminatorConfig::Dino(config) => &mut config.weights,
+            DiscriminatorConfig::Projected(config) => &mut config.weights,
+            DiscriminatorConfig::Patchgan(_) | DiscriminatorConfig::Stylegan(_) => return None,
+        };
+        weights.as_mut().and_then(WeightSource::path_mut)
     }
 
-    /// Freshly drawn variables under `p`; frozen weights are read from their file.
+    /// Freshly drawn variables under `p`, for images of side `image_size` and training in `precision`; frozen weights are
+    /// read from their file.
     ///
     /// # Errors
     /// A file of frozen weights is missing or is another network's.
-    pub fn build(&self, p: &Scope, image_size: i64) -> Result<Box<dyn Discriminator>> {
+    pub fn build(&self, p: &Scope, image_size: i64, precision: Precision) -> Result<Box<dyn Discriminator>> {
         Ok(match self {
             DiscriminatorConfig::Patchgan(config) => Box::new(PatchGan::new(p, config)),
             DiscriminatorConfig::Dino(config) => Box::new(DinoDiscriminator::new(p, config)?),
+            DiscriminatorConfig::Projected(config) => Box::new(Projected::new(p, config, precision)?),
             DiscriminatorConfig::Stylegan(config) => Box::new(StyleGan::new(p, config, image_size)),
         })
     }
@@ -130,10 +147,11 @@ mod tests {
     fn every_discriminator_can_be_differentiated_twice() {
         let dino = r#"{"type": "dino", "weights": "random:1", "width": 12, "heads": 2, "depth": 2, "taps": [1],
             "image_size": 16, "patch_size": 4, "kernel": 3}"#;
+        let projected = r#"{"type": "projected", "weights": "random:1", "image_size": 32, "channels": 8}"#;
         let patchgan = r#"{"channels": 4, "layers": 2}"#;
-        for text in [dino, patchgan, r#"{"type": "stylegan", "channels": 8}"#] {
+        for text in [dino, projected, patchgan, r#"{"type": "stylegan", "channels": 8}"#] {
             let vars = Vars::new(Device::Cpu, Kind::Float, Build::Random);
-            let network = read(text).build(&vars.root(), 32).unwrap();
+            let network = read(text).build(&vars.root(), 32, Precision::Fp32).unwrap();
             vars.set_requires_grad(true);
             let images = Tensor::rand([2, 3, 32, 32], (Kind::Float, Device::Cpu)).set_requires_grad(true);
             let logits = network.logits(&images, Kind::Float, Mode::Train);

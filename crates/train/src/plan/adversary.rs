@@ -1,12 +1,12 @@
 //! Costs of a discriminator and of frozen networks.
 
 use backbones::DinoSize;
-use base::{Build, Vars};
+use base::{Build, Precision, Vars};
 use tch::{Device, Kind};
 
 use super::work::Work;
 use crate::Result;
-use crate::discriminator::{DiscriminatorConfig, PatchGanConfig, StyleGanConfig};
+use crate::discriminator::{DiscriminatorConfig, PatchGanConfig, ProjectedConfig, Scales, StyleGanConfig};
 
 /// Parameters that are trained.
 pub(super) fn parameters(config: &DiscriminatorConfig, image_size: i64) -> Result<f64> {
@@ -17,8 +17,12 @@ pub(super) fn parameters(config: &DiscriminatorConfig, image_size: i64) -> Resul
             let (w, heads) = (c.width as f64, (c.taps.len() + 1) as f64);
             Ok(heads * (w * w * (1.0 + c.kernel as f64) + 7.0 * w + 1.0))
         }
+        DiscriminatorConfig::Projected(c) => {
+            Scales::new(&vars.root(), c);
+            Ok(vars.num_parameters() as f64)
+        }
         other => {
-            other.build(&vars.root(), image_size)?;
+            other.build(&vars.root(), image_size, Precision::Fp32)?;
             Ok(vars.num_parameters() as f64)
         }
     }
@@ -30,6 +34,7 @@ pub(super) fn forward(config: &DiscriminatorConfig, image_size: i64, kind: f64) 
     match config {
         DiscriminatorConfig::Patchgan(c) => patchgan(&mut work, c, image_size),
         DiscriminatorConfig::Stylegan(c) => stylegan(&mut work, *c, image_size),
+        DiscriminatorConfig::Projected(c) => projected(&mut work, c, kind),
         DiscriminatorConfig::Dino(c) => {
             let n = (c.image_size / c.patch_size).pow(2);
             work.linear(3 * c.patch_size.pow(2), c.width, n);
@@ -71,6 +76,29 @@ fn stylegan(work: &mut Work, config: StyleGanConfig, image_size: i64) {
     let width = config.at(side);
     work.conv(width, width, 3, side, side);
     work.linear(width * side * side, width, 1);
+}
+
+fn projected(work: &mut Work, config: &ProjectedConfig, kind: f64) {
+    let scales = config.scales();
+    let (flops, values) = config.size.cost(config.image_size, scales[3].block);
+    work.flops += flops;
+    work.kept += kind * values;
+    for scale in &scales {
+        work.conv(scale.features, scale.mixed, 1, scale.side, scale.side);
+        work.conv(scale.mixed, scale.output, 3, scale.side, scale.side);
+    }
+    // What is fixed has no gradient of its own, and the discriminator's phase takes none through it.
+    work.flops /= 2.0;
+    for scale in &scales {
+        let (mut side, mut inputs) = (2 * scale.side, scale.output);
+        for &outputs in &scale.head {
+            work.conv(inputs, outputs, 4, side / 2, side);
+            work.norm_and_swish(outputs, side / 2); // group norm and leaky ReLU keep as much
+            (side, inputs) = (side / 2, outputs);
+        }
+        let kernel = scale.last_kernel();
+        work.conv(inputs, 1, kernel, side + 1 - kernel, side);
+    }
 }
 
 /// A layer of 12 d² weights.

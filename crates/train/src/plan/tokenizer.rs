@@ -54,8 +54,12 @@ pub(crate) fn tokenizer(recipe: &TokenizerRecipe) -> Result<Plan> {
         let no_average = Optimization { ema: None, ..optimization.clone() };
         let bytes = states(parameters, &no_average).iter().map(|s| s.1).sum();
         plan.states.push(("discriminator and its optimizer", bytes));
-        if matches!(adversarial.discriminator, DiscriminatorConfig::Dino(_)) {
-            plan.states.push(("DINO", 4.0 * 21.7e6));
+        match &adversarial.discriminator {
+            DiscriminatorConfig::Dino(_) => plan.states.push(("DINO", 4.0 * 21.7e6)),
+            DiscriminatorConfig::Projected(c) => {
+                plan.states.push(("the discriminator's EfficientNet-Lite", kind * c.size.parameters()));
+            }
+            DiscriminatorConfig::Patchgan(_) | DiscriminatorConfig::Stylegan(_) => {}
         }
     }
     if recipe.losses.auxiliary.as_ref().is_some_and(|a| a.direct) {

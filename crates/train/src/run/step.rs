@@ -107,7 +107,7 @@ impl Trainer<'_> {
             let grads = part.gradients.as_mut().expect("every active phase was differentiated");
             clip_grad_norm(grads, norm, optimization.clip);
             let phase = &mut self.phases[i];
-            let lr = optimization.schedule().for_step(step, step == phase.phase.start.max(1));
+            let lr = task.optimization_of(i).schedule().for_step(step, step == phase.phase.start.max(1));
             phase.optimizer.step(grads, lr);
             meter.scalar(self.key(i, "grad_norm"), norm);
             meter.scalar(self.key(i, "lr"), lr);

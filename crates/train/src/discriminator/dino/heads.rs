@@ -1,5 +1,5 @@
-//! The trained part: a small convolutional head on each feature of the backbone, with spectral norm (Miyato et al.,
-//! arXiv 1802.05957) and batch statistics of small groups.
+//! The trained part: a small convolutional head on each feature of the backbone, with spectral norm and batch statistics
+//! of small groups.
 //!
 //! B batch, D width, P patches
 
@@ -7,6 +7,7 @@ use base::{Init, Mode, Scope};
 use tch::{Kind, Tensor};
 
 use crate::discriminator::leaky_relu;
+use crate::discriminator::spectral::SpectralWeight;
 
 /// Samples that share batch statistics.
 pub(super) const GROUP: i64 = 8;
@@ -55,62 +56,31 @@ impl Block {
     }
 }
 
-/// `torch.nn.Conv1d` with circular padding under `torch.nn.utils.spectral_norm`: one power iteration each training
-/// pass; the weight is divided by its estimated largest singular value, through which gradients flow with both
-/// singular vectors held constant. The vectors are buffers.
+/// `torch.nn.Conv1d` with circular padding under spectral norm.
 #[derive(Debug)]
 struct SpectralConv1d {
-    weight: Tensor, // (out, in, k)
     bias: Tensor,
-    u: Tensor, // (out)
-    v: Tensor, // (in · k)
+    weight: SpectralWeight,
     padding: i64,
 }
 
 impl SpectralConv1d {
     fn new(p: &Scope, inputs: i64, outputs: i64, kernel: i64) -> Self {
-        let init = Init::torch_default(inputs * kernel);
-        let vector = |name: &str, n: i64| {
-            let mut t = p.buffer(name, &[n], Kind::Float, Init::Normal { std: 1.0 });
-            if p.vars().is_random() {
-                t.copy_(&unit(&t));
-            }
-            t
-        };
         SpectralConv1d {
-            bias: p.var("bias", &[outputs], init),
-            weight: p.var("weight_orig", &[outputs, inputs, kernel], init),
-            u: vector("weight_u", outputs),
-            v: vector("weight_v", inputs * kernel),
+            bias: p.var("bias", &[outputs], Init::torch_default(inputs * kernel)),
+            weight: SpectralWeight::new(p, &[outputs, inputs, kernel]),
             padding: kernel / 2,
         }
     }
 
     fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
-        let matrix = self.weight.flatten(1, 2); // (out, in · k)
-        if mode.is_train() {
-            self.iterate(&matrix.detach());
-        }
-        // Copies: the next pass moves the vectors before this one's gradient is taken.
-        let (u, v) = (self.u.copy(), self.v.copy());
-        let weight = &self.weight / u.dot(&matrix.mv(&v));
+        let weight = self.weight.normalized(mode);
         let padded = match self.padding {
             0 => x.shallow_clone(),
             n => x.pad([n, n], "circular", None),
         };
         padded.conv1d(&weight.to_kind(x.kind()), Some(self.bias.to_kind(x.kind())), 1, 0, 1, 1)
     }
-
-    fn iterate(&self, matrix: &Tensor) {
-        let _guard = tch::no_grad_guard();
-        self.v.shallow_clone().copy_(&unit(&matrix.tr().mv(&self.u)));
-        self.u.shallow_clone().copy_(&unit(&matrix.mv(&self.v)));
-    }
-}
-
-/// A vector divided by its length.
-fn unit(v: &Tensor) -> Tensor {
-    v / v.norm().clamp_min(1e-12)
 }
 
 /// Batch norm over consecutive groups of at most [`GROUP`] samples, each of one size; always the batch's own

@@ -1,6 +1,6 @@
 //! The discriminator in training: its part in the generator's loss, and its own phase.
 
-use base::{Build, Mode, Vars};
+use base::{Build, Mode, Precision, Vars};
 use tch::{Device, Kind, Tensor};
 
 use super::recipe::Adversarial;
@@ -26,9 +26,14 @@ pub(super) struct Adversary {
 
 impl Adversary {
     /// Draws the discriminator's first weights.
-    pub(super) fn new(recipe: &Adversarial, image_size: i64, device: Device) -> Result<Self> {
+    pub(super) fn new(
+        recipe: &Adversarial,
+        image_size: i64,
+        device: Device,
+        precision: Precision,
+    ) -> Result<Self> {
         let vars = Vars::new(device, Kind::Float, Build::Random);
-        let network = recipe.discriminator.build(&vars.root(), image_size)?;
+        let network = recipe.discriminator.build(&vars.root(), image_size, precision)?;
         let lecam =
             recipe.lecam.map(|_| LeCam::new(&(&vars.root() / "lecam"), recipe.start_step + LECAM_DELAY));
         Ok(Adversary { recipe: recipe.clone(), network, lecam, vars })
@@ -52,7 +57,7 @@ impl Adversary {
         self.network.logits(augmented.as_ref().unwrap_or(images), kind, Mode::Train)
     }
 
-    /// Adds the generator's terms: for each reconstruction its name's. `nll` is the reconstruction loss that the
+    /// Adds the generator's terms at a step: for each reconstruction its name's. `nll` is the reconstruction loss that the
     /// adaptive weight compares with, by the gradient at the decoder's last layer.
     pub(super) fn generator(
         &self,
@@ -60,8 +65,10 @@ impl Adversary {
         photographs: &Tensor,
         fakes: &[Tensor],
         kind: Kind,
+        step: u64,
         nll: Option<(&Tensor, &Tensor)>,
     ) {
+        let weight = self.recipe.weight_at(step);
         let logits: Vec<Tensor> = fakes.iter().map(|fake| self.logits(fake, kind)).collect();
         let real = self.recipe.loss.is_relative().then(|| self.logits(photographs, kind));
         let mut scale = None;
@@ -71,8 +78,8 @@ impl Adversary {
                 scale = Some(adaptive_weight(nll, &term, last_layer));
             }
             match &scale {
-                Some(scale) => losses.add_scaled(name, term, self.recipe.weight, scale),
-                None => losses.add(name, term, self.recipe.weight),
+                Some(scale) => losses.add_scaled(name, term, weight, scale),
+                None => losses.add(name, term, weight),
             }
         }
         if let Some(scale) = scale {

@@ -46,7 +46,7 @@ impl TokenizerTask {
         batch.fakes.extend(out.direct);
         if let Some(adversary) = self.adversary.as_ref().filter(|a| step >= a.start_step()) {
             let nll = nll.as_ref().map(|nll| (nll, self.model.last_layer()));
-            adversary.generator(&mut losses, &batch.images, &batch.fakes, kind, nll);
+            adversary.generator(&mut losses, &batch.images, &batch.fakes, kind, step, nll);
         }
         for fake in &mut batch.fakes {
             *fake = fake.detach();

@@ -19,10 +19,12 @@ use weights::KeyMap;
 use self::adversary::Adversary;
 use self::guides::Guides;
 pub use self::recipe::{
-    Adversarial, Auxiliary, FeatureDistance, Perceptual, Semantic, Teacher, TokenizerLosses, TokenizerRecipe,
+    Adversarial, Auxiliary, DiscriminatorOptimization, FeatureDistance, Perceptual, Semantic, Teacher,
+    TokenizerLosses, TokenizerRecipe,
 };
 use super::images;
 use crate::initial::Adoption;
+use crate::recipe::Optimization;
 use crate::state::write_atomically;
 use crate::task::{DataFacts, Module, Phase, Task};
 use crate::{Error, Losses, Result};
@@ -67,8 +69,9 @@ impl TokenizerTask {
         init::apply(&model, &vars, &recipe.init);
         Model::load_vision(&vars.root(), &recipe.model, recipe.init.vision.as_ref())?;
         let mut phases = vec![Phase { name: "generator", start: 1 }];
-        let adversary =
-            recipe.losses.adversarial.as_ref().map(|a| Adversary::new(a, size, device)).transpose()?;
+        let precision = recipe.optimization.precision;
+        let adversary = recipe.losses.adversarial.as_ref();
+        let adversary = adversary.map(|a| Adversary::new(a, size, device, precision)).transpose()?;
         phases.extend(adversary.as_ref().map(|a| Phase { name: "discriminator", start: a.start_step() }));
         Ok(TokenizerTask { recipe, phases, vars, model, adversary, guides, train, validation })
     }
@@ -120,6 +123,14 @@ impl Task for TokenizerTask {
         match (phase, &self.adversary) {
             (0, _) | (_, None) => Module { name: "model", vars: &self.vars },
             (_, Some(adversary)) => Module { name: "discriminator", vars: adversary.vars() },
+        }
+    }
+
+    fn optimization_of(&self, phase: usize) -> Optimization {
+        let common = &self.recipe.optimization;
+        match &self.recipe.losses.adversarial {
+            Some(adversarial) if phase > 0 => adversarial.own_optimization(common),
+            _ => common.clone(),
         }
     }
 

@@ -10,6 +10,7 @@ use tokenizer::{GigaTokConfig, TokenizerConfig};
 use crate::discriminator::{DiffAug, DiscriminatorConfig};
 use crate::losses::adversarial::AdversarialLoss;
 use crate::losses::lecam::LeCamConfig;
+use crate::optim::AdamWConfig;
 use crate::recipe::{ImageData, Intervals, Optimization, with_overrides};
 use crate::task::{Common, Recipe};
 use crate::{Error, Plan, Result, plan};
@@ -229,6 +230,13 @@ pub struct Adversarial {
     pub weight: f64,
     /// The first step, from 1, of both.
     pub start_step: u64,
+    /// In so many steps from `start_step` the generator's weight grows linearly to its full value; the discriminator learns
+    /// from the first. 0 in all releases.
+    #[serde(default)]
+    pub warmup: u64,
+    /// Learning rate and betas of the discriminator, where they are not the tokenizer's.
+    #[serde(default)]
+    pub optimization: Option<DiscriminatorOptimization>,
     /// The discriminator.
     pub discriminator: DiscriminatorConfig,
     /// Multiply the generator's weight by VQGAN's adaptive one; off in all releases.
@@ -245,7 +253,31 @@ pub struct Adversarial {
     pub gamma: Option<f64>,
 }
 
+/// Where the discriminator's optimizer is not the tokenizer's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DiscriminatorOptimization {
+    /// Learning rate after warm-up; over the run it goes as the tokenizer's does, in proportion.
+    pub lr: Option<f64>,
+    /// Decay rates of AdamW's moments; [0, 0.99] in StyleGANs and Projected GANs.
+    pub betas: Option<[f64; 2]>,
+}
+
 impl Adversarial {
+    /// The generator's weight at a step from `start_step` on.
+    pub(super) fn weight_at(&self, step: u64) -> f64 {
+        let warm = (step + 1).saturating_sub(self.start_step);
+        if warm < self.warmup { self.weight * warm as f64 / self.warmup as f64 } else { self.weight }
+    }
+
+    /// The discriminator's optimization, where the tokenizer's is `common`.
+    pub(super) fn own_optimization(&self, common: &Optimization) -> Optimization {
+        let DiscriminatorOptimization { lr, betas } = self.optimization.unwrap_or_default();
+        let scaled = lr.map_or_else(|| common.clone(), |lr| common.with_lr(lr));
+        let adamw = AdamWConfig { betas: betas.unwrap_or(common.adamw.betas), ..common.adamw };
+        Optimization { adamw, ..scaled }
+    }
+
     /// Refuses options that contradict each other, or that would do nothing.
     fn check(&self, image_size: i64, batch: i64) -> Result<()> {
         let fail = |message: &str| Err(Error::Recipe(format!("losses.adversarial: {message}")));
@@ -259,6 +291,17 @@ impl Adversarial {
             && !([d.probability, d.cutout].iter().all(|v| (0.0..=1.0).contains(v)) && d.blur >= 0.0)
         {
             return fail("diffaug: probability and cutout are in [0, 1], blur is at least 0");
+        }
+        if let Some(DiscriminatorOptimization { lr, betas }) = self.optimization {
+            if lr.is_none() && betas.is_none() {
+                return fail("optimization: give lr, betas or both");
+            }
+            if lr.is_some_and(|lr| !(lr > 0.0 && lr.is_finite())) {
+                return fail("optimization: lr must be positive");
+            }
+            if betas.is_some_and(|betas| betas.iter().any(|b| !(0.0..1.0).contains(b))) {
+                return fail("optimization: betas are in [0, 1)");
+            }
         }
         self.discriminator.check(image_size, batch)
     }
@@ -336,5 +379,22 @@ impl TokenizerRecipe {
             adversarial.check(size, batch)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_generators_weight_grows_from_the_first_step_to_the_last_of_its_warm_up() {
+        let text = "{weight: 0.5, start_step: 10, warmup: 4, discriminator: {channels: 4, layers: 2}}";
+        let adversarial: Adversarial = Document::parse("test", text).unwrap().typed().unwrap();
+        assert_eq!(
+            [10, 11, 12, 13, 14, 99].map(|s| adversarial.weight_at(s)),
+            [0.125, 0.25, 0.375, 0.5, 0.5, 0.5]
+        );
+        let published = Adversarial { warmup: 0, ..adversarial };
+        assert_eq!([10, 11].map(|s| published.weight_at(s)), [0.5; 2]);
     }
 }
