@@ -4,7 +4,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 /// Linked into the program.
-const LINKED: [&str; 3] = ["csrc/attention.cpp", "csrc/fused.cpp", "csrc/linear.cpp"];
+const LINKED: [&str; 4] = ["csrc/attention.cpp", "csrc/fused.cpp", "csrc/linear.cpp", "csrc/random.cpp"];
 /// Included by these.
 const HEADERS: [&str; 2] = ["csrc/caught.h", "csrc/numbers.h"];
 const CUDA_GRAPH: &str = "csrc/cuda_graph.cpp";

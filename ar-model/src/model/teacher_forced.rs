@@ -1,8 +1,8 @@
 //! The teacher-forced pass in pieces, so that training may run layers a second time instead of keeping what they
 //! computed, and may cut the output layer into parts.
 
-use base::nn::{dropout, random_seed};
-use base::{Mode, rng};
+use base::nn::dropout;
+use base::{Mode, random, rng};
 use tch::{Kind, Tensor};
 
 use super::{Gpt, prefix_lm_mask};
@@ -34,7 +34,7 @@ impl Gpt {
         let train = mode.is_train();
         let rates = &self.config.dropout;
         let drop = (train && rates.condition > 0.0).then(|| {
-            Tensor::rand([cond.batch_size()], (Kind::Float, self.tok_embeddings.device())).lt(rates.condition)
+            random::uniform(&[cond.batch_size()], (Kind::Float, self.tok_embeddings.device())).lt(rates.condition)
         });
         let prefix = self.condition_with_position(self.embed_condition(cond, drop.as_ref()));
         let inputs = codes.narrow(1, 0, self.spec.num_tokens - 1);
@@ -46,14 +46,14 @@ impl Gpt {
             1,
         );
         let condition = self.modulation.needs_condition().then(|| x.narrow(1, 0, self.spec.prefix_len));
-        let random = train && (rates.residual > 0.0 || rates.feed_forward > 0.0 || rates.drop_path > 0.0);
+        let drops = train && (rates.residual > 0.0 || rates.feed_forward > 0.0 || rates.drop_path > 0.0);
         let pass = TeacherForced {
             gpt: self,
             modulation: self.modulation.condition(condition.as_ref()),
             condition,
             mask: cond.prefix_mask().map(|m| prefix_lm_mask(m, x.size()[1])),
             train,
-            seed: random.then(random_seed),
+            seed: drops.then(random::draw_seed),
         };
         (pass, dropout(&x, rates.token, train))
     }
@@ -71,10 +71,10 @@ impl TeacherForced<'_> {
     }
 
     /// Layer `index`, from 0: (B, S, D) → (B, S, D). Run again it drops the same, since each layer of a pass has a seed
-    /// of its own for libtorch's global generator.
+    /// of its own.
     pub fn layer(&self, index: usize, x: &Tensor) -> Tensor {
         if let Some(seed) = self.seed {
-            tch::manual_seed(rng::hash(seed, &[index as u64]) as i64);
+            random::seed(rng::hash(seed, &[index as u64]).cast_signed());
         }
         let gpt = self.gpt;
         assert!(gpt.packed.is_none(), "a packed model decodes and evaluates only");

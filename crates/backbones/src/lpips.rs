@@ -8,7 +8,7 @@
 
 use std::path::Path;
 
-use base::{Build, Images, Init, Scope, Vars};
+use base::{Build, Images, Init, Scope, Vars, random};
 use tch::{Device, Kind, Tensor};
 use weights::{KeyMap, TensorSource};
 
@@ -249,7 +249,7 @@ impl Lpips {
 fn tap_distance(head: &Tensor, a: &Tensor, b: &Tensor, dropout: HeadDropout) -> Tensor {
     let mut difference = (unit(a) - unit(b)).square(); // (B, C, H, W)
     if dropout == HeadDropout::AsTrained {
-        difference = difference.dropout(0.5, true);
+        difference = random::dropout(&difference, 0.5);
     }
     let weighted = difference.conv2d(head, None::<Tensor>, [1, 1], [0, 0], [1, 1], 1); // (B, 1, H, W)
     weighted.mean_dim([1i64, 2, 3].as_slice(), false, Kind::Float)

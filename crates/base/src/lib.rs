@@ -2,6 +2,7 @@
 //! counter-based randomness, variables, layers and configuration files. It knows no model and no file format
 //! but YAML.
 
+pub mod carried;
 pub mod config;
 pub mod device;
 pub mod files;
@@ -19,6 +20,7 @@ pub mod vars;
 
 pub use choices::{DeviceChoice, Precision};
 pub use hint::Hint;
+pub use libtorch_ext::random;
 pub use precision::TensorKind;
 pub use progress::{Progress, Silent};
 pub use rng::SampleStream;

@@ -184,7 +184,7 @@ fn check(tensors: &[&Tensor], fits: bool) {
     assert!(same, "a fused layer takes fp32 or bf16 on a CPU");
 }
 
-fn made(f: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) -> Tensor {
+pub(crate) fn made(f: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) -> Tensor {
     let mut out = std::ptr::null_mut();
     checked(f(&mut out));
     // SAFETY: without an error it is a new tensor, which becomes ours.
@@ -192,7 +192,7 @@ fn made(f: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) -> Tensor {
 }
 
 /// Panics with libtorch's words, as tch's own operators do.
-fn checked(error: *mut c_char) {
+pub(crate) fn checked(error: *mut c_char) {
     if error.is_null() {
         return;
     }

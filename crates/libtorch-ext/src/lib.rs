@@ -10,7 +10,10 @@ mod error;
 pub mod fused;
 mod library;
 pub mod mmap;
+pub mod random;
 pub mod runtime;
+mod side_by_side;
 
 pub use driver::{CudaDevice, CudaDriver};
 pub use error::Error;
+pub use side_by_side::{side_by_side, split};

@@ -26,8 +26,8 @@ pub fn load_cuda() -> Result<(), Error> {
 }
 
 /// Lets the C library keep the memory that tensors give back instead of returning it to the system, which hands it out
-/// again page by page, zeroed: training asks for the same sizes in every step. Only with glibc; elsewhere nothing
-/// happens.
+/// again page by page, zeroed: training asks for the same sizes in every step. Threads share it, since what is kept for
+/// one alone is limited to 64 MiB a piece. Only with glibc; elsewhere nothing happens.
 pub fn keep_freed_memory() {
     #[cfg(target_env = "gnu")]
     {
@@ -38,7 +38,9 @@ pub fn keep_freed_memory() {
         const TRIM_THRESHOLD: c_int = -1;
         const TOP_PAD: c_int = -2;
         const MMAP_MAX: c_int = -4;
-        for (parameter, value) in [(TRIM_THRESHOLD, c_int::MAX), (TOP_PAD, 64 << 20), (MMAP_MAX, 0)] {
+        const ARENA_MAX: c_int = -8;
+        let kept = [(TRIM_THRESHOLD, c_int::MAX), (TOP_PAD, 64 << 20), (MMAP_MAX, 0), (ARENA_MAX, 1)];
+        for (parameter, value) in kept {
             // SAFETY: glibc's documented interface; a parameter that it does not know is refused by its result.
             let _ = unsafe { mallopt(parameter, value) };
         }

@@ -84,9 +84,9 @@ impl Meter {
         }
     }
 
-    /// Time since `start` went to `span`.
-    pub fn add(&mut self, span: Span, start: Instant) {
-        self.times[span as usize] += start.elapsed();
+    /// So much time went to `span`.
+    pub fn add(&mut self, span: Span, time: Duration) {
+        self.times[span as usize] += time;
     }
 
     /// A step over so many images is done.

@@ -81,6 +81,10 @@ pub struct Optimization {
     /// Into how many parts a step's batch is cut to save memory; their gradients are averaged.
     #[serde(default = "one")]
     pub micro_batches: usize,
+    /// How many micro-batches are worked on at a time, each on an equal share of the threads; no more than there are
+    /// threads. On the CPU.
+    #[serde(default = "one")]
+    pub workers: usize,
     /// Learning rate after warm-up.
     pub lr: f64,
     /// Steps of linear warm-up.
@@ -188,6 +192,13 @@ impl Optimization {
         if !self.batch_size.is_multiple_of(self.micro_batches) {
             let (b, m) = (self.batch_size, self.micro_batches);
             return fail(format!("optimization: batch_size {b} is not a multiple of micro_batches {m}"));
+        }
+        if self.workers == 0 || self.workers > self.micro_batches {
+            let (w, m) = (self.workers, self.micro_batches);
+            return fail(format!(
+                "optimization: workers are at least 1 and share the micro-batches of a step; found {w} for \
+                 micro_batches {m}"
+            ));
         }
         if self.precision == Precision::Int8 {
             return fail("optimization: precision int8 is for decoding; choose fp32, bf16 or fp16".into());

@@ -1,7 +1,8 @@
 //! The training loop.
 //!
-//! One step: set the learning rates → for each micro-batch and phase, forward and backward → check that all
-//! losses and gradients are finite, before anything is updated → clip → optimizer steps → moving average → log,
+//! One step: set the learning rates → for each micro-batch and phase, forward and backward, micro-batches side by side
+//! where there are workers → sum in the order of the micro-batches → check that all losses and gradients are finite,
+//! before anything is updated → buffers (running statistics) → clip → optimizer steps → moving average → log,
 //! validate, save.
 //!
 //! The discriminator's gradient is taken before the generator's weights move. That is the official order's
@@ -13,7 +14,7 @@ use std::time::Instant;
 
 use base::vars::Var;
 use base::{Progress, Vars};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use crate::directory::{LeftOutFiles, Lock, Start, note_start, unix_time};
 use crate::meter::{Meter, Rates};
@@ -129,6 +130,10 @@ struct Trainer<'a> {
 impl<'a> Trainer<'a> {
     fn new(task: &impl Task, run: &'a Run<'a>) -> Result<Self> {
         let optimization = task.optimization();
+        if optimization.workers > 1 && task.module(0).vars.device() != Device::Cpu {
+            let message = "optimization.workers: micro-batches go side by side on the CPU only; a GPU takes workers 1";
+            return Err(Error::Recipe(message.into()));
+        }
         initial::freeze(task.module(0).vars, task.recipe().common().freeze)?;
         for i in 1..task.phases().len() {
             task.module(i).vars.set_requires_grad(true);

@@ -82,7 +82,7 @@ pub struct DataFacts {
 /// The losses of a model on its data. The loop owns the order of a step, the task owns what is minimised.
 pub trait Task {
     /// One micro-batch, on the device. A phase may leave in it what a later phase of the same step needs.
-    type Batch;
+    type Batch: Send;
     /// What decides the run.
     type Recipe: Recipe;
 
@@ -129,15 +129,17 @@ pub trait Task {
     /// The next micro-batch. May wait for data.
     fn batch(&mut self) -> Result<Self::Batch>;
 
-    /// The loss terms of one phase, with their graph. Everything random comes from libtorch's global generator,
-    /// which the loop seeds for each (step, micro-batch, phase).
-    fn losses(&mut self, batch: &mut Self::Batch, phase: usize, step: u64) -> Result<Losses>;
+    /// The loss terms of one phase, with their graph. Several threads may ask at once, each for a micro-batch of its own.
+    /// Everything random comes from [`base::random`], which the loop seeds for each (step, micro-batch, phase), and
+    /// buffers change by [`base::carried`] alone: each micro-batch finds them as the step did, and its changes take place
+    /// in the order of the micro-batches once the step is made.
+    fn losses(&self, batch: &mut Self::Batch, phase: usize, step: u64) -> Result<Losses>;
 
     /// The losses of a task's only phase together with `scale` times their gradient by `params`, for a task that runs
     /// parts of its model twice rather than keep what they computed; `None` where [`Task::losses`] is to be
     /// differentiated.
     fn recomputed(
-        &mut self,
+        &self,
         _batch: &mut Self::Batch,
         _params: &[Tensor],
         _scale: f64,

@@ -5,6 +5,7 @@ mod common;
 use std::path::Path;
 
 use common::{ar_task, contents, go, images, logged, newest_state, tokenizer_task};
+use train::Task;
 
 /// Both runs end with the same files, but for times.
 fn assert_same(unbroken: &Path, resumed: &Path) {
@@ -100,4 +101,51 @@ fn a_transformer_resumes_exactly_with_dropout_and_a_tokenizer_in_the_loop() {
         common::open_tokenizer(&b.join("tokenizer")).fingerprint().unwrap(),
         common::open_tokenizer(&tokenizer).fingerprint().unwrap()
     );
+}
+
+/// Any number of workers makes the same of the same micro-batches, state for state; a run may go on with another number.
+fn assert_workers_alike<T: Task>(dir: &Path, task: impl Fn(&[&str]) -> T) {
+    let threads = tch::get_num_threads();
+    let run = |name: &str, threads: i32, workers: usize, steps: u64| {
+        tch::set_num_threads(threads);
+        let workers = format!("optimization.workers={workers}");
+        let task = task(&["optimization.micro_batches=4", "optimization.batch_size=8", &workers]);
+        go(task, &dir.join(name), steps).unwrap();
+        dir.join(name)
+    };
+    let one = run("one", 1, 1, 100);
+    for (name, threads, workers) in [("capped", 1, 2), ("two", 2, 2), ("uneven", 3, 3)] {
+        assert_same(&one, &run(name, threads, workers, 100));
+    }
+    run("changed", 2, 2, 4);
+    assert_same(&one, &run("changed", 4, 4, 100));
+    tch::set_num_threads(threads);
+}
+
+#[test]
+fn workers_train_the_same_tokenizer() {
+    let _alone = common::alone();
+    let dir = tempfile::tempdir().unwrap();
+    let data = images(dir.path());
+    let plain: &[&str] = &["losses.adversarial=null"];
+    for (i, changes) in [plain, &[]].iter().chain(&ADVERSARIES).enumerate() {
+        let runs = dir.path().join(i.to_string());
+        assert_workers_alike(&runs, |more| tokenizer_task(&data, &[*changes, more].concat()));
+    }
+}
+
+#[test]
+fn workers_train_the_same_transformer() {
+    let _alone = common::alone();
+    let dir = tempfile::tempdir().unwrap();
+    let (data, tokenizer) = (images(dir.path()), dir.path().join("tokenizer"));
+    go(tokenizer_task(&data, &["optimization.steps=2"]), &tokenizer, 100).unwrap();
+    let images = format!("data.images.train={}", data.display());
+    let dropout =
+        "model.dropout={token: 0.2, residual: 0.2, feed_forward: 0.2, drop_path: 0.3, condition: 0.5}";
+    for (i, recompute) in ["recompute=false", "recompute=true"].into_iter().enumerate() {
+        let changes = [images.as_str(), dropout, recompute];
+        let runs = dir.path().join(i.to_string());
+        assert_workers_alike(&runs, |more| ar_task(&tokenizer, &[&changes, more].concat()));
+    }
 }

@@ -112,7 +112,7 @@ fn lecam(check: &mut Check, real: &Tensor, fake: &Tensor) -> Result<()> {
     let start = number_after(&meaning, "from iteration")?;
     let rows = Vec::<Vec<f64>>::try_from(check.golden.tensor("lecam")?)?;
     let vars = Vars::new(Device::Cpu, Kind::Float, Build::Random);
-    let mut state = LeCam::new(&vars.root(), start as u64);
+    let state = LeCam::new(&vars.root(), start as u64);
     let mut found = vec![];
     for row in &rows {
         let iteration = row[0];

@@ -128,7 +128,7 @@ fn discriminator(check: &mut Check, s: &Setting, fake: &Tensor, direct: &Tensor)
     let mut total = hinge_discriminator(&real, &fake) * weight + hinge_discriminator(&real, &direct) * weight;
     if golden.config("lecam") == true {
         let averages = Vars::new(Device::Cpu, Kind::Double, Build::Random);
-        let mut state = LeCam::new(&averages.root(), number_after(meaning, "start iteration")? as u64);
+        let state = LeCam::new(&averages.root(), number_after(meaning, "start iteration")? as u64);
         ensure!(meaning.contains("the values of the second hinge call"), "other LeCam averages");
         state.update(&real, &fake, step);
         state.update(&real, &direct, step);

@@ -2,6 +2,7 @@
 //!
 //! B batch, N codes of an image, M = B·N vectors, D code width, V codebook size
 
+use base::carried::{self, Change};
 use base::nn::l2_normalize;
 use base::{Codes, Init, Mode, Scope};
 use tch::{Kind, Tensor};
@@ -80,7 +81,7 @@ impl VectorQuantizer {
         let codes = distances.argmin(1, false); // (M)
         let chosen = rows.index_select(0, &codes); // (M, D)
         if mode.is_train() {
-            self.remember(&codes);
+            carried::change(&self.used, Change::Push(codes.shallow_clone()));
         }
         let losses = QuantizerLosses {
             codebook: (&chosen - flat.detach()).square().mean(Kind::Float),
@@ -99,15 +100,6 @@ impl VectorQuantizer {
     pub fn usage(&self) -> f64 {
         let (distinct, _, _) = self.used.unique_dim(0, true, false, false);
         distinct.size()[0] as f64 / self.config.codebook_size as f64
-    }
-
-    /// First in, first out.
-    fn remember(&self, codes: &Tensor) {
-        let _guard = tch::no_grad_guard();
-        let new = codes.to_kind(Kind::Float);
-        let kept = Tensor::cat(&[&self.used, &new], 0);
-        let from = kept.size()[0] - USAGE_QUEUE;
-        self.used.shallow_clone().copy_(&kept.narrow(0, from, USAGE_QUEUE));
     }
 }
 

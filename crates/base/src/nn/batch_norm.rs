@@ -1,5 +1,6 @@
 use tch::{Kind, Tensor};
 
+use crate::carried::{self, Change};
 use crate::Mode;
 use crate::vars::{Init, Scope};
 
@@ -16,6 +17,7 @@ pub struct BatchNorm2d {
 
 impl BatchNorm2d {
     const EPS: f64 = 1e-5;
+    const MOMENTUM: f64 = 0.1;
 
     /// Variables `weight` and `bias` (channels); buffers `running_mean`, `running_var`, `num_batches_tracked`.
     pub fn new(p: &Scope, channels: i64, weight: Init) -> Self {
@@ -30,22 +32,23 @@ impl BatchNorm2d {
 
     /// (B, C, H, W) → the same shape and kind. Training records the batch's statistics.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
-        if mode.is_train() {
-            let mut count = self.num_batches_tracked.shallow_clone();
-            tch::no_grad(|| count += 1);
+        if !mode.is_train() {
+            return self.normalized(x, (&self.running_mean, &self.running_var), mode);
         }
-        x.to_kind(Kind::Float)
-            .batch_norm(
-                Some(&self.weight),
-                Some(&self.bias),
-                Some(&self.running_mean),
-                Some(&self.running_var),
-                mode.is_train(),
-                0.1,
-                Self::EPS,
-                false,
-            )
-            .to_kind(x.kind())
+        // With a momentum of 1 the batch's own statistics are what is recorded.
+        let (mean, var) = (self.running_mean.zeros_like(), self.running_var.zeros_like());
+        let y = self.normalized(x, (&mean, &var), mode);
+        carried::change(&self.running_mean, Change::Blend(mean, Self::MOMENTUM));
+        carried::change(&self.running_var, Change::Blend(var, Self::MOMENTUM));
+        carried::change(&self.num_batches_tracked, Change::Add(self.num_batches_tracked.ones_like()));
+        y
+    }
+
+    fn normalized(&self, x: &Tensor, (mean, var): (&Tensor, &Tensor), mode: Mode) -> Tensor {
+        let (weight, bias) = (Some(&self.weight), Some(&self.bias));
+        let wide = x.to_kind(Kind::Float);
+        let y = wide.batch_norm(weight, bias, Some(mean), Some(var), mode.is_train(), 1.0, Self::EPS, false);
+        y.to_kind(x.kind())
     }
 
     /// What evaluation does to each channel: `x · scale + shift`, both (C) fp32.

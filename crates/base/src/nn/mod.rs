@@ -15,7 +15,9 @@ pub use linear::Linear;
 pub use norm::{GroupNorm, LayerNorm, RmsNorm};
 
 use libtorch_ext::fused;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
+
+use crate::random;
 
 /// `x · sigmoid(x)`.
 pub fn swish(x: &Tensor) -> Tensor {
@@ -41,20 +43,15 @@ pub fn l2_normalize(x: &Tensor, dim: i64) -> Tensor {
 
 /// Dropout in training, the identity otherwise.
 pub fn dropout(x: &Tensor, p: f64, train: bool) -> Tensor {
-    if train && p > 0.0 { x.dropout(p, true) } else { x.shallow_clone() }
+    if train && p > 0.0 { random::dropout(x, p) } else { x.shallow_clone() }
 }
 
 /// `x + dropout(a)` in training, `x + a` otherwise.
 pub fn add_dropped(x: &Tensor, a: &Tensor, p: f64, train: bool) -> Tensor {
     if train && p > 0.0 && fused::takes(a) {
-        return fused::add_dropped(x, a, p, random_seed() as i64);
+        return fused::add_dropped(x, a, p, random::draw_seed().cast_signed());
     }
     x + dropout(a, p, train)
-}
-
-/// A seed from libtorch's global generator, without waiting for a device.
-pub fn random_seed() -> u64 {
-    Tensor::randint(i64::MAX, [1], (Kind::Int64, Device::Cpu)).int64_value(&[0]) as u64
 }
 
 /// `silu(gate) · up`.
@@ -71,6 +68,6 @@ pub fn drop_path(x: &Tensor, p: f64, train: bool) -> Tensor {
     let keep = 1.0 - p;
     let mut shape = vec![1; x.dim()];
     shape[0] = x.size()[0];
-    let mask = Tensor::rand(shape.as_slice(), (Kind::Float, x.device())).lt(keep).to_kind(x.kind());
+    let mask = random::uniform(&shape, (Kind::Float, x.device())).lt(keep).to_kind(x.kind());
     x * mask / keep
 }

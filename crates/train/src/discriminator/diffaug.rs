@@ -4,6 +4,7 @@
 //!
 //! B batch, C channels, H×W image
 
+use base::random;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
@@ -38,12 +39,12 @@ pub struct Draws {
 }
 
 impl Draws {
-    /// From libtorch's global generator.
+    /// From the thread's generator ([`base::random`]).
     pub fn new(batch: i64, device: Device) -> Self {
-        let gates = Tensor::rand([3], (Kind::Float, Device::Cpu));
+        let gates = random::uniform(&[3], (Kind::Float, Device::Cpu));
         Draws {
             gates: [0, 1, 2].map(|i| gates.double_value(&[i])),
-            uniforms: Tensor::rand([7, batch, 1, 1], (Kind::Float, device)),
+            uniforms: random::uniform(&[7, batch, 1, 1], (Kind::Float, device)),
         }
     }
 

@@ -25,8 +25,8 @@ use crate::Result;
 
 /// What the tokenizer's training needs of a discriminator.
 pub trait Discriminator: std::fmt::Debug {
-    /// Images (B, 3, H, W) in [-1, 1] → logits (B, …), computed in `kind`. What is random comes from libtorch's
-    /// global generator.
+    /// Images (B, 3, H, W) in [-1, 1] → logits (B, …), computed in `kind`. What is random comes from the
+    /// thread's generator ([`base::random`]), and buffers change by [`base::carried`].
     fn logits(&self, images: &Tensor, kind: Kind, mode: Mode) -> Tensor;
 }
 

@@ -1,5 +1,6 @@
 //! Spectral norm (Miyato et al., arXiv 1802.05957).
 
+use base::carried::{self, Change};
 use base::{Init, Mode, Scope};
 use tch::{Kind, Tensor};
 
@@ -38,14 +39,14 @@ impl SpectralWeight {
             self.iterate(&matrix.detach());
         }
         // Copies: the next pass moves the vectors before this one's gradient is taken.
-        let (u, v) = (self.u.copy(), self.v.copy());
+        let (u, v) = (carried::value(&self.u).copy(), carried::value(&self.v).copy());
         &self.weight / u.dot(&matrix.mv(&v))
     }
 
     fn iterate(&self, matrix: &Tensor) {
-        let _guard = tch::no_grad_guard();
-        self.v.shallow_clone().copy_(&unit(&matrix.tr().mv(&self.u)));
-        self.u.shallow_clone().copy_(&unit(&matrix.mv(&self.v)));
+        let v = unit(&matrix.tr().mv(&carried::value(&self.u)));
+        carried::change(&self.u, Change::Set(unit(&matrix.mv(&v))));
+        carried::change(&self.v, Change::Set(v));
     }
 }
 

@@ -1,5 +1,6 @@
 //! LeCam regularisation of the discriminator (Tseng et al., arXiv 2104.03310). Off in all released configs.
 
+use base::carried::{self, Change};
 use base::{Init, Scope};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
@@ -40,18 +41,18 @@ impl LeCam {
     }
 
     /// Takes in the mean logits of one discriminator step.
-    pub fn update(&mut self, real: &Tensor, fake: &Tensor, step: u64) {
+    pub fn update(&self, real: &Tensor, fake: &Tensor, step: u64) {
         let _guard = tch::no_grad_guard();
         let decay = if step < self.start { 0.0 } else { Self::DECAY };
-        for (average, logits) in [(&mut self.real, real), (&mut self.fake, fake)] {
+        for (average, logits) in [(&self.real, real), (&self.fake, fake)] {
             let mean = logits.to_kind(Kind::Float).mean(Kind::Float).to_kind(Kind::Double);
-            average.copy_(&(&*average * decay + mean * (1.0 - decay)));
+            carried::change(average, Change::Blend(mean, 1.0 - decay));
         }
     }
 
     /// `mean relu(real - ema_fake)² + mean relu(ema_real - fake)²`, with the averages as they are now.
     pub fn penalty(&self, real: &Tensor, fake: &Tensor) -> Tensor {
-        let now = |average: &Tensor| average.to_kind(Kind::Float);
+        let now = |average: &Tensor| carried::value(average).to_kind(Kind::Float);
         let above = (real.to_kind(Kind::Float) - now(&self.fake)).relu().square().mean(Kind::Float);
         above + (now(&self.real) - fake.to_kind(Kind::Float)).relu().square().mean(Kind::Float)
     }

@@ -36,6 +36,7 @@ pub struct Plan {
     steps: u64,
     batch: usize,
     micro_batches: usize,
+    workers: usize,
 }
 
 /// What a trained network keeps in memory: fp32 weights, a gradient and two moments, and an average if there is one.
@@ -67,6 +68,7 @@ impl Plan {
             steps: optimization.steps,
             batch: optimization.batch_size,
             micro_batches: optimization.micro_batches,
+            workers: optimization.workers,
         }
     }
 
@@ -88,7 +90,18 @@ impl Plan {
     /// Bytes at the fullest moment of a step, for a batch in so many parts.
     fn bytes_in(&self, micro_batches: usize) -> f64 {
         let states: f64 = self.states.iter().map(|s| s.1).sum();
-        states + self.activations_per_image * self.batch.div_ceil(micro_batches) as f64 + self.working
+        let images = self.batch.div_ceil(micro_batches) as f64;
+        states + (self.activations_per_image * images + self.working) * self.workers as f64 + self.own_gradients()
+    }
+
+    /// Of the workers, until they are summed; beside one worker's the sum itself is counted.
+    fn own_gradients(&self) -> f64 {
+        4.0 * self.parameters * (self.workers - 1) as f64
+    }
+
+    /// Images that are worked on at a time.
+    fn at_once(&self) -> usize {
+        self.batch.div_ceil(self.micro_batches) * self.workers
     }
 
     /// Bytes at the fullest moment of a step.
@@ -110,7 +123,7 @@ impl Plan {
             self.bytes() / GIB,
             states / GIB,
             (self.bytes() - states) / GIB,
-            self.batch.div_ceil(self.micro_batches)
+            self.at_once()
         )
     }
 
@@ -120,7 +133,7 @@ impl Plan {
         let mut line = |name: &str, value: String| all.push((name.to_owned(), value));
         let per_image = self.flops_per_image / 1e9;
         line("parameters", format!("{:.1} M", self.parameters / 1e6));
-        let at_once = self.batch.div_ceil(self.micro_batches);
+        let at_once = self.at_once();
         line("step", format!("{} images, {at_once} at a time", self.batch));
         line("steps", format!("{}, {:.1} M images", self.steps, self.steps as f64 * self.batch as f64 / 1e6));
         if let Some(positions) = self.positions {
@@ -136,7 +149,10 @@ impl Plan {
             line(&format!("memory, {name}"), gib(*bytes));
         }
         line("memory, activations", gib(self.activations_per_image * at_once as f64));
-        line("memory, working", gib(self.working));
+        if self.workers > 1 {
+            line("memory, workers' gradients", gib(self.own_gradients()));
+        }
+        line("memory, working", gib(self.working * self.workers as f64));
         line("memory, in all", gib(self.bytes()));
         for what in &self.left_out {
             line("not counted", (*what).to_owned());

@@ -1,9 +1,11 @@
 //! One step of the loop.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use base::{Progress, rng};
+use base::carried::{self, Changes};
+use base::{Progress, random, rng};
+use libtorch_ext::{side_by_side, split};
 use tch::Tensor;
 
 use super::Trainer;
@@ -23,58 +25,79 @@ impl Trainer<'_> {
         progress: &mut dyn Progress,
     ) -> Result<()> {
         let skip = task.optimization().on_nonfinite == OnNonfinite::Skip;
-        // Running statistics move in the forward pass already, and would keep what is not finite for ever.
-        let buffers = skip.then(|| self.buffers(task));
         let active: Vec<usize> =
             (0..self.phases.len()).filter(|&i| step >= self.phases[i].phase.start).collect();
-        let mut parts = self.differentiate_all(task, &active, step, meter)?;
+        let mut sum = self.differentiate_all(task, &active, step, meter)?;
         let clock = Instant::now();
-        let verdict = active.iter().try_for_each(|&i| self.check(i, step, &mut parts[i]));
+        let verdict = active.iter().try_for_each(|&i| self.check(i, step, &mut sum.parts[i]));
         match verdict {
             Ok(()) => {
-                self.update(task, &active, step, parts, meter);
+                sum.changes.into_iter().for_each(Changes::apply);
+                self.update(task, &active, step, sum.parts, meter);
                 self.skips_in_a_row = 0;
             }
             Err(error) => {
                 self.skips_in_a_row += 1;
-                let Some(buffers) = buffers.filter(|_| self.skips_in_a_row < TOO_MANY_SKIPS) else {
+                if !skip || self.skips_in_a_row >= TOO_MANY_SKIPS {
                     return Err(error);
-                };
+                }
                 self.tally.skipped += 1;
-                tch::no_grad(|| buffers.into_iter().for_each(|(mut live, kept)| live.copy_(&kept)));
                 progress.warn(&format!("{error} ({} left out so far)", self.tally.skipped));
             }
         }
-        meter.add(Span::Update, clock);
+        meter.add(Span::Update, clock.elapsed());
         meter.images(task.optimization().batch_size);
         Ok(())
     }
 
-    /// Losses and accumulated gradients of all micro-batches.
-    fn differentiate_all(
+    /// Losses and gradients of all micro-batches, made by the workers and summed in the order of the micro-batches.
+    fn differentiate_all<T: Task>(
         &self,
-        task: &mut impl Task,
+        task: &mut T,
         active: &[usize],
         step: u64,
         meter: &mut Meter,
-    ) -> Result<Vec<Part>> {
-        let optimization = task.optimization().clone();
-        let mut parts: Vec<Part> = self.phases.iter().map(|_| Part::default()).collect();
-        for micro in 0..optimization.micro_batches {
+    ) -> Result<Sum> {
+        let micro_batches = task.optimization().micro_batches;
+        let (workers, _) = split(task.optimization().workers);
+        // Alone, a worker needs no more than one in memory.
+        let at_once = if workers == 1 { 1 } else { micro_batches };
+        let mut sum = Sum { parts: self.phases.iter().map(|_| Part::default()).collect(), changes: vec![] };
+        let mut failed = None;
+        for first in (0..micro_batches).step_by(at_once) {
             let clock = Instant::now();
-            let mut batch = task.batch()?;
-            meter.add(Span::Data, clock);
-            for &i in active {
-                tch::manual_seed(rng::hash(task.seed(), &[STEP, step, micro as u64, i as u64]) as i64);
-                let (losses, grads) =
-                    guarded(step, &optimization, || self.differentiate(task, &mut batch, i, step, meter))?;
-                let part = &mut parts[i];
-                part.totals.extend(losses.total().map(Tensor::detach));
-                part.terms.extend(losses.terms().iter().map(|(n, v)| (*n, v.shallow_clone())));
-                accumulate(&mut part.gradients, grads);
-            }
+            let batches = (0..at_once).map(|_| task.batch()).collect::<Result<Vec<_>>>()?;
+            meter.add(Span::Data, clock.elapsed());
+            let work = |&(trainer, task): &(&Self, &T), i: usize, batch| {
+                trainer.micro_batch(task, batch, active, step, first + i)
+            };
+            side_by_side(&(self, &*task), workers, batches, work, |one| match one {
+                Ok(one) if failed.is_none() => sum.add(one, workers, meter),
+                Err(error) => drop(failed.get_or_insert(error)),
+                Ok(_) => {}
+            });
         }
-        Ok(parts)
+        failed.map_or(Ok(sum), Err)
+    }
+
+    /// All phases of a micro-batch.
+    fn micro_batch<T: Task>(
+        &self,
+        task: &T,
+        mut batch: T::Batch,
+        active: &[usize],
+        step: u64,
+        micro: usize,
+    ) -> Result<MicroBatch> {
+        let device = task.module(0).vars.device();
+        let mut phase = |&i: &usize| {
+            let seed = rng::hash(task.seed(), &[STEP, step, micro as u64, i as u64]);
+            random::seeded(device, seed.cast_signed(), || self.differentiate(task, &mut batch, i, step))
+        };
+        guarded(step, task.optimization(), || {
+            let (phases, changes) = carried::collect(|| active.iter().map(&mut phase).collect::<Result<_>>());
+            Ok(MicroBatch { phases: phases?, changes })
+        })
     }
 
     /// Refuses a phase whose losses or gradients are not finite; takes its gradients' norm.
@@ -117,36 +140,28 @@ impl Trainer<'_> {
         }
     }
 
-    /// Every buffer with a copy of its values.
-    fn buffers(&self, task: &impl Task) -> Vec<(Tensor, Tensor)> {
-        let modules = (0..self.phases.len()).flat_map(|i| task.module(i).vars.all());
-        modules.filter(|v| v.buffer).map(|v| (v.tensor.detach(), v.tensor.detach().copy())).collect()
-    }
-
     /// Losses of one phase on one micro-batch and their gradient, divided by the number of micro-batches.
     fn differentiate<T: Task>(
         &self,
-        task: &mut T,
+        task: &T,
         batch: &mut T::Batch,
         phase: usize,
         step: u64,
-        meter: &mut Meter,
-    ) -> Result<(Losses, Gradients)> {
+    ) -> Result<Differentiated> {
         let clock = Instant::now();
         let params = &self.phases[phase].params;
         let scale = 1.0 / task.optimization().micro_batches as f64;
-        if let Some(both) = task.recomputed(batch, params, scale)? {
-            meter.add(Span::Backward, clock);
-            return Ok(both);
+        if let Some((losses, gradients)) = task.recomputed(batch, params, scale)? {
+            let seconds = [Duration::ZERO, clock.elapsed()];
+            return Ok(Differentiated { phase, losses, gradients, seconds });
         }
         let losses = task.losses(batch, phase, step)?;
-        meter.add(Span::Forward, clock);
-        let clock = Instant::now();
+        let forward = clock.elapsed();
         let total = losses.total().ok_or_else(|| Error::Recipe("every loss has weight 0".into()))?;
         let total = if scale == 1.0 { total.shallow_clone() } else { total * scale };
         let gradients = Tensor::run_backward(&[total], params, false, false);
-        meter.add(Span::Backward, clock);
-        Ok((losses, gradients))
+        let seconds = [forward, clock.elapsed() - forward];
+        Ok(Differentiated { phase, losses, gradients, seconds })
     }
 
     /// `loss` for the model's own phase, `discriminator/loss` for others.
@@ -159,6 +174,42 @@ const STEP: u64 = 0x57E9;
 
 /// So many steps in a row that are not finite stop a run that leaves single ones out.
 const TOO_MANY_SKIPS: u64 = 100;
+
+/// What a phase makes of a micro-batch.
+struct Differentiated {
+    phase: usize,
+    losses: Losses,
+    gradients: Gradients,
+    /// Forward and backward.
+    seconds: [Duration; 2],
+}
+
+/// What comes of a micro-batch.
+struct MicroBatch {
+    phases: Vec<Differentiated>,
+    changes: Changes,
+}
+
+/// What comes of all micro-batches of a step.
+struct Sum {
+    parts: Vec<Part>,
+    changes: Vec<Changes>,
+}
+
+impl Sum {
+    fn add(&mut self, one: MicroBatch, workers: usize, meter: &mut Meter) {
+        for Differentiated { phase, losses, gradients, seconds } in one.phases {
+            let part = &mut self.parts[phase];
+            part.totals.extend(losses.total().map(Tensor::detach));
+            part.terms.extend(losses.terms().iter().map(|(n, v)| (*n, v.shallow_clone())));
+            accumulate(&mut part.gradients, gradients);
+            for (span, seconds) in [Span::Forward, Span::Backward].into_iter().zip(seconds) {
+                meter.add(span, seconds / workers as u32); // side by side
+            }
+        }
+        self.changes.push(one.changes);
+    }
+}
 
 /// What one phase contributes to a step.
 #[derive(Default)]

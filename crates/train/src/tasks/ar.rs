@@ -333,14 +333,14 @@ impl Task for ArTask {
         self.to_device(batch.ok_or_else(|| Error::Recipe("the training data ended".into()))?)
     }
 
-    fn losses(&mut self, batch: &mut ArBatch, _phase: usize, _step: u64) -> Result<Losses> {
+    fn losses(&self, batch: &mut ArBatch, _phase: usize, _step: u64) -> Result<Losses> {
         let mut losses = Losses::new();
         losses.add("loss", self.loss(batch, Mode::Train), 1.0);
         Ok(losses)
     }
 
     fn recomputed(
-        &mut self,
+        &self,
         batch: &mut ArBatch,
         params: &[Tensor],
         scale: f64,

@@ -189,7 +189,7 @@ impl Task for FeaturesTask {
         self.to_device(&batch.images, &batch.labels)
     }
 
-    fn losses(&mut self, batch: &mut LabelledBatch, _phase: usize, _step: u64) -> Result<Losses> {
+    fn losses(&self, batch: &mut LabelledBatch, _phase: usize, _step: u64) -> Result<Losses> {
         let kind = self.recipe.optimization.precision.kind();
         let logits = self.model.logits(&batch.images.to_kind(kind), Mode::Train);
         let mut losses = Losses::new();

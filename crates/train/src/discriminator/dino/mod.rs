@@ -7,7 +7,7 @@ mod heads;
 mod vit;
 
 use backbones::WeightSource;
-use base::{Mode, Scope};
+use base::{Mode, Scope, random};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use weights::{Checkpoint, Want};
@@ -158,13 +158,13 @@ impl DinoDiscriminator {
     }
 
     /// A crop with probability ½ where the images are larger than the backbone's input, else the whole image; from
-    /// libtorch's global generator.
+    /// the thread's generator ([`base::random`]).
     pub fn draw_view(&self, images: &Tensor) -> View {
         let (_, _, h, w) = images.size4().expect("images are (B, 3, H, W)");
         if h <= self.size || w <= self.size {
             return View::Whole;
         }
-        let draws = Tensor::rand([3], (Kind::Double, Device::Cpu));
+        let draws = random::uniform(&[3], (Kind::Double, Device::Cpu));
         let below = |i: i64, n: i64| ((draws.double_value(&[i]) * n as f64) as i64).min(n - 1);
         match draws.double_value(&[0]) <= 0.5 {
             true => View::Crop { top: below(1, h - self.size + 1), left: below(2, w - self.size + 1) },

@@ -89,7 +89,7 @@ impl Adversary {
 
     /// The discriminator's own losses, on photographs and detached reconstructions.
     pub(super) fn discriminator(
-        &mut self,
+        &self,
         photographs: &Tensor,
         fakes: &[Tensor],
         kind: Kind,
@@ -119,7 +119,7 @@ impl Adversary {
                 losses.add(r1, gradient_penalty(&real, &photographs, gamma), weight);
                 losses.add(r2, gradient_penalty(fake, fake_images, gamma), weight);
             }
-            if let Some(lecam) = &mut self.lecam {
+            if let Some(lecam) = &self.lecam {
                 lecam.update(&real, fake, step);
             }
         }

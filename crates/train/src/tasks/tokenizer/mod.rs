@@ -145,11 +145,11 @@ impl Task for TokenizerTask {
         Ok(TokenizerBatch { images, fakes: vec![] })
     }
 
-    fn losses(&mut self, batch: &mut TokenizerBatch, phase: usize, step: u64) -> Result<Losses> {
+    fn losses(&self, batch: &mut TokenizerBatch, phase: usize, step: u64) -> Result<Losses> {
         if phase == 0 {
             return Ok(self.generator(batch, step));
         }
-        let adversary = self.adversary.as_mut().expect("there is a second phase only with it");
+        let adversary = self.adversary.as_ref().expect("there is a second phase only with it");
         let kind = self.recipe.optimization.precision.kind();
         Ok(adversary.discriminator(&batch.images, &batch.fakes, kind, step))
     }

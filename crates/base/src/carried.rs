@@ -1,0 +1,140 @@
+//! What a training pass leaves behind in buffers for later ones: running statistics, power iterations, queues.
+//!
+//! Passes of one step may run side by side, and a step may be given up. [`collect`] therefore holds back what a pass
+//! changes: the pass itself sees it, no other does, and it takes place when [`Changes::apply`] says so. Elsewhere changes
+//! take place at once.
+
+use std::cell::RefCell;
+
+use tch::Tensor;
+
+/// How a buffer changes.
+#[derive(Debug)]
+pub enum Change {
+    /// It becomes this.
+    Set(Tensor),
+    /// This is added.
+    Add(Tensor),
+    /// It goes this share of the way to a value.
+    Blend(Tensor, f64),
+    /// These become its last values, and as many of the first are dropped: (n) into a queue (m), n ≤ m or not.
+    Push(Tensor),
+}
+
+impl Change {
+    fn apply(&self, buffer: &mut Tensor) {
+        let _guard = tch::no_grad_guard();
+        match self {
+            Change::Set(value) => buffer.copy_(value),
+            Change::Add(value) => drop(buffer.g_add_(value)),
+            Change::Blend(value, share) => drop(buffer.lerp_(value, *share)),
+            Change::Push(new) => {
+                let all = Tensor::cat(&[&*buffer, &new.to_kind(buffer.kind())], 0);
+                let (kept, length) = (buffer.size()[0], all.size()[0]);
+                buffer.copy_(&all.narrow(0, length - kept, kept));
+            }
+        }
+    }
+}
+
+/// What a pass changed, in order.
+#[derive(Debug, Default)]
+pub struct Changes(Vec<(Tensor, Change)>);
+
+impl Changes {
+    /// Lets it take place.
+    pub fn apply(self) {
+        self.0.into_iter().for_each(|(mut buffer, change)| change.apply(&mut buffer));
+    }
+}
+
+thread_local! {
+    static COLLECTED: RefCell<Option<Changes>> = const { RefCell::new(None) };
+}
+
+/// Runs a pass of this thread, and returns what it would have changed.
+pub fn collect<R>(pass: impl FnOnce() -> R) -> (R, Changes) {
+    struct Outer(Option<Changes>);
+    impl Drop for Outer {
+        fn drop(&mut self) {
+            COLLECTED.replace(self.0.take());
+        }
+    }
+    let _outer = Outer(COLLECTED.replace(Some(Changes::default())));
+    let result = pass();
+    (result, COLLECTED.take().unwrap_or_default())
+}
+
+/// Changes a buffer, now or when the pass's changes are applied.
+pub fn change(buffer: &Tensor, change: Change) {
+    let buffer = buffer.shallow_clone();
+    let now = COLLECTED.with_borrow_mut(|collected| match collected {
+        None => Some((buffer, change)),
+        Some(changes) => {
+            changes.0.push((buffer, change));
+            None
+        }
+    });
+    if let Some((mut buffer, change)) = now {
+        change.apply(&mut buffer);
+    }
+}
+
+/// A buffer as this pass sees it: with its own changes.
+pub fn value(buffer: &Tensor) -> Tensor {
+    COLLECTED.with_borrow(|collected| {
+        let all = collected.iter().flat_map(|c| &c.0);
+        let mut own = all.filter(|(changed, _)| changed.data_ptr() == buffer.data_ptr()).peekable();
+        if own.peek().is_none() {
+            return buffer.shallow_clone();
+        }
+        let mut seen = buffer.detach().copy();
+        own.for_each(|(_, change)| change.apply(&mut seen));
+        seen
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(t: &Tensor) -> Vec<f64> {
+        Vec::try_from(t.to_kind(tch::Kind::Double)).unwrap()
+    }
+
+    #[test]
+    fn a_pass_sees_its_own_changes_and_others_only_what_was_applied() {
+        let buffer = Tensor::from_slice(&[1.0f32, 2.0, 3.0]);
+        let pass = |to: f32| {
+            collect(|| {
+                change(&buffer, Change::Add(Tensor::from(1f32)));
+                change(&buffer, Change::Push(Tensor::from_slice(&[to])));
+                change(&buffer, Change::Blend(Tensor::from(0f32), 0.5));
+                numbers(&value(&buffer))
+            })
+        };
+        let ((first, one), (second, two)) = (pass(8.0), pass(6.0));
+        assert_eq!((first, second), (vec![1.5, 2.0, 4.0], vec![1.5, 2.0, 3.0]));
+        assert_eq!(numbers(&buffer), [1.0, 2.0, 3.0]);
+        one.apply();
+        assert_eq!(numbers(&value(&buffer)), [1.5, 2.0, 4.0]);
+        two.apply();
+        assert_eq!(numbers(&buffer), [1.5, 2.5, 3.0]);
+        change(&buffer, Change::Set(Tensor::from_slice(&[7.0f32, 7.0, 7.0])));
+        assert_eq!(numbers(&buffer), [7.0; 3]);
+    }
+
+    #[test]
+    fn a_pass_that_panics_changes_nothing_and_ends_its_collecting() {
+        let buffer = Tensor::from(1f32);
+        let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            collect(|| {
+                change(&buffer, Change::Add(Tensor::from(1f32)));
+                panic!("as libtorch does");
+            })
+        }));
+        assert!(failed.is_err() && buffer.double_value(&[]) == 1.0);
+        change(&buffer, Change::Add(Tensor::from(1f32)));
+        assert_eq!(buffer.double_value(&[]), 2.0);
+    }
+}
