@@ -18,7 +18,7 @@ struct Report {
     tensors: usize,
     /// Of the values in the input, in bytes.
     bytes: u64,
-    /// Sections that were left out.
+    /// Sections and other values that were left out.
     left_out: Vec<String>,
 }
 
@@ -83,7 +83,10 @@ fn report(args: &ConvertArgs, checkpoint: &Checkpoint, source: &dyn TensorSource
         output: args.output.display().to_string(),
         tensors: names.len(),
         bytes: names.iter().filter_map(|n| source.info(n)).map(|i| i.bytes).sum(),
-        left_out: others.map(|s| s.name.clone().unwrap_or_else(|| "(top level)".into())).collect(),
+        left_out: others
+            .map(|s| s.name.clone().unwrap_or_else(|| "(top level)".into()))
+            .chain(checkpoint.not_shown().iter().map(|(name, why)| format!("{name} ({why})")))
+            .collect(),
         section,
     }
 }

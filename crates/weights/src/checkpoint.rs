@@ -81,6 +81,8 @@ pub(crate) struct Parsed {
     pub blobs: Vec<Blob>,
     pub sections: Vec<(Option<String>, Entries)>,
     pub metadata: Map<String, Json>,
+    /// What the file holds beside tensors and `metadata`, and why it cannot be shown.
+    pub not_shown: Vec<(String, String)>,
 }
 
 /// An open checkpoint. Only its table of contents has been read.
@@ -92,6 +94,7 @@ pub struct Checkpoint {
     entries: Vec<Arc<Entries>>,
     sections: Vec<Section>,
     metadata: Map<String, Json>,
+    not_shown: Vec<(String, String)>,
 }
 
 impl Checkpoint {
@@ -116,6 +119,7 @@ impl Checkpoint {
             sections: parsed.sections.iter().map(section).collect(),
             entries: parsed.sections.into_iter().map(|(_, e)| Arc::new(e)).collect(),
             metadata: parsed.metadata,
+            not_shown: parsed.not_shown,
         })
     }
 
@@ -139,9 +143,16 @@ impl Checkpoint {
         &self.metadata
     }
 
-    /// The weights, and in [`TensorSource::origin`] the section that was taken.
+    /// What is neither a tensor nor in [`Checkpoint::metadata`], and why: objects that contain themselves.
+    pub fn not_shown(&self) -> &[(String, String)] {
+        &self.not_shown
+    }
+
+    /// The weights, and in [`TensorSource::origin`] the section that was taken. Sections with nothing but single
+    /// numbers (an average's count of updates) are passed over where another is there.
     pub fn source(&self, want: Want) -> Result<Box<dyn TensorSource>> {
-        let at = want.order().iter().find_map(|name| self.position(*name));
+        let found = || want.order().iter().filter_map(|name| self.position(*name));
+        let at = found().find(|&at| self.holds_weights(at)).or_else(|| found().next());
         at.map(|at| self.at(at)).ok_or_else(|| {
             let order =
                 want.order().iter().map(|name| name.map_or("the top level".into(), |n| format!("`{n}`")));
@@ -156,6 +167,11 @@ impl Checkpoint {
 
     fn position(&self, name: Option<&str>) -> Option<usize> {
         self.sections.iter().position(|s| s.name.as_deref() == name)
+    }
+
+    fn holds_weights(&self, at: usize) -> bool {
+        let many = |entry: &Entry| entry.unsupported.is_some() || entry.info.shape.iter().any(|&d| d > 1);
+        self.entries[at].iter().any(|(_, entry)| many(entry))
     }
 
     fn at(&self, at: usize) -> Box<dyn TensorSource> {
@@ -215,7 +231,7 @@ pub(crate) fn parse_file(path: &Path) -> Result<Parsed> {
 
 fn bare(format: Format, contents: safetensors::Contents) -> Parsed {
     let safetensors::Contents { blobs, entries, metadata } = contents;
-    Parsed { format, blobs, sections: vec![(None, entries)], metadata }
+    Parsed { format, blobs, sections: vec![(None, entries)], metadata, not_shown: vec![] }
 }
 
 /// A directory's index of shards, or its only file; safetensors before `.bin`.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use base::hint::{Hint, nearest};
 
-use crate::source::Origin;
+use crate::source::{Origin, Unsupported};
 
 /// An error about a checkpoint file.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +37,14 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
+    /// A checkpoint that follows its format in a way that is not read here.
+    #[error("`{path}` cannot be read: {what}")]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// Which way.
+        what: String,
+    },
     /// The wanted section is not there.
     #[error("`{path}` has no weights under {wanted}; it holds {}", list_sections(available))]
     NoSection {
@@ -57,15 +65,15 @@ pub enum Error {
         /// Names alike.
         similar: Vec<String>,
     },
-    /// A tensor that this program cannot represent.
-    #[error("tensor `{name}` of {origin} cannot be read: its kind, {kind}, does not exist here")]
-    ForeignKind {
+    /// A tensor in a form that this program does not read.
+    #[error("tensor `{name}` of {origin} cannot be read: {} is not supported", unsupported.what)]
+    UnsupportedTensor {
         /// The file.
         origin: Origin,
         /// The tensor.
         name: String,
-        /// Its kind's name.
-        kind: String,
+        /// Its form.
+        unsupported: Unsupported,
     },
     /// A tensor that the format to be written cannot hold.
     #[error("cannot write tensor `{name}` to `{path}`: {what}")]
@@ -200,8 +208,12 @@ impl Error {
         Error::Torch { doing, message: text.lines().next().unwrap_or_default().to_owned() }
     }
 
-    pub(crate) fn foreign(origin: &Origin, name: &str, kind: &str) -> Error {
-        Error::ForeignKind { origin: origin.clone(), name: name.into(), kind: kind.into() }
+    pub(crate) fn unsupported(origin: &Origin, name: &str, unsupported: &Unsupported) -> Error {
+        Error::UnsupportedTensor {
+            origin: origin.clone(),
+            name: name.into(),
+            unsupported: unsupported.clone(),
+        }
     }
 
     pub(crate) fn no_tensor(origin: &Origin, name: &str, names: &[&str]) -> Error {
@@ -236,9 +248,11 @@ impl Hint for Error {
                 let near = (!near.is_empty()).then(|| format!("did you mean {near}?"));
                 near.into_iter().chain([inspect(&origin.path)]).collect()
             }
-            Error::ForeignKind { origin, .. } => vec![inspect(&origin.path)],
+            Error::UnsupportedTensor { origin, unsupported, .. } => {
+                unsupported.advice.iter().cloned().chain([inspect(&origin.path)]).collect()
+            }
             Error::Load(failure) => failure.hints(),
-            Error::Torch { .. } | Error::Refused { .. } => vec![],
+            Error::Torch { .. } | Error::Refused { .. } | Error::Unsupported { .. } => vec![],
         }
     }
 }

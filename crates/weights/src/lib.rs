@@ -18,6 +18,7 @@ mod shards;
 mod source;
 mod torch_file;
 mod torch_objects;
+mod torch_rebuild;
 mod torch_tensor;
 
 pub use adopt::adopt;
@@ -29,7 +30,7 @@ pub use keymap::{KeyMap, matches};
 pub use load::{Dropped, LoadReport, Signature, likely, load};
 pub use save::{export_safetensors, named_tensors, save_safetensors, save_with_digest};
 pub use save_torch::{export_torch, save_torch};
-pub use source::{Origin, TensorInfo, TensorSource};
+pub use source::{Origin, TensorInfo, TensorSource, Unsupported};
 
 /// What this crate returns.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -134,8 +134,8 @@ fn mismatch(
     source: &dyn TensorSource,
     name: &str,
 ) -> Result<Option<Mismatch>> {
-    if let Some(kind) = source.foreign_kind(name) {
-        return Err(Error::foreign(source.origin(), name, kind));
+    if let Some(unsupported) = source.unsupported(name) {
+        return Err(Error::unsupported(source.origin(), name, unsupported));
     }
     let info = source.info(name).ok_or_else(|| Error::no_tensor(source.origin(), name, &source.names()))?;
     let expected = (variable.size(), variable.kind());

@@ -38,7 +38,8 @@ pub(crate) enum Node {
 pub(crate) struct Object {
     /// What was called; a `Global` in honest files.
     pub callee: Id,
-    pub args: Vec<Id>,
+    /// A tuple; shared, for a few bytes of a pickle can call anything with a million arguments again.
+    pub args: Id,
     /// What `__setstate__` would get.
     pub state: Option<Id>,
     /// What `__setitem__` would get, as dictionaries do.
@@ -62,15 +63,89 @@ impl Pickle {
     pub fn ids(&self) -> impl Iterator<Item = Id> {
         (0..self.nodes.len() as u32).map(Id)
     }
+
+    /// The items of a tuple or list; empty for anything else.
+    pub fn items(&self, id: Id) -> &[Id] {
+        match self.node(id) {
+            Node::Tuple(items) | Node::List(items) => items,
+            _ => &[],
+        }
+    }
+
+    /// The name of a class or function.
+    pub fn global(&self, id: Id) -> Option<&str> {
+        match self.node(id) {
+            Node::Global(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// For every node, whether one of the `seeds` can be reached from it, by way of any containers and objects.
+    pub fn reaching(&self, seeds: impl Fn(&Node) -> bool) -> Vec<bool> {
+        // Edges backwards, in one list: those that lead to node i stand at `ends[i]..ends[i + 1]`.
+        let mut ends = vec![0u32; self.nodes.len() + 1];
+        self.edges(&mut |_, to| ends[to.0 as usize + 1] += 1);
+        (1..ends.len()).for_each(|i| ends[i] += ends[i - 1]);
+        let mut from = vec![Id(0); ends[self.nodes.len()] as usize];
+        let mut filled = ends.clone();
+        self.edges(&mut |parent, to| {
+            let at = &mut filled[to.0 as usize];
+            from[*at as usize] = parent;
+            *at += 1;
+        });
+        let mut reached: Vec<bool> = self.nodes.iter().map(seeds).collect();
+        let mut todo: Vec<Id> = self.ids().filter(|id| reached[id.0 as usize]).collect();
+        while let Some(Id(at)) = todo.pop() {
+            for &Id(parent) in &from[ends[at as usize] as usize..ends[at as usize + 1] as usize] {
+                if !std::mem::replace(&mut reached[parent as usize], true) {
+                    todo.push(Id(parent));
+                }
+            }
+        }
+        reached
+    }
+
+    /// Calls `see` with every node and each of the nodes that it refers to.
+    fn edges(&self, see: &mut dyn FnMut(Id, Id)) {
+        for id in self.ids() {
+            match self.node(id) {
+                Node::Tuple(items) | Node::List(items) | Node::Set(items) => {
+                    items.iter().for_each(|&item| see(id, item));
+                }
+                Node::Dict(pairs) => pairs.iter().for_each(|&(_, value)| see(id, value)),
+                Node::Object(object) => {
+                    let Object { callee, args, state, items, list } = object.as_ref();
+                    [*callee, *args].iter().chain(state).chain(list).for_each(|&part| see(id, part));
+                    items.iter().for_each(|&(_, value)| see(id, value));
+                }
+                _ => {}
+            }
+        }
+    }
 }
 
-/// More than any checkpoint needs (a large optimizer's has some 100,000), and less than a gigabyte.
+impl Id {
+    /// Where a list with an item for each node has this node's.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// More values than any checkpoint holds (a large optimizer's has some 100,000), in less than a gigabyte. The stack, its
+/// marks and the memo, which opcodes of one byte can fill, have the same bound.
 const MOST_NODES: usize = 1 << 23;
+/// The longest name of a class or function, module included.
+const LONGEST_NAME: usize = 1000;
+/// The largest pickle that is read; those of full training states are a few megabytes.
+pub(crate) const LARGEST: usize = 1 << 28;
+
+const TOO_MANY: &str = "the pickle holds too many values";
 
 type Result<T> = std::result::Result<T, String>;
 
 /// Reads one pickle from the start of `data`; also says how many bytes it took.
 pub(crate) fn parse(data: &[u8]) -> Result<(Pickle, usize)> {
+    let data = &data[..data.len().min(LARGEST)];
     let mut machine =
         Machine { data, at: 0, nodes: vec![], stack: vec![], marks: vec![], memo: HashMap::new() };
     let root = machine.run().map_err(|e| format!("{e} (byte {} of the pickle)", machine.at))?;
@@ -96,6 +171,9 @@ impl<'a> Machine<'a> {
                 return self.pop();
             }
             self.step(op)?;
+            if self.stack.len().max(self.marks.len()).max(self.memo.len()) > MOST_NODES {
+                return Err(TOO_MANY.into());
+            }
         }
     }
 
@@ -227,7 +305,11 @@ impl<'a> Machine<'a> {
                     Node::Str(s) => Ok(s.as_str()),
                     _ => Err("the name of a class is not a string".to_owned()),
                 };
-                let name = format!("{}.{}", part(parts[0])?, part(parts[1])?);
+                let (module, name) = (part(parts[0])?, part(parts[1])?);
+                if module.len() + name.len() > LONGEST_NAME {
+                    return Err("the name of a class is too long".into());
+                }
+                let name = format!("{module}.{name}");
                 self.push(Node::Global(name))
             }
             b'Q' => {
@@ -249,23 +331,24 @@ impl<'a> Machine<'a> {
                     return Err("an object without a class".into());
                 }
                 let callee = args.remove(0);
+                let args = self.add(Node::Tuple(args))?;
                 self.push_object(callee, args, None)
             }
             b'i' => {
                 let name = self.global()?;
                 let args = self.since_mark()?;
-                self.push(name)?;
-                let callee = self.pop()?;
+                let callee = self.add(name)?;
+                let args = self.add(Node::Tuple(args))?;
                 self.push_object(callee, args, None)
             }
             _ => {
                 let kwargs = if op == 0x92 { Some(self.pop()?) } else { None };
                 let args = self.pop()?;
                 let callee = self.pop()?;
-                let Node::Tuple(args) = &self.nodes[args.0 as usize] else {
+                let Node::Tuple(_) = &self.nodes[args.0 as usize] else {
                     return Err("the arguments of a call are not a tuple".into());
                 };
-                self.push_object(callee, args.clone(), kwargs)
+                self.push_object(callee, args, kwargs)
             }
         }
     }
@@ -276,17 +359,22 @@ impl<'a> Machine<'a> {
         Ok(Node::Global(format!("{module}.{name}")))
     }
 
-    fn push_object(&mut self, callee: Id, args: Vec<Id>, state: Option<Id>) -> Result<()> {
+    fn push_object(&mut self, callee: Id, args: Id, state: Option<Id>) -> Result<()> {
         self.push(Node::Object(Box::new(Object { callee, args, state, items: vec![], list: vec![] })))
     }
 
     fn push(&mut self, node: Node) -> Result<()> {
-        if self.nodes.len() >= MOST_NODES {
-            return Err("the pickle holds too many values".into());
-        }
-        self.stack.push(Id(self.nodes.len() as u32));
-        self.nodes.push(node);
+        let id = self.add(node)?;
+        self.stack.push(id);
         Ok(())
+    }
+
+    fn add(&mut self, node: Node) -> Result<Id> {
+        if self.nodes.len() >= MOST_NODES {
+            return Err(TOO_MANY.into());
+        }
+        self.nodes.push(node);
+        Ok(Id(self.nodes.len() as u32 - 1))
     }
 
     /// The height below which nothing may be popped.
@@ -340,7 +428,7 @@ impl<'a> Machine<'a> {
 
     fn line(&mut self) -> Result<&'a str> {
         let rest = &self.data[self.at..];
-        let end = rest.iter().take(1000).position(|&b| b == b'\n').ok_or("a name does not end")?;
+        let end = rest.iter().take(LONGEST_NAME).position(|&b| b == b'\n').ok_or("a name does not end")?;
         self.at += end + 1;
         std::str::from_utf8(&rest[..end]).map_err(|e| e.to_string())
     }

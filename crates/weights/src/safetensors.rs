@@ -8,7 +8,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value as Json};
 use tch::Kind;
 
-use crate::source::{Blob, Entry, TensorInfo};
+use crate::source::{Blob, Entry, TensorInfo, Unsupported};
 use crate::{Error, Result};
 
 /// A file's tensors and metadata.
@@ -51,7 +51,7 @@ fn add(path: &Path, map: Mmap, contents: &mut Contents) -> Result<()> {
 
 fn entry(info: &safetensors::tensor::TensorInfo, blob: usize) -> Entry {
     let kind = kind_of(info.dtype);
-    let foreign = kind.is_none().then(|| format!("{:?}", info.dtype));
+    let unsupported = kind.is_none().then(|| Unsupported::dtype(format!("{:?}", info.dtype)));
     let kind = kind.unwrap_or(Kind::Uint8);
     let shape = info.shape.iter().map(|&d| d as i64).collect();
     let bytes = (info.data_offsets.1 - info.data_offsets.0) as u64;
@@ -60,7 +60,7 @@ fn entry(info: &safetensors::tensor::TensorInfo, blob: usize) -> Entry {
         blob,
         offset: info.data_offsets.0,
         strides: None,
-        foreign,
+        unsupported,
     }
 }
 

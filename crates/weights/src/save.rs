@@ -79,8 +79,8 @@ pub(crate) fn items_of(tensors: &[(String, Tensor)]) -> Vec<Item<'_>> {
 /// The tensors of a file, without what wrappers put into their names; floating ones in `precision`, if one is given.
 pub(crate) fn items_in(source: &dyn TensorSource, precision: Option<Precision>) -> Result<Vec<Item<'_>>> {
     let item = |name| {
-        if let Some(kind) = source.foreign_kind(name) {
-            return Err(Error::foreign(source.origin(), name, kind));
+        if let Some(unsupported) = source.unsupported(name) {
+            return Err(Error::unsupported(source.origin(), name, unsupported));
         }
         let info =
             source.info(name).ok_or_else(|| Error::no_tensor(source.origin(), name, &source.names()))?;

@@ -16,6 +16,7 @@ pub(crate) fn open(index: &Path, text: &str) -> Result<Parsed> {
         blobs: vec![],
         sections: vec![(None, vec![])],
         metadata: serde_json::Map::new(),
+        not_shown: vec![],
     };
     let mut places: HashMap<String, String> = HashMap::new(); // tensor → file
     for (file, names) in files(index, text)? {
@@ -26,6 +27,7 @@ pub(crate) fn open(index: &Path, text: &str) -> Result<Parsed> {
         let first = whole.blobs.len();
         whole.blobs.extend(shard.blobs);
         whole.metadata.extend(shard.metadata);
+        whole.not_shown.extend(shard.not_shown);
         let entries = shard.sections.into_iter().filter(|(section, _)| section.is_none());
         for (name, mut entry) in entries.flat_map(|(_, entries)| entries) {
             if let Some(other) = places.insert(name.clone(), file.clone()) {

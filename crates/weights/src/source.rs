@@ -15,10 +15,37 @@ use crate::{Error, Result};
 pub struct TensorInfo {
     /// Its shape.
     pub shape: Vec<i64>,
-    /// Its kind in the file; `Uint8` stands for a [`TensorSource::foreign_kind`].
+    /// Its kind in the file; `Uint8` where it is [`TensorSource::unsupported`].
     pub kind: Kind,
     /// Its size in bytes, as a contiguous tensor.
     pub bytes: u64,
+}
+
+/// Something that holds values of weights in a form that this program does not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsupported {
+    /// Its dtype, layout or class: `torch.float8_e4m3fn`, "a quantized tensor".
+    pub what: String,
+    /// What to save instead.
+    pub advice: Option<String>,
+}
+
+impl Unsupported {
+    pub(crate) fn new(what: impl Into<String>, advice: &str) -> Self {
+        Unsupported { what: what.into(), advice: Some(advice.into()) }
+    }
+
+    /// A dtype that libtorch's C++ side or tch lacks.
+    pub(crate) fn dtype(name: String) -> Self {
+        Unsupported { what: name, advice: None }
+    }
+
+    /// A tensor whose parts lie in the files of several processes.
+    pub(crate) fn sharded(class: &str) -> Self {
+        let advice = "save the full tensor: `tensor.full_tensor()`, or `get_model_state_dict` with \
+                      `StateDictOptions(full_state_dict=True)`";
+        Unsupported::new(format!("a sharded tensor ({class})"), advice)
+    }
 }
 
 /// Where tensors come from.
@@ -54,9 +81,8 @@ pub trait TensorSource: Send + Sync {
     /// File and section.
     fn origin(&self) -> &Origin;
 
-    /// The name of a kind that does not exist here (`U16`, `torch.float8_e4m3fn`): such a tensor has a shape but
-    /// cannot be read.
-    fn foreign_kind(&self, _name: &str) -> Option<&str> {
+    /// Why a tensor cannot be read, if it cannot.
+    fn unsupported(&self, _name: &str) -> Option<&Unsupported> {
         None
     }
 
@@ -96,8 +122,16 @@ pub(crate) struct Entry {
     pub offset: usize,
     /// In elements; `None` when contiguous.
     pub strides: Option<Vec<usize>>,
-    /// The name of its kind, if that does not exist here.
-    pub foreign: Option<String>,
+    /// Why it cannot be read.
+    pub unsupported: Option<Unsupported>,
+}
+
+impl Entry {
+    /// An entry for what has a name and perhaps a shape, and cannot be read.
+    pub fn unsupported(shape: Vec<i64>, unsupported: Unsupported) -> Self {
+        let info = TensorInfo { shape, kind: Kind::Uint8, bytes: 0 };
+        Entry { info, blob: 0, offset: 0, strides: None, unsupported: Some(unsupported) }
+    }
 }
 
 /// The tensors of one section of a file.
@@ -133,14 +167,14 @@ impl TensorSource for FileTensors {
         &self.origin
     }
 
-    fn foreign_kind(&self, name: &str) -> Option<&str> {
-        self.entry(name)?.foreign.as_deref()
+    fn unsupported(&self, name: &str) -> Option<&Unsupported> {
+        self.entry(name)?.unsupported.as_ref()
     }
 
     fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>> {
         let entry = self.entry(name).ok_or_else(|| Error::no_tensor(&self.origin, name, &self.names()))?;
-        if let Some(kind) = &entry.foreign {
-            return Err(Error::foreign(&self.origin, name, kind));
+        if let Some(unsupported) = &entry.unsupported {
+            return Err(Error::unsupported(&self.origin, name, unsupported));
         }
         let blob = self.blobs.get(entry.blob).map(Blob::bytes).transpose();
         let blob = blob.map_err(|what| Error::damaged(&self.origin.path, what))?.unwrap_or_default();

@@ -9,9 +9,9 @@ use libtorch_ext::mmap::{Mmap, sparingly};
 use serde_json::Map;
 
 use crate::checkpoint::{Format, Parsed};
-use crate::pickle::{self, Node, Pickle};
-use crate::source::Blob;
-use crate::torch_objects::Reader;
+use crate::pickle::{self, Id, Node, Pickle};
+use crate::source::{Blob, Entry, Unsupported};
+use crate::torch_objects::{Reader, Trouble};
 use crate::torch_tensor::{Element, Storage, storage_id};
 use crate::{Error, Result};
 
@@ -19,8 +19,6 @@ use crate::{Error, Result};
 const LEGACY_MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
 /// Its second value.
 const LEGACY_PROTOCOL: i128 = 1001;
-/// No honest pickle comes near; those of full training states are a few megabytes.
-const LARGEST_PICKLE: usize = 1 << 28;
 
 /// True for what begins like the older layout.
 pub(crate) fn recognise_legacy(head: &[u8]) -> bool {
@@ -53,9 +51,9 @@ pub(crate) fn open_zip(path: &Path, map: Mmap) -> Result<Parsed> {
     if let Some((_, blob)) = members.iter().find(|(n, _)| n.strip_prefix(prefix) == Some("byteorder"))
         && blob.bytes().map_err(damaged)?.as_ref() != b"little"
     {
-        return Err(damaged("its numbers are big-endian, which is not supported".into()));
+        return Err(big_endian(path));
     }
-    if members[main].1.len() > LARGEST_PICKLE {
+    if members[main].1.len() > pickle::LARGEST {
         return Err(damaged("its `data.pkl` is too large to be honest".into()));
     }
     let text = members[main].1.bytes().map_err(damaged)?.into_owned();
@@ -136,8 +134,8 @@ fn legacy(path: &Path, map: &Arc<Mmap>) -> std::result::Result<Parsed, Legacy> {
         return Err(Legacy::Broken("it does not begin as torch.save's older layout does".into()));
     }
     let (system, _) = next()?;
-    if big_endian(&system) {
-        return Err(Legacy::Broken("its numbers are big-endian, which is not supported".into()));
+    if is_big_endian(&system) {
+        return Err(Legacy::Other(big_endian(path)));
     }
     let (main, _) = next()?;
     let (keys, data) = next()?;
@@ -145,7 +143,12 @@ fn legacy(path: &Path, map: &Arc<Mmap>) -> std::result::Result<Parsed, Legacy> {
     interpret(path, Format::TorchLegacy, &main, storages, blobs).map_err(Legacy::Other)
 }
 
-fn big_endian(system: &Pickle) -> bool {
+fn big_endian(path: &Path) -> Error {
+    let what = "its numbers are big-endian, which is not supported".into();
+    Error::Unsupported { path: path.to_owned(), what }
+}
+
+fn is_big_endian(system: &Pickle) -> bool {
     let Node::Dict(pairs) = system.node(system.root) else { return false };
     pairs.iter().any(|&(key, value)| {
         system.node(key) == &Node::Str("little_endian".into()) && system.node(value) == &Node::Bool(false)
@@ -191,11 +194,17 @@ fn element_width(element: &Element) -> std::result::Result<usize, String> {
         Element::Known(kind) => Ok(kind.elt_size_in_bytes()),
         Element::Untyped => Ok(1),
         // Without its width, everything after it is lost.
-        Element::Unknown(class) => Err(format!("storages of class `{class}` are not supported")),
+        Element::Unknown(class) => match class.rsplit('.').next().unwrap_or(class) {
+            "QInt8Storage" | "QUInt8Storage" | "QUInt4x2Storage" | "QUInt2x4Storage" => Ok(1),
+            "QInt32Storage" => Ok(4),
+            "ComplexFloatStorage" => Ok(8),
+            "ComplexDoubleStorage" => Ok(16),
+            _ => Err(format!("storages of class `{class}` are not supported")),
+        },
     }
 }
 
-/// Sorts the outermost dictionary into sections and the rest.
+/// Sorts the outermost dictionary into sections and the rest. What holds no weights stops nothing.
 fn interpret(
     path: &Path,
     format: Format,
@@ -205,40 +214,84 @@ fn interpret(
 ) -> Result<Parsed> {
     let damaged = |what: String| Error::damaged(path, what);
     let reader = Reader::new(pickle, storages);
-    let mut sections = vec![];
+    let mut parsed = Parsed { format, blobs, sections: vec![], metadata: Map::new(), not_shown: vec![] };
     let mut bare = vec![];
-    let mut metadata = Map::new();
     match reader.top().map_err(damaged)? {
-        None => reader.tensors("", pickle.root, &mut bare).map_err(damaged)?,
+        None => bare = the_only_value(path, &reader)?,
         Some(pairs) => {
             for (key, value) in pairs {
                 let name = reader.key(key);
-                let mut tensors = vec![];
-                reader.tensors("", value, &mut tensors).map_err(|e| damaged(format!("`{name}`: {e}")))?;
+                let mut tensors = entries(path, &reader, &name, value)?;
                 // A tensor itself has the empty path below its key.
-                if let [(path, _)] = tensors.as_mut_slice()
-                    && path.is_empty()
-                {
-                    *path = name.clone();
-                    bare.append(&mut tensors);
-                } else if !tensors.is_empty() {
-                    sections.push((Some(name.clone()), tensors));
+                match tensors.as_mut_slice() {
+                    [] => {}
+                    [(inner, _)] if inner.is_empty() => {
+                        inner.clone_from(&name);
+                        match reader.object_class(value) {
+                            Some(_) => parsed.sections.push((Some(name.clone()), tensors)),
+                            None => bare.append(&mut tensors),
+                        }
+                    }
+                    _ => parsed.sections.push((Some(name.clone()), tensors)),
                 }
-                if let Some(value) = reader.json(value).map_err(damaged)? {
-                    metadata.insert(name, value);
+                match reader.json(value) {
+                    Ok(Some(value)) => drop(parsed.metadata.insert(name, value)),
+                    Ok(None) => {}
+                    Err(trouble) => parsed.not_shown.push((name, trouble.to_string())),
                 }
             }
         }
     }
     if !bare.is_empty() {
-        sections.push((None, bare));
+        parsed.sections.push((None, bare));
     }
-    if sections.is_empty() {
+    if parsed.sections.is_empty() {
         return Err(Error::NotACheckpoint {
             path: path.to_owned(),
             found: "is a file of torch.save that holds no tensors".into(),
             advice: "give the file that holds the weights".into(),
         });
     }
-    Ok(Parsed { format, blobs, sections, metadata })
+    Ok(parsed)
+}
+
+/// The tensors of a file whose outermost value is no dictionary.
+fn the_only_value(path: &Path, reader: &Reader) -> Result<Vec<(String, Entry)>> {
+    if let Some(class) = reader.object_class(reader.pickle.root) {
+        return Err(Error::NotACheckpoint {
+            path: path.to_owned(),
+            found: format!("is {class} in a file of torch.save"),
+            advice: "save its `state_dict()`: `torch.save(module.state_dict(), …)`".into(),
+        });
+    }
+    entries(path, reader, "the file's value", reader.pickle.root)
+}
+
+/// The tensors of one value of the outermost dictionary, called `key`.
+fn entries(path: &Path, reader: &Reader, key: &str, value: Id) -> Result<Vec<(String, Entry)>> {
+    let mut tensors = vec![];
+    match reader.tensors(value, &mut tensors) {
+        Ok(()) => {}
+        Err(Trouble::Damaged(what)) => return Err(Error::damaged(path, format!("`{key}`: {what}"))),
+        Err(Trouble::Tangled(what)) => {
+            let unsupported = Unsupported::new(what, "save the weights as a plain dictionary of tensors");
+            tensors = vec![(key.to_owned(), Entry::unsupported(vec![], unsupported))];
+        }
+    }
+    // Keys that differ only by their type (1 and "1") give one name.
+    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut kept: Vec<(String, Entry)> = vec![];
+    for (name, entry) in tensors {
+        match places.get(&name) {
+            Some(&first) => {
+                let twice = Unsupported::new("a name that two values have", "give each a name of its own");
+                kept[first].1.unsupported = Some(twice);
+            }
+            None => {
+                places.insert(name.clone(), kept.len());
+                kept.push((name, entry));
+            }
+        }
+    }
+    Ok(kept)
 }

@@ -1,20 +1,25 @@
 //! What the nodes of a torch pickle mean: tensors, dictionaries, plain values.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::collections::HashMap;
 
 use serde_json::{Map, Value as Json};
 
 use crate::pickle::{Id, Node, Object, Pickle};
-use crate::source::Entry;
-use crate::torch_tensor::{Element, Storage, dtype_element, tensor};
+use crate::source::{Entry, Unsupported};
+use crate::torch_rebuild::tensor_of;
+use crate::torch_tensor::Storage;
 
 type Result<T> = std::result::Result<T, String>;
 
 /// Deeper nesting than this is an attack, or a mistake.
 const DEEPEST: usize = 200;
-/// Visits of nodes in one walk; a pickle of n bytes can describe a tree of 2^n nodes.
-const MOST_VISITS: usize = 1 << 22;
+/// Work of one walk: a pickle of n bytes can describe a tree of 2^n nodes.
+const MOST_WORK: usize = 1 << 22;
+/// Work of all walks.
+const MOST_WORK_IN_ALL: usize = 1 << 24;
+/// Letters of a name or text that cost as much as a visit.
+const LETTERS: usize = 32;
 
 /// What a node means.
 enum Meaning<'a> {
@@ -29,96 +34,179 @@ enum Meaning<'a> {
     },
 }
 
+/// Why a walk ended early.
+pub(crate) enum Trouble {
+    /// A tensor is not what torch.save writes.
+    Damaged(String),
+    /// The values contain themselves, are nested too deeply, or repeat each other beyond measure.
+    Tangled(&'static str),
+}
+
+impl From<String> for Trouble {
+    fn from(what: String) -> Self {
+        Trouble::Damaged(what)
+    }
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Trouble::Damaged(what) => f.write_str(what),
+            Trouble::Tangled(what) => f.write_str(what),
+        }
+    }
+}
+
 /// Reads the graph of one pickle.
 pub(crate) struct Reader<'a> {
     pub pickle: &'a Pickle,
     pub storages: HashMap<String, Storage>,
-    visits: Cell<usize>,
+    /// Of each node, whether values of tensors are below it.
+    holds: OnceCell<Vec<bool>>,
+    work: Cell<usize>,
+    /// Of the walk that goes on.
+    most_work: Cell<usize>,
 }
 
 impl<'a> Reader<'a> {
     pub fn new(pickle: &'a Pickle, storages: HashMap<String, Storage>) -> Self {
-        Reader { pickle, storages, visits: Cell::new(0) }
+        Reader { pickle, storages, holds: OnceCell::new(), work: Cell::new(0), most_work: Cell::new(0) }
     }
 
-    /// The pairs of the outermost dictionary, if it is one.
+    /// The pairs of the outermost dictionary, or of something like it.
     pub fn top(&self) -> Result<Option<Vec<(Id, Id)>>> {
         Ok(match self.meaning(self.pickle.root)? {
             Meaning::Dict(pairs) => Some(pairs),
-            Meaning::Object { object, .. } => Some(self.attributes(object)),
+            Meaning::Object { object, .. } if !object.items.is_empty() => Some(object.items.clone()),
             _ => None,
         })
     }
 
-    /// All tensors below `id`, named by their path from `prefix`.
-    pub fn tensors(&self, prefix: &str, id: Id, out: &mut Vec<(String, Entry)>) -> Result<()> {
-        self.collect(prefix, id, 0, out)
+    /// The class of an object that is neither a tensor nor a container, in words.
+    pub fn object_class(&self, id: Id) -> Option<String> {
+        match self.meaning(id) {
+            Ok(Meaning::Object { class, object }) if self.is_opaque(object) => {
+                Some(self.unsupported_object(class, object).what)
+            }
+            _ => None,
+        }
     }
 
-    fn collect(&self, prefix: &str, id: Id, depth: usize, out: &mut Vec<(String, Entry)>) -> Result<()> {
-        self.visit(depth)?;
+    /// True if values of tensors, known or not, are below `id`.
+    pub fn holds_tensors(&self, id: Id) -> bool {
+        // All values lie in storages, or in numpy's arrays; tensors without storage are told by their calls.
+        let seed = |node: &Node| match node {
+            Node::Persistent(_) => true,
+            Node::Global(name) => {
+                let array = ["._reconstruct", "._frombuffer"].iter().any(|end| name.ends_with(end));
+                (name.starts_with("numpy") && array) || name.starts_with("torch._utils._rebuild_")
+            }
+            _ => false,
+        };
+        self.holds.get_or_init(|| self.pickle.reaching(seed))[id.index()]
+    }
+
+    /// All tensors below `id`, named by their path from `prefix`. Those that cannot be read are among them, by what
+    /// they are.
+    pub fn tensors(&self, id: Id, out: &mut Vec<(String, Entry)>) -> std::result::Result<(), Trouble> {
+        self.begin();
+        self.collect("", id, 0, out)
+    }
+
+    fn collect(
+        &self,
+        prefix: &str,
+        id: Id,
+        depth: usize,
+        out: &mut Vec<(String, Entry)>,
+    ) -> std::result::Result<(), Trouble> {
+        if !self.holds_tensors(id) {
+            return Ok(());
+        }
+        self.visit(depth, prefix.len())?;
         let name = |leaf: &str| if prefix.is_empty() { leaf.to_owned() } else { format!("{prefix}.{leaf}") };
+        let list = |list: &[Id], out: &mut Vec<(String, Entry)>| {
+            let mut items = list.iter().enumerate();
+            items.try_for_each(|(i, &item)| self.collect(&name(&i.to_string()), item, depth + 1, out))
+        };
+        let pairs = |pairs: &[(Id, Id)], out: &mut Vec<(String, Entry)>| {
+            let mut pairs = pairs.iter().filter(|(_, value)| self.holds_tensors(*value));
+            pairs.try_for_each(|&(key, value)| self.collect(&name(&self.key(key)), value, depth + 1, out))
+        };
         match self.meaning(id).map_err(|e| format!("`{prefix}`: {e}"))? {
             Meaning::Tensor(entry) => out.push((prefix.to_owned(), entry)),
             Meaning::Scalar(_) => {}
-            Meaning::List(list) => {
-                for (i, &item) in list.iter().enumerate() {
-                    self.collect(&name(&i.to_string()), item, depth + 1, out)?;
-                }
+            Meaning::List(items) => list(items, out)?,
+            Meaning::Dict(items) => pairs(&items, out)?,
+            Meaning::Object { class, object } if self.is_opaque(object) => {
+                let unsupported = self.unsupported_object(class, object);
+                out.push((prefix.to_owned(), Entry::unsupported(vec![], unsupported)));
             }
-            Meaning::Dict(pairs) => self.collect_pairs(&name, pairs, depth, out)?,
             Meaning::Object { object, .. } => {
-                for (i, &item) in object.args.iter().chain(&object.list).enumerate() {
-                    self.collect(&name(&i.to_string()), item, depth + 1, out)?;
-                }
-                self.collect_pairs(&name, self.attributes(object), depth, out)?;
+                list(&object.list, out)?;
+                pairs(&object.items, out)?;
             }
         }
         Ok(())
     }
 
-    fn collect_pairs(
-        &self,
-        name: &dyn Fn(&str) -> String,
-        pairs: Vec<(Id, Id)>,
-        depth: usize,
-        out: &mut Vec<(String, Entry)>,
-    ) -> Result<()> {
-        pairs
-            .into_iter()
-            .try_for_each(|(key, value)| self.collect(&name(&self.key(key)), value, depth + 1, out))
+    /// True for an object whose tensors are anywhere but in its items, as a dictionary or list of another class has
+    /// them: they would get the names of its insides.
+    fn is_opaque(&self, object: &Object) -> bool {
+        let inside = std::iter::once(object.args).chain(object.state).any(|id| self.holds_tensors(id));
+        inside || (object.items.is_empty() && object.list.is_empty())
+    }
+
+    fn unsupported_object(&self, class: &str, object: &Object) -> Unsupported {
+        let attributes = self.attributes(object);
+        let is = |key: Id, wanted: &str| matches!(self.pickle.node(key), Node::Str(s) if s == wanted);
+        let has = |wanted: &str| attributes.iter().any(|&(key, _)| is(key, wanted));
+        if has("_parameters") && has("_modules") {
+            let advice = "save `module.state_dict()` with `torch.save`, or as safetensors";
+            return Unsupported::new(format!("a whole module ({class})"), advice);
+        }
+        match class.rsplit('.').next() {
+            Some("ShardedTensor") => Unsupported::sharded(class),
+            _ => Unsupported::new(format!("an object of class {class}"), "save its tensors as a dictionary"),
+        }
     }
 
     /// Everything below `id` that is not a tensor; `None` where only tensors are.
-    pub fn json(&self, id: Id) -> Result<Option<Json>> {
+    pub fn json(&self, id: Id) -> std::result::Result<Option<Json>, Trouble> {
+        self.begin();
         self.plain(id, 0)
     }
 
-    fn plain(&self, id: Id, depth: usize) -> Result<Option<Json>> {
-        self.visit(depth)?;
+    fn plain(&self, id: Id, depth: usize) -> std::result::Result<Option<Json>, Trouble> {
+        self.visit(depth, 0)?;
         Ok(match self.meaning(id)? {
             Meaning::Tensor(_) => None,
-            Meaning::Scalar(value) => Some(value),
+            Meaning::Scalar(value) => {
+                self.spend(value.as_str().map_or(0, str::len) / LETTERS)?;
+                Some(value)
+            }
             Meaning::List(list) => self.plain_list(list.iter(), depth)?,
             Meaning::Dict(pairs) => self.plain_map(Map::new(), pairs, depth)?,
             Meaning::Object { class, object } => {
                 let mut map = Map::new();
-                let attributes = self.attributes(object);
-                // The usual bags of options are dictionaries in all but name.
-                if !matches!(class, "argparse.Namespace" | "types.SimpleNamespace") || attributes.is_empty() {
-                    map.insert("__class__".into(), class.into());
-                }
-                if let Some(args) = self.plain_list(object.args.iter().chain(&object.list), depth)?
+                self.spend(class.len() / LETTERS)?;
+                map.insert("__class__".into(), class.into());
+                let args = self.pickle.items(object.args).iter().chain(&object.list);
+                if let Some(args) = self.plain_list(args, depth)?
                     && args.as_array().is_some_and(|a| !a.is_empty())
                 {
                     map.insert("__args__".into(), args);
                 }
-                self.plain_map(map, attributes, depth)?
+                self.plain_map(map, self.attributes(object), depth)?
             }
         })
     }
 
-    fn plain_list<'b>(&self, items: impl Iterator<Item = &'b Id>, depth: usize) -> Result<Option<Json>> {
+    fn plain_list<'b>(
+        &self,
+        items: impl Iterator<Item = &'b Id>,
+        depth: usize,
+    ) -> std::result::Result<Option<Json>, Trouble> {
         let mut list = vec![];
         let mut any = false;
         for &item in items {
@@ -133,31 +221,43 @@ impl<'a> Reader<'a> {
         mut map: Map<String, Json>,
         pairs: Vec<(Id, Id)>,
         depth: usize,
-    ) -> Result<Option<Json>> {
+    ) -> std::result::Result<Option<Json>, Trouble> {
         let empty = pairs.is_empty();
         for (key, value) in pairs {
             if let Some(value) = self.plain(value, depth + 1)? {
-                map.insert(self.key(key), value);
+                let key = self.key(key);
+                self.spend(key.len() / LETTERS)?;
+                map.insert(key, value);
             }
         }
         Ok((empty || !map.is_empty()).then_some(Json::Object(map)))
     }
 
-    fn visit(&self, depth: usize) -> Result<()> {
-        self.visits.set(self.visits.get() + 1);
-        if depth > DEEPEST {
-            return Err("values are nested too deeply, or contain themselves".into());
-        }
-        if self.visits.get() > MOST_VISITS {
-            return Err("the values repeat each other beyond measure".into());
-        }
-        Ok(())
+    fn begin(&self) {
+        self.most_work.set((self.work.get() + MOST_WORK).min(MOST_WORK_IN_ALL));
     }
 
-    /// A dictionary's key as text.
+    fn visit(&self, depth: usize, letters: usize) -> std::result::Result<(), Trouble> {
+        if depth > DEEPEST {
+            return Err(Trouble::Tangled("values that are nested too deeply, or contain themselves"));
+        }
+        self.spend(1 + letters / LETTERS)
+    }
+
+    fn spend(&self, work: usize) -> std::result::Result<(), Trouble> {
+        self.work.set(self.work.get() + work);
+        match self.work.get() > self.most_work.get() {
+            true => Err(Trouble::Tangled("values that repeat each other beyond measure")),
+            false => Ok(()),
+        }
+    }
+
+    /// A dictionary's key as text; the end of a long one is cut off.
     pub fn key(&self, id: Id) -> String {
+        const LONGEST: usize = 1000;
+        const PARTS: usize = 16; // of a tuple
         match self.pickle.node(id) {
-            Node::Str(s) | Node::Global(s) => s.clone(),
+            Node::Str(s) | Node::Global(s) => s.chars().take(LONGEST).collect(),
             Node::Int(i) => i.to_string(),
             Node::Float(x) => x.to_string(),
             Node::Bool(b) => b.to_string(),
@@ -167,17 +267,27 @@ impl<'a> Reader<'a> {
                     Node::Tuple(_) => "(…)".to_owned(),
                     _ => self.key(id),
                 };
-                format!("({})", parts.iter().map(part).collect::<Vec<_>>().join(", "))
+                format!("({})", parts.iter().take(PARTS).map(part).collect::<Vec<_>>().join(", "))
             }
-            other => format!("{other:?}"),
+            Node::Bytes(_) => "(bytes)".into(),
+            _ => "(…)".into(),
         }
     }
 
-    /// What an object got by `__setstate__` and `__setitem__`.
+    /// What an object got by `__setstate__` and `__setitem__`. A state is a dictionary, or a pair of one and another
+    /// for `__slots__`.
     fn attributes(&self, object: &Object) -> Vec<(Id, Id)> {
-        let state = object.state.map(|s| self.pickle.node(s));
-        let state = if let Some(Node::Dict(pairs)) = state { pairs.as_slice() } else { &[] };
-        state.iter().chain(&object.items).copied().collect()
+        let states = object.state.into_iter().flat_map(|s| {
+            std::iter::once(s).chain(match self.pickle.node(s) {
+                Node::Tuple(both) => both.iter().copied(),
+                _ => [].iter().copied(),
+            })
+        });
+        let pairs = states.flat_map(|s| match self.pickle.node(s) {
+            Node::Dict(pairs) => pairs.as_slice(),
+            _ => &[],
+        });
+        pairs.chain(&object.items).copied().collect()
     }
 
     fn meaning(&self, id: Id) -> Result<Meaning<'a>> {
@@ -192,18 +302,23 @@ impl<'a> Reader<'a> {
             Node::Bytes(b) => Meaning::Scalar(format!("{} bytes", b.len()).into()),
             Node::Tuple(list) | Node::List(list) | Node::Set(list) => Meaning::List(list),
             Node::Dict(pairs) => Meaning::Dict(pairs.clone()),
-            Node::Persistent(_) => Meaning::Scalar("a storage".into()),
+            Node::Persistent(_) => {
+                let advice = "save the tensor instead of its storage";
+                let storage = Unsupported::new("a storage without a tensor", advice);
+                Meaning::Tensor(Entry::unsupported(vec![], storage))
+            }
             Node::Object(object) => {
-                let Node::Global(class) = self.pickle.node(object.callee) else {
-                    return Err("something is called that has no name".into());
-                };
+                let class = self.pickle.global(object.callee).unwrap_or("(unnamed)");
                 self.object(class, object)?
             }
         })
     }
 
     fn object(&self, class: &'a str, object: &'a Object) -> Result<Meaning<'a>> {
-        let args = object.args.as_slice();
+        if let Some(entry) = tensor_of(self, object)? {
+            return Ok(Meaning::Tensor(entry));
+        }
+        let args = self.pickle.items(object.args);
         let first = args.first().map(|&id| self.pickle.node(id));
         Ok(match class {
             "collections.OrderedDict" | "collections.defaultdict" => {
@@ -211,27 +326,9 @@ impl<'a> Reader<'a> {
                     if let Some(Node::List(list)) = first { self.listed_pairs(list)? } else { vec![] };
                 Meaning::Dict(given.into_iter().chain(object.items.iter().copied()).collect())
             }
-            "torch._utils._rebuild_tensor_v2" | "torch._utils._rebuild_tensor" => {
-                Meaning::Tensor(self.tensor(args, None)?)
-            }
-            "torch._utils._rebuild_tensor_v3" => {
-                let dtype = args.get(6).map(|&id| self.pickle.node(id));
-                let Some(Node::Global(dtype)) = dtype else { return Err("a tensor without a dtype".into()) };
-                Meaning::Tensor(self.tensor(args, Some(dtype_element(dtype)))?)
-            }
-            "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state" => match first {
-                Some(Node::Object(inner)) if inner.callee != object.callee => self.meaning(args[0])?,
-                _ => return Err("a parameter without a tensor".into()),
-            },
-            "torch._tensor._rebuild_from_type_v2" => {
-                match (first, args.get(2).map(|&id| self.pickle.node(id))) {
-                    (Some(Node::Global(function)), Some(Node::Tuple(inner)))
-                        if function.starts_with("torch._utils._rebuild_tensor") =>
-                    {
-                        Meaning::Tensor(self.tensor(inner, None)?)
-                    }
-                    _ => Meaning::Object { class, object },
-                }
+            // The usual bags of options are dictionaries in all but name.
+            "argparse.Namespace" | "types.SimpleNamespace" if !self.attributes(object).is_empty() => {
+                Meaning::Dict(self.attributes(object))
             }
             "torch.Size"
             | "builtins.set"
@@ -251,10 +348,6 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn tensor(&self, args: &[Id], dtype: Option<Element>) -> Result<Entry> {
-        tensor(self.pickle, &self.storages, args, dtype)
-    }
-
     fn listed_pairs(&self, list: &[Id]) -> Result<Vec<(Id, Id)>> {
         let pair = |&id: &Id| match self.pickle.node(id) {
             Node::Tuple(p) | Node::List(p) if p.len() == 2 => Ok((p[0], p[1])),
@@ -267,7 +360,7 @@ impl<'a> Reader<'a> {
     fn numpy_scalar(&self, args: &[Id]) -> Option<Json> {
         let [dtype, value] = args else { return None };
         let Node::Object(dtype) = self.pickle.node(*dtype) else { return None };
-        let Node::Str(code) = self.pickle.node(*dtype.args.first()?) else { return None };
+        let Node::Str(code) = self.pickle.node(*self.pickle.items(dtype.args).first()?) else { return None };
         // The state's second item is the byte order; dtypes without one have `|`.
         if let Some(state) = dtype.state
             && let Node::Tuple(state) = self.pickle.node(state)
@@ -277,7 +370,7 @@ impl<'a> Reader<'a> {
         {
             return None;
         }
-        let bytes = self.raw(*value)?;
+        let bytes = self.raw(*value).filter(|b| b.len() <= 8)?;
         Some(match code.as_str() {
             "f8" => float(f64::from_le_bytes(bytes.try_into().ok()?)),
             "f4" => float(f32::from_le_bytes(bytes.try_into().ok()?).into()),
@@ -293,13 +386,14 @@ impl<'a> Reader<'a> {
     /// Bytes, or `_codecs.encode(text, 'latin1')`, which protocol 2 writes for them.
     fn raw(&self, id: Id) -> Option<Vec<u8>> {
         match self.pickle.node(id) {
-            Node::Bytes(b) => Some(b.clone()),
-            Node::Str(s) => Some(s.as_bytes().to_vec()),
+            Node::Bytes(b) if b.len() <= 16 => Some(b.clone()),
+            Node::Str(s) if s.len() <= 16 => Some(s.as_bytes().to_vec()),
             Node::Object(object)
                 if self.pickle.node(object.callee) == &Node::Global("_codecs.encode".into()) =>
             {
-                let Node::Str(text) = self.pickle.node(*object.args.first()?) else { return None };
-                text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect()
+                let text = self.pickle.items(object.args).first()?;
+                let Node::Str(text) = self.pickle.node(*text) else { return None };
+                text.chars().take(17).map(|c| u8::try_from(u32::from(c)).ok()).collect()
             }
             _ => None,
         }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tch::Kind;
 
 use crate::pickle::{Id, Node, Pickle};
-use crate::source::{Entry, TensorInfo};
+use crate::source::{Entry, TensorInfo, Unsupported};
 
 type Result<T> = std::result::Result<T, String>;
 
@@ -56,7 +56,8 @@ pub(crate) fn tensor(
         Element::Untyped => Kind::Uint8,
         Element::Unknown(name) => {
             let info = TensorInfo { shape: dims, kind: Kind::Uint8, bytes: storage.length as u64 };
-            return Ok(Entry { info, blob: storage.blob, offset: 0, strides: None, foreign: Some(name) });
+            let unsupported = Some(Unsupported::dtype(name));
+            return Ok(Entry { info, blob: storage.blob, offset: 0, strides: None, unsupported });
         }
     };
     let width = kind.elt_size_in_bytes();
@@ -74,24 +75,32 @@ pub(crate) fn tensor(
     }
     let info = TensorInfo { shape: dims, kind, bytes: bytes as u64 };
     let strides = (!extent.contiguous).then_some(strides);
-    Ok(Entry { info, blob: storage.blob, offset, strides, foreign: None })
+    Ok(Entry { info, blob: storage.blob, offset, strides, unsupported: None })
+}
+
+/// A tensor's shape.
+pub(crate) fn shape_of(pickle: &Pickle, id: Id) -> Result<Vec<i64>> {
+    Ok(sizes(pickle, id)?.into_iter().map(|d| d as i64).collect())
 }
 
 fn sizes(pickle: &Pickle, id: Id) -> Result<Vec<usize>> {
     let list = match pickle.node(id) {
         Node::Tuple(list) | Node::List(list) => list.as_slice(),
-        Node::Object(size) => match size.args.first().map(|&id| pickle.node(id)) {
+        Node::Object(size) => match pickle.items(size.args).first().map(|&id| pickle.node(id)) {
             Some(Node::Tuple(list) | Node::List(list)) => list,
             _ => return Err("a tensor's shape is no tuple".into()),
         },
         _ => return Err("a tensor's shape is no tuple".into()),
     };
+    if list.len() > 64 {
+        return Err("a tensor's shape is out of range".into());
+    }
     let size = |&id: &Id| match pickle.node(id) {
         Node::Int(i) => i64::try_from(*i).ok().and_then(|i| usize::try_from(i).ok()),
         _ => None,
     };
     let sizes: Option<Vec<usize>> = list.iter().map(size).collect();
-    sizes.filter(|s| s.len() <= 64).ok_or_else(|| "a tensor's shape is out of range".into())
+    sizes.ok_or_else(|| "a tensor's shape is out of range".into())
 }
 
 struct Extent {
@@ -129,7 +138,7 @@ pub(crate) fn storage_id(pickle: &Pickle, id: Id) -> Result<StorageId> {
     }
     let Node::Global(class) = pickle.node(*class) else { return Err(bad()) };
     let key = match pickle.node(*key) {
-        Node::Str(key) => key.clone(),
+        Node::Str(key) if key.len() <= 256 => key.clone(),
         Node::Int(key) => key.to_string(),
         _ => return Err(bad()),
     };

@@ -116,6 +116,7 @@ fn training_dictionaries_of_every_layout_say_the_same() {
         assert_eq!(about["path"]["__args__"], serde_json::json!(["a", "b"]));
         assert_eq!(about["unknown"]["__class__"], "__main__.Unknown");
         assert_eq!(about["unknown"]["note"], "hello");
+        assert_eq!(checkpoint.section(Some("unknown")).unwrap().names(), ["unknown"]);
     }
 }
 
@@ -141,7 +142,69 @@ fn kinds_that_do_not_exist_here_are_named_and_do_not_hide_the_rest() {
     assert_eq!(values(&*source, "x"), [1.0, 1.0]);
     let error = source.read("v", Device::Cpu).unwrap_err().to_string();
     assert!(error.contains("torch.uint16"), "{error}");
-    assert_eq!((source.foreign_kind("w"), source.foreign_kind("x")), (Some("torch.float8_e4m3fn"), None));
+    let what = |name| source.unsupported(name).map(|u| u.what.as_str());
+    assert_eq!((what("w"), what("x")), (Some("torch.float8_e4m3fn"), None));
+}
+
+#[test]
+fn what_holds_weights_in_another_form_is_refused_by_name_and_never_taken_for_something_else() {
+    let checkpoint = Checkpoint::open(&file("forms.pt")).unwrap();
+    let source = checkpoint.source(Want::Auto).unwrap();
+    // `ema` holds a count of updates and nothing else.
+    assert_eq!(source.origin().section.as_deref(), Some("model"));
+    assert_eq!(values(&*source, "subclass"), values(&*source, "plain"));
+    assert_eq!(values(&*source, "inner.bias"), [1.0; 3]);
+    let refused = [
+        ("quantized", "a quantized tensor", "dequantize()"),
+        ("sparse", "a sparse tensor", "to_dense()"),
+        ("csr", "a sparse tensor", "to_dense()"),
+        ("numpy", "a numpy array", "from_numpy"),
+        ("meta", "a tensor of the meta device", "no values"),
+        ("nested", "a nested tensor", "names of their own"),
+        ("xla", "a tensor of another kind of device (XLA)", "cpu()"),
+        ("negative", "a view with the bit `neg`", "resolve_neg()"),
+        ("complex", "torch.ComplexFloatStorage", "gen inspect"),
+        ("fp8", "torch.float8_e4m3fn", "gen inspect"),
+        ("uint16", "torch.uint16", "gen inspect"),
+        ("dtensor", "a sharded tensor (__main__.DTensor)", "full_tensor()"),
+        ("storage", "a storage without a tensor", "the tensor"),
+        ("slots", "an object of class __main__.Slots", "as a dictionary"),
+        ("1", "a name that two values have", "a name of its own"),
+    ];
+    let names: Vec<&str> = refused.iter().map(|(name, ..)| *name).collect();
+    let readable = ["plain", "subclass", "inner.bias"];
+    assert_eq!(source.names(), [readable.as_slice(), &names].concat());
+    for (name, what, advice) in refused {
+        let error = source.read(name, Device::Cpu).unwrap_err();
+        assert!(error.to_string().contains(&format!("`{name}`")), "{error}");
+        assert!(error.to_string().contains(&format!("{what} is not supported")), "{error}");
+        assert!(error.hints().iter().any(|h| h.contains(advice)), "{:?}", error.hints());
+    }
+    let shape = |name| source.info(name).unwrap().shape;
+    assert_eq!((shape("quantized"), shape("meta"), shape("dtensor")), (vec![3, 4], vec![3, 4], vec![4, 3]));
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("x.safetensors");
+    let error = weights::export_safetensors(&out, &*source, None, &Default::default()).unwrap_err();
+    assert!(error.to_string().contains("`quantized`") && !out.exists(), "{error}");
+}
+
+#[test]
+fn what_holds_no_weights_vetoes_nothing_and_is_told() {
+    let checkpoint = Checkpoint::open(&file("forms.pt")).unwrap();
+    assert_eq!(checkpoint.metadata()["steps"], 7);
+    assert!(!checkpoint.metadata().contains_key("config"));
+    let not_shown: Vec<&str> = checkpoint.not_shown().iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(not_shown, ["config", "deep"]);
+    assert!(checkpoint.not_shown()[0].1.contains("contain themselves"));
+    // A whole module is a section of its own; its insides are no names of weights.
+    let module = checkpoint.section(Some("module")).unwrap();
+    assert_eq!(module.names(), ["module"]);
+    let error = module.read("module", Device::Cpu).unwrap_err();
+    let expected = "a whole module (torch.nn.modules.container.Sequential) is not supported";
+    assert!(error.to_string().contains(expected), "{error}");
+    assert!(error.hints()[0].contains("state_dict()"), "{:?}", error.hints());
+    let error = Checkpoint::open(&file("whole_module.pt")).unwrap_err();
+    assert!(error.to_string().contains("is a whole module (torch.nn.modules.linear.Linear)"), "{error}");
 }
 
 #[test]
@@ -257,6 +320,18 @@ fn tensor(offset: u8, shape: &[u32], stride: &[u32]) -> Vec<u8> {
     .concat()
 }
 
+/// A tensor in so many parameters, one in the other.
+fn parameters(depth: usize) -> Vec<u8> {
+    let begin = b"ctorch._utils\n_rebuild_parameter\n(".repeat(depth);
+    [begin, tensor(0, &[2], &[1]), b"\x89NtR".repeat(depth)].concat()
+}
+
+/// A few bytes a call, each with the same million arguments.
+fn calls_of_a_long_tuple() -> Vec<u8> {
+    let tuple = [b"(".to_vec(), vec![b'N'; 1 << 20], b"tq\x00cx\ny\nq\x01".to_vec()].concat();
+    [b"(".to_vec(), tuple, b"h\x01h\x00R".repeat(100_000), b"t".to_vec()].concat()
+}
+
 fn state_dict(value: &[u8]) -> Vec<u8> {
     let pickle = [b"\x80\x02}X\x01\0\0\0w", value, b"s."].concat();
     archive(&[("m/data.pkl", &pickle), ("m/data/0", &[0; 8])])
@@ -264,8 +339,6 @@ fn state_dict(value: &[u8]) -> Vec<u8> {
 
 #[test]
 fn hostile_pickles_are_refused() {
-    let laughs = (0..60).fold(b"]".to_vec(), |inner, _| [b"(".to_vec(), inner, b"2l".to_vec()].concat());
-    let deep = [vec![b']'; 5000], vec![b'a'; 4999]].concat();
     let cases: Vec<(Vec<u8>, &str)> = vec![
         (tensor(0, &[3], &[1]), "reaches beyond storage"),
         (tensor(1, &[2], &[1]), "reaches beyond storage"),
@@ -273,21 +346,42 @@ fn hostile_pickles_are_refused() {
         (tensor(0, &[1 << 30, 1 << 30, 1 << 30], &[0, 0, 0]), "out of range"),
         (tensor(0, &[1 << 30, 1 << 20], &[0, 0]), "expanded beyond measure"),
         (tensor(0, &[2], &[1, 1]), "out of range"),
-        (b"]q\x00h\x00a".to_vec(), "nested too deeply, or contain themselves"),
-        (deep, "nested too deeply"),
-        (laughs, "repeat each other beyond measure"),
         (b"X\xff\xff\xff\x7fabc".to_vec(), "ends too early"),
         (b"h\x05".to_vec(), "nothing was remembered"),
-        (b"K\x01)R".to_vec(), "something is called that has no name"),
         (b"I01\n".to_vec(), "opcode 0x49 is not supported"),
+        (parameters(40_000), "parameters are nested too deeply"),
     ];
     for (value, expected) in cases {
         let error = open(&state_dict(&value)).unwrap_err().to_string();
         assert!(error.contains(expected), "expected {expected}: {error}");
     }
+    // Values that are no tensors stop nothing; around tensors they do.
+    let honest = tensor(0, &[2], &[1]);
+    let laughs =
+        |inner: &[u8]| (0..60).fold(inner.to_vec(), |i, _| [b"(".to_vec(), i, b"2l".to_vec()].concat());
+    let deep = |inner: &[u8]| [vec![b']'; 5000], inner.to_vec(), vec![b'a'; 5000]].concat();
+    let itself = |inner: &[u8]| [b"]q\x00h\x00a", inner, b"a"].concat();
+    let cases = [
+        (itself(b"]"), itself(&honest), "nested too deeply, or contain themselves"),
+        (deep(b"]"), deep(&honest), "nested too deeply"),
+        (laughs(b"]"), laughs(&honest), "repeat each other beyond measure"),
+    ];
+    for (plain, holding, expected) in cases {
+        let both = [honest.clone(), b"sX\x01\0\0\0v".to_vec(), plain].concat();
+        let checkpoint = open(&state_dict(&both)).unwrap();
+        assert_eq!(values(&*checkpoint.source(Want::Auto).unwrap(), "w"), [0.0, 0.0]);
+        assert!(checkpoint.not_shown()[0].1.contains(expected), "{:?}", checkpoint.not_shown());
+        let checkpoint = open(&state_dict(&holding)).unwrap();
+        let error = checkpoint.section(Some("w")).unwrap().read("w", Device::Cpu).unwrap_err().to_string();
+        assert!(error.contains(expected), "expected {expected}: {error}");
+    }
+    let unnamed = open(&state_dict(b"K\x01)R")).unwrap_err().to_string();
+    assert!(unnamed.contains("holds no tensors"), "{unnamed}");
     // An honest one passes, and a call is never made.
     let honest = open(&state_dict(&tensor(0, &[2], &[1]))).unwrap();
     assert_eq!(values(&*honest.source(Want::Auto).unwrap(), "w"), [0.0, 0.0]);
+    let both = [tensor(0, &[2], &[1]), b"sX\x01\0\0\0v".to_vec(), calls_of_a_long_tuple()].concat();
+    assert_eq!(open(&state_dict(&both)).unwrap().not_shown()[0].0, "v"); // in megabytes, not in 800 GB
     let system = b"(cos\nsystem\n(X\x05\0\0\0touchtR".to_vec();
     let call = [system, tensor(0, &[2], &[1]), b"t".to_vec()].concat();
     let checkpoint = open(&state_dict(&call)).unwrap();

@@ -1,5 +1,6 @@
 //! A checkpoint's sections, tensors and other values.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use cli::inspect::InspectArgs;
@@ -22,6 +23,9 @@ pub(super) struct CheckpointReport {
     fingerprint: Option<String>,
     /// All that is not a tensor.
     metadata: Map<String, Json>,
+    /// What is neither and cannot be shown, and why.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    not_shown: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -59,6 +63,7 @@ pub(super) fn inspect(path: &Path, args: &InspectArgs) -> anyhow::Result<Checkpo
         looks_like: chosen.map(looks_like).unwrap_or_default(),
         fingerprint,
         metadata: checkpoint.metadata().clone(),
+        not_shown: checkpoint.not_shown().iter().cloned().collect(),
     })
 }
 
@@ -73,7 +78,7 @@ impl SectionReport {
     fn new(name: Option<String>, source: &dyn TensorSource) -> Self {
         let tensor = |name: &str| {
             let info = source.info(name)?;
-            let kind = source.foreign_kind(name).map_or_else(|| kind_name(info.kind), str::to_owned);
+            let kind = source.unsupported(name).map_or_else(|| kind_name(info.kind), |u| u.what.clone());
             Some(Tensor { name: name.to_owned(), shape: info.shape, kind, bytes: info.bytes })
         };
         let tensors: Vec<Tensor> = source.names().into_iter().filter_map(tensor).collect();
@@ -107,6 +112,9 @@ impl CheckpointReport {
         }
         for (key, value) in &self.metadata {
             out.push_str(&format!("  {key}: {}\n", shortened(&value.to_string())));
+        }
+        for (key, why) in &self.not_shown {
+            out.push_str(&format!("  {key}: not shown: {why}\n"));
         }
         let chosen = self.sections.iter().find(|s| s.name == self.section);
         if let Some(section) = chosen {

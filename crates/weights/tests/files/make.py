@@ -7,6 +7,7 @@ import pathlib
 
 import numpy as np
 import torch
+import torch._utils
 
 
 class Unknown:
@@ -52,7 +53,86 @@ def training():
     }
 
 
+class OnAnotherDevice:
+    """As XLA's tensors are saved."""
+
+    def __reduce__(self):
+        args = (np.ones((2, 3), np.float32), torch.float32, "xla:0", False)
+        return torch._utils._rebuild_device_tensor_from_numpy, args
+
+
+class Subclass(torch.Tensor):
+    """A tensor that is nothing more."""
+
+
+class DTensor:
+    """As torch.distributed's, whose local part is no weight."""
+
+    def __reduce__(self):
+        wrapped = (DTensor, torch.float32, (4, 3), (3, 1), 0, torch.strided, torch.device("cpu"), False)
+        state = {"_local_tensor": torch.ones(2, 3)}
+        return torch._tensor._rebuild_from_type_v2, (torch._utils._rebuild_wrapper_subclass, DTensor, wrapped, state)
+
+
+class Config:
+    """As OmegaConf's: it contains itself."""
+
+    def __init__(self):
+        self.parent = self
+
+
+class Slots:
+    """An object that keeps a tensor in a slot."""
+
+    __slots__ = ["tensor"]
+
+    def __init__(self):
+        self.tensor = torch.ones(2)
+
+
+class Dictionary(dict):
+    """A dictionary of another class."""
+
+
+def forms():
+    dense = torch.arange(12.0).view(3, 4)
+    deep = 0
+    for _ in range(300):
+        deep = [deep]
+    weights = {
+        "plain": dense,
+        "subclass": dense.as_subclass(Subclass),
+        "inner": Dictionary(bias=torch.ones(3)),
+        "quantized": torch.quantize_per_tensor(dense, 0.1, 10, torch.qint8),
+        "sparse": dense.to_sparse(),
+        "csr": dense.to_sparse_csr(),
+        "numpy": dense.numpy(),
+        "meta": dense.to("meta"),
+        "nested": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+        "xla": OnAnotherDevice(),
+        "negative": torch.imag(torch.tensor([1 + 2j]).conj()),
+        "complex": torch.tensor([1 + 2j]),
+        "fp8": torch.zeros(2, dtype=torch.float8_e4m3fn).as_subclass(Subclass),
+        "uint16": torch.zeros(2, dtype=torch.uint16).as_subclass(Subclass),
+        "dtensor": DTensor(),
+        "storage": torch.ones(2).untyped_storage(),
+        "slots": Slots(),
+        1: torch.ones(2),
+        "1": torch.ones(2),
+    }
+    return {
+        "model": weights,
+        "ema": {"decay": 0.999, "updates": torch.tensor(3)},
+        "module": torch.nn.Sequential(torch.nn.Linear(3, 2)),
+        "config": Config(),
+        "deep": deep,
+        "steps": 7,
+    }
+
+
 if __name__ == "__main__":
+    torch.save(forms(), "forms.pt")
+    torch.save(torch.nn.Linear(3, 2), "whole_module.pt")
     torch.save(training(), "training_zip2.pt")
     torch.save(training(), "training_zip4.pt", pickle_protocol=4)
     torch.save(training(), "training_legacy2.pt", _use_new_zipfile_serialization=False)
