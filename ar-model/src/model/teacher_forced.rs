@@ -34,7 +34,8 @@ impl Gpt {
         let train = mode.is_train();
         let rates = &self.config.dropout;
         let drop = (train && rates.condition > 0.0).then(|| {
-            random::uniform(&[cond.batch_size()], (Kind::Float, self.tok_embeddings.device())).lt(rates.condition)
+            random::uniform(&[cond.batch_size()], (Kind::Float, self.tok_embeddings.device()))
+                .lt(rates.condition)
         });
         let prefix = self.condition_with_position(self.embed_condition(cond, drop.as_ref()));
         let inputs = codes.narrow(1, 0, self.spec.num_tokens - 1);

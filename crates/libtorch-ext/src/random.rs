@@ -13,12 +13,8 @@ unsafe extern "C" {
     fn ext_random_begin(seed: i64) -> *mut c_char;
     fn ext_random_end();
     fn ext_random_seed(seed: i64) -> bool;
-    fn ext_random_uniform(
-        out: *mut *mut C_tensor,
-        shape: *const i64,
-        axes: usize,
-        wide: bool,
-    ) -> *mut c_char;
+    fn ext_random_uniform(out: *mut *mut C_tensor, shape: *const i64, axes: usize, wide: bool)
+    -> *mut c_char;
     fn ext_random_integer(out: *mut i64) -> *mut c_char;
     fn ext_random_dropout(out: *mut *mut C_tensor, x: *const C_tensor, p: f64) -> *mut c_char;
 }

@@ -131,7 +131,8 @@ impl<'a> Trainer<'a> {
     fn new(task: &impl Task, run: &'a Run<'a>) -> Result<Self> {
         let optimization = task.optimization();
         if optimization.workers > 1 && task.module(0).vars.device() != Device::Cpu {
-            let message = "optimization.workers: micro-batches go side by side on the CPU only; a GPU takes workers 1";
+            let message =
+                "optimization.workers: micro-batches go side by side on the CPU only; a GPU takes workers 1";
             return Err(Error::Recipe(message.into()));
         }
         initial::freeze(task.module(0).vars, task.recipe().common().freeze)?;

@@ -93,7 +93,9 @@ fn recipes_that_lack_something_or_contradict_themselves_are_refused_by_name() {
         );
     }
     let teacher = "losses.semantic={weight: 0.5, teacher: {type: dinov2, size: s, weights: random:1}}";
-    let cases: [(&[&str], &str); 11] = [
+    let cases: [(&[&str], &str); 13] = [
+        (&["model.vision={size: lite0, block: 4, upsample: 2}"], "add `vision` to `freeze`"),
+        (&["losses.semantic={weight: 0.5, teacher: {type: vision}}"], "the model has no `vision`"),
         (
             &["losses.adversarial.adaptive=true", "losses.l2=0.0", "losses.l1=0.0"],
             "needs a reconstruction loss",

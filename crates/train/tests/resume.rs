@@ -69,6 +69,47 @@ fn every_adversary_resumes_exactly() {
     }
 }
 
+/// Frozen features everywhere: beside the encoder, as the teacher of a decoder layer, and as the perceptual loss.
+const FROZEN: [&[&str]; 2] = [
+    &[
+        "model.vision={size: lite0, block: 4, upsample: 2}",
+        "init.vision=random:7",
+        "freeze=[vision]",
+        "model.alignment.width=40",
+        "losses.semantic={weight: 0.5, teacher: {type: vision}}",
+        "losses.perceptual={type: efficientnet_lite, weight: 1.0, weights: 'random:8', blocks: [0, 4]}",
+    ],
+    &[
+        "model.alignment.width=112",
+        "losses.semantic={weight: 0.5, teacher: {type: efficientnet_lite, size: lite0, weights: 'random:7', block: 10, \
+         upsample: 4}}",
+    ],
+];
+
+#[test]
+fn frozen_features_resume_exactly_and_stay_as_they_are() {
+    let _alone = common::alone();
+    for changes in FROZEN {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, a, b) = (images(dir.path()), dir.path().join("a"), dir.path().join("b"));
+        let task = tokenizer_task(&data, changes);
+        let vision = task.vars().get("vision._conv_stem.weight").map(|t| t.copy());
+        go(task, &a, 100).unwrap();
+        go(tokenizer_task(&data, changes), &b, 4).unwrap();
+        go(tokenizer_task(&data, changes), &b, 100).unwrap();
+        assert_same(&a, &b);
+        assert!(logged(&a, "semantic").iter().all(|v| v.is_finite()));
+        if let Some(before) = vision {
+            let name = "vision._conv_stem.weight";
+            let saved =
+                contents(&a.join("weights.safetensors")).into_iter().find(|(n, ..)| n == name).unwrap();
+            let before = Vec::<f32>::try_from(before.flatten(0, -1)).unwrap();
+            let bytes: Vec<u8> = before.iter().flat_map(|v| v.to_le_bytes()).collect();
+            assert!(saved.2 == bytes, "the frozen network moved");
+        }
+    }
+}
+
 #[test]
 fn a_killed_run_repeats_the_steps_after_its_last_save() {
     let _alone = common::alone();

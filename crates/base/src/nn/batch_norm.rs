@@ -1,7 +1,7 @@
 use tch::{Kind, Tensor};
 
-use crate::carried::{self, Change};
 use crate::Mode;
+use crate::carried::{self, Change};
 use crate::vars::{Init, Scope};
 
 /// `torch.nn.BatchNorm2d`: batch statistics in training, running ones (momentum 0.1) otherwise; eps 1e-5, fp32,

@@ -91,7 +91,9 @@ impl Plan {
     fn bytes_in(&self, micro_batches: usize) -> f64 {
         let states: f64 = self.states.iter().map(|s| s.1).sum();
         let images = self.batch.div_ceil(micro_batches) as f64;
-        states + (self.activations_per_image * images + self.working) * self.workers as f64 + self.own_gradients()
+        states
+            + (self.activations_per_image * images + self.working) * self.workers as f64
+            + self.own_gradients()
     }
 
     /// Of the workers, until they are summed; beside one worker's the sum itself is counted.
