@@ -77,7 +77,7 @@ const FROZEN: [&[&str]; 2] = [
         "freeze=[vision]",
         "model.alignment.width=40",
         "losses.semantic={weight: 0.5, teacher: {type: vision}}",
-        "losses.perceptual={type: efficientnet_lite, weight: 1.0, weights: 'random:8', blocks: [0, 4]}",
+        "losses.perceptual={type: efficientnet_lite, weight: 1.0, weights: 'random:8', shift: 3, blocks: [0, 4]}",
     ],
     &[
         "model.alignment.width=112",

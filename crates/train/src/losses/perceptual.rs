@@ -2,7 +2,8 @@
 
 use backbones::{FeatureCnn, HeadDropout, Lpips, PerceptualDistance, unit_distance};
 use base::Mode;
-use tch::{Kind, Tensor};
+use libtorch_ext::random;
+use tch::{Device, Kind, Tensor};
 
 /// A distance of images by the features of a frozen network.
 pub trait PerceptualLoss: std::fmt::Debug {
@@ -25,10 +26,35 @@ impl PerceptualLoss for LpipsLoss {
     }
 }
 
-impl PerceptualLoss for PerceptualDistance {
+/// EfficientNet-Lite at several depths.
+#[derive(Debug)]
+pub struct EfficientNetLoss {
+    /// The distance.
+    pub network: PerceptualDistance,
+    /// Shift both images by as many pixels at most, another number in each pass and direction. A strided network sees even
+    /// and odd pixels by different weights, and its gradient draws them as a checked pattern, which the shifts average
+    /// out.
+    pub shift: i64,
+}
+
+impl PerceptualLoss for EfficientNetLoss {
     fn distance(&self, target: &Tensor, image: &Tensor) -> Tensor {
-        PerceptualDistance::distance(self, target, image).mean(Kind::Float)
+        let [rows, columns] = [(); 2].map(|()| draw_up_to(self.shift));
+        let shifted = |x: &Tensor| {
+            let (_, _, h, w) = x.size4().expect("images are (B, 3, H, W)");
+            x.narrow(2, rows, h - rows).narrow(3, columns, w - columns)
+        };
+        self.network.distance(&shifted(target), &shifted(image)).mean(Kind::Float)
     }
+}
+
+/// A whole number from 0 to `most`, each as likely.
+fn draw_up_to(most: i64) -> i64 {
+    if most == 0 {
+        return 0;
+    }
+    let unit = random::uniform(&[1], (Kind::Float, Device::Cpu)).double_value(&[0]);
+    ((unit * (most + 1) as f64) as i64).min(most)
 }
 
 /// A feature network of one's own: at every stage, features scaled to unit length over channels (as in LPIPS) and

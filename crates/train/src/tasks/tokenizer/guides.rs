@@ -9,7 +9,7 @@ use tch::{Device, Tensor};
 use tokenizer::{GigaTokConfig, TokenizerConfig};
 
 use super::recipe::{Perceptual, Semantic, Teacher, TokenizerRecipe};
-use crate::losses::perceptual::{FeatureLoss, LpipsLoss, PerceptualLoss};
+use crate::losses::perceptual::{EfficientNetLoss, FeatureLoss, LpipsLoss, PerceptualLoss};
 use crate::losses::semantic::{self, EfficientNetTeacher, FeatureCnnTeacher, SemanticTeacher};
 use crate::{Error, Losses, Result};
 
@@ -86,8 +86,9 @@ fn perceptual(
             let (network, _) = FeatureCnn::open(network, device, precision)?;
             Ok((*weight, Box::new(FeatureLoss { network, kind: precision.kind() })))
         }
-        Perceptual::EfficientnetLite { weight, distance } => {
-            Ok((*weight, Box::new(PerceptualDistance::open(distance, device, precision)?)))
+        Perceptual::EfficientnetLite { weight, shift, distance } => {
+            let network = PerceptualDistance::open(distance, device, precision)?;
+            Ok((*weight, Box::new(EfficientNetLoss { network, shift: *shift })))
         }
         Perceptual::Lpips { weight, trunk, heads, dropout } => {
             let trunk =

@@ -88,6 +88,12 @@ impl TokenizerLosses {
                 "losses.perceptual: LPIPS takes {least} pixels a side or more"
             )));
         }
+        if let Some(Perceptual::EfficientnetLite { shift, .. }) = self.perceptual
+            && !(0..image_size / 2).contains(&shift)
+        {
+            let message = format!("losses.perceptual.shift: 0 to {}, found {shift}", image_size / 2 - 1);
+            return Err(Error::Recipe(message));
+        }
         let reconstructs = self.l2 != 0.0 || self.l1 != 0.0 || self.perceptual.is_some();
         if self.adversarial.as_ref().is_some_and(|a| a.adaptive) && !reconstructs {
             let message =
@@ -114,6 +120,10 @@ pub enum Perceptual {
     EfficientnetLite {
         /// Weight of the loss.
         weight: f64,
+        /// Both images are shifted by 0 to so many pixels, drawn in each pass
+        /// ([`crate::losses::perceptual::EfficientNetLoss`]): 1 or 3 against a checked pattern.
+        #[serde(default)]
+        shift: i64,
         /// What it looks at.
         #[serde(flatten)]
         distance: PerceptualConfig,
