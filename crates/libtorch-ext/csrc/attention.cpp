@@ -1,9 +1,9 @@
-// Self-attention of training on a CPU, from the queries, keys and values as their product leaves them to the input of the
+// Attention of training on a CPU, from the queries, keys and values as their products leave them to the input of the
 // output's product, rotary positions included, forward and backward. A head of one sequence is one thread's work, in
 // its second cache: a few queries at a time against all keys, so that no matrix of scores exists, and softmaxes are taken
 // again on the way back rather than kept. Numbers are fp32 or bf16 in memory and fp32 in between.
 //
-// S positions, H heads, K channels of a head
+// L queries, S positions that they see, H heads, K channels of a head
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
@@ -100,13 +100,25 @@ INLINE void product(Left a, Matrix b, Matrix c, int64_t rows, int64_t columns, i
     }
 }
 
-// What one call works on. Tensors are contiguous: qkv and its gradient (B, S, 3, H, K), out and its gradient (B, S, H, K).
+// Where the queries, keys or values of all positions lie, (B, length, H, K): in a contiguous tensor of their own, or one
+// that they share.
+struct Part {
+  Tensor tensor;
+  Tensor gradient;  // none on the way forward
+  int64_t length, stride, offset;
+};
+
+// What one call works on; out, or its gradient, is (B, L, H, K).
 struct Call {
-  const Tensor &qkv, &out;
-  Tensor* gradient;     // of qkv; none on the way forward
-  const float* rotary;  // (S, K/2, 2) cosine and sine, or null
-  int64_t length, heads, width;
-  bool causal;
+  const Part* parts;  // queries, keys, values
+  const Tensor& out;
+  bool back;
+  const float* rotary;  // (S, K/2, 2) cosine and sine, or null; S = L then
+  int64_t heads, width;
+  bool causal;  // S = L then
+
+  int64_t queries() const { return parts[0].length; }
+  int64_t length() const { return parts[1].length; }
 
   float scale() const { return 1 / std::sqrt(float(width)); }
 };
@@ -118,10 +130,11 @@ struct Room {
   Matrix q, k, v, keys, values, p, o, g, dp, dq, dk, dv;
 
   explicit Room(const Call& call) {
-    const int64_t wide = padded(call.width) + GAP, far = padded(call.length) + GAP;
-    const int64_t s = call.length, k_rows = padded(call.width);
-    memory.resize(6 * s * wide + 2 * k_rows * far + 2 * QUERIES * (far + wide));
-    for (Matrix* m : {&q, &k, &v, &g, &dk, &dv}) *m = take(s, wide);
+    const int64_t wide = padded(call.width) + GAP, far = padded(call.length()) + GAP;
+    const int64_t l = call.queries(), s = call.length(), k_rows = padded(call.width);
+    memory.resize((2 * l + 4 * s) * wide + 2 * k_rows * far + 2 * QUERIES * (far + wide));
+    for (Matrix* m : {&q, &g}) *m = take(l, wide);
+    for (Matrix* m : {&k, &v, &dk, &dv}) *m = take(s, wide);
     for (Matrix* m : {&keys, &values}) *m = take(k_rows, far);
     for (Matrix* m : {&p, &dp}) *m = take(QUERIES, far);
     for (Matrix* m : {&o, &dq}) *m = take(QUERIES, wide);
@@ -174,29 +187,31 @@ struct Head {
   const Call& call;
   int64_t batch, head;
 
-  // Where part 0, 1 or 2 (queries, keys, values) of a position lies in qkv.
-  int64_t part(int64_t position, int64_t which) const {
-    return (((batch * call.length + position) * 3 + which) * call.heads + head) * call.width;
+  // Where this head's numbers of a position lie.
+  int64_t at(const Part& part, int64_t position) const {
+    return (batch * part.length + position) * part.stride + part.offset + head * call.width;
   }
   int64_t joined(int64_t position) const {
-    return ((batch * call.length + position) * call.heads + head) * call.width;
+    return ((batch * call.queries() + position) * call.heads + head) * call.width;
   }
   const float* rotation(int64_t position) const { return call.rotary + position * call.width; }
 
   INLINE void load(Room& room) const {
-    const Matrix parts[3] = {room.q, room.k, room.v};
-    for (int64_t i = 0; i < call.length; i++)
+    const Matrix rooms[3] = {room.q, room.k, room.v};
+    for (int64_t i = 0; i < std::max(call.queries(), call.length()); i++)
       for (int which = 0; which < 3; which++) {
-        if (i + AHEAD < call.length) foresee(call.qkv, part(i + AHEAD, which), call.width);
-        float* row = parts[which].row(i);
-        read(call.qkv, part(i, which), row, call.width);
+        const Part& part = call.parts[which];
+        if (i >= part.length) continue;
+        if (i + AHEAD < part.length) foresee(part.tensor, at(part, i + AHEAD), call.width);
+        float* row = rooms[which].row(i);
+        read(part.tensor, at(part, i), row, call.width);
         if (which < 2 && call.rotary) rotate(row, rotation(i), call.width, false);
       }
-    turn(room.k, room.keys, call.length, call.width);
+    turn(room.k, room.keys, call.length(), call.width);
   }
 
   // Positions that queries before `end` may see.
-  int64_t seen(int64_t end) const { return call.causal ? std::min(end, call.length) : call.length; }
+  int64_t seen(int64_t end) const { return call.causal ? std::min(end, call.length()) : call.length(); }
 
   // softmax(q kᵀ / √K) of queries `from..from + count`, into p.
   template <class V>
@@ -225,8 +240,8 @@ struct Head {
   template <class V>
   INLINE void forward(Room& room) const {
     load(room);
-    for (int64_t from = 0; from < call.length; from += QUERIES) {
-      const int64_t count = std::min(QUERIES, call.length - from);
+    for (int64_t from = 0; from < call.queries(); from += QUERIES) {
+      const int64_t count = std::min(QUERIES, call.queries() - from);
       weigh<V>(room, from, count);
       product<V>(plain(room.p), room.v, room.o, count, padded(call.width), seen(from + count), false);
       for (int64_t i = 0; i < count; i++) write(call.out, joined(from + i), room.o.row(i), call.width);
@@ -237,17 +252,19 @@ struct Head {
   template <class V>
   INLINE void backward(Room& room) const {
     load(room);
-    turn(room.v, room.values, call.length, call.width);
-    for (int64_t i = 0; i < call.length; i++) {
-      if (i + AHEAD < call.length) foresee(call.out, joined(i + AHEAD), call.width);
+    turn(room.v, room.values, call.length(), call.width);
+    for (int64_t i = 0; i < call.queries(); i++) {
+      if (i + AHEAD < call.queries()) foresee(call.out, joined(i + AHEAD), call.width);
       read(call.out, joined(i), room.g.row(i), call.width);
+    }
+    for (int64_t i = 0; i < call.length(); i++) {
       std::fill_n(room.dk.row(i), padded(call.width), 0.0f);
       std::fill_n(room.dv.row(i), padded(call.width), 0.0f);
     }
     const int64_t width = padded(call.width);
     const float scale = call.scale();
-    for (int64_t from = 0; from < call.length; from += QUERIES) {
-      const int64_t count = std::min(QUERIES, call.length - from), n = seen(from + count), columns = padded(n);
+    for (int64_t from = 0; from < call.queries(); from += QUERIES) {
+      const int64_t count = std::min(QUERIES, call.queries() - from), n = seen(from + count), columns = padded(n);
       const Matrix q = {room.q.row(from), room.q.stride}, g = {room.g.row(from), room.g.stride};
       weigh<V>(room, from, count);
       product<V>(turned(room.p), g, room.dv, n, width, count, true);
@@ -263,7 +280,7 @@ struct Head {
       product<V>(turned(room.dp), q, room.dk, n, width, count, true);
       for (int64_t i = 0; i < count; i++) give(0, from + i, room.dq.row(i));
     }
-    for (int64_t i = 0; i < call.length; i++) {
+    for (int64_t i = 0; i < call.length(); i++) {
       give(1, i, room.dk.row(i));
       give(2, i, room.dv.row(i));
     }
@@ -271,12 +288,12 @@ struct Head {
 
   INLINE void give(int which, int64_t position, float* row) const {
     if (which < 2 && call.rotary) rotate(row, rotation(position), call.width, true);
-    write(*call.gradient, part(position, which), row, call.width);
+    write(call.parts[which].gradient, at(call.parts[which], position), row, call.width);
   }
 
   template <class V>
   INLINE void run(Room& room) const {
-    call.gradient ? backward<V>(room) : forward<V>(room);
+    call.back ? backward<V>(room) : forward<V>(room);
   }
 };
 
@@ -296,7 +313,7 @@ auto best() {
 
 void run(const Call& call) {
   const auto head = best();
-  at::parallel_for(0, call.qkv.size(0) * call.heads, 1, [&](int64_t from, int64_t to) {
+  at::parallel_for(0, call.parts[0].tensor.size(0) * call.heads, 1, [&](int64_t from, int64_t to) {
     Room room(call);
     for (int64_t i = from; i < to; i++) head({call, i / call.heads, i % call.heads}, room);
   });
@@ -304,35 +321,65 @@ void run(const Call& call) {
 
 using Table = std::optional<Tensor>;
 
+// One tensor (B, S, 3HK), or three, (B, L, HK), (B, S, HK) and (B, S, HK).
 struct Attention : torch::autograd::Function<Attention> {
-  static Call call(const Tensor& qkv, const Tensor& out, const Tensor& rotary, int64_t heads, bool causal, Tensor* to) {
+  static Tensor pass(const variable_list& inputs, const variable_list& gradients, const Tensor& rotary, int64_t heads,
+                     bool causal, Tensor g) {
+    const bool packed = inputs.size() == 1;
+    const int64_t joined = inputs[0].size(2) / (packed ? 3 : 1);
+    Part parts[3];
+    for (size_t i = 0; i < 3; i++) {
+      const size_t from = packed ? 0 : i;
+      const Tensor& t = inputs[from];
+      parts[i] = {t, gradients.empty() ? Tensor() : gradients[from], t.size(1), t.size(2), packed ? int64_t(i) * joined : 0};
+    }
     const float* table = rotary.defined() ? rotary.data_ptr<float>() : nullptr;
-    return {qkv, out, to, table, qkv.size(1), heads, qkv.size(2) / 3 / heads, causal};
+    const Tensor out = g.defined() ? g : at::empty({inputs[0].size(0), inputs[0].size(1), joined}, inputs[0].options());
+    run({parts, out, g.defined(), table, heads, joined / heads, causal});
+    return out;
   }
 
-  static Tensor forward(AutogradContext* ctx, const Tensor& input, const Table& table, int64_t heads, bool causal) {
-    const Tensor qkv = input.contiguous(), rotary = table.value_or(Tensor());
-    const Tensor out = at::empty({qkv.size(0), qkv.size(1), qkv.size(2) / 3}, qkv.options());
-    run(call(qkv, out, rotary, heads, causal, nullptr));
-    ctx->save_for_backward({qkv, rotary});
+  static Tensor forward(AutogradContext* ctx, at::TensorList given, const Table& table, int64_t heads, bool causal) {
+    variable_list inputs;
+    for (const Tensor& t : given) inputs.push_back(t.contiguous());
+    const Tensor rotary = table.value_or(Tensor());
+    const Tensor out = pass(inputs, {}, rotary, heads, causal, Tensor());
+    inputs.push_back(rotary);
+    ctx->save_for_backward(inputs);
     ctx->saved_data["heads"] = heads;
     ctx->saved_data["causal"] = causal;
     return out;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const variable_list saved = ctx->get_saved_variables();
-    const Tensor g = grads[0].contiguous();
-    Tensor gradient = at::empty_like(saved[0]);
+    variable_list inputs = ctx->get_saved_variables(), gradients;
+    const Tensor rotary = inputs.back();
+    inputs.pop_back();
+    for (const Tensor& t : inputs) gradients.push_back(at::empty_like(t));
     const int64_t heads = ctx->saved_data["heads"].toInt();
-    run(call(saved[0], g, saved[1], heads, ctx->saved_data["causal"].toBool(), &gradient));
-    return {gradient, Tensor(), Tensor(), Tensor()};
+    pass(inputs, gradients, rotary, heads, ctx->saved_data["causal"].toBool(), grads[0].contiguous());
+    gradients.insert(gradients.end(), 3, Tensor());
+    return gradients;
   }
 };
 
 }  // namespace
 
+extern "C" {
+
 // qkv (B, S, 3HK) → out (B, S, HK). The table (S, K/2, 2), if any, is fp32 and contiguous.
-extern "C" char* ext_attention(Tensor** out, const Tensor* qkv, const Tensor* rotary, int64_t heads, bool causal) {
-  return caught([&] { *out = new Tensor(Attention::apply(*qkv, rotary ? Table(*rotary) : Table(), heads, causal)); });
+char* ext_attention(Tensor** out, const Tensor* qkv, const Tensor* rotary, int64_t heads, bool causal) {
+  return caught([&] {
+    const Tensor inputs[] = {*qkv};
+    *out = new Tensor(Attention::apply(at::TensorList(inputs), rotary ? Table(*rotary) : Table(), heads, causal));
+  });
+}
+
+// (B, L, HK), (B, S, HK), (B, S, HK) → (B, L, HK).
+char* ext_attention_of(Tensor** out, const Tensor* q, const Tensor* k, const Tensor* v, int64_t heads) {
+  return caught([&] {
+    const Tensor inputs[] = {*q, *k, *v};
+    *out = new Tensor(Attention::apply(at::TensorList(inputs), Table(), heads, false));
+  });
+}
 }

@@ -57,6 +57,13 @@ unsafe extern "C" {
         heads: i64,
         causal: bool,
     ) -> *mut c_char;
+    fn ext_attention_of(
+        out: *mut *mut C_tensor,
+        q: *const C_tensor,
+        k: *const C_tensor,
+        v: *const C_tensor,
+        heads: i64,
+    ) -> *mut c_char;
     fn ext_free(text: *mut c_char);
 }
 
@@ -130,6 +137,17 @@ pub fn attention(qkv: &Tensor, heads: i64, rotary: Option<&Tensor>, causal: bool
     let rotary = rotary.as_ref().map_or(std::ptr::null(), Tensor::as_ptr);
     // SAFETY: live tensors, on a CPU and of the expected kinds and shapes; the table may be missing.
     made(|out| unsafe { ext_attention(out, qkv.as_ptr(), rotary, heads, causal) })
+}
+
+/// Attention of queries (B, L, H·K) over keys and values (B, S, H·K) each, all heads side by side → (B, L, H·K); every
+/// query sees everything.
+pub fn attention_of(q: &Tensor, k: &Tensor, v: &Tensor, heads: i64) -> Tensor {
+    let (b, _, width) = q.size3().expect("queries are (B, L, H·K)");
+    let seen = k.size();
+    let fits = seen.len() == 3 && seen[0] == b && seen[1] > 0 && seen[2] == width && v.size() == seen;
+    check(&[q, k, v], fits && width % heads == 0);
+    // SAFETY: live tensors, on a CPU and of the expected kinds and shapes.
+    made(|out| unsafe { ext_attention_of(out, q.as_ptr(), k.as_ptr(), v.as_ptr(), heads) })
 }
 
 /// The cross-entropy of each row of logits (M, V) with its code (M) times its weight (M, fp32), and its gradient by the
@@ -302,6 +320,24 @@ mod tests {
                 let fused = |t: &[Tensor]| attention(&t[0], heads, rotary.then_some(&table), causal);
                 agree(fused, |t| plain(t, rotary, causal), &inputs);
             }
+        }
+    }
+
+    /// Fewer queries than positions, and more.
+    #[test]
+    fn attention_over_another_sequence_equals_its_formula_and_so_do_its_gradients() {
+        tch::manual_seed(1);
+        for (heads, width, queries, length) in [(3, 20, 101, 16), (2, 32, 7, 64), (1, 64, 64, 1)] {
+            let plain = |t: &[Tensor]| {
+                let split = |t: &Tensor| t.view([2, -1, heads, width]).transpose(1, 2);
+                let [q, k, v] = [0, 1, 2].map(|i| split(&t[i]));
+                let scores = q.matmul(&k.transpose(-2, -1)) / (width as f64).sqrt();
+                let y = scores.softmax(-1, Kind::Float).matmul(&v);
+                y.transpose(1, 2).reshape([2, queries, heads * width])
+            };
+            let random = |n: i64| Tensor::randn([2, n, heads * width], WIDE);
+            let inputs = [random(queries), random(length), random(length)];
+            agree(|t| attention_of(&t[0], &t[1], &t[2], heads), plain, &inputs);
         }
     }
 

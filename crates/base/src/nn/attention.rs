@@ -1,3 +1,4 @@
+use libtorch_ext::fused;
 use tch::Tensor;
 
 use super::Linear;
@@ -29,19 +30,26 @@ impl MultiheadAttention {
 
     /// (B, L, D), (B, S, D), (B, S, D) → (B, L, D). Scale 1/sqrt(K), no mask.
     pub fn forward(&self, query: &Tensor, key: &Tensor, value: &Tensor) -> Tensor {
-        let (b, l, d) = query.size3().expect("attention takes (B, L, D)");
-        let q = self.project(query, 0);
-        let k = self.project(key, 1);
-        let v = self.project(value, 2);
+        let [q, k, v] = [self.project(query, 0), self.project(key, 1), self.project(value, 2)];
+        let trained = [&q, &k, &v].into_iter().any(Tensor::requires_grad);
+        if trained && fused::takes(&q) {
+            return self.out_proj.forward(&fused::attention_of(&q, &k, &v, self.heads));
+        }
+        let [q, k, v] = [q, k, v].map(|x| self.split(&x));
         let y = Tensor::scaled_dot_product_attention(&q, &k, &v, None::<Tensor>, 0.0, false, None, false); // (B, H, L, K)
-        self.out_proj.forward(&y.transpose(1, 2).reshape([b, l, d]))
+        self.out_proj.forward(&y.transpose(1, 2).flatten(2, 3))
     }
 
-    /// (B, S, D) → (B, H, S, K) through the q, k or v rows.
-    fn project(&self, x: &Tensor, part: i64) -> Tensor {
+    /// (B, S, D) → (B, H, S, K).
+    fn split(&self, x: &Tensor) -> Tensor {
         let (b, s, d) = x.size3().expect("attention takes (B, S, D)");
+        x.view([b, s, self.heads, d / self.heads]).transpose(1, 2)
+    }
+
+    /// (B, S, D) → (B, S, D) through the q, k or v rows.
+    fn project(&self, x: &Tensor, part: i64) -> Tensor {
         let weight = self.in_proj_weight.narrow(0, part * self.width, self.width).to_kind(x.kind());
         let bias = self.in_proj_bias.narrow(0, part * self.width, self.width).to_kind(x.kind());
-        x.linear(&weight, Some(bias)).view([b, s, self.heads, d / self.heads]).transpose(1, 2)
+        x.linear(&weight, Some(bias))
     }
 }
