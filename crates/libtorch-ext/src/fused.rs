@@ -64,6 +64,13 @@ unsafe extern "C" {
         v: *const C_tensor,
         heads: i64,
     ) -> *mut c_char;
+    fn ext_choice(
+        chosen: *mut *mut C_tensor,
+        loss: *mut *mut C_tensor,
+        z: *const C_tensor,
+        codes: *const C_tensor,
+        temperature: f64,
+    ) -> *mut c_char;
     fn ext_free(text: *mut c_char);
 }
 
@@ -148,6 +155,26 @@ pub fn attention_of(q: &Tensor, k: &Tensor, v: &Tensor, heads: i64) -> Tensor {
     check(&[q, k, v], fits && width % heads == 0);
     // SAFETY: live tensors, on a CPU and of the expected kinds and shapes.
     made(|out| unsafe { ext_attention_of(out, q.as_ptr(), k.as_ptr(), v.as_ptr(), heads) })
+}
+
+/// Whether [`choice`] takes vectors (M, D): fp32 on a CPU, and not too wide for it to pay.
+pub fn takes_choice(vectors: &Tensor) -> bool {
+    const WIDEST: i64 = 63;
+    let fits = vectors.dim() == 2 && vectors.size()[0] > 0 && vectors.size()[1] <= WIDEST;
+    fits && takes(vectors) && vectors.kind() == Kind::Float
+}
+
+/// The nearest of `codes` (V, D) to each of `vectors` (M, D), (M) int64, the lowest of equal ones; and with soft choices
+/// `p = softmax(-|z - e|² / temperature)` the mean entropy of p minus the entropy `-Σ q log(q + 1e-5)` of its mean q.
+pub fn choice(vectors: &Tensor, codes: &Tensor, temperature: f64) -> (Tensor, Tensor) {
+    let fits = codes.dim() == 2 && codes.size()[0] > 0 && codes.size().last() == vectors.size().last();
+    assert!(fits && takes_choice(vectors) && takes_choice(codes), "vectors and codes of one width");
+    let mut loss = std::ptr::null_mut();
+    // SAFETY: live tensors, on a CPU and of the expected kinds and shapes.
+    let chosen =
+        made(|out| unsafe { ext_choice(out, &mut loss, vectors.as_ptr(), codes.as_ptr(), temperature) });
+    // SAFETY: without an error it is a new tensor, which becomes ours.
+    (chosen, unsafe { Tensor::from_ptr(loss) })
 }
 
 /// The cross-entropy of each row of logits (M, V) with its code (M) times its weight (M, fp32), and its gradient by the
@@ -339,6 +366,33 @@ mod tests {
             let inputs = [random(queries), random(length), random(length)];
             agree(|t| attention_of(&t[0], &t[1], &t[2], heads), plain, &inputs);
         }
+    }
+
+    /// More vectors than go at a time, in several parts, and codes that no vector divides.
+    #[test]
+    fn a_choice_equals_its_formula_and_so_do_its_gradients() {
+        tch::manual_seed(1);
+        for (m, v, d) in [(453, 77, 8), (5, 1, 3), (30, 64, 40)] {
+            let inputs = [Tensor::randn([m, d], WIDE) * 0.3, Tensor::randn([v, d], WIDE) * 0.3];
+            let distances = |t: &[Tensor]| (t[0].unsqueeze(1) - t[1].unsqueeze(0)).square();
+            let plain = |t: &[Tensor]| {
+                let distances = distances(t).sum_dim_intlist([2i64].as_slice(), false, Kind::Float);
+                let p = (&distances / -0.1).softmax(-1, Kind::Float);
+                let log_p = (distances / -0.1).log_softmax(-1, Kind::Float);
+                let mean = p.mean_dim([0i64].as_slice(), false, Kind::Float);
+                let spread = (&mean * (&mean + 1e-5).log()).sum(Kind::Float);
+                spread - (p * log_p).sum(Kind::Float) / m as f64
+            };
+            let got = with_gradients(|t| choice(&t[0], &t[1], 0.1).1, &inputs);
+            for (got, expected) in got.iter().zip(with_gradients(plain, &inputs)) {
+                let error = (got - &expected).abs().max().double_value(&[]);
+                assert!(error < 1e-5 * expected.abs().max().double_value(&[]).max(0.1), "{m}, {v}: {error}");
+            }
+            let all = distances(&inputs).sum_dim_intlist([2i64].as_slice(), false, Kind::Float);
+            assert!(choice(&inputs[0], &inputs[1], 0.1).0 == all.argmin(1, false));
+        }
+        let alike = Tensor::ones([3, 4], WIDE);
+        assert!(choice(&alike, &alike, 0.01).0 == Tensor::zeros([3], (Kind::Int64, Device::Cpu)));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! B batch, N codes of an image, M = B·N vectors, D code width, V codebook size
 
 use base::carried::{self, Change};
-use base::nn::l2_normalize;
+use base::nn::{fused_choice, l2_normalize};
 use base::{Codes, Init, Mode, Scope};
 use tch::{Kind, Tensor};
 
@@ -11,6 +11,8 @@ use super::{Gradient, Quantized, QuantizerConfig, QuantizerLosses};
 
 /// Length of the queue of recent codes from which usage is read.
 const USAGE_QUEUE: i64 = 65_536;
+/// Of the soft choices whose entropy is the loss.
+const TEMPERATURE: f64 = 0.01;
 /// Rows of the distance matrix held at once outside training.
 const SEARCH_ROWS: i64 = 4096;
 
@@ -77,8 +79,7 @@ impl VectorQuantizer {
         let (b, n, d) = z.size3().expect("the quantizer takes (B, N, D)");
         let rows = self.rows(); // (V, D)
         let flat = self.maybe_normalize(z).reshape([b * n, d]); // (M, D)
-        let distances = squared_distances(&flat, &rows); // (M, V)
-        let codes = distances.argmin(1, false); // (M)
+        let (codes, entropy) = self.choose(&flat, &rows); // (M)
         let chosen = rows.index_select(0, &codes); // (M, D)
         if mode.is_train() {
             carried::change(&self.used, Change::Push(codes.shallow_clone()));
@@ -86,13 +87,23 @@ impl VectorQuantizer {
         let losses = QuantizerLosses {
             codebook: (&chosen - flat.detach()).square().mean(Kind::Float),
             commitment: (chosen.detach() - &flat).square().mean(Kind::Float) * self.config.commitment,
-            entropy: (self.config.entropy != 0.0).then(|| entropy_loss(&-distances) * self.config.entropy),
+            entropy: entropy.map(|loss| loss * self.config.entropy),
         };
         let out = match self.config.gradient {
             Gradient::StraightThrough => &flat + (&chosen - &flat).detach(),
             Gradient::Rotation => rotate(&flat, &chosen),
         };
         Quantized { z: out.view([b, n, d]).to_kind(z.kind()), codes: codes.view([b, n]), losses }
+    }
+
+    /// The nearest codes of vectors (M, D), (M), and the entropy loss where it counts.
+    fn choose(&self, flat: &Tensor, rows: &Tensor) -> (Tensor, Option<Tensor>) {
+        let counts = self.config.entropy != 0.0;
+        if let Some((codes, loss)) = counts.then(|| fused_choice(flat, rows, TEMPERATURE)).flatten() {
+            return (codes, Some(loss));
+        }
+        let distances = squared_distances(flat, rows); // (M, V)
+        (distances.argmin(1, false), counts.then(|| entropy_loss(&-distances)))
     }
 
     /// Share of the codebook among the most recent 65,536 codes. The queue starts with zeros, which count as
@@ -126,7 +137,7 @@ fn rotate(z: &Tensor, q: &Tensor) -> Tensor {
 /// Mean entropy of single choices minus entropy of the mean choice, at temperature 0.01
 /// (official `compute_entropy_loss`; affinity = −squared distance, (M, V)).
 pub fn entropy_loss(affinity: &Tensor) -> Tensor {
-    let scaled = affinity / 0.01;
+    let scaled = affinity / TEMPERATURE;
     let p = scaled.softmax(-1, Kind::Float);
     let log_p = (scaled + 1e-5).log_softmax(-1, Kind::Float);
     let sample = -(&p * log_p).sum_dim_intlist([-1i64].as_slice(), false, Kind::Float).mean(Kind::Float);

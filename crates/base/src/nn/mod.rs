@@ -41,6 +41,12 @@ pub fn l2_normalize(x: &Tensor, dim: i64) -> Tensor {
     x / norm.clamp_min(1e-12)
 }
 
+/// In one pass, where there is one for such vectors: the nearest of `codes` (V, D) to each of `vectors` (M, D), and the
+/// entropy loss of [`fused::choice`].
+pub fn fused_choice(vectors: &Tensor, codes: &Tensor, temperature: f64) -> Option<(Tensor, Tensor)> {
+    fused::takes_choice(vectors).then(|| fused::choice(vectors, codes, temperature))
+}
+
 /// Dropout in training, the identity otherwise.
 pub fn dropout(x: &Tensor, p: f64, train: bool) -> Tensor {
     if train && p > 0.0 { random::dropout(x, p) } else { x.shallow_clone() }
