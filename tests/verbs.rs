@@ -128,7 +128,7 @@ fn logits_depend_on_the_class_and_on_earlier_codes_only() {
 fn bench_prints_a_table_and_one_json_line_that_a_later_run_can_be_compared_with() {
     let place = place();
     let line = "bench --model model --work sample,encode,decode,train,eval --precision fp32,bf16,int8 --batch-size 2 \
-                --cfg 1.5 --repeat 1";
+                --cfg 1.5 --repeat 1 --workers 1,2 --threads 2";
     let out = place.run(line);
     assert_eq!(out.status.code(), Some(0), "{}", stderr(&out));
     let text = String::from_utf8(out.stdout).unwrap();
@@ -144,6 +144,8 @@ fn bench_prints_a_table_and_one_json_line_that_a_later_run_can_be_compared_with(
         "decode fp32",
         "decode bf16",
         "train fp32",
+        "train fp32",
+        "train bf16",
         "train bf16",
         "eval fp32",
     ];
@@ -159,5 +161,7 @@ fn bench_prints_a_table_and_one_json_line_that_a_later_run_can_be_compared_with(
     assert!(text.lines().any(|l| l.contains("encode") && l.ends_with('×')), "{text}");
 
     assert!(place.fails("bench --model model --compare model/config.yaml").contains("JSON line"));
+    let uneven = "bench --model model --work train --precision fp32 --batch-size 3 --workers 2";
+    assert!(place.fails(uneven).contains("3 images are not 2 equal parts"));
     assert!(place.fails("encode pictures --tokenizer model --precision int8 -o c").contains("int8"));
 }

@@ -34,6 +34,12 @@ pub struct BenchArgs {
     #[arg(long, value_name = "SCALE", value_delimiter = ',', default_value = "1.75,1")]
     pub cfg: Vec<f64>,
 
+    /// Training on the CPU: into so many micro-batches the images are cut, which go side by side, each on its share of
+    /// --threads
+    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1",
+          value_parser = clap::value_parser!(i64).range(1..))]
+    pub workers: Vec<i64>,
+
     /// On a CUDA device: sample by a recorded step, as `gen sample --cuda-graph` does
     #[arg(long)]
     pub cuda_graph: bool,

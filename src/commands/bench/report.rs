@@ -22,6 +22,9 @@ pub struct Row {
     pub batch: i64,
     /// Guidance scale.
     pub cfg: Option<f64>,
+    /// Micro-batches side by side, in training.
+    #[serde(default)]
+    pub workers: Option<i64>,
     /// Of the fastest run.
     pub seconds: f64,
     /// Processor seconds of all threads, of the run that took the fewest.
@@ -55,6 +58,7 @@ impl Row {
             precision,
             batch,
             cfg: None,
+            workers: None,
             seconds: measured.seconds,
             cpu_seconds: measured.cpu_seconds,
             images_per_second: batch as f64 / measured.seconds,
@@ -77,6 +81,7 @@ impl Row {
             self.precision.to_string(),
             self.batch.to_string(),
             shown(self.cfg, |c| c.to_string()),
+            shown(self.workers, |n| n.to_string()),
             format!("{:.3}", self.seconds),
             shown(self.cpu_seconds, |s| format!("{s:.2}")),
             format!("{:.3}", self.images_per_second),
@@ -93,11 +98,12 @@ impl Row {
     }
 }
 
-const COLUMNS: [(&str, usize); 13] = [
+const COLUMNS: [(&str, usize); 14] = [
     ("work", 7),
     ("precision", 9),
     ("batch", 5),
     ("cfg", 5),
+    ("workers", 7),
     ("seconds", 9),
     ("cpu s", 8),
     ("images/s", 9),
@@ -146,7 +152,8 @@ impl Report {
 
     /// The row of the same work, if there is one.
     pub fn like(&self, row: &Row) -> Option<&Row> {
-        let key = |r: &Row| (r.work, r.precision, r.batch, r.cfg);
+        // Reports of before there were workers do not name the one.
+        let key = |r: &Row| (r.work, r.precision, r.batch, r.cfg, r.workers.unwrap_or(1));
         self.rows.iter().find(|r| key(r) == key(row))
     }
 }

@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 use ar_model::{ArConfig, AutoregressiveModel, Conditioning, Gpt};
-use base::{Codes, Images, Mode, Precision, SampleStream, TensorKind};
+use base::{Codes, Images, Mode, Precision, SampleStream, TensorKind, random};
 use cli::bench::{BenchArgs, Work};
+use libtorch_ext::side_by_side;
 use sampler::{Draw, Guidance, Sampler, SamplingConfig};
 use tch::{Device, Kind, Tensor};
 use tokenizer::Tokenizer;
@@ -143,17 +144,32 @@ fn train_steps(bench: Bench, precision: Precision, add: Add) -> Result<()> {
     let parameters: Vec<Tensor> = vars.parameters().into_iter().map(|v| v.tensor).collect();
     let adamw = AdamWConfig { betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.05, decay: Decay::Matrices };
     let mut optimizer = AdamW::from_config(vars.parameters(), &adamw);
-    for &batch in &args.batch_size {
-        let cond = classes(config, batch, device)?;
-        let codes = Tensor::randint(config.vocab_size, [batch, config.num_tokens], (Kind::Int64, device));
+    for (batch, workers) in args.batch_size.iter().flat_map(|b| args.workers.iter().map(|w| (*b, *w))) {
+        check_workers(batch, workers, device)?;
+        let micro = batch / workers;
+        let cond = classes(config, micro, device)?;
+        let codes = Tensor::randint(config.vocab_size, [micro, config.num_tokens], (Kind::Int64, device));
         let measured = measure(device, args.repeat, || {
-            let (pass, x) = model.teacher_forced(&cond, &codes, Mode::Train);
-            let hidden = pass.head_input(&pass.layers(x, pass.num_layers()));
-            let loss = chunked_cross_entropy(&hidden, model.output_weight(), &codes, None);
-            let mut grads = Tensor::run_backward(&[loss], &parameters, false, false);
-            let norm = global_norm(&grads).double_value(&[]);
-            clip_grad_norm(&mut grads, norm, 1.0);
-            optimizer.step(&grads, 1e-4);
+            let mut sum: Vec<Tensor> = vec![];
+            let work = |shared: &(&Gpt, &Conditioning, &Tensor, &[Tensor]), _, seed| {
+                let &(model, cond, codes, parameters) = shared;
+                let loss = || {
+                    let (pass, x) = model.teacher_forced(cond, codes, Mode::Train);
+                    let hidden = pass.head_input(&pass.layers(x, pass.num_layers()));
+                    chunked_cross_entropy(&hidden, model.output_weight(), codes, None) / workers as f64
+                };
+                Tensor::run_backward(&[random::seeded(device, seed, loss)], parameters, false, false)
+            };
+            let shared = (&model, &cond, &codes, parameters.as_slice());
+            side_by_side(&shared, workers as usize, (0..workers).collect(), work, |grads| {
+                match sum.is_empty() {
+                    true => sum = grads,
+                    false => sum.iter_mut().zip(grads).for_each(|(sum, grad)| *sum += grad),
+                }
+            });
+            let norm = global_norm(&sum).double_value(&[]);
+            clip_grad_norm(&mut sum, norm, 1.0);
+            optimizer.step(&sum, 1e-4);
             Ok(())
         })?;
         let tokens = (batch * (config.num_tokens + model.spec().prefix_len - 1)) as f64;
@@ -161,10 +177,21 @@ fn train_steps(bench: Bench, precision: Precision, add: Add) -> Result<()> {
         let operations = tokens * (6.0 * config.product_weights() as f64 + attention);
         let row = Row::new(Work::Train, precision, batch, measured, operations, machine);
         add(Row {
+            workers: Some(workers),
             codes_per_second: Some((batch * config.num_tokens) as f64 / measured.seconds),
             ms_per_step: Some(measured.seconds * 1e3),
             ..row
         })?;
+    }
+    Ok(())
+}
+
+fn check_workers(images: i64, workers: i64, device: Device) -> Result<()> {
+    if workers > 1 && device != Device::Cpu {
+        return Err(Failure::new("--workers: micro-batches go side by side on the CPU only").into());
+    }
+    if images % workers != 0 {
+        return Err(Failure::new(format!("--workers: {images} images are not {workers} equal parts")).into());
     }
     Ok(())
 }
