@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use cli::eval::{Metric, RunArgs};
 use data::{Class, ClassTable, Target};
 use eval::{AgreementScores, ClassAgreement};
@@ -30,7 +30,9 @@ pub fn label(set: ImageSet) -> Result<ImageSet> {
         Some(labels) => {
             let number = |class: &Class| -> Result<(i64, i64)> { Ok((class.index, imagenet(class)?)) };
             let numbers = set.classes().iter().map(number).collect::<Result<BTreeMap<i64, i64>>>()?;
-            labels.iter().filter_map(|label| numbers.get(label).copied()).collect()
+            let known =
+                |label| numbers.get(label).copied().context("internal error: a label without a class");
+            labels.iter().map(known).collect::<Result<_>>()?
         }
         None => embedded(&set)?.ok_or_else(|| none(&set))?,
     };

@@ -181,7 +181,7 @@ fn agreement(tally: &Tally, report: &Report) -> Markup {
             h2 { "Classes by " (network) }
             p { small { "Named right: the classifier's first guess among the classes that are judged. Taken for: its first guess of all." } }
             (part_of_classes("Best", best, tally))
-            (part_of_classes("Worst", worst, tally))
+            @if shown > 0 { (part_of_classes("Worst", worst, tally)) }
         }
     }
 }
