@@ -72,6 +72,11 @@ fn published(check: &mut Check) -> Result<Option<WeightSource>> {
     }
 }
 
+/// Means over channels nearly cancel: PyTorch's own fp32 is up to 1.5e-5 of them off float64, 1e-6 of the map.
+fn against(map: &Tensor) -> Rule {
+    Rule::Within(5e-6 * map.square().mean(Kind::Double).double_value(&[]).sqrt())
+}
+
 fn compare(check: &mut Check, net: &EfficientNetLite, case: &str, x: &Tensor) -> Result<()> {
     let mut outputs = vec![];
     let out = net.forward_visiting(x, |y| outputs.push(y.shallow_clone()));
@@ -79,9 +84,9 @@ fn compare(check: &mut Check, net: &EfficientNetLite, case: &str, x: &Tensor) ->
     let channel_mean = |y: &Tensor| y.mean_dim([1i64].as_slice(), false, Kind::Float);
     for (i, y) in outputs.iter().enumerate() {
         check.compare(&format!("{case}.block{i}.channels"), Rule::Values, || place_mean(y))?;
-        check.compare(&format!("{case}.block{i}.places"), Rule::Values, || channel_mean(y))?;
+        check.compare(&format!("{case}.block{i}.places"), against(y), || channel_mean(y))?;
     }
-    check.compare(&format!("{case}.head"), Rule::Values, || channel_mean(&head))?;
+    check.compare(&format!("{case}.head"), against(&head), || channel_mean(&head))?;
     check.compare(&format!("{case}.features"), Rule::Values, || out.pool)?;
     check.compare(&format!("{case}.logits"), Rule::Bounded, || out.logits)
 }
