@@ -158,6 +158,7 @@ impl CnnEncoder {
             norm_out: GroupNorm::new(&(p / "norm_out"), top, groups),
             conv_out: conv(p / "conv_out", top, config.z_channels, 3),
             stem: config.stem,
+            smooth: config.smooth && config.stem > 1,
         }
     }
 
@@ -212,22 +213,26 @@ impl AdaptiveGroupNorm {
 /// Doubles the side.
 #[derive(Debug)]
 enum Up {
-    DepthToSpace(Conv2d),
-    Nearest(Conv2d),
+    DepthToSpace { conv: Conv2d, smooth: bool },
+    Nearest { conv: Conv2d },
 }
 
 impl Up {
-    fn new(p: &Scope, channels: i64, how: Upsample) -> Self {
-        match how {
-            Upsample::DepthToSpace => Up::DepthToSpace(conv(p / "conv1", channels, 4 * channels, 3)),
-            Upsample::Nearest => Up::Nearest(conv(p / "conv", channels, channels, 3)),
+    fn new(p: &Scope, channels: i64, config: &CnnConfig) -> Self {
+        match config.upsample {
+            Upsample::DepthToSpace => {
+                let conv = conv(p / "conv1", channels, 4 * channels, 3);
+                Up::DepthToSpace { conv, smooth: config.smooth }
+            }
+            Upsample::Nearest => Up::Nearest { conv: conv(p / "conv", channels, channels, 3) },
         }
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {
         match self {
-            Up::DepthToSpace(conv) => depth_to_space(&conv.forward(x)),
-            Up::Nearest(conv) => {
+            Up::DepthToSpace { conv, smooth: false } => depth_to_space(&conv.forward(x)),
+            Up::DepthToSpace { conv, smooth: true } => smoothed(&depth_to_space(&conv.forward(x)), 2),
+            Up::Nearest { conv } => {
                 let (_, _, h, w) = x.size4().expect("feature maps are (B, C, H, W)");
                 conv.forward(&x.upsample_nearest2d([2 * h, 2 * w], None, None))
             }
@@ -245,6 +250,14 @@ fn depth_to_space(x: &Tensor) -> Tensor {
     }
     let blocks = x.permute([0, 2, 3, 1]).reshape([b, h, w, 2, 2, c]);
     blocks.permute([0, 1, 3, 2, 4, 5]).reshape([b, 2 * h, 2 * w, c]).permute([0, 3, 1, 2])
+}
+
+/// (B, C, H, W) → the same shape through the triangular filter of 2·`factor` - 1 taps, whose response is nought at all
+/// multiples of 1/`factor` cycles a place. Edges are repeated.
+fn smoothed(x: &Tensor, factor: i64) -> Tensor {
+    let n = factor - 1;
+    let mean = |x: &Tensor| x.avg_pool2d([factor; 2], [1, 1], [0, 0], false, true, None);
+    mean(&mean(&x.replication_pad2d([n, n, n, n])))
 }
 
 /// Gives all `positions` of a block the first one's weights and bias. They are the outer (`dim` 0) or the inner (1) part
@@ -275,6 +288,7 @@ pub struct CnnDecoder {
     norm_out: GroupNorm,
     conv_out: Conv2d,
     stem: i64,
+    smooth: bool,
 }
 
 impl CnnDecoder {
@@ -294,7 +308,7 @@ impl CnnDecoder {
                 DecoderLevel {
                     adaptive: config.adaptive_norm.then(adaptive),
                     blocks: level(&blocks, config.res_blocks + 1, inputs, width, attention, groups),
-                    up: (i < last).then(|| Up::new(&(&blocks / "upsample"), width, config.upsample)),
+                    up: (i < last).then(|| Up::new(&(&blocks / "upsample"), width, config)),
                 }
             })
             .collect();
@@ -305,6 +319,7 @@ impl CnnDecoder {
             norm_out: GroupNorm::new(&(p / "norm_out"), widths[last], groups),
             conv_out: conv(p / "conv_out", widths[last], 3 * config.stem * config.stem, 3),
             stem: config.stem,
+            smooth: config.smooth && config.stem > 1,
         }
     }
 
@@ -313,7 +328,7 @@ impl CnnDecoder {
         let blocks = self.levels.iter_mut().flat_map(|level| &mut level.blocks).chain(&mut self.mid);
         blocks.for_each(|(res, _)| res.pack());
         for up in self.levels.iter_mut().filter_map(|level| level.up.as_mut()) {
-            let (Up::DepthToSpace(conv) | Up::Nearest(conv)) = up;
+            let (Up::DepthToSpace { conv, .. } | Up::Nearest { conv }) = up;
             conv.pack();
         }
     }
@@ -330,14 +345,15 @@ impl CnnDecoder {
                 h = up.forward(&h);
             }
         }
-        self.conv_out.forward(&self.norm_out.swish(&h)).pixel_shuffle(self.stem)
+        let pixels = self.conv_out.forward(&self.norm_out.swish(&h)).pixel_shuffle(self.stem);
+        if self.smooth { smoothed(&pixels, self.stem) } else { pixels }
     }
 
     /// Gives all positions of a block the first one's weights, in every convolution that computes them as channels, so
     /// that each begins as nearest-neighbour up-sampling does: ICNR (Aitken et al., arXiv 1707.02937).
     pub fn tie_sub_pixels(&self) {
         for level in &self.levels {
-            if let Some(Up::DepthToSpace(conv)) = &level.up {
+            if let Some(Up::DepthToSpace { conv, .. }) = &level.up {
                 tie(conv, 4, 0);
             }
         }
@@ -356,9 +372,7 @@ mod tests {
     use base::{Build, Vars};
     use tch::Device;
 
-    #[test]
-    fn tied_positions_make_blocks_of_one_colour() {
-        let vars = Vars::new(Device::Cpu, Kind::Float, Build::Random);
+    fn decoder(smooth: bool) -> CnnDecoder {
         let config = CnnConfig {
             channels: 8,
             norm_groups: 2,
@@ -370,22 +384,45 @@ mod tests {
             adaptive_norm: false,
             upsample: Upsample::DepthToSpace,
             stem: 2,
+            smooth,
         };
-        let decoder = CnnDecoder::new(&vars.root(), &config);
-        let spread = |x: &Tensor| {
-            let (b, c, h, w) = x.size4().unwrap();
-            let blocks = x.view([b, c, h / 2, 2, w / 2, 2]);
-            (blocks.amax([3i64, 5], false) - blocks.amin([3i64, 5], false)).max().double_value(&[])
-        };
+        CnnDecoder::new(&Vars::new(Device::Cpu, Kind::Float, Build::Random).root(), &config)
+    }
+
+    /// The largest difference within a block of 2×2.
+    fn spread(x: &Tensor) -> f64 {
+        let (b, c, h, w) = x.size4().unwrap();
+        let blocks = x.contiguous().view([b, c, h / 2, 2, w / 2, 2]);
+        (blocks.amax([3i64, 5], false) - blocks.amin([3i64, 5], false)).max().double_value(&[])
+    }
+
+    #[test]
+    fn tied_positions_make_blocks_of_one_colour() {
+        let decoder = decoder(false);
         let up = |x: &Tensor| decoder.levels[0].up.as_ref().unwrap().forward(x);
-        let (z, x) = tch::no_grad(|| {
-            let of = |c: i64| Tensor::randn([2, c, 4, 4], (Kind::Float, Device::Cpu));
-            (of(8), of(16))
-        });
+        let of = |c: i64| Tensor::randn([2, c, 4, 4], (Kind::Float, Device::Cpu));
+        let (z, x) = (of(8), of(16));
         assert!(spread(&up(&x)) > 0.1 && spread(&decoder.forward(&z)) > 0.1);
         decoder.tie_sub_pixels();
         assert_eq!((spread(&up(&x)), spread(&decoder.forward(&z))), (0.0, 0.0));
         // Different places still differ.
         assert!(decoder.forward(&z).std(false).double_value(&[]) > 0.01);
+    }
+
+    #[test]
+    fn smoothed_maps_are_even_where_their_source_is() {
+        // The borders' zeros reach ten places of the coarse map and two of the fine one.
+        let z = Tensor::ones([1, 8, 28, 28], (Kind::Float, Device::Cpu));
+        let middle = |x: Tensor| x.narrow(2, 52, 8).narrow(3, 52, 8);
+        assert!(spread(&middle(decoder(false).forward(&z))) > 0.01);
+        let even = spread(&middle(decoder(true).forward(&z)));
+        assert!(even < 1e-5, "{even}");
+        // What varies slowly passes.
+        let ramp = Tensor::arange(12, (Kind::Float, Device::Cpu)).expand([1, 1, 12, 12], false);
+        for factor in [2, 4] {
+            let inner = |x: &Tensor| x.narrow(2, 3, 6).narrow(3, 3, 6);
+            let off = (inner(&smoothed(&ramp, factor)) - inner(&ramp)).abs().max().double_value(&[]);
+            assert!(off < 1e-5, "{factor}: {off}");
+        }
     }
 }

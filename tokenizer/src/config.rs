@@ -113,6 +113,15 @@ pub struct CnnConfig {
     /// released model. At 2 the costly level at full resolution falls away, for training on small machines.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub stem: i64,
+    /// Pass what was computed as channels, by depth-to-space and for `stem`, through linear interpolation's filter of its
+    /// factor (2: ¼ ½ ¼), which is nought at the very frequencies of a checked pattern, so that no training makes one
+    /// (Sugawara et al., arXiv 1806.02658). No variables of its own; in no released model.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub smooth: bool,
+}
+
+fn is_false(yes: &bool) -> bool {
+    !yes
 }
 
 fn released_norm_groups() -> i64 {
@@ -287,6 +296,12 @@ impl TokenizerConfig {
         }
         if cnn.res_blocks < 1 || cnn.z_channels < 1 || cnn.stem < 1 {
             return fail("res_blocks, z_channels and stem must be at least 1".into());
+        }
+        if cnn.smooth && !cnn.has_sub_pixels() {
+            return fail(
+                "cnn.smooth: no pixels are computed as channels; it goes with depth_to_space or a stem"
+                    .into(),
+            );
         }
         let patch = cnn.patch();
         if self.image_size() <= 0 || self.image_size() % patch != 0 {

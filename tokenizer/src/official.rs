@@ -226,6 +226,7 @@ impl Args<'_> {
             adaptive_norm: self.get("adaptive_gn", false)?,
             upsample: if depth_to_space { Upsample::DepthToSpace } else { Upsample::Nearest },
             stem: 1,
+            smooth: false,
         })
     }
 

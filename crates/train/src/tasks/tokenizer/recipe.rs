@@ -55,7 +55,8 @@ pub struct Initialization {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vision: Option<WeightSource>,
     /// ICNR (Aitken et al., arXiv 1707.02937): one draw for all positions of a block that a convolution computes as
-    /// channels (depth-to-space, `stem`), so that no checked pattern lies over the pictures. Not so as published.
+    /// channels (depth-to-space, `stem`), so that no checked pattern is there at first; `model.cnn.smooth` lets none
+    /// come. Not so as published.
     pub icnr: bool,
 }
 
