@@ -138,3 +138,29 @@ pub(super) fn stages(stages: &[(i64, usize)], image_size: i64, kind: f64) -> Wor
     }
     work
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_projected_discriminator_is_counted_without_the_weights_of_its_network() {
+        let config = DiscriminatorConfig::Projected(ProjectedConfig::default());
+        // Halvings of each head, with the two vectors of a norm, and its last convolution.
+        let head = |widths: &[i64]| -> i64 {
+            let halvings = widths.windows(2).map(|w| 16 * w[0] * w[1] + 2 * w[1]);
+            halvings.sum::<i64>() + 16 * 512
+        };
+        let heads = head(&[64, 64, 128, 256, 512])
+            + head(&[64, 128, 256, 512])
+            + head(&[128, 256, 512])
+            + head(&[256, 512]);
+        assert_eq!(parameters(&config, 64).unwrap(), heads as f64);
+        // In GFLOP 0.8 of the network and 0.6 of the mixing, half of which count, and 2.3 of the heads.
+        let flops = forward(&config, 64, 4.0).flops;
+        assert!(flops > 2.7e9 && flops < 3.2e9, "{flops}");
+        let small = ProjectedConfig { image_size: 128, channels: 32, ..ProjectedConfig::default() };
+        let less = forward(&DiscriminatorConfig::Projected(small), 64, 4.0).flops;
+        assert!(less < flops / 5.0, "{less}");
+    }
+}
