@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use base::hint::nearest;
 use base::{Images, ImagesU8};
-use data::Dataset;
+use data::{Dataset, LeftOut};
 use data::transform::center_crop;
 use image::RgbImage;
 use rayon::prelude::*;
@@ -90,6 +90,14 @@ impl Inputs {
         let n = self.sets.len();
         self.items.extend((0..set.len()).map(|index| Item { set: n, index }));
         self.sets.push(set);
+    }
+
+    /// What lies beside the images and is none, path by path.
+    pub fn left_out(&self) -> impl Iterator<Item = (&Path, &[LeftOut])> {
+        self.sets.iter().filter_map(|set| match set {
+            Set::Pictures { path, records } => Some((path.as_path(), records.left_out())),
+            Set::Rows { .. } => None,
+        })
     }
 
     /// The number of images, as far as is known before they are read.

@@ -21,6 +21,7 @@ use crate::commands::{Context, Outcome};
 fn main() -> ExitCode {
     failure::install_panic_hook();
     let cli = cli::Cli::parse(); // its own usage errors exit with 2
+    cli.max_pixels.into_iter().for_each(data::set_max_pixels);
     let printer = printer::Printer::new(cli.quiet);
     let context = Context { printer: printer.clone() };
     let result = catch_unwind(AssertUnwindSafe(|| commands::run(&cli.command, &context)))

@@ -99,3 +99,49 @@ fn a_damaged_image_is_left_out_named_and_counted() {
         assert!(!dir.path().join("strict/index.json").exists());
     }
 }
+
+#[test]
+fn where_nothing_can_be_read_nothing_is_made() {
+    let dir = place();
+    for file in ["n01440764/a", "n01440764/b", "n02099601/c", "n02099601/d", "n02099601/e"] {
+        std::fs::write(dir.path().join(format!("images/{file}.png")), "text").unwrap();
+    }
+    let out = extract(&dir, "--output codes");
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(2), "{said}");
+    assert!(said.contains("none of the 5 images can be read; the first: n0"), "{said}");
+    assert!(!dir.path().join("codes/index.json").exists());
+}
+
+#[test]
+fn names_of_any_kind_stay_one_line_and_what_is_left_out_is_said() {
+    let dir = place();
+    std::fs::write(dir.path().join("images/n02099601/new\nline\t.png"), "text").unwrap();
+    std::fs::write(dir.path().join("images/n02099601/film.mov"), "ftyp").unwrap();
+    let out = extract(&dir, "--json --output codes");
+    assert_eq!(out.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(said.contains("1 file was left out (1 not named like an image): `n02099601/film.mov`"), "{said}");
+    let report: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!((&report["skipped"], &report["left_out"]), (&1.into(), &1.into()));
+    let list = std::fs::read_to_string(dir.path().join("codes/skipped.tsv")).unwrap();
+    assert_eq!(list.lines().count(), 1);
+    assert!(list.starts_with("n02099601/new\\nline\\t.png\tnot an image"), "{list}");
+}
+
+#[test]
+fn sets_that_number_classes_differently_and_pictures_that_are_too_large_are_refused() {
+    let dir = place();
+    std::fs::create_dir_all(dir.path().join("more/n02099601")).unwrap();
+    std::fs::rename(dir.path().join("images/n02099601/e.png"), dir.path().join("more/n02099601/e.png")).unwrap();
+    ok(&dir, "--data more --output both", 0);
+    std::fs::rename(dir.path().join("more/n02099601"), dir.path().join("more/zebra")).unwrap();
+    let out = extract(&dir, "--data more --output codes");
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(said.contains("class 0 is `tench` in") && said.contains("but `zebra` in"), "{said}");
+    assert_eq!(out.status.code(), Some(2));
+
+    let out = extract(&dir, "--max-pixels 400 --output codes");
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(said.contains("24x18 pixels are more than the 400"), "{said}");
+}

@@ -1,5 +1,7 @@
-//! `gen inspect` and `gen convert`, end to end.
+//! `gen inspect` and `gen convert`, end to end, and the odd files that people have.
 
+#[path = "files/cases/mod.rs"]
+mod cases;
 mod common;
 
 use common::{Place, Tiny, write_model};

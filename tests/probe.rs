@@ -84,7 +84,7 @@ fn what_cannot_be_probed_is_refused_and_a_damaged_image_is_counted() {
     picture(&place, "cats/zebra/a.png", [1, 2, 3]);
     picture(&place, "dogs/dog/a.png", [1, 2, 3]);
     for (line, expected) in [
-        ("--data cats --validation dogs", "class 0 is `cat` in the training images and `dog` in"),
+        ("--data cats --validation dogs", "class 0 is `cat` in the training images, but `dog` in"),
         ("--data plain --validation val", "no class labels (the first is `a.png`)"),
         ("--data train --validation plain", "the validation images have no class labels"),
         ("--data one --validation val", "of one class, `golden retriever`"),

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use base::hint::nearest;
 
-use crate::{Error, Result};
+use crate::{Error, Result, table};
 
 /// A class as labels and people know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl ClassTable {
 
     /// Reads a `classes.tsv`: tab-separated, with a header that has the columns `index`, `wnid` and `name`.
     pub fn read(path: &Path) -> Result<ClassTable> {
-        let text = std::fs::read_to_string(path).map_err(Error::read(path))?;
+        let text = table::read_text(path)?;
         let classes: Vec<Class> = parse(&text, path)?.into_iter().map(|e| e.class).collect();
         Ok(ClassTable::of(&classes))
     }

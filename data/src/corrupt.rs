@@ -5,6 +5,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use base::files::tsv_cell;
+
 use crate::{Error, Result};
 
 /// Keeps account of the records that cannot be decoded. Shared between threads.
@@ -18,8 +20,8 @@ pub struct CorruptLog {
 }
 
 impl CorruptLog {
-    /// Allows `ceiling` damaged records; each is appended to the file `list`, if there is one, as `key<TAB>reason`,
-    /// unless an earlier run listed it there.
+    /// Allows `ceiling` damaged records; each is appended to the file `list`, if there is one, as `key<TAB>reason` in
+    /// one line, unless an earlier run listed it there.
     pub fn new(ceiling: usize, list: Option<&Path>) -> Self {
         let before = list.and_then(|p| std::fs::read_to_string(p).ok()).unwrap_or_default();
         let listed = before.lines().filter_map(|l| l.split('\t').next()).map(str::to_owned).collect();
@@ -33,7 +35,7 @@ impl CorruptLog {
         if seen.insert(key.clone(), message.clone()).is_some() {
             return Ok(());
         }
-        if let Some(path) = self.list.as_ref().filter(|_| !self.listed.contains(&key)) {
+        if let Some(path) = self.list.as_ref().filter(|_| !self.listed.contains(&tsv_cell(&key))) {
             append(path, &key, &message).map_err(Error::write(path))?;
         }
         let (count, ceiling) = (seen.len(), self.ceiling);
@@ -52,5 +54,5 @@ impl CorruptLog {
 
 fn append(path: &Path, key: &str, message: &str) -> std::io::Result<()> {
     let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
-    writeln!(file, "{key}\t{message}")
+    writeln!(file, "{}\t{}", tsv_cell(key), tsv_cell(message))
 }

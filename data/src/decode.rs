@@ -1,14 +1,50 @@
 //! Bytes → RGB, as Pillow's `Image.open(f).convert("RGB")`.
 
 use std::io::Cursor;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
-use crate::{Error, Result, jpeg};
+use crate::{Error, Result, gif, jpeg};
 
 /// Extensions taken for images when folders and archives are listed: torchvision's `IMG_EXTENSIONS`, less the
 /// formats we do not decode, plus GIF.
 pub const IMAGE_EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "bmp", "gif"];
+
+/// Pillow's own limit, beyond which it takes an image for a decompression bomb.
+const PILLOWS_LIMIT: u64 = 178_956_970;
+static MAX_PIXELS: AtomicU64 = AtomicU64::new(PILLOWS_LIMIT);
+
+/// Sets how many pixels an image may have; larger ones count as damaged. For the whole process, as in Pillow.
+pub fn set_max_pixels(pixels: u64) {
+    MAX_PIXELS.store(pixels, Ordering::Relaxed);
+}
+
+pub(crate) fn max_pixels() -> u64 {
+    MAX_PIXELS.load(Ordering::Relaxed)
+}
+
+/// Bytes that no file of so many pixels exceeds: 16 bits of four channels, and room for what else is in it. Decoding takes
+/// no more at a time.
+pub(crate) fn most_bytes() -> u64 {
+    max_pixels().saturating_mul(8).saturating_add(1 << 26)
+}
+
+/// Refuses a size before anything of it is allocated.
+pub(crate) fn check_size(width: u64, height: u64) -> std::result::Result<(), String> {
+    if width == 0 || height == 0 {
+        return Err(format!("{width}x{height} pixels"));
+    }
+    match width.checked_mul(height).is_some_and(|pixels| pixels <= max_pixels()) {
+        true => Ok(()),
+        false => Err(too_large(width, height)),
+    }
+}
+
+/// Of a size that is refused.
+pub(crate) fn too_large(width: u64, height: u64) -> String {
+    format!("{width}x{height} pixels are more than the {} that are read; `--max-pixels N` allows more", max_pixels())
+}
 
 /// True if the name ends like an image's.
 pub fn looks_like_image(name: &str) -> bool {
@@ -31,7 +67,7 @@ pub enum Stored {
     Transparent,
     /// More than 8 bits a channel: rounded to 8.
     Deep,
-    /// Four inks, converted by the decoder; decoders differ.
+    /// Four inks, converted by Pillow's formula.
     Cmyk,
 }
 
@@ -57,8 +93,8 @@ impl Stored {
     }
 }
 
-/// Decodes by content, whatever the name says; of an animation the first picture. Transparency is dropped, not blended, and EXIF rotation is not
-/// applied, as in torchvision's loader.
+/// Decodes by content, whatever the name says; of an animation the first picture. Transparency is dropped, not blended, and
+/// EXIF rotation is not applied, as in torchvision's loader.
 pub fn decode(key: &str, bytes: &[u8]) -> Result<(RgbImage, Stored)> {
     let fail = |message: String| Error::Decode { key: key.to_owned(), message };
     if !is_image(bytes) {
@@ -71,14 +107,26 @@ pub fn decode(key: &str, bytes: &[u8]) -> Result<(RgbImage, Stored)> {
 }
 
 fn decode_known(bytes: &[u8]) -> std::result::Result<(RgbImage, Stored), String> {
+    match image::guess_format(bytes).map_err(|e| e.to_string())? {
+        ImageFormat::Gif => {
+            let (image, transparent) = gif::decode(bytes)?;
+            Ok((image, if transparent { Stored::Transparent } else { Stored::Rgb }))
+        }
+        ImageFormat::Jpeg => jpeg::decode(bytes, || by_image(bytes)),
+        _ => by_image(bytes),
+    }
+}
+
+/// By the decoders of the crate `image`.
+fn by_image(bytes: &[u8]) -> std::result::Result<(RgbImage, Stored), String> {
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
-    let components = match reader.format() {
-        Some(ImageFormat::Jpeg) => jpeg::components(bytes).ok_or("the JPEG is cut short")?,
-        _ => 3,
-    };
     let mut decoder = reader.into_decoder().map_err(|e| e.to_string())?;
-    let stored = if components == 4 { Stored::Cmyk } else { Stored::of(decoder.original_color_type()) };
-    decoder.set_limits(Limits::default()).map_err(|e| e.to_string())?;
+    let (width, height) = decoder.dimensions();
+    check_size(width.into(), height.into())?;
+    let stored = Stored::of(decoder.original_color_type());
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(most_bytes());
+    decoder.set_limits(limits).map_err(|e| e.to_string())?;
     let image = DynamicImage::from_decoder(decoder).map_err(|e| e.to_string())?;
     Ok(match image {
         DynamicImage::ImageRgb8(rgb) => (rgb, stored),
@@ -126,6 +174,30 @@ mod tests {
         assert_eq!(decode("g", &png(&grey)).unwrap().1, Stored::Grey);
         let plain = DynamicImage::ImageRgb8(RgbImage::new(1, 1));
         assert_eq!(decode("p", &png(&plain)).unwrap().1, Stored::Rgb);
+    }
+
+    /// A PNG's head that claims a size, and no data.
+    fn claims(width: u32, height: u32) -> Vec<u8> {
+        let mut bytes = png(&DynamicImage::ImageRgb8(RgbImage::new(1, 1)));
+        bytes[16..20].copy_from_slice(&width.to_be_bytes());
+        bytes[20..24].copy_from_slice(&height.to_be_bytes());
+        let mut crc = flate2::Crc::new();
+        crc.update(&bytes[12..29]);
+        bytes[29..33].copy_from_slice(&crc.sum().to_be_bytes());
+        bytes
+    }
+
+    #[test]
+    fn an_image_is_refused_by_its_head_where_it_claims_too_many_pixels() {
+        let e = decode("bomb.png", &claims(30_000, 30_000)).unwrap_err().to_string();
+        assert!(e.contains("`bomb.png`: damaged: 30000x30000 pixels are more than the 178956970"), "{e}");
+        let gif = [b"GIF89a".as_slice(), &60_000u16.to_le_bytes(), &60_000u16.to_le_bytes(), &[0x80, 0, 0]].concat();
+        let gif = [&gif[..], &[0; 6], b",\0\0\0\0\x01\0\x01\0\0", &[2, 2, 0x44, 1, 0, b';']].concat();
+        let e = decode("bomb.gif", &gif).unwrap_err().to_string();
+        assert!(e.contains("60000x60000 pixels are more"), "{e}");
+        // One pixel less than the limit is no matter of size.
+        let e = decode("large.png", &claims(178_956_970, 1)).unwrap_err().to_string();
+        assert!(!e.contains("are more than"), "{e}");
     }
 
     #[test]

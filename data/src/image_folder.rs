@@ -1,13 +1,16 @@
 //! Images in files: class folders in torchvision's order, a flat folder, or a list of paths.
 
-use std::collections::BTreeSet;
-use std::io::ErrorKind;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ffi::OsString;
+use std::fs::FileType;
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
+use base::files::{NOT_REGULAR, name_of, open_regular};
 use walkdir::WalkDir;
 
-use crate::decode::{decode, looks_like_image};
-use crate::{Class, Dataset, Error, LeftOut, Record, Result, Target, labels};
+use crate::decode::{decode, looks_like_image, most_bytes};
+use crate::{Class, Dataset, Error, LeftOut, Record, Result, Target, labels, table};
 
 /// Image files with optional labels.
 #[derive(Debug)]
@@ -21,33 +24,24 @@ pub struct ImageFiles {
 
 impl ImageFiles {
     /// A tree `root/class/…/image`, in torchvision's order: classes sorted by name, then paths sorted within each.
-    /// Hidden files are left out; torchvision takes them for images where they are named so.
+    /// Every folder in `root` is a class, also one without an image that can be read. Hidden files and folders are left
+    /// out; torchvision takes them for images and classes where they are named so.
     pub fn class_tree(root: &Path) -> Result<Self> {
-        let (images, left_out) = walk(root)?;
-        let class_of = |p: &PathBuf| p.iter().next().map(|c| c.to_string_lossy().into_owned());
+        let Tree { images, folders, left_out } = walk(root)?;
+        let class_of = |p: &PathBuf| p.iter().next().map(name_of).unwrap_or_default();
         let (loose, inside): (Vec<PathBuf>, Vec<PathBuf>) =
             images.into_iter().partition(|p| p.iter().count() < 2);
         if let Some(p) = loose.first() {
             let message = format!("`{}` lies beside the class folders and would have no class", p.display());
             return Err(Error::malformed(root, message));
         }
-        let folders: BTreeSet<String> = inside.iter().filter_map(class_of).collect();
-        let folders: Vec<String> = folders.into_iter().collect();
-        let classes = labels::of_folders(&folders, labels::sidecar(root)?.as_ref(), root)?;
-        let label = |p: &PathBuf| {
-            let at = class_of(p).and_then(|c| folders.binary_search(&c).ok());
-            at.map_or(Target::None, |i| Target::Class(classes[i].index))
-        };
-        let files = inside
-            .into_iter()
-            .map(|p| {
-                let t = label(&p);
-                (p, t)
-            })
-            .collect();
-        let mut classes = classes.clone();
+        let with_images: BTreeSet<String> = inside.iter().map(class_of).collect();
+        let classes = labels::of_folders(&folders, &with_images, labels::sidecar(root)?.as_ref(), root)?;
+        let label = |p: &PathBuf| classes.get(&class_of(p)).map_or(Target::None, |c| Target::Class(c.index));
+        let files = inside.into_iter().map(|p| (label(&p), p)).map(|(t, p)| (p, t)).collect();
+        let mut classes: Vec<Class> = classes.into_values().collect();
         classes.sort_by_key(|c| c.index);
-        Ok(ImageFiles { root: root.to_owned(), files, classes, what: "class folders", left_out })
+        ImageFiles { root: root.to_owned(), files, classes, what: "class folders", left_out }.checked()
     }
 
     /// The images directly in `root`, sorted by name: without labels, or, where text files of the same names (`a.txt`
@@ -57,78 +51,116 @@ impl ImageFiles {
         for entry in std::fs::read_dir(root).map_err(Error::read(root))? {
             let entry = entry.map_err(Error::read(root))?;
             let (name, path) = (PathBuf::from(entry.file_name()), entry.path());
-            match unfit(&name, std::fs::metadata(&path).map(|m| m.is_dir())) {
-                Some(reason) => left_out.push(entry_left_out(&name, reason)),
+            match unfit(&name, std::fs::metadata(&path).map(|m| m.file_type())) {
+                Some(reason) => left_out.push((name, reason)),
                 None => names.push(name),
             }
         }
         names.sort();
         let captioned = names.iter().any(|name| root.join(name).with_extension("txt").is_file());
-        if captioned {
-            // The captions are read, so they are not left out.
-            let texts: BTreeSet<String> = names.iter().map(|name| caption_name(name)).collect();
-            left_out.retain(|file| !texts.contains(&file.name));
-        }
-        left_out.sort();
+        let left_out = without_companions(left_out, &names);
         let labelled = |name: PathBuf| {
             let target = if captioned { Target::Caption(caption(&root.join(&name))?) } else { Target::None };
             Ok((name, target))
         };
         let files = names.into_iter().map(labelled).collect::<Result<_>>()?;
-        Ok(ImageFiles { root: root.to_owned(), files, classes: vec![], what: "a folder of images", left_out })
+        ImageFiles { root: root.to_owned(), files, classes: vec![], what: "a folder of images", left_out }
+            .checked()
     }
 
     /// Given files with given labels; relative paths start at `root`, and `classes` names the labels.
     pub fn listed(root: &Path, files: Vec<(PathBuf, Target)>, classes: Vec<Class>) -> Self {
         ImageFiles { root: root.to_owned(), files, classes, what: "a list of images", left_out: vec![] }
     }
+
+    /// Refuses a folder without images, and two names that are written alike, which only names that are not UTF-8 can be.
+    fn checked(self) -> Result<Self> {
+        if self.files.is_empty() {
+            let first = self.left_out.first().map(|f| format!("; the first: `{}`: {}", f.name, f.reason));
+            let found = format!("none of its files can be read as an image{}", first.unwrap_or_default());
+            return Err(Error::NotADataset { path: self.root, found, hints: vec![] });
+        }
+        let mut seen = HashSet::new();
+        let escaped = |p: &&(PathBuf, Target)| name_of(p.0.as_os_str()).contains("\\x");
+        for (path, _) in self.files.iter().filter(escaped) {
+            let name = name_of(path.as_os_str());
+            if !seen.insert(name.clone()) {
+                return Err(Error::malformed(&self.root, format!("two files have the name `{name}`")));
+            }
+        }
+        Ok(self)
+    }
 }
 
 /// The caption beside an image.
 fn caption(image: &Path) -> Result<String> {
     let path = image.with_extension("txt");
-    let text = std::fs::read_to_string(&path).map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => {
+    let bytes = std::fs::read(&path).map_err(|source| match source.kind() {
+        ErrorKind::NotFound => {
             let message = "it has no caption, unlike others in its folder; expected a .txt of the same name";
             Error::malformed(image, message)
         }
         _ => Error::Read { path: path.clone(), source },
     })?;
-    match text.trim() {
-        "" => Err(Error::malformed(&path, "the caption is empty")),
-        text => Ok(text.to_owned()),
-    }
+    table::caption_of(bytes).map_err(|e| Error::malformed(&path, e))
 }
 
-/// The file that holds the caption of an image of this name.
-fn caption_name(image: &Path) -> String {
-    image.with_extension("txt").to_string_lossy().into_owned()
-}
-
-/// Why a file or folder beside the images is none of them; `folder` is what its metadata say. A class table is not
+/// Why a file or folder beside the images is none of them; `kind` is what its metadata say. A class table is not
 /// left out but read elsewhere.
-fn unfit(name: &Path, folder: std::io::Result<bool>) -> Option<String> {
-    let name = name.file_name().unwrap_or_default().to_string_lossy();
-    match folder {
+fn unfit(path: &Path, kind: std::io::Result<FileType>) -> Option<String> {
+    let name = name_of(path.file_name().unwrap_or_default());
+    match kind {
         _ if name.starts_with('.') => Some("hidden".into()),
         Err(e) => Some(format!("cannot be read: {e}")),
-        Ok(true) => Some("a folder without images beside images".into()),
-        Ok(false) if !looks_like_image(&name) => Some(match name.rsplit_once('.') {
-            Some((_, suffix)) => format!("not named like an image: .{suffix}"),
-            None => "not named like an image: no suffix".into(),
-        }),
-        Ok(false) => None,
+        Ok(kind) if kind.is_dir() => Some("a folder without images beside images".into()),
+        Ok(_) if !looks_like_image(&name) => Some(not_named_like_an_image(&name)),
+        // Whoever opened a pipe would wait for a writer.
+        Ok(kind) if !kind.is_file() => Some(format!("cannot be read: {NOT_REGULAR}")),
+        Ok(_) => None,
     }
 }
 
-fn entry_left_out(path: &Path, reason: String) -> LeftOut {
-    LeftOut { name: path.to_string_lossy().into_owned(), reason }
+/// The reason why a file of this name is left out.
+pub(crate) fn not_named_like_an_image(name: &str) -> String {
+    match name.rsplit_once('.') {
+        Some((_, suffix)) => format!("not named like an image: .{suffix}"),
+        None => "not named like an image: no suffix".into(),
+    }
 }
 
-/// Paths of the images under `root`, relative to it, in torchvision's order; and what else is there.
-fn walk(root: &Path) -> Result<(Vec<PathBuf>, Vec<LeftOut>)> {
+/// Suffixes of files that belong to an image of their name: its class, its caption, what is known of it.
+pub(crate) const COMPANIONS: [&str; 3] = ["cls", "txt", "json"];
+
+/// What is left out, without the files that belong to one of the images (`a.cls` or `a.jpg.json` beside `a.jpg`).
+fn without_companions(left_out: Vec<(PathBuf, String)>, images: &[PathBuf]) -> Vec<LeftOut> {
+    let stems: HashSet<PathBuf> = images.iter().map(|p| p.with_extension("")).collect();
+    let whole: HashSet<&PathBuf> = images.iter().collect();
+    let companion = |path: &Path| {
+        let suffix = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+        let stem = path.with_extension("");
+        COMPANIONS.contains(&suffix) && (stems.contains(&stem) || whole.contains(&stem))
+    };
+    let mut files: Vec<LeftOut> = left_out
+        .into_iter()
+        .filter(|(path, reason)| reason == "hidden" || !companion(path))
+        .map(|(path, reason)| LeftOut { name: name_of(path.as_os_str()), reason })
+        .collect();
+    files.sort();
+    files
+}
+
+/// What lies under a folder; paths are relative to it.
+struct Tree {
+    /// In torchvision's order.
+    images: Vec<PathBuf>,
+    /// The folders directly in it, sorted, but for hidden ones and links in a circle.
+    folders: Vec<String>,
+    left_out: Vec<LeftOut>,
+}
+
+fn walk(root: &Path) -> Result<Tree> {
     let relative = |path: &Path| path.strip_prefix(root).unwrap_or(path).to_owned();
-    let (mut found, mut left_out) = (vec![], vec![]);
+    let (mut images, mut folders, mut left_out) = (vec![], BTreeMap::new(), vec![]);
     let mut entries = WalkDir::new(root).min_depth(1).follow_links(true).sort_by_file_name().into_iter();
     while let Some(entry) = entries.next() {
         let entry = match entry {
@@ -139,8 +171,9 @@ fn walk(root: &Path) -> Result<(Vec<PathBuf>, Vec<LeftOut>)> {
                     let path = relative(path);
                     let why =
                         e.loop_ancestor().map_or_else(|| e.to_string(), |_| "a link in a circle".into());
-                    let hidden = unfit(&path, Ok(true)).filter(|r| r == "hidden");
-                    left_out.push(entry_left_out(&path, hidden.unwrap_or(format!("cannot be read: {why}"))));
+                    let hidden = name_of(path.file_name().unwrap_or_default()).starts_with('.');
+                    let reason = if hidden { "hidden".into() } else { format!("cannot be read: {why}") };
+                    left_out.push((path, reason));
                     continue;
                 }
                 None => return Err(Error::Read { path: root.to_owned(), source: e.into() }),
@@ -148,23 +181,39 @@ fn walk(root: &Path) -> Result<(Vec<PathBuf>, Vec<LeftOut>)> {
         };
         let path = relative(entry.path());
         let folder = entry.file_type().is_dir();
-        match unfit(&path, Ok(folder)) {
+        match unfit(&path, Ok(entry.file_type())) {
             Some(reason) if reason == "hidden" => {
                 if folder {
                     entries.skip_current_dir();
                 }
-                left_out.push(entry_left_out(&path, reason));
+                left_out.push((path, reason));
             }
-            _ if folder || path == Path::new(labels::SIDECAR) => {}
-            Some(reason) => left_out.push(entry_left_out(&path, reason)),
-            None => found.push(path),
+            _ if folder => {
+                if entry.depth() == 1 {
+                    folders.insert(entry.file_name().to_owned(), name_of(entry.file_name()));
+                }
+            }
+            _ if path == Path::new(labels::SIDECAR) => {}
+            Some(reason) => left_out.push((path, reason)),
+            None => images.push(path),
         }
     }
+    let folders = distinct(root, folders)?;
     // torchvision: classes by name; in each, folders as `os.walk` meets them (sorted), files sorted within a folder.
     let sort_key =
         |p: &PathBuf| (p.parent().map(|d| d.as_os_str().to_owned()), p.file_name().map(ToOwned::to_owned));
-    found.sort_by_cached_key(sort_key);
-    Ok((found, left_out))
+    images.sort_by_cached_key(sort_key);
+    let left_out = without_companions(left_out, &images);
+    Ok(Tree { images, folders, left_out })
+}
+
+/// The names as text, in the order of their bytes; two that are not UTF-8 could be written alike.
+fn distinct(root: &Path, folders: BTreeMap<OsString, String>) -> Result<Vec<String>> {
+    let mut seen = HashSet::new();
+    match folders.values().find(|name| !seen.insert(*name)) {
+        Some(name) => Err(Error::malformed(root, format!("two class folders have the name `{name}`"))),
+        None => Ok(folders.into_values().collect()),
+    }
 }
 
 impl Dataset for ImageFiles {
@@ -173,7 +222,7 @@ impl Dataset for ImageFiles {
     }
 
     fn key(&self, index: usize) -> String {
-        self.files[index].0.to_string_lossy().into_owned()
+        name_of(self.files[index].0.as_os_str())
     }
 
     fn target(&self, index: usize) -> Target {
@@ -184,9 +233,13 @@ impl Dataset for ImageFiles {
         let (path, target) = &self.files[index];
         let key = self.key(index);
         let full = self.root.join(path);
-        let bytes = std::fs::read(&full).map_err(|e| match e.kind() {
-            // Gone since it was listed, or not ours to read: this file's fault, and no reason to stop.
-            ErrorKind::NotFound | ErrorKind::PermissionDenied => {
+        let bytes = read(&full).map_err(|e| match e.kind() {
+            // Gone since it was listed, not ours to read, or no file to read: this one's fault, and no reason to stop.
+            ErrorKind::NotFound
+            | ErrorKind::PermissionDenied
+            | ErrorKind::InvalidInput
+            | ErrorKind::IsADirectory
+            | ErrorKind::FileTooLarge => {
                 Error::Decode { key: key.clone(), message: format!("cannot be read: {e}") }
             }
             _ => Error::Read { path: full, source: e },
@@ -211,4 +264,17 @@ impl Dataset for ImageFiles {
         };
         format!("{}: {}, {} images, {labels}", self.root.display(), self.what, self.len())
     }
+}
+
+/// A file's bytes, if they are no more than an image can have.
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let file = open_regular(path)?;
+    let (size, most) = (file.metadata()?.len(), most_bytes());
+    if size > most {
+        let message = format!("{size} bytes, more than the {most} that an image may have");
+        return Err(std::io::Error::new(ErrorKind::FileTooLarge, message));
+    }
+    let mut bytes = Vec::with_capacity(size as usize);
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }

@@ -1,29 +1,31 @@
 //! Lists of image paths with labels: JSON lines, CSV or TSV with a header.
 //!
-//! Columns, by whichever of their usual names occurs: the path (`path`, `image_path`, `image`, `file_name`, `file`),
-//! and optionally a class index (`class`, `label`, `class_index`) or a caption (`caption`, `text`). LlamaGen's `text`
-//! lists ([BLIP, LLaVA, LLaVA's first sentence]) give their first entry. Other columns are ignored.
+//! Columns, by whichever of their usual names occurs: the path ([`PATH`]), and optionally a class index ([`CLASS`]) or a
+//! caption ([`CAPTION`]). LlamaGen's `text` lists ([BLIP, LLaVA, LLaVA's first sentence]) give their first entry. Other
+//! columns are ignored.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use base::files::name_of;
+use serde_json::Value;
 
+use crate::table::{self, CLASS, Content, PATH, Row};
 use crate::{Error, ImageFiles, Result, Target, labels};
-
-const PATH: [&str; 5] = ["path", "image_path", "image", "file_name", "file"];
-const CLASS: [&str; 3] = ["class", "label", "class_index"];
-const CAPTION: [&str; 2] = ["caption", "text"];
 
 /// Reads a list; relative paths start at its folder, and a `classes.tsv` there names the classes.
 pub fn read_list(path: &Path) -> Result<ImageFiles> {
-    let text = std::fs::read_to_string(path).map_err(Error::read(path))?;
-    let rows =
-        if text.trim_start().starts_with('{') { json_lines(&text, path)? } else { table(&text, path)? };
-    let mut files = vec![];
-    for (line, row) in &rows {
-        files.push(record(row).map_err(|e| Error::malformed(path, format!("line {line}: {e}")))?);
-    }
+    let rows = match table::read(path, &with_url())? {
+        Content::Rows(rows) => rows,
+        Content::Lines(_) => {
+            let message = format!("not a list of images: expected JSON lines, or a table with {}", one_of());
+            return Err(Error::malformed(path, message));
+        }
+    };
+    let record = |row: &Row| {
+        record(row).map_err(|e| Error::malformed(path, format!("line {}: {e}", row.line)))
+    };
+    let files = rows.iter().map(record).collect::<Result<Vec<_>>>()?;
     if files.is_empty() {
         return Err(Error::malformed(path, "the list has no rows"));
     }
@@ -33,7 +35,7 @@ pub fn read_list(path: &Path) -> Result<ImageFiles> {
     for (file, target) in &files {
         if let Target::Class(c) = target {
             let folder = file.parent().and_then(Path::file_name).unwrap_or_default();
-            folders.entry(*c).or_insert_with(|| folder.to_string_lossy().into_owned());
+            folders.entry(*c).or_insert_with(|| name_of(folder));
         }
     }
     let classes = labels::of_numbers(&folders, labels::sidecar(&root)?.as_ref());
@@ -42,64 +44,41 @@ pub fn read_list(path: &Path) -> Result<ImageFiles> {
 
 /// True if the text begins like a list of images.
 pub(crate) fn is_list(head: &str) -> bool {
-    let first = head.lines().next().unwrap_or_default();
-    first.trim_start().starts_with('{')
-        || first.split(delimiter(first)).any(|c| PATH.contains(&c.trim().trim_matches('"')))
+    table::has_rows(head, &with_url())
 }
 
-fn delimiter(header: &str) -> char {
-    if header.contains('\t') { '\t' } else { ',' }
+/// Pictures are not downloaded; a list that only has addresses is told so.
+const URL: &str = "url";
+
+fn with_url() -> Vec<&'static str> {
+    PATH.into_iter().chain([URL]).collect()
 }
 
-type Rows = Vec<(usize, Map<String, Value>)>;
-
-fn json_lines(text: &str, path: &Path) -> Result<Rows> {
-    let lines = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty());
-    lines
-        .map(|(i, l)| match serde_json::from_str(l) {
-            Ok(row) => Ok((i + 1, row)),
-            Err(e) => Err(Error::malformed(path, format!("line {}: not a JSON object: {e}", i + 1))),
-        })
-        .collect()
+/// For messages.
+pub(crate) fn one_of() -> String {
+    format!("a column of paths ({})", PATH.join(", "))
 }
 
-fn table(text: &str, path: &Path) -> Result<Rows> {
-    let bad = |e: csv::Error| Error::malformed(path, e.to_string());
-    let delimiter = delimiter(text.lines().next().unwrap_or_default());
-    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter as u8).from_reader(text.as_bytes());
-    let header = reader.headers().map_err(bad)?.clone();
-    let mut rows = vec![];
-    for row in reader.records() {
-        let row = row.map_err(bad)?;
-        let line = row.position().map_or(0, |p| p.line() as usize);
-        let cells = header.iter().zip(&row).filter(|(_, v)| !v.is_empty());
-        rows.push((line, cells.map(|(k, v)| (k.trim().to_owned(), Value::from(v))).collect()));
-    }
-    Ok(rows)
-}
-
-fn record(row: &Map<String, Value>) -> std::result::Result<(PathBuf, Target), String> {
-    let find = |names: &[&str]| names.iter().find_map(|n| row.get(*n));
-    let path = find(&PATH).and_then(Value::as_str).ok_or_else(|| {
-        let have: Vec<&String> = row.keys().collect();
-        format!("no image path: expected one of {PATH:?}, found {have:?}")
+fn record(row: &Row) -> std::result::Result<(PathBuf, Target), String> {
+    let path = row.find(&PATH).and_then(Value::as_str).ok_or_else(|| {
+        if row.find(&[URL]).is_some() {
+            return format!("a `{URL}` is no path: pictures are not downloaded; fetch them, and give {}", one_of());
+        }
+        format!("no image path: expected {}, found the columns {}", one_of(), row.columns().join(", "))
     })?;
-    let target = match (find(&CLASS), find(&CAPTION)) {
+    let target = match (row.find(&CLASS), row.caption()) {
         (Some(class), _) => Target::Class(class_index(class)?),
-        (None, Some(text)) => Target::Caption(caption(text)?),
+        (None, Some(text)) => Target::Caption(text?),
         (None, None) => Target::None,
     };
     Ok((PathBuf::from(path), target))
 }
 
 fn class_index(value: &Value) -> std::result::Result<i64, String> {
-    let number = value.as_i64().or_else(|| value.as_str().and_then(|s| s.trim().parse().ok()));
-    number.filter(|n| *n >= 0).ok_or_else(|| format!("expected a class index, found {value}"))
-}
-
-fn caption(value: &Value) -> std::result::Result<String, String> {
-    let text = value.as_str().or_else(|| value.as_array().and_then(|a| a.first()).and_then(Value::as_str));
-    text.map(str::to_owned).ok_or_else(|| format!("expected a caption, found {value}"))
+    match value {
+        Value::String(text) => table::class_of(text),
+        other => table::class_of(&other.to_string()).map_err(|_| format!("expected a class index, found {other}")),
+    }
 }
 
 /// All rows must have the same kind of label.

@@ -1,30 +1,41 @@
 use std::sync::Arc;
 
-use crate::{Class, Dataset, Record, Result, Target};
+use crate::{Class, Dataset, LeftOut, Record, Result, Target, labels};
 
-/// Several data sets one after the other. Labels are kept as they are, so sets of classes must number them alike; a
-/// set of captioned images may follow one of classes.
+/// Several data sets one after the other. Labels are kept as they are; a set of captioned images may follow one of classes.
 pub struct Joined {
     sets: Vec<Arc<dyn Dataset>>,
     starts: Vec<usize>, // first record of each set
     classes: Vec<Class>,
+    left_out: Vec<LeftOut>,
 }
 
 impl Joined {
     /// At least one set.
-    pub fn new(sets: Vec<Arc<dyn Dataset>>) -> Self {
+    ///
+    /// # Errors
+    /// Two sets number their classes differently.
+    pub fn new(sets: Vec<Arc<dyn Dataset>>) -> Result<Self> {
         assert!(!sets.is_empty(), "nothing to join");
-        let mut starts = vec![];
-        let mut classes: Vec<Class> = vec![];
+        let (mut starts, mut classes, mut left_out) = (vec![], Vec::<Class>::new(), vec![]);
         let mut next = 0;
-        for set in &sets {
+        for (i, set) in sets.iter().enumerate() {
+            for before in &sets[..i] {
+                let of = |set: &Arc<dyn Dataset>| set.describe();
+                labels::same_numbering(
+                    (&of(before), before.classes()),
+                    (&of(set), set.classes()),
+                )?;
+            }
             starts.push(next);
             next += set.len();
             classes.extend(set.classes().iter().cloned());
+            left_out.extend(set.left_out().iter().cloned());
         }
-        classes.sort_by_key(|c| c.index);
+        // Of a number that one set names and another does not, the name.
+        classes.sort_by_key(|c| (c.index, c.name == labels::unnamed(c.index)));
         classes.dedup_by_key(|c| c.index);
-        Joined { sets, starts, classes }
+        Ok(Joined { sets, starts, classes, left_out })
     }
 
     fn place(&self, index: usize) -> (&dyn Dataset, usize) {
@@ -55,6 +66,10 @@ impl Dataset for Joined {
 
     fn classes(&self) -> &[Class] {
         &self.classes
+    }
+
+    fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
     }
 
     fn describe(&self) -> String {

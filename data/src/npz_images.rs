@@ -7,6 +7,7 @@ use base::npz::{Npz, Rows};
 use image::RgbImage;
 use tch::Kind;
 
+use crate::decode::{max_pixels, too_large};
 use crate::{Class, Dataset, Error, Record, Result, Stored, Target, labels};
 
 /// The images, read as they are needed; record *i* has the key *i* in six digits.
@@ -43,6 +44,13 @@ impl NpzImages {
         let labels = labels.map_err(|e| Error::malformed(path, format!("`arr_1`: {e}")))?;
         if let Some(found) = labels.as_ref().map(Vec::len).filter(|&n| n != rows.len()) {
             return Err(Error::malformed(path, format!("{} images but {found} labels", rows.len())));
+        }
+        if let Some(label) = labels.iter().flatten().find(|l| **l < 0) {
+            return Err(Error::malformed(path, format!("`arr_1`: expected class indices, found {label}")));
+        }
+        let pixels = info.shape[1].saturating_mul(info.shape[2]) as u64;
+        if pixels > max_pixels() {
+            return Err(Error::malformed(path, too_large(info.shape[2] as u64, info.shape[1] as u64)));
         }
         let names: BTreeMap<i64, String> = labels.iter().flatten().map(|&l| (l, String::new())).collect();
         Ok(NpzImages { path: path.to_owned(), rows, labels, classes: labels::of_numbers(&names, None) })

@@ -1,13 +1,15 @@
 //! One opening function for every form that images come in, recognised by content.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use base::files::{name_of, open_regular};
+
 use crate::decode::{is_image, looks_like_image};
-use crate::image_list::is_list;
-use crate::{Dataset, Error, ImageFiles, NpzImages, Result, TarShards, read_list};
+use crate::image_list::{is_list, one_of};
+use crate::patterns::{expand, is_pattern};
+use crate::{Dataset, Error, IMAGE_EXTENSIONS, ImageFiles, NpzImages, Result, TarShards, read_list};
 
 /// Opens images in any known form:
 ///
@@ -21,7 +23,8 @@ pub fn open(path: &Path) -> Result<Arc<dyn Dataset>> {
     } else if path.exists() {
         open_file(path)?
     } else if is_pattern(path) {
-        Arc::new(TarShards::open(&expand(path)?)?)
+        let shards = expand(path).map_err(|found| not_a_dataset(path, &found, vec![]))?;
+        Arc::new(TarShards::open(&shards)?)
     } else {
         return Err(missing(path));
     };
@@ -57,7 +60,7 @@ impl Listing {
         let mut l = Listing { images: vec![], archives: vec![], folders: vec![], others: vec![] };
         for entry in std::fs::read_dir(folder).map_err(Error::read(folder))? {
             let path = entry.map_err(Error::read(folder))?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let name = name(&path);
             let list = if name.starts_with('.') {
                 continue;
             } else if path.is_dir() {
@@ -103,7 +106,7 @@ fn class_folders(root: &Path, folders: &[PathBuf]) -> Result<Vec<PathBuf>> {
 }
 
 fn name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    name_of(path.file_name().unwrap_or_default())
 }
 
 /// Refuses a folder that mixes, say, `train-*` and `val-*` shards.
@@ -135,12 +138,15 @@ fn no_images(path: &Path, inside: &Listing, folders: bool) -> Error {
 }
 
 fn open_file(path: &Path) -> Result<Arc<dyn Dataset>> {
+    /// No header of a list is longer.
+    const HEAD: u64 = 1 << 20;
     let mut head = vec![];
-    let file = File::open(path).map_err(Error::read(path))?;
-    file.take(512).read_to_end(&mut head).map_err(Error::read(path))?;
+    let file = open_regular(path).map_err(Error::read(path))?;
+    file.take(HEAD).read_to_end(&mut head).map_err(Error::read(path))?;
     if is_image(&head) {
         let root = path.parent().unwrap_or(Path::new("")).to_owned();
-        let files = vec![(PathBuf::from(name(path)), crate::Target::None)];
+        let name = PathBuf::from(path.file_name().unwrap_or_default());
+        let files = vec![(name, crate::Target::None)];
         return Ok(Arc::new(ImageFiles::listed(&root, files, vec![])));
     }
     if head.starts_with(b"PK\x03\x04") {
@@ -149,18 +155,30 @@ fn open_file(path: &Path) -> Result<Arc<dyn Dataset>> {
     if head.starts_with(&[0x1f, 0x8b]) || head.get(257..262) == Some(b"ustar") {
         return Ok(Arc::new(TarShards::open(&[path.to_owned()])?));
     }
-    if text_of(&head).is_some_and(is_list) {
+    let suffix = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+    let text = text_of(&head).filter(|_| !head.is_empty());
+    // By its content, or by its name: then what it lacks is told.
+    if text.is_some_and(is_list) || text.is_some() && LISTS.contains(&suffix.as_str()) {
         return Ok(Arc::new(read_list(path)?));
     }
     let found = match text_of(&head) {
         _ if head.is_empty() => "the file is empty".to_owned(),
+        _ if head.starts_with(&[0xFF, 0xFE]) || head.starts_with(&[0xFE, 0xFF]) => {
+            "UTF-16 text; save it as UTF-8".to_owned()
+        }
         Some(text) => format!("a text file beginning with {:?}", text.chars().take(24).collect::<String>()),
         None => format!("a file beginning with the bytes {:02x?}", &head[..head.len().min(8)]),
     };
-    let hint =
-        "known are images (jpg, png, webp, bmp, gif), tar archives (also gzipped), and .jsonl and .csv lists";
-    Err(not_a_dataset(path, &found, vec![hint.into()]))
+    let hint = format!(
+        "known are images ({}), tar archives (also gzipped), .npz of images, and lists: JSON lines, or a table with {}",
+        IMAGE_EXTENSIONS.join(", "),
+        one_of()
+    );
+    Err(not_a_dataset(path, &found, vec![hint]))
 }
+
+/// Suffixes of lists.
+const LISTS: [&str; 3] = ["csv", "tsv", "jsonl"];
 
 /// The bytes as text; the last character may be cut.
 fn text_of(head: &[u8]) -> Option<&str> {
@@ -171,10 +189,6 @@ fn text_of(head: &[u8]) -> Option<&str> {
     }
 }
 
-fn is_pattern(path: &Path) -> bool {
-    path.to_string_lossy().contains(['*', '?', '{', '['])
-}
-
 fn missing(path: &Path) -> Error {
     let mut parent = path.parent();
     while let Some(p) = parent.filter(|p| !p.exists() && !p.as_os_str().is_empty()) {
@@ -183,40 +197,4 @@ fn missing(path: &Path) -> Error {
     let hints =
         parent.filter(|p| !p.as_os_str().is_empty()).map(|p| format!("`{}` exists; look there", p.display()));
     not_a_dataset(path, "there is no such file or folder", hints.into_iter().collect())
-}
-
-/// The files a pattern stands for, sorted within each brace alternative.
-fn expand(pattern: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = vec![];
-    for one in braces(&pattern.to_string_lossy()) {
-        let paths =
-            glob::glob(&one).map_err(|e| not_a_dataset(pattern, &format!("bad pattern: {e}"), vec![]))?;
-        let before = found.len();
-        for path in paths {
-            found.push(path.map_err(|e| Error::Read { path: e.path().to_owned(), source: e.into() })?);
-        }
-        if found.len() == before {
-            return Err(not_a_dataset(pattern, &format!("nothing matches `{one}`"), vec![]));
-        }
-    }
-    Ok(found)
-}
-
-/// `a{1..3}` and `a{x,y}` written out, as WebDataset's users write shard lists.
-fn braces(text: &str) -> Vec<String> {
-    let parts = text.split_once('{').and_then(|(a, rest)| rest.split_once('}').map(|(b, c)| (a, b, c)));
-    let Some((before, inside, after)) = parts else { return vec![text.to_owned()] };
-    let choices: Vec<String> = match numbers(inside) {
-        Some(list) => list,
-        None => inside.split(',').map(str::to_owned).collect(),
-    };
-    let tails = braces(after);
-    choices.iter().flat_map(|c| tails.iter().map(move |t| format!("{before}{c}{t}"))).collect()
-}
-
-/// `000..012` → numbers as wide as the first.
-fn numbers(range: &str) -> Option<Vec<String>> {
-    let (from, to) = range.split_once("..")?;
-    let (a, b): (u64, u64) = (from.parse().ok()?, to.parse().ok()?);
-    Some((a..=b).map(|n| format!("{n:0width$}", width = from.len())).collect())
 }

@@ -1,5 +1,7 @@
 //! What a data set is made of.
 
+use std::collections::BTreeMap;
+
 use image::RgbImage;
 use sha2::{Digest, Sha256};
 
@@ -43,7 +45,8 @@ pub trait Dataset: Send + Sync {
     fn target(&self, index: usize) -> Target;
     /// Reads and decodes the record.
     fn get(&self, index: usize) -> Result<Record>;
-    /// The classes that occur, by ascending index; empty if the records have none.
+    /// The classes by ascending index, also those that no record has but the data set knows; empty if the records have
+    /// none.
     fn classes(&self) -> &[Class];
     /// One line for people: what was recognised, how many records and classes.
     fn describe(&self) -> String;
@@ -67,6 +70,16 @@ impl LeftOut {
     pub fn kind(&self) -> &str {
         self.reason.split_once(": ").map_or(self.reason.as_str(), |(kind, _)| kind)
     }
+}
+
+/// `27 files were left out (3 hidden, 24 not named like an image)`, if there are any.
+pub fn count_left_out<'a>(files: impl IntoIterator<Item = &'a LeftOut>) -> Option<String> {
+    let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+    files.into_iter().for_each(|file| *kinds.entry(file.kind()).or_default() += 1);
+    let n: usize = kinds.values().sum();
+    let kinds: Vec<String> = kinds.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
+    let files = if n == 1 { "file was" } else { "files were" };
+    (n > 0).then(|| format!("{n} {files} left out ({})", kinds.join(", ")))
 }
 
 /// Hex hash (16 digits) of all keys and labels in order: two data sets with the same one hold the same records.

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use crate::{Class, Dataset, Record, Result, Target};
+use crate::{Class, Dataset, LeftOut, Record, Result, Target};
 
 /// Some records of a data set, in a given order.
 pub struct Subset {
@@ -36,6 +36,11 @@ impl Dataset for Subset {
     /// Those of the whole data set.
     fn classes(&self) -> &[Class] {
         self.dataset.classes()
+    }
+
+    /// Those of the whole data set.
+    fn left_out(&self) -> &[LeftOut] {
+        self.dataset.left_out()
     }
 
     fn describe(&self) -> String {

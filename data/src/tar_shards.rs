@@ -1,16 +1,18 @@
 //! WebDataset-style shards: tar files, plain or gzipped, whose members with the same name up to the first dot belong
 //! together (`key.jpg` with `key.cls` or `key.txt`).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use base::files::{name_of, open_regular};
 use flate2::bufread::MultiGzDecoder;
 
-use crate::decode::{IMAGE_EXTENSIONS, decode};
-use crate::{Class, Dataset, Error, Record, Result, Target, labels};
+use crate::decode::{decode, most_bytes};
+use crate::tar_members::{self, Group, Members, Span, folder};
+use crate::{Class, Dataset, Error, LeftOut, Record, Result, Target, labels, table};
 
 /// Shards with random access: an index of the members is made when they are opened. A gzipped shard is expanded
 /// into an unnamed temporary file (in `TMPDIR`), which vanishes with the process.
@@ -19,18 +21,13 @@ pub struct TarShards {
     shards: Vec<Shard>,
     samples: Vec<Sample>,
     classes: Vec<Class>,
+    left_out: Vec<LeftOut>,
 }
 
 #[derive(Debug)]
 struct Shard {
     path: PathBuf,
     tar: File,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Span {
-    offset: u64,
-    size: u64,
 }
 
 #[derive(Debug)]
@@ -41,90 +38,118 @@ struct Sample {
     target: Target,
 }
 
-/// The members that share a key.
-#[derive(Debug, Default)]
-struct Group {
-    image: Option<Span>,
-    class: Option<Span>,
-    caption: Option<Span>,
-}
-
 impl TarShards {
     /// Opens the shards in the given order.
     ///
     /// Labels come from `.cls` members (decimal text) or else `.txt` captions or else the members' folders, by the
-    /// rules of class folders. A `classes.tsv` beside the first shard names the classes.
+    /// rules of class folders. A `classes.tsv` beside the first shard names the classes. Where a key occurs in several
+    /// shards, the shards' names come before all keys.
     pub fn open(paths: &[PathBuf]) -> Result<Self> {
-        let mut shards = vec![];
-        let mut samples = vec![];
+        let mut set = TarShards { shards: vec![], samples: vec![], classes: vec![], left_out: vec![] };
+        let (mut folders, mut opened) = (BTreeSet::new(), HashSet::new());
         for (i, path) in paths.iter().enumerate() {
+            if !opened.insert(path) {
+                return Err(Error::malformed(path, "it is named twice"));
+            }
             let shard = Shard { path: path.clone(), tar: open_tar(path)? };
-            samples.extend(shard.samples(i)?);
-            shards.push(shard);
+            let members = shard.members()?;
+            for group in members.groups {
+                let target = shard.target(&group)?;
+                set.samples.push(Sample { shard: i, key: group.key, image: group.image, target });
+            }
+            set.left_out.extend(members.left_out);
+            folders.extend(members.folders);
+            set.shards.push(shard);
         }
-        let mut set = TarShards { shards, samples, classes: vec![] };
-        set.check()?;
-        set.label(paths.first().and_then(|p| p.parent()).unwrap_or(Path::new(".")))?;
+        set.label(&folders, paths.first().and_then(|p| p.parent()).unwrap_or(Path::new(".")))?;
+        set.unique_keys()?;
         Ok(set)
     }
 
-    fn check(&self) -> Result<()> {
-        let mut seen: HashMap<&str, usize> = HashMap::new();
-        for s in &self.samples {
-            if let Some(before) = seen.insert(&s.key, s.shard) {
-                let other = self.shards[before].path.display();
-                let message = format!("key `{}` occurs twice (also in `{other}`)", s.key);
-                return Err(Error::malformed(&self.shards[s.shard].path, message));
+    fn unique_keys(&mut self) -> Result<()> {
+        let unique = |samples: &[Sample]| {
+            let mut seen = HashSet::new();
+            samples.iter().find(|s| !seen.insert(s.key.as_str())).map(|s| (s.shard, s.key.clone()))
+        };
+        if unique(&self.samples).is_none() {
+            return Ok(());
+        }
+        // As short as tells the shards apart.
+        let paths = || self.shards.iter().map(|s| s.path.as_path());
+        let files: HashSet<_> = paths().filter_map(Path::file_name).collect();
+        let short = files.len() == self.shards.len();
+        let named = |p: &Path| name_of(if short { p.file_name().unwrap_or_default() } else { p.as_os_str() });
+        let names: Vec<String> = paths().map(named).collect();
+        for s in &mut self.samples {
+            s.key = format!("{}/{}", names[s.shard], s.key);
+        }
+        match unique(&self.samples) {
+            None => Ok(()),
+            Some((shard, key)) => {
+                Err(Error::malformed(&self.shards[shard].path, format!("key `{key}` occurs twice")))
             }
         }
-        Ok(())
     }
 
-    fn label(&mut self, beside: &Path) -> Result<()> {
+    fn label(&mut self, folders: &BTreeSet<String>, beside: &Path) -> Result<()> {
         let table = labels::sidecar(beside)?;
         if self.samples.iter().all(|s| s.target == Target::None) {
-            return self.label_by_folder(beside, table.as_ref());
+            return self.label_by_folder(folders, beside, table.as_ref());
         }
         if let Some(s) = self.samples.iter().find(|s| s.target == Target::None) {
             let message = format!("`{}` has neither `.cls` nor `.txt`, unlike others", s.key);
             return Err(Error::malformed(&self.shards[s.shard].path, message));
         }
-        let mut folders = BTreeMap::new();
+        let mut named = BTreeMap::new();
         for s in &self.samples {
             if let Target::Class(c) = s.target {
-                folders.entry(c).or_insert_with(|| folder_of(&s.key).to_owned());
+                named.entry(c).or_insert_with(|| folder_of(&s.key).to_owned());
             }
         }
-        self.classes = labels::of_numbers(&folders, table.as_ref());
+        self.classes = labels::of_numbers(&named, table.as_ref());
         Ok(())
     }
 
-    fn label_by_folder(&mut self, at: &Path, table: Option<&crate::ClassTable>) -> Result<()> {
-        let folders: BTreeSet<&str> = self.samples.iter().map(|s| folder_of(&s.key)).collect();
-        let folders: Vec<String> = folders.into_iter().map(str::to_owned).collect();
+    fn label_by_folder(
+        &mut self,
+        folders: &BTreeSet<String>,
+        at: &Path,
+        table: Option<&crate::ClassTable>,
+    ) -> Result<()> {
+        let with_images: BTreeSet<String> =
+            self.samples.iter().map(|s| folder_of(&s.key).to_owned()).collect();
+        let folders: BTreeSet<String> = folders.iter().map(|f| last(f).to_owned()).collect();
         if folders.len() < 2 {
             return Ok(()); // all in one place: images without labels
         }
-        let mut classes = labels::of_folders(&folders, table, at)?;
+        let folders: Vec<String> = folders.into_iter().collect();
+        let classes = labels::of_folders(&folders, &with_images, table, at)?;
         for s in &mut self.samples {
-            let i = folders.binary_search_by(|f| f.as_str().cmp(folder_of(&s.key))).expect("collected above");
-            s.target = Target::Class(classes[i].index);
+            s.target = classes.get(folder_of(&s.key)).map_or(Target::None, |c| Target::Class(c.index));
         }
-        classes.sort_by_key(|c| c.index);
-        self.classes = classes;
+        self.classes = classes.into_values().collect();
+        self.classes.sort_by_key(|c| c.index);
         Ok(())
     }
 }
 
 /// The last folder of a key.
 fn folder_of(key: &str) -> &str {
-    let folder = key.rsplit_once('/').map_or("", |(f, _)| f);
-    folder.rsplit_once('/').map_or(folder, |(_, f)| f)
+    last(folder(key))
+}
+
+/// The last part of a path.
+fn last(path: &str) -> &str {
+    path.rsplit_once('/').map_or(path, |(_, last)| last)
 }
 
 /// The tar's file, expanded if it is gzipped.
 fn open_tar(path: &Path) -> Result<File> {
-    let mut file = File::open(path).map_err(Error::read(path))?;
+    /// Pictures are compressed already: more than this many bytes of one are an attack, but for small files.
+    const MOST: u64 = 100;
+    const SMALL: u64 = 1 << 30;
+    let mut file = open_regular(path).map_err(Error::read(path))?;
+    let most = file.metadata().map_err(Error::read(path))?.len().saturating_mul(MOST).max(SMALL);
     let mut magic = [0; 2];
     let n = file.read(&mut magic).map_err(Error::read(path))?;
     file.seek(SeekFrom::Start(0)).map_err(Error::read(path))?;
@@ -135,11 +160,17 @@ fn open_tar(path: &Path) -> Result<File> {
     let mut out = BufWriter::new(temporary);
     let mut gz = MultiGzDecoder::new(BufReader::with_capacity(1 << 16, file));
     let mut buffer = vec![0; 1 << 16];
+    let mut size = 0;
     loop {
         let n =
             gz.read(&mut buffer).map_err(|e| Error::malformed(path, format!("damaged gzip data: {e}")))?;
         if n == 0 {
             break;
+        }
+        size += n as u64;
+        if size > most {
+            let message = format!("expands to more than {most} bytes, {MOST} times its size; unpack it first");
+            return Err(Error::malformed(path, message));
         }
         out.write_all(&buffer[..n]).map_err(Error::write(&std::env::temp_dir()))?;
     }
@@ -149,90 +180,38 @@ fn open_tar(path: &Path) -> Result<File> {
 }
 
 impl Shard {
-    /// The shard's samples, in the order in which their first members lie in the file.
-    fn samples(&self, number: usize) -> Result<Vec<Sample>> {
-        let (order, mut groups) = self.groups()?;
-        let mut samples = vec![];
-        for key in order {
-            let group = groups.remove(&key).expect("one group a key");
-            let Some(image) = group.image else {
-                let message = format!("`{key}` has a label but no image ({})", IMAGE_EXTENSIONS.join(", "));
-                return Err(Error::malformed(&self.path, message));
-            };
-            let target = self.target(&key, &group)?;
-            samples.push(Sample { shard: number, key, image, target });
+    fn members(&self) -> Result<Members> {
+        let end = self.tar.metadata().map_err(Error::read(&self.path))?.len();
+        let reader = self.tar.try_clone().map_err(Error::read(&self.path))?;
+        let members = tar_members::list(reader, end).map_err(|e| Error::malformed(&self.path, e))?;
+        if members.groups.is_empty() {
+            let first = members.left_out.first().map(|f| format!("; `{}`: {}", f.name, f.reason));
+            let message = format!("the archive holds no images{}", first.unwrap_or_default());
+            return Err(Error::malformed(&self.path, message));
         }
-        if samples.is_empty() {
-            return Err(Error::malformed(&self.path, "the archive holds no images"));
-        }
-        Ok(samples)
+        Ok(members)
     }
 
-    fn groups(&self) -> Result<(Vec<String>, HashMap<String, Group>)> {
-        let bad =
-            |e: std::io::Error| Error::malformed(&self.path, format!("not a complete tar archive: {e}"));
-        let reader = self.tar.try_clone().map_err(bad)?;
-        let end = self.tar.metadata().map_err(bad)?.len();
-        let mut archive = tar::Archive::new(BufReader::new(reader));
-        let mut order = vec![];
-        let mut groups: HashMap<String, Group> = HashMap::new();
-        for entry in archive.entries_with_seek().map_err(bad)? {
-            let entry = entry.map_err(bad)?;
-            if !entry.header().entry_type().is_file() {
-                continue;
-            }
-            let span = Span { offset: entry.raw_file_position(), size: entry.size() };
-            let name = entry.path().map_err(bad)?.to_string_lossy().into_owned();
-            if span.offset + span.size > end {
-                let message = format!(
-                    "truncated: `{name}` reaches byte {}, the archive has {end}",
-                    span.offset + span.size
-                );
-                return Err(Error::malformed(&self.path, message));
-            }
-            let (key, extension) = split_key(&name);
-            let extension = extension.to_ascii_lowercase();
-            let extension = extension.as_str();
-            let slot = |g: &mut Group| match extension {
-                "cls" => g.class.replace(span),
-                "txt" => g.caption.replace(span),
-                _ => g.image.replace(span),
-            };
-            if !(IMAGE_EXTENSIONS.contains(&extension) || matches!(extension, "cls" | "txt")) {
-                continue; // other members (`.json` metadata and the like) say nothing we use
-            }
-            let group = groups.entry(key.to_owned()).or_insert_with(|| {
-                order.push(key.to_owned());
-                Group::default()
-            });
-            if slot(group).is_some() {
-                return Err(Error::malformed(
-                    &self.path,
-                    format!("`{key}` has two members of the same kind"),
-                ));
-            }
-        }
-        Ok((order, groups))
-    }
-
-    fn target(&self, key: &str, group: &Group) -> Result<Target> {
+    fn target(&self, group: &Group) -> Result<Target> {
+        let bad = |suffix: &str, e: String| {
+            Error::malformed(&self.path, format!("`{}.{suffix}`: {e}", group.key))
+        };
         if let Some(span) = group.class {
-            let text = self.text(key, span)?;
-            let class = text.trim().parse().map_err(|_| {
-                Error::malformed(&self.path, format!("`{key}.cls`: expected a class index, found {text:?}"))
-            })?;
-            return Ok(Target::Class(class));
+            let class = table::text_of(self.label(span)?).and_then(|text| table::class_of(&text));
+            return class.map(Target::Class).map_err(|e| bad("cls", e));
         }
-        group
-            .caption
-            .map_or(Ok(Target::None), |span| Ok(Target::Caption(self.text(key, span)?.trim().to_owned())))
+        let Some(span) = group.caption else { return Ok(Target::None) };
+        table::caption_of(self.label(span)?).map(Target::Caption).map_err(|e| bad("txt", e))
     }
 
-    fn text(&self, key: &str, span: Span) -> Result<String> {
-        String::from_utf8(self.bytes(span)?)
-            .map_err(|_| Error::malformed(&self.path, format!("the label of `{key}` is not UTF-8 text")))
+    fn label(&self, span: Span) -> Result<Vec<u8>> {
+        if span.size > LONGEST_LABEL {
+            return Err(Error::malformed(&self.path, format!("a label or caption of {} bytes", span.size)));
+        }
+        self.bytes(span)
     }
 
+    /// A span was found to lie in the file.
     fn bytes(&self, span: Span) -> Result<Vec<u8>> {
         let mut bytes = vec![0; span.size as usize];
         self.tar.read_exact_at(&mut bytes, span.offset).map_err(Error::read(&self.path))?;
@@ -240,14 +219,8 @@ impl Shard {
     }
 }
 
-/// `a/b.c/x_1.seg.png` → (`a/b.c/x_1`, `seg.png`): WebDataset splits the base name at its first dot.
-fn split_key(name: &str) -> (&str, &str) {
-    let base = name.rfind('/').map_or(0, |i| i + 1);
-    match name[base..].find('.') {
-        Some(dot) => (&name[..base + dot], &name[base + dot + 1..]),
-        None => (name, ""),
-    }
-}
+/// Bytes of a class index or a caption; whole books are none.
+const LONGEST_LABEL: u64 = 1 << 20;
 
 impl Dataset for TarShards {
     fn len(&self) -> usize {
@@ -264,6 +237,10 @@ impl Dataset for TarShards {
 
     fn get(&self, index: usize) -> Result<Record> {
         let s = &self.samples[index];
+        if s.image.size > most_bytes() {
+            let message = format!("{} bytes, more than the {} that an image may have", s.image.size, most_bytes());
+            return Err(Error::Decode { key: s.key.clone(), message });
+        }
         let bytes = self.shards[s.shard].bytes(s.image)?;
         let (image, stored) = decode(&s.key, &bytes)?;
         Ok(Record { key: s.key.clone(), image, target: s.target.clone(), stored })
@@ -271,6 +248,10 @@ impl Dataset for TarShards {
 
     fn classes(&self) -> &[Class] {
         &self.classes
+    }
+
+    fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
     }
 
     fn describe(&self) -> String {

@@ -162,3 +162,70 @@ fn resuming_the_code_loader_equals_not_stopping_and_views_vary() {
     assert_eq!([read(&mut once).1.len(), read(&mut once).1.len()], [4, 3]);
     assert!(once.next().unwrap().is_none());
 }
+
+/// Opens a finished folder after a change to one of its files.
+fn refusal(file: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    shards(dir.path());
+    let path = dir.path().join(file);
+    std::fs::write(&path, change(std::fs::read(&path).unwrap())).unwrap();
+    let Err(e) = open_codes(&[dir.path()]) else { panic!("{file} was opened") };
+    e.to_string()
+}
+
+#[test]
+fn hostile_sizes_are_refused_before_anything_is_allocated() {
+    let replaced = |from: &'static str, to: &'static str| {
+        move |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replacen(from, to, 1).into_bytes()
+    };
+    let index = |from, to| refusal("index.json", replaced(from, to));
+    assert!(index("\"num_tokens\": 4", "\"num_tokens\": -1").contains("must be positive"));
+    assert!(index("codes-00000", "../codes-00000").contains("no file of this folder"));
+    let shard = |head: &str| {
+        let head = head.to_owned();
+        refusal("codes-00000-of-00003.safetensors", move |_| {
+            [&(head.len() as u64).to_le_bytes()[..], head.as_bytes(), &[0; 64]].concat()
+        })
+    };
+    let tensor = |shape: &str, offsets: &str| {
+        shard(&format!("{{\"codes\":{{\"dtype\":\"U16\",\"shape\":{shape},\"data_offsets\":{offsets}}}}}"))
+    };
+    for (shape, offsets) in [
+        ("[3,2,4]", "[-1,47]"),
+        ("[3,2,4]", "[8,56]"),
+        ("[9223372036854775807,2,4]", "[0,64]"),
+        ("[4611686018427387904,2,4]", "[0,18446744073709551552]"),
+    ] {
+        let message = tensor(shape, offsets);
+        assert!(message.contains("codes-00000-of-00003.safetensors"), "{message}");
+    }
+    let long = refusal("codes-00000-of-00003.safetensors", |mut bytes| {
+        bytes[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+        bytes
+    });
+    assert!(long.contains("its header claims 18446744073709551615 bytes"), "{long}");
+}
+
+#[test]
+fn the_official_layout_is_read_in_numpys_orders_and_kinds_and_deep_heads_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let npy = |dict: &str, data: &[u8]| {
+        let head = [b"\x93NUMPY\x01\x00", &(dict.len() as u16).to_le_bytes()[..], dict.as_bytes()].concat();
+        [head, data.to_vec()].concat()
+    };
+    let put = |file: &str, bytes: Vec<u8>| {
+        let path = dir.path().join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    };
+    let fortran = "{'descr': '<u2', 'fortran_order': True, 'shape': (2, 3), }\n";
+    put("x_codes/0.npy", npy(fortran, &[1, 0, 4, 0, 2, 0, 5, 0, 3, 0, 6, 0]));
+    let label = "{'descr': '<i4', 'fortran_order': False, 'shape': (1L,), }\n";
+    put("x_labels/0.npy", npy(label, &7i32.to_le_bytes()));
+    let record = open_codes(&[dir.path()]).unwrap().read(0, 1).unwrap();
+    assert_eq!((record.codes, record.label), (vec![4, 5, 6], 7));
+    let deep = format!("{{'descr': '<u2', 'fortran_order': False, 'shape': {}", "(".repeat(20_000));
+    put("x_codes/0.npy", npy(&deep, &[]));
+    let Err(e) = open_codes(&[dir.path()]) else { panic!("opened") };
+    assert!(e.to_string().contains("nested too deeply"), "{e}");
+}

@@ -112,7 +112,7 @@ fn damaged_shards_are_refused_with_their_name_and_the_place() {
     assert!(at("label.tar", &whole).contains("`b.cls`: expected a class index, found \"x\""));
     assert!(at("half.tar", &whole[..520]).contains("half.tar"));
     assert!(at("half.tar.gz", &gzip(&whole)[..60]).contains("damaged gzip"));
-    assert!(at("pair.tar", &tar(&[("a.cls", b"7")])).contains("no image"));
+    assert!(at("pair.tar", &tar(&[("a.cls", b"7")])).contains("no images; `a.cls`: belongs to no image"));
     assert!(
         at("mixed.tar", &tar(&[("a.png", &a), ("a.cls", b"7"), ("b.png", &b)])).contains("`b` has neither")
     );
@@ -151,4 +151,120 @@ fn what_is_no_set_of_images_is_said_so() {
     assert!(refusal(&dir.path().join("split")).contains("open `"));
     let one = put(dir.path().join("one.png"), &png(5));
     assert_eq!(shade(&*data::open(&one).unwrap(), 0), 5);
+}
+
+#[test]
+fn every_member_of_a_tar_is_used_or_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (png(1), png(2));
+    let mut builder = tar::Builder::new(vec![]);
+    let mut put_member = |kind: tar::EntryType, name: &str, link: Option<&str>, bytes: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(bytes.len() as u64);
+        match link {
+            Some(link) => builder.append_link(&mut header, name, link).unwrap(),
+            None => builder.append_data(&mut header, name, bytes).unwrap(),
+        }
+    };
+    let file = tar::EntryType::Regular;
+    put_member(file, "photo.v1.png", None, &a);
+    put_member(file, "photo.v2.PNG", None, &b);
+    put_member(tar::EntryType::Link, "again.png", Some("photo.v2.PNG"), &[]);
+    put_member(tar::EntryType::Symlink, "far.png", Some("elsewhere.png"), &[]);
+    put_member(file, "x.png", None, &a);
+    put_member(file, "x.mask.png", None, &b);
+    put_member(file, "x.json", None, b"{}");
+    put_member(file, "x.npy", None, b"?");
+    put_member(file, "._x.png", None, b"\0\x05");
+    put_member(file, "lost.txt", None, b"a caption");
+    let path = put_tar(dir.path(), "all.tar", builder.into_inner().unwrap());
+    let set = data::open(&path).unwrap();
+    let keys: Vec<String> = (0..set.len()).map(|i| set.key(i)).collect();
+    assert_eq!(keys, ["photo.v1", "photo.v2", "again", "x"]);
+    assert_eq!([0, 1, 2, 3].map(|i| shade(&*set, i)), [1, 2, 2, 1]);
+    let mut left: Vec<(&str, &str)> = set.left_out().iter().map(|f| (f.name.as_str(), f.kind())).collect();
+    left.sort();
+    let expected = [
+        ("._x.png", "hidden"),
+        ("far.png", "a symbolic link"),
+        ("lost.txt", "belongs to no image"),
+        ("x.mask.png", "a part of a sample"),
+        ("x.npy", "not named like an image"),
+    ];
+    assert_eq!(left, expected);
+}
+
+fn put_tar(dir: &Path, name: &str, bytes: Vec<u8>) -> PathBuf {
+    put(dir.join(name), &bytes)
+}
+
+#[test]
+fn a_key_in_two_shards_is_two_samples_and_tars_refuse_what_folders_do() {
+    let dir = tempfile::tempdir().unwrap();
+    for (i, shard) in ["s-0.tar", "s-1.tar"].into_iter().enumerate() {
+        put_tar(dir.path(), shard, tar(&[("000.png", &png(i as u8)), ("000.cls", b"\xEF\xBB\xBF7")]));
+    }
+    let set = data::open(&dir.path().join("s-{0..1}.tar")).unwrap();
+    assert_eq!([0, 1].map(|i| set.key(i)), ["s-0.tar/000", "s-1.tar/000"]);
+    assert_eq!(targets(&*set), [7, 7].map(Target::Class));
+    assert!(refusal(&dir.path().join("s-{0,0}.tar")).contains("named twice"));
+
+    let a = png(1);
+    let minus = put_tar(dir.path(), "m.tar", tar(&[("a.png", &a), ("a.cls", b"-1")]));
+    assert!(refusal(&minus).contains("`a.cls`: expected a class index, found \"-1\""));
+    let empty = put_tar(dir.path(), "e.tar", tar(&[("a.png", &a), ("a.txt", b" \n")]));
+    assert!(refusal(&empty).contains("`a.txt`: the caption is empty"));
+    // A class folder whose image has a format that is not read keeps its number.
+    let shifted = put_tar(dir.path(), "f.tar", tar(&[("ant/x.tif", &a), ("bee/x.png", &a), ("cat/x.png", &a)]));
+    assert_eq!(targets(&*data::open(&shifted).unwrap()), [1, 2].map(Target::Class));
+}
+
+#[test]
+fn names_are_bytes_pipes_are_left_alone_and_companions_are_no_surprise() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("set");
+    for name in [b"\xb9\xb7", b"\xc4\xf1"] {
+        put(root.join(OsStr::from_bytes(name)).join("x.png"), &png(1));
+    }
+    put(root.join("zoo/a.png"), &png(1));
+    for companion in ["a.cls", "a.txt", "a.json", "a.png.json"] {
+        put(root.join("zoo").join(companion), b"1");
+    }
+    put(root.join("zoo/b.txt"), b"of nobody");
+    let fifo = root.join("zoo/pipe.png");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let set = data::open(&root).unwrap();
+    // In the order of the bytes, as Python sorts them.
+    assert_eq!(targets(&*set), [0, 1, 2].map(Target::Class));
+    assert_eq!(set.key(1), "\\xB9\\xB7/x.png");
+    let left: Vec<(&str, &str)> = set.left_out().iter().map(|f| (f.name.as_str(), f.kind())).collect();
+    assert_eq!(left, [("zoo/b.txt", "not named like an image"), ("zoo/pipe.png", "cannot be read")]);
+    assert!(refusal(&fifo).contains("a pipe, socket or device"));
+}
+
+#[test]
+fn sets_that_number_their_classes_differently_are_not_joined() {
+    let dir = tempfile::tempdir().unwrap();
+    for class in ["a/bird", "a/cat", "b/cat", "c/bird"] {
+        put(dir.path().join(class).join("x.png"), &png(1));
+    }
+    let set = |name: &str| data::open(&dir.path().join(name)).unwrap();
+    let Err(e) = data::Joined::new(vec![set("a"), set("b")]) else { panic!("joined") };
+    assert!(e.to_string().contains("class 0 is `bird` in") && e.to_string().contains("but `cat` in"), "{e}");
+    assert_eq!(data::Joined::new(vec![set("a"), set("c")]).unwrap().classes().len(), 2);
+}
+
+#[test]
+fn a_list_is_known_by_its_name_too_and_addresses_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str, text: &str| put(dir.path().join(name), text.as_bytes());
+    let e = refusal(&at("l.csv", "id,label\n1,2\n"));
+    assert!(e.contains("no header with one of the columns path, image_path"), "{e}");
+    let e = refusal(&at("u.csv", "url,caption\nhttp://a/b.png,a dog\n"));
+    assert!(e.contains("pictures are not downloaded"), "{e}");
+    let utf16: Vec<u8> = "path\na.png\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    assert!(refusal(&put(dir.path().join("w"), &[&[0xFF, 0xFE], &utf16[..]].concat())).contains("UTF-16"));
 }

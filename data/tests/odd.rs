@@ -39,7 +39,7 @@ fn a_jpeg_may_have_something_behind_its_end_and_in_front_of_its_markers() {
     assert_eq!(decode("trailed", &trailed).unwrap().0, plain);
 }
 
-/// Pixels as Pillow 11 decodes them (its libjpeg rounds differently by one or two).
+/// Pixels as Pillow 11 decodes them (its libjpeg rounds differently by one or two in plain files).
 #[test]
 fn inks_become_the_colours_that_pillow_makes_of_them() {
     for (bytes, stored, left, right) in [
@@ -52,5 +52,57 @@ fn inks_become_the_colours_that_pillow_makes_of_them() {
             let far = pixel.0.iter().zip(expected).map(|(a, b)| a.abs_diff(b)).max().unwrap();
             assert!(far <= 3, "{stored:?}: {pixel:?}, not {expected:?}");
         }
+    }
+}
+
+/// A plain file with its scan's data changed.
+fn with_scan(change: impl FnOnce(&mut Vec<u8>, usize)) -> Vec<u8> {
+    let mut bytes = encoded(ImageFormat::Jpeg);
+    let start = bytes.windows(2).rposition(|pair| pair == [0xFF, 0xDA]).unwrap() + 14;
+    change(&mut bytes, start);
+    bytes
+}
+
+#[test]
+fn a_jpeg_with_damage_inside_is_damaged_even_if_it_ends_well() {
+    let cut = with_scan(|bytes, start| {
+        bytes.truncate(start + (bytes.len() - start) / 2);
+        bytes.extend([0xFF, 0xD9]);
+    });
+    let zeros = with_scan(|bytes, start| {
+        let end = bytes.len() - 2;
+        bytes[start + 40..end].fill(0);
+    });
+    for bad in [cut, zeros] {
+        let error = decode("bad", &bad).unwrap_err().to_string();
+        assert!(error.contains("`bad`: damaged: Corrupt JPEG data"), "{error}");
+    }
+    // Bytes too many are no damage.
+    let plain = decode("plain", &encoded(ImageFormat::Jpeg)).unwrap().0;
+    let more = with_scan(|bytes, _| {
+        let end = bytes.len() - 2;
+        bytes.splice(end..end, [1, 2, 3]);
+    });
+    assert_eq!(decode("more", &more).unwrap().0, plain);
+}
+
+#[test]
+fn inks_are_pillows_to_the_bit() {
+    let (image, _) = decode("x", CMYK).unwrap();
+    assert_eq!((image.get_pixel(1, 1).0, image.get_pixel(13, 14).0), ([200, 91, 60], [31, 91, 60]));
+}
+
+#[test]
+fn a_picture_of_too_many_pixels_is_refused_by_its_head_in_every_format() {
+    let jpeg = with_scan(|bytes, _| {
+        let frame = bytes.windows(2).position(|pair| pair == [0xFF, 0xC0]).unwrap();
+        bytes[frame + 5..frame + 9].copy_from_slice(&[0xFF, 0xDC, 0xFF, 0xDC]); // 65,500 x 65,500
+    });
+    let mut bmp = encoded(ImageFormat::Bmp);
+    bmp[18..22].copy_from_slice(&40_000i32.to_le_bytes());
+    bmp[22..26].copy_from_slice(&40_000i32.to_le_bytes());
+    for (bytes, size) in [(jpeg, "65500x65500"), (bmp, "40000x40000")] {
+        let error = decode("large", &bytes).unwrap_err().to_string();
+        assert!(error.contains(&format!("{size} pixels are more than the 178956970")), "{error}");
     }
 }

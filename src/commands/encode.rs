@@ -8,7 +8,7 @@ use serde::Serialize;
 use tch::{Device, Tensor};
 use tokenizer::Tokenizer as _;
 
-use super::{Context, Outcome, report_skipped};
+use super::{Context, Outcome, report_left_out, report_skipped};
 use crate::code_files::TOKENIZER;
 use crate::inputs::{Inputs, Skipped};
 use crate::settings::{device, models};
@@ -29,6 +29,7 @@ struct Report {
 pub fn run(args: &EncodeArgs, context: &Context) -> anyhow::Result<Outcome> {
     let device = device::resolve(&args.compute.device)?;
     let mut inputs = Inputs::open(&args.images)?;
+    inputs.left_out().for_each(|(path, files)| report_left_out(context, path, files));
     let tokenizer =
         models::tokenizer(&args.tokenizer)?.open_tokenizer(device, args.compute.precision, context)?;
     let spec = tokenizer.model.spec().clone();

@@ -14,7 +14,7 @@ use serde::Serialize;
 use tch::Device;
 use tokenizer::{Loaded, Tokenizer as _, TokenizerSpec};
 
-use super::{Context, Outcome, extract_text, stop_on_signal};
+use super::{Context, Outcome, extract_text, open_images, stop_on_signal};
 use crate::failure::Failure;
 use crate::settings::{device, models};
 
@@ -27,13 +27,15 @@ struct Report {
     records: usize,
     /// Images that could not be decoded.
     skipped: usize,
+    /// Files beside the images that are none.
+    left_out: usize,
     /// Images encoded by this run; the others were there already.
     encoded: usize,
 }
 
 /// Encodes what is not there yet; [`Outcome::Incomplete`] when images were left out or it was interrupted.
 pub fn run(args: &ExtractArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let images = open(&args.data)?;
+    let images = open(&args.data, context)?;
     context.printer.note(&images.describe());
     if let Some(folder) = &args.text {
         return extract_text::run(folder, args, images.as_ref(), context);
@@ -51,6 +53,9 @@ pub fn run(args: &ExtractArgs, context: &Context) -> anyhow::Result<Outcome> {
         context.printer.line(&format!("stopped; run again, it goes on with what `{dir}` has"))?;
         return Ok(Outcome::Incomplete);
     };
+    if encoded == 0 && !sink.has_any()? {
+        return Err(nothing_read(args, images.len()).into());
+    }
     let report = sink.finish(args, images.as_ref(), encoded)?;
     if report.skipped > 0 {
         let list = args.output.join("skipped.tsv");
@@ -64,10 +69,19 @@ pub fn run(args: &ExtractArgs, context: &Context) -> anyhow::Result<Outcome> {
     Ok(if report.skipped == 0 { Outcome::Done } else { Outcome::Incomplete })
 }
 
+/// No codes are worse than none: training would find an empty set.
+fn nothing_read(args: &ExtractArgs, records: usize) -> Failure {
+    let list = args.output.join("skipped.tsv");
+    let first = std::fs::read_to_string(&list).ok().and_then(|text| text.lines().next().map(str::to_owned));
+    let first = first.map(|line| format!("; the first: {}", line.replace('\t', ": "))).unwrap_or_default();
+    Failure::new(format!("none of the {records} images can be read{first}"))
+        .hint(format!("`{}` names them all; remove `{}` before the next try", list.display(), args.output.display()))
+}
+
 /// The sets of images, one after the other.
-fn open(paths: &[PathBuf]) -> data::Result<Arc<dyn Dataset>> {
-    let mut sets = paths.iter().map(|p| data::open(p)).collect::<data::Result<Vec<_>>>()?;
-    Ok(if sets.len() == 1 { sets.remove(0) } else { Arc::new(Joined::new(sets)) })
+fn open(paths: &[PathBuf], context: &Context) -> anyhow::Result<Arc<dyn Dataset>> {
+    let mut sets = paths.iter().map(|p| open_images(p, context)).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(if sets.len() == 1 { sets.remove(0) } else { Arc::new(Joined::new(sets)?) })
 }
 
 fn summary(report: &Report) -> String {
@@ -240,6 +254,14 @@ impl Sink {
         }
     }
 
+    /// True if codes were stored, now or before.
+    fn has_any(&self) -> anyhow::Result<bool> {
+        Ok(match self {
+            Sink::Npy { .. } => true, // it leaves no image out
+            Sink::Shards { writer, pending, .. } => pending.is_some() || writer.has_records()?,
+        })
+    }
+
     fn explain(&self, error: data::Error) -> anyhow::Error {
         let gaps = matches!((self, &error), (Sink::Npy { .. }, data::Error::TooManyCorrupt { .. }));
         let error = anyhow::Error::new(error);
@@ -265,18 +287,19 @@ impl Sink {
     }
 
     fn finish(&mut self, args: &ExtractArgs, images: &dyn Dataset, encoded: usize) -> anyhow::Result<Report> {
-        let output = args.output.display().to_string();
+        let (output, left_out) = (args.output.display().to_string(), images.left_out().len());
         Ok(match self {
             Sink::Npy { writer, plan } => {
                 writer.finish(images.classes())?;
                 let (tokenizer, views, records) = (plan.tokenizer.clone(), plan.views.clone(), plan.records);
-                Report { output, tokenizer, views, records, skipped: 0, encoded }
+                Report { output, tokenizer, views, records, skipped: 0, left_out, encoded }
             }
             Sink::Shards { writer, left, pending } => {
                 flush_before(writer, left, pending, usize::MAX)?;
                 let index = writer.finish(images.classes())?;
                 let (records, skipped) = (index.records, index.skipped);
-                Report { output, tokenizer: index.tokenizer, views: index.views, records, skipped, encoded }
+                let (tokenizer, views) = (index.tokenizer, index.views);
+                Report { output, tokenizer, views, records, skipped, left_out, encoded }
             }
         })
     }

@@ -23,10 +23,13 @@ mod train_features;
 mod train_samples;
 mod train_tokenizer;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use base::files::tsv_cell;
 use cli::Command;
+use data::{Dataset, LeftOut, count_left_out};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::inputs::Skipped;
@@ -81,6 +84,22 @@ pub fn stop_on_signal() -> std::io::Result<Arc<AtomicBool>> {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
     Ok(stop)
+}
+
+/// Opens a set of images, and says what lies beside them and is not read.
+fn open_images(path: &Path, context: &Context) -> anyhow::Result<Arc<dyn Dataset>> {
+    let images = data::open(path)?;
+    report_left_out(context, path, images.left_out());
+    Ok(images)
+}
+
+/// Says how many files of a set are left out and why, with some of their names.
+fn report_left_out(context: &Context, path: &Path, files: &[LeftOut]) {
+    const NAMED: usize = 3;
+    let Some(count) = count_left_out(files) else { return };
+    let names: Vec<String> = files.iter().take(NAMED).map(|f| format!("`{}`", tsv_cell(&f.name))).collect();
+    let more = if files.len() > NAMED { ", …" } else { "" };
+    context.printer.warning(&format!("`{}`: {count}: {}{more}", path.display(), names.join(", ")));
 }
 
 /// Names what was left out, and counts it.

@@ -13,7 +13,7 @@ use train::probe::{
     TokenizerPlace, probe,
 };
 
-use super::{Context, Outcome, stop_on_signal};
+use super::{Context, Outcome, open_images, stop_on_signal};
 use crate::failure::Failure;
 use crate::files;
 use crate::settings::{device, models};
@@ -55,7 +55,7 @@ struct ClassName {
 /// Probes; [`Outcome::Incomplete`] when images were left out or it was interrupted.
 pub fn run(args: &ProbeArgs, context: &Context) -> anyhow::Result<Outcome> {
     let device = device::resolve(&args.compute.device)?;
-    let (train, validation) = (limited(&args.data, args.limit)?, limited(&args.validation, args.limit)?);
+    let (train, validation) = (limited(&args.data, args.limit, context)?, limited(&args.validation, args.limit, context)?);
     context.printer.note(&format!("training images: {}", train.describe()));
     context.printer.note(&format!("validation images: {}", validation.describe()));
     let job = ProbeJob {
@@ -90,8 +90,8 @@ pub fn run(args: &ProbeArgs, context: &Context) -> anyhow::Result<Outcome> {
 }
 
 /// Opens images; of more than `limit`, so many at equal distances.
-fn limited(path: &Path, limit: Option<u32>) -> anyhow::Result<Arc<dyn Dataset>> {
-    let all = data::open(path)?;
+fn limited(path: &Path, limit: Option<u32>, context: &Context) -> anyhow::Result<Arc<dyn Dataset>> {
+    let all = open_images(path, context)?;
     let (n, limit) = (all.len(), limit.map_or(usize::MAX, |l| l as usize));
     if n <= limit {
         return Ok(all);

@@ -10,7 +10,7 @@ use serde::Serialize;
 use tch::Device;
 use tokenizer::Tokenizer as _;
 
-use super::{Context, Outcome, report_skipped};
+use super::{Context, Outcome, report_left_out, report_skipped};
 use crate::files;
 use crate::inputs::{Batch, Inputs, Skipped};
 use crate::pictures::Picture;
@@ -42,6 +42,7 @@ struct Row {
 pub fn run(args: &ReconstructArgs, context: &Context) -> anyhow::Result<Outcome> {
     let device = device::resolve(&args.compute.device)?;
     let mut inputs = Inputs::open(&args.images)?;
+    inputs.left_out().for_each(|(path, files)| report_left_out(context, path, files));
     let tokenizer =
         models::tokenizer(&args.tokenizer)?.open_tokenizer(device, args.compute.precision, context)?;
     let side = tokenizer.model.spec().image_size;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use data::read_prompts;
 use serde_json::Value;
 
 use super::pieces::{self, Piece};
@@ -11,7 +12,6 @@ use super::run::Order;
 use super::{
     Checkpoint, Expected, Generation, Metric, Probe, Recipe, Reconstruction, Task, TextToImage, config_text,
 };
-use crate::commands::sample::read_prompts;
 use crate::failure::Failure;
 use crate::files;
 

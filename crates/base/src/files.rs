@@ -1,7 +1,9 @@
-//! Writing files so that a reader never meets half of one.
+//! Files: written so that a reader never meets half of one, opened without waiting for a pipe, named as text.
 
+use std::ffi::OsStr;
 use std::fs::{File, Permissions};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -10,6 +12,41 @@ use tempfile::NamedTempFile;
 /// The folder that a file of this path is in.
 pub fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Opens a file to read it, and refuses at once what is none: a pipe would be waited for, a device might never end.
+///
+/// # Errors
+/// There is no such file, it may not be read, or it is a folder, pipe, socket or device.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    // Before opening, which alone can hang; and after it, since the name may mean something else by then.
+    let refuse = |kind: std::fs::FileType| match kind.is_dir() {
+        true => io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"),
+        false => io::Error::new(io::ErrorKind::InvalidInput, NOT_REGULAR),
+    };
+    let regular = |metadata: std::fs::Metadata| match metadata.is_file() {
+        true => Ok(()),
+        false => Err(refuse(metadata.file_type())),
+    };
+    regular(std::fs::metadata(path)?)?;
+    let file = File::open(path)?;
+    regular(file.metadata()?)?;
+    Ok(file)
+}
+
+/// Why a pipe, socket or device is not read.
+pub const NOT_REGULAR: &str = "not a regular file but a pipe, socket or device";
+
+/// A file's name as text that no other name has: bytes that are not UTF-8 are written `\xB9`.
+pub fn name_of(name: &OsStr) -> String {
+    let escape = |bytes: &[u8]| bytes.iter().map(|b| format!("\\x{b:02X}")).collect::<String>();
+    let chunks = name.as_bytes().utf8_chunks();
+    chunks.map(|c| format!("{}{}", c.valid(), escape(c.invalid()))).collect()
+}
+
+/// Text as a cell of a TSV file: one line, without tabs.
+pub fn tsv_cell(text: &str) -> String {
+    text.replace('\n', "\\n").replace('\t', "\\t").replace('\r', "\\r")
 }
 
 /// How the names of unfinished files begin.
@@ -83,5 +120,20 @@ mod tests {
         let error = write_atomic(&dir.path().join("no/such.txt"), |_| Ok(())).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(!error.to_string().contains("partial"), "{error}");
+    }
+
+    #[test]
+    fn names_that_are_not_utf8_stay_different_and_cells_stay_one_line() {
+        let name = |bytes: &[u8]| name_of(OsStr::from_bytes(bytes));
+        assert_eq!(name("Ümläut.png".as_bytes()), "Ümläut.png");
+        assert_eq!((name(b"\xb9\xb7"), name(b"a\xc4\xf1.png")), ("\\xB9\\xB7".into(), "a\\xC4\\xF1.png".into()));
+        assert_eq!(tsv_cell("a\nb\tc"), "a\\nb\\tc");
+    }
+
+    #[test]
+    fn a_device_is_refused_and_not_waited_for() {
+        let refused = open_regular(Path::new("/dev/zero")).unwrap_err();
+        assert_eq!(refused.to_string(), NOT_REGULAR);
+        assert_eq!(open_regular(Path::new("/tmp")).unwrap_err().kind(), io::ErrorKind::IsADirectory);
     }
 }

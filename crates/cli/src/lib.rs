@@ -37,6 +37,10 @@ pub struct Cli {
     #[arg(short, long, global = true)]
     pub quiet: bool,
 
+    /// Images of more pixels count as damaged [default: 178956970, Pillow's limit]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_pixels: Option<u64>,
+
     /// What to do
     #[command(subcommand)]
     pub command: Command,

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base::Progress;
-use data::LeftOut;
+use base::files::tsv_cell;
+use data::{LeftOut, count_left_out};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -104,7 +105,7 @@ impl LeftOutFiles {
     pub fn update(&mut self, found: Vec<LeftOut>, progress: &mut dyn Progress) -> Result<()> {
         let before = self.known.len();
         for LeftOut { name, reason } in found {
-            let (name, reason) = (one_line(&name), one_line(&reason));
+            let (name, reason) = (tsv_cell(&name), tsv_cell(&reason));
             if self.known.contains_key(&name) {
                 continue;
             }
@@ -126,23 +127,10 @@ impl LeftOutFiles {
 
     /// One sentence with the numbers, if there are any.
     pub fn summary(&self) -> Option<String> {
-        let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
-        for (name, reason) in &self.known {
-            let kind = LeftOut { name: name.clone(), reason: reason.clone() }.kind().to_owned();
-            *kinds.entry(kind).or_default() += 1;
-        }
-        let kinds: Vec<String> = kinds.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
-        let n = self.count();
-        let files = if n == 1 { "file was" } else { "files were" };
-        (n > 0).then(|| {
-            format!("{n} {files} left out ({}); {} names them", kinds.join(", "), self.path.display())
-        })
+        let file = |(name, reason): (&String, &String)| LeftOut { name: name.clone(), reason: reason.clone() };
+        let files: Vec<LeftOut> = self.known.iter().map(file).collect();
+        count_left_out(&files).map(|count| format!("{count}; {} names them", self.path.display()))
     }
-}
-
-/// File names may hold anything.
-fn one_line(text: &str) -> String {
-    text.replace(['\t', '\n', '\r'], " ")
 }
 
 #[cfg(test)]
@@ -172,6 +160,6 @@ mod tests {
         assert_eq!(files.count(), 3);
         assert!(files.summary().unwrap().starts_with("3 files were left out (2 damaged, 1 hidden)"));
         let text = std::fs::read_to_string(dir.path().join("left-out.tsv")).unwrap();
-        assert_eq!(text, "a b\tdamaged: x\nc\thidden\nd\tdamaged: y\n");
+        assert_eq!(text, "a\\tb\tdamaged: x\nc\thidden\nd\tdamaged: y\n");
     }
 }

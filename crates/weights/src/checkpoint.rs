@@ -207,7 +207,7 @@ fn parse(path: &Path) -> Result<Parsed> {
 
 fn head_of(path: &Path) -> Result<Vec<u8>> {
     let mut head = Vec::new();
-    let file = std::fs::File::open(path).map_err(Error::read(path))?;
+    let file = base::files::open_regular(path).map_err(Error::read(path))?;
     file.take(512).read_to_end(&mut head).map_err(Error::read(path))?;
     Ok(head)
 }
@@ -239,6 +239,7 @@ fn the_checkpoint_in(directory: &Path) -> Result<PathBuf> {
     let mut names: Vec<String> = std::fs::read_dir(directory)
         .map_err(Error::read(directory))?
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| !name.starts_with('.')) // macOS's `._*` among them
         .collect();
     names.sort();
     for suffix in [".safetensors.index.json", ".safetensors", ".bin.index.json", ".bin"] {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use libtorch_ext::{bytes::tensor_from_bytes, mmap::Mmap};
 use tch::{Device, Kind, Tensor};
@@ -141,12 +141,41 @@ pub(crate) struct FileTensors {
     blobs: Arc<Vec<Blob>>,
     entries: Arc<Vec<(String, Entry)>>,
     index: HashMap<String, usize>,
+    inflated: Mutex<Inflated>,
+}
+
+/// The compressed member that was read last, since tensors that share one follow each other in honest files.
+#[derive(Debug, Default)]
+struct Inflated {
+    last: Option<(usize, Arc<Vec<u8>>)>,
+    /// Bytes inflated so far.
+    work: u64,
 }
 
 impl FileTensors {
     pub fn new(origin: Origin, blobs: Arc<Vec<Blob>>, entries: Arc<Vec<(String, Entry)>>) -> Self {
         let index = entries.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect();
-        FileTensors { origin, blobs, entries, index }
+        FileTensors { origin, blobs, entries, index, inflated: Mutex::default() }
+    }
+
+    /// The bytes of a compressed member.
+    fn inflate(&self, number: usize, blob: &Blob) -> std::result::Result<Arc<Vec<u8>>, String> {
+        /// How often all members may be inflated, one after the other and again, before it is an attack.
+        const ROUNDS: u64 = 16;
+        const SMALL: u64 = 1 << 30;
+        let mut cache = self.inflated.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, bytes)) = cache.last.as_ref().filter(|(last, _)| *last == number) {
+            return Ok(bytes.clone());
+        }
+        let all: u64 = self.blobs.iter().filter_map(|b| b.inflated).map(|n| n as u64).sum();
+        cache.work = cache.work.saturating_add(blob.len() as u64);
+        if cache.work > ROUNDS.saturating_mul(all).saturating_add(SMALL) {
+            return Err("its tensors would have its compressed members inflated again and again".into());
+        }
+        cache.last = None; // not two of them at a time
+        let bytes = Arc::new(blob.bytes()?.into_owned());
+        cache.last = Some((number, bytes.clone()));
+        Ok(bytes)
     }
 
     fn entry(&self, name: &str) -> Option<&Entry> {
@@ -176,14 +205,25 @@ impl TensorSource for FileTensors {
         if let Some(unsupported) = &entry.unsupported {
             return Err(Error::unsupported(&self.origin, name, unsupported));
         }
-        let blob = self.blobs.get(entry.blob).map(Blob::bytes).transpose();
-        let blob = blob.map_err(|what| Error::damaged(&self.origin.path, what))?.unwrap_or_default();
-        let cut = || Error::damaged(&self.origin.path, format!("the data of tensor `{name}` is cut short"));
-        match (&entry.strides, blob) {
-            (None, Cow::Borrowed(all)) => range(all, entry).map(Cow::Borrowed).ok_or_else(cut),
-            (None, Cow::Owned(all)) => range(&all, entry).map(|b| Cow::Owned(b.to_vec())).ok_or_else(cut),
-            (Some(strides), all) => gather(&all, entry, strides).map(Cow::Owned).ok_or_else(cut),
+        let damaged = |what: String| Error::damaged(&self.origin.path, what);
+        let cut = || damaged(format!("the data of tensor `{name}` is cut short"));
+        let blob = self.blobs.get(entry.blob).ok_or_else(cut)?;
+        if blob.inflated.is_some() {
+            let all = self.inflate(entry.blob, blob).map_err(damaged)?;
+            return view(&all, entry).map(|bytes| Cow::Owned(bytes.into_owned())).ok_or_else(cut);
         }
+        match blob.bytes().map_err(damaged)? {
+            Cow::Borrowed(all) => view(all, entry).ok_or_else(cut),
+            Cow::Owned(_) => Err(cut()), // only compressed members are copied
+        }
+    }
+}
+
+/// The values of an entry: borrowed where they lie row-major.
+fn view<'a>(all: &'a [u8], entry: &Entry) -> Option<Cow<'a, [u8]>> {
+    match &entry.strides {
+        None => range(all, entry).map(Cow::Borrowed),
+        Some(strides) => gather(all, entry, strides).map(Cow::Owned),
     }
 }
 

@@ -20,6 +20,9 @@ const LEGACY_MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
 /// Its second value.
 const LEGACY_PROTOCOL: i128 = 1001;
 
+/// Deflate makes at most 1,032 bytes of one; the division leaves room for short members.
+const MOST_DEFLATED: u64 = 1032 + 1;
+
 /// True for what begins like the older layout.
 pub(crate) fn recognise_legacy(head: &[u8]) -> bool {
     matches!(pickle::parse(head), Ok((p, _)) if p.node(p.root) == &Node::Int(LEGACY_MAGIC))
@@ -82,6 +85,9 @@ fn members(map: &Arc<Mmap>) -> std::result::Result<Vec<(String, Blob)>, String> 
         let size = |n: u64| usize::try_from(n).map_err(|e| e.to_string());
         let inflated = match file.compression() {
             zip::CompressionMethod::Stored => None,
+            zip::CompressionMethod::Deflated if file.size() / MOST_DEFLATED > file.compressed_size() => {
+                return Err(format!("`{}` claims more bytes than its compressed ones can hold", file.name()));
+            }
             zip::CompressionMethod::Deflated => Some(size(file.size())?),
             other => {
                 return Err(format!("`{}` is compressed by {other}, which is not supported", file.name()));

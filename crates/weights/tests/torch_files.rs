@@ -337,6 +337,10 @@ fn state_dict(value: &[u8]) -> Vec<u8> {
     archive(&[("m/data.pkl", &pickle), ("m/data/0", &[0; 8])])
 }
 
+fn text(length: u32) -> Vec<u8> {
+    [b"X".to_vec(), length.to_le_bytes().to_vec(), vec![b'a'; length as usize]].concat()
+}
+
 #[test]
 fn hostile_pickles_are_refused() {
     let cases: Vec<(Vec<u8>, &str)> = vec![
@@ -350,6 +354,11 @@ fn hostile_pickles_are_refused() {
         (b"h\x05".to_vec(), "nothing was remembered"),
         (b"I01\n".to_vec(), "opcode 0x49 is not supported"),
         (parameters(40_000), "parameters are nested too deeply"),
+        // Few bytes that stand for many values: marks, copies on the stack, notes.
+        (vec![b'('; 9 << 20], "too many values"),
+        ([b"N".to_vec(), vec![b'2'; 9 << 20]].concat(), "too many values"),
+        ([b"N".to_vec(), vec![0x94; 9 << 20]].concat(), "too many values"),
+        ([text(600), text(600), vec![0x93]].concat(), "the name of a class is too long"),
     ];
     for (value, expected) in cases {
         let error = open(&state_dict(&value)).unwrap_err().to_string();
@@ -396,6 +405,9 @@ fn an_archive_that_lies_about_sizes_is_refused() {
     bomb[at..at + 4].copy_from_slice(&100u32.to_le_bytes());
     let error = open(&bomb).unwrap_err().to_string();
     assert!(error.contains("should hold 100 bytes"), "{error}");
+    bomb[at..at + 4].copy_from_slice(&0x7FFF_FFFFu32.to_le_bytes());
+    let error = open(&bomb).unwrap_err().to_string();
+    assert!(error.contains("more bytes than its compressed ones can hold"), "{error}");
 }
 
 proptest! {

@@ -134,6 +134,8 @@ impl JoinedViews {
                     other.describe()
                 )));
             }
+            let (a, b) = (first.describe(), other.describe());
+            crate::same_numbering((&a, first.classes()), (&b, other.classes()))?;
         }
         Ok(JoinedViews { sources })
     }

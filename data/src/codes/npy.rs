@@ -4,12 +4,13 @@
 //! GigaTok stores int64 `[A, N]` and a scalar label, LlamaGen `[1, A, N]` and `[1]` (`extract_codes_c2i.py`).
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter};
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 use base::files::write_atomic;
-use ndarray::{ArrayD, ArrayView2, arr0};
-use ndarray_npy::{ReadNpyExt, WriteNpyExt};
+use base::npz::read_npy_integers;
+use ndarray::{ArrayView2, arr0};
+use ndarray_npy::WriteNpyExt;
 
 use super::shards::read_classes;
 use super::writer::write_classes;
@@ -70,9 +71,9 @@ impl NpyCodes {
             ));
         }
         let first = codes.join("0.npy");
-        let shape = read(&first)?.shape().to_vec();
+        let (shape, _) = read(&first)?;
         let (views, num_tokens) = match shape.as_slice() {
-            [a, n] | [1, a, n] => (*a, *n),
+            [a, n] | [1, a, n] if *a > 0 && *n > 0 => (*a as usize, *n as usize),
             other => {
                 return Err(Error::malformed(
                     &first,
@@ -100,18 +101,11 @@ fn count(folder: &Path) -> Result<usize> {
     }
 }
 
-fn read(path: &Path) -> Result<ArrayD<i64>> {
-    let open = || File::open(path).map(BufReader::new).map_err(Error::read(path));
-    if let Ok(array) = ArrayD::<i64>::read_npy(open()?) {
-        return Ok(array);
-    }
-    // Other integer kinds do not occur officially but are common in converted sets.
-    if let Ok(array) = ArrayD::<i32>::read_npy(open()?) {
-        return Ok(array.mapv(i64::from));
-    }
-    ArrayD::<u16>::read_npy(open()?)
-        .map(|a| a.mapv(i64::from))
-        .map_err(|e| Error::malformed(path, format!("not an array of int64, int32 or uint16: {e}")))
+/// Shape and values.
+fn read(path: &Path) -> Result<(Vec<i64>, Vec<i64>)> {
+    let array = read_npy_integers(path)?;
+    let values = Vec::<i64>::try_from(array.reshape([-1]));
+    Ok((array.size(), values.map_err(|e| Error::malformed(path, e.to_string()))?))
 }
 
 impl CodeSource for NpyCodes {
@@ -129,22 +123,20 @@ impl CodeSource for NpyCodes {
 
     fn read(&self, index: usize, view: usize) -> Result<CodeRecord> {
         let path = self.codes.join(format!("{index}.npy"));
-        let array = read(&path)?;
-        if array.len() != self.views * self.num_tokens {
-            let message = format!(
-                "expected {} x {} codes, found shape {:?}",
-                self.views,
-                self.num_tokens,
-                array.shape()
-            );
+        let (shape, all) = read(&path)?;
+        if all.len() != self.views * self.num_tokens {
+            let (views, num_tokens) = (self.views, self.num_tokens);
+            let message = format!("expected {views} x {num_tokens} codes, found shape {shape:?}");
             return Err(Error::malformed(&path, message));
         }
-        let codes = array.iter().skip(view * self.num_tokens).take(self.num_tokens).copied().collect();
+        let codes = all[view * self.num_tokens..][..self.num_tokens].to_vec();
+        if let Some(code) = codes.iter().find(|c| **c < 0) {
+            return Err(Error::malformed(&path, format!("{code} is no code")));
+        }
         let path = self.labels.join(format!("{index}.npy"));
-        let label = read(&path)?;
-        match label.iter().collect::<Vec<_>>().as_slice() {
-            [one] => Ok(CodeRecord { codes, label: **one, caption: String::new() }),
-            _ => Err(Error::malformed(&path, format!("expected one label, found shape {:?}", label.shape()))),
+        match read(&path)? {
+            (_, one) if one.len() == 1 => Ok(CodeRecord { codes, label: one[0], caption: String::new() }),
+            (shape, _) => Err(Error::malformed(&path, format!("expected one label, found shape {shape:?}"))),
         }
     }
 

@@ -10,7 +10,7 @@ use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
 use super::{CodeRecord, CodeSource, TokenizerId};
-use crate::texts::{Texts, read_header, read_i64};
+use crate::texts::{ANY, Texts, open_shard, read_header, read_i64, tensor};
 use crate::{Class, ClassTable, Error, Result};
 
 pub(super) const INDEX: &str = "index.json";
@@ -36,6 +36,20 @@ pub struct CodeIndex {
     pub data: String,
     /// The shards in order.
     pub shards: Vec<ShardEntry>,
+}
+
+impl CodeIndex {
+    /// Refuses sizes that no run writes.
+    fn check(&self) -> std::result::Result<(), String> {
+        let TokenizerId { codebook_size, num_tokens, .. } = self.tokenizer;
+        if codebook_size < 1 || num_tokens < 1 || self.views.is_empty() {
+            let views = self.views.len();
+            return Err(format!(
+                "{views} views of {num_tokens} codes from a codebook of {codebook_size}: all must be positive"
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// One shard in the index.
@@ -74,18 +88,19 @@ impl CodeShards {
         let text = std::fs::read_to_string(&path).map_err(Error::read(&path))?;
         let index: CodeIndex = serde_json::from_str(&text)
             .map_err(|e| Error::malformed(&path, format!("not an index of code shards: {e}")))?;
+        index.check().map_err(|e| Error::malformed(&path, e))?;
         let classes = read_classes(root)?;
         let mut set = CodeShards { root: root.to_owned(), classes, shards: vec![], starts: vec![], index };
         let mut start = 0;
         for entry in &set.index.shards {
-            let shard = Shard::open(&root.join(&entry.file), &set.index.tokenizer, set.index.views.len())?;
+            let shard = Shard::open(root, &entry.file, &set.index.tokenizer, set.index.views.len())?;
             if shard.labels.len() != entry.records {
                 let message =
                     format!("expected {} records by the index, found {}", entry.records, shard.labels.len());
                 return Err(Error::malformed(&shard.path, message));
             }
             set.starts.push(start);
-            start += entry.records;
+            start += entry.records; // each is as many as there are rows on the disk
             set.shards.push(shard);
         }
         if start != set.index.records || start == 0 {
@@ -107,48 +122,23 @@ impl CodeShards {
 }
 
 impl Shard {
-    pub(super) fn open(path: &Path, tokenizer: &TokenizerId, views: usize) -> Result<Self> {
-        let file = File::open(path).map_err(Error::read(path))?;
-        let (header, meta) = read_header(&file, path)?;
-        let end = header + meta.data_len() as u64;
-        let size = file.metadata().map_err(Error::read(path))?.len();
-        if size != end {
-            return Err(Error::malformed(path, format!("expected {end} bytes by its header, found {size}")));
-        }
-        let tensor = |name: &str, dtype: Dtype, shape: &[usize]| {
-            let info = meta.info(name).filter(|i| i.dtype == dtype && i.shape.len() == shape.len());
-            let info = info.filter(|i| i.shape.iter().zip(shape).all(|(a, b)| a == b || *b == ANY));
-            info.ok_or_else(|| {
-                let found = meta.info(name).map(|i| format!("{:?} {:?}", i.dtype, i.shape));
-                let found = found.unwrap_or_else(|| "no such tensor".into());
-                let expected: Vec<String> =
-                    shape.iter().map(|n| if *n == ANY { "R".into() } else { n.to_string() }).collect();
-                let expected = expected.join(", ");
-                Error::malformed(path, format!("`{name}`: expected {dtype:?} [{expected}], found {found}"))
-            })
-        };
-        let codes = tensor("codes", Dtype::U16, &[ANY, views, tokenizer.num_tokens as usize])?;
+    pub(super) fn open(root: &Path, name: &str, tokenizer: &TokenizerId, views: usize) -> Result<Self> {
+        let (path, file) = open_shard(root, name)?;
+        let (start, meta) = read_header(&file, &path)?;
+        let sizes = [ANY, Some(views), Some(tokenizer.num_tokens as usize)];
+        let codes = tensor(&meta, &path, "codes", Dtype::U16, &sizes)?;
         let records = codes.shape[0];
-        let labels = tensor("labels", Dtype::I64, &[records])?;
-        let labels = read_i64(&file, path, header + labels.data_offsets.0 as u64, records)?;
-        let codes_at = header + codes.data_offsets.0 as u64;
+        let labels = tensor(&meta, &path, "labels", Dtype::I64, &[Some(records)])?;
+        let labels = read_i64(&file, &path, start, labels)?;
+        let codes_at = start + codes.data_offsets.0 as u64;
         let captions = match meta.info(CAPTIONS) {
             Some(_) => {
-                let texts = tensor(CAPTIONS, Dtype::U8, &[ANY])?;
-                let ends = tensor(CAPTION_ENDS, Dtype::I64, &[records])?;
-                let at = |offset: usize| header + offset as u64;
-                Some(Texts::read(
-                    &file,
-                    path,
-                    at(texts.data_offsets.0),
-                    texts.shape[0],
-                    at(ends.data_offsets.0),
-                    records,
-                )?)
+                let names = (CAPTIONS, CAPTION_ENDS);
+                Some(Texts::read((&file, &path), (start, &meta), names, Some(records))?)
             }
             None => None,
         };
-        Ok(Shard { path: path.to_owned(), file, codes_at, labels, captions })
+        Ok(Shard { path, file, codes_at, labels, captions })
     }
 
     /// Row `row` of the (R·A, N) matrix of codes.
@@ -175,9 +165,6 @@ pub(super) fn read_classes(root: &Path) -> Result<Vec<Class>> {
     let path = root.join(CLASSES);
     if path.is_file() { Ok(ClassTable::read(&path)?.classes().cloned().collect()) } else { Ok(vec![]) }
 }
-
-/// A size that may be anything.
-const ANY: usize = usize::MAX;
 
 impl CodeSource for CodeShards {
     fn len(&self) -> usize {

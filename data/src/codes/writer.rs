@@ -198,6 +198,20 @@ impl CodeWriter {
         write_atomic(&path, |f| f.write_all(&bytes)).map_err(Error::write(&path))
     }
 
+    /// True if a shard that is there holds records.
+    ///
+    /// # Errors
+    /// A shard cannot be read.
+    pub fn has_records(&self) -> Result<bool> {
+        for file in (0..self.plan.num_shards()).map(|i| self.file(i)).filter(|f| self.root.join(f).exists()) {
+            let shard = Shard::open(&self.root, &file, &self.plan.tokenizer, self.plan.views.len())?;
+            if !shard.labels.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Writes the index and the class names once no shard is missing.
     pub fn finish(&self, classes: &[Class]) -> Result<CodeIndex> {
         if let Some(i) = self.missing().first() {
@@ -205,7 +219,7 @@ impl CodeWriter {
         }
         let mut shards = vec![];
         for file in (0..self.plan.num_shards()).map(|i| self.file(i)) {
-            let shard = Shard::open(&self.root.join(&file), &self.plan.tokenizer, self.plan.views.len())?;
+            let shard = Shard::open(&self.root, &file, &self.plan.tokenizer, self.plan.views.len())?;
             shards.push(ShardEntry { file, records: shard.labels.len() });
         }
         let records = shards.iter().map(|s| s.records).sum();

@@ -20,7 +20,7 @@ use tch::{Kind, Tensor};
 pub use writer::{TextPlan, TextWriter};
 
 use crate::codes::ShardEntry;
-use crate::texts::{Texts, read_header, read_i64};
+use crate::texts::{ANY, Texts, open_shard, read_header, read_i64, tensor};
 use crate::{Error, Result};
 
 const INDEX: &str = "index.json";
@@ -96,10 +96,13 @@ impl TextFeatureShards {
         })?;
         let index: TextIndex = serde_json::from_str(&text)
             .map_err(|e| Error::malformed(&path, format!("not an index of text features: {e}")))?;
+        if index.encoder.width < 1 {
+            return Err(Error::malformed(&path, format!("features of width {}", index.encoder.width)));
+        }
         let mut set =
             TextFeatureShards { root: root.to_owned(), index, shards: vec![], places: HashMap::new() };
         for (number, entry) in set.index.shards.iter().enumerate() {
-            let (shard, texts) = Shard::open(&root.join(&entry.file), &set.index.encoder)?;
+            let (shard, texts) = Shard::open(root, &entry.file, &set.index.encoder)?;
             if texts.len() != entry.records {
                 let message =
                     format!("expected {} captions by the index, found {}", entry.records, texts.len());
@@ -140,44 +143,24 @@ impl TextFeatureShards {
 }
 
 impl Shard {
-    fn open(path: &Path, encoder: &EncoderId) -> Result<(Self, Texts)> {
-        let file = File::open(path).map_err(Error::read(path))?;
-        let (header, meta) = read_header(&file, path)?;
-        let end = header + meta.data_len() as u64;
-        let size = file.metadata().map_err(Error::read(path))?.len();
-        if size != end {
-            return Err(Error::malformed(path, format!("expected {end} bytes by its header, found {size}")));
-        }
-        let info = |name: &str| {
-            meta.info(name).ok_or_else(|| Error::malformed(path, format!("there is no tensor `{name}`")))
+    fn open(root: &Path, name: &str, encoder: &EncoderId) -> Result<(Self, Texts)> {
+        let (path, file) = open_shard(root, name)?;
+        let (start, meta) = read_header(&file, &path)?;
+        let width = [ANY, Some(encoder.width as usize)];
+        let features = tensor(&meta, &path, "features", Dtype::BF16, &width);
+        let (kind, features) = match features {
+            Ok(features) => (Kind::BFloat16, features),
+            Err(e) => (Kind::Float, tensor(&meta, &path, "features", Dtype::F32, &width).map_err(|_| e)?),
         };
-        let at = |offset: usize| header + offset as u64;
-        let features = info("features")?;
-        let kind = match (features.dtype, features.shape.as_slice()) {
-            (Dtype::BF16, [_, c]) if *c as i64 == encoder.width => Kind::BFloat16,
-            (Dtype::F32, [_, c]) if *c as i64 == encoder.width => Kind::Float,
-            (dtype, shape) => {
-                let expected = format!("BF16 or F32 [rows, {}]", encoder.width);
-                let message = format!("`features`: expected {expected}, found {dtype:?} {shape:?}");
-                return Err(Error::malformed(path, message));
-            }
-        };
-        let (texts, text_ends, ends) = (info("captions")?, info("caption_ends")?, info("feature_ends")?);
-        let count = text_ends.shape.first().copied().unwrap_or(0);
-        let texts = Texts::read(
-            &file,
-            path,
-            at(texts.data_offsets.0),
-            texts.data_offsets.1 - texts.data_offsets.0,
-            at(text_ends.data_offsets.0),
-            count,
-        )?;
-        let features_at = at(features.data_offsets.0);
-        let ends = read_i64(&file, path, at(ends.data_offsets.0), count)?;
-        if ends.last().copied().unwrap_or(0) != features.shape[0] as i64 || !ends.is_sorted_by(|a, b| a < b) {
-            return Err(Error::malformed(path, "`feature_ends` does not rise to the number of rows"));
+        let texts = Texts::read((&file, &path), (start, &meta), ("captions", "caption_ends"), ANY)?;
+        let ends = tensor(&meta, &path, "feature_ends", Dtype::I64, &[Some(texts.len())])?;
+        let ends = read_i64(&file, &path, start, ends)?;
+        let rises = ends.iter().try_fold(0, |last, &end| (end > last).then_some(end));
+        if rises != Some(features.shape[0] as i64) {
+            return Err(Error::malformed(&path, "`feature_ends` does not rise to the number of rows"));
         }
-        Ok((Shard { path: path.to_owned(), file, features_at, ends, kind }, texts))
+        let features_at = start + features.data_offsets.0 as u64;
+        Ok((Shard { path, file, features_at, ends, kind }, texts))
     }
 
     fn row(&self, row: usize, width: i64) -> Result<Tensor> {

@@ -39,8 +39,8 @@ pub fn open_reference(
         Source::Reconstruct(_, set) => args.score_size.or(set.side()),
         _ => args.resize,
     };
-    let mut reference =
-        Reference::open(path, resize, source.protocol(args), args.reference_sha256.as_deref())?;
+    let sha256 = args.reference_sha256.as_deref();
+    let mut reference = Reference::open(path, resize, source.protocol(args), sha256, context)?;
     reference.must_serve(plan)?;
     if plan.has(Metric::ClassAgreement) {
         reference.label(context);

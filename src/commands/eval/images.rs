@@ -1,6 +1,6 @@
 //! Sets of images to score: read side by side, matched by name, of one size.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use tch::Tensor;
 
 use super::digest::Digest;
 use crate::commands::sample::provenance::{SHEET, has_sheet};
+use crate::commands::{Context, open_images};
 use crate::failure::Failure;
 use crate::inputs::Skipped;
 
@@ -53,8 +54,8 @@ pub struct Read {
 impl ImageSet {
     /// Opens a set; with `resize` its images become squares of that side by ADM's centre crop. The contact sheet beside
     /// `gen sample`'s images is none of them.
-    pub fn open(path: &Path, resize: Option<u32>) -> Result<Self> {
-        let mut records = data::open(path)?;
+    pub fn open(path: &Path, resize: Option<u32>, context: &Context) -> Result<Self> {
+        let mut records = open_images(path, context)?;
         if has_sheet(path) {
             let images = (0..records.len()).filter(|&i| records.key(i) != SHEET).collect();
             records = Arc::new(Subset::new(records, images));
@@ -160,17 +161,28 @@ impl ImageSet {
         Ok(Read { name, class, prompt, image, stored: record.stored, digest })
     }
 
-    /// The set in the order of another with the same names.
+    /// The set in the order of another with the same names. Endings count only where a set has two images that differ in
+    /// nothing else.
     pub fn matched_with(mut self, other: &ImageSet) -> Result<Self> {
-        let keys =
-            |set: &ImageSet| (0..set.len()).map(|i| stem(&set.records.key(i)).to_owned()).collect::<Vec<_>>();
-        let (mine, theirs) = (keys(&self), keys(other));
-        let places: HashMap<&str, usize> = mine.iter().enumerate().map(|(i, k)| (k.as_str(), i)).collect();
-        let found: Vec<Option<usize>> = theirs.iter().map(|k| places.get(k.as_str()).copied()).collect();
+        let names = |set: &ImageSet| (0..set.len()).map(|i| set.records.key(i)).collect::<Vec<_>>();
+        let (mine, theirs) = (names(&self), names(other));
+        let mut stems: HashMap<&str, [usize; 2]> = HashMap::new();
+        for (side, names) in [&mine, &theirs].into_iter().enumerate() {
+            names.iter().for_each(|name| stems.entry(stem(name)).or_default()[side] += 1);
+        }
+        let key = |name| if stems[stem(name)].iter().all(|&n| n < 2) { stem(name) } else { name };
+        let places: HashMap<&str, usize> = mine.iter().enumerate().map(|(i, n)| (key(n), i)).collect();
+        let wanted: HashSet<&str> = theirs.iter().map(|n| key(n)).collect();
+        for (set, keys, count) in [(&self, places.len(), mine.len()), (other, wanted.len(), theirs.len())] {
+            if keys < count {
+                let message = format!("`{}` has several images of one name", set.path.display());
+                return Err(Failure::new(message).hint("pairs are images of one name").into());
+            }
+        }
+        let found: Vec<Option<usize>> = theirs.iter().map(|n| places.get(key(n)).copied()).collect();
         let lacking: Vec<&String> =
-            theirs.iter().zip(&found).filter(|(_, f)| f.is_none()).map(|(k, _)| k).collect();
-        let wanted: std::collections::HashSet<&String> = theirs.iter().collect();
-        let surplus: Vec<&String> = mine.iter().filter(|k| !wanted.contains(k)).collect();
+            theirs.iter().zip(&found).filter(|(_, f)| f.is_none()).map(|(n, _)| n).collect();
+        let surplus: Vec<&String> = mine.iter().filter(|n| !wanted.contains(key(n))).collect();
         if !lacking.is_empty() || !surplus.is_empty() {
             return Err(self.unmatched(other, &lacking, &surplus).into());
         }
@@ -192,7 +204,8 @@ impl ImageSet {
             parts.push(format!("`{}` lacks {}", other.path.display(), list(surplus)));
         }
         Failure::new(format!("the images do not form pairs: {}", parts.join("; ")))
-            .hint("psnr, ssim, lpips and perceptual compare images of one name (endings do not count)")
+            .hint("psnr, ssim, lpips and perceptual compare images of one name")
+            .hint("endings count only where two images of a set differ in nothing else")
     }
 }
 
@@ -249,7 +262,8 @@ mod tests {
         write("000000.png", &[("gen:sample", "{}".into())]);
         write("zebra.png", &[]);
         let names = || {
-            let set = ImageSet::open(dir.path(), None).unwrap();
+            let context = Context { printer: crate::printer::Printer::new(true) };
+            let set = ImageSet::open(dir.path(), None, &context).unwrap();
             (0..set.len()).map(|i| set.key(i)).collect::<Vec<_>>()
         };
         write(SHEET, &[("gen:run", "{}".into())]);

@@ -7,6 +7,7 @@ use anyhow::Result;
 use ar_model::{AutoregressiveModel as _, Conditioning};
 use base::{Codes, ImagesU8, Mode};
 use cli::eval::RunArgs;
+use data::Class;
 use data::codes::CodeSource;
 use serde_json::{Value as Json, json};
 use tch::{Device, Tensor};
@@ -16,7 +17,9 @@ use super::live::Reconstructor;
 use crate::code_files::check_codes;
 use crate::commands::Context;
 use crate::failure::Failure;
-use crate::settings::{device, models};
+use crate::commands::sample::classes_of;
+use crate::settings::device;
+use crate::settings::models::{self, Location};
 
 /// A transformer, and what it predicts.
 pub struct Predictor {
@@ -45,13 +48,14 @@ impl Predictor {
                 let tokenizer = models::tokenizer_of(&location, &args.tokenizer)?;
                 let tokenizer = Reconstructor::load(&tokenizer, device, base::Precision::Fp32, context)?;
                 let side = args.resize.unwrap_or(tokenizer.side());
-                CodesOf::Images(Box::new(tokenizer), ImageSet::open(path, Some(side))?)
+                CodesOf::Images(Box::new(tokenizer), ImageSet::open(path, Some(side), context)?)
             }
             Some(Err(other)) => return Err(other.into()),
         };
         let transformer = location.open_transformer(device, args.compute.precision, context)?;
         let predictor = Predictor { transformer, codes, path: path.to_owned(), device };
         predictor.check()?;
+        predictor.check_classes(&location)?;
         Ok(predictor)
     }
 
@@ -71,6 +75,17 @@ impl Predictor {
                 "give class folders, shards with `.cls`, a list with a column `class`, or codes with labels",
             )
             .into())
+    }
+
+    /// Labels are numbers, which must mean the same classes here and in the model.
+    fn check_classes(&self, model: &Location) -> Result<()> {
+        let Some(table) = classes_of(model, self.transformer.model.spec().num_classes)? else { return Ok(()) };
+        let known: Vec<Class> = table.classes().cloned().collect();
+        let (described, classes) = match &self.codes {
+            CodesOf::Images(_, set) => (set.describe(), set.classes()),
+            CodesOf::Stored(codes) => (codes.describe(), codes.classes()),
+        };
+        Ok(data::same_numbering(("the model", &known), (&described, classes))?)
     }
 
     /// How many images.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use data::Target;
+use data::table::{self, CAPTION, Content, PATH, Row};
 use serde_json::Value as Json;
 
 use super::images::ImageSet;
@@ -16,9 +17,6 @@ use crate::failure::Failure;
 const BESIDE: [&str; 3] = ["captions.txt", "result.jsonl", "metadata.jsonl"];
 /// Keywords of PNG text that hold a prompt as it is.
 const KEYWORDS: [&str; 3] = ["prompt", "Description", "caption"];
-/// Names under which JSON holds a prompt, and an image's path.
-const PROMPT: [&str; 3] = ["prompt", "text", "caption"];
-const IMAGE: [&str; 5] = ["image_path", "path", "file_name", "image", "file"];
 
 /// The set with a prompt for each image: of `given`, else of the data set's captions, else of a file beside the
 /// images, else of the PNGs' text chunks.
@@ -59,26 +57,40 @@ fn none(set: &ImageSet) -> Failure {
         .hint("`--captions FILE` names a file: a line for each image in order, or JSON lines with path and text")
 }
 
-/// Lines in the images' order, or JSON lines that name their images.
+/// Lines in the images' order, or rows that name their images or follow their order.
 fn from_file(set: &ImageSet, file: &Path) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read `{}`", file.display()))?;
-    if text.trim_start().starts_with('{') { by_name(set, file, &text) } else { by_order(set, file, &text) }
+    match table::read(file, &[CAPTION.as_slice(), &PATH].concat())? {
+        Content::Lines(lines) => by_order(set, file, "lines", lines),
+        Content::Rows(rows) if rows.iter().all(|row| row.find(&PATH).is_none()) => {
+            let prompts = rows.iter().map(|row| prompt(file, row)).collect::<Result<_>>()?;
+            by_order(set, file, "rows", prompts)
+        }
+        Content::Rows(rows) => by_name(set, file, &rows),
+    }
+}
+
+fn prompt(file: &Path, row: &Row) -> Result<String> {
+    let found = row.caption().unwrap_or_else(|| Err(format!("none of {CAPTION:?} is there")));
+    Ok(found.map_err(|why| wrong(file, row, &why))?)
+}
+
+fn wrong(file: &Path, row: &Row, why: &str) -> Failure {
+    Failure::new(format!("`{}`, line {}: {why}", file.display(), row.line))
 }
 
 /// The n-th line is the n-th image's, in natural order (`2.png` before `10.png`), as GigaGAN's script sorts.
-fn by_order(set: &ImageSet, file: &Path, text: &str) -> Result<Vec<String>> {
-    let lines: Vec<&str> = text.lines().collect();
+fn by_order(set: &ImageSet, file: &Path, what: &str, lines: Vec<String>) -> Result<Vec<String>> {
     if lines.len() != set.len() {
         let (n, images) = (lines.len(), set.len());
         let message =
-            format!("`{}` has {n} lines, but `{}` has {images} images", file.display(), set.path.display());
+            format!("`{}` has {n} {what}, but `{}` has {images} images", file.display(), set.path.display());
         return Err(Failure::new(message).hint("each line is the prompt of one image").into());
     }
     let mut order: Vec<usize> = (0..set.len()).collect();
     order.sort_by_cached_key(|&i| natural(&set.key(i)));
     let mut prompts = vec![String::new(); set.len()];
     for (line, image) in lines.into_iter().zip(order) {
-        prompts[image] = line.to_owned();
+        prompts[image] = line;
     }
     Ok(prompts)
 }
@@ -98,28 +110,36 @@ fn natural(name: &str) -> Vec<(String, Option<u128>)> {
     parts
 }
 
-/// Rows that name an image by its path, of which the file's name counts.
-fn by_name(set: &ImageSet, file: &Path, text: &str) -> Result<Vec<String>> {
-    let mut rows = HashMap::new();
-    for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let wrong = |why: &str| Failure::new(format!("`{}`, line {}: {why}", file.display(), i + 1));
-        let row: Json = serde_json::from_str(line).map_err(|e| wrong(&format!("no JSON object: {e}")))?;
-        let find = |names: &[&str]| names.iter().find_map(|n| row[*n].as_str()).map(str::to_owned);
-        let prompt = find(&PROMPT).ok_or_else(|| wrong(&format!("none of {PROMPT:?} is there")))?;
-        let path = find(&IMAGE).ok_or_else(|| wrong(&format!("none of {IMAGE:?} is there")))?;
-        if rows.insert(last(&path), prompt).is_some() {
-            return Err(wrong("a second image of this name").into());
+/// Rows that name an image by its path: as the set does, or by the file's name where no other image has it.
+fn by_name(set: &ImageSet, file: &Path, rows: &[Row]) -> Result<Vec<String>> {
+    let mut by_path = HashMap::new();
+    for row in rows {
+        let path = row.find(&PATH).and_then(Json::as_str);
+        let path = path.ok_or_else(|| wrong(file, row, &format!("none of {PATH:?} is there")))?;
+        if by_path.insert(path.to_owned(), prompt(file, row)?).is_some() {
+            return Err(wrong(file, row, "a second row of this image").into());
         }
     }
-    let mut prompt = |i: usize| {
-        let lacks = || Failure::new(format!("`{}` has no prompt for `{}`", file.display(), set.key(i)));
-        rows.remove(&last(&set.key(i))).ok_or_else(|| lacks().into())
+    let mut by_last: HashMap<&str, Option<&String>> = HashMap::new(); // `None` of a name that several have
+    for (path, prompt) in &by_path {
+        by_last.entry(last(path)).and_modify(|p| *p = None).or_insert(Some(prompt));
+    }
+    let keys: Vec<String> = (0..set.len()).map(|i| set.key(i)).collect();
+    let mut images: HashMap<&str, usize> = HashMap::new();
+    keys.iter().for_each(|key| *images.entry(last(key)).or_default() += 1);
+    let prompt = |key: &String| {
+        let alone = by_last.get(last(key)).copied().flatten().filter(|_| images[last(key)] == 1);
+        let lacks = || {
+            Failure::new(format!("`{}` has no prompt for `{key}`", file.display()))
+                .hint("images are found by their paths as the set names them, or by file names that occur once")
+        };
+        Ok(by_path.get(key).or(alone).ok_or_else(lacks)?.clone())
     };
-    (0..set.len()).map(&mut prompt).collect()
+    keys.iter().map(prompt).collect()
 }
 
-fn last(path: &str) -> String {
-    Path::new(path).file_name().unwrap_or_default().to_string_lossy().into_owned()
+fn last(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
 }
 
 /// Prompts in PNGs' text chunks; `None` unless all have one.
@@ -144,7 +164,7 @@ fn text_of(path: &Path) -> Result<Option<String>> {
         return Ok(Some(text.clone()));
     }
     let own: Option<Json> = texts.get("gen:sample").and_then(|t| serde_json::from_str(t).ok());
-    Ok(own.and_then(|json| PROMPT.iter().find_map(|p| json[*p].as_str()).map(str::to_owned)))
+    Ok(own.and_then(|json| CAPTION.iter().find_map(|p| json[*p].as_str()).map(str::to_owned)))
 }
 
 #[cfg(test)]
@@ -165,7 +185,8 @@ mod tests {
     }
 
     fn prompts(dir: &Path, given: Option<&Path>) -> Result<Vec<String>> {
-        Ok(find(&ImageSet::open(&dir.join("images"), None)?, given)?.0)
+        let context = Context { printer: crate::printer::Printer::new(true) };
+        Ok(find(&ImageSet::open(&dir.join("images"), None, &context)?, given)?.0)
     }
 
     #[test]
@@ -188,6 +209,11 @@ mod tests {
         std::fs::write(&file, "{\"prompt\": \"B\", \"path\": \"2.png\"}\n").unwrap();
         let e = prompts(dir.path(), Some(&file)).unwrap_err().to_string();
         assert!(e.contains("no prompt for `10.png`"), "{e}");
+        // A byte-order mark is no part of the text, and a table is none.
+        std::fs::write(&file, "\u{feff}path,prompt\n2.png,B\n9.png,N\n10.png,\"Z, or z\"\n").unwrap();
+        assert_eq!(prompts(dir.path(), Some(&file)).unwrap(), ["Z, or z", "B", "N"]);
+        std::fs::write(&file, "\u{feff}two\nnine\nten\n").unwrap();
+        assert_eq!(prompts(dir.path(), Some(&file)).unwrap(), ["ten", "two", "nine"]);
         std::fs::write(&file, "{\"prompt\": 3, \"path\": \"2.png\"}\n").unwrap();
         assert!(prompts(dir.path(), Some(&file)).unwrap_err().to_string().contains("line 1"));
     }

@@ -51,6 +51,7 @@ impl Reference {
         resize: Option<u32>,
         protocol: Option<Protocol>,
         expected: Option<&str>,
+        context: &Context,
     ) -> Result<Self> {
         let sha256 = if path.is_file() { Some(sha256(path)?) } else { None };
         if let (Some(expected), found) = (expected, sha256.as_deref().unwrap_or("none: it is no file"))
@@ -61,7 +62,7 @@ impl Reference {
         }
         let file = if is_npz(path) || is_torch_cache(path) { Some(ReferenceFile::open(path)?) } else { None };
         let has_images = file.as_ref().is_none_or(|f| f.images.is_some());
-        let images = if has_images { Some(ImageSet::open(path, resize)?) } else { None };
+        let images = if has_images { Some(ImageSet::open(path, resize, context)?) } else { None };
         let kind = match &file {
             Some(file) => judge(file, protocol)?,
             None => "images".into(),

@@ -82,14 +82,14 @@ impl Source {
             if plan.has(Metric::ClassAgreement) { agreement::label(set) } else { Ok(set) }
         };
         if let Some(path) = &args.images {
-            return Ok(Source::Files(with_meaning(ImageSet::open(path, args.resize)?)?));
+            return Ok(Source::Files(with_meaning(ImageSet::open(path, args.resize, context)?)?));
         }
         if let Some(path) = &args.reconstruct {
             let tokenizer = Reconstructor::open(args, context)?;
             let side = args.resize.unwrap_or(tokenizer.side());
             return Ok(Source::Reconstruct(
                 Box::new(tokenizer),
-                with_meaning(ImageSet::open(path, Some(side))?)?,
+                with_meaning(ImageSet::open(path, Some(side), context)?)?,
             ));
         }
         if let Some(path) = &args.likelihood {

@@ -33,7 +33,7 @@ struct Report {
 /// Computes and writes them.
 pub fn run(args: &StatsArgs, context: &Context) -> Result<Outcome> {
     let device = device::resolve(&args.compute)?;
-    let set = ImageSet::open(&args.images, args.resize)?;
+    let set = ImageSet::open(&args.images, args.resize, context)?;
     files::temporary_for(&args.output)?; // before hours of work: can it be written?
     let role = if args.fdd { Role::Dino } else { Role::Main };
     let named = networks::named(&args.networks)?.unwrap_or(Network::InceptionFid);

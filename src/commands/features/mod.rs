@@ -11,7 +11,7 @@ use cli::features::FeaturesArgs;
 use serde::Serialize;
 
 use self::file::FeatureFile;
-use super::{Context, Outcome, report_skipped};
+use super::{Context, Outcome, report_left_out, report_skipped};
 use crate::failure::Failure;
 use crate::inputs::{Inputs, Skipped};
 use crate::settings::device;
@@ -35,6 +35,7 @@ pub fn run(args: &FeaturesArgs, context: &Context) -> anyhow::Result<Outcome> {
         path.among(network.input_paths())?;
     }
     let mut inputs = Inputs::open(&args.images)?;
+    inputs.left_out().for_each(|(path, files)| report_left_out(context, path, files));
     let asked: Option<WeightSource> = args.weights.as_deref().map(|w| w.parse()).transpose()?;
     let weights = network.weights(asked.as_ref(), &models_folder(args.models.models_dir.as_deref()))?;
     let mut file = FeatureFile::create(&args.output)?;

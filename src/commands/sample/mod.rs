@@ -27,12 +27,12 @@ use serde::Serialize;
 use tch::{Device, Tensor};
 use tokenizer::Tokenizer;
 
+pub use self::models::classes_of;
 use self::models::Models;
 pub(super) use self::models::Sources;
 use self::npz::NpzRun;
 use self::output::{Drawn, Folder, Outputs, Written};
 pub(super) use self::plan::{Order, Plan};
-pub use self::prompts::read as read_prompts;
 use self::provenance::RunSettings;
 pub(super) use self::subject::Subject;
 use self::texts::{Request, Texts};

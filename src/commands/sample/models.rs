@@ -74,7 +74,7 @@ impl Sources {
         let tokenizer_precision = self.tokenizer_precision;
         let mut tokenizer = self.tokenizer.open_tokenizer(device, tokenizer_precision, context)?;
         packing::pack_tokenizer(&mut tokenizer.model, &tokenizer.vars, self.gpu)?;
-        let classes = self.classes(transformer.model.spec().num_classes)?;
+        let classes = classes_of(&self.transformer, transformer.model.spec().num_classes)?;
         let [a, b] = self.names;
         let id = |(name, weights): (String, Option<String>), fingerprint: String| ModelId {
             name,
@@ -90,26 +90,25 @@ impl Sources {
     pub fn transformer(&self) -> &Location {
         &self.transformer
     }
+}
 
-    /// `classes.tsv` beside the weights; else ImageNet's where their number says so, else bare numbers. None of a model
-    /// that draws prompts.
-    fn classes(&self, num_classes: Option<i64>) -> anyhow::Result<Option<ClassTable>> {
-        let Some(n) = num_classes else { return Ok(None) };
-        if let Some(path) = beside(&self.transformer, "classes.tsv") {
-            let table = ClassTable::read(&path)?;
-            if let Some(class) = table.classes().find(|c| !(0..n).contains(&c.index)) {
-                let message =
-                    format!("`{}` lists class {class}, but the model has {n} classes", path.display());
-                return Err(Failure::new(message).hint("the file belongs to another model").into());
-            }
-            return Ok(Some(table));
+/// The classes of a model of `num_classes`: `classes.tsv` beside the weights; else ImageNet's where their number says so,
+/// else bare numbers. None of a model that draws prompts.
+pub fn classes_of(transformer: &Location, num_classes: Option<i64>) -> anyhow::Result<Option<ClassTable>> {
+    let Some(n) = num_classes else { return Ok(None) };
+    if let Some(path) = beside(transformer, "classes.tsv") {
+        let table = ClassTable::read(&path)?;
+        if let Some(class) = table.classes().find(|c| !(0..n).contains(&c.index)) {
+            let message = format!("`{}` lists class {class}, but the model has {n} classes", path.display());
+            return Err(Failure::new(message).hint("the file belongs to another model").into());
         }
-        if n == 1000 {
-            return Ok(Some(ClassTable::imagenet().clone()));
-        }
-        let bare = |index| Class { index, wnid: String::new(), name: format!("class {index}") };
-        Ok(Some(ClassTable::of(&(0..n).map(bare).collect::<Vec<_>>())))
+        return Ok(Some(table));
     }
+    if n == 1000 {
+        return Ok(Some(ClassTable::imagenet().clone()));
+    }
+    let bare = |index| Class { index, wnid: String::new(), name: format!("class {index}") };
+    Ok(Some(ClassTable::of(&(0..n).map(bare).collect::<Vec<_>>())))
 }
 
 /// Whether a transformer is conditioned on text.

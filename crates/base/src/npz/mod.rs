@@ -1,8 +1,10 @@
 //! NumPy's `.npz`: a zip archive of `.npy` arrays, stored or deflated, of any size.
 //!
 //! Heads are read when a file is opened, arrays when they are asked for. Little-endian arrays of numbers are known,
-//! in C and Fortran order and in every version of the format.
+//! in C and Fortran order and in every version of the format. A member that cannot be read is an error when it is asked
+//! for, and no sooner.
 
+mod head;
 mod write;
 
 use std::fs::File;
@@ -11,12 +13,13 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use libtorch_ext::bytes::{tensor_from_bytes, with_bytes};
-use npyz::{DType, NpyHeader, Order};
 use tch::{Kind, Tensor};
 use zip::CompressionMethod;
 use zip::read::ZipArchive;
 
+use self::head::read_head;
 pub use self::write::{npy_header, npy_texts, write};
+use crate::files;
 use crate::hint::{Hint, nearest};
 
 /// An archive that cannot be read or written as asked.
@@ -46,13 +49,8 @@ pub struct ArrayInfo {
     /// NumPy's name of the type.
     pub descr: String,
     fortran: bool,
-}
-
-impl ArrayInfo {
-    fn bytes(&self) -> u64 {
-        let each = self.kind.map_or(0, Kind::elt_size_in_bytes) as u64;
-        self.shape.iter().map(|&d| d as u64).product::<u64>() * each
-    }
+    /// Of all values; 0 for what is no number.
+    bytes: u64,
 }
 
 /// An open archive.
@@ -61,6 +59,17 @@ pub struct Npz {
     path: PathBuf,
     archive: ZipArchive<BufReader<File>>,
     arrays: Vec<ArrayInfo>,
+    members: Vec<Member>, // of each array
+    /// Arrays that cannot be read, and why.
+    unreadable: Vec<(String, String)>,
+}
+
+/// Where an array lies in the archive.
+#[derive(Debug, Clone, Copy)]
+struct Member {
+    index: usize,
+    /// Bytes of the head.
+    head: u64,
 }
 
 /// An array whose rows are read as they are needed, from any thread.
@@ -76,26 +85,50 @@ impl Npz {
     /// Opens an archive and reads the heads of its arrays.
     ///
     /// # Errors
-    /// No zip archive, or a member that is no array.
+    /// No zip archive, or one without arrays that can be read.
     pub fn open(path: &Path) -> Result<Self, NpzError> {
         let fail = |message: String| NpzError { path: path.to_owned(), message, hints: vec![] };
-        let file = File::open(path).map_err(|e| fail(e.to_string()))?;
+        let file = files::open_regular(path).map_err(|e| fail(e.to_string()))?;
         let archive = ZipArchive::new(BufReader::new(file)).map_err(|e| fail(format!("no .npz: {e}")))?;
-        let mut npz = Npz { path: path.to_owned(), archive, arrays: vec![] };
+        let (arrays, members, unreadable) = (vec![], vec![], vec![]);
+        let mut npz = Npz { path: path.to_owned(), archive, arrays, members, unreadable };
+        let mut other = None;
         for index in 0..npz.archive.len() {
-            let info = npz.head(index).map_err(|e| fail(e.to_string()))?;
-            npz.arrays.push(info);
+            let name = npz.archive.name_for_index(index).unwrap_or_default().to_owned();
+            let Some(array) = name.strip_suffix(".npy").filter(|n| !of_macos(n)) else {
+                other = other.or(Some(format!("the member `{name}` is no .npy array")));
+                continue;
+            };
+            match npz.head(index, array) {
+                Ok((info, head)) => {
+                    npz.arrays.push(info);
+                    npz.members.push(Member { index, head });
+                }
+                Err(e) => npz.unreadable.push((array.to_owned(), format!("array `{array}`: {e}"))),
+            }
+        }
+        if npz.arrays.is_empty() {
+            let why = npz.unreadable.first().map(|(_, why)| why.clone()).or(other);
+            return Err(fail(why.unwrap_or_else(|| "it holds no arrays".into())));
         }
         Ok(npz)
     }
 
-    fn head(&mut self, index: usize) -> io::Result<ArrayInfo> {
+    fn head(&mut self, index: usize, array: &str) -> io::Result<(ArrayInfo, u64)> {
         let mut member = self.archive.by_index(index)?;
-        let name = member.name().to_owned();
-        let Some(array) = name.strip_suffix(".npy") else {
-            return Err(io::Error::other(format!("the member `{name}` is no .npy array")));
-        };
-        read_head(&mut member, array).map_err(|e| io::Error::other(format!("array `{array}`: {e}")))
+        // A deflated byte makes at most 1,032.
+        if member.size() / 1033 > member.compressed_size() {
+            return Err(io::Error::other("damaged: it claims more bytes than its compressed ones can hold"));
+        }
+        let (info, head) = read_head(&mut member, array)?;
+        if info.kind.is_some() && member.size() < head + info.bytes {
+            let (there, shape) = (member.size() - head, &info.shape);
+            return Err(io::Error::other(format!(
+                "cut off: its shape {shape:?} needs {} bytes, it has {there}",
+                info.bytes
+            )));
+        }
+        Ok((info, head))
     }
 
     /// The file.
@@ -119,6 +152,9 @@ impl Npz {
 
     fn index(&self, name: &str) -> Result<usize, NpzError> {
         self.arrays.iter().position(|a| a.name == name).ok_or_else(|| {
+            if let Some((_, why)) = self.unreadable.iter().find(|(n, _)| n == name) {
+                return self.fail(why);
+            }
             let names: Vec<&str> = self.arrays.iter().map(|a| a.name.as_str()).collect();
             let mut error = self.fail(format!("there is no array `{name}`; it holds {}", names.join(", ")));
             error.hints.extend(nearest(name, names, 1).iter().map(|n| format!("did you mean `{n}`?")));
@@ -133,17 +169,14 @@ impl Npz {
     pub fn read(&mut self, name: &str) -> Result<Tensor, NpzError> {
         let index = self.index(name)?;
         let info = self.arrays[index].clone();
-        let mut bytes = vec![];
-        let read = self.archive.by_index(index).map_err(io::Error::from).and_then(|mut member| {
-            NpyHeader::from_reader(&mut member)?;
-            member.read_to_end(&mut bytes)
-        });
-        read.map_err(|e| self.fail(format!("array `{name}` is damaged: {e}")))?;
+        let kind = self.numbers(&info)?;
+        let bytes = self.data(index, info.bytes);
+        let bytes = bytes.map_err(|e| self.fail(format!("array `{name}` is damaged: {e}")))?;
         let mut shape = info.shape.clone();
         if info.fortran {
             shape.reverse();
         }
-        let tensor = tensor_from_bytes(&bytes, &shape, self.numbers(&info)?)
+        let tensor = tensor_from_bytes(&bytes, &shape, kind)
             .map_err(|e| self.fail(format!("array `{name}` is cut off: {e}")))?;
         let axes: Vec<i64> = (0..shape.len() as i64).rev().collect();
         Ok(if info.fortran { tensor.permute(&axes).contiguous() } else { tensor })
@@ -166,14 +199,22 @@ impl Npz {
                 self.arrays[index].descr
             ))));
         }
-        let mut bytes = vec![];
-        let read = self.archive.by_index(index).map_err(io::Error::from).and_then(|mut member| {
-            NpyHeader::from_reader(&mut member)?;
-            member.read_to_end(&mut bytes)
-        });
-        read.map_err(fail)?;
+        let bytes = self.data(index, LONGEST_TEXT).map_err(|e| {
+            let message = format!("array `{name}`: {e}");
+            NpzError { path: self.path.clone(), message, hints: vec![] }
+        })?;
         let letters = bytes.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]]));
         Ok(letters.take_while(|&c| c != 0).filter_map(char::from_u32).collect())
+    }
+
+    /// At most so many bytes of an array's values.
+    fn data(&mut self, array: usize, most: u64) -> io::Result<Vec<u8>> {
+        let Member { index, head } = self.members[array];
+        let mut member = self.archive.by_index(index)?;
+        io::copy(&mut (&mut member).take(head), &mut io::sink())?;
+        let mut bytes = vec![];
+        member.take(most).read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     fn numbers(&self, info: &ArrayInfo) -> Result<Kind, NpzError> {
@@ -199,25 +240,21 @@ impl Npz {
     }
 
     /// Where an array's C-ordered bytes begin, and in which file.
-    fn place(&mut self, index: usize, info: &ArrayInfo) -> io::Result<(File, u64)> {
+    fn place(&mut self, array: usize, info: &ArrayInfo) -> io::Result<(File, u64)> {
         if info.fortran {
             let whole = self.read(&info.name).map_err(io::Error::other)?;
             let mut file = tempfile::tempfile()?;
             with_bytes(&whole, |bytes| file.write_all(bytes)).map_err(io::Error::other)??;
             return Ok((file, 0));
         }
-        let mut member = self.archive.by_index(index)?;
-        let head = head_length(&mut member)?;
-        if member.size() < head + info.bytes() {
-            return Err(io::Error::other("cut off"));
-        }
+        let Member { index, head } = self.members[array];
+        let member = self.archive.by_index(index)?;
         if member.compression() == CompressionMethod::Stored {
             return Ok((File::open(&self.path)?, member.data_start() + head));
         }
         let mut file = tempfile::tempfile()?;
-        // All but the bytes that were read to know the head's length.
-        io::copy(&mut member, &mut BufWriter::with_capacity(1 << 20, &mut file))?;
-        Ok((file, head - PEEKED))
+        io::copy(&mut member.take(head + info.bytes), &mut BufWriter::with_capacity(1 << 20, &mut file))?;
+        Ok((file, head))
     }
 }
 
@@ -242,7 +279,7 @@ impl Rows {
     /// # Errors
     /// The file cannot be read.
     pub fn bytes(&self, index: usize) -> Result<Vec<u8>, NpzError> {
-        let size = self.info.bytes() / self.info.shape[0].max(1) as u64;
+        let size = self.info.bytes / self.info.shape[0].max(1) as u64;
         let mut row = vec![0; size as usize];
         let read = self.file.read_exact_at(&mut row, self.start + index as u64 * size);
         read.map_err(|e| {
@@ -253,42 +290,54 @@ impl Rows {
     }
 }
 
-/// Bytes of a `.npy` that tell how long its head is.
-const PEEKED: u64 = 12;
-
-/// Reads [`PEEKED`] bytes: magic, version, and the length of the text that follows.
-fn head_length(reader: &mut impl Read) -> io::Result<u64> {
-    let mut b = [0; PEEKED as usize];
-    reader.read_exact(&mut b)?;
-    Ok(match b[6] {
-        1 => 10 + u64::from(u16::from_le_bytes([b[8], b[9]])),
-        _ => 12 + u64::from(u32::from_le_bytes([b[8], b[9], b[10], b[11]])),
+/// Reads a `.npy` file of integers: int64, int32 or uint16, as int64.
+///
+/// # Errors
+/// The file cannot be read, is cut off, or holds something else.
+pub fn read_npy_integers(path: &Path) -> Result<Tensor, NpzError> {
+    let read = || -> io::Result<Tensor> {
+        let file = files::open_regular(path)?;
+        let size = file.metadata()?.len();
+        let mut reader = BufReader::new(file);
+        let (info, head) = read_head(&mut reader, "")?;
+        let width = match info.descr.as_str() {
+            "<i8" => 8,
+            "<i4" => 4,
+            "<u2" => 2,
+            other => return Err(io::Error::other(format!("expected int64, int32 or uint16, found {other}"))),
+        };
+        let mut bytes = vec![];
+        reader.take(size - head).read_to_end(&mut bytes)?;
+        let values = bytes.chunks_exact(width).map(|b| match *b {
+            [a, b] => i64::from(u16::from_le_bytes([a, b])),
+            [a, b, c, d] => i64::from(i32::from_le_bytes([a, b, c, d])),
+            _ => i64::from_le_bytes(b.try_into().expect("8 bytes")),
+        });
+        let values: Vec<i64> = values.collect();
+        let mut shape = info.shape;
+        if shape.iter().product::<i64>() != values.len() as i64 {
+            return Err(io::Error::other(format!("its shape is {shape:?}, it holds {} values", values.len())));
+        }
+        let axes: Vec<i64> = (0..shape.len() as i64).rev().collect();
+        if info.fortran {
+            shape.reverse();
+        }
+        let values = Tensor::from_slice(&values).view(shape.as_slice());
+        Ok(if info.fortran { values.permute(&axes).contiguous() } else { values })
+    };
+    read().map_err(|e| NpzError {
+        path: path.to_owned(),
+        message: format!("not an array of codes: {e}"),
+        hints: vec![],
     })
 }
 
-fn read_head(reader: &mut impl Read, name: &str) -> io::Result<ArrayInfo> {
-    let header = NpyHeader::from_reader(reader)?;
-    let shape = header.shape().iter().map(|&d| d as i64).collect();
-    let descr = header.dtype().descr().trim_matches('\'').to_owned();
-    let kind = kind_of(&header.dtype());
-    Ok(ArrayInfo { name: name.to_owned(), shape, kind, descr, fortran: header.order() == Order::Fortran })
-}
+/// The longest text that is read, bytes.
+const LONGEST_TEXT: u64 = 1 << 20;
 
-fn kind_of(dtype: &DType) -> Option<Kind> {
-    let DType::Plain(_) = dtype else { return None };
-    let text = dtype.descr();
-    Some(match text.trim_matches('\'') {
-        "<f8" => Kind::Double,
-        "<f4" => Kind::Float,
-        "<f2" => Kind::Half,
-        "<i8" => Kind::Int64,
-        "<i4" => Kind::Int,
-        "<i2" => Kind::Int16,
-        "|i1" => Kind::Int8,
-        "|u1" => Kind::Uint8,
-        "|b1" => Kind::Bool,
-        _ => return None,
-    })
+/// True for what macOS adds to an archive beside the files that were put into it.
+fn of_macos(name: &str) -> bool {
+    name.starts_with("__MACOSX/") || name.rsplit('/').next().is_some_and(|n| n.starts_with("._"))
 }
 
 #[cfg(test)]
@@ -358,8 +407,11 @@ mod tests {
     fn damage_is_an_error_that_names_file_and_array() {
         let dir = tempfile::tempdir().unwrap();
         let dict = "{'descr': '<f4', 'fortran_order': False, 'shape': (9,), }";
-        let short = archive(dir.path(), &[("a.npy", npy(1, dict, &[0; 8]))], CompressionMethod::Stored);
+        let good = "{'descr': '|u1', 'fortran_order': False, 'shape': (1,), }";
+        let members = [("a.npy", npy(1, dict, &[0; 8])), ("b.npy", npy(1, good, &[7]))];
+        let short = archive(dir.path(), &members, CompressionMethod::Stored);
         let mut npz = Npz::open(&short).unwrap();
+        assert_eq!(npz.read("b").unwrap(), Tensor::from_slice(&[7u8]), "a bad neighbour does no harm");
         for error in [npz.read("a").unwrap_err().to_string(), npz.rows("a").unwrap_err().to_string()] {
             assert!(error.contains("x.npz") && error.contains("`a`") && error.contains("cut off"), "{error}");
         }
@@ -369,5 +421,33 @@ mod tests {
         assert!(error.contains("`o`") && error.contains("|O"), "{error}");
         std::fs::write(&path, b"no zip at all").unwrap();
         assert!(Npz::open(&path).is_err());
+    }
+
+    #[test]
+    fn heads_of_other_makers_are_read_and_hostile_ones_refused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let shape = |s: &str| format!("{{'descr': '|u1', 'fortran_order': False, 'shape': {s}, }}");
+        let python2 = npy(1, &shape("(2L, 1L)"), &[5, 6]);
+        let members = [("__MACOSX/._a.npy", b"\0\x05\x16\x07".to_vec()), ("a.npy", python2)];
+        let path = archive(dir.path(), &members, CompressionMethod::Stored);
+        let mut npz = Npz::open(&path).unwrap();
+        assert_eq!(npz.rows("a").unwrap().bytes(1).unwrap(), [6]);
+        assert_eq!(npz.arrays().len(), 1);
+
+        let deep = format!("{}1{}", "(".repeat(30_000), ")".repeat(30_000));
+        let hostile = [
+            ("(4611686018427387904, 4, 4, 3)", "more than a file can hold"),
+            ("(18446744073709551615,)", "more than a file can hold"),
+            (&deep, "nested too deeply"),
+        ];
+        for (text, expected) in hostile {
+            let path = archive(dir.path(), &[("a.npy", npy(2, &shape(text), &[0; 8]))], CompressionMethod::Stored);
+            let error = Npz::open(&path).unwrap_err().to_string();
+            assert!(error.contains("x.npz") && error.contains("`a`") && error.contains(expected), "{error}");
+        }
+        let mut long = npy(2, &shape("(1,)"), &[0; 8]);
+        long[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
+        let path = archive(dir.path(), &[("a.npy", long)], CompressionMethod::Stored);
+        assert!(Npz::open(&path).unwrap_err().to_string().contains("its head claims 4294967295 bytes"));
     }
 }

@@ -35,7 +35,8 @@ impl ClassMap {
                 name.unwrap_or("no name")
             )));
         }
-        same_numbering(train, validation)?;
+        let (ours, theirs) = (train.classes(), validation.classes());
+        data::same_numbering(("the training images", ours), ("the validation images", theirs))?;
         let named = |index: i64| {
             let known = train.classes().iter().find(|c| c.index == index).cloned();
             known.unwrap_or_else(|| Class { index, wnid: String::new(), name: format!("class {index}") })
@@ -61,22 +62,6 @@ impl ClassMap {
         };
         Ok(Tensor::from_slice(&labels.iter().map(one).collect::<Result<Vec<_>>>()?))
     }
-}
-
-/// Folders that are not named by WordNet ids are numbered by their order, which a missing folder shifts.
-fn same_numbering(train: &dyn Dataset, validation: &dyn Dataset) -> Result<()> {
-    let unknown = |c: &Class| c.name == format!("class {}", c.index);
-    for v in validation.classes().iter().filter(|c| !unknown(c)) {
-        let other = train.classes().iter().find(|t| t.index == v.index && !unknown(t) && t.name != v.name);
-        if let Some(t) = other {
-            return Err(Error::Recipe(format!(
-                "class {} is `{}` in the training images and `{}` in the validation images; lay the same \
-                 `classes.tsv` beside the folders of both",
-                v.index, t.name, v.name
-            )));
-        }
-    }
-    Ok(())
 }
 
 fn labels(images: &dyn Dataset, which: &str) -> Result<BTreeSet<i64>> {

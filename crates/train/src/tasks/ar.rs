@@ -177,6 +177,9 @@ impl ArTask {
         model.set_compute(recipe.optimization.precision.kind());
         let train = Codes::training(&recipe, &tokenizer)?;
         let validation = Codes::validation(&recipe, &tokenizer)?;
+        if let Some(held_out) = &validation {
+            images::same_classes(train.classes(), held_out.classes())?;
+        }
         let condition = Condition::new(&recipe, &vars, &train)?;
         Ok(ArTask { recipe, vars, model, condition, train, validation, tokenizer })
     }

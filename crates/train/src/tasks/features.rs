@@ -125,6 +125,9 @@ impl FeaturesTask {
         let batch = recipe.optimization.micro_batch_size();
         let train = images::training(&recipe.data, size, batch, recipe.seed)?;
         let validation = images::validation(recipe.data.validation.as_deref(), size, batch)?;
+        if let Some(held_out) = &validation {
+            images::same_classes(train.dataset().classes(), held_out.dataset().classes())?;
+        }
         let classes: Vec<i64> = train.dataset().classes().iter().map(|c| c.index).collect();
         if classes.len() < 2 {
             return Err(Error::Recipe(format!(

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use base::ImagesU8;
-use data::{LeftOut, Loader, LoaderConfig, LoaderState, Transform, transform};
+use data::{Class, LeftOut, Loader, LoaderConfig, LoaderState, Transform, transform};
 
 use crate::recipe::{Crop, ImageData};
 use crate::task::DataFacts;
@@ -87,6 +87,11 @@ pub(crate) fn left_out(train: Vec<LeftOut>, held_out: Option<Vec<LeftOut>>) -> V
     let held_out = held_out.into_iter().flatten();
     let held_out = held_out.map(|l| LeftOut { name: format!("validation/{}", l.name), ..l });
     train.into_iter().chain(held_out).collect()
+}
+
+/// Refuses held-out data whose labels are numbered otherwise.
+pub(crate) fn same_classes(train: &[Class], held_out: &[Class]) -> Result<()> {
+    Ok(data::same_numbering(("the training data", train), ("the validation data", held_out))?)
 }
 
 /// A loader's position as text.
