@@ -170,19 +170,19 @@ impl ImageSet {
         for (side, names) in [&mine, &theirs].into_iter().enumerate() {
             names.iter().for_each(|name| stems.entry(stem(name)).or_default()[side] += 1);
         }
-        let key = |name| if stems[stem(name)].iter().all(|&n| n < 2) { stem(name) } else { name };
-        let places: HashMap<&str, usize> = mine.iter().enumerate().map(|(i, n)| (key(n), i)).collect();
-        let wanted: HashSet<&str> = theirs.iter().map(|n| key(n)).collect();
+        let places: HashMap<&str, usize> =
+            mine.iter().enumerate().map(|(i, name)| (pair_key(name, &stems), i)).collect();
+        let wanted: HashSet<&str> = theirs.iter().map(|name| pair_key(name, &stems)).collect();
         for (set, keys, count) in [(&self, places.len(), mine.len()), (other, wanted.len(), theirs.len())] {
             if keys < count {
                 let message = format!("`{}` has several images of one name", set.path.display());
                 return Err(Failure::new(message).hint("pairs are images of one name").into());
             }
         }
-        let found: Vec<Option<usize>> = theirs.iter().map(|n| places.get(key(n)).copied()).collect();
+        let found: Vec<Option<usize>> = theirs.iter().map(|name| places.get(pair_key(name, &stems)).copied()).collect();
         let lacking: Vec<&String> =
             theirs.iter().zip(&found).filter(|(_, f)| f.is_none()).map(|(n, _)| n).collect();
-        let surplus: Vec<&String> = mine.iter().filter(|n| !wanted.contains(key(n))).collect();
+        let surplus: Vec<&String> = mine.iter().filter(|name| !wanted.contains(pair_key(name, &stems))).collect();
         if !lacking.is_empty() || !surplus.is_empty() {
             return Err(self.unmatched(other, &lacking, &surplus).into());
         }
@@ -206,6 +206,14 @@ impl ImageSet {
         Failure::new(format!("the images do not form pairs: {}", parts.join("; ")))
             .hint("psnr, ssim, lpips and perceptual compare images of one name")
             .hint("endings count only where two images of a set differ in nothing else")
+    }
+}
+
+/// What pairs are found by: a name without its ending, if `stems` counts it no more than once on either side.
+fn pair_key<'a>(name: &'a str, stems: &HashMap<&str, [usize; 2]>) -> &'a str {
+    match stems[stem(name)] {
+        [0 | 1, 0 | 1] => stem(name),
+        _ => name,
     }
 }
 
