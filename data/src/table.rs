@@ -211,7 +211,12 @@ fn by_csv(text: &str, delimiter: char, path: &Path) -> Result<Cells> {
     let mut rows = vec![];
     for row in reader.records() {
         let row = row.map_err(|e| Error::malformed(path, e.to_string()))?;
-        let line = row.position().map_or(0, |p| p.line() as usize);
+        // The reader's position may be before blank lines.
+        let line = row.position().map_or(0, |p| {
+            let rest = &ended.as_bytes()[p.byte() as usize..];
+            let blank = rest.iter().take_while(|b| matches!(b, b'\n' | b'\r')).filter(|b| **b == b'\n').count();
+            p.line() as usize + blank
+        });
         let cells: Vec<String> = row.iter().map(str::to_owned).collect();
         if cells.iter().any(|cell| !cell.trim().is_empty()) {
             rows.push((line, cells));
