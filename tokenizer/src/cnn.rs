@@ -158,7 +158,6 @@ impl CnnEncoder {
             norm_out: GroupNorm::new(&(p / "norm_out"), top, groups),
             conv_out: conv(p / "conv_out", top, config.z_channels, 3),
             stem: config.stem,
-            smooth: config.smooth && config.stem > 1,
         }
     }
 

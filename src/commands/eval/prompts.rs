@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use data::Target;
 use data::table::{self, CAPTION, Content, PATH, Row};
 use serde_json::Value as Json;

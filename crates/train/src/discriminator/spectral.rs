@@ -67,7 +67,7 @@ mod tests {
         let weight = SpectralWeight::new(&vars.root(), &[6, 5, 2, 2]);
         let norm = |mode| {
             let matrix = weight.normalized(mode).flatten(1, -1);
-            let (_, values, _) = Tensor::linalg_svd(&matrix, false, None::<&str>);
+            let (_, values, _) = matrix.svd(true, false);
             values.max().double_value(&[])
         };
         for _ in 0..100 {
