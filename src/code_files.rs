@@ -1,9 +1,12 @@
-//! Codes in safetensors files, as `gen encode` writes them.
+//! Codes in safetensors files, as `gen encode` writes them, and in folders of shards, as `gen extract` does.
 
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use base::Codes;
+use data::codes::{CodeShards, CodeSource};
 use tch::{Device, Kind, Tensor};
 use weights::{Checkpoint, TensorSource, Want};
 
@@ -16,20 +19,28 @@ pub const TOKENIZER: &str = "tokenizer";
 const CODES: [&str; 3] = ["codes", "indices", "tokens"];
 const CLASSES: [&str; 2] = ["class_ids", "labels"];
 
-/// What such a file holds.
-#[derive(Debug)]
+/// What such a file or folder holds.
 pub struct CodeFile {
-    /// (B, N).
-    pub codes: Codes,
+    rows: Rows,
     /// (B) int64.
     pub classes: Option<Tensor>,
     /// Fingerprint of the tokenizer that made the codes.
     pub tokenizer: Option<String>,
 }
 
+enum Rows {
+    /// (B, N).
+    All(Codes),
+    /// Some records of stored codes, each in all its views, one after the other.
+    Stored(Arc<dyn CodeSource>, Range<usize>),
+}
+
 impl CodeFile {
-    /// Reads all of it.
+    /// Opens a file of codes, a folder of code shards, or one of its shards.
     pub fn read(path: &Path) -> Result<Self> {
+        if let Some((source, records)) = stored(path)? {
+            return Self::of_stored(source, records);
+        }
         let file = Checkpoint::open(path)?;
         let source = file.source(Want::Auto)?;
         let codes = integers(source.as_ref(), &CODES)?.ok_or_else(|| {
@@ -39,21 +50,65 @@ impl CodeFile {
         })?;
         let what = || format!("the codes of `{}`", path.display());
         Ok(CodeFile {
-            codes: Codes::new(codes).with_context(what)?,
+            rows: Rows::All(Codes::new(codes).with_context(what)?),
             classes: integers(source.as_ref(), &CLASSES)?,
             tokenizer: file.metadata().get(TOKENIZER).and_then(|v| v.as_str()).map(str::to_owned),
         })
     }
 
+    fn of_stored(source: Arc<dyn CodeSource>, records: Range<usize>) -> Result<Self> {
+        let mut labels = Vec::with_capacity(records.len() * source.views());
+        for record in records.clone() {
+            let label = source.read(record, 0)?.label;
+            labels.extend(std::iter::repeat_n(label, source.views()));
+        }
+        let classes = (!labels.contains(&data::NO_CLASS)).then(|| Tensor::from_slice(&labels));
+        let tokenizer = source.tokenizer().map(|id| id.fingerprint.clone());
+        Ok(CodeFile { rows: Rows::Stored(source, records), classes, tokenizer })
+    }
+
     /// The number of rows.
     pub fn len(&self) -> i64 {
-        self.codes.tensor().size()[0]
+        match &self.rows {
+            Rows::All(codes) => codes.tensor().size()[0],
+            Rows::Stored(source, records) => (records.len() * source.views()) as i64,
+        }
     }
 
     /// Some rows of the codes.
     pub fn rows(&self, from: i64, count: i64) -> Result<Codes> {
-        Ok(Codes::new(self.codes.tensor().narrow(0, from, count))?)
+        match &self.rows {
+            Rows::All(codes) => Ok(Codes::new(codes.tensor().narrow(0, from, count))?),
+            Rows::Stored(source, records) => {
+                let mut codes = Vec::with_capacity(count as usize * source.num_tokens());
+                for row in from as usize..(from + count) as usize {
+                    let (record, view) = (records.start + row / source.views(), row % source.views());
+                    codes.extend(source.read(record, view)?.codes);
+                }
+                Ok(Codes::new(Tensor::from_slice(&codes).view([count, -1]))?)
+            }
+        }
     }
+}
+
+/// The stored codes that a path names: a folder's, or those of one of its shards.
+fn stored(path: &Path) -> Result<Option<(Arc<dyn CodeSource>, Range<usize>)>> {
+    if path.is_dir() {
+        let source = data::open_codes(&[path])?;
+        let all = 0..source.len();
+        return Ok(Some((source, all)));
+    }
+    let folder = path.parent().filter(|folder| folder.join("index.json").is_file());
+    let Some(shards) = folder.and_then(|folder| CodeShards::open(folder).ok()) else { return Ok(None) };
+    let mut start = 0;
+    for entry in &shards.index().shards {
+        if path.file_name().is_some_and(|name| name == entry.file.as_str()) {
+            let records = start..start + entry.records;
+            return Ok(Some((Arc::new(shards), records)));
+        }
+        start += entry.records;
+    }
+    Ok(None)
 }
 
 /// Refuses codes (B, N) that a transformer does not take.
@@ -77,6 +132,12 @@ pub fn check_codes(codes: &Codes, num_tokens: i64, vocab_size: i64) -> Result<()
 /// The first of the names that is there, as int64.
 fn integers(source: &dyn TensorSource, names: &[&str]) -> Result<Option<Tensor>> {
     let Some(name) = names.iter().find(|name| source.info(name).is_some()) else { return Ok(None) };
+    if source.unsupported(name).is_some_and(|u| u.what == "U16") {
+        let message = format!("tensor `{name}` of {} is of code shards", source.origin());
+        return Err(Failure::new(message)
+            .hint("give the folder that `gen extract` wrote: its `index.json` tells what the numbers are")
+            .into());
+    }
     let tensor = source.read(name, Device::Cpu)?;
     match tensor.kind() {
         Kind::Int64 | Kind::Int | Kind::Int16 | Kind::Uint8 => Ok(Some(tensor.to_kind(Kind::Int64))),

@@ -5,6 +5,7 @@ mod code_files;
 mod commands;
 mod failure;
 mod files;
+mod finite;
 mod inputs;
 mod pictures;
 mod printer;

@@ -62,6 +62,14 @@ fn shards_hold_what_the_tokenizer_makes_at_any_batch_size_and_after_an_interrupt
     let after = std::fs::metadata(a.join("codes-00000-of-00003.safetensors")).unwrap().modified().unwrap();
     assert_eq!(kept, after);
 
+    // Other images of the same names are not continued.
+    let image = dir.path().join("images/n02099601/e.png");
+    let kept_image = std::fs::read(&image).unwrap();
+    image::RgbImage::from_pixel(24, 18, image::Rgb([9, 9, 9])).save(&image).unwrap();
+    let out = extract(&dir, "--shard-size 2 --output a");
+    assert!(String::from_utf8_lossy(&out.stderr).contains("differs: the images"));
+    std::fs::write(&image, kept_image).unwrap();
+
     let out = extract(&dir, "--shard-size 2 --augment flip --output a");
     assert_eq!(out.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&out.stderr).contains("differs: the augmentations"));
@@ -144,4 +152,45 @@ fn sets_that_number_classes_differently_and_pictures_that_are_too_large_are_refu
     let out = extract(&dir, "--max-pixels 400 --output codes");
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(said.contains("24x18 pixels are more than the 400"), "{said}");
+}
+
+#[test]
+fn decode_and_logits_read_what_is_extracted() {
+    let dir = place();
+    let codes = ok(&dir, "--augment flip --shard-size 2 --output codes", 0);
+    let gen_in_place = |line: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gen"));
+        command.current_dir(dir.path()).args(line.split_whitespace()).args(["--device", "cpu"]);
+        command.output().unwrap()
+    };
+    let tensor = |line: &str, file: &str, name: &str| {
+        let out = gen_in_place(line);
+        assert!(out.status.success(), "{line}: {}", String::from_utf8_lossy(&out.stderr));
+        let file = weights::Checkpoint::open(&dir.path().join(file)).unwrap();
+        file.source(weights::Want::Auto).unwrap().read(name, tch::Device::Cpu).unwrap()
+    };
+    // The same codes as one tensor, each view of a record a row.
+    let stored = open_codes(&[&codes]).unwrap();
+    let rows: Vec<i64> = (0..10).flat_map(|row| stored.read(row / 2, row % 2).unwrap().codes).collect();
+    let rows = tch::Tensor::from_slice(&rows).view([10, -1]);
+    let labels = tch::Tensor::from_slice(&[0i64, 0, 0, 0, 207, 207, 207, 207, 207, 207]);
+    let plain = [("codes".to_owned(), rows), ("labels".to_owned(), labels)];
+    weights::save_safetensors(&dir.path().join("plain.safetensors"), &plain, &Default::default()).unwrap();
+    let images = |from: &str| {
+        tensor(&format!("decode {from} --tokenizer model -o i.safetensors"), "i.safetensors", "images")
+    };
+    let logits = |from: &str| {
+        tensor(&format!("logits --codes {from} --model model -o l.safetensors"), "l.safetensors", "logits")
+    };
+    assert_eq!(images("codes"), images("plain.safetensors"));
+    assert_eq!(logits("codes"), logits("plain.safetensors"));
+    // One shard: the third and fourth record.
+    let shard = "codes/codes-00001-of-00003.safetensors";
+    assert_eq!(images(shard), images("plain.safetensors").narrow(0, 4, 4));
+    assert_eq!(logits(shard), logits("plain.safetensors").narrow(0, 4, 4));
+    // Alone, a shard does not say what its numbers are.
+    std::fs::copy(dir.path().join(shard), dir.path().join("alone.safetensors")).unwrap();
+    let out = gen_in_place("decode alone.safetensors --tokenizer model -o i.safetensors");
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.code() == Some(2) && said.contains("gen extract"), "{said}");
 }

@@ -256,6 +256,10 @@ impl Dataset for ImageFiles {
         &self.left_out
     }
 
+    fn files(&self) -> Vec<PathBuf> {
+        self.files.iter().map(|(path, _)| self.root.join(path)).collect()
+    }
+
     fn describe(&self) -> String {
         let labels = match (self.files.first(), self.classes.len()) {
             (Some((_, Target::Caption(_))), _) => "captions".to_owned(),

@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::{Class, Dataset, LeftOut, Record, Result, Target, labels};
@@ -70,6 +71,10 @@ impl Dataset for Joined {
 
     fn left_out(&self) -> &[LeftOut] {
         &self.left_out
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.sets.iter().flat_map(|s| s.files()).collect()
     }
 
     fn describe(&self) -> String {

@@ -6,6 +6,7 @@ compile_error!("reading shards from several threads needs Unix's positioned read
 
 mod classes;
 pub mod codes;
+mod content;
 mod corrupt;
 mod decode;
 mod error;
@@ -34,6 +35,7 @@ pub mod views;
 
 pub use classes::{Class, ClassTable, to_tsv};
 pub use codes::open_codes;
+pub use content::content_fingerprint;
 pub use corrupt::CorruptLog;
 pub use decode::{IMAGE_EXTENSIONS, Stored, decode, is_image, looks_like_image, set_max_pixels};
 pub use error::{Error, Result};

@@ -82,6 +82,10 @@ impl Dataset for NpzImages {
         &self.classes
     }
 
+    fn files(&self) -> Vec<PathBuf> {
+        vec![self.path.clone()]
+    }
+
     fn describe(&self) -> String {
         let shape = &self.rows.info().shape;
         let labels = if self.labels.is_some() { "with labels" } else { "no labels" };

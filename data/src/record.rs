@@ -1,6 +1,7 @@
 //! What a data set is made of.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use image::RgbImage;
 use sha2::{Digest, Sha256};
@@ -48,6 +49,8 @@ pub trait Dataset: Send + Sync {
     /// The classes by ascending index, also those that no record has but the data set knows; empty if the records have
     /// none.
     fn classes(&self) -> &[Class];
+    /// The files that the records lie in: one for each record, or shards and archives.
+    fn files(&self) -> Vec<PathBuf>;
     /// One line for people: what was recognised, how many records and classes.
     fn describe(&self) -> String;
     /// What lies beside the records and is none of them, as far as the form has such things.

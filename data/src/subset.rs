@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::{Class, Dataset, LeftOut, Record, Result, Target};
@@ -41,6 +42,10 @@ impl Dataset for Subset {
     /// Those of the whole data set.
     fn left_out(&self) -> &[LeftOut] {
         self.dataset.left_out()
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.dataset.files()
     }
 
     fn describe(&self) -> String {

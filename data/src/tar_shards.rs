@@ -254,6 +254,10 @@ impl Dataset for TarShards {
         &self.left_out
     }
 
+    fn files(&self) -> Vec<PathBuf> {
+        self.shards.iter().map(|shard| shard.path.clone()).collect()
+    }
+
     fn describe(&self) -> String {
         let first = self.shards.first().map(|s| s.path.display().to_string()).unwrap_or_default();
         let labels = match (&self.samples.first().map(|s| &s.target), self.classes.len()) {

@@ -66,6 +66,22 @@ pub enum Error {
         /// Shape of the covariance.
         covariance: Vec<i64>,
     },
+    /// Numbers that are no mean, or no covariance.
+    #[error("`{name}` {what}")]
+    NotStatistics {
+        /// Which of the two.
+        name: String,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A file with something wrong in it.
+    #[error("`{path}`: {error}")]
+    InFile {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What.
+        error: Box<Error>,
+    },
     /// Two lists that should have one length.
     #[error("expected {expected} {what}, found {found}")]
     Count {
@@ -137,6 +153,10 @@ impl Hint for Error {
             Error::Shape { .. } => vec!["crop or resize both to one size first".into()],
             Error::Dimension { .. } => vec!["both sets must come from one layer of one network".into()],
             Error::NotFinite { .. } => vec!["find the image of that row; its features are damaged".into()],
+            Error::NotStatistics { .. } | Error::Statistics { .. } => {
+                vec!["`gen eval stats` makes statistics of images".into()]
+            }
+            Error::InFile { error, .. } => error.hints(),
             Error::Npz(e) => e.hints(),
             Error::Twice { .. } => vec!["give each shard once".into()],
             _ => vec![],

@@ -4,6 +4,14 @@ use tch::{Kind, Tensor};
 
 use crate::{Error, Result};
 
+/// Refuses anything but finite numbers in two dimensions.
+///
+/// # Errors
+/// It is something else; of values that are not finite the first row is named.
+pub fn finite_rows(features: &Tensor) -> Result<()> {
+    rows(features).map(drop)
+}
+
 /// Feature rows as float64 (N, D); refuses anything but finite numbers in two dimensions.
 pub(crate) fn rows(features: &Tensor) -> Result<Tensor> {
     let floating = matches!(features.kind(), Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16);

@@ -28,6 +28,7 @@ pub use clip_score::{CLIP_PREFIX, ClipScore, ClipScores};
 pub use codebook::{CodebookScores, CodebookUsage};
 pub use collector::{Collector, Gather};
 pub use error::Error;
+pub use features::finite_rows;
 pub use frechet::{FrechetReference, frechet_distance, frechet_of_features};
 pub use inception_score::{
     ADM_SPLIT_SIZE, FIDELITY_SEED, FIDELITY_SPLITS, InceptionScore, InceptionScores, Splits, inception_score,
@@ -41,7 +42,7 @@ pub use neighbours::{Manifold, Membership, Prdc, PrecisionRecall, prdc, precisio
 pub use overlap::overlapped;
 pub use pixels::PixelPair;
 pub use psnr::psnr;
-pub use reconstruction::{PairScores, Reconstruction};
+pub use reconstruction::{PairScores, PixelMetrics, Reconstruction};
 pub use reference::{Judgement, ReferenceFile, ReferenceKind, Tag, is_npz, write_reference};
 pub use ssim::{DataRange, Window, ssim, ssim_map};
 

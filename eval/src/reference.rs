@@ -85,7 +85,7 @@ impl ReferenceFile {
             if npz.info(mean).is_none() {
                 return Ok(None);
             }
-            Ok(Some(Statistics::new(&npz.read(mean)?, &npz.read(covariance)?)?))
+            checked(&self.path, &npz.read(mean)?, &npz.read(covariance)?, [mean, covariance]).map(Some)
         };
         self.pool = pair("mu", "sigma")?;
         self.spatial = pair("mu_s", "sigma_s")?;
@@ -106,7 +106,7 @@ impl ReferenceFile {
                 return Ok(None);
             }
             let read = |name| source.read(name, Device::Cpu).map_err(fail);
-            Ok(Some(Statistics::new(&read(mean)?, &read(covariance)?)?))
+            checked(&self.path, &read(mean)?, &read(covariance)?, [mean, covariance]).map(Some)
         };
         self.pool = pair("mu", "sigma")?;
         self.spatial = pair("mu_s", "sigma_s")?;
@@ -135,6 +135,12 @@ impl ReferenceFile {
             (None, None, None) => judgement(None, "it holds neither images nor statistics".into()),
         }
     }
+}
+
+/// Statistics of a file, if they are some; the error names the file and the member.
+fn checked(path: &Path, mean: &Tensor, covariance: &Tensor, names: [&str; 2]) -> Result<Statistics> {
+    Statistics::named(mean, covariance, names)
+        .map_err(|error| Error::InFile { path: path.to_owned(), error: Box::new(error) })
 }
 
 /// By content: a zip archive whose members are arrays.

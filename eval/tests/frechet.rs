@@ -1,7 +1,7 @@
 //! The Fréchet distance and the moments it comes from, on cases whose answer is known.
 
 use base::testing::recipe_tensor;
-use eval::{FrechetReference, Moments, Statistics, frechet_distance, frechet_of_features};
+use eval::{FrechetReference, Moments, ReferenceFile, Statistics, frechet_distance, frechet_of_features};
 use tch::{Kind, Tensor};
 
 fn near(found: f64, expected: f64, bound: f64) {
@@ -158,4 +158,33 @@ fn one_image_unlike_dimensions_and_numbers_that_are_none_are_refused() {
     assert!(Moments::of(&holed).unwrap_err().to_string().contains("row 2"));
     assert!(Moments::of(&x.get(0)).is_err());
     assert!(Statistics::new(&x.get(0), &x).is_err());
+}
+
+#[test]
+fn statistics_that_are_none_are_refused_by_file_and_member() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.npz");
+    let good = diagonal(&[0.0, 1.0, 2.0], &[1.0, 2.0, 0.0]);
+    let open = |mean: &Tensor, covariance: &Tensor| {
+        base::npz::write(&path, &[("mu", mean), ("sigma", covariance)]).unwrap();
+        ReferenceFile::open(&path).map_err(|e| e.to_string())
+    };
+    assert_eq!(open(&good.mean, &good.covariance).unwrap().pool.unwrap().dimension(), 3);
+    // What rounding to float32 leaves is let pass.
+    let x = features("singular", 5, 12);
+    let rounded = Moments::of(&x).unwrap().statistics().unwrap();
+    assert!(open(&rounded.mean.to_kind(Kind::Float), &rounded.covariance.to_kind(Kind::Float)).is_ok());
+    let upper = Tensor::ones([3, 3], (Kind::Double, tch::Device::Cpu)).triu(1) * 0.5;
+    let cases = [
+        (good.mean.copy(), -&good.covariance, "`sigma` has negative variances"),
+        (good.mean.copy(), &good.covariance + &upper + upper.tr() * 5.0, "`sigma` is not symmetric"),
+        (good.mean.copy(), &good.covariance + (&upper + upper.tr()) * 5.0, "`sigma` has negative variances"),
+        (good.mean.copy(), &good.covariance * f64::NAN, "`sigma` holds values that are not finite"),
+        (&good.mean / 0.0, good.covariance.copy(), "`mu` holds values that are not finite"),
+        (double(&[1.0]), good.covariance.copy(), "expected a mean (D)"),
+    ];
+    for (mean, covariance, expected) in cases {
+        let found = open(&mean, &covariance).unwrap_err();
+        assert!(found.contains("x.npz") && found.contains(expected), "expected {expected}: {found}");
+    }
 }

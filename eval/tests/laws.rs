@@ -2,7 +2,7 @@
 
 use base::testing::{recipe_integers, recipe_tensor};
 use base::{Images, ImagesU8};
-use eval::{DataRange, PixelPair, Reconstruction, Window, psnr, ssim};
+use eval::{DataRange, PixelMetrics, PixelPair, Reconstruction, Window, psnr, ssim};
 use tch::{Kind, Tensor};
 
 const SHAPE: [i64; 4] = [3, 3, 13, 9];
@@ -117,12 +117,12 @@ fn ssim_is_symmetric_and_does_not_see_flips_and_transposition() {
 #[test]
 fn identical_pairs_are_counted_and_left_out_of_the_mean_psnr() {
     let mut scores = Reconstruction::default();
-    scores.update(&PixelPair::stored(&grey(100), &grey(110)).unwrap()).unwrap();
-    scores.update(&PixelPair::stored(&grey(7), &grey(7)).unwrap()).unwrap();
+    scores.update(&PixelPair::stored(&grey(100), &grey(110)).unwrap(), PixelMetrics::ALL).unwrap();
+    scores.update(&PixelPair::stored(&grey(7), &grey(7)).unwrap(), PixelMetrics::ALL).unwrap();
     assert_eq!((scores.count(), scores.identical()), (2, 1));
     assert!((scores.means().unwrap().psnr - 28.130_803_608_679_1).abs() < 1e-9);
     let mut only = Reconstruction::default();
-    only.update(&PixelPair::stored(&grey(7), &grey(7)).unwrap()).unwrap();
+    only.update(&PixelPair::stored(&grey(7), &grey(7)).unwrap(), PixelMetrics::ALL).unwrap();
     assert_eq!(only.means().unwrap().psnr, f64::INFINITY);
 }
 
@@ -130,15 +130,15 @@ fn identical_pairs_are_counted_and_left_out_of_the_mean_psnr() {
 fn batching_and_merging_do_not_matter() {
     let all = pair();
     let mut whole = Reconstruction::default();
-    whole.update(&published(&all)).unwrap();
+    whole.update(&published(&all), PixelMetrics::ALL).unwrap();
     let (mut first, mut rest) = (Reconstruction::default(), Reconstruction::default());
     let (head, tail) = (rows(&all, 0, 1), rows(&all, 1, 2));
-    rest.update(&published(&tail)).unwrap();
-    first.update(&published(&head)).unwrap();
+    rest.update(&published(&tail), PixelMetrics::ALL).unwrap();
+    first.update(&published(&head), PixelMetrics::ALL).unwrap();
     first.merge(&rest);
     let (a, b) = (whole.means().unwrap(), first.means().unwrap());
     assert_eq!(first.count(), 3);
-    assert!((a.psnr - b.psnr).abs() < 1e-12 && (a.ssim - b.ssim).abs() < 1e-12);
+    assert!((a.psnr - b.psnr).abs() < 1e-12 && (a.ssim.unwrap() - b.ssim.unwrap()).abs() < 1e-12);
     assert!(a.ssim_published > a.ssim, "the published data range flatters");
 }
 
@@ -151,4 +151,9 @@ fn unlike_shapes_and_tiny_images_are_refused() {
     let pair = PixelPair::stored(&tiny, &tiny).unwrap();
     let error = ssim(&pair, DataRange::Unit, Window::Uniform).unwrap_err();
     assert!(error.to_string().contains("6x9"), "{error}");
+    // PSNR has no window, and alone it computes no SSIM.
+    let alone = PixelMetrics { ssim: false, ssim_published: false };
+    let scores = Reconstruction::default().update(&pair, alone).unwrap();
+    assert_eq!((scores[0].psnr, scores[0].ssim, scores[0].ssim_published), (f64::INFINITY, None, None));
+    assert!(Reconstruction::default().update(&pair, PixelMetrics::ALL).is_err());
 }

@@ -96,6 +96,7 @@ impl SamplingSettings {
     /// The typed configuration; where these settings are silent, [`SamplingSettings::published`] speaks.
     pub fn resolve(self) -> Result<SamplingConfig> {
         let s = self.or(Self::published());
+        check("top_k", s.top_k.unwrap_or(0) as f64, "0 or more", |k| k >= 0.0)?;
         let name = s.cfg_schedule.as_deref().unwrap_or("constant");
         let config = SamplingConfig {
             temperature: s.temperature.unwrap_or(1.0),
@@ -194,6 +195,7 @@ mod tests {
         for (s, name) in [
             (SamplingSettings { top_p: Some(1.5), ..Default::default() }, "top_p"),
             (SamplingSettings { temperature: Some(-1.0), ..Default::default() }, "temperature"),
+            (SamplingSettings { top_k: Some(-5), ..Default::default() }, "top_k"),
             (SamplingSettings { cfg: Some(f64::NAN), ..Default::default() }, "cfg"),
         ] {
             let message = s.resolve().unwrap_err().to_string();

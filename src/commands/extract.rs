@@ -161,7 +161,7 @@ fn plan(
         precision: args.compute.precision.to_string(),
         records: images.len(),
         shard_size: args.shard_size as usize,
-        data_fingerprint: data::fingerprint(images),
+        data_fingerprint: data::content_fingerprint(images),
         data: images.describe(),
     })
 }

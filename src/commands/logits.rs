@@ -13,6 +13,7 @@ use tch::{Device, Tensor};
 use super::{Context, Outcome};
 use crate::code_files::{CodeFile, batches, check_codes};
 use crate::failure::Failure;
+use crate::finite;
 use crate::settings::{device, models};
 
 #[derive(Debug, Serialize)]
@@ -33,18 +34,24 @@ pub fn run(args: &LogitsArgs, context: &Context) -> anyhow::Result<Outcome> {
         models::transformer(&args.model)?.open_transformer(device, args.compute.precision, context)?;
     let model = &transformer.model;
     let spec = model.spec().clone();
-    check_codes(&file.codes, spec.num_tokens, spec.vocab_size)?;
     let classes = classes(args, &file)?;
+    if file.len() == 0 {
+        return Err(Failure::new("there are no codes in the file").into());
+    }
     let mut parts = vec![];
     let mut likelihood = Likelihood::default();
     let mut progress = context.printer.clone();
     progress.start("rows", Some(file.len() as u64));
     for (from, count) in batches(file.len(), args.batch.batch_size) {
         let codes = file.rows(from, count)?;
+        check_codes(&codes, spec.num_tokens, spec.vocab_size)?;
         let condition = Conditioning::Class(classes.narrow(0, from, count).to_device(device));
         model.check_conditioning(&condition)?;
         let on_device = codes.tensor().to_device(device);
         let logits = tch::no_grad(|| model.logits(&condition, &on_device, Mode::Eval)); // (B, N, V)
+        let names: Vec<String> = (from..from + count).map(|row| row.to_string()).collect();
+        let network = transformer.source.origin().to_string();
+        finite::check(&logits, names.iter().map(String::as_str), "what is predicted", &network)?;
         likelihood.update(&eval::code_nats(&logits, &codes)?, spec.num_tokens as u64)?;
         parts.push(logits.to_device(Device::Cpu));
         progress.advance(count as u64);

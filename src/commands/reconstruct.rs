@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use base::{Images, ImagesU8, Progress};
 use cli::reconstruct::ReconstructArgs;
-use eval::{PairScores, PixelPair, Reconstruction};
+use eval::{PairScores, PixelMetrics, PixelPair, Reconstruction};
 use serde::Serialize;
 use tch::Device;
 use tokenizer::Tokenizer as _;
@@ -96,7 +96,8 @@ impl<'a> Work<'a> {
     }
 
     fn take(&mut self, batch: Batch, reconstruction: &ImagesU8) -> anyhow::Result<()> {
-        let scores = self.scores.update(&PixelPair::published(reconstruction, &batch.images)?)?;
+        let pair = PixelPair::published(reconstruction, &batch.images)?;
+        let scores = self.scores.update(&pair, PixelMetrics::ALL)?;
         let originals = Picture::from_batch(&batch.images.to_u8())?;
         let pictures = Picture::from_batch(reconstruction)?;
         for (((input, scores), original), picture) in
@@ -143,7 +144,8 @@ impl<'a> Work<'a> {
 fn table(report: &Report) -> String {
     let width = report.images.iter().map(|r| r.input.chars().count()).max().unwrap_or(0).max(4);
     let line = |name: &str, s: &PairScores| {
-        format!("{name:<width$}  {:>7.3}  {:.4}  {:>14.4}", s.psnr, s.ssim, s.ssim_published)
+        let (one, two) = (s.ssim.unwrap_or(f64::NAN), s.ssim_published.unwrap_or(f64::NAN));
+        format!("{name:<width$}  {:>7.3}  {one:.4}  {two:>14.4}", s.psnr)
     };
     let mut lines =
         vec![format!("{:<width$}  {:>7}  {:>6}  {:>14}", "", "PSNR dB", "SSIM", "SSIM (range 2)")];

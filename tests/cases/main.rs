@@ -4,6 +4,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod config;
+mod evaluation;
 mod weights;
 
 use std::path::{Path, PathBuf};

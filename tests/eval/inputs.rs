@@ -79,3 +79,29 @@ fn one_image_is_scored_where_one_is_enough() {
         assert!(message.contains(metric) && message.contains(needed), "{message}");
     }
 }
+
+#[test]
+fn a_score_that_cannot_be_had_takes_no_other_with_it() {
+    let place = place(4);
+    // Known before the work.
+    let message = place.fails(&format!("a --reference b --metrics fid,is,kid {NET}"));
+    assert!(message.contains("kid needs at least 1000 images; 4 are judged"), "{message}");
+    assert!(message.contains("--kid-subset-size"), "{message}");
+    // Known at its end, as an image cannot be read.
+    std::fs::write(place.path("a/000001.png"), b"no image").unwrap();
+    let report = place.json(&format!("a --reference b --metrics fid,is,precision {NET}"), 1);
+    assert_eq!(names(&report), ["fid", "is"]);
+    assert!(report["failed"]["precision"].as_str().unwrap().contains("at least 4"), "{report}");
+    assert!(report["warnings"][0].as_str().unwrap().contains("precision cannot be had"), "{report}");
+}
+
+#[test]
+fn psnr_alone_is_of_images_of_any_size() {
+    let place = place(0);
+    for folder in ["a", "b"] {
+        picture(&place, &format!("{folder}/0.png"), (5, 6), 1, u32::from(folder == "b") * 3);
+    }
+    assert!(value(&place.json("a --reference b --metrics psnr", 0), "psnr") > 20.0);
+    let message = place.fails("a --reference b --metrics psnr,ssim");
+    assert!(message.contains("7x7") && message.contains("6x5"), "{message}");
+}

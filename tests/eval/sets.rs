@@ -129,11 +129,21 @@ fn a_run_goes_on_from_its_partial_file() {
     let place = place(4);
     let line = "a --reference b --metrics psnr,ssim --partial p";
     let first = place.json(line, 0);
-    std::fs::remove_file(place.path("a/000003.png")).unwrap();
-    picture(&place, "a/000003.png", (20, 16), 9, 3);
-    // Everything is done already: nothing is read again.
+    // Everything is done already: nothing is read again, which is said.
     let second = place.json(line, 0);
     assert_eq!(value(&first, "psnr"), value(&second, "psnr"));
+    assert!(place.said(line, 0).contains("all 4 were counted before"));
+    // Sums are of these images, and of no others that have their names.
+    for folder in ["a", "b"] {
+        let changed = place.path(&format!("{folder}/000003.png"));
+        let kept = std::fs::read(&changed).unwrap();
+        picture(&place, &format!("{folder}/000003.png"), (20, 16), 9, 3);
+        let message = place.fails(line);
+        assert!(message.contains("another run; these differ: content"), "{message}");
+        assert!(place.fails(&line.replace("--partial", "--merge")).contains("content"));
+        std::fs::write(&changed, kept).unwrap();
+        place.json(line, 0);
+    }
 }
 
 #[test]

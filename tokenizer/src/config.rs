@@ -4,7 +4,8 @@ use std::path::Path;
 
 use backbones::EfficientNetSize;
 use base::config::Document;
-use serde::{Deserialize, Serialize};
+use serde::de::{IntoDeserializer, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{Error, Result};
 use crate::official;
@@ -190,13 +191,40 @@ pub struct Alignment {
 }
 
 /// The features that semantic regularisation projects: a number, or `cnn`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum AlignedLayer {
     /// The output of a decoder layer, counted from 1 (official `distill_depth`, 3 in all releases).
     Decoder(i64),
     /// Another part of the network.
     Named(AlignedPart),
+}
+
+/// By hand, so that errors say what there is to choose from.
+impl<'de> Deserialize<'de> for AlignedLayer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Either;
+        impl Visitor<'_> for Either {
+            type Value = AlignedLayer;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("the number of a decoder layer, or cnn")
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, layer: i64) -> std::result::Result<AlignedLayer, E> {
+                Ok(AlignedLayer::Decoder(layer))
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, layer: u64) -> std::result::Result<AlignedLayer, E> {
+                i64::try_from(layer).map(AlignedLayer::Decoder).map_err(E::custom)
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> std::result::Result<AlignedLayer, E> {
+                AlignedPart::deserialize(name.into_deserializer()).map(AlignedLayer::Named)
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
 }
 
 /// A part of the network with features on the image grid.

@@ -9,7 +9,8 @@ use crate::{BatchArgs, ComputeArgs, JsonArgs, TokenizerArgs};
 /// Arguments of `gen decode`.
 #[derive(Debug, Args)]
 pub struct DecodeArgs {
-    /// A safetensors file with `codes` (or `indices`), (B, N) integers
+    /// A safetensors file with `codes` (or `indices`), (B, N) integers; or a folder of `gen extract`, or one of its
+    /// shards, of which each view is a row
     #[arg(value_name = "CODES")]
     pub codes: PathBuf,
 

@@ -9,8 +9,9 @@ use crate::{BatchArgs, ComputeArgs, JsonArgs, ModelArgs};
 /// Arguments of `gen logits`.
 #[derive(Debug, Args)]
 pub struct LogitsArgs {
-    /// A safetensors file with `codes` (or `indices`, `tokens`), (B, N) integers, and perhaps `class_ids` (B)
-    #[arg(long, value_name = "FILE")]
+    /// A safetensors file with `codes` (or `indices`, `tokens`), (B, N) integers, and perhaps `class_ids` (B); or a
+    /// folder of `gen extract`, or one of its shards, of which each view is a row
+    #[arg(long, value_name = "FILE|DIR")]
     pub codes: PathBuf,
 
     /// Class indices: one for all, or one for each row; the number of classes is the null class

@@ -152,7 +152,7 @@ pub struct SamplingArgs {
     pub temperature: Option<f64>,
 
     /// Only the K best codes; 0 is all, 1 takes the best without chance [published: 0; of prompts 1000]
-    #[arg(long, value_name = "K", allow_negative_numbers = true)]
+    #[arg(long, value_name = "K", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(0..))]
     pub top_k: Option<i64>,
 
     /// Only the best codes that together exceed P; 1 is all [published: 1]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use base::Precision;
-use base::config::{Document, to_yaml};
+use base::config::Document;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,7 @@ pub(crate) fn with_overrides<T: DeserializeOwned + Recipe>(
     if let (true, Some(folder)) = (origin.is_file(), origin.parent()) {
         complete.paths().into_iter().for_each(|path| *path = folder.join(&*path));
     }
-    let mut complete = Document::parse(&document.origin, &to_yaml(&complete)?)?;
+    let mut complete = Document::complete(&document.origin, &complete)?;
     complete.set(changes)?;
     let mut recipe: T = complete.typed()?;
     for path in recipe.paths() {
@@ -203,7 +203,11 @@ impl Optimization {
         if self.precision == Precision::Int8 {
             return fail("optimization: precision int8 is for decoding; choose fp32, bf16 or fp16".into());
         }
-        if self.lr.is_nan() || self.lr <= 0.0 {
+        self.adamw.check()?;
+        if !self.clip.is_finite() || self.clip < 0.0 {
+            return fail(format!("optimization: clip must be 0 or more, found {}", self.clip));
+        }
+        if !self.lr.is_finite() || self.lr <= 0.0 {
             return fail(format!("optimization: lr must be positive, found {}", self.lr));
         }
         if self.warmup > self.steps {
@@ -221,6 +225,9 @@ impl Optimization {
             return fail(format!("optimization: ema must be in [0, 1), found {decay}"));
         }
         match self.schedule {
+            Shape::Cosine { end_lr } if !end_lr.is_finite() || end_lr < 0.0 => {
+                fail(format!("optimization: end_lr must be 0 or more, found {end_lr}"))
+            }
             Shape::Wsd { decay_fraction: f } if !(0.0..=1.0).contains(&f) => {
                 fail(format!("optimization: decay_fraction must be in [0, 1], found {f}"))
             }

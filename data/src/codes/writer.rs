@@ -31,7 +31,7 @@ pub struct CodePlan {
     pub shard_size: usize,
     /// The kind of number the tokenizer computes in, since a few codes depend on it.
     pub precision: String,
-    /// A hash of the images' keys and labels ([`crate::fingerprint`]).
+    /// A hash of the images ([`crate::content_fingerprint`]).
     pub data_fingerprint: String,
     /// What is encoded, for people.
     pub data: String,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use cli::eval::{Metric, RunArgs};
-use eval::{ClassAgreement, CodebookUsage, Collector, Gather};
+use eval::{ClassAgreement, CodebookUsage, Collector, GROUPS, Gather};
 use serde_json::{Value as Json, json};
 
 use super::images::{ImageSet, OneSize};
@@ -12,6 +12,7 @@ use super::metrics::Plan;
 use super::networks::{Networks, Role};
 use super::parts::Shard;
 use super::reference::{self, Reference};
+use super::sets::{ADM_NEIGHBOURS, PRDC_NEIGHBOURS};
 use super::source::Source;
 use super::state::{State, Wanted};
 use super::work::{Job, Originals, Phase, Reconstruction};
@@ -141,9 +142,21 @@ impl Evaluation<'_> {
 
     /// The run, for partial files.
     pub fn description(&self) -> Result<Json> {
+        let live = !matches!(self.source, Source::Files(_));
+        // Read only where it is compared or kept: a folder of many images takes a while.
+        let content = match self.args.parts.partial.is_some() || !self.args.parts.merge.is_empty() {
+            true => {
+                let of_reference = self.reference.as_ref().filter(|r| r.sha256.is_none());
+                let of_reference = of_reference.and_then(|r| r.images.as_ref()).map(ImageSet::identity);
+                json!({"samples": self.source.identity()?, "reference": of_reference})
+            }
+            false => Json::Null,
+        };
         Ok(json!({
             "program": concat!("gen ", env!("CARGO_PKG_VERSION")),
             "source": self.source.describe()?,
+            "content": content,
+            "precision": live.then(|| self.args.compute.precision.to_string()),
             "reference": self.reference.as_ref().map(|r| json!({"path": r.path, "sha256": r.sha256})),
             "metrics": self.plan.names(|_| true),
             "networks": self.networks.ids(),
@@ -151,6 +164,40 @@ impl Evaluation<'_> {
             "interval": self.plan.interval,
             "among": self.classes,
         }))
+    }
+
+    /// Refuses, before the work, scores that so few images cannot have.
+    pub fn must_have_enough(&self) -> Result<()> {
+        let samples = self.source.len();
+        let images = self.reference.as_ref().and_then(|r| r.images.as_ref()).map(|set| set.len() as u64);
+        for &metric in &self.plan.metrics {
+            let (needed, of_reference) = match metric {
+                Metric::Fid | Metric::Fdd if self.plan.interval => (GROUPS, false),
+                Metric::Fid | Metric::Sfid | Metric::Fdd => (2, false),
+                Metric::Kid => (self.args.kid_subset_size as u64, true),
+                Metric::Precision | Metric::Recall => (self.neighbours(ADM_NEIGHBOURS) + 1, true),
+                Metric::Density | Metric::Coverage => (self.neighbours(PRDC_NEIGHBOURS) + 1, true),
+                _ => continue,
+            };
+            let sides =
+                [("are judged", Some(samples)), ("of the reference", images.filter(|_| of_reference))];
+            for (side, found) in sides {
+                if let Some(found) = found.filter(|&found| found < needed) {
+                    let name = metric.name();
+                    let message = format!("{name} needs at least {needed} images; {found} {side}");
+                    let hint = match metric {
+                        Metric::Kid => "`--kid-subset-size` takes smaller subsets",
+                        _ => "leave it out of `--metrics`",
+                    };
+                    return Err(Failure::new(message).hint(hint).into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn neighbours(&self, usual: i64) -> u64 {
+        self.args.neighbours.unwrap_or(usual).unsigned_abs()
     }
 
     /// A kept state, or a new one.

@@ -44,8 +44,12 @@ impl FeatureFile {
             Some(name) => Some(npz.read(&name)?),
             None => None,
         };
+        let in_file = |what: String| move || format!("`{}`{what}", path.display());
         let statistics = match has_statistics {
-            true => Some(Statistics::new(&npz.read("mu")?, &npz.read("sigma")?)?),
+            true => Some(
+                Statistics::named(&npz.read("mu")?, &npz.read("sigma")?, ["mu", "sigma"])
+                    .with_context(in_file(String::new()))?,
+            ),
             false => None,
         };
         if pool.is_none() && statistics.is_none() {
@@ -58,6 +62,11 @@ impl FeatureFile {
             if there { Ok(Some(npz.read(name)?)) } else { Ok(None) }
         };
         let (logits, spatial) = (read(has_logits, "logits")?, read(has_spatial, "spatial")?);
+        for (name, rows) in [("the features", &pool), ("`logits`", &logits), ("`spatial`", &spatial)] {
+            if let Some(rows) = rows {
+                eval::finite_rows(rows).with_context(in_file(format!(": {name}")))?;
+            }
+        }
         Ok(FeatureFile { pool, logits, spatial, statistics, id })
     }
 
@@ -104,6 +113,7 @@ pub fn run(samples: &Path, reference: &Path, args: &RunArgs, context: &Context) 
     };
     let mut both = Both { a: &a, b: &b, setting: &setting, args, values: vec![], left_out: vec![] };
     both.score()?;
+    both.values.iter().try_for_each(Value::must_be_a_number)?;
     let mut report = Report::new(setting.clone(), both.values);
     report.samples.path = Some(samples.to_owned());
     report.reference_named(reference, &setting);
@@ -215,7 +225,7 @@ impl Both<'_> {
 
 fn statistics(file: &FeatureFile) -> Result<Statistics> {
     Ok(match (&file.statistics, &file.pool) {
-        (Some(s), _) => Statistics::new(&s.mean, &s.covariance)?,
+        (Some(s), _) => s.clone(),
         (None, Some(pool)) => eval::Moments::of(pool)?.statistics()?,
         (None, None) => return Err(Failure::new("internal error: a file without features").into()),
     })

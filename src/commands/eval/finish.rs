@@ -51,9 +51,11 @@ impl Evaluation<'_> {
         let scores = scoring.all()?;
         let mut report = Report::new(setting, scores.values);
         report.series = scores.series;
+        report.failed = scores.failed;
         report.samples = self.samples(&tally)?;
         report.reference = self.reference_report(&tally);
-        report.warnings = self.warnings(&tally);
+        let failed = report.failed.iter().map(|(name, why)| format!("{name} cannot be had: {why}"));
+        report.warnings = failed.chain(self.warnings(&tally)).collect();
         report.converted = tally.samples.converted.clone();
         for (what, n) in &tally.reference.converted {
             *report.converted.entry(what.clone()).or_default() += n;
@@ -61,7 +63,7 @@ impl Evaluation<'_> {
         report.class_names = self.source.class_names();
         report.class_agreement = agreement::by_class(&tally);
         report.skipped = tally.skipped.clone();
-        let complete = tally.skipped.is_empty();
+        let complete = tally.skipped.is_empty() && report.failed.is_empty();
         report.tally = Some(tally);
         report_skipped(context, &report.skipped);
         report.print(self.args, context)?;

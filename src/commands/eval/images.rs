@@ -88,6 +88,18 @@ impl ImageSet {
         self.labels.is_some()
     }
 
+    /// What distinguishes the set from any other: names, labels, classes, prompts, and the files' content.
+    pub fn identity(&self) -> String {
+        let content = data::content_fingerprint(self.records.as_ref());
+        let mut given = Sha256::new();
+        given.update(content);
+        for prompt in self.prompts.iter().flat_map(|prompts| prompts.iter()) {
+            given.update([prompt.as_bytes(), &[0]].concat());
+        }
+        self.labels().iter().for_each(|label| given.update(label.to_le_bytes()));
+        given.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect()
+    }
+
     /// A record's name.
     pub fn key(&self, record: usize) -> String {
         self.records.key(record)

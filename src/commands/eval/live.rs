@@ -55,6 +55,14 @@ impl Generator {
         self.plan.subjects.iter().filter_map(Subject::class)
     }
 
+    /// How the classes of images are chosen.
+    pub fn draws(&self) -> &'static str {
+        match self.plan.order {
+            Order::Balanced => "each in turn",
+            _ => "uniformly at random",
+        }
+    }
+
     /// The images of these numbers, and their classes.
     pub fn make(&self, indices: &[u64]) -> Result<(ImagesU8, Vec<i64>)> {
         let one = |index: u64| -> Range<u64> { index..index + 1 };
@@ -100,6 +108,11 @@ impl Reconstructor {
     /// Whose weights.
     pub fn fingerprint(&self) -> Result<String> {
         Ok(self.tokenizer.fingerprint()?)
+    }
+
+    /// Its file, for messages.
+    pub fn name(&self) -> String {
+        self.tokenizer.source.origin().to_string()
     }
 
     /// The codes of images, on the tokenizer's device.

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use backbones::Network;
 use cli::eval::Metric;
-use eval::{ADM_SPLIT_SIZE, FIDELITY_SPLITS, GROUPS, Gather, Splits};
+use eval::{ADM_SPLIT_SIZE, FIDELITY_SPLITS, GROUPS, Gather, PixelMetrics, Splits};
 
 use super::networks::Role;
 use super::source::SourceKind;
@@ -122,6 +122,11 @@ impl Plan {
     /// Whether images are compared one by one.
     pub fn has_pairs(&self) -> bool {
         self.metrics.iter().any(|m| m.is_pairwise())
+    }
+
+    /// What is computed of pairs of pixels.
+    pub fn pixels(&self) -> PixelMetrics {
+        PixelMetrics { ssim: self.has(Metric::Ssim), ssim_published: self.has(Metric::SsimDr2) }
     }
 
     /// The networks whose features are read.

@@ -69,6 +69,7 @@ fn score(args: &RunArgs, context: &Context) -> Result<Outcome> {
     let classes = agreement::classes(args, &plan, &source)?;
     let networks = Networks::open(&plan, &args.networks, device, context)?;
     let evaluation = Evaluation { args, plan, source, reference, classes, networks };
+    evaluation.must_have_enough()?;
     let phases = evaluation.phases()?;
     let run = evaluation.description()?;
     let wanted = evaluation.wanted()?;
@@ -84,7 +85,8 @@ fn score(args: &RunArgs, context: &Context) -> Result<Outcome> {
     let mut one_size = OneSize::default();
     evaluation.expect_size(&mut one_size)?;
     let batch_size = usize::try_from(args.batch.batch_size)?;
-    let mut walk = Walk { networks: &evaluation.networks, device, batch_size, keeping, one_size };
+    let pixels = evaluation.plan.pixels();
+    let mut walk = Walk { networks: &evaluation.networks, device, batch_size, keeping, one_size, pixels };
     let complete = walk.run(&phases, &mut state, context)?;
     drop(phases);
     if !complete {

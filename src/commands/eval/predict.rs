@@ -122,6 +122,19 @@ impl Predictor {
         Ok(json!({"path": self.path, "images": self.len(), "model": model, "tokenizer": tokenizer}))
     }
 
+    /// The transformer's file, for messages.
+    pub fn name(&self) -> String {
+        self.transformer.source.origin().to_string()
+    }
+
+    /// What is predicted, by content.
+    pub fn identity(&self) -> Result<String> {
+        match &self.codes {
+            CodesOf::Images(_, set) => Ok(set.identity()),
+            CodesOf::Stored(codes) => Ok(data::codes::fingerprint(codes.as_ref())?),
+        }
+    }
+
     /// Nats of each image's codes (B), and how many codes an image has.
     pub fn of_images(&self, images: &ImagesU8, classes: &[i64]) -> Result<(Tensor, u64)> {
         match &self.codes {

@@ -46,6 +46,9 @@ pub struct Report {
     pub converted: BTreeMap<String, u64>,
     /// What could not be read and is in no score.
     pub skipped: Vec<Skipped>,
+    /// Scores that were asked for and cannot be had, and why.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub failed: BTreeMap<String, String>,
     /// What is to be known of the scores.
     pub warnings: Vec<String>,
     /// Scores of chunks and subsets.
@@ -71,6 +74,7 @@ impl Report {
             values,
             converted: BTreeMap::new(),
             skipped: vec![],
+            failed: BTreeMap::new(),
             warnings: vec![],
             series: BTreeMap::new(),
             class_agreement: vec![],

@@ -44,26 +44,42 @@ pub struct Scores {
     pub values: Vec<Value>,
     /// Name → numbers: scores of chunks and subsets.
     pub series: BTreeMap<String, Vec<f64>>,
+    /// Scores that could not be had, and why.
+    pub failed: BTreeMap<String, String>,
 }
 
 impl Scoring<'_> {
-    /// All of the plan's scores.
+    /// All of the plan's scores. One that cannot be had takes none of the others with it.
+    ///
+    /// # Errors
+    /// None can be had.
     pub fn all(&self) -> Result<Scores> {
         let mut scores = Scores::default();
         let mut seen = vec![];
+        let mut first = None;
         for &metric in &self.plan.metrics {
-            for value in self
-                .one(metric, &mut scores.series)
-                .with_context(|| format!("cannot compute {}", metric.name()))?
-            {
+            let found = self.one(metric, &mut scores.series).and_then(|values| {
+                values.iter().try_for_each(Value::must_be_a_number)?;
+                Ok(values)
+            });
+            match found.with_context(|| format!("cannot compute {}", metric.name())) {
                 // Precision and recall come together, as do density and coverage.
-                if !seen.contains(&value.name) {
-                    seen.push(value.name.clone());
-                    scores.values.push(value);
+                Ok(values) => values.into_iter().for_each(|value| {
+                    if !seen.contains(&value.name) {
+                        seen.push(value.name.clone());
+                        scores.values.push(value);
+                    }
+                }),
+                Err(error) => {
+                    scores.failed.insert(metric.name(), error.root_cause().to_string());
+                    first.get_or_insert(error);
                 }
             }
         }
-        Ok(scores)
+        match first {
+            Some(error) if scores.values.is_empty() => Err(error),
+            _ => Ok(scores),
+        }
     }
 
     fn one(&self, metric: Metric, series: &mut BTreeMap<String, Vec<f64>>) -> Result<Vec<Value>> {
@@ -114,13 +130,14 @@ impl Scoring<'_> {
             }
             Metric::Ssim => self.setting.value(
                 "ssim",
-                means.ssim,
+                means.ssim.context("SSIM was not taken")?,
                 HIGHER,
                 "scikit-image's defaults: 7x7 window, data range 1",
             ),
             Metric::SsimDr2 => {
                 let variant = "GigaTok and LlamaGen: as ssim, with data range 2 on images in [0, 1]";
-                self.setting.value("ssim_dr2", means.ssim_published, HIGHER, variant)
+                let value = means.ssim_published.context("SSIM was not taken")?;
+                self.setting.value("ssim_dr2", value, HIGHER, variant)
             }
             Metric::Perceptual => {
                 let (_, id) = self.networks.perceptual.as_ref().context("the network was not opened")?;
@@ -203,7 +220,7 @@ impl Scoring<'_> {
             && let Some(stored) = reference.stored(id, spatial)?
         {
             let images = reference.file.as_ref().and_then(|f| f.tag.as_ref()).map(|t| t.images);
-            return Ok((Statistics::new(&stored.mean, &stored.covariance)?, images));
+            return Ok((stored.clone(), images));
         }
         let collected = self.state.reference.get(&role).context("there is no reference")?;
         let statistics =

@@ -127,10 +127,20 @@ impl Source {
                 json!({"path": set.path, "images": set.len(), "tokenizer": tokenizer.fingerprint()?})
             }
             Source::Generate(generator) => {
-                json!({"images": generator.len(), "settings": serde_json::to_value(generator.settings())?})
+                let settings = serde_json::to_value(generator.settings())?;
+                json!({"images": generator.len(), "classes": generator.draws(), "settings": settings})
             }
             Source::Predict(predictor) => predictor.describe()?,
         })
+    }
+
+    /// What is judged, by content, as far as it lies in files: see [`ImageSet::identity`].
+    pub fn identity(&self) -> Result<Option<String>> {
+        match self {
+            Source::Files(set) | Source::Reconstruct(_, set) => Ok(Some(set.identity())),
+            Source::Generate(_) => Ok(None),
+            Source::Predict(predictor) => predictor.identity().map(Some),
+        }
     }
 
     /// The number that the scores stand beside, where the source tells it.

@@ -102,6 +102,14 @@ fn other_run(path: &Path, found: &Json, expected: &Json) -> Failure {
         (Some(f), Some(e)) => e.keys().filter(|k| f.get(*k) != e.get(*k)).map(String::as_str).collect(),
         _ => vec![],
     };
-    Failure::new(format!("`{}` belongs to another run; these differ: {}", path.display(), differ.join(", ")))
-        .hint("give another file with `--partial`, or remove this one to begin anew")
+    let failure = Failure::new(format!(
+        "`{}` belongs to another run; these differ: {}",
+        path.display(),
+        differ.join(", ")
+    ));
+    let failure = match differ.contains(&"content") {
+        true => failure.hint("the images, their labels or their prompts are not those that were counted"),
+        false => failure,
+    };
+    failure.hint("give another file with `--partial`, or remove this one to begin anew")
 }

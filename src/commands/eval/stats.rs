@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use backbones::files::sha256;
 use backbones::{FeatureId, Network};
 use cli::eval::{StatsArgs, StatsKind};
-use eval::{Collector, Gather, ReferenceKind, Tag, write_reference};
+use eval::{Collector, Gather, PixelMetrics, ReferenceKind, Tag, write_reference};
 use serde::Serialize;
 use serde_json::Value as Json;
 
@@ -48,7 +48,9 @@ pub fn run(args: &StatsArgs, context: &Context) -> Result<Outcome> {
     let networks = Networks { features, lpips: None, perceptual: None, clip_score: None, classifier: None };
     let keeping = Keeping { file: None, run: &Json::Null, shard: Shard::WHOLE };
     let batch_size = usize::try_from(args.batch.batch_size)?;
-    let mut walk = Walk { networks: &networks, device, batch_size, keeping, one_size: OneSize::default() };
+    let one_size = OneSize::default();
+    let pixels = PixelMetrics::ALL; // there are no pairs
+    let mut walk = Walk { networks: &networks, device, batch_size, keeping, one_size, pixels };
     let phase = Phase { name: "reference", job: Job::Reference(set) };
     if !walk.run(&[phase], &mut state, context)? {
         context.printer.warning("stopped before the end; nothing was written");

@@ -1,16 +1,18 @@
 //! A score with all that decides whether it may be compared with another.
 
+use anyhow::Result;
 use backbones::FeatureId;
 use serde::Serialize;
 
 use super::titles;
+use crate::failure::Failure;
 
 /// One score.
 #[derive(Debug, Clone, Serialize)]
 pub struct Value {
     /// As `--metrics` names it, or a part of it.
     pub name: String,
-    /// The score; `null` where it is infinite.
+    /// The score; `null` where it is infinite. Values that are no number are errors: [`Value::must_be_a_number`].
     pub value: Option<f64>,
     /// Spread over chunks or subsets.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,7 +70,7 @@ impl Setting {
     pub fn value(&self, name: &str, value: f64, better: &'static str, variant: &str) -> Value {
         Value {
             name: name.to_owned(),
-            value: value.is_finite().then_some(value),
+            value: (!value.is_infinite()).then_some(value),
             std: None,
             interval: None,
             better,
@@ -86,6 +88,16 @@ impl Setting {
 }
 
 impl Value {
+    /// Refuses NaN, which no score is.
+    pub fn must_be_a_number(&self) -> Result<()> {
+        match self.value {
+            Some(value) if value.is_nan() => Err(Failure::new(format!("{} is not a number", self.name))
+                .hint("some image or weight holds values that are not finite")
+                .into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Of this network's features.
     pub fn of(mut self, network: Option<&FeatureId>) -> Self {
         self.name = titles::name(&self.name, network).to_owned();

@@ -13,6 +13,7 @@ use serde::Serialize;
 use self::file::FeatureFile;
 use super::{Context, Outcome, report_left_out, report_skipped};
 use crate::failure::Failure;
+use crate::finite;
 use crate::inputs::{Inputs, Skipped};
 use crate::settings::device;
 
@@ -50,6 +51,12 @@ pub fn run(args: &FeaturesArgs, context: &Context) -> anyhow::Result<Outcome> {
     progress.start("extracting", Some(inputs.len() as u64));
     inputs.for_each_stored(args.batch.batch_size, |batch| {
         let features = extractor.extract(&batch.images.to_u8())?;
+        let names = || batch.names.iter().map(String::as_str);
+        for values in
+            [Some(&features.pool), features.spatial.as_ref(), features.logits.as_ref()].into_iter().flatten()
+        {
+            finite::check(values, names(), "the features", &extractor.id().to_string())?;
+        }
         progress.advance(batch.names.len() as u64);
         file.append(batch.names, &features)
     })?;

@@ -3,6 +3,8 @@ use libtorch_ext::fused::AdamWLists;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
+use crate::{Error, Result};
+
 /// Settings of AdamW (Loshchilov and Hutter, arXiv 1711.05101). The learning rate comes with each step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -16,6 +18,30 @@ pub struct AdamWConfig {
     pub weight_decay: f64,
     /// Which parameters decay.
     pub decay: Decay,
+}
+
+impl AdamWConfig {
+    /// Refuses what `torch.optim.AdamW` refuses.
+    ///
+    /// # Errors
+    /// A number out of its range, by name.
+    pub fn check(&self) -> Result<()> {
+        let [first, second] = self.betas;
+        let beta = |b: &f64| (0.0..1.0).contains(b);
+        let positive = |x: &f64| x.is_finite() && *x >= 0.0;
+        let numbers = [
+            ("betas[0]", first, beta(&first), "in [0, 1)"),
+            ("betas[1]", second, beta(&second), "in [0, 1)"),
+            ("eps", self.eps, positive(&self.eps), "0 or more"),
+            ("weight_decay", self.weight_decay, positive(&self.weight_decay), "0 or more"),
+        ];
+        match numbers.into_iter().find(|(_, _, good, _)| !good) {
+            None => Ok(()),
+            Some((name, found, _, expected)) => {
+                Err(Error::Recipe(format!("optimization.adamw: {name} must be {expected}, found {found}")))
+            }
+        }
+    }
 }
 
 fn default_eps() -> f64 {
@@ -204,5 +230,22 @@ mod tests {
         let steps: Vec<i64> =
             adam.state().iter().filter(|s| s.0.starts_with("step.")).map(|s| s.1.int64_value(&[])).collect();
         assert_eq!(steps, [1, 0]);
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused_by_name() {
+        let good = AdamWConfig { betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.1, decay: Decay::All };
+        good.check().unwrap();
+        let bad = [
+            (AdamWConfig { betas: [1.0, 0.95], ..good }, "betas[0]"),
+            (AdamWConfig { betas: [0.9, -0.1], ..good }, "betas[1]"),
+            (AdamWConfig { betas: [0.9, f64::NAN], ..good }, "betas[1]"),
+            (AdamWConfig { eps: -1e-8, ..good }, "eps"),
+            (AdamWConfig { weight_decay: f64::INFINITY, ..good }, "weight_decay"),
+        ];
+        for (config, name) in bad {
+            let message = config.check().unwrap_err().to_string();
+            assert!(message.contains(name), "{message}");
+        }
     }
 }

@@ -56,7 +56,7 @@ pub enum FeatureViews {
 impl FeaturePlan {
     /// The features of a subject on `images`.
     pub fn new(subject: SubjectId, views: FeatureViews, images: &dyn Dataset) -> Self {
-        let data_fingerprint = data::fingerprint(images);
+        let data_fingerprint = data::content_fingerprint(images);
         FeaturePlan { format: 1, subject, views, records: images.len(), data_fingerprint }
     }
 

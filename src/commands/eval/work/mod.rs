@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use base::Progress;
-use eval::overlapped;
+use eval::{PixelMetrics, overlapped};
 use serde_json::Value as Json;
 use tch::Device;
 
@@ -122,6 +122,8 @@ pub struct Walk<'a> {
     pub keeping: Keeping<'a>,
     /// The size that all images have.
     pub one_size: OneSize,
+    /// What is computed of pairs, beside PSNR and LPIPS.
+    pub pixels: PixelMetrics,
 }
 
 impl Walk<'_> {
@@ -145,8 +147,14 @@ impl Walk<'_> {
     ) -> Result<bool> {
         let done = state.tally.done.get(phase.name).copied().unwrap_or(0);
         let todo: Vec<u64> = self.keeping.shard.share(phase.len()).skip(done as usize).collect();
-        if done > 0 && !todo.is_empty() {
-            context.printer.note(&format!("{}: continuing after {done}", phase.name));
+        match (done, todo.is_empty(), self.keeping.file) {
+            (0, ..) | (_, _, None) => {}
+            (_, false, _) => context.printer.note(&format!("{}: continuing after {done}", phase.name)),
+            (_, true, Some(file)) => context.printer.note(&format!(
+                "{}: all {done} were counted before, in `{}`; nothing is read again",
+                phase.name,
+                file.display()
+            )),
         }
         let mut progress = context.printer.clone();
         progress.start(phase.name, Some(todo.len() as u64));

@@ -13,6 +13,7 @@ use crate::commands::eval::predict::Predictor;
 use crate::commands::eval::state::State;
 use crate::commands::eval::tally::{Side, Tally};
 use crate::failure::Failure;
+use crate::finite;
 use crate::inputs::Skipped;
 
 /// One batch on its way into the sums.
@@ -44,6 +45,11 @@ pub(super) struct Pair {
 }
 
 impl Step {
+    /// The images' names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.items.iter().map(|item| item.name.as_str())
+    }
+
     fn of(samples: Option<ImagesU8>, reference: Option<ImagesU8>) -> Self {
         Step { samples, reference, ..Step::default() }
     }
@@ -87,7 +93,7 @@ impl Walk<'_> {
                 Step { pair: Some(pair), ..Step::of(Some(samples), Some(originals)) }
             }
             Job::Reconstruct(r) => {
-                let step = reconstruct(r, next()?)?;
+                let step = reconstruct(r, next()?, &items)?;
                 match r.reference {
                     Originals::Cropped(_) => Step { reference: Some(next()?), ..step },
                     Originals::AsGiven | Originals::Elsewhere => step,
@@ -146,9 +152,11 @@ impl Walk<'_> {
     }
 }
 
-fn reconstruct(r: &Reconstruction, given: ImagesU8) -> Result<Step> {
+fn reconstruct(r: &Reconstruction, given: ImagesU8, items: &[Item]) -> Result<Step> {
     let mut originals = given.to_float();
     let (mut decoded, codes) = r.tokenizer.run(&originals)?;
+    let names = items.iter().map(|item| item.name.as_str());
+    finite::check(decoded.tensor(), names, "the reconstruction", &r.tokenizer.name())?;
     if let Some(side) = r.side {
         // As LlamaGen's script: both in floating point, and neither clamped first.
         decoded = sampler::resize(decoded, i64::from(side))?;
@@ -169,6 +177,8 @@ fn predict(predictor: &Predictor, items: &[Item], images: &ImagesU8) -> Result<S
     };
     let classes = items.iter().map(class).collect::<std::result::Result<Vec<i64>, Failure>>()?;
     let (nats, num_tokens) = predictor.of_images(images, &classes)?;
+    let names = items.iter().map(|item| item.name.as_str());
+    finite::check(&nats, names, "the likelihood of its codes", &predictor.name())?;
     Ok(Step { nats: Some(nats), num_tokens, ..Step::default() })
 }
 
@@ -177,7 +187,9 @@ fn predict_stored(predictor: &Predictor, indices: &[u64], state: &mut State) -> 
     let item =
         |(&index, class)| Item { index, name: format!("{index:06}"), class: Some(class), prompt: None };
     state.tally.samples.images += indices.len() as u64;
-    let items = indices.iter().zip(classes).map(item).collect();
+    let items: Vec<Item> = indices.iter().zip(classes).map(item).collect();
+    let names = items.iter().map(|item| item.name.as_str());
+    finite::check(&nats, names, "the likelihood of its codes", &predictor.name())?;
     Ok(Step { items, nats: Some(nats), num_tokens, ..Step::default() })
 }
 

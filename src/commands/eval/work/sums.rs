@@ -1,7 +1,7 @@
 //! From what is scored into the sums.
 
 use anyhow::{Context as _, Result};
-use backbones::Features;
+use backbones::{FeatureId, Features};
 use base::{Images, ImagesU8};
 use eval::ClassAgreement;
 use tch::{Device, Kind, Tensor};
@@ -10,6 +10,7 @@ use super::Walk;
 use super::step::{Item, Step};
 use crate::commands::eval::state::State;
 use crate::commands::eval::thumbs::{Thumb, encode};
+use crate::finite;
 use crate::pictures::Picture;
 
 impl Walk<'_> {
@@ -24,7 +25,18 @@ impl Walk<'_> {
         for (images, collectors, agreement) in sides {
             let Some(images) = images else { continue };
             for (role, collector) in collectors {
-                let features = self.networks.features[role].extract(images)?;
+                let network = &self.networks.features[role];
+                let features = network.extract(images)?;
+                let parts = [
+                    ("the features", Some(&features.pool)),
+                    ("the features of places", features.spatial.as_ref()),
+                    ("the class logits", features.logits.as_ref()),
+                ];
+                for (what, values) in parts {
+                    if let Some(values) = values {
+                        finite::check(values, step.names(), what, &network.id().to_string())?;
+                    }
+                }
                 collector.update(&features, &indices)?;
                 if self.networks.classifier == Some(*role)
                     && let Some(agreement) = agreement
@@ -54,6 +66,13 @@ impl Walk<'_> {
         let prompts: Option<Vec<String>> = step.items.iter().map(prompt).collect();
         let prompts = prompts.context("internal error: an image without its prompt")?;
         let embedded = scorer.embed(images, &prompts)?;
+        for (what, values) in [
+            ("the embedding", &embedded.images),
+            ("the embedding of its prompt", &embedded.prefixed),
+            ("the embedding of its prompt", &embedded.bare),
+        ] {
+            finite::check(values, step.names(), what, &scorer.id.to_string())?;
+        }
         state.tally.clip_score.update(&embedded.images, &embedded.prefixed, &embedded.bare)?;
         Ok(())
     }
@@ -61,21 +80,21 @@ impl Walk<'_> {
     fn compare(&self, step: &Step, state: &mut State) -> Result<()> {
         let Some(pair) = &step.pair else { return Ok(()) };
         let tally = &mut state.tally;
-        let scores = tally.pairs.update(&pair.pixels)?;
+        let scores = tally.pairs.update(&pair.pixels, self.pixels)?;
         let to = |x: &Images| Images::new(x.tensor().to_device(self.device));
-        let on_cpu = |distance: Tensor| {
-            Ok::<_, anyhow::Error>(Vec::<f64>::try_from(
-                distance.to_kind(Kind::Double).to_device(Device::Cpu),
-            )?)
+        let on_cpu = |distance: Tensor, id: &FeatureId| -> Result<Vec<f64>> {
+            finite::check(&distance, step.names(), "the distance", &id.to_string())?;
+            Ok(Vec::<f64>::try_from(distance.to_kind(Kind::Double).to_device(Device::Cpu))?)
         };
         let (judged, originals) = (to(&pair.judged)?, to(&pair.originals)?);
         let lpips = match &self.networks.lpips {
-            Some((network, _)) => Some(on_cpu(network.distance(&judged, &originals)?)?),
+            Some((network, id)) => Some(on_cpu(network.distance(&judged, &originals)?, id)?),
             None => None,
         };
         let perceptual = match &self.networks.perceptual {
-            Some((network, _)) => {
-                Some(on_cpu(tch::no_grad(|| network.distance(originals.tensor(), judged.tensor())))?)
+            Some((network, id)) => {
+                let distance = tch::no_grad(|| network.distance(originals.tensor(), judged.tensor()));
+                Some(on_cpu(distance, id)?)
             }
             None => None,
         };
@@ -84,7 +103,7 @@ impl Walk<'_> {
             let (distance, perceptual) = (of_pair(&lpips), of_pair(&perceptual));
             let values = [
                 ("psnr", Some(score.psnr)),
-                ("ssim", Some(score.ssim)),
+                ("ssim", score.ssim),
                 ("lpips", distance),
                 ("perceptual", perceptual),
             ];
@@ -100,7 +119,7 @@ impl Walk<'_> {
                 if score.psnr.is_finite() {
                     mine.psnr.add(score.psnr);
                 }
-                mine.ssim.add(score.ssim);
+                score.ssim.into_iter().for_each(|s| mine.ssim.add(s));
                 distance.into_iter().for_each(|d| mine.lpips.add(d));
                 perceptual.into_iter().for_each(|d| mine.perceptual.add(d));
             }

@@ -1,5 +1,7 @@
 //! YAML ⇄ typed configurations, with overrides and errors that point at the place.
 
+mod place;
+
 use std::path::{Path, PathBuf};
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -23,7 +25,7 @@ pub enum ConfigError {
     Invalid {
         /// File, or what else the text came from.
         origin: String,
-        /// serde's message, with line and column where known.
+        /// serde's message, with key and line where known.
         message: String,
     },
     /// A `key=value` override is malformed or names no existing key.
@@ -56,7 +58,7 @@ impl Hint for ConfigError {
 /// Turns serde's "unknown field `x`, expected one of `a`, `b`" into a suggestion.
 fn unknown_field_hint(message: &str) -> Option<String> {
     let (head, tail) = message.split_once(", expected ")?;
-    let word = head.split('`').nth(1)?;
+    let word = head.rsplit('`').nth(1)?; // the key and its line come before it
     let known: Vec<&str> = tail.split('`').skip(1).step_by(2).collect();
     let best = nearest(word, known, 1);
     best.first().map(|b| format!("did you mean `{b}`?"))
@@ -68,6 +70,10 @@ pub struct Document {
     /// Where it came from, for messages.
     pub origin: String,
     value: Value,
+    /// What was read; none for a configuration that was completed or put together.
+    text: Option<String>,
+    /// What [`Document::set`] changed.
+    changed: Vec<String>,
 }
 
 impl Document {
@@ -78,10 +84,17 @@ impl Document {
         Self::parse(&path.display().to_string(), &text)
     }
 
-    /// Parses YAML (or JSON) text.
+    /// Parses YAML (or JSON) text; merge keys (`<<: *anchor`) are applied.
     pub fn parse(origin: &str, text: &str) -> Result<Self, ConfigError> {
-        let value = serde_yaml::from_str(text).map_err(|e| invalid(origin, &e))?;
-        Ok(Document { origin: origin.to_owned(), value })
+        let mut value: Value = serde_yaml::from_str(text).map_err(|e| invalid(origin, &e))?;
+        value.apply_merge().map_err(|e| invalid(origin, &e))?;
+        Ok(Document { origin: origin.to_owned(), value, text: Some(text.to_owned()), changed: vec![] })
+    }
+
+    /// A configuration with all that its file left at defaults. Its lines are nobody's, and no error names them.
+    pub fn complete<T: Serialize>(origin: &str, config: &T) -> Result<Self, ConfigError> {
+        let value = serde_yaml::to_value(config).map_err(|e| invalid(origin, &e))?;
+        Ok(Document { origin: origin.to_owned(), value, text: None, changed: vec![] })
     }
 
     /// The value as JSON, for code that inspects foreign files (the official YAMLs).
@@ -122,6 +135,7 @@ impl Document {
             walked = format!("{walked}{key}.");
         }
         *at = new;
+        self.changed.push(given.to_owned());
         Ok(())
     }
 
@@ -129,7 +143,10 @@ impl Document {
     pub fn typed<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
         // Through text, so that serde_yaml's messages carry the path inside the document.
         let text = serde_yaml::to_string(&self.value).map_err(|e| invalid(&self.origin, &e))?;
-        serde_yaml::from_str(&text).map_err(|e| invalid(&self.origin, &e))
+        serde_yaml::from_str(&text).map_err(|e| ConfigError::Invalid {
+            origin: self.origin.clone(),
+            message: place::message(&e, &self.value, self.text.as_deref(), &self.changed),
+        })
     }
 }
 
@@ -139,9 +156,7 @@ fn invalid(origin: &str, e: &serde_yaml::Error) -> ConfigError {
 
 /// Reads a typed configuration from a file.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    serde_yaml::from_str(&text).map_err(|e| invalid(&path.display().to_string(), &e))
+    Document::read(path)?.typed()
 }
 
 /// A configuration as YAML text; itself valid input.
@@ -173,6 +188,60 @@ mod tests {
         assert_eq!(d.typed::<Toy>().unwrap(), Toy { size: 4, inner: Inner { rate: 0.25 } });
         let e = d.set(&["inner.rat=1".into()]).unwrap_err();
         assert_eq!(e.hints(), ["did you mean `inner.rate`?"]);
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+    enum Tagged {
+        Deep { inner: Inner, size: i64 },
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Whole {
+        rate: f64,
+        model: Tagged,
+    }
+
+    #[test]
+    fn errors_name_the_key_and_the_line_of_the_text_that_was_given() {
+        let good = "# flow mappings become several lines when they are written again\n\
+                    rate: 1.0\nmodel:\n  type: deep\n  inner: { rate: 0.5 }\n  size: 3\n";
+        let say = |from: &str, to: &str, changes: &[&str]| {
+            let mut document = Document::parse("toy", &good.replace(from, to)).unwrap();
+            document.set(&changes.iter().map(|c| (*c).to_owned()).collect::<Vec<_>>()).unwrap();
+            document.typed::<Whole>().unwrap_err().to_string()
+        };
+        let cases = [
+            ("rate: 1.0", "rate: 1/10", "line 2, `rate`: invalid type: string \"1/10\", expected f64"),
+            (
+                "{ rate: 0.5 }",
+                "{ rat: 0.5 }",
+                "line 5, `model.inner.rat`: unknown field `rat`, expected `rate`",
+            ),
+            ("size: 3", "size: many", "line 6, `model.size`: invalid type: string \"many\", expected i64"),
+            ("deep", "flat", "line 4, `model.type`: unknown variant `flat`, expected `deep`"),
+            ("  size: 3\n", "", "missing field `size`"),
+            ("size: 3", "size: 3\n  more:\n    a: 1", "line 7, `model.more`: unknown field `more`"),
+        ];
+        for (from, to, expected) in cases {
+            let found = say(from, to, &[]);
+            assert!(found.contains(expected), "expected {expected}: {found}");
+        }
+        // What was changed on the command line has no line.
+        let found = say("x", "x", &["model.size=many"]);
+        assert!(found.contains("override `model.size=many`: invalid type: string \"many\""), "{found}");
+        let complete = Document::complete("toy", &serde_json::json!({"rate": "x"})).unwrap();
+        let found = complete.typed::<Whole>().unwrap_err().to_string();
+        assert!(found.ends_with("`rate`: invalid type: string \"x\", expected f64"), "{found}");
+    }
+
+    #[test]
+    fn merge_keys_are_applied() {
+        let d = Document::parse("toy", "a: &t { rate: 0.5, size: 3 }\nb: { <<: *t, size: 4 }").unwrap();
+        let json = d.to_json().unwrap();
+        assert_eq!(json["b"], serde_json::json!({"size": 4, "rate": 0.5}));
+        assert!(Document::parse("toy", "b: { <<: 3 }").unwrap_err().to_string().contains("merging"));
     }
 
     #[test]
