@@ -127,7 +127,7 @@ fn by_name(set: &ImageSet, file: &Path, rows: &[Row]) -> Result<Vec<String>> {
     let keys: Vec<String> = (0..set.len()).map(|i| set.key(i)).collect();
     let mut images: HashMap<&str, usize> = HashMap::new();
     keys.iter().for_each(|key| *images.entry(last(key)).or_default() += 1);
-    let prompt = |key: &String| {
+    let prompt = |key: &String| -> Result<String> {
         let alone = by_last.get(last(key)).copied().flatten().filter(|_| images[last(key)] == 1);
         let lacks = || {
             Failure::new(format!("`{}` has no prompt for `{key}`", file.display()))
