@@ -141,7 +141,8 @@ fn names_of_any_kind_stay_one_line_and_what_is_left_out_is_said() {
 fn sets_that_number_classes_differently_and_pictures_that_are_too_large_are_refused() {
     let dir = place();
     std::fs::create_dir_all(dir.path().join("more/n02099601")).unwrap();
-    std::fs::rename(dir.path().join("images/n02099601/e.png"), dir.path().join("more/n02099601/e.png")).unwrap();
+    std::fs::rename(dir.path().join("images/n02099601/e.png"), dir.path().join("more/n02099601/e.png"))
+        .unwrap();
     ok(&dir, "--data more --output both", 0);
     std::fs::rename(dir.path().join("more/n02099601"), dir.path().join("more/zebra")).unwrap();
     let out = extract(&dir, "--data more --output codes");

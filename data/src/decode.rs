@@ -43,7 +43,10 @@ pub(crate) fn check_size(width: u64, height: u64) -> std::result::Result<(), Str
 
 /// Of a size that is refused.
 pub(crate) fn too_large(width: u64, height: u64) -> String {
-    format!("{width}x{height} pixels are more than the {} that are read; `--max-pixels N` allows more", max_pixels())
+    format!(
+        "{width}x{height} pixels are more than the {} that are read; `--max-pixels N` allows more",
+        max_pixels()
+    )
 }
 
 /// True if the name ends like an image's.
@@ -191,7 +194,8 @@ mod tests {
     fn an_image_is_refused_by_its_head_where_it_claims_too_many_pixels() {
         let e = decode("bomb.png", &claims(30_000, 30_000)).unwrap_err().to_string();
         assert!(e.contains("`bomb.png`: damaged: 30000x30000 pixels are more than the 178956970"), "{e}");
-        let gif = [b"GIF89a".as_slice(), &60_000u16.to_le_bytes(), &60_000u16.to_le_bytes(), &[0x80, 0, 0]].concat();
+        let gif = [b"GIF89a".as_slice(), &60_000u16.to_le_bytes(), &60_000u16.to_le_bytes(), &[0x80, 0, 0]]
+            .concat();
         let gif = [&gif[..], &[0; 6], b",\0\0\0\0\x01\0\x01\0\0", &[2, 2, 0x44, 1, 0, b';']].concat();
         let e = decode("bomb.gif", &gif).unwrap_err().to_string();
         assert!(e.contains("60000x60000 pixels are more"), "{e}");

@@ -13,7 +13,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(RgbImage, bool), String> {
     let fail = |e: gif::DecodingError| e.to_string();
     let mut options = gif::DecodeOptions::new();
     options.set_color_output(gif::ColorOutput::Indexed);
-    options.set_memory_limit(gif::MemoryLimit::Bytes(NonZeroU64::new(max_pixels()).ok_or("no pixels at all")?));
+    options
+        .set_memory_limit(gif::MemoryLimit::Bytes(NonZeroU64::new(max_pixels()).ok_or("no pixels at all")?));
     let mut decoder = options.read_info(Cursor::new(bytes)).map_err(fail)?;
     let canvas = (u32::from(decoder.width()), u32::from(decoder.height()));
     let frame = decoder.next_frame_info().map_err(fail)?.ok_or("it holds no picture")?;

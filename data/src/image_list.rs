@@ -22,9 +22,8 @@ pub fn read_list(path: &Path) -> Result<ImageFiles> {
             return Err(Error::malformed(path, message));
         }
     };
-    let record = |row: &Row| {
-        record(row).map_err(|e| Error::malformed(path, format!("line {}: {e}", row.line)))
-    };
+    let record =
+        |row: &Row| record(row).map_err(|e| Error::malformed(path, format!("line {}: {e}", row.line)));
     let files = rows.iter().map(record).collect::<Result<Vec<_>>>()?;
     if files.is_empty() {
         return Err(Error::malformed(path, "the list has no rows"));
@@ -62,7 +61,10 @@ pub(crate) fn one_of() -> String {
 fn record(row: &Row) -> std::result::Result<(PathBuf, Target), String> {
     let path = row.find(&PATH).and_then(Value::as_str).ok_or_else(|| {
         if row.find(&[URL]).is_some() {
-            return format!("a `{URL}` is no path: pictures are not downloaded; fetch them, and give {}", one_of());
+            return format!(
+                "a `{URL}` is no path: pictures are not downloaded; fetch them, and give {}",
+                one_of()
+            );
         }
         format!("no image path: expected {}, found the columns {}", one_of(), row.columns().join(", "))
     })?;
@@ -77,7 +79,9 @@ fn record(row: &Row) -> std::result::Result<(PathBuf, Target), String> {
 fn class_index(value: &Value) -> std::result::Result<i64, String> {
     match value {
         Value::String(text) => table::class_of(text),
-        other => table::class_of(&other.to_string()).map_err(|_| format!("expected a class index, found {other}")),
+        other => {
+            table::class_of(&other.to_string()).map_err(|_| format!("expected a class index, found {other}"))
+        }
     }
 }
 

@@ -23,10 +23,7 @@ impl Joined {
         for (i, set) in sets.iter().enumerate() {
             for before in &sets[..i] {
                 let of = |set: &Arc<dyn Dataset>| set.describe();
-                labels::same_numbering(
-                    (&of(before), before.classes()),
-                    (&of(set), set.classes()),
-                )?;
+                labels::same_numbering((&of(before), before.classes()), (&of(set), set.classes()))?;
             }
             starts.push(next);
             next += set.len();

@@ -90,7 +90,8 @@ impl Layout {
     fn check(&self) -> Result<(), String> {
         check_size(self.width, self.height)?;
         let scans = self.scans.len();
-        if scans > MOST_SCANS || self.width * self.height * scans as u64 > MOST_WORK.max(10 * self.width * self.height)
+        if scans > MOST_SCANS
+            || self.width * self.height * scans as u64 > MOST_WORK.max(10 * self.width * self.height)
         {
             return Err(format!("{scans} scans of {}x{} pixels", self.width, self.height));
         }

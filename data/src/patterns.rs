@@ -73,11 +73,8 @@ fn range(inside: &str) -> Result<Option<Vec<String>>, String> {
     }
     let padded = [from, to].iter().any(|n| n.len() > 1 && n.starts_with('0'));
     let width = if padded { from.len().max(to.len()) } else { 0 };
-    let numbers: Vec<u64> = if a <= b {
-        (a..=b).step_by(step).collect()
-    } else {
-        (b..=a).rev().step_by(step).collect()
-    };
+    let numbers: Vec<u64> =
+        if a <= b { (a..=b).step_by(step).collect() } else { (b..=a).rev().step_by(step).collect() };
     Ok(Some(numbers.into_iter().map(|n| format!("{n:0width$}")).collect()))
 }
 

@@ -110,7 +110,9 @@ pub fn read(path: &Path, known: &[&str]) -> Result<Content> {
 /// The content of a file's text.
 pub(crate) fn parse(text: &str, path: &Path, known: &[&str]) -> Result<Content> {
     let first = text.lines().enumerate().find(|(_, line)| !line.trim().is_empty());
-    let Some((at, first)) = first else { return Ok(Content::Lines(text.lines().map(str::to_owned).collect())) };
+    let Some((at, first)) = first else {
+        return Ok(Content::Lines(text.lines().map(str::to_owned).collect()));
+    };
     if is_json(first) {
         return json_lines(text, path).map(Content::Rows);
     }
@@ -214,7 +216,8 @@ fn by_csv(text: &str, delimiter: char, path: &Path) -> Result<Cells> {
         // The reader's position may be before blank lines.
         let line = row.position().map_or(0, |p| {
             let rest = &ended.as_bytes()[p.byte() as usize..];
-            let blank = rest.iter().take_while(|b| matches!(b, b'\n' | b'\r')).filter(|b| **b == b'\n').count();
+            let blank =
+                rest.iter().take_while(|b| matches!(b, b'\n' | b'\r')).filter(|b| **b == b'\n').count();
             p.line() as usize + blank
         });
         let cells: Vec<String> = row.iter().map(str::to_owned).collect();

@@ -215,7 +215,8 @@ impl Member {
 fn empty_folders(found: &mut Members) {
     let with_images: BTreeSet<&str> = found.groups.iter().map(|g| folder(&g.key)).collect();
     let parents: BTreeSet<&str> = with_images.iter().filter(|f| !f.is_empty()).map(|f| folder(f)).collect();
-    let keep = |f: &String| with_images.contains(f.as_str()) || (!f.is_empty() && parents.contains(folder(f)));
+    let keep =
+        |f: &String| with_images.contains(f.as_str()) || (!f.is_empty() && parents.contains(folder(f)));
     let folders = found.folders.iter().filter(|f| keep(f)).cloned().collect();
     found.folders = folders;
 }
@@ -223,9 +224,8 @@ fn empty_folders(found: &mut Members) {
 /// True if a file or one of its folders is hidden: its name begins with a dot (macOS's `._*`), or it is macOS's folder of
 /// such files.
 fn is_hidden(name: &[u8]) -> bool {
-    name.split(|&b| b == b'/').any(|part| {
-        part == b"__MACOSX" || part.starts_with(b".") && part != b"." && part != b".."
-    })
+    name.split(|&b| b == b'/')
+        .any(|part| part == b"__MACOSX" || part.starts_with(b".") && part != b"." && part != b"..")
 }
 
 fn text(name: impl AsRef<[u8]>) -> String {

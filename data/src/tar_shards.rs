@@ -169,7 +169,8 @@ fn open_tar(path: &Path) -> Result<File> {
         }
         size += n as u64;
         if size > most {
-            let message = format!("expands to more than {most} bytes, {MOST} times its size; unpack it first");
+            let message =
+                format!("expands to more than {most} bytes, {MOST} times its size; unpack it first");
             return Err(Error::malformed(path, message));
         }
         out.write_all(&buffer[..n]).map_err(Error::write(&std::env::temp_dir()))?;
@@ -193,9 +194,8 @@ impl Shard {
     }
 
     fn target(&self, group: &Group) -> Result<Target> {
-        let bad = |suffix: &str, e: String| {
-            Error::malformed(&self.path, format!("`{}.{suffix}`: {e}", group.key))
-        };
+        let bad =
+            |suffix: &str, e: String| Error::malformed(&self.path, format!("`{}.{suffix}`: {e}", group.key));
         if let Some(span) = group.class {
             let class = table::text_of(self.label(span)?).and_then(|text| table::class_of(&text));
             return class.map(Target::Class).map_err(|e| bad("cls", e));
@@ -238,7 +238,8 @@ impl Dataset for TarShards {
     fn get(&self, index: usize) -> Result<Record> {
         let s = &self.samples[index];
         if s.image.size > most_bytes() {
-            let message = format!("{} bytes, more than the {} that an image may have", s.image.size, most_bytes());
+            let message =
+                format!("{} bytes, more than the {} that an image may have", s.image.size, most_bytes());
             return Err(Error::Decode { key: s.key.clone(), message });
         }
         let bytes = self.shards[s.shard].bytes(s.image)?;

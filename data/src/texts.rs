@@ -112,7 +112,10 @@ pub(crate) fn read_i64(file: &File, path: &Path, start: u64, info: &TensorInfo) 
 pub(crate) fn open_shard(root: &Path, name: &str) -> Result<(std::path::PathBuf, File)> {
     let plain = Path::new(name).components().eq([std::path::Component::Normal(name.as_ref())]);
     if !plain {
-        return Err(Error::malformed(root, format!("its index names `{name}`, which is no file of this folder")));
+        return Err(Error::malformed(
+            root,
+            format!("its index names `{name}`, which is no file of this folder"),
+        ));
     }
     let path = root.join(name);
     let file = base::files::open_regular(&path).map_err(Error::read(&path))?;

@@ -216,7 +216,8 @@ fn a_key_in_two_shards_is_two_samples_and_tars_refuse_what_folders_do() {
     let empty = put_tar(dir.path(), "e.tar", tar(&[("a.png", &a), ("a.txt", b" \n")]));
     assert!(refusal(&empty).contains("`a.txt`: the caption is empty"));
     // A class folder whose image has a format that is not read keeps its number.
-    let shifted = put_tar(dir.path(), "f.tar", tar(&[("ant/x.tif", &a), ("bee/x.png", &a), ("cat/x.png", &a)]));
+    let shifted =
+        put_tar(dir.path(), "f.tar", tar(&[("ant/x.tif", &a), ("bee/x.png", &a), ("cat/x.png", &a)]));
     assert_eq!(targets(&*data::open(&shifted).unwrap()), [1, 2].map(Target::Class));
 }
 

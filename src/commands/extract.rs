@@ -74,8 +74,11 @@ fn nothing_read(args: &ExtractArgs, records: usize) -> Failure {
     let list = args.output.join("skipped.tsv");
     let first = std::fs::read_to_string(&list).ok().and_then(|text| text.lines().next().map(str::to_owned));
     let first = first.map(|line| format!("; the first: {}", line.replace('\t', ": "))).unwrap_or_default();
-    Failure::new(format!("none of the {records} images can be read{first}"))
-        .hint(format!("`{}` names them all; remove `{}` before the next try", list.display(), args.output.display()))
+    Failure::new(format!("none of the {records} images can be read{first}")).hint(format!(
+        "`{}` names them all; remove `{}` before the next try",
+        list.display(),
+        args.output.display()
+    ))
 }
 
 /// The sets of images, one after the other.

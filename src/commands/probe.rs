@@ -55,7 +55,8 @@ struct ClassName {
 /// Probes; [`Outcome::Incomplete`] when images were left out or it was interrupted.
 pub fn run(args: &ProbeArgs, context: &Context) -> anyhow::Result<Outcome> {
     let device = device::resolve(&args.compute.device)?;
-    let (train, validation) = (limited(&args.data, args.limit, context)?, limited(&args.validation, args.limit, context)?);
+    let (train, validation) =
+        (limited(&args.data, args.limit, context)?, limited(&args.validation, args.limit, context)?);
     context.printer.note(&format!("training images: {}", train.describe()));
     context.printer.note(&format!("validation images: {}", validation.describe()));
     let job = ProbeJob {

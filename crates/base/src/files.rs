@@ -126,7 +126,10 @@ mod tests {
     fn names_that_are_not_utf8_stay_different_and_cells_stay_one_line() {
         let name = |bytes: &[u8]| name_of(OsStr::from_bytes(bytes));
         assert_eq!(name("Ümläut.png".as_bytes()), "Ümläut.png");
-        assert_eq!((name(b"\xb9\xb7"), name(b"a\xc4\xf1.png")), ("\\xB9\\xB7".into(), "a\\xC4\\xF1.png".into()));
+        assert_eq!(
+            (name(b"\xb9\xb7"), name(b"a\xc4\xf1.png")),
+            ("\\xB9\\xB7".into(), "a\\xC4\\xF1.png".into())
+        );
         assert_eq!(tsv_cell("a\nb\tc"), "a\\nb\\tc");
     }
 

@@ -157,8 +157,9 @@ mod tests {
         encoder.set_fastest_defaults();
         encoder.set_chroma_sampling_pixel_sizes(sampling, sampling);
         let mut encoder = encoder.start_compress(vec![]).unwrap();
-        let pixels: Vec<u8> =
-            (0..width * 16).flat_map(|i| [(i * 7) as u8, (i % width * 4) as u8, (i / width * 9) as u8]).collect();
+        let pixels: Vec<u8> = (0..width * 16)
+            .flat_map(|i| [(i * 7) as u8, (i % width * 4) as u8, (i / width * 9) as u8])
+            .collect();
         encoder.write_scanlines(&pixels).unwrap();
         encoder.finish().unwrap()
     }

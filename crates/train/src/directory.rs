@@ -127,7 +127,8 @@ impl LeftOutFiles {
 
     /// One sentence with the numbers, if there are any.
     pub fn summary(&self) -> Option<String> {
-        let file = |(name, reason): (&String, &String)| LeftOut { name: name.clone(), reason: reason.clone() };
+        let file =
+            |(name, reason): (&String, &String)| LeftOut { name: name.clone(), reason: reason.clone() };
         let files: Vec<LeftOut> = self.known.iter().map(file).collect();
         count_left_out(&files).map(|count| format!("{count}; {} names them", self.path.display()))
     }

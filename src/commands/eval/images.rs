@@ -191,10 +191,12 @@ impl ImageSet {
                 return Err(Failure::new(message).hint("pairs are images of one name").into());
             }
         }
-        let found: Vec<Option<usize>> = theirs.iter().map(|name| places.get(pair_key(name, &stems)).copied()).collect();
+        let found: Vec<Option<usize>> =
+            theirs.iter().map(|name| places.get(pair_key(name, &stems)).copied()).collect();
         let lacking: Vec<&String> =
             theirs.iter().zip(&found).filter(|(_, f)| f.is_none()).map(|(n, _)| n).collect();
-        let surplus: Vec<&String> = mine.iter().filter(|name| !wanted.contains(pair_key(name, &stems))).collect();
+        let surplus: Vec<&String> =
+            mine.iter().filter(|name| !wanted.contains(pair_key(name, &stems))).collect();
         if !lacking.is_empty() || !surplus.is_empty() {
             return Err(self.unmatched(other, &lacking, &surplus).into());
         }

@@ -16,8 +16,8 @@ use super::images::ImageSet;
 use super::live::Reconstructor;
 use crate::code_files::check_codes;
 use crate::commands::Context;
-use crate::failure::Failure;
 use crate::commands::sample::classes_of;
+use crate::failure::Failure;
 use crate::settings::device;
 use crate::settings::models::{self, Location};
 
@@ -79,7 +79,9 @@ impl Predictor {
 
     /// Labels are numbers, which must mean the same classes here and in the model.
     fn check_classes(&self, model: &Location) -> Result<()> {
-        let Some(table) = classes_of(model, self.transformer.model.spec().num_classes)? else { return Ok(()) };
+        let Some(table) = classes_of(model, self.transformer.model.spec().num_classes)? else {
+            return Ok(());
+        };
         let known: Vec<Class> = table.classes().cloned().collect();
         let (described, classes) = match &self.codes {
             CodesOf::Images(_, set) => (set.describe(), set.classes()),

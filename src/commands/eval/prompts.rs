@@ -130,8 +130,9 @@ fn by_name(set: &ImageSet, file: &Path, rows: &[Row]) -> Result<Vec<String>> {
     let prompt = |key: &String| -> Result<String> {
         let alone = by_last.get(last(key)).copied().flatten().filter(|_| images[last(key)] == 1);
         let lacks = || {
-            Failure::new(format!("`{}` has no prompt for `{key}`", file.display()))
-                .hint("images are found by their paths as the set names them, or by file names that occur once")
+            Failure::new(format!("`{}` has no prompt for `{key}`", file.display())).hint(
+                "images are found by their paths as the set names them, or by file names that occur once",
+            )
         };
         Ok(by_path.get(key).or(alone).ok_or_else(lacks)?.clone())
     };

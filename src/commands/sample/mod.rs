@@ -27,9 +27,9 @@ use serde::Serialize;
 use tch::{Device, Tensor};
 use tokenizer::Tokenizer;
 
-pub use self::models::classes_of;
 use self::models::Models;
 pub(super) use self::models::Sources;
+pub use self::models::classes_of;
 use self::npz::NpzRun;
 use self::output::{Drawn, Folder, Outputs, Written};
 pub(super) use self::plan::{Order, Plan};

@@ -316,7 +316,10 @@ pub fn read_npy_integers(path: &Path) -> Result<Tensor, NpzError> {
         let values: Vec<i64> = values.collect();
         let mut shape = info.shape;
         if shape.iter().product::<i64>() != values.len() as i64 {
-            return Err(io::Error::other(format!("its shape is {shape:?}, it holds {} values", values.len())));
+            return Err(io::Error::other(format!(
+                "its shape is {shape:?}, it holds {} values",
+                values.len()
+            )));
         }
         let axes: Vec<i64> = (0..shape.len() as i64).rev().collect();
         if info.fortran {
@@ -441,7 +444,8 @@ mod tests {
             (&deep, "nested too deeply"),
         ];
         for (text, expected) in hostile {
-            let path = archive(dir.path(), &[("a.npy", npy(2, &shape(text), &[0; 8]))], CompressionMethod::Stored);
+            let path =
+                archive(dir.path(), &[("a.npy", npy(2, &shape(text), &[0; 8]))], CompressionMethod::Stored);
             let error = Npz::open(&path).unwrap_err().to_string();
             assert!(error.contains("x.npz") && error.contains("`a`") && error.contains(expected), "{error}");
         }
