@@ -138,49 +138,48 @@ impl Clone for Statistics {
 }
 
 impl Statistics {
-    /// Checks that these are a mean (D) and a covariance (D, D): shapes, finite values, symmetry, no negative variance
-    /// in any direction. What rounding leaves (statistics are stored in float32, too) is let pass; symmetric halves are
-    /// averaged.
-    ///
-    /// # Errors
-    /// They are not; `names` are what the error calls the two.
-    pub fn named(mean: &Tensor, covariance: &Tensor, names: [&str; 2]) -> Result<Self> {
-        /// Of the largest variance.
-        const ROUNDING: f64 = 1e-5;
+    /// Checks shapes and that all is finite; symmetric halves are averaged.
+    pub fn new(mean: &Tensor, covariance: &Tensor) -> Result<Self> {
         let (mean, covariance) = (mean.to_kind(Kind::Double), covariance.to_kind(Kind::Double));
         let (m, c) = (mean.size(), covariance.size());
-        if m.len() != 1 || m[0] == 0 || c != [m[0], m[0]] {
+        if m.len() != 1 || c != [m[0], m[0]] {
             return Err(Error::Statistics { mean: m, covariance: c });
         }
+        let _ = (rows(&mean.unsqueeze(0))?, rows(&covariance)?); // all finite
+        Ok(Statistics { mean, covariance: (&covariance + covariance.tr()) / 2.0 })
+    }
+
+    /// [`Statistics::new`] of what another program stored: also refuses a covariance that is none, not symmetric or with
+    /// a negative variance in some direction. What rounding leaves (statistics are stored in float32, too) is let pass.
+    ///
+    /// # Errors
+    /// They are no statistics; `names` are what the error calls the two.
+    pub fn checked(mean: &Tensor, covariance: &Tensor, names: [&str; 2]) -> Result<Self> {
+        /// Of the largest variance.
+        const ROUNDING: f64 = 1e-5;
         let wrong = |which: usize, what: &'static str| {
             Err(Error::NotStatistics { name: names[which].to_owned(), what })
         };
-        for (which, values) in [&mean, &covariance].into_iter().enumerate() {
+        for (which, values) in [mean, covariance].into_iter().enumerate() {
             if !bool::try_from(values.isfinite().all())? {
                 return wrong(which, "holds values that are not finite");
             }
         }
-        let diagonal = covariance.diagonal(0, 0, 1);
+        let statistics = Statistics::new(mean, covariance)?;
+        let given = covariance.to_kind(Kind::Double);
+        let diagonal = given.diagonal(0, 0, 1);
         let rounding = ROUNDING * diagonal.max().double_value(&[]).max(f64::MIN_POSITIVE);
-        if (&covariance - covariance.tr()).abs().max().double_value(&[]) > rounding {
+        if (&given - given.tr()).abs().max().double_value(&[]) > rounding {
             return wrong(1, "is not symmetric, as covariances are");
         }
-        let covariance = (&covariance + covariance.tr()) / 2.0;
-        let raised = &covariance + Tensor::eye(m[0], (Kind::Double, Device::Cpu)) * rounding;
-        // A Cholesky factor exists just where no eigenvalue is negative; `info` tells the first minor that has one.
-        let (_, info) = Tensor::f_linalg_cholesky_ex(&raised, false, false)?;
-        if info.int64_value(&[]) != 0 {
-            return wrong(1, "has negative variances, as no covariance has");
+        let raised =
+            &statistics.covariance + Tensor::eye(diagonal.size()[0], (Kind::Double, Device::Cpu)) * rounding;
+        // A Cholesky factor exists just where no eigenvalue is negative; `info` is the first minor that has one.
+        let (_, info) = raised.f_linalg_cholesky_ex(false, false)?;
+        match info.int64_value(&[]) {
+            0 => Ok(statistics),
+            _ => wrong(1, "has negative variances, as no covariance has"),
         }
-        Ok(Statistics { mean, covariance })
-    }
-
-    /// [`Statistics::named`] of what has no names of its own.
-    ///
-    /// # Errors
-    /// These are no mean and covariance.
-    pub fn new(mean: &Tensor, covariance: &Tensor) -> Result<Self> {
-        Self::named(mean, covariance, ["mean", "covariance"])
     }
 
     /// D.

@@ -68,24 +68,43 @@ impl ReferenceFile {
     /// Reads the statistics of an `.npz` (ADM: `mu`, `sigma`, `mu_s`, `sigma_s`; pytorch-fid and clean-fid: `mu`,
     /// `sigma`), or of a `.pt` or safetensors file with tensors of those names (torch-fidelity's cache).
     pub fn open(path: &Path) -> Result<Self> {
+        Self::read(path, |mean, covariance, _| Statistics::new(mean, covariance))
+    }
+
+    /// [`ReferenceFile::open`] for a comparison: statistics that are none are refused by file and member, see
+    /// [`Statistics::checked`].
+    pub fn open_checked(path: &Path) -> Result<Self> {
+        Self::read(path, |mean, covariance, names| {
+            let refuse = |error| Error::InFile { path: path.to_owned(), error: Box::new(error) };
+            Statistics::checked(mean, covariance, names).map_err(refuse)
+        })
+    }
+
+    fn read(
+        path: &Path,
+        statistics: impl Fn(&Tensor, &Tensor, [&str; 2]) -> Result<Statistics>,
+    ) -> Result<Self> {
         let mut reference =
             ReferenceFile { path: path.to_owned(), pool: None, spatial: None, images: None, tag: None };
         if is_npz(path) {
-            reference.read_npz()?;
+            reference.read_npz(statistics)?;
         } else {
-            reference.read_tensors()?;
+            reference.read_tensors(statistics)?;
         }
         Ok(reference)
     }
 
-    fn read_npz(&mut self) -> Result<()> {
+    fn read_npz(
+        &mut self,
+        statistics: impl Fn(&Tensor, &Tensor, [&str; 2]) -> Result<Statistics>,
+    ) -> Result<()> {
         let mut npz = Npz::open(&self.path)?;
         self.images = npz.info("arr_0").map(|a| a.shape.first().copied().unwrap_or(0) as u64);
         let mut pair = |mean: &str, covariance: &str| -> Result<Option<Statistics>> {
             if npz.info(mean).is_none() {
                 return Ok(None);
             }
-            checked(&self.path, &npz.read(mean)?, &npz.read(covariance)?, [mean, covariance]).map(Some)
+            statistics(&npz.read(mean)?, &npz.read(covariance)?, [mean, covariance]).map(Some)
         };
         self.pool = pair("mu", "sigma")?;
         self.spatial = pair("mu_s", "sigma_s")?;
@@ -98,7 +117,10 @@ impl ReferenceFile {
         Ok(())
     }
 
-    fn read_tensors(&mut self) -> Result<()> {
+    fn read_tensors(
+        &mut self,
+        statistics: impl Fn(&Tensor, &Tensor, [&str; 2]) -> Result<Statistics>,
+    ) -> Result<()> {
         let fail = |e: weights::Error| Error::Saved(e.to_string());
         let source = Checkpoint::open(&self.path).and_then(|c| c.source(Want::Auto)).map_err(fail)?;
         let pair = |mean: &str, covariance: &str| -> Result<Option<Statistics>> {
@@ -106,7 +128,7 @@ impl ReferenceFile {
                 return Ok(None);
             }
             let read = |name| source.read(name, Device::Cpu).map_err(fail);
-            checked(&self.path, &read(mean)?, &read(covariance)?, [mean, covariance]).map(Some)
+            statistics(&read(mean)?, &read(covariance)?, [mean, covariance]).map(Some)
         };
         self.pool = pair("mu", "sigma")?;
         self.spatial = pair("mu_s", "sigma_s")?;
@@ -135,12 +157,6 @@ impl ReferenceFile {
             (None, None, None) => judgement(None, "it holds neither images nor statistics".into()),
         }
     }
-}
-
-/// Statistics of a file, if they are some; the error names the file and the member.
-fn checked(path: &Path, mean: &Tensor, covariance: &Tensor, names: [&str; 2]) -> Result<Statistics> {
-    Statistics::named(mean, covariance, names)
-        .map_err(|error| Error::InFile { path: path.to_owned(), error: Box::new(error) })
 }
 
 /// By content: a zip archive whose members are arrays.

@@ -43,3 +43,19 @@ fn statistics_that_are_none_are_refused() {
         assert!(said.contains(file) && said.contains(expected), "{file}: {said}");
     }
 }
+
+#[test]
+fn archives_of_other_programs_are_read_and_damaged_ones_named() {
+    let Some(folder) = case("npz_readers") else { return };
+    let place = Place::new("eval", COMPUTING);
+    let line = |file: &str| {
+        let (file, reference) = (folder.join(file), folder.join("ok.npz"));
+        format!("{} --reference {} --metrics psnr", file.display(), reference.display())
+    };
+    for file in ["ok.npz", "macos.npz", "python2_long.npz"] {
+        assert_eq!(place.json(&line(file), 0)["samples"]["images"], 8, "{file}");
+    }
+    let said = place.fails(&line("huge_shape.npz"));
+    assert!(said.contains("huge_shape.npz") && said.contains("arr_0"), "{said}");
+    assert!(!said.contains("panicked") && !said.contains("internal error"), "{said}");
+}

@@ -47,7 +47,7 @@ impl FeatureFile {
         let in_file = |what: String| move || format!("`{}`{what}", path.display());
         let statistics = match has_statistics {
             true => Some(
-                Statistics::named(&npz.read("mu")?, &npz.read("sigma")?, ["mu", "sigma"])
+                Statistics::checked(&npz.read("mu")?, &npz.read("sigma")?, ["mu", "sigma"])
                     .with_context(in_file(String::new()))?,
             ),
             false => None,

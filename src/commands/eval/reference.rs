@@ -60,7 +60,11 @@ impl Reference {
             let message = format!("`{}` has the SHA-256 {found}, expected {expected}", path.display());
             return Err(Failure::new(message).hint("it is another file, or a damaged one").into());
         }
-        let file = if is_npz(path) || is_torch_cache(path) { Some(ReferenceFile::open(path)?) } else { None };
+        let file = if is_npz(path) || is_torch_cache(path) {
+            Some(ReferenceFile::open_checked(path)?)
+        } else {
+            None
+        };
         let has_images = file.as_ref().is_none_or(|f| f.images.is_some());
         let images = if has_images { Some(ImageSet::open(path, resize, context)?) } else { None };
         let kind = match &file {
