@@ -220,6 +220,11 @@ mod tests {
                 "line 5, `model.inner.rat`: unknown field `rat`, expected `rate`",
             ),
             ("size: 3", "size: many", "line 6, `model.size`: invalid type: string \"many\", expected i64"),
+            (
+                "size: 3",
+                "size: 2.5",
+                "line 6, `model.size`: invalid type: floating point `2.5`, expected i64",
+            ),
             ("deep", "flat", "line 4, `model.type`: unknown variant `flat`, expected `deep`"),
             ("  size: 3\n", "", "missing field `size`"),
             ("size: 3", "size: 3\n  more:\n    a: 1", "line 7, `model.more`: unknown field `more`"),

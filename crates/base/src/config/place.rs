@@ -60,9 +60,9 @@ fn culprit(value: &Value, known: Vec<String>, said: &str) -> Vec<String> {
         Wanted::Leaf(name)
     } else if let Some(rest) = said.strip_prefix("invalid type: ").or(said.strip_prefix("invalid value: ")) {
         let (found, _) = rest.rsplit_once(", expected ").unwrap_or((rest, ""));
-        // `string "x"`, "integer `3`".
-        let Some((_, found)) = found.split_once(' ') else { return known };
-        Wanted::Leaf(found.trim_matches(['"', '`']).to_owned())
+        // `string "x"`, "floating point `0.5`".
+        let Some((_, found)) = found.split_once(['"', '`']) else { return known };
+        Wanted::Leaf(found.trim_end_matches(['"', '`']).to_owned())
     } else {
         return known;
     };
