@@ -1,7 +1,5 @@
-//! `gen inspect` and `gen convert`, end to end, and the odd files that people have.
+//! `gen inspect` and `gen convert`, end to end.
 
-#[path = "files/cases/mod.rs"]
-mod cases;
 mod common;
 
 use common::{Place, Tiny, write_model};

@@ -119,7 +119,7 @@ impl TarShards {
         let with_images: BTreeSet<String> =
             self.samples.iter().map(|s| folder_of(&s.key).to_owned()).collect();
         let folders: BTreeSet<String> = folders.iter().map(|f| last(f).to_owned()).collect();
-        if folders.len() < 2 {
+        if with_images.len() < 2 {
             return Ok(()); // all in one place: images without labels
         }
         let folders: Vec<String> = folders.into_iter().collect();

@@ -69,11 +69,12 @@ fn a_jpeg_with_damage_inside_is_damaged_even_if_it_ends_well() {
         bytes.truncate(start + (bytes.len() - start) / 2);
         bytes.extend([0xFF, 0xD9]);
     });
-    let zeros = with_scan(|bytes, start| {
+    // No code of a JPEG is all ones.
+    let ones = with_scan(|bytes, start| {
         let end = bytes.len() - 2;
-        bytes[start + 40..end].fill(0);
+        bytes.splice(start + 40..end, [0xFF, 0].repeat(30));
     });
-    for bad in [cut, zeros] {
+    for bad in [cut, ones] {
         let error = decode("bad", &bad).unwrap_err().to_string();
         assert!(error.contains("`bad`: damaged: Corrupt JPEG data"), "{error}");
     }

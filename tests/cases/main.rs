@@ -6,6 +6,7 @@ mod common;
 
 mod config;
 mod evaluation;
+mod sets;
 mod weights;
 
 use std::path::{Path, PathBuf};

@@ -172,11 +172,11 @@ mod tests {
         check(&sound).unwrap();
         let data = sound.windows(2).rposition(|w| w == [0xFF, 0xDA]).unwrap() + 14;
         let cut = [&sound[..data + (sound.len() - data) / 2], &[0xFF, 0xD9]].concat();
-        let mut zeros = sound.clone();
-        let end = zeros.len() - 2;
-        zeros[data + 20..end].fill(0);
-        let extra = [&sound[..end], &[1, 2, 3, 4, 5, 6], &sound[end..]].concat();
-        for bad in [&cut, &zeros] {
+        let end = sound.len() - 2;
+        // No code is all ones.
+        let ones = [&sound[..data + 20], &[0xFFu8, 0].repeat(30)[..], &sound[end..]].concat();
+        let extra = [&sound[..end], &[1, 2, 3, 4, 5, 6][..], &sound[end..]].concat();
+        for bad in [&cut, &ones] {
             assert!(check(bad).is_err() && decode(bad).is_err(), "{:?}", decode(bad).map(|p| p.width));
         }
         assert_eq!(decode(&cut).unwrap_err(), "Corrupt JPEG data: premature end of data segment");
