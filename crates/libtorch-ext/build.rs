@@ -4,10 +4,16 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 /// Linked into the program.
-const LINKED: [&str; 5] =
-    ["csrc/attention.cpp", "csrc/fused.cpp", "csrc/linear.cpp", "csrc/quantizer.cpp", "csrc/random.cpp"];
+const LINKED: [&str; 6] = [
+    "csrc/attention.cpp",
+    "csrc/fused.cpp",
+    "csrc/linear.cpp",
+    "csrc/quantizer.cpp",
+    "csrc/random.cpp",
+    "csrc/tf32.cpp",
+];
 /// Included by these.
-const HEADERS: [&str; 3] = ["csrc/caught.h", "csrc/numbers.h", "csrc/products.h"];
+const HEADERS: [&str; 4] = ["csrc/caught.h", "csrc/numbers.h", "csrc/products.h", "csrc/twice.h"];
 const CUDA_GRAPH: &str = "csrc/cuda_graph.cpp";
 
 fn main() {

@@ -9,6 +9,8 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/stack.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
@@ -19,6 +21,7 @@
 #include "caught.h"
 #include "numbers.h"
 #include "products.h"
+#include "twice.h"
 
 using at::Tensor;
 using torch::autograd::AutogradContext;
@@ -235,6 +238,22 @@ void run(const Call& call) {
 
 using Table = std::optional<Tensor>;
 
+// The same in libtorch's operations, of one tensor or three.
+Tensor plain_attention(const variable_list& inputs, const Tensor& rotary, int64_t heads, bool causal) {
+  const variable_list parts = inputs.size() == 1 ? inputs[0].chunk(3, -1) : inputs;
+  const auto split = [&](const Tensor& x) { return x.to(at::kFloat).unflatten(-1, {heads, -1}).transpose(1, 2); };
+  const auto turned = [&](const Tensor& x) {
+    if (!rotary.defined()) return x;
+    const Tensor pairs = x.unflatten(-1, {-1, 2}), cosine = rotary.select(-1, 0), sine = rotary.select(-1, 1);
+    const Tensor re = pairs.select(-1, 0), im = pairs.select(-1, 1);
+    return at::stack({re * cosine - im * sine, re * sine + im * cosine}, -1).flatten(-2);
+  };
+  const Tensor q = turned(split(parts[0])), k = turned(split(parts[1])), v = split(parts[2]);
+  Tensor scores = q.matmul(k.transpose(-2, -1)) / std::sqrt(double(q.size(-1)));
+  if (causal) scores = scores.masked_fill(at::ones({q.size(2), k.size(2)}, at::kBool).triu(1), -INFINITY);
+  return scores.softmax(-1).matmul(v).transpose(1, 2).flatten(-2).to(inputs[0].scalar_type());
+}
+
 // One tensor (B, S, 3HK), or three, (B, L, HK), (B, S, HK) and (B, S, HK).
 struct Attention : torch::autograd::Function<Attention> {
   static Tensor pass(const variable_list& inputs, const variable_list& gradients, const Tensor& rotary, int64_t heads,
@@ -253,25 +272,38 @@ struct Attention : torch::autograd::Function<Attention> {
     return out;
   }
 
+  static variable_list contiguous(at::TensorList given) {
+    variable_list all;
+    for (const Tensor& t : given) all.push_back(t.contiguous());
+    return all;
+  }
+
   static Tensor forward(AutogradContext* ctx, at::TensorList given, const Table& table, int64_t heads, bool causal) {
-    variable_list inputs;
-    for (const Tensor& t : given) inputs.push_back(t.contiguous());
     const Tensor rotary = table.value_or(Tensor());
-    const Tensor out = pass(inputs, {}, rotary, heads, causal, Tensor());
-    inputs.push_back(rotary);
-    ctx->save_for_backward(inputs);
+    const Tensor out = pass(contiguous(given), {}, rotary, heads, causal, Tensor());
+    // The inputs themselves: contiguous copies have no graph.
+    variable_list saved = given.vec();
+    saved.push_back(rotary);
+    ctx->save_for_backward(saved);
     ctx->saved_data["heads"] = heads;
     ctx->saved_data["causal"] = causal;
     return out;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    variable_list inputs = ctx->get_saved_variables(), gradients;
-    const Tensor rotary = inputs.back();
-    inputs.pop_back();
-    for (const Tensor& t : inputs) gradients.push_back(at::empty_like(t));
+    variable_list given = ctx->get_saved_variables(), gradients;
+    const Tensor rotary = given.back();
+    given.pop_back();
     const int64_t heads = ctx->saved_data["heads"].toInt();
-    pass(inputs, gradients, rotary, heads, ctx->saved_data["causal"].toBool(), grads[0].contiguous());
+    const bool causal = ctx->saved_data["causal"].toBool();
+    if (differentiates_twice()) {
+      const auto plain = [&](const variable_list& in) { return plain_attention(in, rotary, heads, causal); };
+      gradients = recorded_gradients(plain, given, grads[0]);
+    } else {
+      const variable_list inputs = contiguous(given);
+      for (const Tensor& t : inputs) gradients.push_back(at::empty_like(t));
+      pass(inputs, gradients, rotary, heads, causal, grads[0].contiguous());
+    }
     gradients.insert(gradients.end(), 3, Tensor());
     return gradients;
   }

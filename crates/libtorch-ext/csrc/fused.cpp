@@ -19,6 +19,7 @@
 
 #include "caught.h"
 #include "numbers.h"
+#include "twice.h"
 
 using at::Tensor;
 using torch::autograd::AutogradContext;
@@ -159,13 +160,25 @@ struct RmsNorm : torch::autograd::Function<RmsNorm> {
         ys.written(i, out);
       }
     });
-    ctx->save_for_backward({x, weight, r});
+    ctx->save_for_backward({input, weight, r});
+    ctx->saved_data["eps"] = eps;
     return y;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const variable_list saved = ctx->get_saved_variables();
-    const Tensor x = saved[0], w = saved[1].to(at::kFloat).contiguous(), r = saved[2], g = grads[0].contiguous();
+    if (differentiates_twice()) {
+      const double eps = ctx->saved_data["eps"].toDouble();
+      const auto plain = [eps](const variable_list& in) {
+        const Tensor x = in[0].to(at::kFloat);
+        const Tensor r = (x.square().mean(-1, true) + eps).rsqrt();
+        return (x * r * in[1].to(at::kFloat)).to(in[0].scalar_type());
+      };
+      const auto found = recorded_gradients(plain, {saved[0], saved[1]}, grads[0]);
+      return {found[0], found[1], Tensor()};
+    }
+    const Tensor x = saved[0].contiguous(), w = saved[1].to(at::kFloat).contiguous(), r = saved[2],
+                 g = grads[0].contiguous();
     const int64_t rows = count(x), width = x.size(-1);
     Tensor dx = at::empty_like(x), dw = at::zeros({(rows + CHUNK - 1) / CHUNK, width}, w.options());
     const Rows xs(x), gs(g), dxs(dx);
@@ -195,13 +208,17 @@ struct SwiGlu : torch::autograd::Function<SwiGlu> {
         ys.written(i, out);
       }
     });
-    ctx->save_for_backward({a, b});
+    ctx->save_for_backward({gate, up});
     return y;
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const variable_list saved = ctx->get_saved_variables();
-    const Tensor &a = saved[0], &b = saved[1], g = grads[0].contiguous();
+    if (differentiates_twice()) {
+      const auto plain = [](const variable_list& in) { return in[0] * in[0].sigmoid() * in[1]; };
+      return recorded_gradients(plain, saved, grads[0]);
+    }
+    const Tensor a = saved[0].contiguous(), b = saved[1].contiguous(), g = grads[0].contiguous();
     Tensor da = at::empty_like(a), db = at::empty_like(b);
     const Rows as(a), bs(b), gs(g), das(da), dbs(db);
     in_chunks(count(a), [&](int64_t, int64_t from, int64_t to) {
@@ -240,6 +257,19 @@ Tensor with_dropped(const Tensor* x, const Tensor& a, double p, int64_t seed) {
   return y;
 }
 
+// Linear, and so its own gradient.
+struct Dropped : torch::autograd::Function<Dropped> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& a, double p, int64_t seed) {
+    ctx->saved_data["p"] = p;
+    ctx->saved_data["seed"] = seed;
+    return with_dropped(nullptr, a.contiguous(), p, seed);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    return {apply(grads[0], ctx->saved_data["p"].toDouble(), ctx->saved_data["seed"].toInt()), Tensor(), Tensor()};
+  }
+};
+
 struct AddDropped : torch::autograd::Function<AddDropped> {
   static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& a, double p, int64_t seed) {
     ctx->saved_data["p"] = p;
@@ -251,7 +281,17 @@ struct AddDropped : torch::autograd::Function<AddDropped> {
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const double p = ctx->saved_data["p"].toDouble();
     const int64_t seed = ctx->saved_data["seed"].toInt();
-    return {grads[0], with_dropped(nullptr, grads[0].contiguous(), p, seed), Tensor(), Tensor()};
+    return {grads[0], Dropped::apply(grads[0], p, seed), Tensor(), Tensor()};
+  }
+};
+
+// The identity, for what stands in for a function by its gradient alone and so cannot be differentiated again.
+struct Once : torch::autograd::Function<Once> {
+  static Tensor forward(AutogradContext*, const Tensor& x) { return x.view_as(x); }
+
+  static variable_list backward(AutogradContext*, const variable_list& grads) {
+    TORCH_CHECK(!differentiates_twice(), "this can be differentiated once only: its gradient was taken along with it, and has no graph");
+    return {grads[0]};
   }
 };
 
@@ -288,6 +328,10 @@ char* ext_swiglu(Tensor** out, const Tensor* gate, const Tensor* up) {
 
 char* ext_add_dropped(Tensor** out, const Tensor* x, const Tensor* a, double p, int64_t seed) {
   return caught([&] { *out = new Tensor(AddDropped::apply(*x, *a, p, seed)); });
+}
+
+char* ext_once(Tensor** out, const Tensor* x) {
+  return caught([&] { *out = new Tensor(Once::apply(*x)); });
 }
 
 char* ext_cross_entropies(Tensor** out, const Tensor* logits, const Tensor* codes, const Tensor* weights) {

@@ -14,6 +14,7 @@
 #include <optional>
 
 #include "caught.h"
+#include "twice.h"
 
 using at::Tensor;
 using torch::autograd::AutogradContext;
@@ -95,21 +96,22 @@ Tensor rows(const Tensor& x) { return x.contiguous().view({-1, x.size(-1)}); }
 
 struct Linear : torch::autograd::Function<Linear> {
   static Tensor forward(AutogradContext* ctx, const Tensor& input, const Tensor& weight, const Bias& bias) {
-    const Tensor x = rows(input), w = weight.contiguous();
-    ctx->save_for_backward({x, w});
+    // The inputs themselves: what is made of them here has no graph.
+    ctx->save_for_backward({input, weight});
     ctx->saved_data["biased"] = bias.has_value();
-    ctx->saved_data["size"] = input.sizes().vec();
     auto size = input.sizes().vec();
-    size.back() = w.size(0);
-    return product(x, w, bias).view(size);
+    size.back() = weight.size(0);
+    return product(rows(input), weight.contiguous(), bias).view(size);
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const variable_list saved = ctx->get_saved_variables();
-    const Tensor &x = saved[0], &w = saved[1], g = rows(grads[0]);
+    const Tensor &input = saved[0], &weight = saved[1], g = rows(grads[0]);
+    const bool twice = differentiates_twice();
     Tensor dx, dw, db;
-    if (ctx->needs_input_grad(0)) dx = of_input(g, w).view(ctx->saved_data["size"].toIntVector());
-    if (ctx->needs_input_grad(1)) dw = of_weight(g, x);
+    if (ctx->needs_input_grad(0))
+      dx = (twice ? g.matmul(weight) : of_input(g, weight.contiguous())).view(input.sizes());
+    if (ctx->needs_input_grad(1)) dw = twice ? g.t().matmul(rows(input)) : of_weight(g, rows(input));
     if (ctx->saved_data["biased"].toBool() && ctx->needs_input_grad(2)) db = g.sum(0);
     return {dx, dw, db};
   }

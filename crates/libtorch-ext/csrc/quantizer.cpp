@@ -18,6 +18,7 @@
 #include "caught.h"
 #include "numbers.h"
 #include "products.h"
+#include "twice.h"
 
 using at::Tensor;
 using torch::autograd::AutogradContext;
@@ -198,6 +199,14 @@ void run(const Call& call, std::vector<Room>& rooms, bool back) {
   });
 }
 
+// The loss alone, in libtorch's operations.
+Tensor plain_loss(const Tensor& z, const Tensor& codes, double temperature) {
+  const auto norms = [](const Tensor& x) { return x.square().sum(-1, true); };
+  const Tensor distances = norms(z) + norms(codes).t() - 2 * z.matmul(codes.t());
+  const Tensor choices = (distances / -temperature).log_softmax(-1), p = choices.exp(), mean = p.mean(0);
+  return (mean * (mean + double(EPSILON)).log()).sum() - (p * choices).sum() / double(z.size(0));
+}
+
 // Codes (M), and mean entropy of soft choices minus entropy of the mean choice.
 struct Choice : torch::autograd::Function<Choice> {
   static variable_list forward(AutogradContext* ctx, const Tensor& given, const Tensor& rows, double temperature) {
@@ -216,7 +225,7 @@ struct Choice : torch::autograd::Function<Choice> {
     usage = usage.sum(0).div_(double(call.m));
     const float* mean = usage.data_ptr<float>();
     for (int64_t j = 0; j < call.v; j++) spread -= mean[j] * std::log(mean[j] + EPSILON);
-    ctx->save_for_backward({z, codes, usage});
+    ctx->save_for_backward({given, rows, usage});
     ctx->saved_data["temperature"] = temperature;
     ctx->mark_non_differentiable({chosen});
     return {chosen, at::empty({}, z.options()).fill_(entropy / double(call.m) - spread)};
@@ -224,12 +233,20 @@ struct Choice : torch::autograd::Function<Choice> {
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     const variable_list saved = ctx->get_saved_variables();
-    const Call call(saved[0], saved[1], ctx->saved_data["temperature"].toDouble(), true);
+    const double temperature = ctx->saved_data["temperature"].toDouble();
+    if (differentiates_twice()) {
+      const auto plain = [&](const variable_list& in) { return plain_loss(in[0], in[1], temperature); };
+      variable_list gradients = recorded_gradients(plain, {saved[0], saved[1]}, grads[1]);
+      gradients.emplace_back();
+      return gradients;
+    }
+    const Tensor z = saved[0].contiguous(), codes = saved[1].contiguous();
+    const Call call(z, codes, temperature, true);
     std::vector<float> of_choice(call.v);
     const float* mean = saved[2].data_ptr<float>();
     for (int64_t j = 0; j < call.v; j++)
       of_choice[j] = -(std::log(mean[j] + EPSILON) + mean[j] / (mean[j] + EPSILON));
-    Tensor dz = at::empty_like(saved[0]), de = at::empty_like(saved[1]);
+    Tensor dz = at::empty_like(z), de = at::empty_like(codes);
     std::vector<Room> rooms = room_for(call);
     for (Room& room : rooms) {
       room.of_choice = of_choice.data();

@@ -1,5 +1,7 @@
 //! What can go wrong below tch.
 
+use std::ffi::{CStr, c_char};
+
 /// Errors of the run-time libraries.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -40,6 +42,14 @@ pub enum Error {
         /// The argument.
         found: String,
     },
+    /// libtorch refused something else.
+    #[error("libtorch, {call}: {message}")]
+    Libtorch {
+        /// What was asked of it.
+        call: &'static str,
+        /// Its own words.
+        message: String,
+    },
     /// libtorch could not do something with a CUDA graph.
     #[error("CUDA graph, {call}: {message}")]
     Graph {
@@ -56,4 +66,21 @@ impl Error {
         let own = message.strip_prefix(library).and_then(|m| m.strip_prefix(": "));
         Error::Open { library, message: own.unwrap_or(message).to_owned() }
     }
+}
+
+unsafe extern "C" {
+    fn ext_free(text: *mut c_char);
+}
+
+/// The words of an error that a function of this crate's C++ gave back; null is none.
+pub(crate) fn words(error: *mut c_char) -> Result<(), String> {
+    if error.is_null() {
+        return Ok(());
+    }
+    // SAFETY: a text that the other side made and that is ours to give back.
+    Err(unsafe {
+        let text = CStr::from_ptr(error).to_string_lossy().into_owned();
+        ext_free(error);
+        text
+    })
 }

@@ -1,11 +1,16 @@
 //! Layers in one pass over memory, forward and backward, for training on a CPU: libtorch makes five to ten passes over
 //! the same numbers, which costs as much as an eighth of the products of a step. And libtorch's fused AdamW, which
 //! tch does not bind.
+//!
+//! Every layer can be differentiated any number of times: where a gradient is to have a graph itself (`create_graph`, as
+//! gradient penalties want), it is taken by libtorch's own operations.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::c_char;
 
 use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
+
+use crate::error::words;
 
 unsafe extern "C" {
     fn ext_rms_norm(
@@ -22,6 +27,7 @@ unsafe extern "C" {
         p: f64,
         seed: i64,
     ) -> *mut c_char;
+    fn ext_once(out: *mut *mut C_tensor, x: *const C_tensor) -> *mut c_char;
     fn ext_cross_entropies(
         out: *mut *mut C_tensor,
         logits: *const C_tensor,
@@ -71,7 +77,6 @@ unsafe extern "C" {
         codes: *const C_tensor,
         temperature: f64,
     ) -> *mut c_char;
-    fn ext_free(text: *mut c_char);
 }
 
 /// Whether these functions take a tensor: fp32 or bf16 on a CPU.
@@ -177,6 +182,13 @@ pub fn choice(vectors: &Tensor, codes: &Tensor, temperature: f64) -> (Tensor, Te
     (chosen, unsafe { Tensor::from_ptr(loss) })
 }
 
+/// `x`, whose gradient refuses to be differentiated again (libtorch's error names it): for a value that carries its gradient
+/// along, which libtorch would otherwise take for constant.
+pub fn once(x: &Tensor) -> Tensor {
+    // SAFETY: a live tensor.
+    made(|out| unsafe { ext_once(out, x.as_ptr()) })
+}
+
 /// The cross-entropy of each row of logits (M, V) with its code (M) times its weight (M, fp32), and its gradient by the
 /// logits, in their memory.
 pub fn cross_entropies(logits: Tensor, codes: &Tensor, weights: &Tensor) -> (Tensor, Tensor) {
@@ -238,16 +250,7 @@ pub(crate) fn made(f: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) -> Tensor 
 
 /// Panics with libtorch's words, as tch's own operators do.
 pub(crate) fn checked(error: *mut c_char) {
-    if error.is_null() {
-        return;
-    }
-    // SAFETY: a text that the other side made and that is ours to give back.
-    let text = unsafe {
-        let text = CStr::from_ptr(error).to_string_lossy().into_owned();
-        ext_free(error);
-        text
-    };
-    panic!("{text}");
+    words(error).unwrap_or_else(|text| panic!("{text}"));
 }
 
 #[cfg(test)]
@@ -266,8 +269,33 @@ mod tests {
         all
     }
 
-    /// Equal to the plain operators in fp32, up to rounding, and in bf16 up to bf16's.
+    /// Gradients of a sum over the gradients of a function, neither of them constant.
+    fn second_gradients(f: impl Fn(&[Tensor]) -> Tensor, inputs: &[Tensor]) -> Vec<Tensor> {
+        let leaves: Vec<Tensor> = inputs.iter().map(|t| t.copy().set_requires_grad(true)).collect();
+        let uneven = |t: &Tensor| (Tensor::arange(t.numel() as i64, WIDE).sin() + 0.5).view_(t.size());
+        let weighed = |t: &Tensor| (t * uneven(t)).sum(Kind::Float);
+        let first = Tensor::run_backward(&[weighed(&f(&leaves).square())], &leaves, true, true);
+        let sum = first.iter().map(weighed).reduce(|a, b| a + b).unwrap();
+        Tensor::run_backward(&[sum], &leaves, false, false)
+    }
+
+    fn agree_twice(
+        fused: impl Fn(&[Tensor]) -> Tensor,
+        plain: impl Fn(&[Tensor]) -> Tensor,
+        inputs: &[Tensor],
+    ) {
+        let expected = second_gradients(plain, inputs);
+        let size = |t: &Tensor| t.abs().max().double_value(&[]);
+        let scale = expected.iter().map(size).fold(0.0, f64::max);
+        for (i, (got, expected)) in second_gradients(fused, inputs).iter().zip(&expected).enumerate() {
+            let error = size(&(got - expected));
+            assert!(scale > 0.0 && error < 3e-5 * scale, "second gradient {i}: {error} of {scale}");
+        }
+    }
+
+    /// Equal to the plain operators in fp32, up to rounding, and in bf16 up to bf16's. Second gradients in fp32.
     fn agree(fused: impl Fn(&[Tensor]) -> Tensor, plain: impl Fn(&[Tensor]) -> Tensor, inputs: &[Tensor]) {
+        agree_twice(&fused, &plain, inputs);
         let expected = with_gradients(plain, inputs);
         for (kind, tolerance) in [(Kind::Float, 2e-6), (Kind::BFloat16, 2e-2)] {
             let inputs: Vec<Tensor> = inputs.iter().map(|t| t.to_kind(kind)).collect();
@@ -307,6 +335,7 @@ mod tests {
                 let scale = expected.abs().max().double_value(&[]);
                 assert!((got - expected).abs().max().double_value(&[]) < 2e-6 * scale);
             }
+            agree_twice(|t| linear(&t[0], &t[1], t.get(2)), |t| t[0].linear(&t[1], t.get(2)), inputs);
         };
         compare(&inputs);
         compare(&inputs[..2]);
@@ -388,6 +417,9 @@ mod tests {
                 let error = (got - &expected).abs().max().double_value(&[]);
                 assert!(error < 1e-5 * expected.abs().max().double_value(&[]).max(0.1), "{m}, {v}: {error}");
             }
+            if v > 1 {
+                agree_twice(|t| choice(&t[0], &t[1], 0.1).1, plain, &inputs);
+            }
             let all = distances(&inputs).sum_dim_intlist([2i64].as_slice(), false, Kind::Float);
             assert!(choice(&inputs[0], &inputs[1], 0.1).0 == all.argmin(1, false));
         }
@@ -423,6 +455,30 @@ mod tests {
         }
         let masked = |t: &[Tensor]| &t[0] + &t[1] * &mask / 0.9;
         agree(|t| add_dropped(&t[0], &t[1], 0.1, 7), masked, &[x.shallow_clone(), a.randn_like()]);
+    }
+
+    /// The tests above call [`agree_twice`] for all of these but `Once`, which refuses.
+    #[test]
+    fn no_node_takes_gradients_for_constant() {
+        let tested = ["AddDropped", "Attention", "Choice", "Dropped", "Linear", "Once", "RmsNorm", "SwiGlu"];
+        let mut found = vec![];
+        for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/csrc")).unwrap() {
+            let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            let nodes = text.split("autograd::Function<").skip(1);
+            found.extend(nodes.map(|rest| rest.split('>').next().unwrap().to_owned()));
+        }
+        for node in &found {
+            assert!(tested.contains(&node.as_str()), "{node} has no test of its second gradients");
+        }
+        assert_eq!(found.len(), tested.len());
+        let x = Tensor::ones([2], WIDE).set_requires_grad(true);
+        let gradient = |create_graph| {
+            let y = once(&x.square()).sum(Kind::Float);
+            Tensor::f_run_backward(&[y], &[&x], create_graph, create_graph)
+        };
+        assert_eq!(gradient(false).unwrap()[0], &x * 2.0);
+        let error = gradient(true).unwrap_err().to_string();
+        assert!(error.contains("differentiated once only"), "{error}");
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod mmap;
 pub mod random;
 pub mod runtime;
 mod side_by_side;
+pub mod tf32;
 
 pub use driver::{CudaDevice, CudaDriver};
 pub use error::Error;

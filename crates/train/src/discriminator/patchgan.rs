@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::leaky_relu;
+use crate::{Error, Result};
 
 /// Sizes of a [`PatchGan`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +20,22 @@ pub struct PatchGanConfig {
     pub channels: i64,
     /// Strided layers; 3 in all releases. One more at stride 1 and the output layer follow.
     pub layers: i64,
+}
+
+impl PatchGanConfig {
+    /// Refuses images that the strided layers leave too little of.
+    pub(super) fn check(self, image_size: i64) -> Result<()> {
+        let strided = u32::try_from(self.layers).ok().filter(|n| *n < 32);
+        let left = strided.map_or(0, |n| (image_size >> n) - 2); // two layers at stride 1 take one each
+        if self.channels < 1 || self.layers < 1 || left < 1 {
+            return Err(Error::Recipe(format!(
+                "patchgan discriminator: it takes at least 1 channel and 1 layer, and images of at least 3 pixels after \
+                 halving them once a layer; found {} channels, {} layers and images of {image_size} pixels",
+                self.channels, self.layers
+            )));
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug)]

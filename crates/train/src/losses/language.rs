@@ -66,12 +66,12 @@ fn in_parts(hidden: &Tensor, output: &Tensor, codes: &Tensor, valid: Option<&Ten
     }
     let Parts { loss, gradients, .. } = parts;
     let Some((of_hidden, of_output)) = gradients else { return loss };
-    // A scalar with these very gradients; its own value is taken off again.
+    // A scalar with these very gradients; its own value is taken off again. They are constants, so it has no second ones.
     let mut carrier = (hidden * Tensor::cat(&of_hidden, 0)).sum(Kind::Float);
     if trains_output {
         carrier += output.reshape([-1]).dot(&of_output.reshape([-1]));
     }
-    loss + (&carrier - carrier.detach())
+    loss + fused::once(&(&carrier - carrier.detach()))
 }
 
 /// The loss so far and its gradients.
