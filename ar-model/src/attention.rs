@@ -1,13 +1,12 @@
 //! Causal self-attention, teacher-forced or with the cache.
 //!
-//! B batch, S positions, D width, H heads, K head width
+//! B batch, S positions, D width, H heads, G heads of keys and values, K head width
 
 use base::Scope;
-use base::nn::{LayerNorm, Linear};
+use base::nn::{LayerNorm, Linear, dropout};
 use libtorch_ext::fused;
 use tch::{Device, Kind, Tensor};
 
-use crate::conditioning::WEIGHT;
 use crate::config::ArConfig;
 use crate::kv_cache::KvCache;
 use crate::position::{Place, rotate};
@@ -20,6 +19,8 @@ pub(crate) struct Context<'a> {
     pub rope: Option<&'a Tensor>,
     /// Allowed (query, key) pairs, broadcastable to (B, H, S, L); `None` is plainly causal.
     pub mask: Option<&'a Tensor>,
+    /// Rate of dropout on the weights of attention; without a cache alone.
+    pub dropout: f64,
 }
 
 #[derive(Debug)]
@@ -28,6 +29,7 @@ pub(crate) struct Attention {
     wo: Linear,
     qk_norm: Option<(LayerNorm, LayerNorm)>,
     heads: i64,
+    kv_heads: i64,
 }
 
 impl Attention {
@@ -35,14 +37,15 @@ impl Attention {
         let (d, k) = (config.width, config.width / config.heads);
         let norm = |name: &str| LayerNorm::new(&(p / name), k, 1e-5);
         Attention {
-            wqkv: Linear::new(&(p / "wqkv"), d, 3 * d, WEIGHT, None),
-            wo: Linear::new(&(p / "wo"), d, d, WEIGHT, None),
+            wqkv: Linear::new(&(p / "wqkv"), d, config.qkv_width(), config.weight_init(), None),
+            wo: Linear::new(&(p / "wo"), d, d, config.weight_init(), None),
             qk_norm: config.qk_norm.then(|| (norm("q_norm"), norm("k_norm"))),
             heads: config.heads,
+            kv_heads: config.num_kv_heads(),
         }
     }
 
-    /// Weights of the two products: (3D, D) and (D, D).
+    /// Weights of the two products: ((H + 2G) · K, D) and (D, D).
     pub fn matrices(&self) -> [&Tensor; 2] {
         [self.wqkv.weight(), self.wo.weight()]
     }
@@ -56,14 +59,15 @@ impl Attention {
     pub fn forward(&self, x: &Tensor, context: &Context, cache: Option<(&mut KvCache, usize)>) -> Tensor {
         let (b, s, d) = x.size3().expect("activations are (B, S, D)");
         let qkv = self.wqkv.forward(x);
-        let plain = cache.is_none() && context.mask.is_none() && self.qk_norm.is_none();
-        if plain && fused::takes(&qkv) {
+        let plain = context.mask.is_none() && self.qk_norm.is_none() && context.dropout == 0.0;
+        if cache.is_none() && plain && self.heads == self.kv_heads && fused::takes(&qkv) {
             let rows = context.rope.map(|table| context.place.rows(table, 0, s));
             return self.wo.forward(&fused::attention(&qkv, self.heads, rows.as_ref(), true));
         }
-        let qkv = qkv.view([b, s, 3, self.heads, d / self.heads]);
+        let [h, g] = [self.heads, self.kv_heads];
         // Not three selections: the gradient of each would be as large as all three.
-        let [mut q, mut k, v] = heads(qkv.unbind(2)); // (B, H, S, K)
+        let qkv = qkv.view([b, s, h + 2 * g, d / h]).split_with_sizes([h, g, g], 2);
+        let [mut q, mut k, v] = heads(qkv); // (B, H, S, K) and twice (B, G, S, K)
         if let Some((q_norm, k_norm)) = &self.qk_norm {
             (q, k) = (q_norm.forward(&q), k_norm.forward(&k));
         }
@@ -77,10 +81,13 @@ impl Attention {
             Some((cache, layer)) => cache.append(layer, context.place, &k, &v),
             None => (k, v),
         };
+        let (k, v) = (shared(k, h / g), shared(v, h / g));
         let first = matches!(context.place, Place::From(0));
         let causal = first && context.mask.is_none();
         // With a cache, plain products but for a prefix without a mask.
-        let y = if !fused && (!first || (cached && context.mask.is_some())) {
+        let y = if context.dropout > 0.0 {
+            dropped_products(&q, &k, &v, context.mask, context.dropout)
+        } else if !fused && (!first || (cached && context.mask.is_some())) {
             plain_products(&q, &k, &v, context.mask)
         } else {
             fused_products(&q, &k, &v, context.mask, causal)
@@ -100,7 +107,12 @@ pub(crate) fn fused_width(head_width: i64) -> i64 {
     (head_width + 7) / 8 * 8
 }
 
-/// Queries, keys and values (B, S, H, K) → (B, H, S, K).
+/// (B, G, L, K), each head as often as queries share it → (B, H, L, K).
+fn shared(x: Tensor, times: i64) -> Tensor {
+    if times == 1 { x } else { x.repeat_interleave_self_int(times, 1, None) }
+}
+
+/// Queries, keys and values (B, S, H or G, K) → (B, H or G, S, K).
 fn heads(qkv: Vec<Tensor>) -> [Tensor; 3] {
     let each: Vec<Tensor> = qkv.into_iter().map(|t| t.transpose(1, 2)).collect();
     each.try_into().expect("queries, keys and values")
@@ -118,17 +130,31 @@ fn fused_products(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, cau
     Tensor::scaled_dot_product_attention(&q, k, v, mask, 0.0, causal, scale, false).narrow(3, 0, width)
 }
 
+/// (B, H, S, K) three times → (B, H, S, K), for training with dropout on the weights of attention. Without a mask positions
+/// see those before them.
+fn dropped_products(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, rate: f64) -> Tensor {
+    let s = q.size()[2];
+    let causal = || Tensor::ones([s, s], (Kind::Bool, q.device())).tril(0);
+    let mask = mask.map_or_else(causal, Tensor::shallow_clone);
+    dropout(&attention_weights(q, k, Some(&mask)), rate, true).to_kind(v.kind()).matmul(v)
+}
+
 /// (B, H, S, K) with (B, H, L, K) twice → (B, H, S, K), for drawing codes: positions see those that `mask`, broadcastable
 /// to (B, H, S, L), allows. Plain products, as the official decoding has them: the CPU's fused kernel with several
 /// threads rounds differently from one number of sequences to another, so that an image would depend on its batch.
 fn plain_products(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>) -> Tensor {
+    attention_weights(q, k, mask).to_kind(v.kind()).matmul(v)
+}
+
+/// (B, H, S, K) and (B, H, L, K) → (B, H, S, L) fp32.
+fn attention_weights(q: &Tensor, k: &Tensor, mask: Option<&Tensor>) -> Tensor {
     let width = q.size()[3] as f64;
-    let scores = (q / width.sqrt()).matmul(&k.transpose(-2, -1)); // (B, H, S, L)
+    let scores = (q / width.sqrt()).matmul(&k.transpose(-2, -1));
     let scores = match mask {
         Some(allowed) => scores.masked_fill(&allowed.logical_not(), f64::NEG_INFINITY),
         None => scores,
     };
-    scores.softmax(-1, Kind::Float).to_kind(v.kind()).matmul(v)
+    scores.softmax(-1, Kind::Float)
 }
 
 #[cfg(test)]

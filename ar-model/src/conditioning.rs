@@ -6,15 +6,13 @@ use base::nn::Linear;
 use base::{Init, Scope};
 use tch::{Kind, Tensor};
 
-use crate::config::ConditioningConfig;
+use crate::config::{ArConfig, ConditioningConfig};
 use crate::error::{Error, Result};
-
-pub(crate) const WEIGHT: Init = Init::Normal { std: 0.02 };
 
 /// A batch of conditions.
 #[derive(Debug)]
 pub enum Conditioning {
-    /// (B,) int64 class indices; `num_classes` is the null class.
+    /// (B,) int64 class indices; `num_classes` is the null class, where the model has one.
     Class(Tensor),
     /// Left-padded text features (B, T, C) and which positions hold text, (B, T) bool.
     Text {
@@ -83,7 +81,7 @@ impl Conditioning {
 /// Conditions → prefix (B, T, D), under the official prefix `cls_embedding`.
 #[derive(Debug)]
 pub(crate) enum Embedder {
-    /// (num_classes + 1, D); the last row is the null class.
+    /// (num_classes + 1, D); the last row is the null class, where there is one.
     Class { table: Tensor, null: i64 },
     /// Features through `cap_proj` (linear, tanh-GELU, linear, no biases). The null condition is a buffer of random
     /// features that is never trained but saved, so it must come from the checkpoint.
@@ -91,15 +89,19 @@ pub(crate) enum Embedder {
 }
 
 impl Embedder {
-    pub fn new(p: &Scope, width: i64, config: ConditioningConfig) -> Self {
-        match config {
-            ConditioningConfig::Class { num_classes } => Embedder::Class {
-                table: (p / "embedding_table").var("weight", &[num_classes + 1, width], WEIGHT),
-                null: num_classes,
-            },
+    pub fn new(p: &Scope, config: &ArConfig) -> Self {
+        let (width, weight) = (config.width, config.weight_init());
+        match config.conditioning {
+            ConditioningConfig::Class { num_classes, null_class } => {
+                let rows = num_classes + i64::from(null_class);
+                Embedder::Class {
+                    table: (p / "embedding_table").var("weight", &[rows, width], weight),
+                    null: num_classes,
+                }
+            }
             ConditioningConfig::Text { length, feature_width } => Embedder::Text {
-                fc1: Linear::new(&(p / "cap_proj" / "fc1"), feature_width, width, WEIGHT, None),
-                fc2: Linear::new(&(p / "cap_proj" / "fc2"), width, width, WEIGHT, None),
+                fc1: Linear::new(&(p / "cap_proj" / "fc1"), feature_width, width, weight, None),
+                fc2: Linear::new(&(p / "cap_proj" / "fc2"), width, width, weight, None),
                 unconditional: p.buffer(
                     "uncond_embedding",
                     &[length, feature_width],

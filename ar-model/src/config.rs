@@ -2,11 +2,14 @@
 
 use std::path::Path;
 
+use base::Init;
 use base::config::Document;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+
+mod official;
 
 /// A decoder-only transformer over image codes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,6 +24,13 @@ pub struct ArConfig {
     pub layers: i64,
     /// Attention heads; the width is a multiple of it.
     pub heads: i64,
+    /// Heads of keys and values, each shared by as many heads of queries (grouped-query attention, Ainslie et al., arXiv
+    /// 2305.13245; official `n_kv_head`). As many as heads where it is not given, as in every release.
+    #[serde(default)]
+    pub kv_heads: Option<i64>,
+    /// Hidden width of the feed-forward; see [`ArConfig::feed_forward_width`] for that of every release.
+    #[serde(default)]
+    pub feed_forward_width: Option<i64>,
     /// Number of different codes.
     pub vocab_size: i64,
     /// Codes of one image.
@@ -29,6 +39,15 @@ pub struct ArConfig {
     pub position: PositionConfig,
     /// What the codes depend on.
     pub conditioning: ConditioningConfig,
+    /// Base of the rotary embedding's angles.
+    #[serde(default = "official::rope_base")]
+    pub rope_base: f64,
+    /// Epsilon of the RMS norms.
+    #[serde(default = "official::norm_eps")]
+    pub norm_eps: f64,
+    /// Standard deviation of weights as training draws them.
+    #[serde(default = "official::initializer_range")]
+    pub initializer_range: f64,
     /// LayerNorm on queries and keys, per head (in no release).
     #[serde(default)]
     pub qk_norm: bool,
@@ -68,6 +87,10 @@ pub enum ConditioningConfig {
     Class {
         /// Number of classes.
         num_classes: i64,
+        /// Whether there is a null class: guidance and dropped conditions need one, and every release has it. (The
+        /// official code leaves it out where `class_dropout_prob` is 0.)
+        #[serde(default = "yes")]
+        null_class: bool,
     },
     /// Features of a text encoder, left-padded.
     Text {
@@ -78,7 +101,16 @@ pub enum ConditioningConfig {
     },
 }
 
+fn yes() -> bool {
+    true
+}
+
 impl ConditioningConfig {
+    /// One of so many classes, or the null class.
+    pub fn classes(num_classes: i64) -> Self {
+        ConditioningConfig::Class { num_classes, null_class: true }
+    }
+
     /// Positions in front of the first code.
     pub fn prefix_len(self) -> i64 {
         match self {
@@ -107,6 +139,8 @@ pub enum ModulationConfig {
 pub struct DropoutConfig {
     /// After embeddings and positions.
     pub token: f64,
+    /// On the weights of attention (0 in every release).
+    pub attention: f64,
     /// After the attention's output projection.
     pub residual: f64,
     /// After the feed-forward's output projection.
@@ -119,7 +153,14 @@ pub struct DropoutConfig {
 
 impl Default for DropoutConfig {
     fn default() -> Self {
-        DropoutConfig { token: 0.1, residual: 0.1, feed_forward: 0.1, drop_path: 0.0, condition: 0.1 }
+        DropoutConfig {
+            token: 0.1,
+            attention: 0.0,
+            residual: 0.1,
+            feed_forward: 0.1,
+            drop_path: 0.0,
+            condition: 0.1,
+        }
     }
 }
 
@@ -148,6 +189,11 @@ impl ArConfig {
             width,
             layers,
             heads,
+            kv_heads: None,
+            feed_forward_width: None,
+            rope_base: official::rope_base(),
+            norm_eps: official::norm_eps(),
+            initializer_range: official::initializer_range(),
             vocab_size: 16384,
             num_tokens,
             position,
@@ -174,7 +220,7 @@ impl ArConfig {
     /// The same from parsed YAML.
     pub fn from_document(document: &Document) -> Result<Self> {
         let json = document.to_json()?;
-        let config = match official_args(&json) {
+        let config = match official::find(&json) {
             Some((args, source)) => Self::from_official(args, source)?,
             None => document.typed()?,
         };
@@ -182,41 +228,23 @@ impl ArConfig {
         Ok(config)
     }
 
-    /// The official `ModelArgs`. `gpt_1d` has learned positions, `gpt` 2-D RoPE; which of them is not among
-    /// the arguments, so `source` (what the file says of its origin) decides, and text conditioning exists with
-    /// RoPE only.
+    /// The official `ModelArgs` of both projects. `gpt_1d` has learned positions, `gpt` 2-D RoPE; which of them is not
+    /// among the arguments, so `source` (what the file says of its origin) decides, and text conditioning exists
+    /// with RoPE only.
+    ///
+    /// # Errors
+    /// An unknown key, or a value that the official code cannot run or that contradicts another.
     pub fn from_official(args: &Value, source: &str) -> Result<Self> {
-        let args: OfficialArgs =
-            serde_json::from_value(args.clone()).map_err(|e| Error::Settings(format!("model_args: {e}")))?;
-        let text = args.model_type == "t2i";
-        let conditioning = if text {
-            ConditioningConfig::Text { length: args.cls_token_num, feature_width: args.caption_dim }
-        } else {
-            ConditioningConfig::Class { num_classes: args.num_classes }
-        };
-        let learned = !text && source.contains("gpt_1d");
-        let config = ArConfig {
-            kind: Architecture::Gpt,
-            width: args.dim,
-            layers: args.n_layer,
-            heads: args.n_head,
-            vocab_size: args.vocab_size,
-            num_tokens: args.block_size,
-            position: if learned { PositionConfig::Learned } else { PositionConfig::Rope2d },
-            conditioning,
-            qk_norm: args.use_qk_norm,
-            modulation: match (args.use_ada_ln, args.use_simple_ada_ln) {
-                (false, false) => ModulationConfig::None,
-                (true, false) => ModulationConfig::AdaLn,
-                (false, true) => ModulationConfig::SimpleAdaLn,
-                (true, true) => {
-                    return Err(Error::Settings("use_adaLN and use_simple_adaLN exclude each other".into()));
-                }
-            },
-            dropout: DropoutConfig::default(),
-        };
+        let config = official::ModelArgs::read(args)?.convert(source.contains("gpt_1d"))?;
         config.check()?;
         Ok(config)
+    }
+
+    /// The keys of official `model_args` in a document that change nothing here, in their order: sizes of caches, the
+    /// choice of attention kernels, options of what is switched off.
+    pub fn keys_without_effect(document: &Document) -> Vec<String> {
+        let json = document.to_json().unwrap_or_default();
+        official::find(&json).map(|(args, _)| official::without_effect(args)).unwrap_or_default()
     }
 
     /// Refuses what could not be built.
@@ -231,6 +259,11 @@ impl ArConfig {
         if self.width % self.heads != 0 {
             return fail(format!("width {} is not a multiple of heads {}", self.width, self.heads));
         }
+        let kv_heads = self.num_kv_heads();
+        if kv_heads < 1 || self.heads % kv_heads != 0 {
+            return fail(format!("heads {} is not a multiple of kv_heads {kv_heads}", self.heads));
+        }
+        self.check_numbers()?;
         let side = (self.num_tokens as f64).sqrt().round() as i64;
         let head_width = self.width / self.heads;
         match self.position {
@@ -247,57 +280,69 @@ impl ArConfig {
         }
     }
 
-    /// SwiGLU width: two thirds of 4D, rounded up to a multiple of 256.
+    fn check_numbers(&self) -> Result<()> {
+        let fail = |message: String| Err(Error::Settings(message));
+        let DropoutConfig { token, attention, residual, feed_forward, drop_path, condition } = self.dropout;
+        let rates = [
+            ("token", token),
+            ("attention", attention),
+            ("residual", residual),
+            ("feed_forward", feed_forward),
+            ("drop_path", drop_path),
+        ];
+        if let Some((name, rate)) = rates.iter().find(|(_, rate)| !(0.0..1.0).contains(rate)) {
+            return fail(format!("dropout.{name} is a rate from 0 to below 1, found {rate}"));
+        }
+        if !(0.0..=1.0).contains(&condition) {
+            return fail(format!("dropout.condition is a probability, found {condition}"));
+        }
+        if condition > 0.0 && matches!(self.conditioning, ConditioningConfig::Class { null_class: false, .. })
+        {
+            return fail(format!(
+                "dropout.condition of {condition} replaces classes by the null class, which `null_class: false` leaves \
+                 out; set either"
+            ));
+        }
+        let positive = [
+            ("feed_forward_width", self.feed_forward_width() as f64),
+            ("rope_base", self.rope_base),
+            ("norm_eps", self.norm_eps),
+        ];
+        if let Some((name, value)) = positive.iter().find(|(_, value)| !(value.is_finite() && *value > 0.0)) {
+            return fail(format!("{name} must be above 0, found {value}"));
+        }
+        if !(self.initializer_range.is_finite() && self.initializer_range >= 0.0) {
+            return fail(format!(
+                "initializer_range is a standard deviation, found {}",
+                self.initializer_range
+            ));
+        }
+        Ok(())
+    }
+
+    /// Heads of keys and values.
+    pub fn num_kv_heads(&self) -> i64 {
+        self.kv_heads.unwrap_or(self.heads)
+    }
+
+    /// Channels of the queries, keys and values of a position.
+    pub fn qkv_width(&self) -> i64 {
+        (self.heads + 2 * self.num_kv_heads()) * (self.width / self.heads)
+    }
+
+    /// SwiGLU width; where the configuration gives none, two thirds of 4D, rounded up to a multiple of 256.
     pub fn feed_forward_width(&self) -> i64 {
-        (2 * 4 * self.width / 3 + 255) / 256 * 256
+        self.feed_forward_width.unwrap_or_else(|| official::feed_forward_width(self.width, None, 256))
+    }
+
+    /// How training draws weights that do not start at zero.
+    pub(crate) fn weight_init(&self) -> Init {
+        Init::Normal { std: self.initializer_range }
     }
 
     /// The weights that a position is multiplied with: all but embeddings and norms.
     pub fn product_weights(&self) -> i64 {
-        let layer = 4 * self.width * self.width + 3 * self.width * self.feed_forward_width();
+        let layer = self.width * (self.qkv_width() + self.width + 3 * self.feed_forward_width());
         self.layers * layer + self.vocab_size * self.width
     }
-}
-
-/// `model_args` at the top or under `config`, and the manifest's `source`.
-fn official_args(document: &Value) -> Option<(&Value, &str)> {
-    let args = document.get("model_args").or_else(|| document.get("config")?.get("model_args"))?;
-    Some((args, document.get("source").and_then(Value::as_str).unwrap_or("")))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OfficialArgs {
-    dim: i64,
-    n_layer: i64,
-    n_head: i64,
-    vocab_size: i64,
-    block_size: i64,
-    #[serde(default = "thousand")]
-    num_classes: i64,
-    #[serde(default = "class_conditional")]
-    model_type: String,
-    #[serde(default = "one")]
-    cls_token_num: i64,
-    #[serde(default = "t5_width")]
-    caption_dim: i64,
-    #[serde(default)]
-    use_qk_norm: bool,
-    #[serde(default, rename = "use_adaLN")]
-    use_ada_ln: bool,
-    #[serde(default, rename = "use_simple_adaLN")]
-    use_simple_ada_ln: bool,
-}
-
-fn thousand() -> i64 {
-    1000
-}
-fn class_conditional() -> String {
-    "c2i".into()
-}
-fn one() -> i64 {
-    1
-}
-fn t5_width() -> i64 {
-    2048
 }

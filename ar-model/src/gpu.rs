@@ -24,10 +24,11 @@ fn shape(config: &ArConfig) -> Shape {
     Shape {
         width: config.width,
         heads: config.heads,
+        kv_heads: config.num_kv_heads(),
         hidden: config.feed_forward_width(),
         vocabulary: config.vocab_size,
         length: config.conditioning.prefix_len() + config.num_tokens,
-        eps: crate::model::EPS,
+        eps: config.norm_eps,
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Loads GigaTok's `gpt_1d` (learned positions) and LlamaGen's `gpt` (2-D RoPE), class- and text-conditional. It
 //! is Llama with a condition as prefix: RMSNorm, SwiGLU, no biases, untied output. GigaTok's `gpt_1d` with RoPE
-//! cannot generate upstream and is left out; so is grouped-query attention, which no model uses.
+//! cannot generate upstream and is left out.
 //!
 //! B batch, T prefix length, N codes, S positions, D width, V vocabulary
 
@@ -14,7 +14,7 @@ use libtorch_ext::cuda_kernel::Launch;
 use tch::{Device, Kind, Tensor};
 
 use crate::attention::{Attention, Context, fused_width, is_fused};
-use crate::conditioning::{Conditioning, Embedder, WEIGHT};
+use crate::conditioning::{Conditioning, Embedder};
 use crate::config::{ArConfig, ConditioningConfig, DropoutConfig, PositionConfig};
 use crate::error::{Error, Result};
 use crate::gpu;
@@ -23,9 +23,6 @@ use crate::modulation::{LayerModulation, ModelCondition, ModelModulation, modula
 use crate::position::{Place, rope_2d};
 
 pub use teacher_forced::TeacherForced;
-
-/// Epsilon of the RMS norms.
-pub(crate) const EPS: f64 = 1e-5;
 
 /// `w2(silu(w1 x) · w3 x)`.
 #[derive(Debug)]
@@ -36,11 +33,12 @@ struct FeedForward {
 }
 
 impl FeedForward {
-    fn new(p: &Scope, width: i64, hidden: i64) -> Self {
+    fn new(p: &Scope, config: &ArConfig) -> Self {
+        let (width, hidden, weight) = (config.width, config.feed_forward_width(), config.weight_init());
         FeedForward {
-            w1: Linear::new(&(p / "w1"), width, hidden, WEIGHT, None),
-            w3: Linear::new(&(p / "w3"), width, hidden, WEIGHT, None),
-            w2: Linear::new(&(p / "w2"), hidden, width, WEIGHT, None),
+            w1: Linear::new(&(p / "w1"), width, hidden, weight, None),
+            w3: Linear::new(&(p / "w3"), width, hidden, weight, None),
+            w2: Linear::new(&(p / "w2"), hidden, width, weight, None),
         }
     }
 
@@ -65,9 +63,9 @@ impl Block {
         let depth = (config.layers - 1).max(1) as f64;
         Block {
             attention: Attention::new(&(p / "attention"), config),
-            feed_forward: FeedForward::new(&(p / "feed_forward"), config.width, config.feed_forward_width()),
-            attention_norm: RmsNorm::new(&(p / "attention_norm"), config.width, EPS),
-            ffn_norm: RmsNorm::new(&(p / "ffn_norm"), config.width, EPS),
+            feed_forward: FeedForward::new(&(p / "feed_forward"), config),
+            attention_norm: RmsNorm::new(&(p / "attention_norm"), config.width, config.norm_eps),
+            ffn_norm: RmsNorm::new(&(p / "ffn_norm"), config.width, config.norm_eps),
             modulation: LayerModulation::new(p, config.width, config.modulation),
             drop_path: config.dropout.drop_path * index as f64 / depth,
         }
@@ -230,16 +228,17 @@ impl Gpt {
                 (Some(p.var("positional_embedding", &[1 + n, d], init)), None)
             }
             PositionConfig::Rope2d => {
-                (None, Some(rope_2d(prefix_len, n, d / config.heads).to_device(device)))
+                let table = rope_2d(prefix_len, n, d / config.heads, config.rope_base);
+                (None, Some(table.to_device(device)))
             }
         };
         Ok(Gpt {
-            cls_embedding: Embedder::new(&(p / "cls_embedding"), d, config.conditioning),
-            tok_embeddings: (p / "tok_embeddings").var("weight", &[v, d], WEIGHT),
+            cls_embedding: Embedder::new(&(p / "cls_embedding"), config),
+            tok_embeddings: (p / "tok_embeddings").var("weight", &[v, d], config.weight_init()),
             positional_embedding: learned,
             rope,
             layers: (0..config.layers).map(|i| Block::new(&(p / "layers" / i), config, i)).collect(),
-            norm: RmsNorm::new(&(p / "norm"), d, EPS),
+            norm: RmsNorm::new(&(p / "norm"), d, config.norm_eps),
             modulation: ModelModulation::new(p, d, config.modulation),
             output: Linear::new(&(p / "output"), d, v, Init::Const(0.0), None),
             config: config.clone(),
@@ -248,7 +247,7 @@ impl Gpt {
                 num_tokens: n,
                 prefix_len,
                 num_classes: match config.conditioning {
-                    ConditioningConfig::Class { num_classes } => Some(num_classes),
+                    ConditioningConfig::Class { num_classes, .. } => Some(num_classes),
                     ConditioningConfig::Text { .. } => None,
                 },
             },
@@ -395,7 +394,7 @@ impl Gpt {
         let skipped = x.size()[1] - wanted;
         let condition = cache.condition.as_ref().map(Tensor::shallow_clone);
         let modulation = self.modulation.condition(condition.as_ref());
-        let context = Context { place, rope: self.rope.as_ref(), mask };
+        let context = Context { place, rope: self.rope.as_ref(), mask, dropout: 0.0 };
         let mut x = x;
         for (i, layer) in self.layers.iter().enumerate() {
             x = layer.forward(&x, &modulation, &context, Some((&mut *cache, i)), &self.config.dropout, false);
@@ -479,13 +478,15 @@ impl AutoregressiveModel for Gpt {
         let fail =
             |expected: String, found: String| Err(Error::Input { what: "conditions", expected, found });
         match (self.config.conditioning, cond) {
-            (ConditioningConfig::Class { num_classes }, Conditioning::Class(ids)) => {
+            (ConditioningConfig::Class { num_classes, null_class }, Conditioning::Class(ids)) => {
                 if ids.dim() != 1 || ids.kind() != Kind::Int64 {
                     return fail("int64 (B,)".into(), format!("{:?} {:?}", ids.kind(), ids.size()));
                 }
                 let (low, high) = (ids.min().int64_value(&[]), ids.max().int64_value(&[]));
-                if low < 0 || high > num_classes {
-                    return fail(format!("classes in 0..={num_classes}"), format!("{low}..={high}"));
+                let last = if null_class { num_classes } else { num_classes - 1 };
+                let why = if null_class { "" } else { " (it has no null class, which guidance needs)" };
+                if low < 0 || high > last {
+                    return fail(format!("classes in 0..={last}{why}"), format!("{low}..={high}"));
                 }
                 Ok(())
             }
@@ -520,7 +521,7 @@ impl AutoregressiveModel for Gpt {
         }
         let (kind, device, head) = (self.compute, self.device(), c.width / c.heads);
         let width = if is_fused(kind, device) { fused_width(head) } else { head };
-        Cache::Tensors(KvCache::new(c.layers, [batch, c.heads, length], width, kind, device))
+        Cache::Tensors(KvCache::new(c.layers, [batch, c.num_kv_heads(), length], width, kind, device))
     }
 
     fn prefill(&self, cond: &Conditioning, cache: &mut Cache) -> Tensor {

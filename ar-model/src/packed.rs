@@ -41,13 +41,14 @@ impl Gpt {
         let shape = kernels::Shape {
             width: c.width as usize,
             heads: c.heads as usize,
+            kv_heads: c.num_kv_heads() as usize,
             hidden: c.feed_forward_width() as usize,
             vocabulary: c.vocab_size as usize,
-            eps: crate::model::EPS as f32,
+            eps: c.norm_eps as f32,
         };
         let (norm, output, rotary) = self.ends();
         let (norm, output) = (values(norm), release(output));
-        // Heads are what attention is shared out by; more threads than heads would only wait.
+        // Heads are what attention is shared out by; far more threads than those would only wait.
         let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1).min(shape.heads);
         let mut decoder = Decoder::new(shape, format, &norm, &output, rotary.map(values), threads);
         for block in self.blocks() {

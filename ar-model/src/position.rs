@@ -2,8 +2,6 @@
 
 use tch::{Device, Kind, Tensor};
 
-const BASE: f64 = 10_000.0;
-
 /// Where new inputs stand in the sequence.
 #[derive(Clone, Copy)]
 pub(crate) enum Place<'a> {
@@ -25,14 +23,14 @@ impl Place<'_> {
 }
 
 /// (prefix + side², K/2, 2): cosine and sine for each pair of head channels. Half of the pairs turn with the row,
-/// half with the column. **Prefix rows are all zero, not the identity**: queries and keys of condition tokens
+/// half with the column, by angles of powers of `base`. **Prefix rows are all zero, not the identity**: queries and keys of condition tokens
 /// vanish, so every attention logit from or to them is 0. Released weights depend on it.
-pub fn rope_2d(prefix: i64, num_tokens: i64, head_width: i64) -> Tensor {
+pub fn rope_2d(prefix: i64, num_tokens: i64, head_width: i64, base: f64) -> Tensor {
     let side = (num_tokens as f64).sqrt().round() as i64;
     let options = (Kind::Float, Device::Cpu);
     let half = head_width / 2;
     let exponents = Tensor::arange_start_step(0, half, 2, options) / half as f64; // (K/4)
-    let theta = Tensor::full([1], BASE, options).pow(&exponents).reciprocal();
+    let theta = Tensor::full([1], base, options).pow(&exponents).reciprocal();
     let angles = Tensor::arange(side, options).outer(&theta); // (side, K/4)
     let grid = |t: Tensor| t.expand([side, side, half / 2], false);
     let both = Tensor::cat(&[grid(angles.unsqueeze(1)), grid(angles.unsqueeze(0))], -1); // (side, side, K/2)

@@ -28,6 +28,7 @@ fn a_model_packed_for_a_gpu_predicts_what_the_model_predicts() {
     let flavours = [
         small("learned", CLASS, ""),
         small("rope_2d", TEXT, "width: 48\nheads: 4"), // heads of 12, stored as 16
+        small("rope_2d", CLASS, "kv_heads: 2\nfeed_forward_width: 48\nnorm_eps: 0.01"),
     ];
     for config in flavours {
         for batch in [2, 9] {

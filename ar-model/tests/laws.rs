@@ -16,6 +16,8 @@ fn flavours() -> Vec<ArConfig> {
         config("learned", CLASS, "modulation: simple_ada_ln"),
         config("rope_2d", CLASS, ""),
         config("rope_2d", TEXT, ""),
+        config("rope_2d", TEXT, "kv_heads: 2\nfeed_forward_width: 88\nrope_base: 100\nnorm_eps: 0.01"),
+        config("learned", CLASS, "kv_heads: 1\nqk_norm: true"),
         config("learned", TEXT, ""),
     ]
 }
@@ -187,7 +189,7 @@ fn rotary_positions_follow_the_grid_of_any_size_behind_the_text() {
     const PREFIX: i64 = 120;
     let head_width = 8; // θ = 1 and 10000^(-1/2), once for the row and once for the column
     for (side, cells) in [(16, 256), (32, 1024)] {
-        let table = ar_model::rope_2d(PREFIX, cells, head_width);
+        let table = ar_model::rope_2d(PREFIX, cells, head_width, 1e4);
         assert_eq!(table.size(), [PREFIX + cells, head_width / 2, 2]);
         assert_eq!(table.narrow(0, 0, PREFIX).abs().max().double_value(&[]), 0.0);
         for (r, c) in [(0, 0), (0, side - 1), (1, 0), (side - 1, side - 2)] {

@@ -35,6 +35,23 @@ pub enum Location {
 }
 
 impl Location {
+    fn config_file(&self) -> PathBuf {
+        match self {
+            Location::Directory(dir) => dir.join(CONFIG),
+            Location::Files { config, .. } => config.clone(),
+        }
+    }
+
+    /// Tells which keys of the config change nothing.
+    fn tell_ignored(&self, keys: fn(&Document) -> Vec<String>, context: &Context) -> anyhow::Result<()> {
+        let config = self.config_file();
+        let keys = keys(&Document::read(&config)?);
+        if !keys.is_empty() {
+            context.printer.note(&format!("{}: without effect here: {}", config.display(), keys.join(", ")));
+        }
+        Ok(())
+    }
+
     /// Loads a tokenizer, and tells from which file and section.
     pub fn open_tokenizer(
         &self,
@@ -49,15 +66,13 @@ impl Location {
             }
         };
         context.printer.note(&format!("tokenizer: {}", loaded.source.origin()));
+        self.tell_ignored(TokenizerConfig::keys_without_effect, context)?;
         Ok(loaded)
     }
 
     /// A transformer's configuration.
     pub fn config(&self) -> anyhow::Result<ArConfig> {
-        Ok(match self {
-            Location::Directory(dir) => ArConfig::read(&dir.join(CONFIG))?,
-            Location::Files { config, .. } => ArConfig::read(config)?,
-        })
+        Ok(ArConfig::read(&self.config_file())?)
     }
 
     /// Loads a transformer, and tells from which file and section.
@@ -74,6 +89,7 @@ impl Location {
             }
         };
         context.printer.note(&format!("model: {}", loaded.source.origin()));
+        self.tell_ignored(ArConfig::keys_without_effect, context)?;
         Ok(loaded)
     }
 }

@@ -276,6 +276,12 @@ impl TokenizerConfig {
         Ok(config)
     }
 
+    /// The keys of an official YAML's `init_args` that change nothing here, in their order.
+    pub fn keys_without_effect(document: &Document) -> Vec<String> {
+        let json = document.to_json().unwrap_or_default();
+        official::recognise(&json).map(|model| official::without_effect(&model)).unwrap_or_default()
+    }
+
     /// Side of the square images, pixels.
     pub fn image_size(&self) -> i64 {
         match self {

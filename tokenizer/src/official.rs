@@ -55,7 +55,6 @@ const INACTIVE: &[(&str, &[&str])] = &[
     ("multi_level_2d_query_init", &["false"]),
     ("learnable_2d_query_init", &["false"]),
     ("use_qk_norm", &["false"]),
-    ("use_flash_attn", &["false"]),
     ("use_rope", &["false"]),
     ("rope_1d", &["false"]),
     ("rope_2d", &["false"]),
@@ -67,7 +66,6 @@ const INACTIVE: &[(&str, &[&str])] = &[
     ("stochastic", &["false"]),
     ("simvq", &["false"]),
     ("use_lfq", &["false"]),
-    ("freeze_codebook", &["false"]),
     ("with_prior_model", &["false"]),
     ("random_mix_reg", &["false"]),
 ];
@@ -80,9 +78,18 @@ const IGNORED: &[&str] = &[
     "eval_deterministic",
     "stochastic_temperature",
     "codebook_transform",
+    "freeze_codebook", // of SimVQ, as the transform is
+    "bernoulli_sample",
+    "use_flash_attn", // the choice of a kernel
     "prior_model_config",
     "replace_ratio",
 ];
+
+/// Keys of the sequence's class that the grid's does not have, and which would change a sequence.
+const OF_SEQUENCES: &[&str] = &["multi_level_query_init", "learnable_1d_query_init"];
+
+/// Keys of the grid's class alone.
+const OF_GRIDS: &[&str] = &["transformer_layer_type"];
 
 const USED: &[&str] = &[
     "codebook_size",
@@ -120,8 +127,14 @@ pub fn convert(document: &Value) -> Result<TokenizerConfig> {
     args.refuse_unsupported()?;
     let extra = &model.not_in_config;
     let latent = match model.model_cls.as_str() {
-        "VQVitModelPlus" => args.sequence()?,
-        "VQVitModel2DPlus" => Latent::Grid { layers: args.grid_layers()? },
+        "VQVitModelPlus" => {
+            args.refuse_of_the_other_class(OF_GRIDS)?;
+            args.sequence()?
+        }
+        "VQVitModel2DPlus" => {
+            args.refuse_of_the_other_class(OF_SEQUENCES)?;
+            Latent::Grid { layers: args.grid_layers()? }
+        }
         other => {
             return Err(Error::Settings(format!(
                 "official YAML: model_cls `{other}` is not known; VQVitModelPlus and VQVitModel2DPlus are"
@@ -148,6 +161,14 @@ pub fn convert(document: &Value) -> Result<TokenizerConfig> {
         alignment: args.alignment()?,
         quantizer: args.quantizer()?,
     }))
+}
+
+/// The keys of what [`recognise`] found that change nothing, in their order.
+pub fn without_effect(document: &Value) -> Vec<String> {
+    let Some(args) = document.get("init_args").and_then(Value::as_object) else { return vec![] };
+    let grid = document["model_cls"] == "VQVitModel2DPlus";
+    let unused = |key: &str| IGNORED.contains(&key) || grid && key == "num_latent_tokens";
+    args.keys().filter(|key| unused(key)).cloned().collect()
 }
 
 fn named_size(name: &str, extra: &NotInConfig) -> Result<Size> {
@@ -190,6 +211,17 @@ impl Args<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Upstream's classes have no such argument.
+    fn refuse_of_the_other_class(&self, keys: &[&str]) -> Result<()> {
+        let set = |key: &&&str| self.0.get(**key).is_some_and(|v| !v.is_null() && v != false);
+        match keys.iter().find(set) {
+            Some(key) => Err(Error::Settings(format!(
+                "official YAML: init_args.{key} belongs to the other model_cls and has no meaning in this one"
+            ))),
+            None => Ok(()),
+        }
     }
 
     fn sequence(&self) -> Result<Latent> {
@@ -251,5 +283,59 @@ impl Args<'_> {
             commitment: self.get("commit_loss_beta", 0.25)?,
             entropy: self.get("entropy_loss_ratio", 0.0)?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// The fields of `VQVitModelPlusArgs` and of `VQVitModel2DPlusArgs`, at their defaults.
+    #[test]
+    fn every_field_of_the_official_arguments_is_understood() {
+        let both = json!({
+            "codebook_size": 16384, "codebook_embed_dim": 8, "codebook_l2_norm": true,
+            "codebook_show_usage": true, "commit_loss_beta": 0.25, "entropy_loss_ratio": 0.0,
+            "encoder_ch_mult": [1, 1, 2, 2, 4], "decoder_ch_mult": [1, 1, 2, 2, 4], "model_size": "small",
+            "encoder_size": null, "decoder_size": null, "num_latent_tokens": 256, "z_channels": 256,
+            "dropout_p": 0.0, "adaptive_gn": false, "d2s_up": false, "use_attn": true, "rot": false,
+            "distill_depth": null, "encoder_2d_distill": false, "out_inner_dim": 768,
+            "fea_rec_loss_type": "cosine", "fea_rec_loss_weight": 1.0
+        });
+        let sequence = json!({
+            "use_lfq": false, "bernoulli_sample": false, "eval_deterministic": false, "simvq": false,
+            "codebook_transform": null, "freeze_codebook": false, "use_rope": false, "use_qk_norm": false,
+            "use_flash_attn": true, "multi_level_query_init": false, "learnable_1d_query_init": false,
+            "rope_1d": false, "last_level_2d_query_init": false, "multi_level_2d_query_init": false,
+            "learnable_2d_query_init": false, "res_up_down_sample": false, "downsample_match_channel": false,
+            "upsample_match_channel": false, "res_codebook_updown_sample": false, "downsample_improve": false,
+            "rope_2d": false, "stochastic": false, "stochastic_temperature": 0.03, "with_prior_model": false,
+            "prior_model_config": null
+        });
+        let grid = json!({"transformer_layer_type": "TransformerDecoderLayer"});
+        for (class, own) in [("VQVitModelPlus", sequence), ("VQVitModel2DPlus", grid)] {
+            let model = |args: &Value| json!({"model_cls": class, "init_args": args});
+            let mut all = both.clone();
+            all.as_object_mut().unwrap().extend(own.as_object().unwrap().clone());
+            let usual = convert(&model(&json!({}))).unwrap();
+            assert_eq!(convert(&model(&all)).unwrap(), usual, "{class}");
+            let said = without_effect(&model(&all));
+            assert!(said.contains(&"codebook_show_usage".to_owned()), "{said:?}");
+            assert_eq!(said.contains(&"num_latent_tokens".to_owned()), class == "VQVitModel2DPlus");
+            for (key, value, text) in [
+                ("dropout_p", json!(0.1), "dropout_p = 0.1"),
+                ("d2s_upp", json!(true), "did you mean `d2s_up`?"),
+            ] {
+                let mut wrong = all.clone();
+                wrong[key] = value;
+                let error = convert(&model(&wrong)).unwrap_err().to_string();
+                assert!(error.contains(text), "{error}");
+            }
+        }
+        let wrong = json!({"model_cls": "VQVitModel2DPlus", "init_args": {"multi_level_query_init": true}});
+        let error = convert(&wrong).unwrap_err().to_string();
+        assert!(error.contains("multi_level_query_init belongs to the other model_cls"), "{error}");
     }
 }

@@ -47,7 +47,8 @@ impl Gpt {
             1,
         );
         let condition = self.modulation.needs_condition().then(|| x.narrow(1, 0, self.spec.prefix_len));
-        let drops = train && (rates.residual > 0.0 || rates.feed_forward > 0.0 || rates.drop_path > 0.0);
+        let in_layers = [rates.attention, rates.residual, rates.feed_forward, rates.drop_path];
+        let drops = train && in_layers.iter().any(|&rate| rate > 0.0);
         let pass = TeacherForced {
             gpt: self,
             modulation: self.modulation.condition(condition.as_ref()),
@@ -79,7 +80,12 @@ impl TeacherForced<'_> {
         }
         let gpt = self.gpt;
         assert!(gpt.packed.is_none(), "a packed model decodes and evaluates only");
-        let context = Context { place: Place::From(0), rope: gpt.rope.as_ref(), mask: self.mask.as_ref() };
+        let context = Context {
+            place: Place::From(0),
+            rope: gpt.rope.as_ref(),
+            mask: self.mask.as_ref(),
+            dropout: if self.train { gpt.config.dropout.attention } else { 0.0 },
+        };
         gpt.layers[index].forward(x, &self.modulation, &context, None, &gpt.config.dropout, self.train)
     }
 

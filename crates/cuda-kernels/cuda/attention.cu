@@ -13,15 +13,16 @@ constexpr int GROUP = power_of_two(PARTS);  // lanes that read one position toge
 constexpr int GROUPS = THREADS / GROUP;     // positions that the block reads at a time
 
 struct Attention {
-    const ACTIVATION *qkv;          // (sequences, count, 3, heads, HEAD)
+    const ACTIVATION *qkv;          // (sequences, count, heads + 2 kv_heads, HEAD): queries, keys, values
     ACTIVATION *output;             // (sequences, count, heads, HEAD)
-    CACHED *keys, *values;          // (sequences, heads, LENGTH, STORED)
-    float *key_scales, *value_scales; // (sequences, heads, LENGTH), of int8 alone
+    CACHED *keys, *values;          // (sequences, kv_heads, LENGTH, STORED)
+    float *key_scales, *value_scales; // (sequences, kv_heads, LENGTH), of int8 alone
     const float *rope;              // (positions, HEAD / 2, 2): cosine and sine; null where nothing turns
     const unsigned char *seen;      // (sequences, prefix): whether a position of the prefix is; null: all are
     const long long *position;      // of the first new position
     int count;                      // new positions of a sequence
     int prefix;
+    int kv_heads;                   // heads of keys and values, each shared by neighbouring heads of queries
 };
 
 // One head's new key or value, by one warp.
@@ -31,27 +32,29 @@ __device__ void keep(const float *numbers, bf16 *to, float *, int lane) {
 
 __device__ void keep(const float *numbers, int8 *to, float *scale, int lane) {
     float largest = 0.0f;
-    for (int c = lane; c < STORED; c += WARP) largest = fmaxf(largest, fabsf(numbers[c]));
+    for (int c = lane; c < STORED; c += WARP) largest = larger(largest, fabsf(numbers[c]));
     largest = max_of_lanes(largest);
-    const float steps = largest > 0.0f ? 127.0f / largest : 0.0f;
-    for (int c = lane; c < STORED; c += WARP) to[c] = static_cast<int8>(rintf(numbers[c] * steps));
-    if (lane == 0) *scale = largest / 127.0f;
+    const bool finite = largest < -NOTHING; // else the scale makes NaN of all
+    const float steps = largest > 0.0f && finite ? 127.0f / largest : 0.0f;
+    for (int c = lane; c < STORED; c += WARP) to[c] = finite ? static_cast<int8>(rintf(numbers[c] * steps)) : 0;
+    if (lane == 0) *scale = finite ? largest / 127.0f : __uint_as_float(0x7fc00000u);
 }
 
 template <bool writes, bool attends>
 __device__ void attention(const Attention &a) {
     __shared__ float q[STORED], k[STORED], v[STORED], scores[LENGTH], sums[WARPS][STORED], room[WARPS];
-    const int head = blockIdx.y, heads = gridDim.y;
+    const int head = blockIdx.y, heads = gridDim.y, shared = head / (heads / a.kv_heads);
     const int sequence = blockIdx.x / a.count;
     const int position = static_cast<int>(*a.position) + blockIdx.x % a.count;
-    const size_t first = (static_cast<size_t>(sequence) * heads + head) * LENGTH; // of this sequence and head
+    const size_t first = (static_cast<size_t>(sequence) * a.kv_heads + shared) * LENGTH; // of this sequence and head
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
 
-    const ACTIVATION *in = a.qkv + (static_cast<size_t>(blockIdx.x) * 3 * heads + head) * HEAD;
+    const ACTIVATION *in = a.qkv + static_cast<size_t>(blockIdx.x) * (heads + 2 * a.kv_heads) * HEAD;
+    const int parts[3] = {head, heads + shared, heads + a.kv_heads + shared};
     for (int c = 2 * threadIdx.x; c < STORED; c += 2 * THREADS) {
         float pairs[3][2] = {};
         for (int which = 0; which < 3 && c < HEAD; ++which) {
-            const ACTIVATION *from = in + static_cast<size_t>(which) * heads * HEAD + c;
+            const ACTIVATION *from = in + parts[which] * HEAD + c;
             pairs[which][0] = number(from[0]), pairs[which][1] = number(from[1]);
         }
         if (a.rope && c < HEAD) {
@@ -66,7 +69,7 @@ __device__ void attention(const Attention &a) {
         for (int i = 0; i < 2; ++i) q[c + i] = pairs[0][i] * scale, k[c + i] = pairs[1][i], v[c + i] = pairs[2][i];
     }
     __syncthreads();
-    if (writes) {
+    if (writes) { // blocks that share a key write the same
         const size_t place = first + position;
         if (warp == 0) keep(k, a.keys + place * STORED, a.key_scales + place, lane);
         if (warp == 1) keep(v, a.values + place * STORED, a.value_scales + place, lane);
@@ -93,7 +96,7 @@ __device__ void attention(const Attention &a) {
         if (scaled) score *= a.key_scales[first + p];
         if (seen && p < a.prefix && !seen[p] && p != position) score = NOTHING;
         scores[p] = score;
-        largest = fmaxf(largest, score);
+        largest = larger(largest, score);
     }
     largest = max_of_block<THREADS>(largest, room); // and all scores are there
     float total = 0.0f;

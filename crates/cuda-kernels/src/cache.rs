@@ -6,7 +6,7 @@ use crate::{Format, sources};
 
 /// For a number of sequences; allocated once, so that a recorded step finds it where it was.
 ///
-/// B sequences, H heads, L positions, K channels of a head or more, the rest zero
+/// B sequences, H heads of keys and values, L positions, K channels of a head or more, the rest zero
 #[derive(Debug)]
 pub struct KvCache {
     pub(crate) layers: Vec<Layer>,

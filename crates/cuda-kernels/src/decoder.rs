@@ -1,6 +1,6 @@
 //! The walk through the layers.
 //!
-//! B sequences, S new positions of each, R = B · S rows, D width, H heads, K channels of a head, F hidden width of the
+//! B sequences, S new positions of each, R = B · S rows, D width, H heads, G heads of keys and values, K channels of a head, F hidden width of the
 //! feed-forward, V vocabulary, L positions of the cache
 
 use libtorch_ext::cuda_kernel::{Arg, Launch};
@@ -17,6 +17,8 @@ pub struct Shape {
     pub width: i64,
     /// H; heads are even and at most 256 channels wide.
     pub heads: i64,
+    /// G, a divisor of H.
+    pub kv_heads: i64,
     /// F, a multiple of 16.
     pub hidden: i64,
     /// V, even.
@@ -49,7 +51,7 @@ impl Shape {
 /// Weights of a layer, of any kind.
 #[derive(Debug, Clone, Copy)]
 pub struct Block<'a> {
-    /// (3D, D): rows of queries, keys, values.
+    /// ((H + 2G) · K, D): rows of queries, keys, values.
     pub wqkv: &'a Tensor,
     /// (D, D).
     pub wo: &'a Tensor,
@@ -149,8 +151,8 @@ impl Decoder {
 
     /// A cache for `sequences` sequences.
     pub fn new_cache(&self, sequences: i64) -> KvCache {
-        let Shape { heads, length, .. } = self.shape;
-        let size = [sequences, heads, length];
+        let Shape { kv_heads, length, .. } = self.shape;
+        let size = [sequences, kv_heads, length];
         KvCache::new(self.blocks.len(), size, self.shape.head(), self.cache, self.engine.device())
     }
 
@@ -264,7 +266,7 @@ impl Decoder {
         Ok(output)
     }
 
-    /// Queries, keys and values (R, 3D) → (R, D), through the cache.
+    /// Queries, keys and values (R, (H + 2G) · K) → (R, D), through the cache.
     fn attention(&self, qkv: &Tensor, place: Place, layer: &Layer) -> Result<Tensor> {
         let Place { cache, position, sequences, count } = place;
         let output = self.empty([sequences * count, self.shape.width], qkv.kind());
@@ -280,6 +282,7 @@ impl Decoder {
             Arg::Tensor(position),
             Arg::Int(count),
             Arg::Int(cache.seen.as_ref().map_or(0, |seen| seen.size()[1])),
+            Arg::Int(self.shape.kv_heads),
         ];
         let program =
             sources::attention(cache.format, self.shape.head(), cache.length, qkv.kind() == Kind::Float);

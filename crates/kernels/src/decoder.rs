@@ -1,11 +1,11 @@
 //! A Llama-like decoder (RMSNorm, SwiGLU, no biases) that runs a few new positions through a cache of keys and values.
 //!
-//! All threads walk through the layers in step. In each layer a thread computes queries, keys and values of its heads,
-//! writes the cache and attends, with no waiting in between; then its share of the output projection's columns, of
+//! All threads walk through the layers in step. In each layer a thread computes keys and values of its heads and the queries
+//! that share them, writes the cache and attends, with no waiting in between; then its share of the output projection's columns, of
 //! the gated hidden channels, and of the columns that come back from them: four barriers a layer. Norms and the
 //! conversion of inputs are so little work that every thread does them for itself.
 //!
-//! N tokens of this call, D width, H heads, K head width, F hidden channels, V vocabulary
+//! N tokens of this call, D width, H heads, G heads of keys and values, K head width, F hidden channels, V vocabulary
 
 use std::sync::{Mutex, PoisonError};
 
@@ -26,6 +26,8 @@ pub struct Shape {
     pub width: usize,
     /// Attention heads (H).
     pub heads: usize,
+    /// Heads of keys and values (G), each shared by H / G heads of queries.
+    pub kv_heads: usize,
     /// Channels of the feed-forward (F).
     pub hidden: usize,
     /// Outputs of the last layer (V).
@@ -38,12 +40,17 @@ impl Shape {
     fn head_width(&self) -> usize {
         self.width / self.heads
     }
+
+    /// Heads of queries that share keys and values.
+    fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
 }
 
 /// The weights of one layer, each (outputs × inputs) row after row.
 #[derive(Debug, Clone, Copy)]
 pub struct Block<'a> {
-    /// (3D, D): queries, keys, values.
+    /// ((H + 2G) · K, D): queries, keys, values.
     pub wqkv: &'a [f32],
     /// (D, D).
     pub wo: &'a [f32],
@@ -62,7 +69,7 @@ pub struct Block<'a> {
 }
 
 struct Layer {
-    qkv: Matrix,     // a section a head: its queries, keys, values
+    qkv: Matrix,     // a section a head of keys and values: its queries, keys, values
     wo: Matrix,      // D → D
     gate_up: Matrix, // a section: rows of w1, then the same rows of w3
     down: Matrix,    // F → D
@@ -120,7 +127,7 @@ impl Decoder {
         threads: usize,
     ) -> Self {
         assert_eq!((norm.len(), output.len()), (shape.width, shape.vocabulary * shape.width));
-        assert!(shape.width.is_multiple_of(shape.heads));
+        assert!(shape.width.is_multiple_of(shape.heads) && shape.heads.is_multiple_of(shape.kv_heads));
         Decoder {
             layers: vec![],
             norm: norm.to_vec(),
@@ -138,19 +145,19 @@ impl Decoder {
     /// # Panics
     /// If a weight has another size than the shape says.
     pub fn push(&mut self, block: Block) {
-        let Shape { width: d, heads, hidden: f, .. } = self.shape;
-        let k = self.shape.head_width();
-        assert_eq!((block.wqkv.len(), block.wo.len()), (3 * d * d, d * d), "attention");
+        let Shape { width: d, heads, kv_heads, hidden: f, .. } = self.shape;
+        let (k, group) = (self.shape.head_width(), self.shape.group());
+        assert_eq!((block.wqkv.len(), block.wo.len()), ((heads + 2 * kv_heads) * k * d, d * d), "attention");
         assert_eq!((block.w1.len(), block.w2.len(), block.w3.len()), (d * f, d * f, d * f), "feed-forward");
         assert_eq!((block.attention_norm.len(), block.ffn_norm.len()), (d, d), "norms");
-        let head = |part: usize, head: usize| &block.wqkv[(part * d + head * k) * d..][..k * d];
-        let by_head =
-            (0..heads).flat_map(|h| [head(0, h), head(1, h), head(2, h)]).collect::<Vec<_>>().concat();
+        let rows = |head: usize, count: usize| &block.wqkv[head * k * d..][..count * k * d];
+        let of = |g: usize| [rows(g * group, group), rows(heads + g, 1), rows(heads + kv_heads + g, 1)];
+        let by_head = (0..kv_heads).flat_map(of).collect::<Vec<_>>().concat();
         let share = hidden_share(f);
         let shares = block.w1.chunks_exact(share * d).zip(block.w3.chunks_exact(share * d));
         let gate_up = shares.flat_map(|(gate, up)| [gate, up]).collect::<Vec<_>>().concat();
         self.layers.push(Layer {
-            qkv: Matrix::pack(&by_head, d, 3 * k, self.format),
+            qkv: Matrix::pack(&by_head, d, (group + 2) * k, self.format),
             wo: Matrix::pack(block.wo, d, SECTION, self.format),
             gate_up: Matrix::pack(&gate_up, d, 2 * share, self.format),
             down: Matrix::pack(block.w2, f, SECTION, self.format),
@@ -179,7 +186,7 @@ impl Decoder {
     /// A cache for `sequences` of up to `positions`.
     pub fn new_cache(&self, sequences: usize, positions: usize) -> KvCache {
         let positions = positions.next_multiple_of(BLOCK);
-        let (heads, k) = (self.shape.heads, self.shape.head_width());
+        let (heads, k) = (self.shape.kv_heads, self.shape.head_width());
         let (keys, values) = (k * positions, k.next_multiple_of(16) * positions);
         let layer = |_| Layered::new(self.format, heads * sequences * keys, heads * sequences * values);
         KvCache {
@@ -282,7 +289,7 @@ impl Layered {
 
 /// Keys and values of the positions seen so far, in single precision beside fp32 weights, else in bfloat16.
 pub struct KvCache {
-    layers: Vec<Layered>, // keys: (H, sequences, positions/16, K, 16); values: (H, sequences, positions, K padded)
+    layers: Vec<Layered>, // keys: (G, sequences, positions/16, K, 16); values: (G, sequences, positions, K padded)
     sequences: usize,
     positions: usize,
     hidden: Vec<Vec<bool>>,
@@ -401,7 +408,7 @@ impl Run<'_> {
     fn walk(&self, member: &Member, scratch: &mut Scratch) {
         for (i, layer) in self.decoder.layers.iter().enumerate() {
             self.norm(&layer.attention_norm, i, 0, scratch);
-            for head in member.share(self.decoder.shape.heads) {
+            for head in member.share(self.decoder.shape.kv_heads) {
                 self.project(i, head, scratch);
                 self.attend(i, head, scratch);
             }
@@ -456,18 +463,20 @@ impl Run<'_> {
     /// Queries into `scratch.product`; keys and values into the cache.
     fn project(&self, layer: usize, head: usize, scratch: &mut Scratch) {
         let Layer { qkv, qk_norm, .. } = &self.decoder.layers[layer];
-        let k = self.decoder.shape.head_width();
+        let (k, group) = (self.decoder.shape.head_width(), self.decoder.shape.group());
         qkv.product(head, &scratch.rows, &mut scratch.product);
         for (token, row) in self.tokens.iter().zip(scratch.product.chunks_exact_mut(qkv.padded_section())) {
-            let (query, rest) = row.split_at_mut(k);
+            let (queries, rest) = row.split_at_mut(group * k);
             let (key, rest) = rest.split_at_mut(k);
             if let Some([qw, qb, kw, kb]) = qk_norm {
-                layer_norm(self.decoder.isa, query, qw, qb, 1e-5);
+                for query in queries.chunks_exact_mut(k) {
+                    layer_norm(self.decoder.isa, query, qw, qb, 1e-5);
+                }
                 layer_norm(self.decoder.isa, key, kw, kb, 1e-5);
             }
             if let Some(table) = &self.decoder.rotary {
                 let turn = &table[token.position * k..(token.position + 1) * k];
-                rotate(query, turn);
+                queries.chunks_exact_mut(k).for_each(|query| rotate(query, turn));
                 rotate(key, turn);
             }
             scratch.value[..k].copy_from_slice(&rest[..k]);
@@ -499,12 +508,14 @@ impl Run<'_> {
         }
     }
 
-    /// Attention of all tokens in one head, into this head's columns of `attended`.
+    /// Attention of all tokens in one head of keys and values, into the columns of `attended` of the heads that share it.
     fn attend(&self, layer: usize, head: usize, scratch: &mut Scratch) {
         let Decoder { shape, isa, .. } = self.decoder;
-        let (k, stride) = (shape.head_width(), self.decoder.layers[layer].qkv.padded_section());
-        for (i, token) in self.tokens.iter().enumerate() {
-            let query = &scratch.product[i * stride..][..k];
+        let (k, group) = (shape.head_width(), shape.group());
+        let stride = self.decoder.layers[layer].qkv.padded_section();
+        let queries = self.tokens.iter().enumerate().flat_map(|row| (0..group).map(move |q| (row, q)));
+        for ((i, token), q) in queries {
+            let query = &scratch.product[i * stride + q * k..][..k];
             let [(keys_at, keys_len), (values_at, values_len)] = self.place(head, token.sequence);
             let hidden =
                 self.hidden.get(token.sequence).map_or(&[][..], |h| &h[..h.len().min(token.position)]);
@@ -524,8 +535,8 @@ impl Run<'_> {
                     }
                 }
             }
-            // SAFETY: these columns are this head's, so this member's, until the barrier.
-            let mine = unsafe { self.attended.write(i * shape.width + head * k, k) };
+            // SAFETY: these columns belong to this head, so to this member, until the barrier.
+            let mine = unsafe { self.attended.write(i * shape.width + (head * group + q) * k, k) };
             mine.copy_from_slice(&out[..k]);
         }
         // The padding of values is zero again, whatever attention left there.

@@ -47,7 +47,7 @@ impl Bench<'_> {
 }
 
 fn classes(config: &ArConfig, batch: i64, device: Device) -> Result<Conditioning> {
-    let ar_model::ConditioningConfig::Class { num_classes } = config.conditioning else {
+    let ar_model::ConditioningConfig::Class { num_classes, .. } = config.conditioning else {
         return Err(Failure::new("only class-conditional transformers are timed").into());
     };
     let classes = Tensor::arange(batch, (Kind::Int64, device)).remainder(num_classes);
@@ -100,7 +100,8 @@ fn sample_row(
     }; // bytes of a number in the cache
     let context = (model.spec().prefix_len as f64) + (steps - 1.0) / 2.0; // on average
     let width = (c.layers * c.width) as f64;
-    let bytes = steps * (stored + rows * 2.0 * width * cached * context);
+    let shared = c.num_kv_heads() as f64 / c.heads as f64;
+    let bytes = steps * (stored + rows * 2.0 * shared * width * cached * context);
     let operations = steps * rows * (2.0 * weights + 4.0 * width * context);
     Row {
         cfg: Some(scale),

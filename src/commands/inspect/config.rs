@@ -24,6 +24,9 @@ pub(super) struct ConfigReport {
     parameters: Option<i64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tensors: Vec<Tensor>,
+    /// Keys of an official file that change nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    without_effect: Vec<String>,
     #[serde(skip)]
     rows: Vec<(&'static str, String)>,
 }
@@ -41,6 +44,7 @@ pub(super) fn inspect(path: &Path, document: &Document, json: &Json) -> anyhow::
             config,
             parameters: None,
             tensors: vec![],
+            without_effect: vec![],
             rows,
         });
     }
@@ -48,7 +52,8 @@ pub(super) fn inspect(path: &Path, document: &Document, json: &Json) -> anyhow::
     if let Ok(config) = ArConfig::from_document(document) {
         Gpt::new(&vars.root(), &config)?;
         let rows = transformer_rows(&config);
-        return Ok(report(shown, "transformer", &vars, serde_json::to_value(&config)?, rows));
+        let ignored = ArConfig::keys_without_effect(document);
+        return Ok(report(shown, "transformer", &vars, serde_json::to_value(&config)?, ignored, rows));
     }
     let says_transformer = json.get("type").and_then(Json::as_str) == Some("gpt");
     if says_transformer {
@@ -65,7 +70,8 @@ pub(super) fn inspect(path: &Path, document: &Document, json: &Json) -> anyhow::
     }
     let config = TokenizerConfig::from_document(document)?;
     let rows = tokenizer_rows(Model::new(&vars.root(), &config)?.spec());
-    Ok(report(shown, "tokenizer", &vars, serde_json::to_value(&config)?, rows))
+    let ignored = TokenizerConfig::keys_without_effect(document);
+    Ok(report(shown, "tokenizer", &vars, serde_json::to_value(&config)?, ignored, rows))
 }
 
 fn report(
@@ -73,19 +79,23 @@ fn report(
     describes: &'static str,
     vars: &Vars,
     config: Json,
+    without_effect: Vec<String>,
     mut rows: Vec<(&'static str, String)>,
 ) -> ConfigReport {
     let all = vars.all();
     let parameters = vars.num_parameters();
     let count = format!("{} in {} tensors", thousands(parameters.unsigned_abs()), all.len());
     rows.push(("parameters", count));
+    if !without_effect.is_empty() {
+        rows.push(("no effect", without_effect.join(", ")));
+    }
     let tensor = |v: base::vars::Var| {
         let kind = v.tensor.kind();
         let bytes = (v.tensor.numel() * kind.elt_size_in_bytes()) as u64;
         Tensor { name: v.name, shape: v.tensor.size(), kind: kind_name(kind), bytes }
     };
     let tensors = all.into_iter().map(tensor).collect();
-    ConfigReport { path, describes, config, parameters: Some(parameters), tensors, rows }
+    ConfigReport { path, describes, config, parameters: Some(parameters), tensors, without_effect, rows }
 }
 
 fn tokenizer_rows(spec: &TokenizerSpec) -> Vec<(&'static str, String)> {
@@ -97,7 +107,7 @@ fn tokenizer_rows(spec: &TokenizerSpec) -> Vec<(&'static str, String)> {
 
 fn transformer_rows(config: &ArConfig) -> Vec<(&'static str, String)> {
     let condition = match &config.conditioning {
-        ConditioningConfig::Class { num_classes } => format!("one of {num_classes} classes"),
+        ConditioningConfig::Class { num_classes, .. } => format!("one of {num_classes} classes"),
         ConditioningConfig::Text { length, feature_width } => {
             format!("text, {length} features of width {feature_width}")
         }

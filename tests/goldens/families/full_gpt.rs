@@ -17,7 +17,7 @@ fn config(golden: &Golden) -> Result<ArConfig> {
         true => PositionConfig::Learned,
         false => PositionConfig::Rope2d,
     };
-    let conditioning = ConditioningConfig::Class { num_classes: golden.integer("num_classes")? };
+    let conditioning = ConditioningConfig::classes(golden.integer("num_classes")?);
     let name = golden.text("model")?;
     let mut config = ArConfig::named(name, position, conditioning, golden.integer("block_size")?)
         .with_context(|| format!("no released size is called `{name}`"))?;

@@ -22,7 +22,14 @@ use crate::run::Run;
 
 /// The dropout of a golden: one rate for all, and no condition is ever dropped.
 pub fn dropout(rate: f64) -> DropoutConfig {
-    DropoutConfig { token: rate, residual: rate, feed_forward: rate, drop_path: rate, condition: 0.0 }
+    DropoutConfig {
+        token: rate,
+        attention: rate,
+        residual: rate,
+        feed_forward: rate,
+        drop_path: rate,
+        condition: 0.0,
+    }
 }
 
 /// The modes that do not reproduce fp32.
@@ -130,7 +137,8 @@ fn other_passes(check: &mut Check, loaded: &Loaded, codes: &Tensor) -> Result<()
     if loaded.config.position == PositionConfig::Rope2d {
         let spec = model.spec();
         let head = loaded.config.width / loaded.config.heads;
-        check.compare("freqs_cis", Rule::Values, || rope_2d(spec.prefix_len, spec.num_tokens, head))?;
+        let base = loaded.config.rope_base;
+        check.compare("freqs_cis", Rule::Values, || rope_2d(spec.prefix_len, spec.num_tokens, head, base))?;
     }
     Ok(())
 }

@@ -19,7 +19,8 @@ fn kept_by_a_layer(config: &ArConfig, kind: f64) -> f64 {
     let rates = &config.dropout;
     let masks = f64::from(u8::from(rates.residual > 0.0)) + f64::from(u8::from(rates.feed_forward > 0.0));
     let hidden = config.feed_forward_width() as f64;
-    4.0 * (4.0 + rotary) * d + kind * ((4.0 + 3.0 + 2.0) * d + 4.0 * hidden) + masks * d
+    let qkv = config.qkv_width() as f64;
+    4.0 * (4.0 + rotary) * d + kind * ((4.0 + 2.0) * d + qkv + 4.0 * hidden) + masks * d
 }
 
 /// A run with this model.

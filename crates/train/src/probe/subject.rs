@@ -204,6 +204,7 @@ impl Subject {
                 let codes = tokenizer.model.encode(&images.to_float())?.into_tensor();
                 let like = Conditioning::Class(Tensor::zeros([codes.size()[0]], (Kind::Int64, device)));
                 let null = model.model.null_conditioning(&like);
+                model.model.check_conditioning(&null)?;
                 let mode = if *dropout { mode } else { Mode::Eval };
                 model.model.hidden(&null, &codes, *layer, mode) // (B, 1 + N - 1, D)
             }
