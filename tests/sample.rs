@@ -190,3 +190,30 @@ fn a_place_that_cannot_be_written_is_found_out_first() {
     let message = fails(&place, "--num-images 4 --npz file/x.npz");
     assert!(message.contains("file/x.npz"), "{message}");
 }
+
+/// Puts a NaN into a tensor of a model's weights.
+fn poison(dir: &std::path::Path, name: &str) {
+    let path = dir.join("weights.safetensors");
+    let source = weights::Checkpoint::open(&path).unwrap().section(None).unwrap();
+    let read = |n: &str| (n.to_owned(), source.read(n, tch::Device::Cpu).unwrap());
+    let tensors: Vec<_> = source.names().into_iter().map(read).collect();
+    let (_, tensor) = tensors.iter().find(|(n, _)| n == name).unwrap();
+    let _ = tensor.view(-1).narrow(0, 1, 1).fill_(f64::NAN);
+    weights::save_safetensors(&path, &tensors, &Default::default()).unwrap();
+}
+
+/// Network, image and step are named, and no picture is made.
+#[test]
+fn what_is_not_finite_is_an_error_and_no_picture() {
+    for (part, name, says) in [
+        ("model", "output.weight", "logits of image 0 at step 0 are not finite"),
+        ("model/tokenizer", "decoder.conv_out.bias", "decoder makes numbers of image 0 that are not finite"),
+    ] {
+        let place = place();
+        poison(&place.path(part), name);
+        let out = sample(&place, "--class 207 --num 2 --output out");
+        assert!(!out.status.success() && stderr(&out).contains(says), "{}", stderr(&out));
+        assert!(!place.path("out/000000.png").exists());
+    }
+    assert!(fails(&place(), "--class 207 --cfg 1e308").contains("cfg"));
+}

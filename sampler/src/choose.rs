@@ -7,7 +7,7 @@ use base::rng::CodeStream;
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 
-use crate::{SamplingConfig, filter};
+use crate::{Error, Result, SamplingConfig, filter};
 
 /// Where a run's randomness comes from.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +25,41 @@ pub enum Draw<'a> {
     Torch,
 }
 
+impl Draw<'_> {
+    /// The number of the batch's image `i` in the run, where streams have one.
+    pub(crate) fn image(&self, i: usize) -> u64 {
+        match self {
+            Draw::Streams(streams) | Draw::Gumbel(streams) => streams.get(i).map_or(i as u64, |s| s.index),
+            Draw::Torch => i as u64,
+        }
+    }
+}
+
+/// The "code" of a row of logits that is no distribution: NaN or +inf among them, or −inf throughout. It is put in place
+/// where the logits are, without waiting for the host, and becomes an error once the codes are there.
+pub const NOT_FINITE: i64 = -1;
+
+/// Codes (B, 1) with [`NOT_FINITE`] where the logits (B, V) they were drawn from are no distribution.
+pub(crate) fn marked(codes: &Tensor, logits: &Tensor) -> Tensor {
+    codes.masked_fill(&is_no_distribution(logits), NOT_FINITE)
+}
+
+/// (B, V) → (B, 1) bool. The largest of a row is NaN where one of it is.
+fn is_no_distribution(logits: &Tensor) -> Tensor {
+    logits.amax([-1i64].as_slice(), true).isfinite().logical_not()
+}
+
+/// Refuses codes (B, N) that were drawn from logits that are not finite; `image` is an image's number in the run.
+pub(crate) fn check(codes: &Tensor, image: impl Fn(usize) -> u64) -> Result<()> {
+    let (_, n) = codes.size2().expect("codes are (B, N)");
+    let wrong = Vec::<i64>::try_from(codes.eq(NOT_FINITE).view(-1).nonzero().view(-1));
+    let wrong = wrong.expect("places are int64");
+    match wrong.into_iter().map(|place| (place % n, place / n)).min() {
+        Some((step, i)) => Err(Error::NotFinite { image: image(i as usize), step: step as usize }),
+        None => Ok(()),
+    }
+}
+
 /// The largest double below 1: `u · total` then stays below `total`, so that some code always has a larger sum.
 const BELOW_ONE: f64 = 1.0 - f64::EPSILON;
 
@@ -36,10 +71,10 @@ pub fn uniforms(streams: &[SampleStream], steps: usize, device: Device) -> Tenso
 }
 
 /// The Gumbel-max trick: (B, V) logits and the places their codes have, B of them → (B, 1) codes, the best ones of
-/// what the filters leave after noise of the place and the code is added.
+/// what the filters leave after noise of the place and the code is added; or [`NOT_FINITE`].
 pub fn gumbel_max(logits: &Tensor, places: &[CodeStream], config: &SamplingConfig) -> Tensor {
     gumbel_max_on_cpu(logits, places, config)
-        .unwrap_or_else(|| gumbel_max_by_tensors(&filter::apply(logits, config), places))
+        .unwrap_or_else(|| marked(&gumbel_max_by_tensors(&filter::apply(logits, config), places), logits))
 }
 
 /// (B, V) filtered logits → (B, 1) codes, on any device.
@@ -54,6 +89,10 @@ fn gumbel_max_by_tensors(filtered: &Tensor, places: &[CodeStream]) -> Tensor {
 fn gumbel_max_on_cpu(logits: &Tensor, places: &[CodeStream], config: &SamplingConfig) -> Option<Tensor> {
     let (mut rows, v) = rows_on_cpu(logits, config)?;
     let choose = |(row, place): (&mut [f32], &CodeStream)| {
+        let largest = row.iter().fold(f32::NEG_INFINITY, |m, &l| m.max(l));
+        if !largest.is_finite() || row.iter().any(|l| l.is_nan()) {
+            return NOT_FINITE;
+        }
         filter::apply_to_row(row, config);
         let left = row.iter().enumerate().filter(|(_, logit)| logit.is_finite());
         let score = |c: usize, logit: f32| f64::from(logit) - (-place.uniform(c as u64).ln()).ln();
@@ -84,15 +123,15 @@ pub fn invert(logits: &Tensor, uniforms: &Tensor) -> Tensor {
 
 /// [`crate::filter::apply`] and [`invert`] in one pass over each row, for logits on the CPU: (B, V) and (B, 1) → (B, 1).
 /// Nothing is sorted, and rows are chosen side by side. Sums are formed in another order than libtorch's, in double
-/// precision: the code is the same unless the uniform lies within 1e-13 of the edge between two codes. `None` where a
-/// filter needs the order of all logits (top-p).
+/// precision: the code is the same unless the uniform lies within 1e-13 of the edge between two codes; or it is
+/// [`NOT_FINITE`]. `None` where a filter needs the order of all logits (top-p).
 pub fn invert_on_cpu(logits: &Tensor, uniforms: &Tensor, config: &SamplingConfig) -> Option<Tensor> {
     let (mut rows, v) = rows_on_cpu(logits, config)?;
     let uniforms = Vec::<f64>::try_from(uniforms.contiguous().view(-1)).ok()?;
     let isa = kernels::Isa::best(kernels::Format::F32);
     let choose = |(row, u): (&mut [f32], &f64)| {
         filter::apply_to_row(row, config);
-        kernels::choose::invert(isa, row, *u) as i64
+        kernels::choose::invert(isa, row, *u).map_or(NOT_FINITE, |code| code as i64)
     };
     Some(each_row(&mut rows, v, &uniforms, choose))
 }
@@ -121,9 +160,11 @@ pub fn greedy(logits: &Tensor) -> Tensor {
     logits.size()[1] - from_first.sum_dim_intlist([-1i64].as_slice(), true, Kind::Int64)
 }
 
-/// One draw per row on libtorch's global generator: (B, V) → (B, 1).
+/// One draw per row on libtorch's global generator: (B, V) → (B, 1). Rows that are no distribution, with which libtorch
+/// ends the program on a GPU, draw any code.
 pub fn multinomial(logits: &Tensor) -> Tensor {
-    logits.softmax(-1, Kind::Float).multinomial(1, false)
+    let drawable = logits.masked_fill(&is_no_distribution(logits), 0.0);
+    drawable.softmax(-1, Kind::Float).multinomial(1, false)
 }
 
 #[cfg(test)]

@@ -124,7 +124,8 @@ impl SamplingConfig {
     pub fn validate(&self) -> Result<()> {
         let unit = 0.0..=1.0;
         let (start, end) = self.guidance.schedule.window();
-        check("cfg", self.guidance.scale, "0 or more", |x| x >= 0.0 && x.is_finite())?;
+        let single = |x: f64| x >= 0.0 && (x as f32).is_finite();
+        check("cfg", self.guidance.scale, "0 or more, and finite in single precision", single)?;
         check("temperature", self.temperature, "0 or more", |x| x >= 0.0 && x.is_finite())?;
         for (what, value) in
             [("top_p", self.top_p), ("min_p", self.min_p), ("cfg_start", start), ("cfg_end", end)]
@@ -197,6 +198,7 @@ mod tests {
             (SamplingSettings { temperature: Some(-1.0), ..Default::default() }, "temperature"),
             (SamplingSettings { top_k: Some(-5), ..Default::default() }, "top_k"),
             (SamplingSettings { cfg: Some(f64::NAN), ..Default::default() }, "cfg"),
+            (SamplingSettings { cfg: Some(1e308), ..Default::default() }, "cfg"),
         ] {
             let message = s.resolve().unwrap_err().to_string();
             assert!(message.contains(name), "{message}");

@@ -79,6 +79,7 @@ impl<'m, M: AutoregressiveModel> Sampler<'m, M> {
         let codes = self.with_cache(rows.batch_size(), |kept| {
             tch::no_grad(|| run(model, &rows, b, &mut kept.cache, config, draw, observe))
         });
+        choose::check(&codes, |i| draw.image(i))?;
         Ok(Codes::new(codes)?)
     }
 
@@ -108,6 +109,7 @@ impl<'m, M: AutoregressiveModel> Sampler<'m, M> {
             Some(negative) => repeat_first(negative, cond.batch_size()),
             None => self.model.null_conditioning(cond),
         });
+        null.iter().try_for_each(|null| self.model.check_conditioning(null))?;
         let parts: Vec<&Conditioning> = [Some(cond), null.as_ref()].into_iter().flatten().collect();
         Ok(Conditioning::cat(&parts)?)
     }
@@ -176,7 +178,7 @@ fn run<M: AutoregressiveModel>(
     let mut codes: Vec<Tensor> = Vec::with_capacity(steps); // each (B, 1)
     for step in 0..steps {
         if let Some(last) = codes.last() {
-            let input = last.index_select(0, &image); // (R, 1)
+            let input = last.index_select(0, &image).clamp_min(0); // (R, 1); any code where there is none
             logits = model.decode_step(&input, prefix_len + step as i64 - 1, cache);
         }
         let guided = guide_step(&logits, b, config, step, steps); // (B, V)
@@ -239,20 +241,21 @@ impl<'a> Numbers<'a> {
         }
     }
 
-    /// (B, V) guided logits of code number `step` → (B, 1) codes.
+    /// (B, V) guided logits of code number `step` → (B, 1) codes, [`choose::NOT_FINITE`] among them.
     fn choose(&self, guided: &Tensor, config: &SamplingConfig, step: usize) -> Tensor {
         let filtered = || filter::apply(guided, config);
         match self {
             Numbers::Uniforms(u) => {
                 let u = u.narrow(1, step as i64, 1);
-                choose::invert_on_cpu(guided, &u, config).unwrap_or_else(|| choose::invert(&filtered(), &u))
+                choose::invert_on_cpu(guided, &u, config)
+                    .unwrap_or_else(|| choose::marked(&choose::invert(&filtered(), &u), guided))
             }
             Numbers::Gumbel(streams) => {
                 let places: Vec<_> = streams.iter().map(|s| s.codes(step as u64)).collect();
                 choose::gumbel_max(guided, &places, config)
             }
-            Numbers::Torch => choose::multinomial(&filtered()),
-            Numbers::Unneeded => choose::greedy(guided),
+            Numbers::Torch => choose::marked(&choose::multinomial(&filtered()), guided),
+            Numbers::Unneeded => choose::marked(&choose::greedy(guided), guided),
         }
     }
 }

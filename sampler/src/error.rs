@@ -56,6 +56,16 @@ pub enum Error {
     /// Recording a step failed.
     #[error(transparent)]
     Libtorch(#[from] libtorch_ext::Error),
+    /// There is no distribution to draw a code from.
+    #[error(
+        "the transformer's logits of image {image} at step {step} are not finite (NaN or infinite): no code can be drawn"
+    )]
+    NotFinite {
+        /// The image's number, from 0: in the run, or in the batch where images have no random streams of their own.
+        image: u64,
+        /// The code's number, from 0.
+        step: usize,
+    },
     /// There is nothing to sample.
     #[error("there is no condition to sample for")]
     NoConditions,
@@ -81,6 +91,10 @@ impl Hint for Error {
                 let near = near.iter().map(|n| format!("did you mean `{n}`?"));
                 near.chain([format!("the schedules are {}", GuidanceSchedule::NAMES.join(", "))]).collect()
             }
+            Error::NotFinite { .. } => vec![
+                "fp16 overflows where bf16 and fp32 do not: `--precision bf16`; a very large `--cfg` overflows too".into(),
+                "else a weight is not finite, as after a training run that diverged: use an earlier checkpoint".into(),
+            ],
             Error::NoWindow { .. } => {
                 vec!["`step` has a start; `rectangular` has a start and an end".into()]
             }

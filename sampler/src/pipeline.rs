@@ -41,7 +41,7 @@ impl<'m, M: AutoregressiveModel, T: Tokenizer> Pipeline<'m, M, T> {
         draw: Draw,
     ) -> Result<(Codes, Images)> {
         let codes = self.sampler.generate(cond, config, draw)?;
-        let images = self.tokenizer.decode(&codes)?;
+        let images = self.decode(&codes, draw)?;
         Ok((codes, images))
     }
 
@@ -56,7 +56,7 @@ impl<'m, M: AutoregressiveModel, T: Tokenizer> Pipeline<'m, M, T> {
         M: RecordableModel,
     {
         let codes = self.sampler.generate_recorded(cond, config, draw)?;
-        let images = self.tokenizer.decode(&codes)?;
+        let images = self.decode(&codes, draw)?;
         Ok((codes, images))
     }
 
@@ -70,8 +70,13 @@ impl<'m, M: AutoregressiveModel, T: Tokenizer> Pipeline<'m, M, T> {
         window: usize,
     ) -> Result<(Codes, Images, usize)> {
         let (codes, passes) = self.sampler.generate_speculatively(cond, config, streams, window)?;
-        let images = self.tokenizer.decode(&codes)?;
+        let images = self.decode(&codes, Draw::Gumbel(streams))?;
         Ok((codes, images, passes))
+    }
+
+    fn decode(&self, codes: &Codes, draw: Draw) -> Result<Images> {
+        let named = |e: tokenizer::Error| e.of_images(|i| format!("image {}", draw.image(i)));
+        Ok(self.tokenizer.decode(codes).map_err(named)?)
     }
 }
 

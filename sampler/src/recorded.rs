@@ -57,6 +57,7 @@ impl<M: RecordableModel> Sampler<'_, M> {
             kept.recording = Some(recording);
             Ok::<_, Error>(codes)
         })?;
+        choose::check(&codes, |i| draw.image(i))?;
         Ok(Codes::new(codes)?)
     }
 }
@@ -198,7 +199,8 @@ impl Recording {
         } else {
             choose::invert(&filter::apply(&guided, &self.config), &uniforms.index_select(1, &number))
         }; // (B, 1)
+        let code = choose::marked(&code, &guided);
         let _ = codes.shallow_clone().index_copy_(1, &number, &code);
-        input.shallow_clone().copy_(&code.index_select(0, image));
+        input.shallow_clone().copy_(&code.index_select(0, image).clamp_min(0));
     }
 }

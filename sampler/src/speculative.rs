@@ -43,7 +43,7 @@ impl<M: AutoregressiveModel> Sampler<'_, M> {
             let image = Image::new(model, config, stream);
             let image = self.with_cache(rows.batch_size(), |kept| {
                 tch::no_grad(|| image.draw(&rows, window, &mut kept.cache))
-            });
+            })?;
             codes.extend(image.codes);
             passes += image.passes;
         }
@@ -69,11 +69,12 @@ impl<'a, M: AutoregressiveModel> Image<'a, M> {
         Image { model, config, stream, codes: vec![], guesses: vec![], passes: 0 }
     }
 
-    fn draw(mut self, rows: &Conditioning, window: usize, cache: &mut M::Cache) -> Self {
+    fn draw(mut self, rows: &Conditioning, window: usize, cache: &mut M::Cache) -> Result<Self> {
         let steps = self.model.spec().num_tokens as usize;
         let first = self.model.prefill(rows, cache); // (R, V)
         let mut logits = self.guided(&first.unsqueeze(1)); // (K, V)
         self.codes = self.choose(&logits, 0);
+        self.check(0)?;
         self.passes = 1;
         while self.codes.len() < steps {
             let size = window.min(steps - self.codes.len());
@@ -81,10 +82,21 @@ impl<'a, M: AutoregressiveModel> Image<'a, M> {
             logits = self.pass(rows.batch_size(), cache);
             let drawn = self.choose(&logits, self.codes.len());
             let right = self.guesses.iter().zip(&drawn).take_while(|(guess, code)| guess == code).count();
+            let known = self.codes.len();
             self.codes.extend(&drawn[..=right]);
-            self.guesses = drawn[right + 1..].to_vec();
+            self.check(known)?;
+            // What follows a wrong guess may be anything.
+            self.guesses = drawn[right + 1..].iter().map(|&code| code.max(0)).collect();
         }
-        self
+        Ok(self)
+    }
+
+    /// Refuses a code from number `from` on that was drawn from logits that are not finite.
+    fn check(&self, from: usize) -> Result<()> {
+        match self.codes[from..].iter().position(|&code| code == choose::NOT_FINITE) {
+            Some(i) => Err(Error::NotFinite { image: self.stream.index, step: from + i }),
+            None => Ok(()),
+        }
     }
 
     /// Keeps or makes `n` guesses, the new ones from the last logits there are. (The last code of all is nobody's input.)
@@ -92,7 +104,8 @@ impl<'a, M: AutoregressiveModel> Image<'a, M> {
         self.guesses.truncate(n);
         let last = logits.narrow(0, logits.size()[0] - 1, 1);
         while self.guesses.len() < n {
-            self.guesses.extend(self.choose(&last, self.codes.len() + self.guesses.len()));
+            let guess = self.choose(&last, self.codes.len() + self.guesses.len());
+            self.guesses.extend(guess.iter().map(|&code| code.max(0)));
         }
     }
 
@@ -117,7 +130,7 @@ impl<'a, M: AutoregressiveModel> Image<'a, M> {
     /// (K, V) guided logits of the codes from number `from` on → K codes.
     fn choose(&self, guided: &Tensor, from: usize) -> Vec<i64> {
         let codes = if self.config.takes_the_best() {
-            choose::greedy(guided)
+            choose::marked(&choose::greedy(guided), guided)
         } else {
             let places = from..from + guided.size()[0] as usize;
             let places: Vec<_> = places.map(|place| self.stream.codes(place as u64)).collect();

@@ -1,9 +1,9 @@
 //! Properties of sampling, on a model whose logits are chosen.
 
-use ar_model::{ArConfig, ArSpec, AutoregressiveModel, Conditioning, Gpt, GpuFormats, Result};
+use ar_model::{ArConfig, ArSpec, AutoregressiveModel, Conditioning, Gpt, GpuFormats};
 use base::config::Document;
 use base::testing::recipe_tensor;
-use base::{Build, Mode, SampleStream, Vars};
+use base::{Build, Mode, Precision, SampleStream, Vars};
 use cuda_kernels::Format;
 use libtorch_ext::cuda_kernel::Emulated;
 use sampler::{Draw, Guidance, GuidanceSchedule, Sampler, SamplingConfig};
@@ -45,7 +45,7 @@ impl AutoregressiveModel for Mock {
         &self.spec
     }
 
-    fn check_conditioning(&self, _cond: &Conditioning) -> Result<()> {
+    fn check_conditioning(&self, _cond: &Conditioning) -> ar_model::Result<()> {
         Ok(())
     }
 
@@ -243,6 +243,10 @@ fn gpt() -> Gpt {
 }
 
 fn gpt_of(rest: &str) -> Gpt {
+    gpt_with(rest, |_| ())
+}
+
+fn gpt_with(rest: &str, change: impl Fn(&Vars)) -> Gpt {
     let text = format!("type: gpt\nwidth: 32\nlayers: 2\nheads: 4\nvocab_size: 12\n{rest}");
     let config = ArConfig::from_document(&Document::parse("test", &text).unwrap()).unwrap();
     let vars = Vars::new(Device::Cpu, Kind::Double, Build::Random);
@@ -252,6 +256,7 @@ fn gpt_of(rest: &str) -> Gpt {
         let shape = var.tensor.size();
         var.tensor.copy_(&recipe_tensor(&var.name, 4, &shape, -0.4, 0.4));
     }
+    change(&vars);
     gpt
 }
 
@@ -309,6 +314,7 @@ fn codes_drawn_by_a_gpus_kernel_are_those_of_the_ordinary_loop() {
         guided(1.0),
         SamplingConfig { top_k: Some(5), temperature: 0.7, guidance: cosine, ..Default::default() },
         SamplingConfig { min_p: Some(0.3), ..guided(2.0) },
+        SamplingConfig { min_p: Some(1.0), ..guided(2.0) },
         SamplingConfig { top_k: Some(1), ..guided(2.0) },
     ] {
         equal_when_recorded(&model, [classes(&[0, 1, 2]), classes(&[2, 2, 1])], &config);
@@ -338,6 +344,86 @@ fn equal_at_any_window<M: AutoregressiveModel>(model: &M, cond: &Conditioning, c
         assert!(range.contains(&passes), "{passes} passes of window {window}");
     }
     assert!(sampler.generate_speculatively(cond, config, &streams, 0).is_err());
+}
+
+/// Of the error: the image's number in the run and the step's.
+fn refused<T>(result: Result<T, sampler::Error>) -> (u64, usize) {
+    match result {
+        Err(sampler::Error::NotFinite { image, step }) => (image, step),
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("codes were drawn"),
+    }
+}
+
+/// In every way of drawing, and for all that a row can hold that is no number.
+#[test]
+fn a_row_that_is_not_finite_is_an_error_that_names_image_and_step() {
+    for wrong in [f64::NAN, f64::INFINITY] {
+        let model = mock();
+        let _ = model.by_class.get(2).get(5).narrow(0, 3, 1).fill_(wrong); // of the third image, at its sixth step
+        let cond = classes(&[0, 1, 2]);
+        let streams = streams(40, 3);
+        let plain = SamplingConfig::default();
+        for config in [
+            plain,
+            SamplingConfig { top_k: Some(1), ..plain },
+            SamplingConfig { top_k: Some(4), min_p: Some(0.1), ..plain },
+            SamplingConfig { top_p: Some(0.9), ..plain },
+            guided(2.0),
+        ] {
+            let mut sampler = Sampler::new(&model);
+            assert_eq!(
+                refused(sampler.generate(&cond, &config, Draw::Streams(&streams))),
+                (42, 5),
+                "{config:?}"
+            );
+            assert_eq!(
+                refused(sampler.generate(&cond, &config, Draw::Gumbel(&streams))),
+                (42, 5),
+                "{config:?}"
+            );
+            assert_eq!(refused(sampler.generate(&cond, &config, Draw::Torch)), (2, 5), "{config:?}");
+            for window in [1, 7] {
+                let found = sampler.generate_speculatively(&cond, &config, &streams, window);
+                assert_eq!(refused(found), (42, 5), "window {window}, {config:?}");
+            }
+        }
+    }
+    // Guidance makes infinities of numbers.
+    let model = mock();
+    let found = Sampler::new(&model).generate(&classes(&[0]), &guided(3e38), Draw::Torch);
+    assert_eq!(refused(found), (0, 0));
+}
+
+/// One NaN among the weights, in each form that the transformer decodes in.
+#[test]
+fn a_weight_that_is_no_number_is_an_error_in_every_backend() {
+    const REST: &str = "num_tokens: 4\nposition: learned\nconditioning: { type: class, num_classes: 3 }\n";
+    let streams = streams(40, 2);
+    let cond = classes(&[0, 1]);
+    for name in ["layers.0.attention.wqkv.weight", "layers.1.feed_forward.w2.weight", "output.weight"] {
+        let broken =
+            || gpt_with(REST, |vars| drop(vars.get(name).unwrap().get(-1).narrow(0, 3, 1).fill_(f64::NAN)));
+        let drawn = |model: &Gpt| {
+            let mut sampler = Sampler::new(model);
+            let draw = Draw::Streams(&streams);
+            assert_eq!(refused(sampler.generate(&cond, &guided(2.0), draw)), (40, 0), "{name}");
+            if !model.has_own_threads() {
+                assert_eq!(refused(sampler.generate_recorded(&cond, &guided(2.0), draw)), (40, 0), "{name}");
+            }
+        };
+        drawn(&broken());
+        for precision in [Precision::Fp32, Precision::Bf16, Precision::Int8] {
+            let mut model = broken();
+            model.pack(precision);
+            drawn(&model);
+        }
+        for format in [Format::Bf16, Format::Int8] {
+            let mut model = broken();
+            model.pack_on_gpu(GpuFormats { weights: format, cache: format }, &Emulated).unwrap();
+            drawn(&model);
+        }
+    }
 }
 
 /// Chi-squared of 4,000 pairs of the first two codes, drawn speculatively.

@@ -36,7 +36,8 @@ pub fn run(args: &DecodeArgs, context: &Context) -> anyhow::Result<Outcome> {
     progress.start("decoding", Some(file.len() as u64));
     for (from, count) in batches(file.len(), args.batch.batch_size) {
         let codes = Codes::new(file.rows(from, count)?.into_tensor().to_device(device))?;
-        let images = tokenizer.model.decode(&codes)?;
+        let row = |i: usize| format!("row {}", from + i as i64);
+        let images = tokenizer.model.decode(&codes).map_err(|e| e.of_images(row))?;
         size = [images.tensor().size()[2], images.tensor().size()[3]];
         sink.take(images)?;
         progress.advance(count as u64);

@@ -38,7 +38,9 @@ pub fn run(args: &EncodeArgs, context: &Context) -> anyhow::Result<Outcome> {
     progress.start("encoding", Some(inputs.len() as u64));
     inputs.for_each_batch(spec.image_size, args.batch.batch_size, |batch| {
         let images = base::Images::new(batch.images.tensor().to_device(device))?;
-        codes.push(tokenizer.model.encode(&images)?.into_tensor().to_device(Device::Cpu));
+        let found =
+            tokenizer.model.encode(&images).map_err(|e| e.of_images(|i| format!("`{}`", batch.names[i])))?;
+        codes.push(found.into_tensor().to_device(Device::Cpu));
         if args.features {
             features.push(tokenizer.model.features(&images)?.to_device(Device::Cpu));
         }

@@ -195,7 +195,8 @@ fn encode(
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        let codes = codes_of(&batch, tokenizer, args.batch.batch_size)?;
+        let name = |view: usize| format!("`{}`", images.key(todo[batch.indices[view / per_image]]));
+        let codes = codes_of(&batch, tokenizer, args.batch.batch_size, name)?;
         let width = codes.len() / batch.valid.max(1);
         for (i, codes) in codes.chunks_exact(width.max(1)).enumerate() {
             sink.add(todo[batch.indices[i]], codes, batch.labels[i], &batch.captions[i])?;
@@ -207,15 +208,22 @@ fn encode(
     Ok(Some(encoded))
 }
 
-/// The codes of all views in a batch, at most `most` images at a time.
-fn codes_of(batch: &Batch, tokenizer: &Loaded, most: i64) -> anyhow::Result<Vec<i64>> {
+/// The codes of all views in a batch, at most `most` images at a time; `name` names the image of a view.
+fn codes_of(
+    batch: &Batch,
+    tokenizer: &Loaded,
+    most: i64,
+    name: impl Fn(usize) -> String,
+) -> anyhow::Result<Vec<i64>> {
     let mut all = vec![];
     if batch.valid == 0 {
         return Ok(all);
     }
     for rows in batch.images.tensor().split(most, 0) {
         let images = ImagesU8::new(rows.to_device(tokenizer.vars.device()))?.to_float();
-        let codes = tokenizer.model.encode(&images)?.into_tensor().to_device(Device::Cpu);
+        let before = all.len() / tokenizer.model.spec().num_tokens as usize;
+        let codes = tokenizer.model.encode(&images).map_err(|e| e.of_images(|i| name(before + i)))?;
+        let codes = codes.into_tensor().to_device(Device::Cpu);
         all.extend(Vec::<i64>::try_from(codes.flatten(0, -1))?);
     }
     Ok(all)

@@ -52,7 +52,9 @@ pub fn run(args: &ReconstructArgs, context: &Context) -> anyhow::Result<Outcome>
     progress.start("reconstructing", Some(inputs.len() as u64));
     inputs.for_each_batch(side, args.batch.batch_size, |batch| {
         let images = Images::new(batch.images.tensor().to_device(device))?;
-        let decoded = tokenizer.model.decode(&tokenizer.model.encode(&images)?)?;
+        let codes = tokenizer.model.encode(&images);
+        let decoded = codes.and_then(|codes| tokenizer.model.decode(&codes));
+        let decoded = decoded.map_err(|e| e.of_images(|i| format!("`{}`", batch.names[i])))?;
         let n = batch.names.len() as u64;
         work.take(batch, &ImagesU8::new(decoded.to_u8().into_tensor().to_device(Device::Cpu))?)?;
         progress.advance(n);

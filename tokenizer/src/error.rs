@@ -44,12 +44,35 @@ pub enum Error {
     /// The frozen vision network cannot be read.
     #[error(transparent)]
     Vision(#[from] backbones::Error),
+    /// What a network made is not made of numbers.
+    #[error("the tokenizer's {network} makes numbers of {image} that are not finite (NaN or infinite)")]
+    NotFinite {
+        /// Which part.
+        network: &'static str,
+        /// The image's place in the batch.
+        index: usize,
+        /// What it is called.
+        image: String,
+    },
     /// A tensor that does not fit its type.
     #[error(transparent)]
     Type(#[from] base::TypeError),
     /// libtorch refused.
     #[error("libtorch: {0}")]
     Torch(#[from] tch::TchError),
+}
+
+impl Error {
+    /// Calls an image of the batch by its name.
+    #[must_use]
+    pub fn of_images(self, name: impl Fn(usize) -> String) -> Self {
+        match self {
+            Error::NotFinite { network, index, .. } => {
+                Error::NotFinite { network, index, image: name(index) }
+            }
+            other => other,
+        }
+    }
 }
 
 /// Shorthand.
@@ -64,6 +87,10 @@ impl Hint for Error {
             ],
             Error::Load { source, .. } => source.hints(),
             Error::Vision(e) => e.hints(),
+            Error::NotFinite { .. } => vec![
+                "fp16 overflows where bf16 and fp32 do not: `--precision bf16` (of `gen sample`, `--tokenizer-precision`)".into(),
+                "else a weight is not finite, as after a training run that diverged: use an earlier checkpoint".into(),
+            ],
             _ => vec![],
         }
     }

@@ -99,12 +99,12 @@ pub trait Tokenizer {
     /// (B, 3, H, W) → (B, N).
     ///
     /// # Errors
-    /// The images are not of the tokenizer's size, or libtorch fails.
+    /// The images are not of the tokenizer's size, what the encoder makes of one is not finite, or libtorch fails.
     fn encode(&self, images: &Images) -> Result<Codes>;
     /// (B, N) → (B, 3, H, W), not clamped.
     ///
     /// # Errors
-    /// A wrong number of codes, a code out of range, or libtorch fails.
+    /// A wrong number of codes, a code out of range, an image that is not finite, or libtorch fails.
     fn decode(&self, codes: &Codes) -> Result<Images>;
     /// (B, 3, H, W) → (B, N, D): what the quantizer receives.
     ///
@@ -248,6 +248,7 @@ impl Tokenizer for Model {
     fn encode(&self, images: &Images) -> Result<Codes> {
         let z = self.features(images)?;
         let _guard = tch::no_grad_guard();
+        self.quantizer().check_finite()?;
         Ok(Codes::new(self.quantizer().encode(&z))?)
     }
 
@@ -259,16 +260,29 @@ impl Tokenizer for Model {
             let part = Codes::new(part)?;
             Ok(each!(self, m => m.decode_codes(&part, kind)).to_kind(Kind::Float))
         })?;
+        refuse_not_finite(&images, "decoder")?;
         Ok(Images::new(images)?)
     }
 
     fn features(&self, images: &Images) -> Result<Tensor> {
         self.check_images(images)?;
         let _guard = tch::no_grad_guard();
-        in_parts(images.tensor(), |part| {
+        let z = in_parts(images.tensor(), |part| {
             Ok(self.latents(&part.to_kind(self.kind())).pre_quantized.to_kind(Kind::Float))
-        })
+        })?;
+        refuse_not_finite(&z, "encoder")?;
+        Ok(z)
     }
+}
+
+/// Refuses a batch (B, …) with a number that is none, by its first image with one.
+fn refuse_not_finite(batch: &Tensor, network: &'static str) -> Result<()> {
+    let finite = batch.isfinite().flatten(1, -1).all_dim(1, false);
+    if bool::try_from(finite.all())? {
+        return Ok(());
+    }
+    let index = finite.to_kind(Kind::Int64).argmin(0, false).int64_value(&[]) as usize;
+    Err(Error::NotFinite { network, index, image: format!("image {index} of the batch") })
 }
 
 /// Runs a batch through `network`, on the CPU one image at a time: one keeps the cores busy, and more only leave their

@@ -65,6 +65,44 @@ fn shapes_follow_the_layout() {
     }
 }
 
+/// A NaN in the encoder, the codebook or the decoder; the code that is refused names the part and the image.
+#[test]
+fn what_is_not_finite_is_neither_encoded_nor_decoded() {
+    let text = gigatok("{ type: grid, layers: standard }");
+    let config = TokenizerConfig::from_document(&Document::parse("test", &text).unwrap()).unwrap();
+    let with = |name: &str, value: f64| {
+        let vars = Vars::new(Device::Cpu, Kind::Float, Build::Random);
+        let model = Model::new(&vars.root(), &config).unwrap();
+        let _ = vars.get(name).unwrap().view(-1).narrow(0, 5, 1).fill_(value);
+        model
+    };
+    for name in ["encoder.conv_in.weight", "decoder.conv_out.weight", "quantize.embedding.weight"] {
+        for value in [f64::NAN, f64::INFINITY] {
+            let model = with(name, value);
+            let codes = Codes::new(recipe_integers("codes", 1, &[2, 64], 64)).unwrap();
+            let (encoded, decoded) = (model.encode(&images(2, 16)), model.decode(&codes));
+            let texts = [encoded.map(drop), decoded.map(drop)].map(|r| r.err().map(|e| e.to_string()));
+            match name {
+                "encoder.conv_in.weight" => {
+                    let error = texts[0].as_deref().unwrap();
+                    assert!(error.contains("encoder makes numbers of image 0 of the batch"), "{error}");
+                }
+                "decoder.conv_out.weight" => {
+                    let error = texts[1].as_deref().unwrap();
+                    assert!(error.contains("decoder makes numbers of image 0 of the batch"), "{error}");
+                    assert_eq!(texts[0], None);
+                }
+                _ => assert!(texts[0].as_deref().unwrap().contains("codebook"), "{texts:?}"),
+            }
+        }
+    }
+    let model = with("encoder.conv_in.bias", 0.0);
+    let batch = images(3, 16).into_tensor();
+    let _ = batch.get(1).get(0).narrow(0, 2, 1).fill_(f64::NAN);
+    let error = model.encode(&Images::new(batch).unwrap()).unwrap_err();
+    assert!(error.of_images(|i| format!("`{i}.png`")).to_string().contains("of `1.png` that"));
+}
+
 #[test]
 fn alignment_projects_a_decoder_layer_or_the_cnn_onto_the_teachers_width() {
     for (layer, grows) in [("1", "s2ddecoder.distill_mlp.0.weight"), ("cnn", "distill_mlp.0.weight")] {

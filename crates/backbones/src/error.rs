@@ -18,6 +18,14 @@ pub enum Error {
         #[source]
         source: Box<weights::Error>,
     },
+    /// What the text encoder makes of a caption is not made of numbers.
+    #[error(
+        "the text encoder makes numbers of the caption {caption:?} that are not finite (NaN or infinite)"
+    )]
+    CaptionNotFinite {
+        /// The caption.
+        caption: String,
+    },
     /// A file could not be read.
     #[error("cannot read `{path}`")]
     Read {

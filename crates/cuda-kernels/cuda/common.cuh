@@ -10,10 +10,11 @@ constexpr unsigned ALL = 0xffffffffu;
 
 __device__ inline float widen(bf16 value) { return __uint_as_float(static_cast<unsigned>(value) << 16); }
 
-// Rounds to the nearest, ties to even.
+// Rounds to the nearest, ties to even. NaN stays NaN.
 __device__ inline bf16 narrow(float value) {
     const unsigned bits = __float_as_uint(value);
-    return static_cast<bf16>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+    const unsigned rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    return static_cast<bf16>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded);
 }
 
 __device__ inline float number(float value) { return value; }
@@ -54,8 +55,11 @@ __device__ inline float sum_of_lanes(float value) {
     return value;
 }
 
+// NaN where either is, which `fmaxf` is not.
+__device__ inline float larger(float a, float b) { return b > a || b != b ? b : a; }
+
 __device__ inline float max_of_lanes(float value) {
-    for (int other = WARP / 2; other > 0; other /= 2) value = fmaxf(value, __shfl_xor_sync(ALL, value, other));
+    for (int other = WARP / 2; other > 0; other /= 2) value = larger(value, __shfl_xor_sync(ALL, value, other));
     return value;
 }
 
@@ -78,7 +82,7 @@ __device__ inline float max_of_block(float value, float *room) {
     if (threadIdx.x % WARP == 0) room[threadIdx.x / WARP] = value;
     __syncthreads();
     float max = room[0];
-    for (int i = 1; i < threads / WARP; ++i) max = fmaxf(max, room[i]);
+    for (int i = 1; i < threads / WARP; ++i) max = larger(max, room[i]);
     return max;
 }
 

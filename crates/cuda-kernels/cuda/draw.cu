@@ -17,8 +17,10 @@ struct Draw {
     int top_k;       // 0: all; not more than CODES
     int best;        // the best one, and no randomness
     float temperature;
-    float margin;    // logits this far below the best are left out; 0: none are
+    float margin;    // logits this far below the best are left out; below 0: none are
 };
+
+constexpr int NOT_FINITE = -1; // the code of a row that is no distribution: NaN, +inf, or -inf throughout
 
 // Unsigned numbers in the order of floats.
 __device__ unsigned in_order(float value) {
@@ -60,18 +62,19 @@ extern "C" __global__ void __launch_bounds__(THREADS) draw(const Draw d) {
     const float *with = d.logits + static_cast<size_t>(image) * CODES;
     const float *without = with + static_cast<size_t>(d.images) * CODES;
     const float scale = d.scales ? d.scales[step] : 1.0f;
-    float values[EACH], largest = NOTHING;
+    float values[EACH], largest = NOTHING; // NaN where one is
     for (int i = 0; i < EACH; ++i) {
         const int code = first + i;
         values[i] = NOTHING;
         if (code >= CODES) continue;
         const float value = scale > 1.0f ? without[code] + (with[code] - without[code]) * scale : with[code];
         values[i] = value / d.temperature;
-        largest = fmaxf(largest, values[i]);
+        largest = larger(largest, values[i]);
     }
     largest = max_of_block<THREADS>(largest, room);
+    const bool finite = largest > NOTHING && largest < -NOTHING;
     unsigned least = d.top_k > 0 ? kth_largest(values, d.top_k) : 0u;
-    if (d.margin > 0.0f) {
+    if (d.margin >= 0.0f) {
         const unsigned near = in_order(largest - d.margin);
         least = near > least ? near : least;
     }
@@ -110,7 +113,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) draw(const Draw d) {
     }
     __syncthreads();
     if (threadIdx.x != 0) return;
-    d.codes[static_cast<size_t>(image) * d.steps + step] = chosen;
-    d.input[image] = chosen;
-    if (d.scales) d.input[d.images + image] = chosen;
+    d.codes[static_cast<size_t>(image) * d.steps + step] = finite ? chosen : NOT_FINITE;
+    d.input[image] = finite ? chosen : 0;
+    if (d.scales) d.input[d.images + image] = d.input[image];
 }

@@ -64,7 +64,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) affine_of_groups(const Gro
     for (int i = 0; i < THREADS; ++i) sum += parts[0][i], square += parts[1][i];
     const double count = static_cast<double>(n.pixels) * WIDTH, mean = sum / count;
     const double variance = square / count - mean * mean;
-    const float root = rsqrtf(static_cast<float>(variance > 0.0 ? variance : 0.0) + n.eps);
+    const float root = rsqrtf(static_cast<float>(variance < 0.0 ? 0.0 : variance) + n.eps);
     const int c = blockIdx.x * WIDTH + threadIdx.x;
     const size_t at = n.per_image ? static_cast<size_t>(blockIdx.y) * CHANNELS + c : c;
     const float factor = root * (n.scale ? n.scale[at] : 1.0f);

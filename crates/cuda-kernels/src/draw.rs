@@ -18,7 +18,8 @@ pub struct Draw<'a> {
     pub uniforms: &'a Tensor,
     /// (1) int64, of the code that has just gone in.
     pub position: &'a Tensor,
-    /// (B, N) int64, one code of each row written.
+    /// (B, N) int64, one code of each row written; −1 where the logits are no distribution (NaN, +inf, or −inf
+    /// throughout), after which 0 goes in.
     pub codes: &'a Tensor,
     /// (R, 1) int64, the codes that go in next.
     pub input: &'a Tensor,
@@ -41,7 +42,7 @@ pub struct Draw<'a> {
 pub fn draw(engine: &dyn Launch, d: &Draw) -> Result<()> {
     let (images, steps) = d.codes.size2().expect("codes are (B, N)");
     let vocabulary = d.logits.size()[1];
-    let margin = if d.min_p > 0.0 { -d.min_p.min(1.0).ln() } else { 0.0 };
+    let margin = if d.min_p > 0.0 { -d.min_p.min(1.0).ln() } else { -1.0 };
     let args = [
         Arg::Tensor(d.logits),
         d.scales.into(),
@@ -103,6 +104,7 @@ mod tests {
                 (Some(3.0), 7, 0.0, 1.0),
                 (Some(0.5), 0, 0.2, 2.0),
                 (Some(2.0), v + 9, 0.1, 0.5),
+                (None, 0, 1.0, 1.0),
             ] {
                 let scales = scale.map(|s| Tensor::from_slice(&[9.0f32, 9.0, s, 9.0]));
                 let guided = match scale {
@@ -137,6 +139,36 @@ mod tests {
                 let best = guided.eq_tensor(&guided.amax([1], true)).to_kind(Kind::Int64).argmax(1, false);
                 assert_eq!(codes.select(1, step), best);
             }
+        }
+    }
+
+    #[test]
+    fn no_code_is_drawn_from_a_row_that_is_not_finite() {
+        let v = 40;
+        let logits = Tensor::zeros([4, v], (Kind::Float, Device::Cpu));
+        for (row, wrong) in [(0, f64::NAN), (2, f64::INFINITY)] {
+            let _ = logits.get(row).narrow(0, 7 + row, 1).fill_(wrong);
+        }
+        let _ = logits.get(3).fill_(f64::NEG_INFINITY);
+        let [codes, input] = [(); 2].map(|()| Tensor::full([4, 1], 5i64, (Kind::Int64, Device::Cpu)));
+        for (top_k, best) in [(0, false), (3, false), (1, true)] {
+            let d = Draw {
+                logits: &logits,
+                scales: None,
+                uniforms: &Tensor::full([4, 1], 0.99, (Kind::Double, Device::Cpu)),
+                position: &Tensor::from_slice(&[0i64]),
+                codes: &codes,
+                input: &input,
+                before: 0,
+                top_k,
+                best,
+                temperature: 1.0,
+                min_p: 0.0,
+            };
+            draw(&Emulated, &d).unwrap();
+            let code = if best { 0 } else { 39 };
+            assert_eq!(Vec::<i64>::try_from(codes.view(-1)).unwrap(), [-1, code, -1, -1], "{top_k}");
+            assert_eq!(Vec::<i64>::try_from(input.view(-1)).unwrap(), [0, code, 0, 0], "{top_k}");
         }
     }
 }

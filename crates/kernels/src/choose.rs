@@ -18,15 +18,17 @@ pub fn keep_largest(logits: &mut [f32], k: usize) {
 }
 
 /// The first entry whose cumulative probability exceeds `uniform` (from 0 to below 1), in double precision: what
-/// inverting the cumulative distribution gives. Entries at −inf are never chosen.
-///
-/// # Panics
-/// If the row is empty.
-pub fn invert(isa: crate::Isa, logits: &[f32], uniform: f64) -> usize {
+/// inverting the cumulative distribution gives. Entries at −inf are never chosen. `None` where there is no distribution: an
+/// entry is NaN or +inf, or all are −inf.
+pub fn invert(isa: crate::Isa, logits: &[f32], uniform: f64) -> Option<usize> {
     let most = f64::from(largest(isa, logits));
     let mut blocks = vec![0.0; logits.len().div_ceil(BLOCK)];
     sum_exponentials(isa, logits, most, &mut blocks);
-    let target = uniform * blocks.iter().sum::<f64>();
+    let total = blocks.iter().sum::<f64>();
+    if !(total > 0.0 && total.is_finite()) {
+        return None;
+    }
+    let target = uniform * total;
     let (mut sum, mut last) = (0.0, 0);
     for (number, (block, total)) in logits.chunks(BLOCK).zip(&blocks).enumerate() {
         if sum + total <= target {
@@ -39,15 +41,12 @@ pub fn invert(isa: crate::Isa, logits: &[f32], uniform: f64) -> usize {
             last = number * BLOCK + i;
             sum += weight;
             if sum > target {
-                return last;
+                return Some(last);
             }
         }
     }
     // Only rounding can bring us here: the last entry that has any probability.
-    match logits.iter().rposition(|&l| f64::from(l) - most > UNDERFLOW) {
-        Some(i) => i.max(last),
-        None => 0,
-    }
+    Some(logits.iter().rposition(|&l| f64::from(l) - most > UNDERFLOW)?.max(last))
 }
 
 /// Entries summed at a time.

@@ -84,10 +84,9 @@ impl Kernels for u16 {
     fn read(self) -> f32 {
         from_bf16(self)
     }
-    /// A number that is none stays none.
     #[inline(always)]
     fn write(x: f32) -> u16 {
-        if x.is_nan() { 0x7FC0 } else { to_bf16(x) }
+        to_bf16(x)
     }
 }
 
@@ -174,7 +173,9 @@ fn affine(moments: &[f64], pixels: usize, channels: usize, norm: &Norm) -> Affin
         };
         let mean = blocks().map(|(n, mean, _)| n * mean).sum::<f64>() / pixels as f64;
         let spread = blocks().map(|(n, m, squares)| squares + n * width as f64 * (m - mean).powi(2));
-        let variance = spread.sum::<f64>().max(0.0) / (pixels * width) as f64;
+        let spread = spread.sum::<f64>();
+        let spread = if spread < 0.0 { 0.0 } else { spread }; // NaN stays NaN, which `max` would not leave it
+        let variance = spread / (pixels * width) as f64;
         let inverse = 1.0 / (variance + norm.eps).sqrt();
         for c in group * width..(group + 1) * width {
             let scale = norm.scale.map_or(1.0, |s| f64::from(s[c])) * inverse;

@@ -2,9 +2,17 @@
 
 use crate::matmul::Format;
 
-/// A set of instructions that kernels are written for.
+/// A set of instructions that kernels are written for, and proof that this processor has them: those beyond
+/// [`Isa::PLAIN`] come from [`Isa::available`] and [`Isa::best`] alone.
+///
+/// ```compile_fail
+/// let unchecked = kernels::Isa(kernels::isa::Level::Avx512);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Isa(Level);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Isa {
+pub(crate) enum Level {
     /// Safe Rust for any processor.
     Plain,
     /// AVX2 and FMA.
@@ -13,7 +21,20 @@ pub enum Isa {
     Avx512,
 }
 
+impl std::fmt::Debug for Isa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 impl Isa {
+    /// Safe Rust, for any processor.
+    pub const PLAIN: Isa = Isa(Level::Plain);
+
+    pub(crate) fn level(self) -> Level {
+        self.0
+    }
+
     /// The best that this processor has for weights of `format`.
     pub fn best(format: Format) -> Isa {
         *Isa::available(format).last().expect("plain code runs anywhere")
@@ -21,11 +42,11 @@ impl Isa {
 
     /// All that this processor has for weights of `format`, best last.
     pub fn available(format: Format) -> Vec<Isa> {
-        let mut found = vec![Isa::Plain];
+        let mut found = vec![Isa::PLAIN];
         #[cfg(target_arch = "x86_64")]
         {
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                found.push(Isa::Avx2);
+                found.push(Isa(Level::Avx2));
             }
             let wide = is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
@@ -37,7 +58,7 @@ impl Isa {
                 Format::Int8 => is_x86_feature_detected!("avx512vnni"),
             };
             if found.len() == 2 && wide && special {
-                found.push(Isa::Avx512);
+                found.push(Isa(Level::Avx512));
             }
         }
         let _ = format;
@@ -75,12 +96,12 @@ macro_rules! for_each_isa {
                 fn avx2($($arg: $ty),*) $(-> $ret)? {
                     $body::<true>($($arg),*)
                 }
-                match isa {
-                    // SAFETY: an `Isa` other than `Plain` comes from `Isa::available`, which asked the processor.
-                    $crate::Isa::Avx512 => return unsafe { avx512($($arg),*) },
+                match isa.level() {
+                    // SAFETY: an `Isa` other than `PLAIN` comes from `Isa::available`, which asked the processor.
+                    $crate::isa::Level::Avx512 => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
-                    $crate::Isa::Avx2 => return unsafe { avx2($($arg),*) },
-                    $crate::Isa::Plain => {}
+                    $crate::isa::Level::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::isa::Level::Plain => {}
                 }
             }
             let _ = isa;

@@ -73,11 +73,12 @@ pub(crate) fn exp64<const FUSED: bool>(x: f64) -> f64 {
     if small { 0.0 } else { y }
 }
 
-/// To bfloat16, rounding to nearest, ties to even. Not for NaN.
+/// To bfloat16, rounding to nearest, ties to even. NaN stays NaN.
 #[inline(always)]
 pub(crate) fn to_bf16(x: f32) -> u16 {
     let bits = x.to_bits();
-    (bits.wrapping_add(0x7FFF + ((bits >> 16) & 1)) >> 16) as u16
+    let rounded = (bits.wrapping_add(0x7FFF + ((bits >> 16) & 1)) >> 16) as u16;
+    if x.is_nan() { 0x7FC0 } else { rounded }
 }
 
 /// From bfloat16.
@@ -180,5 +181,9 @@ mod tests {
         {
             assert_eq!(to_bf16(x), expected, "{x}");
         }
+        for bits in [0x7F80_0001u32, 0x7FFF_FFFF, 0xFFC0_0000, 0xFFFF_FFFF] {
+            assert!(from_bf16(to_bf16(f32::from_bits(bits))).is_nan(), "{bits:x}");
+        }
+        assert_eq!(from_bf16(to_bf16(f32::NEG_INFINITY)), f32::NEG_INFINITY);
     }
 }

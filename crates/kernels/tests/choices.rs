@@ -24,7 +24,7 @@ fn inversion_takes_the_first_entry_whose_sum_exceeds_the_uniform() {
     let p = [0.0f32, 0.25, 0.0, 0.5, 0.25, 0.0];
     let logits = p.map(f32::ln);
     for isa in Isa::available(Format::F32) {
-        let at = |u: f64| invert(isa, &logits, u);
+        let at = |u: f64| invert(isa, &logits, u).unwrap();
         assert_eq!([0.0, 0.2499, 0.2501, 0.7499, 0.7501].map(at), [1, 1, 3, 3, 4]);
         assert_eq!(at(1.0 - f64::EPSILON), 4, "neither past the end nor on a removed entry");
     }
@@ -44,7 +44,24 @@ fn inversion_agrees_with_the_obvious_loop_on_long_rows() {
                 sum += w;
                 sum > u * total
             });
-            assert_eq!(invert(isa, &logits, u), expected.unwrap());
+            assert_eq!(invert(isa, &logits, u), expected);
         }
+    }
+}
+
+/// Wherever it stands: among the first, in a vector, in what vectors leave over.
+#[test]
+fn no_entry_is_taken_from_a_row_that_is_no_distribution() {
+    for isa in Isa::available(Format::F32) {
+        for place in [0, 17, 200, 300] {
+            for wrong in [f32::NAN, -f32::NAN, f32::INFINITY] {
+                let mut row = vec![0.5f32; 301];
+                row[place] = wrong;
+                assert_eq!(invert(isa, &row, 0.5), None, "{wrong} at {place}");
+                keep_largest(&mut row, 7);
+                assert_eq!(invert(isa, &row, 0.5), None, "{wrong} at {place}, after a filter");
+            }
+        }
+        assert_eq!(invert(isa, &[f32::NEG_INFINITY; 40], 0.5), None);
     }
 }

@@ -110,11 +110,6 @@ impl Reconstructor {
         Ok(self.tokenizer.fingerprint()?)
     }
 
-    /// Its file, for messages.
-    pub fn name(&self) -> String {
-        self.tokenizer.source.origin().to_string()
-    }
-
     /// The codes of images, on the tokenizer's device.
     pub fn encode(&self, images: &Images) -> Result<Codes> {
         Ok(self.tokenizer.model.encode(&Images::new(images.tensor().to_device(self.device))?)?)

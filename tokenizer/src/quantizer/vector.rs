@@ -8,6 +8,7 @@ use base::{Codes, Init, Mode, Scope};
 use tch::{Kind, Tensor};
 
 use super::{Gradient, Quantized, QuantizerConfig, QuantizerLosses};
+use crate::error::{Error, Result};
 
 /// Length of the queue of recent codes from which usage is read.
 const USAGE_QUEUE: i64 = 65_536;
@@ -66,6 +67,19 @@ impl VectorQuantizer {
             .map(|part| squared_distances(part, &rows).argmin(1, false))
             .collect();
         Tensor::cat(&chunks, 0).view([b, n])
+    }
+
+    /// Refuses a codebook that is not made of numbers, where the nearest row would be any.
+    ///
+    /// # Errors
+    /// A row is not finite.
+    pub fn check_finite(&self) -> Result<()> {
+        match bool::try_from(self.rows().isfinite().all())? {
+            true => Ok(()),
+            false => Err(Error::Settings(
+                "the codebook holds numbers that are not finite (NaN or infinite)".into(),
+            )),
+        }
     }
 
     /// Codes → (B, N, D): exact codebook rows.

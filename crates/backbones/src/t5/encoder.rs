@@ -107,7 +107,7 @@ impl TextEncoder {
     /// differently from one number of rows to another, and a caption's features must not depend on its neighbours.
     ///
     /// # Errors
-    /// No caption, or one that cannot be cleaned or spelled.
+    /// No caption, one that cannot be cleaned or spelled, or features that are not finite.
     pub fn encode<S: AsRef<str>>(&self, captions: &[S]) -> Result<TextFeatures> {
         let texts: Vec<String> =
             captions.iter().map(|c| prepare(c.as_ref(), self.clean)).collect::<Result<_>>()?;
@@ -118,6 +118,11 @@ impl TextEncoder {
                 .map(|i| self.encoder.forward(&ids.narrow(0, i, 1), &mask.narrow(0, i, 1)))
                 .collect()
         });
+        for (row, caption) in rows.iter().zip(captions) {
+            if !bool::try_from(row.isfinite().all()).unwrap_or(false) {
+                return Err(Error::CaptionNotFinite { caption: caption.as_ref().to_owned() });
+            }
+        }
         Ok(left_pad(&tch::Tensor::cat(&rows, 0), &mask))
     }
 }

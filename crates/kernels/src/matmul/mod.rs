@@ -15,7 +15,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::isa::{Isa, for_each_isa};
+use crate::isa::{Isa, Level, for_each_isa};
 use crate::math::{from_bf16, to_bf16};
 use crate::memory::Aligned;
 
@@ -24,7 +24,7 @@ const LANES: usize = 16;
 
 /// Vectors in a group: what the registers of a kernel hold beside several rows' sums.
 fn group(isa: Isa) -> usize {
-    if isa == Isa::Avx512 { 4 } else { 1 }
+    if isa.level() == Level::Avx512 { 4 } else { 1 }
 }
 
 /// How weights are stored.
@@ -131,7 +131,7 @@ impl Matrix {
         let (scales, sums): (Vec<f32>, Vec<i32>) = rows
             .map(|row| {
                 let scale = scale_to(127.0, row);
-                (scale, row.iter().map(|w| nearest(w / scale) as i32).sum::<i32>())
+                (scale, row.iter().map(|w| i32::from(nearest(w / scale) as i8)).sum::<i32>())
             })
             .unzip();
         let weights = self.place(weight, padded, 4, |w, output| nearest(w / scales[output]) as i8);
@@ -288,34 +288,34 @@ impl Tile {
     }
 
     fn f32(&self, isa: Isa, w: &[f32], x: &[f32], out: &mut [f32]) {
-        match isa {
+        match isa.level() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => avx512::f32(self, w, x, out),
+            Level::Avx512 => avx512::f32(self, w, x, out),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2::f32(self, w, x, out),
+            Level::Avx2 => avx2::f32(self, w, x, out),
             _ => plain::f32(self, w, x, out),
         }
     }
 
     fn bf16(&self, isa: Isa, w: &[u16], x: &RowData, out: &mut [f32]) {
-        match (isa, x) {
+        match (isa.level(), x) {
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, RowData::Bf16(x)) => avx512::bf16(self, w, x.as_slice(), out),
+            (Level::Avx512, RowData::Bf16(x)) => avx512::bf16(self, w, x.as_slice(), out),
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, RowData::F32(x)) => avx2::bf16(self, w, x.as_slice(), out),
+            (Level::Avx2, RowData::F32(x)) => avx2::bf16(self, w, x.as_slice(), out),
             (_, RowData::F32(x)) => plain::bf16(self, w, x.as_slice(), out),
             _ => unreachable!("`Rows::of` chose by the same instructions"),
         }
     }
 
     fn int8(&self, isa: Isa, w: &[i8], x: &RowData, scaling: &Scaling, out: &mut [f32]) {
-        match (isa, x) {
+        match (isa.level(), x) {
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx512, RowData::Bytes { high, low, scales }) => {
+            (Level::Avx512, RowData::Bytes { high, low, scales }) => {
                 avx512::int8(self, w, [high.as_slice(), low.as_slice()], scales, scaling, out);
             }
             #[cfg(target_arch = "x86_64")]
-            (Isa::Avx2, RowData::Int16 { values, scales }) => {
+            (Level::Avx2, RowData::Int16 { values, scales }) => {
                 avx2::int8(self, w, values.as_slice(), scales, scaling, out);
             }
             (_, RowData::Int16 { values, scales }) => {
@@ -368,10 +368,10 @@ impl Rows {
         let (format, isa, inputs) = (matrix.format(), matrix.isa, matrix.inputs);
         let n = rows * padded_inputs(inputs);
         let scales = || vec![0.0; rows];
-        let data = match (format, isa) {
-            (Format::Bf16, Isa::Avx512) => RowData::Bf16(Aligned::zeros(n)),
+        let data = match (format, isa.level()) {
+            (Format::Bf16, Level::Avx512) => RowData::Bf16(Aligned::zeros(n)),
             (Format::F32 | Format::Bf16, _) => RowData::F32(Aligned::zeros(n)),
-            (Format::Int8, Isa::Avx512) => {
+            (Format::Int8, Level::Avx512) => {
                 RowData::Bytes { high: Aligned::zeros(n), low: Aligned::zeros(n), scales: scales() }
             }
             (Format::Int8, _) => RowData::Int16 { values: Aligned::zeros(n), scales: scales() },
@@ -472,18 +472,24 @@ fn split_row_body<const FUSED: bool>(x: &[f32], high: &mut [u8], low: &mut [u8])
     scale
 }
 
-/// What the numbers of a row are divided by so that the largest becomes `most`.
+/// What the numbers of a row are divided by so that the largest becomes `most`. NaN where one of them is not finite: so is
+/// then everything that is multiplied with the row.
 #[inline(always)]
 fn scale_to(most: f32, x: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a || b.is_nan() { b } else { a };
     let mut lanes = [0.0f32; LANES];
     let (chunks, rest) = x.as_chunks::<LANES>();
     for chunk in chunks.iter().map(|c| c.as_slice()).chain([rest]) {
         for (lane, v) in lanes.iter_mut().zip(chunk) {
-            *lane = lane.max(v.abs());
+            *lane = larger(*lane, v.abs());
         }
     }
-    let scale = lanes.iter().fold(0.0f32, |m, &v| m.max(v)) / most;
-    if scale.is_normal() { scale } else { 1.0 }
+    let scale = lanes.iter().fold(0.0f32, |m, &v| larger(m, v)) / most;
+    match scale {
+        _ if scale.is_normal() => scale,
+        _ if scale.is_finite() => 1.0,
+        _ => f32::NAN,
+    }
 }
 
 /// The nearest whole number, of those below 2²²; adding 1.5 · 2²³ leaves it in the low bits.
@@ -518,8 +524,8 @@ mod tests {
         let x: Vec<f32> = (0..100).map(|i| (i as f32 * 0.37).sin() * 3.0).collect();
         let weights: Vec<i32> = (0..100).map(|i| (i * 67) % 255 - 127).collect();
         let (mut whole, mut high, mut low) = (vec![0; 100], vec![0; 100], vec![0; 100]);
-        let scale = quantize_row(Isa::Plain, &x, &mut whole);
-        assert_eq!(split_row(Isa::Plain, &x, &mut high, &mut low), scale);
+        let scale = quantize_row(Isa::PLAIN, &x, &mut whole);
+        assert_eq!(split_row(Isa::PLAIN, &x, &mut high, &mut low), scale);
         let dot = |x: &dyn Fn(usize) -> i32| (0..100).map(|i| weights[i] * x(i)).sum::<i32>();
         let sums = [weights.iter().sum()];
         let scaling = Scaling { outputs: &[0.5], sums: &sums };

@@ -152,11 +152,17 @@ impl Walk<'_> {
     }
 }
 
+/// A tokenizer's error about an image of a batch calls it by its name.
+fn named(error: anyhow::Error, items: &[Item]) -> anyhow::Error {
+    match error.downcast::<tokenizer::Error>() {
+        Ok(e) => e.of_images(|i| format!("`{}`", items[i].name)).into(),
+        Err(e) => e,
+    }
+}
+
 fn reconstruct(r: &Reconstruction, given: ImagesU8, items: &[Item]) -> Result<Step> {
     let mut originals = given.to_float();
-    let (mut decoded, codes) = r.tokenizer.run(&originals)?;
-    let names = items.iter().map(|item| item.name.as_str());
-    finite::check(decoded.tensor(), names, "the reconstruction", &r.tokenizer.name())?;
+    let (mut decoded, codes) = r.tokenizer.run(&originals).map_err(|e| named(e, items))?;
     if let Some(side) = r.side {
         // As LlamaGen's script: both in floating point, and neither clamped first.
         decoded = sampler::resize(decoded, i64::from(side))?;
@@ -176,7 +182,7 @@ fn predict(predictor: &Predictor, items: &[Item], images: &ImagesU8) -> Result<S
         item.class.ok_or_else(|| Failure::new(message))
     };
     let classes = items.iter().map(class).collect::<std::result::Result<Vec<i64>, Failure>>()?;
-    let (nats, num_tokens) = predictor.of_images(images, &classes)?;
+    let (nats, num_tokens) = predictor.of_images(images, &classes).map_err(|e| named(e, items))?;
     let names = items.iter().map(|item| item.name.as_str());
     finite::check(&nats, names, "the likelihood of its codes", &predictor.name())?;
     Ok(Step { nats: Some(nats), num_tokens, ..Step::default() })
