@@ -7,11 +7,10 @@ use std::thread::JoinHandle;
 use base::{ImagesU8, rng};
 use image::RgbImage;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
-use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::corrupt::CorruptLog;
-use crate::partition::{Partition, Schedule};
+use crate::partition::{LoaderState, Partition, Schedule};
 use crate::record::key_hash;
 use crate::transform::{Augment, Draws};
 use crate::{Dataset, Error, LeftOut, Result, Target};
@@ -109,38 +108,6 @@ pub struct Batch {
     pub epoch: u64,
 }
 
-/// Which batch comes next. Saving it and restoring it later continues as if nothing had happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LoaderState {
-    /// The epoch of the next batch, from 0.
-    pub epoch: u64,
-    /// Its number within the epoch, from 0.
-    pub position: u64,
-}
-
-impl LoaderState {
-    /// Refuses a position outside an epoch.
-    pub(crate) fn check(self, steps: usize) -> Result<()> {
-        if self.position < steps as u64 {
-            return Ok(());
-        }
-        Err(Error::Settings(format!(
-            "position {} lies outside an epoch of {steps} batches; the data or the batch size changed since it was \
-             saved",
-            self.position
-        )))
-    }
-
-    pub(crate) fn following(self, steps: usize) -> Self {
-        if self.position + 1 < steps as u64 {
-            LoaderState { position: self.position + 1, ..self }
-        } else {
-            LoaderState { epoch: self.epoch + 1, position: 0 }
-        }
-    }
-}
-
 /// Reads a data set in batches. What it yields depends on the data set, the transform, the configuration's seed and
 /// the position alone, never on the number of workers.
 #[derive(Debug)]
@@ -186,7 +153,7 @@ impl Loader {
         let feed = self.feed.get_or_insert_with(|| Feed::start(&self.source, self.state));
         let decoded = feed.receive().inspect_err(|_| self.feed = None)?;
         let batch = decoded.into_batch(self.source.augment.size(), self.state.epoch);
-        self.state = self.state.following(self.steps_per_epoch());
+        self.state = self.source.schedule.following(self.state);
         Ok(Some(batch))
     }
 
@@ -200,16 +167,20 @@ impl Loader {
         &self.source.dataset
     }
 
-    /// The position of the batch that [`Loader::next`] will return; batches decoded ahead do not count.
+    /// The place of batch `number` of an epoch.
+    pub fn place_of(&self, epoch: u64, number: u64) -> LoaderState {
+        self.source.schedule.step(epoch, number)
+    }
+
+    /// The place of the batch that [`Loader::next`] will return; batches decoded ahead do not count.
     pub fn state(&self) -> LoaderState {
         self.state
     }
 
-    /// Continues at another position.
+    /// Continues at another place, which may have been taken with batches of another size.
     pub fn restore(&mut self, state: LoaderState) -> Result<()> {
-        state.check(self.steps_per_epoch())?;
+        self.state = self.source.schedule.place(state)?;
         self.feed = None;
-        self.state = state;
         Ok(())
     }
 
@@ -254,7 +225,6 @@ struct Decoded(Vec<Ready>);
 impl Source {
     /// Decodes batches from `state` on until told to stop.
     fn produce(&self, mut state: LoaderState, sender: &SyncSender<Result<Decoded>>) {
-        let steps = self.schedule.steps();
         while self.config.epochs.is_none_or(|n| state.epoch < n) {
             let epoch = state.epoch;
             let order = self.schedule.order(epoch);
@@ -264,13 +234,13 @@ impl Source {
                 if sender.send(batch).is_err() || failed {
                     return;
                 }
-                state = state.following(steps);
+                state = self.schedule.following(state);
             }
         }
     }
 
     fn decode(&self, order: &[usize], state: LoaderState) -> Result<Decoded> {
-        let indices = self.schedule.batch(order, state.position as usize);
+        let indices = self.schedule.batch(order, state.records);
         let ready: Result<Vec<Option<Ready>>> =
             self.pool.install(|| indices.par_iter().map(|&i| self.record(i, state.epoch)).collect());
         Ok(Decoded(ready?.into_iter().flatten().collect()))

@@ -116,12 +116,33 @@ fn a_damaged_image_is_replaced_in_training_left_out_in_evaluation_and_listed() {
     );
 }
 
+/// A saved place goes on with batches of another size where it was.
+#[test]
+fn a_place_is_kept_by_batches_of_another_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = class_tree(dir.path());
+    let loader = |batch_size: usize| {
+        let config = LoaderConfig { batch_size, ..config(1) };
+        Loader::new(set.clone(), Transform::center(8), config).unwrap()
+    };
+    let read = |loader: &mut Loader, batches: usize| -> Vec<usize> {
+        (0..batches).flat_map(|_| loader.next().unwrap().unwrap().indices).collect()
+    };
+    let whole = read(&mut loader(4), 3);
+    let mut halves = loader(2);
+    assert_eq!(read(&mut halves, 4), whole[..8]);
+    let mut rest = loader(1);
+    rest.restore(halves.state()).unwrap();
+    assert_eq!(read(&mut rest, 4), whole[8..]);
+    assert_eq!(rest.state(), data::LoaderState { epoch: 1, records: 0 });
+}
+
 #[test]
 fn a_position_of_other_data_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let mut loader = Loader::new(class_tree(dir.path()), Transform::center(8), config(1)).unwrap();
-    let e = loader.restore(data::LoaderState { epoch: 0, position: 2 }).unwrap_err().to_string();
-    assert!(e.contains("2 batches"), "{e}");
+    let e = loader.restore(data::LoaderState { epoch: 0, records: 13 }).unwrap_err().to_string();
+    assert!(e.contains("12 records"), "{e}");
     let too_big = LoaderConfig { batch_size: 13, ..config(1) };
     assert!(Loader::new(loader.dataset().clone(), Transform::center(8), too_big).is_err());
 }

@@ -37,10 +37,15 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The step up to which the rate of a warm-up–stable–decay schedule is that of any other such schedule.
+    /// The step from which on the rate falls, and depends on the number of steps; `None` for one that never does.
     pub fn decay_start(&self) -> Option<u64> {
-        let Shape::Wsd { decay_fraction } = self.shape else { return None };
-        Some(self.total - ((decay_fraction * self.total as f64) as u64).min(self.total))
+        match self.shape {
+            Shape::Constant => None,
+            Shape::Cosine { .. } => Some(self.warmup),
+            Shape::Wsd { decay_fraction } => {
+                Some(self.total - ((decay_fraction * self.total as f64) as u64).min(self.total))
+            }
+        }
     }
 
     /// The rate at `t`, counted from 0: warm-up factor `t/W + (1 - t/W)/100`, then the shape.

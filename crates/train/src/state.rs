@@ -10,12 +10,13 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use base::config::to_yaml;
+use base::config::{Document, to_yaml};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 use weights::{Checkpoint, TensorSource};
 
 use crate::recipe::Optimization;
+use crate::schedule::Schedule;
 use crate::{Error, Result};
 
 /// A saved run, open for reading.
@@ -148,7 +149,11 @@ impl Saved {
     }
 
     /// Refuses a state that is not a beginning for a run with this schedule under another name: one that has gone
-    /// past the recipe's last step, or in which the learning rate has begun to fall.
+    /// past the recipe's last step, or after which the learning rate would jump because it has begun to fall, by the
+    /// recipe or by that of the state's own run.
+    ///
+    /// # Errors
+    /// The state is such a one.
     pub fn check_fork(&self, optimization: &Optimization) -> Result<()> {
         let (step, steps) = (self.step, optimization.steps);
         let bad = |message: String| Err(Error::State { path: self.path.clone(), message });
@@ -157,12 +162,24 @@ impl Saved {
                 "it is of step {step} and the run ends with {steps}; raise `optimization.steps`"
             ));
         }
-        match optimization.schedule().decay_start() {
-            Some(start) if step > start => bad(format!(
+        let schedule = optimization.schedule();
+        let own = optimization_of(&self.recipe).map_or(schedule, |o| o.schedule());
+        let (before, after) = (own.at(step), schedule.at(step));
+        if (before - after).abs() <= 1e-9 * before.max(after) {
+            return Ok(());
+        }
+        let falls = |s: &Schedule| s.decay_start().filter(|&start| step > start);
+        match (falls(&own), falls(&schedule)) {
+            (Some(start), _) => bad(format!(
+                "it is of step {step}, its run's learning rate fell from step {start} on, and would jump from \
+                 {before:.3e} to {after:.3e}; fork an earlier state, or begin a run of its own with its weights by \
+                 `init_from`"
+            )),
+            (None, Some(start)) => bad(format!(
                 "it is of step {step}, but the learning rate falls from step {start} on; fork an earlier state, or \
                  raise `optimization.steps`"
             )),
-            _ => Ok(()),
+            (None, None) => Ok(()),
         }
     }
 
@@ -178,7 +195,8 @@ impl Saved {
         };
         let step = text("step")?.parse().map_err(|_| bad("its step is not a number"))?;
         let tally = serde_json::from_str(&text("tally")?).map_err(|_| bad("its tally is damaged"))?;
-        let (position, recipe) = (text("position")?, text("recipe")?);
+        let recipe = text("recipe")?;
+        let position = in_records(text("position")?, &recipe);
         Ok(Saved { path, step, position, recipe, tally, source: file.section(None)? })
     }
 
@@ -192,6 +210,26 @@ impl Saved {
     pub fn misfit(&self, what: &str) -> Error {
         Error::State { path: self.path.clone(), message: format!("no tensor {what}") }
     }
+}
+
+/// The optimization of a recipe as a state holds it.
+fn optimization_of(recipe: &str) -> Option<Optimization> {
+    let recipe = Document::parse("the state's recipe", recipe).ok()?.to_json().ok()?;
+    serde_json::from_value(recipe.get("optimization")?.clone()).ok()
+}
+
+/// A place in the data as states of versions up to 0.1 have it, in micro-batches of that time, in records instead.
+fn in_records(position: String, recipe: &str) -> String {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct InBatches {
+        epoch: u64,
+        position: u64,
+    }
+    let old = serde_json::from_str::<InBatches>(&position).ok().zip(optimization_of(recipe));
+    let Some((InBatches { epoch, position: batches }, optimization)) = old else { return position };
+    serde_json::json!({"epoch": epoch, "records": batches * optimization.micro_batch_size() as u64})
+        .to_string()
 }
 
 /// Refuses a run directory that holds something already.
@@ -351,6 +389,59 @@ mod tests {
             left.iter().map(|p| p.file_name().unwrap().to_str().unwrap()).collect::<Vec<_>>(),
             [name(3), name(6)]
         );
+    }
+
+    const RECIPE: &str = "optimization: {steps: 100, batch_size: 12, micro_batches: 3, lr: 0.002, warmup: 10, schedule: \
+         {type: wsd, decay_fraction: 0.2}, adamw: {betas: [0.9, 0.95], eps: 1.0e-8, weight_decay: 0.05, decay: matrices}, \
+         clip: 1.0, ema: null, precision: fp32}";
+
+    #[test]
+    fn places_of_old_states_are_told_in_records() {
+        let text = |position: &str| in_records(position.to_owned(), RECIPE);
+        assert_eq!(text(r#"{"epoch":3,"position":22}"#), r#"{"epoch":3,"records":88}"#);
+        assert_eq!(text(r#"{"epoch":3,"records":22}"#), r#"{"epoch":3,"records":22}"#);
+        assert_eq!(text("p"), "p");
+    }
+
+    #[test]
+    fn a_fork_does_not_let_the_rate_jump() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |step: u64, recipe: &str| {
+            let moment = Moment { step, position: "p", recipe, program: "test", tally: Tally::default() };
+            save(dir.path(), &moment, &[], Keep { newest: 9, milestone: 0 }).unwrap();
+            Saved::newest(dir.path()).unwrap().0
+        };
+        let cosine = RECIPE.replace("{type: wsd, decay_fraction: 0.2}", "{type: cosine, end_lr: 0.0}");
+        let long = |recipe: &str| recipe.replace("steps: 100", "steps: 200");
+        let longer = |recipe: &str| optimization_of(&long(recipe)).unwrap();
+        let (cosine, long) = (cosine.as_str(), long(RECIPE));
+        let same = |recipe: &str| optimization_of(recipe).unwrap();
+        // (state's step, its recipe, the new optimization, what is said)
+        for (step, recipe, optimization, said) in [
+            (70, RECIPE, longer(RECIPE), None),
+            (80, RECIPE, longer(RECIPE), None),
+            (
+                90,
+                RECIPE,
+                longer(RECIPE),
+                Some("its run's learning rate fell from step 80 on, and would jump from 5"),
+            ),
+            (90, RECIPE, same(RECIPE), None),
+            (5, cosine, longer(cosine), None),
+            (50, cosine, longer(cosine), Some("fell from step 10 on")),
+            (50, cosine, same(cosine), None),
+            (50, cosine, same(RECIPE), Some("fell from step 10 on")),
+            (50, RECIPE, same(cosine), Some("falls from step 10 on")),
+            (95, long.as_str(), same(RECIPE), Some("falls from step 80 on")),
+        ] {
+            let found = of(step, recipe).check_fork(&optimization).err().map(|e| e.to_string());
+            match said {
+                None => assert_eq!(found, None, "{step}"),
+                Some(said) => {
+                    assert!(found.as_deref().is_some_and(|e| e.contains(said)), "{step}: {found:?}")
+                }
+            }
+        }
     }
 
     #[test]

@@ -6,8 +6,8 @@ use base::{Codes, rng};
 use tch::Tensor;
 
 use super::CodeSource;
-use crate::partition::{Partition, Schedule};
-use crate::{LoaderState, Result};
+use crate::Result;
+use crate::partition::{LoaderState, Partition, Schedule};
 
 /// How a [`CodeLoader`] reads.
 #[derive(Debug, Clone)]
@@ -98,7 +98,7 @@ impl CodeLoader {
     /// The next batch, or `None` after the last epoch.
     #[allow(clippy::should_implement_trait)] // fallible, and not meant for iterator adaptors
     pub fn next(&mut self) -> Result<Option<CodeBatch>> {
-        let LoaderState { epoch, position } = self.state;
+        let LoaderState { epoch, records } = self.state;
         if self.config.epochs.is_some_and(|n| epoch >= n) {
             return Ok(None);
         }
@@ -106,7 +106,7 @@ impl CodeLoader {
             self.order = Some((epoch, self.schedule.order(epoch)));
         }
         let (_, order) = self.order.as_ref().expect("just made");
-        let indices = self.schedule.batch(order, position as usize);
+        let indices = self.schedule.batch(order, records);
         let mut codes = Vec::with_capacity(indices.len() * self.source.num_tokens());
         let (mut labels, mut captions) = (Vec::with_capacity(indices.len()), vec![]);
         for &i in indices {
@@ -118,7 +118,7 @@ impl CodeLoader {
         let shape = [labels.len() as i64, self.source.num_tokens() as i64];
         let codes = Codes::new(Tensor::from_slice(&codes).view(shape)).expect("int64 (B, N)");
         let indices = indices.to_vec();
-        self.state = self.state.following(self.steps_per_epoch());
+        self.state = self.schedule.following(self.state);
         Ok(Some(CodeBatch { codes, valid: labels.len(), labels, captions, indices, epoch }))
     }
 
@@ -140,15 +140,14 @@ impl CodeLoader {
         &self.source
     }
 
-    /// The position of the batch that [`CodeLoader::next`] will return.
+    /// The place of the batch that [`CodeLoader::next`] will return.
     pub fn state(&self) -> LoaderState {
         self.state
     }
 
-    /// Continues at another position.
+    /// Continues at another place, which may have been taken with batches of another size.
     pub fn restore(&mut self, state: LoaderState) -> Result<()> {
-        state.check(self.steps_per_epoch())?;
-        self.state = state;
+        self.state = self.schedule.place(state)?;
         Ok(())
     }
 }

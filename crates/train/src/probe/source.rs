@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use base::{Mode, rng};
-use data::{Dataset, Loader, LoaderConfig, LoaderState, Partition, Schedule, Transform};
+use data::{Dataset, Loader, LoaderConfig, Partition, Schedule, Transform};
 use tch::{Device, Tensor};
 
 use super::cache::Features;
@@ -32,7 +32,7 @@ impl Order {
             self.current = Some((epoch, self.schedule.order(epoch)));
         }
         let order = self.current.as_ref().map_or(&[][..], |(_, order)| order);
-        self.schedule.batch(order, number).to_vec()
+        self.schedule.batch(order, self.schedule.step(epoch, number as u64).records).to_vec()
     }
 }
 
@@ -94,7 +94,7 @@ impl<'a> Training<'a> {
                 (features.rows(images.into_iter().map(|i| (i, view(i))))?, labels)
             }
             Training::Fresh { subject, loader, seed } => {
-                let wanted = LoaderState { epoch, position: number as u64 };
+                let wanted = loader.place_of(epoch, number as u64);
                 if loader.state() != wanted {
                     loader.restore(wanted)?;
                 }
