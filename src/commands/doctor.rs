@@ -9,7 +9,7 @@ use base::{Build, Mode, Precision, Vars};
 use cli::GpuArgs;
 use cli::doctor::DoctorArgs;
 use libtorch_ext::cuda_graph::{self, CudaGraphs};
-use libtorch_ext::{CudaDriver, runtime};
+use libtorch_ext::{CudaDriver, runtime, tf32};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
@@ -46,6 +46,8 @@ struct Cuda {
     /// The CUDA version that the driver supports.
     driver: Option<String>,
     cudnn: bool,
+    /// Whether fp32 products and convolutions take TF32 (`--tf32`).
+    tf32: [bool; 2],
     devices: Vec<Gpu>,
 }
 
@@ -127,6 +129,7 @@ fn cuda() -> Cuda {
     Cuda {
         available: found.is_ok(),
         cudnn: found.is_ok() && tch::Cuda::cudnn_is_available(),
+        tf32: tf32::get().unwrap_or_default(),
         reason: found.err(),
         driver: version.map(|(major, minor)| format!("{major}.{minor}")),
         devices: devices.into_iter().enumerate().map(gpu).collect(),
@@ -289,7 +292,14 @@ fn cuda_text(cuda: &Cuda) -> String {
     let driver =
         cuda.driver.as_deref().map(|v| format!("driver for CUDA {v}")).unwrap_or_else(|| "no driver".into());
     match &cuda.reason {
-        None => format!("available, {driver}, cuDNN {}", if cuda.cudnn { "present" } else { "absent" }),
+        None => {
+            let cudnn = if cuda.cudnn { "present" } else { "absent" };
+            let on = |on: bool| if on { "TF32" } else { "fp32" };
+            let [products, convolutions] = cuda.tf32.map(on);
+            format!(
+                "available, {driver}, cuDNN {cudnn}; fp32 products in {products}, convolutions in {convolutions}"
+            )
+        }
         Some(reason) => format!("not available: {reason}"),
     }
 }

@@ -1,15 +1,15 @@
 //! `--device` and `--threads`.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use base::DeviceChoice;
 use cli::DeviceArgs;
-use libtorch_ext::{CudaDriver, cuda_graph, runtime};
+use libtorch_ext::{CudaDriver, cuda_graph, runtime, tf32};
 use tch::Device;
 
 use crate::failure::Failure;
 
-/// Applies `--threads` and picks the device. Must come before the first tensor: see
+/// Applies `--threads` and `--tf32`, and picks the device. Must come before the first tensor: see
 /// [`libtorch_ext::runtime::load_cuda`].
 pub fn resolve(args: &DeviceArgs) -> anyhow::Result<Device> {
     let device = match args.device {
@@ -18,6 +18,12 @@ pub fn resolve(args: &DeviceArgs) -> anyhow::Result<Device> {
         DeviceChoice::Auto => any_cuda().unwrap_or(Device::Cpu),
     };
     set_threads(args.threads);
+    if args.tf32 && !device.is_cuda() {
+        let name = base::device::name(device);
+        let failure = Failure::new(format!("`--tf32` is for CUDA devices, and the device is {name}"));
+        return Err(failure.hint("leave it out: on the CPU fp32 is fp32").into());
+    }
+    tf32::set(args.tf32)?; // off, too: libtorch starts with convolutions in TF32
     Ok(device)
 }
 
@@ -89,6 +95,12 @@ pub fn memory(device: Device) -> Option<u64> {
     Some(limit.map_or(free, |limit| limit.min(free)))
 }
 
+/// The program and its version, for reports of figures; with a word where fp32 on a GPU is TF32, which moves them.
+pub fn program() -> String {
+    let tf32 = tf32::get().is_ok_and(|on| on.contains(&true));
+    format!("gen {}{}", env!("CARGO_PKG_VERSION"), if tf32 { ", TF32" } else { "" })
+}
+
 /// Sets the threads of libtorch and of the image work. Without a number: `OMP_NUM_THREADS` where it is set,
 /// else the physical cores, because two threads on one core's vector units only get in each other's way.
 fn set_threads(asked: Option<u16>) {
@@ -104,14 +116,49 @@ fn set_threads(asked: Option<u16>) {
     }
 }
 
-/// Physical cores, but no more than this process may use (affinity and cgroup limits).
+/// Physical cores, but no more than this process may use: those of its affinity mask (`taskset`, cpusets), and no more than
+/// its control group's quota.
 pub fn physical_cores() -> usize {
     let usable = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let siblings: HashSet<String> = (0..usable)
-        .map_while(|cpu| {
-            let path = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
-            std::fs::read_to_string(path).ok()
-        })
-        .collect();
-    if siblings.is_empty() { usable } else { siblings.len() }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    let siblings = |cpu: usize| {
+        std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"))
+            .ok()
+    };
+    match allowed.and_then(|list| cores_of(list, siblings)) {
+        Some(cores) => cores.min(usable),
+        None => usable,
+    }
+}
+
+/// How many cores the processors of a list such as `0-3,8` lie on, where `siblings` tells those of a processor's core.
+fn cores_of(list: &str, siblings: impl Fn(usize) -> Option<String>) -> Option<usize> {
+    let mut cores = BTreeSet::new();
+    for range in list.trim().split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        for cpu in first.parse::<usize>().ok()?..=last.parse::<usize>().ok()? {
+            cores.insert(siblings(cpu)?);
+        }
+    }
+    Some(cores.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Eight cores of two threads each, number n beside n + 8.
+    #[test]
+    fn cores_are_those_of_the_affinity_mask() {
+        let siblings = |cpu: usize| (cpu < 16).then(|| format!("{},{}", cpu % 8, cpu % 8 + 8));
+        for (list, cores) in
+            [("0-15", 8), ("\t0-3,8-11\n", 4), ("5", 1), ("12-15", 4), ("0,8", 1), ("6-9", 4)]
+        {
+            assert_eq!(cores_of(list, siblings), Some(cores), "{list}");
+        }
+        assert_eq!(cores_of("0-16", siblings), None);
+        assert_eq!(cores_of("", siblings), None);
+        assert!(physical_cores() >= 1);
+    }
 }

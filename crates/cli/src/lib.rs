@@ -138,6 +138,11 @@ pub struct DeviceArgs {
     /// CPU threads [default: the number of physical cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
+
+    /// On a CUDA device: fp32 products and convolutions round their inputs to TF32's ten bits, as the official trainers
+    /// let them; several times as fast. Without it fp32 is fp32
+    #[arg(long)]
+    pub tf32: bool,
 }
 
 /// How a GPU decodes.

@@ -43,6 +43,8 @@ pub(crate) struct Start<'a> {
     /// As [`crate::Run::program`].
     pub program: &'a str,
     pub device: &'a str,
+    /// Whether fp32 products and convolutions took TF32, on a GPU.
+    pub tf32: bool,
     pub threads: i32,
     /// TFLOP/s against which MFU is told.
     pub peak_tflops: Option<f64>,

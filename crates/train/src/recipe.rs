@@ -99,6 +99,9 @@ pub struct Optimization {
     pub ema: Option<f64>,
     /// Kind of the activations; weights, optimizer and losses are fp32.
     pub precision: Precision,
+    /// On a CUDA device: fp32 products and convolutions take TF32, as the official trainers let them.
+    #[serde(default)]
+    pub tf32: bool,
     /// Set the learning rate after each step as the official trainers do (their first step ignores warm-up).
     #[serde(default)]
     pub parity: bool,

@@ -34,6 +34,8 @@ impl Machine {
             Device::Cpu => processor().unwrap_or_else(|| base::device::name(device)),
             device => base::device::name(device),
         };
+        let tf32 = libtorch_ext::tf32::get().is_ok_and(|on| on.contains(&true));
+        let name = if tf32 { format!("{name}, TF32") } else { name };
         Machine { device: name, threads, bandwidth, arithmetic }
     }
 

@@ -18,6 +18,7 @@ use super::state::{State, Wanted};
 use super::work::{Job, Originals, Phase, Reconstruction};
 use crate::commands::Context;
 use crate::failure::Failure;
+use crate::settings::device;
 
 /// The reference, if the plan needs one: named, or the images that a tokenizer is given.
 pub fn open_reference(
@@ -153,7 +154,7 @@ impl Evaluation<'_> {
             false => Json::Null,
         };
         Ok(json!({
-            "program": concat!("gen ", env!("CARGO_PKG_VERSION")),
+            "program": device::program(),
             "source": self.source.describe()?,
             "content": content,
             "precision": live.then(|| self.args.compute.precision.to_string()),

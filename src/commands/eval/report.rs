@@ -16,6 +16,7 @@ use super::values::{Setting, Value};
 use crate::commands::Context;
 use crate::files;
 use crate::inputs::Skipped;
+use crate::settings::device;
 
 /// What was judged.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -68,7 +69,7 @@ impl Report {
     /// A report of these scores.
     pub fn new(setting: Setting, values: Vec<Value>) -> Self {
         Report {
-            program: concat!("gen ", env!("CARGO_PKG_VERSION")).into(),
+            program: device::program(),
             samples: SamplesReport { images: setting.samples, ..SamplesReport::default() },
             reference: None,
             values,

@@ -4,16 +4,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use cli::sample::{Rng, SampleArgs};
-use cli::{ModelArgs, PairedTokenizerArgs};
+use cli::{GpuArgs, ModelArgs, PairedTokenizerArgs};
 use serde::Serialize;
+use tch::Device;
 
 use super::models::Sources;
 use super::output::{Drawn, Folder};
 use super::plan::{Order, Plan};
-use super::provenance::{ModelId, Provenance};
+use super::provenance::{GpuSettings, ModelId, Provenance};
 use super::subject::{Prompt, Subject};
 use super::texts::{Request, Texts};
-use super::{Context, DEFAULT_OUTPUT, Job, Outcome};
+use super::{Context, DEFAULT_OUTPUT, Job, Outcome, Way};
 use crate::failure::Failure;
 use crate::pictures::Picture;
 use crate::settings::device;
@@ -38,9 +39,11 @@ pub fn run(png: &Path, args: &SampleArgs, context: &Context) -> Result<Outcome> 
     let (model, tokenizer) = stored_or_given(&then, args);
     let mut sources = Sources::find(&model, &tokenizer)?;
     sources.tokenizer_precision = then.run.tokenizer_precision;
-    sources.gpu = args.compute.gpu;
     let config = then.run.sampling.clone().resolve()?;
     let device = device::resolve(&args.compute.device)?;
+    let gpu = gpu_settings(&then, args, device);
+    libtorch_ext::tf32::set(gpu.tf32)?;
+    sources.gpu = GpuArgs { gpu_kernels: gpu.kernels, int8_cache: gpu.int8_cache };
     let precision = then.run.precision;
     let prompt = then.subject.prompt.clone().map(|text| Prompt { text, place: 0 });
     let texts = match &prompt {
@@ -50,6 +53,10 @@ pub fn run(png: &Path, args: &SampleArgs, context: &Context) -> Result<Outcome> 
     let models = sources.load(device, precision, context)?;
     let mut job =
         Job::new(models, config, device, precision, Some(then.run.size), then.run.rng, then.run.seed)?;
+    if gpu.cuda_graph {
+        device::check_cuda_graphs(device)?;
+        job.set_way(Way::Recorded);
+    }
     if let Some(texts) = texts {
         job.set_texts(texts, then.run.negative_prompt.clone());
     }
@@ -75,6 +82,18 @@ pub fn run(png: &Path, args: &SampleArgs, context: &Context) -> Result<Outcome> 
         context,
         Report { path, from: png.to_owned(), largest_difference, differences: differences(&then, &job) },
     )
+}
+
+/// As the image was made, and what is typed besides; a CPU has none of it, which the report says.
+fn gpu_settings(then: &Provenance, args: &SampleArgs, device: Device) -> GpuSettings {
+    let (old, typed) = (then.run.gpu, &args.compute);
+    let old = if device.is_cuda() { old } else { GpuSettings::default() };
+    GpuSettings {
+        kernels: old.kernels || typed.gpu.gpu_kernels,
+        int8_cache: old.int8_cache || typed.gpu.int8_cache,
+        cuda_graph: old.cuda_graph || typed.cuda_graph,
+        tf32: old.tf32 || typed.device.tf32,
+    }
 }
 
 fn draw_one(job: &Job, plan: &Plan) -> Result<Picture> {
@@ -131,7 +150,7 @@ fn encode(
     then: &Provenance,
     sources: &Sources,
     args: &SampleArgs,
-    device: tch::Device,
+    device: Device,
     context: &Context,
 ) -> Result<Texts> {
     // A folder is an encoder of its own; a file is one that was trained along, which the model's directory has.
@@ -159,11 +178,13 @@ fn refuse_same_file(from: &Path, to: &Path) -> Result<()> {
 
 fn differences(then: &Provenance, job: &Job) -> Vec<String> {
     let (old, new) = (&then.run, &job.run);
+    let gpu = [old.gpu.flags(), new.gpu.flags()];
     let pairs = [
         ("program", &old.program, &new.program),
         ("model weights", &old.model.fingerprint, &new.model.fingerprint),
         ("tokenizer weights", &old.tokenizer.fingerprint, &new.tokenizer.fingerprint),
         ("device", &old.device, &new.device),
+        ("settings of the GPU", &gpu[0], &gpu[1]),
     ];
     let fingerprint = |id: &Option<ModelId>| id.as_ref().map(|id| id.fingerprint.clone()).unwrap_or_default();
     let texts = (fingerprint(&old.text_encoder), fingerprint(&new.text_encoder));

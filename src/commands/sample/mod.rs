@@ -33,7 +33,7 @@ pub use self::models::classes_of;
 use self::npz::NpzRun;
 use self::output::{Drawn, Folder, Outputs, Written};
 pub(super) use self::plan::{Order, Plan};
-use self::provenance::RunSettings;
+use self::provenance::{GpuSettings, RunSettings};
 pub(super) use self::subject::Subject;
 use self::texts::{Request, Texts};
 use super::{Context, Outcome};
@@ -70,7 +70,7 @@ pub fn run(args: &SampleArgs, context: &Context) -> Result<Outcome> {
     };
     let models = sources.load(device, args.compute.precision, context)?;
     let mut job = Job::new(models, config, device, args.compute.precision, args.size, rng, args.seed.seed)?;
-    job.way = way;
+    job.set_way(way);
     if let Some(texts) = texts {
         job.set_texts(texts, args.negative_prompt.clone());
     }
@@ -245,8 +245,20 @@ impl Job {
             precision,
             tokenizer_precision: models.tokenizer_precision,
             device: if device.is_cuda() { "cuda".into() } else { "cpu".into() },
+            gpu: GpuSettings {
+                kernels: models.gpu.gpu_kernels,
+                int8_cache: models.gpu.int8_cache,
+                cuda_graph: false,
+                tf32: device.is_cuda() && libtorch_ext::tf32::get()?.contains(&true),
+            },
         };
         Ok(Job { models, config, device, run, texts: None, way: Way::Stepwise, passes: Cell::default() })
+    }
+
+    /// Draws codes this way.
+    fn set_way(&mut self, way: Way) {
+        self.run.gpu.cuda_graph = matches!(way, Way::Recorded);
+        self.way = way;
     }
 
     /// Draws prompts, whose features these are.

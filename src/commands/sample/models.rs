@@ -37,6 +37,8 @@ pub struct Models {
     pub tokenizer: tokenizer::Loaded,
     /// What it computes in.
     pub tokenizer_precision: Precision,
+    /// How a GPU decodes.
+    pub gpu: GpuArgs,
     /// The classes that the transformer knows; `None` of one that draws prompts.
     pub classes: Option<ClassTable>,
     /// The transformer as a PNG remembers it.
@@ -83,7 +85,8 @@ impl Sources {
         };
         let transformer_id = id(a, transformer.fingerprint()?);
         let tokenizer_id = id(b, tokenizer.fingerprint()?);
-        Ok(Models { transformer, tokenizer, tokenizer_precision, classes, transformer_id, tokenizer_id })
+        let gpu = self.gpu;
+        Ok(Models { transformer, tokenizer, tokenizer_precision, gpu, classes, transformer_id, tokenizer_id })
     }
 
     /// The transformer's place.

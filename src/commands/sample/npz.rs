@@ -5,8 +5,9 @@
 //! evaluation suite reads.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufReader, BufWriter, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -37,6 +38,7 @@ impl NpzRun {
     /// `size`. Fails if the parts found belong to another run.
     pub fn open(target: &Path, description: &serde_json::Value, size: u64) -> Result<Self> {
         let (raw, note) = (with_suffix(target, ".partial"), with_suffix(target, ".partial.json"));
+        let mut pixels = locked(target, &raw)?;
         let continues = match std::fs::read_to_string(&note) {
             Ok(text) => {
                 let found: Option<serde_json::Value> = serde_json::from_str(&text).ok();
@@ -49,15 +51,9 @@ impl NpzRun {
             Err(e) => return Err(e).with_context(|| format!("cannot read `{}`", note.display())),
         };
         if !continues {
-            match std::fs::remove_file(&raw) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(e).with_context(|| format!("cannot write `{}`", raw.display()));
-                }
-                _ => files::write(&note, description.to_string().as_bytes())?,
-            }
+            pixels.set_len(0).with_context(|| format!("cannot write `{}`", raw.display()))?;
+            files::write(&note, description.to_string().as_bytes())?;
         }
-        let opened = OpenOptions::new().create(true).write(true).read(true).truncate(false).open(&raw);
-        let mut pixels = opened.with_context(|| format!("cannot write `{}`", raw.display()))?;
         let shape = [size, size, 3];
         let bytes: u64 = shape.iter().product();
         let done = pixels.metadata()?.len() / bytes;
@@ -101,6 +97,29 @@ impl NpzRun {
             std::fs::remove_file(&part).with_context(|| format!("cannot remove `{}`", part.display()))?;
         }
         Ok(self.target)
+    }
+}
+
+/// The file of the pixels, held by this process alone until it is closed.
+fn locked(target: &Path, raw: &Path) -> Result<File> {
+    let say = || format!("cannot write `{}`", raw.display());
+    loop {
+        let opened = OpenOptions::new().create(true).write(true).read(true).truncate(false).open(raw);
+        let file = opened.with_context(say)?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                let failure = Failure::new(format!("another process is writing `{}`", target.display()));
+                return Err(failure.hint("wait for it, or give another name with `--npz`").into());
+            }
+            // Some network file systems know no locks.
+            Ok(()) | Err(TryLockError::Error(_)) => {}
+        }
+        // Whoever had it before may just have finished and removed it.
+        let there = std::fs::metadata(raw).ok().map(|m| (m.dev(), m.ino()));
+        let here = file.metadata().with_context(say)?;
+        if there == Some((here.dev(), here.ino())) {
+            return Ok(file);
+        }
     }
 }
 
@@ -156,6 +175,20 @@ mod tests {
         assert_eq!(npy.file_names().collect::<Vec<_>>(), ["arr_0.npy"]);
         let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(left.len(), 2, "no parts are left: {left:?}");
+    }
+
+    #[test]
+    fn a_second_process_is_refused_until_the_first_is_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("x.npz");
+        let mut run = NpzRun::open(&target, &json!({"seed": 1}), 2).unwrap();
+        run.append(&[7; 12]).unwrap();
+        for description in [json!({"seed": 1}), json!({"seed": 2})] {
+            let error = NpzRun::open(&target, &description, 2).unwrap_err().to_string();
+            assert!(error.contains("another process is writing"), "{error}");
+        }
+        drop(run);
+        assert_eq!(NpzRun::open(&target, &json!({"seed": 1}), 2).unwrap().done(), 1);
     }
 
     #[test]

@@ -33,6 +33,38 @@ pub struct ModelId {
     pub fingerprint: String,
 }
 
+/// What decides how a GPU computes, beside the kind of numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GpuSettings {
+    /// The program's own kernels (`--gpu-kernels`).
+    pub kernels: bool,
+    /// Keys and values of 8 bits (`--int8-cache`).
+    pub int8_cache: bool,
+    /// A recorded step (`--cuda-graph`).
+    pub cuda_graph: bool,
+    /// TF32 in fp32 products and convolutions (`--tf32`).
+    pub tf32: bool,
+}
+
+impl GpuSettings {
+    fn is_default(&self) -> bool {
+        *self == GpuSettings::default()
+    }
+
+    /// The flags that are set.
+    pub fn flags(self) -> String {
+        let all = [
+            ("--gpu-kernels", self.kernels),
+            ("--int8-cache", self.int8_cache),
+            ("--cuda-graph", self.cuda_graph),
+            ("--tf32", self.tf32),
+        ];
+        let set: Vec<&str> = all.iter().filter(|(_, set)| *set).map(|(flag, _)| *flag).collect();
+        if set.is_empty() { "none".into() } else { set.join(" ") }
+    }
+}
+
 /// Everything that the images of one run share.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunSettings {
@@ -63,6 +95,9 @@ pub struct RunSettings {
     pub tokenizer_precision: Precision,
     /// Kind of device.
     pub device: String,
+    /// How a GPU computed.
+    #[serde(default, skip_serializing_if = "GpuSettings::is_default")]
+    pub gpu: GpuSettings,
 }
 
 /// How one image was made.
