@@ -53,6 +53,7 @@ pub fn start(
         typed.push(path_override("init_from", path)?);
     }
     typed.extend(args.seed.map(|s| format!("seed={s}")));
+    typed.extend(args.device.tf32.then(|| "optimization.tf32=true".to_owned()));
     typed.extend(args.set.iter().cloned());
     Ok(Start { recipe, changes: typed, saved })
 }
@@ -80,7 +81,7 @@ fn program() -> anyhow::Result<String> {
 
 /// `--plan`: prints what a run would cost.
 pub fn plan(recipe: &impl Recipe, context: &Context) -> anyhow::Result<Outcome> {
-    recipe.common().optimization.check()?;
+    recipe.check()?;
     let plan = recipe.plan()?;
     let mut lines = plan.lines();
     if let Some((data, size)) = recipe.images().filter(|(data, _)| data.train.is_some()) {
@@ -121,6 +122,8 @@ pub fn run<T: Task>(
 ) -> anyhow::Result<Outcome> {
     say_memory(task.recipe(), device, context)?;
     libtorch_ext::runtime::keep_freed_memory();
+    let tf32 = device.is_cuda() && task.optimization().tf32;
+    libtorch_ext::tf32::set(tf32)?;
     let stop = super::stop_on_signal()?;
     let mut progress = context.printer.clone();
     let kind = task.optimization().precision.kind();
@@ -145,6 +148,7 @@ pub fn run<T: Task>(
         stop: &stop,
         program: &program()?,
         device: &base::device::name(device),
+        tf32,
         peak: Some(peak),
     };
     let outcome = train::train_observed(&mut task, &run, &mut progress, observer)?;

@@ -1,9 +1,13 @@
 //! `gen train-tokenizer`.
 
+use anyhow::Context as _;
+use base::ImagesU8;
 use cli::train_tokenizer::TrainTokenizerArgs;
+use tch::{Device, Kind, Tensor};
 use train::tasks::{TokenizerRecipe, TokenizerTask};
 
 use super::{Context, Outcome, train_samples::Reconstructions};
+use crate::pictures::Picture;
 use crate::settings::device;
 
 const BUILT_IN: &str = include_str!("../../configs/train/tokenizer-64.yaml");
@@ -16,9 +20,31 @@ pub fn run(args: &TrainTokenizerArgs, context: &Context) -> anyhow::Result<Outco
     let start = super::train::start(run, BUILT_IN, typed, context)?;
     let recipe = TokenizerRecipe::from_document(&start.recipe, &start.changes)?;
     if run.plan {
+        recipe.check()?;
+        rehearse(&recipe, context)?;
         return super::train::plan(&recipe, context);
     }
     let task = TokenizerTask::new(recipe, device)?;
     context.printer.note(&format!("{} on {}", task.describe(), base::device::name(device)));
     super::train::run(task, run, start.saved, device, &mut Reconstructions::new(run.output()), context)
+}
+
+/// Takes a step of each phase with small networks over two pictures of noise, as far as their files are there.
+fn rehearse(recipe: &TokenizerRecipe, context: &Context) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let side = recipe.model.image_size() as usize;
+    let noise = Tensor::randint(256, [2, 3, side as i64, side as i64], (Kind::Uint8, Device::Cpu));
+    for (i, picture) in Picture::from_batch(&ImagesU8::new(noise)?)?.iter().enumerate() {
+        picture.write_png(&folder.path().join(format!("{i}.png")), &[])?;
+    }
+    match TokenizerTask::new(recipe.small(folder.path())?, Device::Cpu) {
+        Ok(mut task) => {
+            train::rehearse(&mut task)?;
+            let said = "every phase takes its step, tried with narrow networks on pictures of noise";
+            context.printer.note(said);
+        }
+        // A network's file that is not here: a plan needs none.
+        Err(e) => context.printer.note(&format!("no step was tried: {e}")),
+    }
+    Ok(())
 }

@@ -109,6 +109,14 @@ pub enum Error {
         /// The learning rate it was made with.
         lr: f64,
     },
+    /// A later step of the run would fail.
+    #[error("step {step} of this recipe would fail: {source}")]
+    Later {
+        /// The step.
+        step: u64,
+        /// How.
+        source: Box<Error>,
+    },
     /// libtorch refused an operation.
     #[error("step {step}: {message}")]
     Torch {
@@ -197,6 +205,7 @@ impl Hint for Error {
                      images at once)"
                 )]
             }
+            Error::Later { source, .. } => source.hints(),
             Error::Config(e) => e.hints(),
             Error::Weights(e) => e.hints(),
             Error::Data(e) => e.hints(),

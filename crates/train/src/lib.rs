@@ -33,7 +33,7 @@ pub use losses::Losses;
 pub use observer::{Observer, Unobserved};
 pub use optim::{AdamW, AdamWConfig};
 pub use plan::Plan;
-pub use run::{Outcome, Run, train, train_observed};
+pub use run::{Outcome, Run, rehearse, train, train_observed};
 pub use schedule::Schedule;
 pub use state::Saved;
 pub use task::{Common, DataFacts, Gradients, Module, Phase, Recipe, Task};

@@ -44,6 +44,8 @@ pub struct Run<'a> {
     pub program: &'a str,
     /// The device by name, for the run's directory.
     pub device: &'a str,
+    /// Whether fp32 products and convolutions take TF32, for the run's directory.
+    pub tf32: bool,
     /// FLOP/s of which the model's FLOP utilisation is a share ([`crate::peak::measure`]).
     pub peak: Option<f64>,
 }
@@ -71,6 +73,7 @@ pub fn train_observed<T: Task>(
     if let Some(saved) = run.resume {
         trainer.load(task, saved)?;
     }
+    trainer.rehearse(task)?;
     let dir = run.dir;
     std::fs::create_dir_all(dir).map_err(Error::file("create", dir))?;
     let _lock = Lock::take(dir)?;
@@ -96,6 +99,28 @@ pub fn train_observed<T: Task>(
     progress.finish();
     records.left_out.summary().iter().for_each(|text| progress.warn(text));
     outcome
+}
+
+mod rehearsal;
+
+/// Runs one picture or so forward and backward through every phase of a task, as at its first step, at the step at which its
+/// last phase begins, and at its last one. Nothing is trained and nothing written.
+///
+/// # Errors
+/// One of these steps would fail.
+pub fn rehearse<T: Task>(task: &mut T) -> Result<()> {
+    let run = Run {
+        dir: Path::new(""),
+        resume: None,
+        stop: &AtomicBool::new(false),
+        program: "",
+        device: "",
+        tf32: false,
+        peak: None,
+    };
+    let trainer = Trainer::new(task, &run)?;
+    trainer.try_out(task, 1)?;
+    trainer.rehearse(task)
 }
 
 mod saving;
@@ -165,6 +190,7 @@ impl<'a> Trainer<'a> {
         let start = Start {
             program: self.run.program,
             device: self.run.device,
+            tf32: self.run.tf32,
             threads: tch::get_num_threads(),
             peak_tflops: self.run.peak.map(|p| p / 1e12),
             after_step: self.step,

@@ -36,6 +36,14 @@ pub trait Recipe: Serialize {
     /// What the run will cost.
     fn plan(&self) -> Result<Plan>;
 
+    /// Refuses settings that contradict each other.
+    ///
+    /// # Errors
+    /// Says which.
+    fn check(&self) -> Result<()> {
+        self.common().optimization.check()
+    }
+
     /// The images that it trains on and their side, where they are read in training.
     fn images(&self) -> Option<(&ImageData, i64)> {
         None

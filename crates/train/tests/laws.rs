@@ -93,7 +93,7 @@ fn recipes_that_lack_something_or_contradict_themselves_are_refused_by_name() {
         );
     }
     let teacher = "losses.semantic={weight: 0.5, teacher: {type: dinov2, size: s, weights: random:1}}";
-    let cases: [(&[&str], &str); 14] = [
+    let cases: [(&[&str], &str); 16] = [
         (
             &["losses.perceptual={type: efficientnet_lite, weight: 1.0, weights: 'random:1', shift: 8}"],
             "0 to 7",
@@ -120,6 +120,11 @@ fn recipes_that_lack_something_or_contradict_themselves_are_refused_by_name() {
         (&["losses.adversarial.optimization={}"], "give lr, betas or both"),
         (&["losses.adversarial.optimization={betas: [0.0, 1.0]}"], "betas are in [0, 1)"),
         (&["init.icnr=true", "model.cnn.upsample=nearest"], "the decoder has no sub-pixel convolution"),
+        (&["losses.adversarial.discriminator.layers=6"], "3 pixels after halving them once a layer"),
+        (
+            &["losses.adversarial.adaptive=true", "freeze=[decoder]"],
+            "which `freeze` keeps as it is (`decoder`)",
+        ),
     ];
     for (changes, expected) in cases {
         let error = common::try_tokenizer_task(&data, changes).expect_err(expected).to_string();
@@ -287,7 +292,14 @@ fn bf16_starts_where_fp32_does() {
         assert!((x - y).abs() < 0.05 * x.abs().max(0.1), "{key}: {x} and {y}");
     }
     let images = format!("data.images.train={}", data.display());
-    let changes = [images.as_str(), "optimization.steps=4", "optimization.precision=bf16"];
+    // Among them keys that the recipe leaves at their defaults.
+    let changes = [
+        images.as_str(),
+        "optimization.steps=4",
+        "optimization.precision=bf16",
+        "optimization.tf32=true",
+        "model.kv_heads=1",
+    ];
     let c = dir.path().join("c");
     go(ar_task(&a, &changes), &c, 100).unwrap();
     assert!((logged(&c, "loss")[0] - 32f64.ln()).abs() < 0.02);

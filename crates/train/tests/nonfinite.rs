@@ -48,9 +48,10 @@ struct Toy {
     seen: Tensor,
     recipe: ToyRecipe,
     harm: (Harm, std::ops::Range<u64>),
+    phases: Vec<Phase>,
+    /// Whether the loss of a second phase has no gradient.
+    broken: bool,
 }
-
-const PHASES: [Phase; 1] = [Phase { name: "model", start: 1 }];
 
 impl Toy {
     fn new(on_nonfinite: OnNonfinite, harm: Harm, steps: std::ops::Range<u64>) -> Self {
@@ -68,6 +69,8 @@ impl Toy {
             vars,
             recipe: ToyRecipe { optimization: serde_json::from_value(optimization).unwrap() },
             harm: (harm, steps),
+            phases: vec![Phase { name: "model", start: 1 }],
+            broken: false,
         }
     }
 
@@ -81,10 +84,10 @@ impl Task for Toy {
     type Recipe = ToyRecipe;
 
     fn phases(&self) -> &[Phase] {
-        &PHASES
+        &self.phases
     }
-    fn module(&self, _phase: usize) -> Module<'_> {
-        Module { name: "model", vars: &self.vars }
+    fn module(&self, phase: usize) -> Module<'_> {
+        Module { name: ["model", "late"][phase], vars: &self.vars }
     }
     fn recipe(&self) -> &ToyRecipe {
         &self.recipe
@@ -92,11 +95,15 @@ impl Task for Toy {
     fn batch(&mut self) -> Result<()> {
         Ok(())
     }
-    fn losses(&self, _batch: &mut (), _phase: usize, step: u64) -> Result<Losses> {
+    fn losses(&self, _batch: &mut (), phase: usize, step: u64) -> Result<Losses> {
+        let mut losses = Losses::new();
+        if phase == 1 && self.broken {
+            losses.add("late", self.a.detach().sum(Kind::Float), 1.0);
+            return Ok(losses);
+        }
         let harmed = self.harm.1.contains(&step);
         let poison = if harmed { f32::NAN } else { 1.0 };
         carried::change(&self.seen, Change::Add(Tensor::from(poison)));
-        let mut losses = Losses::new();
         let scale = if harmed && self.harm.0 == Harm::Loss { f64::NAN } else { 1.0 };
         losses.add("square", (&self.a - 1.0).square().sum(Kind::Float) * scale, 1.0);
         let shift = if harmed && self.harm.0 == Harm::Gradient { 0.0 } else { 1.0 };
@@ -139,7 +146,7 @@ impl Progress for Warnings {
 
 fn go(toy: &mut Toy, dir: &Path) -> (Result<Outcome>, Vec<String>) {
     let stop = AtomicBool::new(false);
-    let run = Run { dir, resume: None, stop: &stop, program: "test", device: "CPU", peak: None };
+    let run = Run { dir, resume: None, stop: &stop, program: "test", device: "CPU", tf32: false, peak: None };
     let mut warnings = Warnings::default();
     let outcome = train::train(toy, &run, &mut warnings);
     (outcome, warnings.0)
@@ -164,6 +171,28 @@ fn term_and_layer_are_named_before_anything_is_updated() {
         assert!(toy.a.isfinite().all().int64_value(&[]) == 1 && toy.b.isfinite().all().int64_value(&[]) == 1);
         assert_eq!(train::Saved::newest(dir.path()).unwrap().0.step, 2);
     }
+}
+
+/// Before anything is written, and without a trace where it can run.
+#[test]
+fn a_late_phase_that_cannot_run_stops_the_run_at_its_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut toy = Toy::new(OnNonfinite::Stop, Harm::Loss, 0..0);
+    toy.phases.push(Phase { name: "late", start: 4 });
+    toy.broken = true;
+    let (outcome, _) = go(&mut toy, dir.path());
+    let error = outcome.unwrap_err();
+    assert!(matches!(error, Error::Later { step: 4, .. }), "{error}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    assert_eq!(toy.seen(), 0.0);
+
+    toy.broken = false;
+    go(&mut toy, dir.path()).0.unwrap();
+    assert_eq!(toy.seen(), 18.0, "six steps of two micro-batches, three of them in both phases");
+    let mut never = Toy::new(OnNonfinite::Stop, Harm::Loss, 0..0);
+    never.phases.push(Phase { name: "late", start: 7 });
+    never.broken = true;
+    go(&mut never, tempfile::tempdir().unwrap().path()).0.unwrap();
 }
 
 #[test]

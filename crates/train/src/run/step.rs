@@ -81,7 +81,7 @@ impl Trainer<'_> {
     }
 
     /// All phases of a micro-batch.
-    fn micro_batch<T: Task>(
+    pub(super) fn micro_batch<T: Task>(
         &self,
         task: &T,
         mut batch: T::Batch,
@@ -185,7 +185,7 @@ struct Differentiated {
 }
 
 /// What comes of a micro-batch.
-struct MicroBatch {
+pub(super) struct MicroBatch {
     phases: Vec<Differentiated>,
     changes: Changes,
 }

@@ -84,6 +84,15 @@ impl Recipe for ArRecipe {
         Ok(plan)
     }
 
+    fn check(&self) -> Result<()> {
+        self.optimization.check()?;
+        self.model.check()?;
+        if self.recompute && self.model.modulation != ModulationConfig::None {
+            return Err(Error::Recipe("recompute: adaptive layer norms are not prepared for it".into()));
+        }
+        self.text.as_ref().map_or(Ok(()), TextRecipe::check)
+    }
+
     fn can_recompute(&self) -> bool {
         !self.recompute && self.model.modulation == ModulationConfig::None
     }
@@ -167,10 +176,7 @@ impl ArTask {
     /// # Errors
     /// The recipe contradicts itself, the tokenizer or the stored codes, or there is no data.
     pub fn new(recipe: ArRecipe, tokenizer: tokenizer::Loaded, device: Device) -> Result<Self> {
-        recipe.optimization.check()?;
-        if recipe.recompute && recipe.model.modulation != ModulationConfig::None {
-            return Err(Error::Recipe("recompute: adaptive layer norms are not prepared for it".into()));
-        }
+        recipe.check()?;
         tch::manual_seed(recipe.seed as i64);
         let vars = Vars::new(device, Kind::Float, Build::Random);
         let mut model = Gpt::new(&vars.root(), &recipe.model)?;
@@ -181,6 +187,12 @@ impl ArTask {
             images::same_classes(train.classes(), held_out.classes())?;
         }
         let condition = Condition::new(&recipe, &vars, &train)?;
+        if let Condition::Class { num_classes, .. } = &condition {
+            for codes in [Some(&train), validation.as_ref()].into_iter().flatten() {
+                let labels: Vec<i64> = codes.classes().iter().map(|c| c.index).collect();
+                check_labels(&labels, *num_classes)?; // those that are known, before the first batch that has one
+            }
+        }
         Ok(ArTask { recipe, vars, model, condition, train, validation, tokenizer })
     }
 
@@ -250,7 +262,7 @@ impl Condition {
     /// Opens or makes the text encoder, or finds the names of the classes.
     fn new(recipe: &ArRecipe, vars: &Vars, train: &Codes) -> Result<Self> {
         match (recipe.model.conditioning, &recipe.text) {
-            (ConditioningConfig::Class { num_classes }, None) => {
+            (ConditioningConfig::Class { num_classes, .. }, None) => {
                 Ok(Condition::Class { num_classes, classes: classes(train.classes(), num_classes)? })
             }
             (ConditioningConfig::Text { length, feature_width }, Some(text)) => {

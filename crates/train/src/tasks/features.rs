@@ -64,6 +64,10 @@ impl Recipe for FeaturesRecipe {
         Ok(plan::features(&self.model, &self.optimization))
     }
 
+    fn check(&self) -> Result<()> {
+        FeaturesRecipe::check(self)
+    }
+
     fn images(&self) -> Option<(&ImageData, i64)> {
         Some((&self.data, self.model.image_size))
     }

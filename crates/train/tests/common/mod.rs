@@ -159,8 +159,15 @@ impl Progress for StopAfter<'_> {
 pub fn go<T: Task>(mut task: T, dir: &Path, steps: u64) -> train::Result<Outcome> {
     let stop = AtomicBool::new(false);
     let saved = Saved::newest(dir).ok().map(|s| s.0);
-    let run =
-        Run { dir, resume: saved.as_ref(), stop: &stop, program: "test", device: "CPU", peak: Some(1e9) };
+    let run = Run {
+        dir,
+        resume: saved.as_ref(),
+        stop: &stop,
+        program: "test",
+        device: "CPU",
+        tf32: false,
+        peak: Some(1e9),
+    };
     train::train(&mut task, &run, &mut StopAfter(steps, &stop))
 }
 

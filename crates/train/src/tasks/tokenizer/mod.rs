@@ -6,6 +6,7 @@ mod generator;
 mod guides;
 mod init;
 mod recipe;
+mod small;
 
 use std::path::Path;
 

@@ -274,6 +274,9 @@ pub struct DiscriminatorOptimization {
     pub betas: Option<[f64; 2]>,
 }
 
+/// What [`Adversarial::adaptive`] differentiates by, of every tokenizer.
+const LAST_LAYER: &str = "decoder.conv_out.weight";
+
 impl Adversarial {
     /// The generator's weight at a step from `start_step` on.
     pub(super) fn weight_at(&self, step: u64) -> f64 {
@@ -333,6 +336,10 @@ impl Recipe for TokenizerRecipe {
         plan::tokenizer(self)
     }
 
+    fn check(&self) -> Result<()> {
+        TokenizerRecipe::check(self)
+    }
+
     fn images(&self) -> Option<(&ImageData, i64)> {
         Some((&self.data, self.model.image_size()))
     }
@@ -388,6 +395,13 @@ impl TokenizerRecipe {
         }
         if let Some(adversarial) = &self.losses.adversarial {
             adversarial.check(size, batch)?;
+            let frozen = self.freeze.iter().find(|pattern| weights::matches(pattern, LAST_LAYER));
+            if let Some(pattern) = frozen.filter(|_| adversarial.adaptive) {
+                return Err(Error::Recipe(format!(
+                    "losses.adversarial.adaptive compares gradients at the decoder's last layer, which `freeze` keeps as \
+                     it is (`{pattern}`); set either"
+                )));
+            }
         }
         Ok(())
     }
