@@ -138,6 +138,12 @@ impl ReferenceFile {
         }
     }
 
+    /// Whether its statistics come from ADM's suite or torch-fidelity, by what else it holds: features of places, images,
+    /// tensors. (pytorch-fid's and clean-fid's files are two arrays.)
+    pub fn is_adms(&self) -> bool {
+        self.tag.is_none() && (self.spatial.is_some() || self.images.is_some() || !is_npz(&self.path))
+    }
+
     /// Which kind it is, by its tag or else by what it holds.
     pub fn judge(&self) -> Judgement {
         let judgement = |kind, because: String| Judgement { kind, because };

@@ -69,6 +69,13 @@ fn a_transformer_is_scored_by_how_well_it_predicts_codes() {
     near(logits["loss"].as_f64().unwrap(), loss, 1e-5);
     ok("extract --data data --tokenizer model --output codes");
     near(value(&place.json("--likelihood codes --model model --batch-size 2", 0), "ar_loss"), loss, 1e-5);
+    write_model(&place.path("other"), Tiny { seed: 2, ..Tiny::default() });
+    ok("extract --data data --tokenizer other --output others");
+    let refused = place.fails("--likelihood others --model model");
+    assert!(
+        refused.contains("are of the tokenizer") && refused.contains("the transformer's is"),
+        "{refused}"
+    );
     for k in 0..2 {
         ok(&format!("eval {line} --shard {k}/2 --partial part{k}"));
     }

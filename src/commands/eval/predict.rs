@@ -43,7 +43,10 @@ impl Predictor {
         let location = models::transformer(&args.model)?;
         let stored = if path.is_dir() { Some(data::open_codes(&[path])) } else { None };
         let codes = match stored {
-            Some(Ok(stored)) => CodesOf::Stored(stored),
+            Some(Ok(stored)) => {
+                same_tokenizer(stored.as_ref(), path, &location, args, context)?;
+                CodesOf::Stored(stored)
+            }
             None | Some(Err(data::Error::NotCodes { .. })) => {
                 let tokenizer = models::tokenizer_of(&location, &args.tokenizer)?;
                 let tokenizer = Reconstructor::load(&tokenizer, device, base::Precision::Fp32, context)?;
@@ -173,4 +176,32 @@ impl Predictor {
         let nats = eval::code_nats(&logits, codes)?.to_device(Device::Cpu);
         Ok((nats, spec.num_tokens as u64))
     }
+}
+
+/// Refuses codes of another tokenizer than the transformer's, as far as both say whose they are.
+fn same_tokenizer(
+    stored: &dyn CodeSource,
+    path: &Path,
+    location: &Location,
+    args: &RunArgs,
+    context: &Context,
+) -> Result<()> {
+    let Some(id) = stored.tokenizer() else { return Ok(()) };
+    let Ok(tokenizer) = models::tokenizer_of(location, &args.tokenizer) else {
+        context.printer.note(&format!(
+            "the codes are of the tokenizer {}; whether it is the transformer's is not known (`--tokenizer` says)",
+            id.fingerprint
+        ));
+        return Ok(());
+    };
+    let own = tokenizer.open_tokenizer(Device::Cpu, base::Precision::Fp32, context)?.fingerprint()?;
+    if own == id.fingerprint {
+        return Ok(());
+    }
+    let message = format!(
+        "the codes in `{}` are of the tokenizer {}, and the transformer's is {own}",
+        path.display(),
+        id.fingerprint
+    );
+    Err(Failure::new(message).hint("extract them again with the transformer's own tokenizer").into())
 }

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use backbones::FeatureId;
 use backbones::files::sha256;
+use backbones::{FeatureId, InputPath};
 use cli::eval::Protocol;
 use eval::{ReferenceFile, ReferenceKind, Statistics, is_npz};
 use serde::Serialize;
@@ -99,6 +99,9 @@ impl Reference {
             // Without a tag they are of the public Inception network.
             None if !id.is_inception() && self.images.is_some() => Ok(None),
             None if !id.is_inception() || !id.comparable => Err(self.foreign_weights(id).into()),
+            None if file.is_adms() && id.input_path != InputPath::Tf.to_string() => {
+                Err(self.other_input(id).into())
+            }
             None => Ok(Some(stored)),
         }
     }
@@ -107,6 +110,15 @@ impl Reference {
         let path = self.path.display();
         Failure::new(format!("`{path}` holds statistics of other features: {stored}; this run has {id}"))
             .hint("`gen eval stats` makes statistics of this network")
+    }
+
+    fn other_input(&self, id: &FeatureId) -> Failure {
+        let path = self.path.display();
+        Failure::new(format!(
+            "`{path}` is of ADM's form, whose statistics are taken with the input tf; this run has {}",
+            id.input_path
+        ))
+        .hint("leave `--inception-input` out, or make statistics of that input with `gen eval stats`")
     }
 
     fn foreign_weights(&self, id: &FeatureId) -> Failure {
@@ -176,4 +188,46 @@ fn is_torch_cache(path: &Path) -> bool {
 pub fn note(reference: &Reference, context: &Context) {
     let images = reference.images.as_ref().map(|i| format!("; {}", i.describe())).unwrap_or_default();
     context.printer.note(&format!("reference: `{}`, {}{images}", reference.path.display(), reference.kind));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::{Device, Kind, Tensor};
+
+    #[test]
+    fn adms_statistics_are_of_adms_input_alone() {
+        let statistics = || {
+            let options = (Kind::Double, Device::Cpu);
+            Some(Statistics::new(&Tensor::zeros([2], options), &Tensor::eye(2, options)).unwrap())
+        };
+        let reference = |spatial: Option<Statistics>, images: Option<u64>| Reference {
+            path: "x.npz".into(),
+            file: Some(ReferenceFile {
+                // An `.npz` of two arrays is known by its content.
+                path: concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml").into(),
+                pool: statistics(),
+                spatial,
+                images,
+                tag: None,
+            }),
+            images: None,
+            sha256: None,
+            kind: String::new(),
+        };
+        let id = |input_path: InputPath| FeatureId {
+            network: "inception-fid".into(),
+            weights_sha256: String::new(),
+            input_path: input_path.to_string(),
+            layer: String::new(),
+            comparable: true,
+        };
+        for adm in [reference(statistics(), None), reference(None, Some(10_000))] {
+            assert!(adm.stored(&id(InputPath::Tf), false).unwrap().is_some());
+            for other in [InputPath::Pf, InputPath::Clean] {
+                let error = adm.stored(&id(other), false).unwrap_err().to_string();
+                assert!(error.contains("taken with the input tf"), "{error}");
+            }
+        }
+    }
 }
