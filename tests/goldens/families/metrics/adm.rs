@@ -6,6 +6,7 @@ use base::ImagesU8;
 use eval::{Collector, Gather, Manifold, Moments, Splits, frechet_distance, precision_recall};
 use tch::{Device, Kind, Tensor};
 
+use super::numbers_after;
 use crate::check::{Check, Near};
 
 /// Images that go through the network together.
@@ -21,15 +22,21 @@ pub fn check(check: &mut Check) -> Result<()> {
     let places = |c: &Collector| -> Result<_> { Ok(c.spatial()?.statistics()?) };
     let sfid = frechet_distance(&places(&reference)?, &places(&samples)?)?;
     check.scalar("sfid", Near::Relative(1e-3), sfid)?;
-    for (name, score) in ["inception_score_split5000", "inception_score_split5"].iter().zip(samples.scores())
-    {
-        check.scalar(name, Near::Relative(1e-5), score.scores()?.mean)?;
+    for (size, score) in split_sizes(check).into_iter().zip(samples.scores()) {
+        check.scalar(&format!("{SCORE}{size}"), Near::Relative(1e-5), score.scores()?.mean)?;
     }
     let (a, b) = (Manifold::new(&samples.rows()?, 3)?, Manifold::new(&reference.rows()?, 3)?);
     let found = precision_recall(&a, &b)?;
     check.scalar("precision", Near::Within(1e-12), found.precision)?;
     check.scalar("recall", Near::Within(1e-12), found.recall)?;
     about_features(check, &reference)
+}
+
+/// What the scalars of the Inception Score are called, with the size of the chunks behind it.
+const SCORE: &str = "inception_score_split";
+
+fn split_sizes(check: &Check) -> Vec<i64> {
+    numbers_after(check.golden, SCORE)
 }
 
 fn about_features(check: &mut Check, reference: &Collector) -> Result<()> {
@@ -48,7 +55,7 @@ fn about_features(check: &mut Check, reference: &Collector) -> Result<()> {
 
 fn collect(check: &mut Check, network: &InceptionExtractor, name: &str) -> Result<Collector> {
     use backbones::FeatureExtractor as _;
-    let scores = vec![Splits::OfSize(5000), Splits::OfSize(5)];
+    let scores = split_sizes(check).into_iter().map(|size| Splits::OfSize(size as u64)).collect();
     let gather = Gather { groups: 1, spatial: true, rows: true, scores };
     let mut collector = Collector::new(network.id().clone(), gather);
     let images = check.input(name)?.permute([0, 3, 1, 2]).contiguous();
