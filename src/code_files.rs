@@ -91,8 +91,11 @@ impl CodeFile {
     }
 }
 
+/// Codes and which of their records are meant.
+type Stored = (Arc<dyn CodeSource>, Range<usize>);
+
 /// The stored codes that a path names: a folder's, or those of one of its shards.
-fn stored(path: &Path) -> Result<Option<(Arc<dyn CodeSource>, Range<usize>)>> {
+fn stored(path: &Path) -> Result<Option<Stored>> {
     if path.is_dir() {
         let source = data::open_codes(&[path])?;
         let all = 0..source.len();

@@ -19,7 +19,7 @@ const OF_ANY: [&str; 8] =
 pub fn name<'a>(of_inception: &'a str, network: Option<&FeatureId>) -> &'a str {
     let other = OVER_OTHERS.iter().find(|(theirs, ..)| *theirs == of_inception);
     match (other, network) {
-        (Some((_, general, _)), Some(id)) if !id.is_inception() => *general,
+        (Some((_, general, _)), Some(id)) if !id.is_inception() => general,
         _ => of_inception,
     }
 }

@@ -217,7 +217,7 @@ impl Scale {
         let kind = map.kind();
         let mut x = map.conv2d(&self.channels.to_kind(kind), None::<Tensor>, 1, 0, 1, 1);
         if let Some(coarser) = coarser {
-            x = x + coarser;
+            x += coarser;
         }
         let x = x.conv2d(&self.scales.to_kind(kind), None::<Tensor>, 1, 1, 1, 1);
         let side = x.size()[2];
