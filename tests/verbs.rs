@@ -128,7 +128,7 @@ fn logits_depend_on_the_class_and_on_earlier_codes_only() {
 fn bench_prints_a_table_and_one_json_line_that_a_later_run_can_be_compared_with() {
     let place = place();
     let line = "bench --model model --work sample,encode,decode,train,eval --precision fp32,bf16,int8 --batch-size 2 \
-                --cfg 1.5 --repeat 1 --workers 1,2 --threads 2";
+                --cfg 1.5 --repeat 1 --workers 1,2";
     let out = place.run(line);
     assert_eq!(out.status.code(), Some(0), "{}", stderr(&out));
     let text = String::from_utf8(out.stdout).unwrap();

@@ -1,7 +1,7 @@
 //! Lists of image paths with labels: JSON lines, CSV or TSV with a header.
 //!
 //! Columns, by whichever of their usual names occurs: the path ([`PATH`]), and optionally a class index ([`CLASS`]) or a
-//! caption ([`CAPTION`]). LlamaGen's `text` lists ([BLIP, LLaVA, LLaVA's first sentence]) give their first entry. Other
+//! caption ([`crate::table::CAPTION`]). LlamaGen's `text` lists ([BLIP, LLaVA, LLaVA's first sentence]) give their first entry. Other
 //! columns are ignored.
 
 use std::collections::BTreeMap;

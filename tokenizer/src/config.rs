@@ -33,7 +33,7 @@ pub struct GigaTokConfig {
     /// The two CNNs.
     pub cnn: CnnConfig,
     /// A frozen network beside the CNN encoder.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub vision: Option<VisionConfig>,
     /// Transformer before the quantizer.
     pub encoder: Size,

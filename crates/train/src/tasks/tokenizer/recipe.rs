@@ -52,7 +52,6 @@ pub struct Initialization {
     /// Of position tables; 1/√width as published.
     pub position_std: Option<f64>,
     /// Weights of `model.vision`; the public file in the models folder where none are given.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub vision: Option<WeightSource>,
     /// ICNR (Aitken et al., arXiv 1707.02937): one draw for all positions of a block that a convolution computes as
     /// channels (depth-to-space, `stem`), so that no checked pattern is there at first; `model.cnn.smooth` lets none
