@@ -29,6 +29,9 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<Outcome> {
     for &precision in &args.precision {
         packing::check(device, precision, args.gpu)?;
     }
+    if args.work.contains(&Work::Train) {
+        work::check_workers(args, device)?;
+    }
     let before = args.compare.as_deref().map(Report::read).transpose()?;
     let subjects = Subjects::find(args)?;
     let machine = Machine::measure(device);

@@ -146,7 +146,6 @@ fn train_steps(bench: Bench, precision: Precision, add: Add) -> Result<()> {
     let adamw = AdamWConfig { betas: [0.9, 0.95], eps: 1e-8, weight_decay: 0.05, decay: Decay::Matrices };
     let mut optimizer = AdamW::from_config(vars.parameters(), &adamw);
     for (batch, workers) in args.batch_size.iter().flat_map(|b| args.workers.iter().map(|w| (*b, *w))) {
-        check_workers(batch, workers, device)?;
         let micro = batch / workers;
         let cond = classes(config, micro, device)?;
         let codes = Tensor::randint(config.vocab_size, [micro, config.num_tokens], (Kind::Int64, device));
@@ -187,12 +186,17 @@ fn train_steps(bench: Bench, precision: Precision, add: Add) -> Result<()> {
     Ok(())
 }
 
-fn check_workers(images: i64, workers: i64, device: Device) -> Result<()> {
-    if workers > 1 && device != Device::Cpu {
-        return Err(Failure::new("--workers: micro-batches go side by side on the CPU only").into());
-    }
-    if images % workers != 0 {
-        return Err(Failure::new(format!("--workers: {images} images are not {workers} equal parts")).into());
+/// Refuses batches that are not as many equal parts as there are workers, and workers on a GPU.
+pub fn check_workers(args: &BenchArgs, device: Device) -> Result<()> {
+    for (&images, &workers) in args.batch_size.iter().flat_map(|b| args.workers.iter().map(move |w| (b, w))) {
+        if workers > 1 && device != Device::Cpu {
+            return Err(Failure::new("--workers: micro-batches go side by side on the CPU only").into());
+        }
+        if images % workers != 0 {
+            return Err(
+                Failure::new(format!("--workers: {images} images are not {workers} equal parts")).into()
+            );
+        }
     }
     Ok(())
 }
