@@ -11,7 +11,9 @@ use tch::Device;
 use tokenizer::{Latent, TokenizerConfig};
 use train::optim::Decay;
 use train::schedule::Shape;
-use train::tasks::{ArRecipe, ArTask, FeaturesRecipe, FeaturesTask, TokenizerRecipe, TokenizerTask};
+use train::tasks::{
+    ArRecipe, ArTask, FeaturesRecipe, FeaturesTask, Perceptual, Teacher, TokenizerRecipe, TokenizerTask,
+};
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs").join(name)
@@ -64,13 +66,21 @@ fn reduced(document: &Document, data: &Path, steps: u64) -> TokenizerRecipe {
         add("model.encoder={width: 16, layers: 1, heads: 2}");
         add("model.decoder={width: 16, layers: 3, heads: 2}");
     }
-    if recipe.losses.perceptual.is_some() {
-        add("losses.perceptual.trunk=random:1");
-        add("losses.perceptual.heads=random:1");
+    match &recipe.losses.perceptual {
+        Some(Perceptual::EfficientnetLite { .. }) => add("losses.perceptual.weights=random:1"),
+        Some(_) => {
+            add("losses.perceptual.trunk=random:1");
+            add("losses.perceptual.heads=random:1");
+        }
+        None => {}
     }
-    if recipe.losses.semantic.is_some() {
-        add("losses.semantic.teacher={type: dinov2, size: s, weights: random:1}");
-        add("model.alignment.width=384");
+    match recipe.losses.semantic.as_ref().map(|s| &s.teacher) {
+        Some(Teacher::Vision) => add("init.vision=random:1"),
+        Some(_) => {
+            add("losses.semantic.teacher={type: dinov2, size: s, weights: random:1}");
+            add("model.alignment.width=384");
+        }
+        None => {}
     }
     if recipe.losses.adversarial.is_some() {
         add("losses.adversarial.start_step=1");
@@ -80,6 +90,11 @@ fn reduced(document: &Document, data: &Path, steps: u64) -> TokenizerRecipe {
                 add("losses.adversarial.discriminator.weights=random:1");
                 add("losses.adversarial.discriminator.width=12");
                 add("losses.adversarial.discriminator.heads=2");
+            }
+            Some("projected") => {
+                add(
+                    "losses.adversarial.discriminator={type: projected, weights: 'random:1', image_size: 32, channels: 8}",
+                );
             }
             _ => add("losses.adversarial.discriminator.channels=4"),
         }
