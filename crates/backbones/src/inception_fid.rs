@@ -14,7 +14,7 @@ use weights::KeyMap;
 use crate::conv_bn::{ConvBn, channels_last};
 use crate::extractor::INCEPTION;
 use crate::inception_blocks::{Block, Pool, conv_bn};
-use crate::random::fan_in;
+use crate::random::conv_bn_range;
 use crate::resize::{half_pixel_bilinear, pillow_bicubic_float, tf1_bilinear};
 use crate::source::{Provenance, fill};
 use crate::{FeatureExtractor, FeatureId, Features, InputPath, Result, WeightSource};
@@ -237,16 +237,10 @@ fn is_public(vars: &Vars) -> bool {
 
 /// Of random weights.
 fn random_range(name: &str, shape: &[i64]) -> (f64, f64) {
-    match name.rsplit_once('.') {
-        _ if name == "fc.weight" => (-0.25, 0.25),
-        _ if name == "fc.bias" => (-0.5, 0.5),
-        Some((_, "running_var")) => (0.8, 1.2),
-        Some((_, "bias" | "running_mean")) => (-0.1, 0.1),
-        Some((p, _)) if p.ends_with("bn") => (0.8, 1.2),
-        _ => {
-            let bound = (6.0 / fan_in(shape)).sqrt();
-            (-bound, bound)
-        }
+    match name {
+        "fc.weight" => (-0.25, 0.25),
+        "fc.bias" => (-0.5, 0.5),
+        _ => conv_bn_range(name, shape),
     }
 }
 

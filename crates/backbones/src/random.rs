@@ -54,3 +54,16 @@ impl TensorSource for RandomWeights {
 pub(crate) fn fan_in(shape: &[i64]) -> f64 {
     shape[1..].iter().product::<i64>() as f64
 }
+
+/// Of a network of convolutions and batch norms, whose scopes have `bn` in their names.
+pub(crate) fn conv_bn_range(name: &str, shape: &[i64]) -> (f64, f64) {
+    match name.rsplit_once('.') {
+        Some((_, "running_var")) => (0.8, 1.2),
+        Some((_, "bias" | "running_mean")) => (-0.1, 0.1),
+        Some((scope, _)) if scope.rsplit('.').next().is_some_and(|last| last.contains("bn")) => (0.8, 1.2),
+        _ => {
+            let bound = (6.0 / fan_in(shape)).sqrt();
+            (-bound, bound)
+        }
+    }
+}

@@ -16,7 +16,7 @@ use tch::{Device, Kind, Tensor};
 use weights::KeyMap;
 
 use crate::conv_bn::{ConvBn, ConvShape, Padding, channels_last};
-use crate::random::fan_in;
+use crate::random::conv_bn_range;
 use crate::source::{Provenance, fill};
 use crate::{Result, WeightSource};
 
@@ -385,16 +385,10 @@ fn key_map() -> KeyMap {
 
 /// Of random weights.
 fn random_range(name: &str, shape: &[i64]) -> (f64, f64) {
-    match name.rsplit_once('.') {
-        _ if name == "_fc.weight" => (-0.1, 0.1),
-        _ if name == "_fc.bias" => (-0.5, 0.5),
-        Some((_, "running_var")) => (0.8, 1.2),
-        Some((_, "bias" | "running_mean")) => (-0.1, 0.1),
-        Some((p, _)) if p.rsplit('.').next().is_some_and(|leaf| leaf.starts_with("_bn")) => (0.8, 1.2),
-        _ => {
-            let bound = (6.0 / fan_in(shape)).sqrt();
-            (-bound, bound)
-        }
+    match name {
+        "_fc.weight" => (-0.1, 0.1),
+        "_fc.bias" => (-0.5, 0.5),
+        _ => conv_bn_range(name, shape),
     }
 }
 
