@@ -376,15 +376,7 @@ impl GigaTokConfig {
             }
         }
         if let Some(vision) = self.vision {
-            let depth = vision.size.channels().len();
-            if vision.block >= depth || !(1..=8).contains(&vision.upsample) {
-                return Err(Error::Settings(format!(
-                    "vision: block is 0 to {}, upsample 1 to 8; found {} and {}",
-                    depth - 1,
-                    vision.block,
-                    vision.upsample
-                )));
-            }
+            vision.size.check(&[vision.block], vision.upsample)?;
         }
         if let Some(Alignment { layer: AlignedLayer::Decoder(layer), .. }) = self.alignment
             && !(1..=self.decoder.resolve().layers).contains(&layer)

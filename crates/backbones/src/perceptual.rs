@@ -62,25 +62,14 @@ impl PerceptualConfig {
     /// # Errors
     /// Says what is wrong.
     pub fn check(&self) -> Result<()> {
-        let wrong = |expected: String, found: String| {
-            Err(Error::Input { what: "the blocks of a perceptual distance", expected, found })
-        };
-        let depth = self.size.channels().len();
-        let ascending = self.blocks.windows(2).all(|pair| pair[0] < pair[1]);
-        if self.blocks.is_empty() || !ascending || self.blocks.iter().any(|&b| b >= depth) {
-            let expected = format!("ascending numbers from 0 to {}", depth - 1);
-            return wrong(expected, format!("{:?}", self.blocks));
-        }
+        self.size.check(&self.blocks, self.upsample)?;
         if let Some(weights) = &self.block_weights
             && (weights.len() != self.blocks.len() || weights.iter().any(|w| !(w.is_finite() && *w >= 0.0)))
         {
-            return wrong(format!("{} weights of at least 0", self.blocks.len()), format!("{weights:?}"));
-        }
-        if !(1..=8).contains(&self.upsample) {
             return Err(Error::Input {
-                what: "the enlargement before a perceptual distance",
-                expected: "1 to 8".into(),
-                found: self.upsample.to_string(),
+                what: "the weights of a perceptual distance's blocks",
+                expected: format!("{} weights of at least 0", self.blocks.len()),
+                found: format!("{weights:?}"),
             });
         }
         Ok(())

@@ -93,7 +93,11 @@ fn recipes_that_lack_something_or_contradict_themselves_are_refused_by_name() {
         );
     }
     let teacher = "losses.semantic={weight: 0.5, teacher: {type: dinov2, size: s, weights: random:1}}";
-    let cases: [(&[&str], &str); 16] = [
+    let cases: [(&[&str], &str); 17] = [
+        (
+            &["losses.semantic={weight: 0.5, teacher: {type: efficientnet_lite, size: lite0, block: 99}}"],
+            "0 to 15, found [99]",
+        ),
         (
             &["losses.perceptual={type: efficientnet_lite, weight: 1.0, weights: 'random:1', shift: 8}"],
             "0 to 7",

@@ -18,7 +18,7 @@ use weights::KeyMap;
 use crate::conv_bn::{ConvBn, ConvShape, Padding, channels_last};
 use crate::random::conv_bn_range;
 use crate::source::{Provenance, fill};
-use crate::{Result, WeightSource};
+use crate::{Error, Result, WeightSource};
 
 pub use extractor::EfficientNetExtractor;
 
@@ -129,6 +129,30 @@ impl EfficientNetSize {
         let last = |i: &usize| blocks.get(i + 1).is_none_or(|next| next.stride == 2);
         let ends: Vec<usize> = (0..blocks.len()).filter(last).collect();
         [ends[1], ends[2], ends[3], ends[4]]
+    }
+
+    /// Refuses blocks that it does not have, or that are not in order, and factors that images cannot be enlarged by.
+    ///
+    /// # Errors
+    /// Says what is wrong.
+    pub fn check(self, blocks: &[usize], upsample: i64) -> Result<()> {
+        let depth = self.channels().len();
+        let ascending = blocks.windows(2).all(|pair| pair[0] < pair[1]);
+        if blocks.is_empty() || !ascending || blocks.iter().any(|&b| b >= depth) {
+            return Err(Error::Input {
+                what: "the blocks of EfficientNet-Lite",
+                expected: format!("ascending numbers from 0 to {}", depth - 1),
+                found: format!("{blocks:?}"),
+            });
+        }
+        if !(1..=8).contains(&upsample) {
+            return Err(Error::Input {
+                what: "the enlargement (`upsample`) before EfficientNet-Lite",
+                expected: "1 to 8".into(),
+                found: upsample.to_string(),
+            });
+        }
+        Ok(())
     }
 
     /// Output channels of every block, in order.

@@ -39,7 +39,8 @@ pub(crate) fn tokenizer(recipe: &TokenizerRecipe) -> Result<Plan> {
             Teacher::Vision => (0.0, 0.0),
             Teacher::Features { network, stage } => {
                 let stages = feature_stages(network)?;
-                (adversary::stages(&stages[..=*stage], side, kind).flops, 0.0)
+                let read = &stages[..stages.len().min(stage + 1)];
+                (adversary::stages(read, side, kind).flops, 0.0)
             }
         };
         plan.flops_per_image += flops;

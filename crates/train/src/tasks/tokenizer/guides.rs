@@ -121,8 +121,7 @@ fn teacher(
             Box::new(DinoTeacher::open(weights, &DinoConfig::published(*size, false), device)?)
         }
         Teacher::EfficientnetLite { size, weights, block, upsample } => {
-            let channels = size.channels();
-            let width = *at(&channels, *block, "losses.semantic.teacher.block")?;
+            let width = *at(&size.channels(), *block, "losses.semantic.teacher.block")?;
             let weights = efficientnet_weights(weights.as_ref(), *size)?;
             let network = EfficientNetLite::open(&weights, *size, device, precision)?;
             Box::new(EfficientNetTeacher { network, block: *block, width, upsample: *upsample })

@@ -94,6 +94,11 @@ impl TokenizerLosses {
             let message = format!("losses.perceptual.shift: 0 to {}, found {shift}", image_size / 2 - 1);
             return Err(Error::Recipe(message));
         }
+        if let Some(Teacher::EfficientnetLite { size, block, upsample, .. }) =
+            self.semantic.as_ref().map(|s| &s.teacher)
+        {
+            size.check(&[*block], *upsample)?;
+        }
         let reconstructs = self.l2 != 0.0 || self.l1 != 0.0 || self.perceptual.is_some();
         if self.adversarial.as_ref().is_some_and(|a| a.adaptive) && !reconstructs {
             let message =
