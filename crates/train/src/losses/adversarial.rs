@@ -79,6 +79,7 @@ pub fn relativistic(better: &Tensor, worse: &Tensor) -> Tensor {
 /// Mescheder et al., arXiv 1801.04406). The images require a gradient; the result has one.
 pub fn gradient_penalty(logits: &Tensor, images: &Tensor, gamma: f64) -> Tensor {
     let sum = fp32(logits).sum(Kind::Float);
+    assert!(sum.requires_grad(), "the penalty needs logits that depend on the images");
     let gradient = Tensor::run_backward(&[sum], &[images], true, true).remove(0);
     let squares = gradient.square().sum_dim_intlist([1i64, 2, 3].as_slice(), false, Kind::Float);
     squares.mean(Kind::Float) * (gamma / 2.0)
@@ -87,7 +88,13 @@ pub fn gradient_penalty(logits: &Tensor, images: &Tensor, gamma: f64) -> Tensor 
 /// `‖∂nll/∂w‖ / (‖∂gen/∂w‖ + 1e-4)`, clamped to [0, 10⁴] and detached, where w is the decoder's last layer (VQGAN,
 /// Esser et al., arXiv 2012.09841, eq. 7). No released model used it. Both losses keep their graphs.
 pub fn adaptive_weight(nll: &Tensor, generator: &Tensor, last_layer: &Tensor) -> Tensor {
-    let norm = |loss: &Tensor| Tensor::run_backward(&[loss], &[last_layer], true, false)[0].norm();
+    let norm = |loss: &Tensor| {
+        assert!(
+            loss.requires_grad(),
+            "the adaptive weight needs losses that depend on the decoder's last layer"
+        );
+        Tensor::run_backward(&[loss], &[last_layer], true, false)[0].norm()
+    };
     (norm(nll) / (norm(generator) + 1e-4)).clamp(0.0, 1e4).detach()
 }
 

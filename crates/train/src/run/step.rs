@@ -158,6 +158,11 @@ impl Trainer<'_> {
         let losses = task.losses(batch, phase, step)?;
         let forward = clock.elapsed();
         let total = losses.total().ok_or_else(|| Error::Recipe("every loss has weight 0".into()))?;
+        if !total.requires_grad() {
+            // libtorch's engine does not look before it follows the graph of such a loss.
+            let phase = self.phases[phase].phase.name;
+            return Err(Error::Recipe(format!("{phase}: no loss depends on any parameter that is trained")));
+        }
         let total = if scale == 1.0 { total.shallow_clone() } else { total * scale };
         let gradients = Tensor::run_backward(&[total], params, false, false);
         let seconds = [forward, clock.elapsed() - forward];
