@@ -80,6 +80,18 @@ impl ClassTable {
         self.classes().find(|c| !c.wnid.is_empty() && c.wnid.eq_ignore_ascii_case(wnid))
     }
 
+    /// ImageNet-1k's class that a class of some data set is: the one with its WordNet id, else with its number and
+    /// name (or a name that was only made of the number), else with its name.
+    pub fn imagenet_of(class: &Class) -> Option<&'static Class> {
+        let table = ClassTable::imagenet();
+        if !class.wnid.is_empty() {
+            return table.by_wnid(&class.wnid);
+        }
+        let named =
+            |found: &&Class| class.name == found.name || class.name == format!("class {}", class.index);
+        table.by_index(class.index).filter(named).or_else(|| table.resolve(&class.name).ok())
+    }
+
     /// One class: an index (`207`), a WordNet id (`n02099601`) or any of its names (`golden retriever`), whatever
     /// the case.
     pub fn resolve(&self, word: &str) -> Result<&Class> {

@@ -44,20 +44,14 @@ fn none(set: &ImageSet) -> Failure {
         .hint("looked for: class folders named by WordNet ids or names, labels of the data set (`arr_1` in an .npz, `.cls` in shards, a column `class` in a list), and what `gen sample` leaves in its PNGs")
 }
 
-/// A class's number in ImageNet-1k: by WordNet id, by number and name, or by name.
+/// A class's number in ImageNet-1k.
 fn imagenet(class: &Class) -> Result<i64> {
-    let table = ClassTable::imagenet();
-    let named = |found: &&Class| class.name == found.name || class.name == format!("class {}", class.index);
-    let found = match class.wnid.as_str() {
-        "" => table.by_index(class.index).filter(named).or_else(|| table.resolve(&class.name).ok()),
-        wnid => table.by_wnid(wnid),
-    };
     let unknown = || {
         Failure::new(format!(
             "`{class}` is none of the classes of ImageNet-1k, which class_agreement compares"
         ))
     };
-    Ok(found.ok_or_else(unknown)?.index)
+    Ok(ClassTable::imagenet_of(class).ok_or_else(unknown)?.index)
 }
 
 /// Classes in what `gen sample` keeps in its PNGs; `None` unless all images have one.

@@ -76,3 +76,46 @@ impl PerceptualLoss for FeatureLoss {
         Tensor::stack(&stages, 0).mean(Kind::Float)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use backbones::{PerceptualConfig, WeightSource};
+    use base::Precision;
+
+    #[test]
+    fn a_shift_shows_the_network_another_part_of_both_images_in_each_pass() {
+        let weights = Some(WeightSource::Random { seed: 3 });
+        let config = PerceptualConfig { weights, blocks: vec![0, 2], ..Default::default() };
+        let loss = |shift| {
+            let network = PerceptualDistance::open(&config, Device::Cpu, Precision::Fp32).unwrap();
+            EfficientNetLoss { network, shift }
+        };
+        let draw = |seed| {
+            tch::manual_seed(seed);
+            Tensor::rand([2, 3, 32, 32], (Kind::Float, Device::Cpu)) * 2.0 - 1.0
+        };
+        let (target, image) = (draw(1), draw(2));
+        let distances = |loss: &EfficientNetLoss| -> Vec<f64> {
+            random::seeded(Device::Cpu, 5, || {
+                (0..6).map(|_| loss.distance(&target, &image).double_value(&[])).collect()
+            })
+        };
+        let still = distances(&loss(0));
+        assert!(still.iter().all(|d| *d == still[0]), "{still:?}");
+        let shifted = distances(&loss(3));
+        assert!(shifted.iter().any(|d| *d != still[0]) && shifted[0] != shifted[1], "{shifted:?}");
+        assert_eq!(shifted, distances(&loss(3)), "the same seed gives the same shifts");
+        // All are distances of the crops that the shifts leave.
+        let network = loss(0).network;
+        let crop = |t: &Tensor, r: i64, c: i64| t.narrow(2, r, 32 - r).narrow(3, c, 32 - c);
+        let possible: Vec<f64> = (0..16)
+            .map(|i| network.distance(&crop(&target, i / 4, i % 4), &crop(&image, i / 4, i % 4)))
+            .map(|d| d.mean(Kind::Float).double_value(&[]))
+            .collect();
+        assert!(
+            shifted.iter().all(|d| possible.iter().any(|p| (p - d).abs() < 1e-5)),
+            "{shifted:?} {possible:?}"
+        );
+    }
+}

@@ -12,6 +12,6 @@ pub use features::{FeaturesModel, FeaturesRecipe, FeaturesTask};
 pub use images::images_per_second;
 pub use text::{EncoderRecipe, TextRecipe, first_sentence};
 pub use tokenizer::{
-    Adversarial, Auxiliary, DiscriminatorOptimization, FeatureDistance, Perceptual, Semantic, Teacher,
-    TokenizerLosses, TokenizerRecipe, TokenizerTask,
+    Adversarial, Auxiliary, Classifier, DiscriminatorOptimization, FeatureDistance, Perceptual, Semantic,
+    Teacher, TokenizerLosses, TokenizerRecipe, TokenizerTask,
 };

@@ -1,6 +1,7 @@
 //! Training a tokenizer: reconstruction, quantizer and feature losses for the model, and a discriminator against it.
 
 mod adversary;
+mod classifier;
 mod figures;
 mod generator;
 mod guides;
@@ -18,10 +19,11 @@ use tokenizer::{Model, Tokenizer};
 use weights::KeyMap;
 
 use self::adversary::Adversary;
+use self::classifier::Judge;
 use self::guides::Guides;
 pub use self::recipe::{
-    Adversarial, Auxiliary, DiscriminatorOptimization, FeatureDistance, Perceptual, Semantic, Teacher,
-    TokenizerLosses, TokenizerRecipe,
+    Adversarial, Auxiliary, Classifier, DiscriminatorOptimization, FeatureDistance, Perceptual, Semantic,
+    Teacher, TokenizerLosses, TokenizerRecipe,
 };
 use super::images;
 use crate::initial::Adoption;
@@ -48,6 +50,7 @@ pub struct TokenizerTask {
     guides: Guides,
     train: Loader,
     validation: Option<Loader>,
+    judge: Option<Judge>,
 }
 
 impl TokenizerTask {
@@ -63,6 +66,7 @@ impl TokenizerTask {
         let batch = recipe.optimization.micro_batch_size();
         let train = images::training(&recipe.data, size, batch, recipe.seed)?;
         let validation = images::validation(recipe.data.validation.as_deref(), size, batch)?;
+        let judge = judge(&recipe, validation.as_ref(), device)?;
 
         tch::manual_seed(recipe.seed as i64);
         let vars = Vars::new(device, Kind::Float, Build::Random);
@@ -74,7 +78,7 @@ impl TokenizerTask {
         let adversary = recipe.losses.adversarial.as_ref();
         let adversary = adversary.map(|a| Adversary::new(a, size, device, precision)).transpose()?;
         phases.extend(adversary.as_ref().map(|a| Phase { name: "discriminator", start: a.start_step() }));
-        Ok(TokenizerTask { recipe, phases, vars, model, adversary, guides, train, validation })
+        Ok(TokenizerTask { recipe, phases, vars, model, adversary, guides, train, validation, judge })
     }
 
     /// The model's variables.
@@ -136,7 +140,9 @@ impl Task for TokenizerTask {
     }
 
     fn adoption(&self) -> Adoption {
-        Adoption { map: KeyMap::identity(), replaceable: &[], known: tokenizer::released::signatures }
+        // What only draws a layer to a teacher is no part of the model: another teacher, or none, may follow.
+        let replaceable = &["s2ddecoder.distill_mlp"];
+        Adoption { map: KeyMap::identity(), replaceable, known: tokenizer::released::signatures }
     }
 
     fn batch(&mut self) -> Result<TokenizerBatch> {
@@ -171,28 +177,43 @@ impl Task for TokenizerTask {
         images::left_out(self.train.left_out(), self.validation.as_ref().map(Loader::left_out))
     }
 
-    /// `mse` on [-1, 1], `psnr` of the 8-bit images in dB (mean over images), and the share of the codebook in use.
+    /// `mse` on [-1, 1], `psnr` of the 8-bit images in dB (mean over images), the share of the codebook in use, and what
+    /// the recipe's classifier says.
     fn validate(&mut self) -> Result<Vec<(&'static str, f64)>> {
         let Some(loader) = &mut self.validation else { return Ok(vec![]) };
-        let (mut mse, mut psnr, mut count) = (0.0, 0.0, 0.0);
+        let (mut mse, mut psnr, mut right, mut count) = (0.0, 0.0, 0.0, 0.0);
         let size = self.model.spec().codebook_size;
         let device = self.vars.device();
         let used = Tensor::zeros([size], (Kind::Bool, device));
-        images::each_batch(loader, |images, _| {
+        images::each_batch(loader, |images, labels| {
             let target = ImagesU8::new(images.tensor().to_device(device)).map_err(tokenizer::Error::from)?;
             let codes = self.model.encode(&target.to_float())?;
             let decoded = self.model.decode(&codes)?;
             mse += figures::sum_of_means(&decoded, &target.to_float());
-            psnr += figures::sum_of_psnr(decoded.to_u8().tensor(), target.tensor());
+            let pixels = decoded.to_u8();
+            psnr += figures::sum_of_psnr(pixels.tensor(), target.tensor());
+            if let Some(judge) = &self.judge {
+                right += judge.right(&pixels, labels)?;
+            }
             count += target.tensor().size()[0] as f64;
             let _ = used.shallow_clone().index_fill_(0, &codes.tensor().reshape([-1]), 1);
             Ok(())
         })?;
         let usage = used.to_kind(Kind::Float).mean(Kind::Float).double_value(&[]);
-        Ok(vec![("mse", mse / count), ("psnr", psnr / count), ("codebook_usage", usage)])
+        let mut figures = vec![("mse", mse / count), ("psnr", psnr / count), ("codebook_usage", usage)];
+        figures.extend(self.judge.as_ref().map(|_| ("class_agreement", right / count)));
+        Ok(figures)
     }
 
     fn write_model_files(&self, dir: &Path) -> Result<()> {
         write_atomically(&dir.join("config.yaml"), to_yaml(&self.recipe.model)?.as_bytes())
     }
+}
+
+fn judge(recipe: &TokenizerRecipe, validation: Option<&Loader>, device: Device) -> Result<Option<Judge>> {
+    let Some(classifier) = &recipe.classifier else { return Ok(None) };
+    let loader = validation.ok_or_else(|| {
+        Error::Recipe("classifier: it names held-out images; give `data.validation`, or leave it out".into())
+    })?;
+    Judge::new(classifier, loader.dataset().classes(), device).map(Some)
 }

@@ -34,12 +34,27 @@ pub struct TokenizerRecipe {
     pub freeze: Vec<String>,
     /// The images.
     pub data: ImageData,
+    /// Names the reconstructions of held-out images at each validation.
+    #[serde(default)]
+    pub classifier: Option<Classifier>,
     /// What is minimised.
     pub losses: TokenizerLosses,
     /// How.
     pub optimization: Optimization,
     /// How often to log, validate and save, in steps.
     pub every: Intervals,
+}
+
+/// A classifier of ImageNet-1k that judges reconstructions while a tokenizer is trained: `class_agreement` in the log is the
+/// share that it names as labelled, among the classes of the held-out images.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Classifier {
+    /// `lite0` … `lite4` of EfficientNet-Lite.
+    pub size: EfficientNetSize,
+    /// Its weights; the public file in the models folder where none are given.
+    #[serde(default)]
+    pub weights: Option<WeightSource>,
 }
 
 /// The first weights. The published standard deviations suit widths of 512 and more; in narrow models every layer
@@ -363,7 +378,8 @@ impl Recipe for TokenizerRecipe {
         let teacher = losses.semantic.as_mut().and_then(|s| s.teacher.path_mut());
         let discriminator = losses.adversarial.as_mut().and_then(|a| a.discriminator.path_mut());
         let vision = self.init.vision.as_mut().and_then(WeightSource::path_mut);
-        let frozen = sources.into_iter().chain(teacher).chain(vision).chain(discriminator);
+        let classifier = self.classifier.as_mut().and_then(|c| c.weights.as_mut()?.path_mut());
+        let frozen = sources.into_iter().chain(teacher).chain(vision).chain(discriminator).chain(classifier);
         frozen.chain(self.data.paths()).chain(self.init_from.iter_mut()).collect()
     }
 }
