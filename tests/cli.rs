@@ -252,11 +252,12 @@ fn commands_of(page: &str) -> Vec<String> {
 #[test]
 fn the_pages_show_commands_that_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    const PAGES: [&str; 8] = [
+    const PAGES: [&str; 9] = [
         "README.md",
         "docs/benchmarks.md",
         "docs/checkpoints.md",
         "docs/evaluation.md",
+        "docs/performance-notes.md",
         "docs/performance.md",
         "docs/probing.md",
         "docs/text-to-image.md",
