@@ -74,6 +74,9 @@ fn reduced(document: &Document, data: &Path, steps: u64) -> TokenizerRecipe {
         }
         None => {}
     }
+    if recipe.classifier.is_some() {
+        add("classifier=null"); // it names held-out images, and there are none
+    }
     match recipe.losses.semantic.as_ref().map(|s| &s.teacher) {
         Some(Teacher::Vision) => add("init.vision=random:1"),
         Some(_) => {
