@@ -13,7 +13,7 @@ use libtorch_ext::{CudaDriver, runtime, tf32};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
-use super::{Context, Outcome};
+use crate::context::{Context, Outcome};
 use crate::settings::{device, models, packing};
 
 #[derive(Debug, Serialize)]

@@ -10,8 +10,8 @@ use eval::Likelihood;
 use serde::Serialize;
 use tch::{Device, Tensor};
 
-use super::{Context, Outcome};
 use crate::code_files::{CodeFile, batches, check_codes};
+use crate::context::{Context, Outcome};
 use crate::failure::Failure;
 use crate::finite;
 use crate::settings::{device, models};

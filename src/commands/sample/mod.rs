@@ -36,7 +36,7 @@ pub(super) use self::plan::{Order, Plan};
 use self::provenance::{GpuSettings, RunSettings};
 pub(super) use self::subject::Subject;
 use self::texts::{Request, Texts};
-use super::{Context, Outcome};
+use crate::context::{Context, Outcome};
 use crate::failure::Failure;
 use crate::pictures::Picture;
 use crate::settings::device;
@@ -298,7 +298,7 @@ impl Job {
         if first > 0 {
             context.printer.note(&format!("continuing after {first} of {} images", plan.len()));
         }
-        let stop = super::stop_on_signal()?;
+        let stop = crate::context::stop_on_signal()?;
         let (started, mut images) = (Instant::now(), 0);
         let mut progress = context.printer.clone();
         progress.start("images", Some(plan.images.end - first));

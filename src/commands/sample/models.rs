@@ -9,8 +9,8 @@ use data::{Class, ClassTable};
 use sampler::SamplingSettings;
 use tch::Device;
 
-use super::Context;
 use super::provenance::ModelId;
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::settings::models::{self, DEFAULT_MODEL, Location};
 use crate::settings::packing;
