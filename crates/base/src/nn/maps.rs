@@ -53,7 +53,7 @@ pub(super) fn group_norm(
     }
 }
 
-fn normalized<E: Element + kernels::Element>(pixels: &Tensor, channels: i64, norm: &Norm) -> Tensor {
+fn normalized<E: Element + kernels::NormElement>(pixels: &Tensor, channels: i64, norm: &Norm) -> Tensor {
     let (team, isa, channels) = (team(), isa(), channels as usize);
     by_image::<E>(pixels, None, channels as i64, |x, _, out| {
         kernels::group_norm(&team, isa, x, channels, norm, out);
@@ -74,7 +74,7 @@ pub(super) fn convolution(
     }
 }
 
-fn convolved<E: Element + kernels::Element>(
+fn convolved<E: Element + kernels::ConvElement>(
     packed: &Winograd,
     pixels: &Tensor,
     outputs: i64,
