@@ -1,4 +1,4 @@
-//! What every tokenizer can do.
+//! A tokenizer of any family, by its configuration.
 
 use backbones::{WeightSource, efficientnet_weights};
 use base::{Codes, Images, Mode, Scope};
@@ -8,110 +8,8 @@ use crate::config::{GigaTokConfig, TokenizerConfig};
 use crate::error::{Error, Result};
 use crate::gigatok::{GigaTok, vision::Vision};
 use crate::llamagen_vq::LlamaGenVq;
-use crate::quantizer::{QuantizerLosses, VectorQuantizer};
-
-/// The arrangement of an image's codes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CodeLayout {
-    /// A line in learned order.
-    Sequence {
-        /// Number of codes.
-        len: i64,
-    },
-    /// The image grid, row by row.
-    Grid {
-        /// Rows.
-        height: i64,
-        /// Columns.
-        width: i64,
-    },
-}
-
-/// What a tokenizer tells others about itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenizerSpec {
-    /// Number of different codes.
-    pub codebook_size: i64,
-    /// Width of a code vector.
-    pub code_dim: i64,
-    /// Codes of one image.
-    pub num_tokens: i64,
-    /// Side of the square images, pixels.
-    pub image_size: i64,
-    /// Their arrangement.
-    pub layout: CodeLayout,
-    /// Whether other sizes go as well: square images whose side is a multiple of the patch.
-    pub any_size: bool,
-}
-
-impl TokenizerSpec {
-    /// Side of the images that so many codes make, if the tokenizer can make such.
-    pub fn image_size_of(&self, num_tokens: i64) -> Option<i64> {
-        if num_tokens == self.num_tokens {
-            return Some(self.image_size);
-        }
-        let CodeLayout::Grid { width, .. } = self.layout else { return None };
-        let side = (num_tokens as f64).sqrt().round() as i64;
-        (self.any_size && side * side == num_tokens).then(|| self.image_size / width * side)
-    }
-}
-
-/// Everything before the quantizer.
-#[derive(Debug)]
-pub struct Latents {
-    /// CNN features (B, Z, h, w).
-    pub cnn: Tensor,
-    /// Features of the frozen vision network (B, C, h, w), where there is one.
-    pub vision: Option<Tensor>,
-    /// Encoder features (B, N, W): after `ln_post`, before the projection to the codes (for probing).
-    pub features: Tensor,
-    /// `features` after the encoder's output projection, (B, N, Z).
-    pub projected: Tensor,
-    /// What the quantizer receives, (B, N, D), not normalised.
-    pub pre_quantized: Tensor,
-}
-
-/// A training pass.
-#[derive(Debug)]
-pub struct TrainOutput {
-    /// (B, 3, H, W), not clamped.
-    pub reconstruction: Tensor,
-    /// The reconstruction that bypasses transformers and quantizer, if asked for.
-    pub direct: Option<Tensor>,
-    /// (B, N) int64.
-    pub codes: Tensor,
-    /// The quantizer's loss terms.
-    pub losses: QuantizerLosses,
-    /// CNN encoder output (B, Z, h, w).
-    pub cnn_features: Tensor,
-    /// Features of the frozen vision network (B, C, h, w), where there is one.
-    pub vision: Option<Tensor>,
-    /// Decoder transformer output, which feeds the CNN decoder, (B, Z, h, w).
-    pub decoder_features: Tensor,
-    /// The aligned layer, projected to the teacher's width, (B, P, teacher width).
-    pub aligned: Option<Tensor>,
-}
-
-/// Images ⇄ codes.
-pub trait Tokenizer {
-    /// What it makes.
-    fn spec(&self) -> &TokenizerSpec;
-    /// (B, 3, H, W) → (B, N).
-    ///
-    /// # Errors
-    /// The images are not of the tokenizer's size, what the encoder makes of one is not finite, or libtorch fails.
-    fn encode(&self, images: &Images) -> Result<Codes>;
-    /// (B, N) → (B, 3, H, W), not clamped.
-    ///
-    /// # Errors
-    /// A wrong number of codes, a code out of range, an image that is not finite, or libtorch fails.
-    fn decode(&self, codes: &Codes) -> Result<Images>;
-    /// (B, 3, H, W) → (B, N, D): what the quantizer receives.
-    ///
-    /// # Errors
-    /// As [`Tokenizer::encode`].
-    fn features(&self, images: &Images) -> Result<Tensor>;
-}
+use crate::quantizer::VectorQuantizer;
+use crate::spec::{CodeLayout, Latents, Tokenizer, TokenizerSpec, TrainOutput};
 
 /// Any tokenizer of this crate.
 #[derive(Debug)]
