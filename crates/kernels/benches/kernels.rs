@@ -5,9 +5,7 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kernels::attention::{attend_bf16, attend_f32};
 use kernels::choose::{invert, keep_largest};
-use kernels::{
-    ConvElement, Format, Isa, Map, Matrix, Norm, NormElement, Rows, Team, Winograd, group_norm,
-};
+use kernels::{ConvElement, Format, Isa, Map, Matrix, Norm, NormElement, Rows, Team, Winograd, group_norm};
 
 const WIDTH: usize = 768;
 const VOCABULARY: usize = 16_384;

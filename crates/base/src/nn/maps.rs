@@ -30,13 +30,13 @@ fn team() -> Arc<Team> {
     Team::shared(usize::try_from(tch::get_num_threads()).unwrap_or(1))
 }
 
-/// Group norm and the swish that may follow, of `pixels` (B, H, W, C); `affine` (C) each.
+/// Group norm and the SiLU that may follow, of `pixels` (B, H, W, C); `affine` (C) each.
 pub(super) fn group_norm(
     pixels: &Tensor,
     groups: i64,
     affine: Option<(&Tensor, &Tensor)>,
     eps: f64,
-    swish: bool,
+    silu: bool,
 ) -> Tensor {
     let (scale, shift) = affine.map(|(w, b)| (values(w), values(b))).unzip();
     let norm = Norm {
@@ -44,7 +44,7 @@ pub(super) fn group_norm(
         eps,
         scale: scale.as_deref(),
         shift: shift.as_deref(),
-        silu: swish,
+        silu,
     };
     let channels = pixels.size()[3];
     match pixels.kind() {
