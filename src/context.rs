@@ -1,4 +1,5 @@
-//! The environment of a verb: where its results go, how it ends, how it is stopped, and how it names skipped inputs.
+//! The environment of a verb: where its results go, how it ends, how it is stopped, and how it names skipped
+//! inputs.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,8 +28,8 @@ pub enum Outcome {
     Incomplete,
 }
 
-/// A flag that the first SIGINT or SIGTERM sets, for long jobs that end in good order; a second one ends the program
-/// at once.
+/// A flag that the first SIGINT or SIGTERM sets, for long jobs that end in good order; a second one ends the
+/// program at once.
 ///
 /// # Errors
 /// Returns an error if the handlers cannot be installed.

@@ -118,7 +118,7 @@ impl<'m, M: AutoregressiveModel> Sampler<'m, M> {
     /// condition up to a multiple of the network's tile, so that image i is the same at any batch size.
     pub(crate) fn rows(&self, cond: &Conditioning, guided: bool) -> Result<Conditioning> {
         let used = self.with_null(cond, guided)?;
-        match (-used.batch_size()).rem_euclid(self.model.row_tile()) {
+        match (-used.batch_size()).rem_euclid(self.model.batch_multiple()) {
             0 => Ok(used),
             missing => Ok(Conditioning::cat(&[&used, &repeat_first(cond, missing)])?),
         }

@@ -53,6 +53,9 @@ pub enum Error {
     /// Random numbers that the host makes for every step have no place in a recorded one.
     #[error("a recorded step draws from each image's own stream, by `Draw::Streams`, and in no other way")]
     NotRecordable,
+    /// The backend has no step that a CUDA graph could hold.
+    #[error("the kernels for the CPU decode without CUDA graphs")]
+    NotCapturable,
     /// Recording a step failed.
     #[error(transparent)]
     Libtorch(#[from] libtorch_ext::Error),

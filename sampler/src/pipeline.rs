@@ -1,6 +1,6 @@
 //! Conditions → images.
 
-use ar_model::{AutoregressiveModel, Conditioning, RecordableModel};
+use ar_model::{AutoregressiveModel, Conditioning};
 use base::{Codes, Images, SampleStream};
 use tokenizer::Tokenizer;
 
@@ -51,10 +51,7 @@ impl<'m, M: AutoregressiveModel, T: Tokenizer> Pipeline<'m, M, T> {
         cond: &Conditioning,
         config: &SamplingConfig,
         draw: Draw,
-    ) -> Result<(Codes, Images)>
-    where
-        M: RecordableModel,
-    {
+    ) -> Result<(Codes, Images)> {
         let codes = self.sampler.generate_recorded(cond, config, draw)?;
         let images = self.decode(&codes, draw)?;
         Ok((codes, images))

@@ -9,19 +9,19 @@
 
 use std::collections::BTreeMap;
 
-use ar_model::{ArSpec, Conditioning, RecordableModel};
+use ar_model::{ArSpec, AutoregressiveModel, CapturableStep, Conditioning};
 use base::Codes;
 use libtorch_ext::cuda_graph::{CudaGraphs, Graph, Stream};
 use libtorch_ext::cuda_kernel::Launch;
 use tch::{Device, Kind, Tensor};
 
-use crate::decode::{Kept, check_batch, guide_by, image_of_row};
+use crate::decode::{check_batch, guide_by, image_of_row};
 use crate::{Draw, Error, Result, Sampler, SamplingConfig, choose, filter};
 
 /// A recording reads the cache up to a multiple of this many positions.
 const PIECE: i64 = 64;
 
-impl<M: RecordableModel> Sampler<'_, M> {
+impl<M: AutoregressiveModel> Sampler<'_, M> {
     /// As [`Sampler::generate`], by a recorded step. Recordings are kept for batches of the same size and settings.
     /// Sums over the cache are of other lengths than without recording, so a code may differ where its random number
     /// falls on the edge between two. On the CPU, which records nothing, the same operations run one by one.
@@ -42,17 +42,16 @@ impl<M: RecordableModel> Sampler<'_, M> {
         let Draw::Streams(streams) = draw else { return Err(Error::NotRecordable) };
         let rows = self.rows(cond, config.guidance.active())?;
         let model = self.model;
+        let step = model.capturable().ok_or(Error::NotCapturable)?;
         let codes = self.with_cache(rows.batch_size(), |kept| {
             let _guard = tch::no_grad_guard();
             let logits = model.prefill(&rows, &mut kept.cache); // (R, V)
-            let mut recording = kept
-                .recording
-                .take()
-                .filter(|r| r.serves(b, config))
-                .unwrap_or_else(|| Recording::new(model, b, rows.batch_size(), config, logits.device()));
+            let mut recording = kept.recording.take().filter(|r| r.serves(b, config)).unwrap_or_else(|| {
+                Recording::new(model.spec(), step.launcher(), [b, rows.batch_size()], config, logits.device())
+            });
             let uniforms = choose::uniforms(streams, model.spec().num_tokens as usize, Device::Cpu);
             recording.start(&logits, &uniforms);
-            recording.run(model, kept)?;
+            recording.run(step, &mut kept.cache)?;
             let codes = recording.slots.codes.copy();
             kept.recording = Some(recording);
             Ok::<_, Error>(codes)
@@ -85,14 +84,13 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
-    fn new<M: RecordableModel>(
-        model: &M,
-        b: i64,
-        rows: i64,
+    fn new(
+        spec: &ArSpec,
+        launcher: Option<&'static dyn Launch>,
+        [b, rows]: [i64; 2],
         config: &SamplingConfig,
         device: Device,
     ) -> Self {
-        let spec = model.spec();
         let n = spec.num_tokens;
         let guided = config.guidance.active();
         let scales: Vec<f32> =
@@ -107,7 +105,7 @@ impl Recording {
             codes: codes([b, n]),
         };
         // Top-p needs libtorch's sort.
-        let engine = model.engine().filter(|_| config.top_p.is_none_or(|p| p >= 1.0));
+        let engine = launcher.filter(|_| config.top_p.is_none_or(|p| p >= 1.0));
         Recording { b, config: *config, spec: spec.clone(), slots, graphs: BTreeMap::new(), engine }
     }
 
@@ -123,17 +121,19 @@ impl Recording {
     }
 
     /// Draws all further codes.
-    fn run<M: RecordableModel>(&mut self, model: &M, kept: &mut Kept<M::Cache>) -> Result<()> {
+    fn run<C>(&mut self, model: &dyn CapturableStep<C>, cache: &mut C) -> Result<()> {
         match self.slots.codes.device() {
-            Device::Cuda(i) => CudaGraphs::open(i)?.on_stream(|stream| self.steps(model, kept, Some(stream))),
-            _ => self.steps(model, kept, None),
+            Device::Cuda(i) => {
+                CudaGraphs::open(i)?.on_stream(|stream| self.steps(model, cache, Some(stream)))
+            }
+            _ => self.steps(model, cache, None),
         }
     }
 
-    fn steps<M: RecordableModel>(
+    fn steps<C>(
         &mut self,
-        model: &M,
-        kept: &mut Kept<M::Cache>,
+        model: &dyn CapturableStep<C>,
+        cache: &mut C,
         stream: Option<&Stream>,
     ) -> Result<()> {
         let (first, n) = (self.spec.prefix_len, self.spec.num_tokens);
@@ -143,9 +143,9 @@ impl Recording {
                 stream.replay(graph)?;
                 continue;
             }
-            self.step(model, length, &mut kept.cache);
+            self.step(model, length, cache);
             if let Some(stream) = stream {
-                let graph = stream.record(|| self.step(model, length, &mut kept.cache))?;
+                let graph = stream.record(|| self.step(model, length, cache))?;
                 self.graphs.insert(length, graph);
             }
         }
@@ -153,7 +153,7 @@ impl Recording {
     }
 
     /// Runs the codes that go in, and draws the next ones.
-    fn step<M: RecordableModel>(&self, model: &M, length: i64, cache: &mut M::Cache) {
+    fn step<C>(&self, model: &dyn CapturableStep<C>, length: i64, cache: &mut C) {
         let logits = model.decode_step_at(&self.slots.input, &self.slots.position, length, cache);
         self.draw(&logits);
     }

@@ -116,7 +116,7 @@ impl<'a, M: AutoregressiveModel> Image<'a, M> {
         let input: Vec<i64> = self.codes[known - 1..].iter().chain(&self.guesses).copied().collect();
         let input = Tensor::from_slice(&input).unsqueeze(0).expand([rows, input.len() as i64], false);
         let position = self.model.spec().prefix_len + known as i64 - 1;
-        let logits = self.model.decode_block(&input, position, cache);
+        let logits = self.model.decode_chunk(&input, position, cache);
         self.guided(&logits)
     }
 

@@ -1,9 +1,9 @@
 //! Properties of sampling, on a model whose logits are chosen.
 
-use ar_model::{ArConfig, ArSpec, AutoregressiveModel, Conditioning, Gpt, GpuFormats};
+use ar_model::{ArConfig, ArSpec, AutoregressiveModel, Backend, Conditioning, Decoder, Gpt, GpuFormats};
 use base::config::Document;
 use base::testing::recipe_tensor;
-use base::{Build, Mode, Precision, SampleStream, Vars};
+use base::{Build, Precision, SampleStream, Vars};
 use cuda_kernels::Format;
 use libtorch_ext::cuda_kernel::Emulated;
 use sampler::{Draw, Guidance, GuidanceSchedule, Sampler, SamplingConfig};
@@ -67,11 +67,7 @@ impl AutoregressiveModel for Mock {
         logits
     }
 
-    fn decode_step(&self, codes: &Tensor, position: i64, cache: &mut MockCache) -> Tensor {
-        self.decode_block(codes, position, cache).squeeze_dim(1)
-    }
-
-    fn decode_block(&self, codes: &Tensor, position: i64, cache: &mut MockCache) -> Tensor {
+    fn decode_chunk(&self, codes: &Tensor, position: i64, cache: &mut MockCache) -> Tensor {
         assert!(position <= cache.next, "no position is left out");
         let (rows, k) = codes.size2().unwrap();
         cache.next = position + k;
@@ -81,7 +77,7 @@ impl AutoregressiveModel for Mock {
         self.by_class.index_select(0, classes).narrow(1, t, k) + by_code
     }
 
-    fn logits(&self, cond: &Conditioning, codes: &Tensor, _mode: Mode) -> Tensor {
+    fn logits(&self, cond: &Conditioning, codes: &Tensor) -> Tensor {
         let first = self.by_class.index_select(0, ids(cond));
         let before = codes.narrow(1, 0, N - 1).contiguous().view(-1);
         let by_code = self.by_code.index_select(0, &before).view([-1, N - 1, V]);
@@ -125,7 +121,7 @@ fn scale_1_equals_the_conditional_model() {
         let s = streams(0, 2);
         let (codes, logits) =
             sampler.generate_with_logits(&cond, &guided(scale), Draw::Streams(&s), N as usize).unwrap();
-        assert_eq!(logits, model.logits(&cond, codes.tensor(), Mode::Eval));
+        assert_eq!(logits, model.logits(&cond, codes.tensor()));
     }
 }
 
@@ -139,8 +135,8 @@ fn guidance_mixes_the_conditional_and_the_null_logits_of_the_same_codes() {
     let s = streams(0, 3);
     let (codes, logits) =
         Sampler::new(&model).generate_with_logits(&cond, &config, Draw::Streams(&s), N as usize).unwrap();
-    let with = model.logits(&cond, codes.tensor(), Mode::Eval);
-    let without = model.logits(&null, codes.tensor(), Mode::Eval);
+    let with = model.logits(&cond, codes.tensor());
+    let without = model.logits(&null, codes.tensor());
     for t in 0..N {
         let (a, b) = (with.select(1, t), without.select(1, t));
         let c = guidance.at(t as usize, N as usize);
@@ -307,9 +303,9 @@ fn codes_of_a_recorded_step_are_those_of_one_made_for_its_position() {
 fn codes_drawn_by_a_gpus_kernel_are_those_of_the_ordinary_loop() {
     let class = "num_tokens: 5\nposition: learned\nconditioning: { type: class, num_classes: 3 }\n";
     let cosine = Guidance { schedule: GuidanceSchedule::Cosine, interval: Some(3), scale: 3.0 };
-    let mut model = gpt_of(class);
     let formats = GpuFormats { weights: Format::Bf16, cache: Format::Int8 };
-    model.pack_on_gpu(formats, &Emulated).unwrap();
+    let backend = Backend::Gpu { formats, launcher: &Emulated };
+    let model = gpt_of(class).into_decoder(backend).unwrap();
     for config in [
         guided(1.0),
         SamplingConfig { top_k: Some(5), temperature: 0.7, guidance: cosine, ..Default::default() },
@@ -321,7 +317,11 @@ fn codes_drawn_by_a_gpus_kernel_are_those_of_the_ordinary_loop() {
     }
 }
 
-fn equal_when_recorded(model: &Gpt, batches: [Conditioning; 2], config: &SamplingConfig) {
+fn equal_when_recorded<M: AutoregressiveModel>(
+    model: &M,
+    batches: [Conditioning; 2],
+    config: &SamplingConfig,
+) {
     let (mut plain, mut recorded) = (Sampler::new(model), Sampler::new(model));
     for (seed, cond) in batches.iter().enumerate() {
         let streams = streams(seed as u64, 3);
@@ -404,24 +404,23 @@ fn a_weight_that_is_no_number_is_an_error_in_every_backend() {
     for name in ["layers.0.attention.wqkv.weight", "layers.1.feed_forward.w2.weight", "output.weight"] {
         let broken =
             || gpt_with(REST, |vars| drop(vars.get(name).unwrap().get(-1).narrow(0, 3, 1).fill_(f64::NAN)));
-        let drawn = |model: &Gpt| {
-            let mut sampler = Sampler::new(model);
+        let drawn = |model: Decoder| {
+            let mut sampler = Sampler::new(&model);
             let draw = Draw::Streams(&streams);
             assert_eq!(refused(sampler.generate(&cond, &guided(2.0), draw)), (40, 0), "{name}");
-            if !model.has_own_threads() {
+            if model.capturable().is_some() {
                 assert_eq!(refused(sampler.generate_recorded(&cond, &guided(2.0), draw)), (40, 0), "{name}");
             }
         };
-        drawn(&broken());
+        drawn(broken().into_decoder(Backend::Torch).unwrap());
         for precision in [Precision::Fp32, Precision::Bf16, Precision::Int8] {
-            let mut model = broken();
-            model.pack(precision);
-            drawn(&model);
+            let backend = Backend::default_for(Device::Cpu, precision);
+            drawn(broken().into_decoder(backend).unwrap());
         }
         for format in [Format::Bf16, Format::Int8] {
-            let mut model = broken();
-            model.pack_on_gpu(GpuFormats { weights: format, cache: format }, &Emulated).unwrap();
-            drawn(&model);
+            let formats = GpuFormats { weights: format, cache: format };
+            let backend = Backend::Gpu { formats, launcher: &Emulated };
+            drawn(broken().into_decoder(backend).unwrap());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The works themselves.
 
 use anyhow::Result;
-use ar_model::{ArConfig, AutoregressiveModel, Conditioning, Gpt};
+use ar_model::{ArConfig, AutoregressiveModel, Conditioning, Decoder, Gpt};
 use base::{Codes, Images, Mode, Precision, SampleStream, TensorKind, random};
 use cli::bench::{BenchArgs, Work};
 use libtorch_ext::side_by_side;
@@ -82,7 +82,7 @@ fn sample(bench: Bench, precision: Precision, add: Add) -> Result<()> {
 fn sample_row(
     bench: Bench,
     precision: Precision,
-    model: &Gpt,
+    model: &Decoder,
     batch: i64,
     scale: f64,
     measured: Measured,
@@ -92,7 +92,7 @@ fn sample_row(
     let rows = (batch * if scale > 1.0 { 2 } else { 1 }) as f64;
     let weights = c.product_weights() as f64;
     let element = precision.kind().elt_size_in_bytes() as f64;
-    let stored = model.packed_bytes().map_or(weights * element, |bytes| bytes as f64);
+    let stored = model.weight_bytes().map_or(weights * element, |bytes| bytes as f64);
     let cached = match precision {
         _ if bench.args.gpu.int8_cache => 1.0,
         Precision::Fp32 => 4.0,

@@ -229,8 +229,8 @@ impl Job {
         rng: Rng,
         seed: u64,
     ) -> Result<Self> {
-        Pipeline::new(&models.transformer.model, &models.tokenizer.model)?; // before anything is written
-        let codes = models.transformer.model.spec().num_tokens;
+        Pipeline::new(&models.transformer, &models.tokenizer.model)?; // before anything is written
+        let codes = models.transformer.spec().num_tokens;
         let side = models.tokenizer.model.spec().image_size_of(codes).expect("the pipeline checked it");
         let run = RunSettings {
             program: concat!("gen ", env!("CARGO_PKG_VERSION")).into(),
@@ -268,8 +268,8 @@ impl Job {
         self.texts = Some(texts);
     }
 
-    fn pipeline(&self) -> Result<Pipeline<'_, ar_model::Gpt, tokenizer::Model>> {
-        let mut pipeline = Pipeline::new(&self.models.transformer.model, &self.models.tokenizer.model)?;
+    fn pipeline(&self) -> Result<Pipeline<'_, ar_model::Decoder, tokenizer::Model>> {
+        let mut pipeline = Pipeline::new(&self.models.transformer, &self.models.tokenizer.model)?;
         pipeline.set_negative(self.texts.as_ref().and_then(Texts::negative));
         Ok(pipeline)
     }
@@ -331,7 +331,7 @@ impl Job {
 
     fn draw(
         &self,
-        pipeline: &mut Pipeline<ar_model::Gpt, tokenizer::Model>,
+        pipeline: &mut Pipeline<ar_model::Decoder, tokenizer::Model>,
         batch: &Range<u64>,
         subjects: &[&Subject],
     ) -> Result<Vec<Picture>> {
@@ -351,7 +351,7 @@ impl Job {
 
     fn draw_with(
         &self,
-        pipeline: &mut Pipeline<ar_model::Gpt, tokenizer::Model>,
+        pipeline: &mut Pipeline<ar_model::Decoder, tokenizer::Model>,
         indices: &[u64],
         subjects: &[&Subject],
     ) -> Result<ImagesU8> {
