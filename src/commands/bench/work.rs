@@ -5,7 +5,7 @@ use ar_model::{ArConfig, AutoregressiveModel, Conditioning, Decoder, Gpt};
 use base::{Codes, Images, Mode, Precision, SampleStream, TensorKind, random};
 use cli::bench::{BenchArgs, Work};
 use libtorch_ext::side_by_side;
-use sampler::{Draw, Guidance, Sampler, SamplingConfig};
+use sampler::{DecodeMode, Guidance, RandomSource, Sampler, SamplingConfig};
 use tch::{Device, Kind, Tensor};
 use tokenizer::Tokenizer;
 use train::losses::language::chunked_cross_entropy;
@@ -65,11 +65,8 @@ fn sample(bench: Bench, precision: Precision, add: Add) -> Result<()> {
                 (0..batch as u64).map(|index| SampleStream { seed: 0, index }).collect();
             let mut sampler = Sampler::new(&model);
             let measured = measure(device, args.repeat, || {
-                let draw = Draw::Streams(&streams);
-                match args.cuda_graph {
-                    true => sampler.generate_recorded(&cond, &config, draw)?,
-                    false => sampler.generate(&cond, &config, draw)?,
-                };
+                let mode = if args.cuda_graph { DecodeMode::CudaGraph } else { DecodeMode::Stepwise };
+                sampler.generate(&cond, &config, RandomSource::Streams(&streams), mode)?;
                 Ok(())
             })?;
             add(sample_row(bench, precision, &model, batch, scale, measured))?;

@@ -10,7 +10,7 @@ use ar_model::{
 use base::config::Document;
 use base::testing::rel_l2;
 use base::{Mode, Precision, SampleStream};
-use sampler::{Draw, Guidance, GuidanceSchedule, Sampler};
+use sampler::{Guidance, GuidanceSchedule, RandomSource, Sampler};
 use tch::{Device, Kind, Tensor};
 use train::losses::language::{cross_entropy, masked_cross_entropy};
 use train::optim::global_norm;
@@ -186,10 +186,10 @@ pub fn generate(
     let streams: Vec<SampleStream> =
         (0..cond.batch_size() as u64).map(|index| SampleStream { seed: 0, index }).collect();
     let draw = if run.greedy {
-        Draw::Streams(&streams)
+        RandomSource::Streams(&streams)
     } else {
         tch::manual_seed(seed.context("a stochastic run without a seed in config")?);
-        Draw::Torch
+        RandomSource::Torch
     };
     let steps = config.num_tokens as usize;
     let (codes, logits) = Sampler::new(model).generate_with_logits(&cond, &run.sampling, draw, steps)?;
