@@ -3,6 +3,7 @@
 
 mod code_files;
 mod commands;
+mod context;
 mod failure;
 mod files;
 mod finite;
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::commands::{Context, Outcome};
+use crate::context::{Context, Outcome};
 
 fn main() -> ExitCode {
     failure::install_panic_hook();

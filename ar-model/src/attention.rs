@@ -9,12 +9,12 @@ use tch::{Device, Kind, Tensor};
 
 use crate::config::ArConfig;
 use crate::kv_cache::KvCache;
-use crate::position::{Place, rotate};
+use crate::position::{Positions, rotate};
 
-/// Where the sequence stands and what it may see.
-pub(crate) struct Context<'a> {
-    /// Where the inputs stand.
-    pub place: Place<'a>,
+/// Positions, mask and dropout of an attention call.
+pub(crate) struct AttentionInput<'a> {
+    /// Positions of the inputs.
+    pub positions: Positions<'a>,
     /// Rotary table, where the model has one.
     pub rope: Option<&'a Tensor>,
     /// Allowed (query, key) pairs, broadcastable to (B, H, S, L); `None` is plainly causal.
@@ -25,11 +25,11 @@ pub(crate) struct Context<'a> {
 
 #[derive(Debug)]
 pub(crate) struct Attention {
-    wqkv: Linear, // rows q, k, v
-    wo: Linear,
-    qk_norm: Option<(LayerNorm, LayerNorm)>,
-    heads: i64,
-    kv_heads: i64,
+    pub wqkv: Linear, // rows q, k, v
+    pub wo: Linear,
+    pub qk_norm: Option<(LayerNorm, LayerNorm)>,
+    pub heads: i64,
+    pub kv_heads: i64,
 }
 
 impl Attention {
@@ -45,23 +45,18 @@ impl Attention {
         }
     }
 
-    /// Weights of the two products: ((H + 2G) · K, D) and (D, D).
-    pub fn matrices(&self) -> [&Tensor; 2] {
-        [self.wqkv.weight(), self.wo.weight()]
-    }
-
-    /// Weight and bias of the norms of queries and keys, (K) each.
-    pub fn qk_norm(&self) -> Option<[&Tensor; 4]> {
-        self.qk_norm.as_ref().map(|(q, k)| [q.weight(), q.bias(), k.weight(), k.bias()])
-    }
-
     /// (B, S, D) → (B, S, D). With a cache, keys and values are appended and everything before is seen.
-    pub fn forward(&self, x: &Tensor, context: &Context, cache: Option<(&mut KvCache, usize)>) -> Tensor {
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        input: &AttentionInput,
+        cache: Option<(&mut KvCache, usize)>,
+    ) -> Tensor {
         let (b, s, d) = x.size3().expect("activations are (B, S, D)");
         let qkv = self.wqkv.forward(x);
-        let plain = context.mask.is_none() && self.qk_norm.is_none() && context.dropout == 0.0;
+        let plain = input.mask.is_none() && self.qk_norm.is_none() && input.dropout == 0.0;
         if cache.is_none() && plain && self.heads == self.kv_heads && fused::takes(&qkv) {
-            let rows = context.rope.map(|table| context.place.rows(table, 0, s));
+            let rows = input.rope.map(|table| input.positions.rows(table, 0, s));
             return self.wo.forward(&fused::attention(&qkv, self.heads, rows.as_ref(), true));
         }
         let [h, g] = [self.heads, self.kv_heads];
@@ -71,26 +66,26 @@ impl Attention {
         if let Some((q_norm, k_norm)) = &self.qk_norm {
             (q, k) = (q_norm.forward(&q), k_norm.forward(&k));
         }
-        if let Some(table) = context.rope {
-            let rows = context.place.rows(table, 0, s);
+        if let Some(table) = input.rope {
+            let rows = input.positions.rows(table, 0, s);
             (q, k) = (rotate(&q, &rows), rotate(&k, &rows));
         }
         let cached = cache.is_some();
         let fused = cached && is_fused(x.kind(), x.device());
         let (k, v) = match cache {
-            Some((cache, layer)) => cache.append(layer, context.place, &k, &v),
+            Some((cache, layer)) => cache.append(layer, input.positions, &k, &v),
             None => (k, v),
         };
         let (k, v) = (shared(k, h / g), shared(v, h / g));
-        let first = matches!(context.place, Place::From(0));
-        let causal = first && context.mask.is_none();
+        let first = matches!(input.positions, Positions::Range(0));
+        let causal = first && input.mask.is_none();
         // With a cache, plain products but for a prefix without a mask.
-        let y = if context.dropout > 0.0 {
-            dropped_products(&q, &k, &v, context.mask, context.dropout)
-        } else if !fused && (!first || (cached && context.mask.is_some())) {
-            plain_products(&q, &k, &v, context.mask)
+        let y = if input.dropout > 0.0 {
+            dropped_products(&q, &k, &v, input.mask, input.dropout)
+        } else if !fused && (!first || (cached && input.mask.is_some())) {
+            plain_products(&q, &k, &v, input.mask)
         } else {
-            fused_products(&q, &k, &v, context.mask, causal)
+            fused_products(&q, &k, &v, input.mask, causal)
         };
         self.wo.forward(&y.transpose(1, 2).reshape([b, s, d]))
     }
@@ -167,12 +162,13 @@ mod tests {
         let (kind, device) = (Kind::Float, Device::Cpu);
         let random = |s: i64| Tensor::randn([2, 3, s, 100], (kind, device));
         let mut cache = KvCache::new(1, [2, 3, 16], fused_width(100), kind, device);
-        let before = Place::From(0);
+        let before = Positions::Range(0);
         let (keys, values) = (random(9), random(9));
         let _ = cache.append(0, before, &keys, &values);
         let position = Tensor::from_slice(&[9i64]);
         let (k, v, q) = (random(1), random(1), random(1));
-        let (seen_keys, seen_values) = cache.append(0, Place::At { position: &position, length: 16 }, &k, &v);
+        let (seen_keys, seen_values) =
+            cache.append(0, Positions::Dynamic { position: &position, length: 16 }, &k, &v);
         assert_eq!(seen_keys.size(), [2, 3, 16, 104]);
         let mask = Tensor::arange(16, (Kind::Int64, device)).le(9).view([1, 1, 1, 16]);
         let fused = fused_products(&q, &seen_keys, &seen_values, Some(&mask), false);

@@ -2,38 +2,18 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::position::Place;
+use crate::position::Positions;
 
+/// Keys and values of the libtorch backend, and the condition that its steps need.
+///
 /// B batch, H heads, L length rounded up to a multiple of 8, K head width or more, the rest zero
 #[derive(Debug)]
 pub struct KvCache {
     layers: Vec<(Tensor, Tensor)>, // (B, H, L, K) each
-    /// What adaLN layers need of the condition, kept from prefill: (B, 1, D).
+    /// The condition of adaptive norms, kept from prefill: (B, 1, D).
     pub(crate) condition: Option<Tensor>,
-    /// Which prefix positions may be attended to, kept from prefill: (B, T) bool.
+    /// Prefix positions that may be attended to, kept from prefill: (B, T) bool.
     pub(crate) prefix_mask: Option<Tensor>,
-}
-
-/// What [`crate::Gpt`] keeps between steps.
-#[derive(Debug)]
-pub enum Cache {
-    /// Tensors on any device.
-    Tensors(KvCache),
-    /// Of a model packed for the CPU.
-    Cpu(kernels::KvCache),
-    /// Of a model packed for a GPU.
-    Gpu(cuda_kernels::KvCache),
-}
-
-impl Cache {
-    /// Bytes of keys and values.
-    pub fn bytes(&self) -> u64 {
-        match self {
-            Cache::Tensors(cache) => cache.bytes(),
-            Cache::Cpu(cache) => cache.bytes() as u64,
-            Cache::Gpu(cache) => cache.bytes(),
-        }
-    }
 }
 
 impl KvCache {
@@ -55,21 +35,27 @@ impl KvCache {
     }
 
     /// Bytes of keys and values.
-    fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         let bytes = |t: &Tensor| (t.numel() * t.kind().elt_size_in_bytes()) as u64;
         self.layers.iter().map(|(k, v)| bytes(k) + bytes(v)).sum()
     }
 
-    /// Writes (B, H, S, K) keys and values at their place, and returns views of all that is read from there.
-    pub(crate) fn append(&mut self, layer: usize, place: Place, k: &Tensor, v: &Tensor) -> (Tensor, Tensor) {
+    /// Writes (B, H, S, K) keys and values at their positions, and returns views of all that attention reads.
+    pub(crate) fn append(
+        &mut self,
+        layer: usize,
+        positions: Positions,
+        k: &Tensor,
+        v: &Tensor,
+    ) -> (Tensor, Tensor) {
         let (keys, values) = &self.layers[layer];
-        let write = |cache: &Tensor, new: &Tensor| match place {
-            Place::From(from) => {
+        let write = |cache: &Tensor, new: &Tensor| match positions {
+            Positions::Range(from) => {
                 let count = new.size()[2];
                 cache.narrow(2, from, count).narrow(3, 0, new.size()[3]).copy_(new);
                 cache.narrow(2, 0, from + count)
             }
-            Place::At { position, length } => {
+            Positions::Dynamic { position, length } => {
                 let _ = cache.narrow(3, 0, new.size()[3]).index_copy_(2, position, new);
                 cache.narrow(2, 0, length)
             }
@@ -77,8 +63,8 @@ impl KvCache {
         (write(keys, k), write(values, v))
     }
 
-    /// Keeps what the steps after a prefill need of its condition, in the place of the last one's where that has its
-    /// shape: a recorded step reads it there.
+    /// Keeps the condition that the steps after a prefill need, in the memory of the last one where that has
+    /// its shape: a captured step reads it there.
     pub(crate) fn keep(&mut self, condition: Option<Tensor>, prefix_mask: Option<Tensor>) {
         let keep = |slot: &mut Option<Tensor>, new: Option<Tensor>| match (slot.as_mut(), new) {
             (Some(old), Some(new)) if old.size() == new.size() && old.kind() == new.kind() => old.copy_(&new),

@@ -2,18 +2,19 @@
 
 mod flavours;
 
-use ar_model::{ArConfig, AutoregressiveModel, Gpt, GpuFormats, RecordableModel};
-use base::Mode;
+use ar_model::{ArConfig, AutoregressiveModel, Backend, Decoder, GpuFormats};
 use base::testing::{max_abs, recipe_integers};
 use cuda_kernels::Format::{self, Bf16, Int8};
 use flavours::{CLASS, TEXT, both_ways, build, condition, config};
 use libtorch_ext::cuda_kernel::Emulated;
 use tch::{Kind, Tensor};
 
-fn packed(config: &ArConfig, weights: Format, cache: Format) -> Gpt {
-    let mut gpt = build(config);
-    gpt.pack_on_gpu(GpuFormats { weights, cache }, &Emulated).unwrap();
-    gpt
+fn backend(weights: Format, cache: Format) -> Backend {
+    Backend::Gpu { formats: GpuFormats { weights, cache }, launcher: &Emulated }
+}
+
+fn packed(config: &ArConfig, weights: Format, cache: Format) -> Decoder {
+    build(config).into_decoder(backend(weights, cache)).unwrap()
 }
 
 /// The processor runs thread after thread, so these are as small as they may be.
@@ -34,7 +35,7 @@ fn a_model_packed_for_a_gpu_predicts_what_the_model_predicts() {
         for batch in [2, 9] {
             let cond = condition(&config, batch);
             let codes = recipe_integers("codes", 3, &[batch, 16], 40);
-            let expected = build(&config).logits(&cond, &codes, Mode::Eval);
+            let expected = build(&config).logits(&cond, &codes);
             let size = expected.abs().max().double_value(&[]);
             for formats in [[Bf16, Bf16], [Int8, Int8]] {
                 let [forced, steps] = both_ways(&packed(&config, formats[0], formats[1]), &cond, &codes);
@@ -57,15 +58,16 @@ fn every_way_through_the_kernels_is_the_same_step() {
     for cache in [&mut steps, &mut recorded, &mut blocks] {
         let _ = gpt.prefill(&cond, cache);
     }
+    let step = gpt.capturable().unwrap();
     let mut found: Vec<Tensor> = vec![];
     for t in 0..4 {
         let (code, position) = (codes.narrow(1, t, 1), 5 + t);
         let expected = gpt.decode_step(&code, position, &mut steps);
         let tensor = Tensor::from_slice(&[position]);
-        assert_eq!(gpt.decode_step_at(&code, &tensor, 21, &mut recorded), expected, "{t}");
+        assert_eq!(step.decode_step_at(&code, &tensor, 21, &mut recorded), expected, "{t}");
         found.push(expected);
     }
-    let block = gpt.decode_block(&codes.narrow(1, 0, 4), 5, &mut blocks);
+    let block = gpt.decode_chunk(&codes.narrow(1, 0, 4), 5, &mut blocks);
     assert_eq!(block, Tensor::stack(&found, 1));
 }
 
@@ -98,9 +100,8 @@ fn what_the_kernels_lack_is_refused() {
         ("modulation: ada_ln", "adaptive norms"),
         ("vocab_size: 41", "an odd number of codes"),
     ] {
-        let formats = GpuFormats { weights: Bf16, cache: Bf16 };
-        let mut gpt = build(&config("learned", CLASS, extra));
-        let error = gpt.pack_on_gpu(formats, &Emulated).unwrap_err().to_string();
+        let gpt = build(&config("learned", CLASS, extra));
+        let error = gpt.into_decoder(backend(Bf16, Bf16)).unwrap_err().to_string();
         assert!(error.contains(what), "{error}");
     }
 }

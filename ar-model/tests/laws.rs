@@ -2,11 +2,11 @@
 
 mod flavours;
 
-use ar_model::{ArConfig, AutoregressiveModel, Conditioning};
+use ar_model::{ArConfig, AutoregressiveModel, Backend, Conditioning, Decoder};
 use base::testing::{max_abs, recipe_integers, recipe_tensor};
 use base::{Mode, Precision};
 use flavours::{CLASS, TEXT, both_ways, build, condition, config};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 fn flavours() -> Vec<ArConfig> {
     vec![
@@ -22,13 +22,17 @@ fn flavours() -> Vec<ArConfig> {
     ]
 }
 
+fn packed(config: &ArConfig, precision: Precision) -> Decoder {
+    build(config).into_decoder(Backend::default_for(Device::Cpu, precision)).unwrap()
+}
+
 #[test]
 fn prefill_and_steps_equal_teacher_forcing_at_every_position() {
     for config in flavours() {
         let gpt = build(&config);
         let cond = condition(&config, 3);
         let codes = recipe_integers("codes", 3, &[3, 16], 40);
-        let expected = gpt.logits(&cond, &codes, Mode::Eval);
+        let expected = gpt.logits(&cond, &codes);
         let mut cache = gpt.new_cache(3);
         // Twice, since a cache is used again.
         for _ in 0..2 {
@@ -49,13 +53,12 @@ fn a_packed_model_predicts_what_the_model_predicts() {
     for config in flavours() {
         let cond = condition(&config, 3);
         let codes = recipe_integers("codes", 3, &[3, 16], 40);
-        let expected = build(&config).logits(&cond, &codes, Mode::Eval);
+        let expected = build(&config).logits(&cond, &codes);
         let size = expected.abs().max().double_value(&[]);
         for (precision, bound) in [(Precision::Fp32, 1e-5), (Precision::Bf16, 0.03), (Precision::Int8, 0.03)]
         {
-            let mut gpt = build(&config);
-            gpt.pack(precision);
-            let [forced, steps] = both_ways(&gpt, &cond, &codes);
+            let decoder = packed(&config, precision);
+            let [forced, steps] = both_ways(&decoder, &cond, &codes);
             let off = max_abs(&forced, &expected) / size;
             assert!(off < bound, "{precision} {config:?}: {off}");
             assert_eq!(forced, steps, "{precision} {config:?}");
@@ -75,13 +78,12 @@ fn a_packed_models_rows_depend_on_nothing_else() {
         let mut whole = vec![];
         for n in [1, 3] {
             tch::set_num_threads(n);
-            let mut gpt = build(&config);
-            gpt.pack(precision);
-            let [_, together] = both_ways(&gpt, &cond, &codes);
+            let decoder = packed(&config, precision);
+            let [_, together] = both_ways(&decoder, &cond, &codes);
             for i in 0..7 {
                 let one =
                     Conditioning::Text { features: features.narrow(0, i, 1), mask: mask.narrow(0, i, 1) };
-                let [_, alone] = both_ways(&gpt, &one, &codes.narrow(0, i, 1));
+                let [_, alone] = both_ways(&decoder, &one, &codes.narrow(0, i, 1));
                 assert_eq!(alone.get(0), together.get(i), "{precision}, {n} threads, row {i}");
             }
             whole.push(together);
@@ -97,14 +99,14 @@ fn blocks_equal_teacher_forcing_and_run_over_wrong_guesses() {
         let gpt = build(&config);
         let cond = condition(&config, 3);
         let codes = recipe_integers("codes", 3, &[3, 16], 40);
-        let expected = gpt.logits(&cond, &codes, Mode::Eval);
+        let expected = gpt.logits(&cond, &codes);
         let mut cache = gpt.new_cache(3);
         let _ = gpt.prefill(&cond, &mut cache);
         let wrong = (codes.narrow(1, 0, 9) + 1).remainder(40);
-        let _ = gpt.decode_block(&wrong, gpt.spec().prefix_len, &mut cache);
+        let _ = gpt.decode_chunk(&wrong, gpt.spec().prefix_len, &mut cache);
         for (from, k) in [(0, 4), (4, 1), (5, 7), (12, 3)] {
             let block = codes.narrow(1, from, k);
-            let found = gpt.decode_block(&block, gpt.spec().prefix_len + from, &mut cache);
+            let found = gpt.decode_chunk(&block, gpt.spec().prefix_len + from, &mut cache);
             let error = max_abs(&found, &expected.narrow(1, from + 1, k));
             assert!(error < 1e-5, "{config:?}, codes {from}..{}: {error}", from + k);
         }
@@ -119,7 +121,7 @@ fn the_future_does_not_influence_the_past() {
         let codes = recipe_integers("codes", 3, &[2, 16], 40);
         let changed = codes.copy();
         changed.narrow(1, 7, 9).copy_(&((codes.narrow(1, 7, 9) + 1).remainder(40)));
-        let (a, b) = (gpt.logits(&cond, &codes, Mode::Eval), gpt.logits(&cond, &changed, Mode::Eval));
+        let (a, b) = (gpt.logits(&cond, &codes), gpt.logits(&cond, &changed));
         assert!(max_abs(&a.narrow(1, 0, 8), &b.narrow(1, 0, 8)) < 1e-6);
         assert!(max_abs(&a.narrow(1, 8, 8), &b.narrow(1, 8, 8)) > 1e-3);
     }
@@ -130,8 +132,8 @@ fn a_sample_does_not_depend_on_its_neighbours() {
     for config in flavours() {
         let gpt = build(&config);
         let codes = recipe_integers("codes", 3, &[4, 16], 40);
-        let together = gpt.logits(&condition(&config, 4), &codes, Mode::Eval);
-        let alone = gpt.logits(&condition(&config, 1), &codes.narrow(0, 0, 1), Mode::Eval);
+        let together = gpt.logits(&condition(&config, 4), &codes);
+        let alone = gpt.logits(&condition(&config, 1), &codes.narrow(0, 0, 1));
         assert!(max_abs(&together.narrow(0, 0, 1), &alone) < 1e-5);
     }
 }
@@ -145,7 +147,7 @@ fn padding_of_a_text_leaks_nothing() {
         let noise = recipe_tensor("noise", 5, &[3, 5, 12], -9.0, 9.0) * mask.logical_not().unsqueeze(2);
         let noisy = Conditioning::Text { features: &features + noise, mask: mask.shallow_clone() };
         let clean = Conditioning::Text { features, mask };
-        let logits = |cond: &Conditioning| gpt.logits(cond, &codes, Mode::Eval);
+        let logits = |cond: &Conditioning| gpt.logits(cond, &codes);
         assert!(max_abs(&logits(&clean), &logits(&noisy)) < 1e-6);
         let first = |cond: &Conditioning| gpt.prefill(cond, &mut gpt.new_cache(3));
         assert!(max_abs(&first(&clean), &first(&noisy)) < 1e-6);

@@ -1,33 +1,31 @@
 //! What a user chooses about sampling.
 
 use serde::{Deserialize, Serialize};
+use tch::Tensor;
 
+use crate::error::{Error, Result};
+use crate::filter::{self, Filter, KernelFilters, RowFilters};
 use crate::guidance::{Guidance, GuidanceSchedule};
-use crate::{Error, Result};
 
 /// How codes are drawn from logits. The default samples the model's own distribution.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SamplingConfig {
     /// Logits are divided by this, at least 1e-5.
     pub temperature: f64,
-    /// Only the k most probable codes (and ties with the k-th). `None` or ≤ 0: all. 1: the best one, no randomness.
-    pub top_k: Option<i64>,
-    /// Only the most probable codes that together exceed this. `None` or ≥ 1: all.
-    pub top_p: Option<f64>,
-    /// Only codes at least this times as probable as the best one. `None` or 0: all.
-    pub min_p: Option<f64>,
+    /// Filters, in the order in which they are applied.
+    pub filters: Vec<Filter>,
     /// Classifier-free guidance.
     pub guidance: Guidance,
 }
 
 impl Default for SamplingConfig {
     fn default() -> Self {
-        SamplingConfig { temperature: 1.0, top_k: None, top_p: None, min_p: None, guidance: Guidance::none() }
+        SamplingConfig { temperature: 1.0, filters: vec![], guidance: Guidance::none() }
     }
 }
 
-/// [`SamplingConfig`] in the words of the command line, each optional: what `sampling.yaml` beside a model holds and
-/// what an image remembers of how it was made.
+/// [`SamplingConfig`] in the words of the command line, each optional: what `sampling.yaml` beside a model
+/// holds and what an image remembers of how it was made.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SamplingSettings {
@@ -75,8 +73,8 @@ impl SamplingSettings {
         }
     }
 
-    /// These settings, and `defaults` where they are silent. A schedule of one's own brings its own window: the
-    /// defaults' window belongs to the defaults' schedule.
+    /// These settings, and `defaults` where they are silent. A schedule of one's own brings its own window:
+    /// the defaults' window belongs to the defaults' schedule.
     pub fn or(self, defaults: Self) -> Self {
         let own_schedule = self.cfg_schedule.is_some();
         let window = |own: Option<f64>, default: Option<f64>| own.or(default.filter(|_| !own_schedule));
@@ -98,11 +96,14 @@ impl SamplingSettings {
         let s = self.or(Self::published());
         check("top_k", s.top_k.unwrap_or(0) as f64, "0 or more", |k| k >= 0.0)?;
         let name = s.cfg_schedule.as_deref().unwrap_or("constant");
+        let filters = [
+            s.top_k.filter(|&k| k > 0).map(Filter::TopK),
+            s.top_p.filter(|&p| p != 1.0).map(Filter::TopP),
+            s.min_p.filter(|&p| p != 0.0).map(Filter::MinP),
+        ];
         let config = SamplingConfig {
             temperature: s.temperature.unwrap_or(1.0),
-            top_k: s.top_k.filter(|&k| k > 0),
-            top_p: s.top_p.filter(|&p| p != 1.0),
-            min_p: s.min_p.filter(|&p| p != 0.0),
+            filters: filters.into_iter().flatten().collect(),
             guidance: Guidance {
                 scale: s.cfg.unwrap_or(1.0),
                 schedule: GuidanceSchedule::named(name, s.cfg_start, s.cfg_end)?,
@@ -115,9 +116,25 @@ impl SamplingSettings {
 }
 
 impl SamplingConfig {
-    /// Whether the best code is taken without chance.
-    pub(crate) fn takes_the_best(&self) -> bool {
-        self.top_k == Some(1)
+    /// (B, V) fp32 logits → the same, divided by the temperature, with the entries that the filters remove at
+    /// -inf.
+    pub fn filtered(&self, logits: &Tensor) -> Tensor {
+        filter::apply(logits, self.temperature, &self.filters)
+    }
+
+    /// Temperature and filters for rows on the CPU; `None` where a filter has no such form.
+    pub(crate) fn row_filters(&self) -> Option<RowFilters> {
+        RowFilters::new(self.temperature, &self.filters)
+    }
+
+    /// Temperature and filters for the GPU's sampling kernel; `None` where it cannot apply them.
+    pub(crate) fn kernel_filters(&self) -> Option<KernelFilters> {
+        KernelFilters::new(self.temperature, &self.filters)
+    }
+
+    /// Whether the best code is taken, without random numbers.
+    pub(crate) fn is_greedy(&self) -> bool {
+        self.filters.contains(&Filter::TopK(1))
     }
 
     /// Refuses numbers that have no meaning.
@@ -127,11 +144,16 @@ impl SamplingConfig {
         let single = |x: f64| x >= 0.0 && (x as f32).is_finite();
         check("cfg", self.guidance.scale, "0 or more, and finite in single precision", single)?;
         check("temperature", self.temperature, "0 or more", |x| x >= 0.0 && x.is_finite())?;
-        for (what, value) in
-            [("top_p", self.top_p), ("min_p", self.min_p), ("cfg_start", start), ("cfg_end", end)]
-        {
-            check(what, value.unwrap_or(0.0), "from 0 to 1", |x| unit.contains(&x))?;
+        let share = |what, value| check(what, value, "from 0 to 1", |x| unit.contains(&x));
+        for filter in &self.filters {
+            match *filter {
+                Filter::TopK(_) => {} // any number: 0 or less is all
+                Filter::TopP(p) => share("top_p", p)?,
+                Filter::MinP(p) => share("min_p", p)?,
+            }
         }
+        share("cfg_start", start.unwrap_or(0.0))?;
+        share("cfg_end", end.unwrap_or(0.0))?;
         if let (Some(start), Some(end)) = (start, end) {
             check("cfg_start", start, "at most cfg_end", |x| x <= end)?;
         }
@@ -141,6 +163,14 @@ impl SamplingConfig {
     /// The same in the words of the command line, complete.
     pub fn settings(&self) -> SamplingSettings {
         let (cfg_start, cfg_end) = self.guidance.schedule.window();
+        let (mut top_k, mut top_p, mut min_p) = (0, 1.0, 0.0);
+        for filter in &self.filters {
+            match *filter {
+                Filter::TopK(k) => top_k = k,
+                Filter::TopP(p) => top_p = p,
+                Filter::MinP(p) => min_p = p,
+            }
+        }
         SamplingSettings {
             cfg: Some(self.guidance.scale),
             cfg_schedule: Some(self.guidance.schedule.name().into()),
@@ -148,9 +178,9 @@ impl SamplingConfig {
             cfg_end,
             cfg_interval: Some(self.guidance.interval.unwrap_or(-1)),
             temperature: Some(self.temperature),
-            top_k: Some(self.top_k.unwrap_or(0)),
-            top_p: Some(self.top_p.unwrap_or(1.0)),
-            min_p: Some(self.min_p.unwrap_or(0.0)),
+            top_k: Some(top_k),
+            top_p: Some(top_p),
+            min_p: Some(min_p),
         }
     }
 }

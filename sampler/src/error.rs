@@ -1,7 +1,8 @@
 use base::Hint;
 use base::hint::nearest;
 
-use crate::GuidanceSchedule;
+/// A result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can go wrong while sampling.
 #[derive(Debug, thiserror::Error)]
@@ -31,8 +32,10 @@ pub enum Error {
     /// No guidance schedule has this name.
     #[error("there is no guidance schedule `{given}`")]
     UnknownSchedule {
-        /// What was asked for.
+        /// The name given.
         given: String,
+        /// The schedules there are.
+        known: &'static [&'static str],
     },
     /// A bound was given to a schedule that has no window.
     #[error("{what} has no meaning with the guidance schedule `{schedule}`")]
@@ -50,10 +53,18 @@ pub enum Error {
         /// Streams given.
         streams: usize,
     },
-    /// Random numbers that the host makes for every step have no place in a recorded one.
-    #[error("a recorded step draws from each image's own stream, by `Draw::Streams`, and in no other way")]
-    NotRecordable,
-    /// Recording a step failed.
+    /// Random numbers that the host makes for every step have no place in a captured one.
+    #[error(
+        "a CUDA graph draws from each image's own stream, by `RandomSource::Streams`, and in no other way"
+    )]
+    NeedsStreams,
+    /// Speculative decoding couples its draws by Gumbel noise.
+    #[error("speculative decoding draws by `RandomSource::Gumbel`, and in no other way")]
+    NeedsGumbel,
+    /// The backend has no step that a CUDA graph could hold.
+    #[error("the kernels for the CPU decode without CUDA graphs")]
+    NotCapturable,
+    /// Capturing a step failed.
     #[error(transparent)]
     Libtorch(#[from] libtorch_ext::Error),
     /// There is no distribution to draw a code from.
@@ -61,7 +72,8 @@ pub enum Error {
         "the transformer's logits of image {image} at step {step} are not finite (NaN or infinite): no code can be drawn"
     )]
     NotFinite {
-        /// The image's number, from 0: in the run, or in the batch where images have no random streams of their own.
+        /// The image's number, from 0: in the run, or in the batch where images have no random streams of
+        /// their own.
         image: u64,
         /// The code's number, from 0.
         step: usize,
@@ -86,10 +98,10 @@ impl Hint for Error {
             Error::Mismatch { .. } => {
                 vec!["use the tokenizer whose codes the model was trained on, with `--tokenizer`".into()]
             }
-            Error::UnknownSchedule { given } => {
-                let near = nearest(given, GuidanceSchedule::NAMES, 1);
+            Error::UnknownSchedule { given, known } => {
+                let near = nearest(given, known.iter().copied(), 1);
                 let near = near.iter().map(|n| format!("did you mean `{n}`?"));
-                near.chain([format!("the schedules are {}", GuidanceSchedule::NAMES.join(", "))]).collect()
+                near.chain([format!("the schedules are {}", known.join(", "))]).collect()
             }
             Error::NotFinite { .. } => vec![
                 "fp16 overflows where bf16 and fp32 do not: `--precision bf16`; a very large `--cfg` overflows too".into(),

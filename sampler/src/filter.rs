@@ -1,44 +1,125 @@
 //! Temperature and the filters that narrow a distribution, out of place.
 //!
-//! GigaTok `generate.py` (`sample`, `top_k_top_p_filtering`), whose order and ties are kept: top-k first, then
-//! top-p on what is left. Min-p is not in the official code and comes last.
+//! GigaTok `generate.py` (`sample`, `top_k_top_p_filtering`), whose order and ties are kept: top-k first,
+//! then top-p on what is left. Min-p is not in the official code and comes last.
+//!
+//! A new [`Filter`] does not compile until every path decides on it: the tensors of any device
+//! ([`Filter::apply`]), the rows of the CPU (`RowFilters`) and the GPU's kernel (`KernelFilters`). The last
+//! two may decline, and the tensors serve.
 //!
 //! B batch, V vocabulary
 
 use tch::{Kind, Tensor};
 
-use crate::SamplingConfig;
-
 /// The temperature never goes below this, so that 0 means greedy and nothing divides by zero.
 pub const TEMPERATURE_FLOOR: f64 = 1e-5;
 
-/// (B, V) fp32 logits → the same, divided by the temperature, with removed entries at -inf.
-pub fn apply(logits: &Tensor, config: &SamplingConfig) -> Tensor {
-    let mut out = logits / config.temperature.max(TEMPERATURE_FLOOR);
-    if let Some(k) = config.top_k.filter(|&k| k > 0) {
-        out = top_k(&out, k);
-    }
-    if let Some(p) = config.top_p.filter(|&p| p < 1.0) {
-        out = top_p(&out, p);
-    }
-    if let Some(p) = config.min_p.filter(|&p| p > 0.0) {
-        out = min_p(&out, p);
-    }
-    out
+/// A rule that removes codes from a distribution.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Filter {
+    /// Keeps the k most probable codes, and ties with the k-th. 0 or less: all. 1: the best one, no
+    /// randomness.
+    TopK(i64),
+    /// Keeps the most probable codes that together exceed this. 1 or more: all.
+    TopP(f64),
+    /// Keeps codes at least this times as probable as the best one. 0 or less: all.
+    MinP(f64),
 }
 
-/// As [`apply`] without top-p, on one row in place.
-pub fn apply_to_row(row: &mut [f32], config: &SamplingConfig) {
-    let temperature = config.temperature.max(TEMPERATURE_FLOOR) as f32;
-    if temperature != 1.0 {
-        row.iter_mut().for_each(|logit| *logit /= temperature);
+impl Filter {
+    /// Whether it keeps every code of any distribution.
+    pub fn is_off(self) -> bool {
+        match self {
+            Filter::TopK(k) => k <= 0,
+            Filter::TopP(p) => p >= 1.0,
+            Filter::MinP(p) => p <= 0.0,
+        }
     }
-    if let Some(k) = config.top_k.filter(|&k| k > 0) {
-        kernels::choose::keep_largest(row, usize::try_from(k).unwrap_or(usize::MAX));
+
+    /// (B, V) logits → the same with removed entries at -inf.
+    pub fn apply(self, logits: Tensor) -> Tensor {
+        match self {
+            _ if self.is_off() => logits,
+            Filter::TopK(k) => top_k(&logits, k),
+            Filter::TopP(p) => top_p(&logits, p),
+            Filter::MinP(p) => min_p(&logits, p),
+        }
     }
-    if let Some(p) = config.min_p.filter(|&p| p > 0.0) {
-        let threshold = row.iter().fold(f32::NEG_INFINITY, |m, &l| m.max(l)) + p.min(1.0).ln() as f32;
-        row.iter_mut().filter(|logit| **logit < threshold).for_each(|logit| *logit = f32::NEG_INFINITY);
+}
+
+/// (B, V) fp32 logits → the same, divided by the temperature, with removed entries at -inf.
+pub fn apply(logits: &Tensor, temperature: f64, filters: &[Filter]) -> Tensor {
+    let scaled = logits / temperature.max(TEMPERATURE_FLOOR);
+    filters.iter().fold(scaled, |logits, filter| filter.apply(logits))
+}
+
+/// Temperature and filters on one row in place, without sorting it.
+#[derive(Debug)]
+pub(crate) struct RowFilters {
+    temperature: f32,
+    filters: Vec<RowFilter>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum RowFilter {
+    TopK(usize),
+    /// Logarithm of the share of the best code's probability.
+    MinP(f32),
+}
+
+impl RowFilters {
+    /// `None` where a filter needs the order of all logits.
+    pub fn new(temperature: f64, filters: &[Filter]) -> Option<Self> {
+        let active = filters.iter().filter(|filter| !filter.is_off());
+        let for_rows = active.map(|&filter| match filter {
+            Filter::TopK(k) => Some(RowFilter::TopK(usize::try_from(k).unwrap_or(usize::MAX))),
+            Filter::TopP(_) => None,
+            Filter::MinP(p) => Some(RowFilter::MinP(p.min(1.0).ln() as f32)),
+        });
+        let temperature = temperature.max(TEMPERATURE_FLOOR) as f32;
+        Some(RowFilters { temperature, filters: for_rows.collect::<Option<_>>()? })
+    }
+
+    /// As [`apply`], on one row.
+    pub fn apply(&self, row: &mut [f32]) {
+        if self.temperature != 1.0 {
+            row.iter_mut().for_each(|logit| *logit /= self.temperature);
+        }
+        for filter in &self.filters {
+            match *filter {
+                RowFilter::TopK(k) => kernels::choose::keep_largest(row, k),
+                RowFilter::MinP(margin) => {
+                    let threshold = row.iter().fold(f32::NEG_INFINITY, |m, &l| m.max(l)) + margin;
+                    row.iter_mut().filter(|l| **l < threshold).for_each(|l| *l = f32::NEG_INFINITY);
+                }
+            }
+        }
+    }
+}
+
+/// Temperature and filters of the GPU's sampling kernel, which applies top-k and then min-p.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct KernelFilters {
+    pub temperature: f64,
+    /// 0: all.
+    pub top_k: i64,
+    /// 0: all.
+    pub min_p: f64,
+}
+
+impl KernelFilters {
+    /// `None` where the kernel lacks a filter, or has the filters in another order.
+    pub fn new(temperature: f64, filters: &[Filter]) -> Option<Self> {
+        let temperature = temperature.max(TEMPERATURE_FLOOR);
+        let mut kernel = KernelFilters { temperature, top_k: 0, min_p: 0.0 };
+        for filter in filters.iter().filter(|filter| !filter.is_off()) {
+            match *filter {
+                Filter::TopK(k) if kernel.top_k == 0 && kernel.min_p == 0.0 => kernel.top_k = k,
+                Filter::MinP(p) if kernel.min_p == 0.0 => kernel.min_p = p,
+                Filter::TopK(_) | Filter::TopP(_) | Filter::MinP(_) => return None,
+            }
+        }
+        Some(kernel)
     }
 }
 
@@ -53,9 +134,9 @@ fn top_k(logits: &Tensor, k: i64) -> Tensor {
     remove(logits, &logits.lt_tensor(&largest.narrow(1, k - 1, 1)))
 }
 
-/// Keeps the shortest run of the most probable entries whose sum exceeds p. The mask is shifted by one, so the
-/// entry that crosses p stays, and the most probable one always does. Which of equal entries at the edge stay is up
-/// to libtorch's sort, as in the official code.
+/// Keeps the shortest run of the most probable entries whose sum exceeds p. The mask is shifted by one, so
+/// the entry that crosses p stays, and the most probable one always does. Which of equal entries at the edge
+/// stay is up to libtorch's sort, as in the official code.
 fn top_p(logits: &Tensor, p: f64) -> Tensor {
     let (sorted, order) = logits.sort(-1, true); // (B, V)
     let over = sorted.softmax(-1, Kind::Float).cumsum(-1, Kind::Float).gt(p);
@@ -74,12 +155,11 @@ fn min_p(logits: &Tensor, p: f64) -> Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::SamplingConfig;
 
-    fn kept(row: &[f32], config: SamplingConfig) -> Vec<i64> {
+    fn kept(row: &[f32], filters: &[Filter]) -> Vec<i64> {
         let logits = Tensor::from_slice(row).unsqueeze(0);
         let before = logits.copy();
-        let out = apply(&logits, &config);
+        let out = apply(&logits, 1.0, filters);
         assert_eq!(logits, before, "the input must not change");
         Vec::<i64>::try_from(out.isfinite().nonzero().select(1, 1)).unwrap()
     }
@@ -88,15 +168,15 @@ mod tests {
     fn top_k_keeps_ties() {
         let row = [1.0, 3.0, 2.0, 3.0, 3.0, 0.0];
         for k in 1..=3 {
-            assert_eq!(kept(&row, SamplingConfig { top_k: Some(k), ..Default::default() }), [1, 3, 4]);
+            assert_eq!(kept(&row, &[Filter::TopK(k)]), [1, 3, 4]);
         }
-        assert_eq!(kept(&row, SamplingConfig { top_k: Some(4), ..Default::default() }), [1, 2, 3, 4]);
+        assert_eq!(kept(&row, &[Filter::TopK(4)]), [1, 2, 3, 4]);
     }
 
     #[test]
     fn top_p_mask_is_shifted_by_one() {
         let row: Vec<f32> = [0.5f32, 0.3, 0.15, 0.05].iter().map(|p| p.ln()).collect();
-        let with = |p| kept(&row, SamplingConfig { top_p: Some(p), ..Default::default() });
+        let with = |p| kept(&row, &[Filter::TopP(p)]);
         assert_eq!(with(0.4), [0]); // 0.5 crosses 0.4 and stays
         assert_eq!(with(0.6), [0, 1]); // 0.5 does not cross, 0.8 does and stays
         assert_eq!(with(0.0), [0]); // the best one always stays
@@ -105,12 +185,7 @@ mod tests {
     #[test]
     fn top_k_v_and_top_p_1_change_nothing_and_0_is_off() {
         let row = [1.0, 3.0, 2.0, 3.0];
-        let open = |k, p, m| {
-            kept(
-                &row,
-                SamplingConfig { top_k: Some(k), top_p: Some(p), min_p: Some(m), ..Default::default() },
-            )
-        };
+        let open = |k, p, m| kept(&row, &[Filter::TopK(k), Filter::TopP(p), Filter::MinP(m)]);
         for k in [0, -1, 4, 99] {
             assert_eq!(open(k, 1.0, 0.0), [0, 1, 2, 3]);
         }
@@ -119,7 +194,7 @@ mod tests {
     #[test]
     fn min_p_is_relative_to_the_best() {
         let row: Vec<f32> = [0.5f32, 0.3, 0.15, 0.05].iter().map(|p| p.ln()).collect();
-        let with = |p| kept(&row, SamplingConfig { min_p: Some(p), ..Default::default() });
+        let with = |p| kept(&row, &[Filter::MinP(p)]);
         assert_eq!(with(0.25), [0, 1, 2]);
         assert_eq!(with(1.0), [0]);
     }
@@ -127,8 +202,21 @@ mod tests {
     #[test]
     fn temperature_has_a_floor() {
         let logits = Tensor::from_slice(&[1.0f32, 2.0]).unsqueeze(0);
-        let at = |temperature| apply(&logits, &SamplingConfig { temperature, ..Default::default() });
+        let at = |temperature| apply(&logits, temperature, &[]);
         assert_eq!(at(0.0), at(1e-5));
         assert_eq!(at(1e-6), at(1e-5));
+    }
+
+    #[test]
+    fn fast_paths_decline_what_they_would_do_otherwise() {
+        use Filter::{MinP, TopK, TopP};
+        let kernel = |filters: &[Filter]| KernelFilters::new(1.0, filters).map(|k| (k.top_k, k.min_p));
+        assert_eq!(kernel(&[TopK(5), TopP(1.0), MinP(0.1)]), Some((5, 0.1)));
+        assert_eq!(kernel(&[MinP(0.1)]), Some((0, 0.1)));
+        for filters in [&[MinP(0.1), TopK(5)][..], &[TopK(5), TopK(3)], &[TopP(0.9)]] {
+            assert_eq!(kernel(filters), None, "{filters:?}");
+        }
+        assert!(RowFilters::new(1.0, &[MinP(0.1), TopK(5)]).is_some());
+        assert!(RowFilters::new(1.0, &[TopK(5), TopP(0.9)]).is_none());
     }
 }

@@ -13,7 +13,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// What an unguided step of a window schedule runs at, and what the ramps add.
 const KEEP_ALIVE: f64 = 1e-4;
@@ -77,7 +77,7 @@ impl GuidanceSchedule {
             "step" => S::Step { start: start.unwrap_or(STEP_START) },
             "cosine" => S::Cosine,
             "sigmoid" => S::Sigmoid,
-            _ => return Err(Error::UnknownSchedule { given: name.into() }),
+            _ => return Err(Error::UnknownSchedule { given: name.into(), known: &Self::NAMES }),
         };
         let (found_start, found_end) = schedule.window();
         for (what, given, found) in [("cfg_start", start, found_start), ("cfg_end", end, found_end)] {

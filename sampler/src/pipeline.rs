@@ -1,10 +1,13 @@
 //! Conditions → images.
 
-use ar_model::{AutoregressiveModel, Conditioning, RecordableModel};
-use base::{Codes, Images, SampleStream};
+use ar_model::{AutoregressiveModel, Conditioning};
+use base::{Codes, Images};
 use tokenizer::Tokenizer;
 
-use crate::{Draw, Error, Result, Sampler, SamplingConfig};
+use crate::config::SamplingConfig;
+use crate::error::{Error, Result};
+use crate::sample::RandomSource;
+use crate::sampler::{DecodeMode, Generation, Sampler};
 
 /// A transformer and the tokenizer whose codes it speaks.
 pub struct Pipeline<'m, M: AutoregressiveModel, T: Tokenizer> {
@@ -33,55 +36,30 @@ impl<'m, M: AutoregressiveModel, T: Tokenizer> Pipeline<'m, M, T> {
         self.sampler.set_negative(negative);
     }
 
-    /// Draws codes for a batch of conditions and decodes them.
+    /// Draws codes for a batch of conditions and decodes them. See [`Sampler::generate`].
+    ///
+    /// # Errors
+    /// Returns an error if codes cannot be drawn, or an image is not finite.
     pub fn images(
         &mut self,
         cond: &Conditioning,
         config: &SamplingConfig,
-        draw: Draw,
-    ) -> Result<(Codes, Images)> {
-        let codes = self.sampler.generate(cond, config, draw)?;
-        let images = self.decode(&codes, draw)?;
-        Ok((codes, images))
+        source: RandomSource,
+        mode: DecodeMode,
+    ) -> Result<(Generation, Images)> {
+        let generation = self.sampler.generate(cond, config, source, mode)?;
+        let images = self.decode(&generation.codes, source)?;
+        Ok((generation, images))
     }
 
-    /// As [`Pipeline::images`], by a recorded step. See [`Sampler::generate_recorded`].
-    pub fn images_recorded(
-        &mut self,
-        cond: &Conditioning,
-        config: &SamplingConfig,
-        draw: Draw,
-    ) -> Result<(Codes, Images)>
-    where
-        M: RecordableModel,
-    {
-        let codes = self.sampler.generate_recorded(cond, config, draw)?;
-        let images = self.decode(&codes, draw)?;
-        Ok((codes, images))
-    }
-
-    /// As [`Pipeline::images`] with [`Draw::Gumbel`], up to `window` codes in a pass of the network; the number is that
-    /// of passes. See [`Sampler::generate_speculatively`].
-    pub fn images_speculatively(
-        &mut self,
-        cond: &Conditioning,
-        config: &SamplingConfig,
-        streams: &[SampleStream],
-        window: usize,
-    ) -> Result<(Codes, Images, usize)> {
-        let (codes, passes) = self.sampler.generate_speculatively(cond, config, streams, window)?;
-        let images = self.decode(&codes, Draw::Gumbel(streams))?;
-        Ok((codes, images, passes))
-    }
-
-    fn decode(&self, codes: &Codes, draw: Draw) -> Result<Images> {
-        let named = |e: tokenizer::Error| e.of_images(|i| format!("image {}", draw.image(i)));
+    fn decode(&self, codes: &Codes, source: RandomSource) -> Result<Images> {
+        let named = |e: tokenizer::Error| e.of_images(|i| format!("image {}", source.image(i)));
         Ok(self.tokenizer.decode(codes).map_err(named)?)
     }
 }
 
-/// Bicubic resize to `size` × `size` as the published scripts do where the tokenizer's images have another size:
-/// on the floats before rounding, `align_corners` off, without antialiasing.
+/// Bicubic resize to `size` × `size` as the published scripts do where the tokenizer's images have another
+/// size: on the floats before rounding, `align_corners` off, without antialiasing.
 pub fn resize(images: Images, size: i64) -> Result<Images> {
     let t = images.tensor();
     let (h, w) = (t.size()[2], t.size()[3]);

@@ -1,12 +1,14 @@
 //! Properties of sampling, on a model whose logits are chosen.
 
-use ar_model::{ArConfig, ArSpec, AutoregressiveModel, Conditioning, Gpt, GpuFormats};
+use ar_model::{ArConfig, ArSpec, AutoregressiveModel, Backend, Conditioning, Decoder, Gpt, GpuFormats};
 use base::config::Document;
 use base::testing::recipe_tensor;
-use base::{Build, Mode, Precision, SampleStream, Vars};
+use base::{Build, Precision, SampleStream, Vars};
 use cuda_kernels::Format;
 use libtorch_ext::cuda_kernel::Emulated;
-use sampler::{Draw, Guidance, GuidanceSchedule, Sampler, SamplingConfig};
+use sampler::DecodeMode::{CudaGraph, Speculative, Stepwise};
+use sampler::RandomSource::{Gumbel, Streams, Torch};
+use sampler::{Filter, Generation, Guidance, GuidanceSchedule, Sampler, SamplingConfig};
 use tch::{Device, Kind, Tensor};
 
 const V: i64 = 12;
@@ -67,11 +69,7 @@ impl AutoregressiveModel for Mock {
         logits
     }
 
-    fn decode_step(&self, codes: &Tensor, position: i64, cache: &mut MockCache) -> Tensor {
-        self.decode_block(codes, position, cache).squeeze_dim(1)
-    }
-
-    fn decode_block(&self, codes: &Tensor, position: i64, cache: &mut MockCache) -> Tensor {
+    fn decode_chunk(&self, codes: &Tensor, position: i64, cache: &mut MockCache) -> Tensor {
         assert!(position <= cache.next, "no position is left out");
         let (rows, k) = codes.size2().unwrap();
         cache.next = position + k;
@@ -81,7 +79,7 @@ impl AutoregressiveModel for Mock {
         self.by_class.index_select(0, classes).narrow(1, t, k) + by_code
     }
 
-    fn logits(&self, cond: &Conditioning, codes: &Tensor, _mode: Mode) -> Tensor {
+    fn logits(&self, cond: &Conditioning, codes: &Tensor) -> Tensor {
         let first = self.by_class.index_select(0, ids(cond));
         let before = codes.narrow(1, 0, N - 1).contiguous().view(-1);
         let by_code = self.by_code.index_select(0, &before).view([-1, N - 1, V]);
@@ -108,8 +106,8 @@ fn streams(from: u64, n: usize) -> Vec<SampleStream> {
 /// Codes of images `from..` of these classes.
 fn codes(model: &Mock, ids: &[i64], from: u64, config: &SamplingConfig) -> Vec<Vec<i64>> {
     let streams = streams(from, ids.len());
-    let codes = Sampler::new(model).generate(&classes(ids), config, Draw::Streams(&streams)).unwrap();
-    Vec::<Vec<i64>>::try_from(codes.tensor()).unwrap()
+    let codes = Sampler::new(model).generate(&classes(ids), config, Streams(&streams), Stepwise).unwrap();
+    Vec::<Vec<i64>>::try_from(codes.codes.tensor()).unwrap()
 }
 
 fn guided(scale: f64) -> SamplingConfig {
@@ -124,8 +122,8 @@ fn scale_1_equals_the_conditional_model() {
         let mut sampler = Sampler::new(&model);
         let s = streams(0, 2);
         let (codes, logits) =
-            sampler.generate_with_logits(&cond, &guided(scale), Draw::Streams(&s), N as usize).unwrap();
-        assert_eq!(logits, model.logits(&cond, codes.tensor(), Mode::Eval));
+            sampler.generate_with_logits(&cond, &guided(scale), Streams(&s), N as usize).unwrap();
+        assert_eq!(logits, model.logits(&cond, codes.tensor()));
     }
 }
 
@@ -138,9 +136,9 @@ fn guidance_mixes_the_conditional_and_the_null_logits_of_the_same_codes() {
     let config = SamplingConfig { guidance, ..Default::default() };
     let s = streams(0, 3);
     let (codes, logits) =
-        Sampler::new(&model).generate_with_logits(&cond, &config, Draw::Streams(&s), N as usize).unwrap();
-    let with = model.logits(&cond, codes.tensor(), Mode::Eval);
-    let without = model.logits(&null, codes.tensor(), Mode::Eval);
+        Sampler::new(&model).generate_with_logits(&cond, &config, Streams(&s), N as usize).unwrap();
+    let with = model.logits(&cond, codes.tensor());
+    let without = model.logits(&null, codes.tensor());
     for t in 0..N {
         let (a, b) = (with.select(1, t), without.select(1, t));
         let c = guidance.at(t as usize, N as usize);
@@ -153,9 +151,9 @@ fn guidance_mixes_the_conditional_and_the_null_logits_of_the_same_codes() {
 #[test]
 fn top_k_1_is_argmax() {
     let model = mock();
-    let config = SamplingConfig { top_k: Some(1), ..guided(3.0) };
+    let config = SamplingConfig { filters: vec![Filter::TopK(1)], ..guided(3.0) };
     let cond = classes(&[1, 1]);
-    for draw in [Draw::Streams(&streams(0, 2)), Draw::Torch] {
+    for draw in [Streams(&streams(0, 2)), Torch] {
         let (codes, logits) =
             Sampler::new(&model).generate_with_logits(&cond, &config, draw, N as usize).unwrap();
         assert_eq!(*codes.tensor(), logits.argmax(-1, false));
@@ -166,7 +164,10 @@ fn top_k_1_is_argmax() {
 fn top_k_v_and_top_p_1_change_nothing() {
     let model = mock();
     let open = guided(2.0);
-    let wide = SamplingConfig { top_k: Some(V), top_p: Some(1.0), min_p: Some(0.0), ..open };
+    let wide = SamplingConfig {
+        filters: vec![Filter::TopK(V), Filter::TopP(1.0), Filter::MinP(0.0)],
+        ..open.clone()
+    };
     assert_eq!(codes(&model, &[0, 1, 2], 0, &open), codes(&model, &[0, 1, 2], 0, &wide));
 }
 
@@ -174,7 +175,7 @@ fn top_k_v_and_top_p_1_change_nothing() {
 fn image_i_is_the_same_at_any_batch_size_and_after_any_start() {
     let model = mock();
     let ids: Vec<i64> = (0..14).map(|i| i % CLASSES).collect();
-    let config = SamplingConfig { top_p: Some(0.9), ..guided(2.0) };
+    let config = SamplingConfig { filters: vec![Filter::TopP(0.9)], ..guided(2.0) };
     let whole = codes(&model, &ids, 0, &config);
     assert_ne!(whole[0], whole[3], "images of one class differ");
     for batch in [1, 3, 7] {
@@ -193,7 +194,7 @@ fn the_cache_is_kept_between_batches_of_one_size() {
     // Rows are padded to whole tiles of 8, so 2 and 5 guided images need caches of 8 and 16 rows.
     for n in [2, 2, 2, 5] {
         let s = streams(0, n);
-        sampler.generate(&classes(&vec![0; n]), &guided(2.0), Draw::Streams(&s)).unwrap();
+        sampler.generate(&classes(&vec![0; n]), &guided(2.0), Streams(&s), Stepwise).unwrap();
     }
     assert_eq!(model.caches.get(), 2);
 }
@@ -204,15 +205,14 @@ fn frequencies_match_probabilities() {
     const DRAWS: usize = 20_000;
     let mut model = mock();
     model.spec.num_tokens = 1;
-    let config = SamplingConfig { temperature: 1.5, top_k: Some(9), ..Default::default() };
+    let config = SamplingConfig { filters: vec![Filter::TopK(9)], temperature: 1.5, ..Default::default() };
     let logits = model.by_class.select(0, 1).narrow(0, 0, 1); // class 1, first code
-    let p = Vec::<f64>::try_from(sampler::filter::apply(&logits, &config).softmax(-1, Kind::Double).view(-1))
-        .unwrap();
+    let p = Vec::<f64>::try_from(config.filtered(&logits).softmax(-1, Kind::Double).view(-1)).unwrap();
     tch::manual_seed(5);
     let streams = streams(0, DRAWS);
-    for draw in [Draw::Streams(&streams), Draw::Gumbel(&streams), Draw::Torch] {
-        let drawn = Sampler::new(&model).generate(&classes(&[1; DRAWS]), &config, draw).unwrap();
-        let first = Vec::<i64>::try_from(drawn.tensor().select(1, 0)).unwrap();
+    for draw in [Streams(&streams), Gumbel(&streams), Torch] {
+        let drawn = Sampler::new(&model).generate(&classes(&[1; DRAWS]), &config, draw, Stepwise).unwrap();
+        let first = Vec::<i64>::try_from(drawn.codes.tensor().select(1, 0)).unwrap();
         let mut counts = [0usize; V as usize];
         first.iter().for_each(|&c| counts[c as usize] += 1);
         let mut chi2 = 0.0;
@@ -232,9 +232,10 @@ fn frequencies_match_probabilities() {
 fn streams_and_conditions_must_be_as_many() {
     let model = mock();
     let s = streams(0, 3);
-    let e = Sampler::new(&model).generate(&classes(&[0, 1]), &guided(1.0), Draw::Streams(&s)).unwrap_err();
+    let e =
+        Sampler::new(&model).generate(&classes(&[0, 1]), &guided(1.0), Streams(&s), Stepwise).unwrap_err();
     assert_eq!(e.to_string(), "2 conditions need as many random streams, found 3");
-    assert!(Sampler::new(&model).generate(&classes(&[]), &guided(1.0), Draw::Torch).is_err());
+    assert!(Sampler::new(&model).generate(&classes(&[]), &guided(1.0), Torch, Stepwise).is_err());
 }
 
 /// A transformer in float64, where rounding decides nothing.
@@ -265,8 +266,8 @@ fn speculative_codes_are_those_of_one_at_a_time() {
     let settings = [
         guided(1.0),
         guided(3.0),
-        SamplingConfig { top_k: Some(1), ..guided(2.0) },
-        SamplingConfig { top_p: Some(0.8), temperature: 0.7, ..guided(2.0) },
+        SamplingConfig { filters: vec![Filter::TopK(1)], ..guided(2.0) },
+        SamplingConfig { filters: vec![Filter::TopP(0.8)], temperature: 0.7, ..guided(2.0) },
     ];
     for config in settings {
         equal_at_any_window(&mock(), &classes(&[0, 1, 2]), &config);
@@ -292,9 +293,9 @@ fn codes_of_a_recorded_step_are_those_of_one_made_for_its_position() {
     let text =
         "num_tokens: 81\nposition: rope_2d\nconditioning: { type: text, length: 5, feature_width: 12 }\n";
     let cosine = Guidance { schedule: GuidanceSchedule::Cosine, interval: Some(50), scale: 3.0 };
-    let scheduled = SamplingConfig { top_k: Some(5), guidance: cosine, ..Default::default() };
-    let narrowed = SamplingConfig { top_p: Some(0.8), temperature: 0.7, ..guided(2.0) };
-    let greedy = SamplingConfig { top_k: Some(1), ..guided(2.0) };
+    let scheduled = SamplingConfig { filters: vec![Filter::TopK(5)], guidance: cosine, ..Default::default() };
+    let narrowed = SamplingConfig { filters: vec![Filter::TopP(0.8)], temperature: 0.7, ..guided(2.0) };
+    let greedy = SamplingConfig { filters: vec![Filter::TopK(1)], ..guided(2.0) };
     let labels = || [classes(&[0, 1, 2]), classes(&[2, 2, 1])];
     equal_when_recorded(&gpt_of(class), labels(), &guided(1.0));
     equal_when_recorded(&gpt_of(class), labels(), &scheduled);
@@ -307,43 +308,53 @@ fn codes_of_a_recorded_step_are_those_of_one_made_for_its_position() {
 fn codes_drawn_by_a_gpus_kernel_are_those_of_the_ordinary_loop() {
     let class = "num_tokens: 5\nposition: learned\nconditioning: { type: class, num_classes: 3 }\n";
     let cosine = Guidance { schedule: GuidanceSchedule::Cosine, interval: Some(3), scale: 3.0 };
-    let mut model = gpt_of(class);
     let formats = GpuFormats { weights: Format::Bf16, cache: Format::Int8 };
-    model.pack_on_gpu(formats, &Emulated).unwrap();
+    let backend = Backend::Gpu { formats, launcher: &Emulated };
+    let model = gpt_of(class).into_decoder(backend).unwrap();
     for config in [
         guided(1.0),
-        SamplingConfig { top_k: Some(5), temperature: 0.7, guidance: cosine, ..Default::default() },
-        SamplingConfig { min_p: Some(0.3), ..guided(2.0) },
-        SamplingConfig { min_p: Some(1.0), ..guided(2.0) },
-        SamplingConfig { top_k: Some(1), ..guided(2.0) },
+        SamplingConfig {
+            filters: vec![Filter::TopK(5)],
+            temperature: 0.7,
+            guidance: cosine,
+            ..Default::default()
+        },
+        SamplingConfig { filters: vec![Filter::MinP(0.3)], ..guided(2.0) },
+        SamplingConfig { filters: vec![Filter::MinP(1.0)], ..guided(2.0) },
+        SamplingConfig { filters: vec![Filter::TopK(1)], ..guided(2.0) },
     ] {
         equal_when_recorded(&model, [classes(&[0, 1, 2]), classes(&[2, 2, 1])], &config);
     }
 }
 
-fn equal_when_recorded(model: &Gpt, batches: [Conditioning; 2], config: &SamplingConfig) {
+fn equal_when_recorded<M: AutoregressiveModel>(
+    model: &M,
+    batches: [Conditioning; 2],
+    config: &SamplingConfig,
+) {
     let (mut plain, mut recorded) = (Sampler::new(model), Sampler::new(model));
     for (seed, cond) in batches.iter().enumerate() {
         let streams = streams(seed as u64, 3);
-        let draw = Draw::Streams(&streams);
-        let expected = plain.generate(cond, config, draw).unwrap();
-        let found = recorded.generate_recorded(cond, config, draw).unwrap();
-        assert_eq!(found.tensor(), expected.tensor(), "{config:?}");
+        let draw = Streams(&streams);
+        let expected = plain.generate(cond, config, draw, Stepwise).unwrap();
+        let found = recorded.generate(cond, config, draw, CudaGraph).unwrap();
+        assert_eq!(found.codes.tensor(), expected.codes.tensor(), "{config:?}");
     }
-    assert!(recorded.generate_recorded(&batches[0], config, Draw::Torch).is_err());
+    assert!(recorded.generate(&batches[0], config, Torch, CudaGraph).is_err());
 }
 
 fn equal_at_any_window<M: AutoregressiveModel>(model: &M, cond: &Conditioning, config: &SamplingConfig) {
     let streams = streams(0, 3);
     let mut sampler = Sampler::new(model);
-    let expected = sampler.generate(cond, config, Draw::Gumbel(&streams)).unwrap();
+    let expected = sampler.generate(cond, config, Gumbel(&streams), Stepwise).unwrap();
     for window in [1, 2, 5, 99] {
-        let (codes, passes) = sampler.generate_speculatively(cond, config, &streams, window).unwrap();
-        assert_eq!(codes.tensor(), expected.tensor(), "window {window}, {config:?}");
+        let Generation { codes, passes } =
+            sampler.generate(cond, config, Gumbel(&streams), Speculative { window }).unwrap();
+        assert_eq!(codes.tensor(), expected.codes.tensor(), "window {window}, {config:?}");
         let range = if window == 1 { 3 * N as usize..=3 * N as usize } else { 6..=3 * N as usize };
         assert!(range.contains(&passes), "{passes} passes of window {window}");
     }
-    assert!(sampler.generate_speculatively(cond, config, &streams, 0).is_err());
+    assert!(sampler.generate(cond, config, Gumbel(&streams), Speculative { window: 0 }).is_err());
 }
 
 /// Of the error: the image's number in the run and the step's.
@@ -365,33 +376,33 @@ fn a_row_that_is_not_finite_is_an_error_that_names_image_and_step() {
         let streams = streams(40, 3);
         let plain = SamplingConfig::default();
         for config in [
-            plain,
-            SamplingConfig { top_k: Some(1), ..plain },
-            SamplingConfig { top_k: Some(4), min_p: Some(0.1), ..plain },
-            SamplingConfig { top_p: Some(0.9), ..plain },
+            plain.clone(),
+            SamplingConfig { filters: vec![Filter::TopK(1)], ..plain.clone() },
+            SamplingConfig { filters: vec![Filter::TopK(4), Filter::MinP(0.1)], ..plain.clone() },
+            SamplingConfig { filters: vec![Filter::TopP(0.9)], ..plain.clone() },
             guided(2.0),
         ] {
             let mut sampler = Sampler::new(&model);
             assert_eq!(
-                refused(sampler.generate(&cond, &config, Draw::Streams(&streams))),
+                refused(sampler.generate(&cond, &config, Streams(&streams), Stepwise)),
                 (42, 5),
                 "{config:?}"
             );
             assert_eq!(
-                refused(sampler.generate(&cond, &config, Draw::Gumbel(&streams))),
+                refused(sampler.generate(&cond, &config, Gumbel(&streams), Stepwise)),
                 (42, 5),
                 "{config:?}"
             );
-            assert_eq!(refused(sampler.generate(&cond, &config, Draw::Torch)), (2, 5), "{config:?}");
+            assert_eq!(refused(sampler.generate(&cond, &config, Torch, Stepwise)), (2, 5), "{config:?}");
             for window in [1, 7] {
-                let found = sampler.generate_speculatively(&cond, &config, &streams, window);
+                let found = sampler.generate(&cond, &config, Gumbel(&streams), Speculative { window });
                 assert_eq!(refused(found), (42, 5), "window {window}, {config:?}");
             }
         }
     }
     // Guidance makes infinities of numbers.
     let model = mock();
-    let found = Sampler::new(&model).generate(&classes(&[0]), &guided(3e38), Draw::Torch);
+    let found = Sampler::new(&model).generate(&classes(&[0]), &guided(3e38), Torch, Stepwise);
     assert_eq!(refused(found), (0, 0));
 }
 
@@ -404,24 +415,27 @@ fn a_weight_that_is_no_number_is_an_error_in_every_backend() {
     for name in ["layers.0.attention.wqkv.weight", "layers.1.feed_forward.w2.weight", "output.weight"] {
         let broken =
             || gpt_with(REST, |vars| drop(vars.get(name).unwrap().get(-1).narrow(0, 3, 1).fill_(f64::NAN)));
-        let drawn = |model: &Gpt| {
-            let mut sampler = Sampler::new(model);
-            let draw = Draw::Streams(&streams);
-            assert_eq!(refused(sampler.generate(&cond, &guided(2.0), draw)), (40, 0), "{name}");
-            if !model.has_own_threads() {
-                assert_eq!(refused(sampler.generate_recorded(&cond, &guided(2.0), draw)), (40, 0), "{name}");
+        let drawn = |model: Decoder| {
+            let mut sampler = Sampler::new(&model);
+            let draw = Streams(&streams);
+            assert_eq!(refused(sampler.generate(&cond, &guided(2.0), draw, Stepwise)), (40, 0), "{name}");
+            if model.capturable().is_some() {
+                assert_eq!(
+                    refused(sampler.generate(&cond, &guided(2.0), draw, CudaGraph)),
+                    (40, 0),
+                    "{name}"
+                );
             }
         };
-        drawn(&broken());
+        drawn(broken().into_decoder(Backend::Torch).unwrap());
         for precision in [Precision::Fp32, Precision::Bf16, Precision::Int8] {
-            let mut model = broken();
-            model.pack(precision);
-            drawn(&model);
+            let backend = Backend::default_for(Device::Cpu, precision);
+            drawn(broken().into_decoder(backend).unwrap());
         }
         for format in [Format::Bf16, Format::Int8] {
-            let mut model = broken();
-            model.pack_on_gpu(GpuFormats { weights: format, cache: format }, &Emulated).unwrap();
-            drawn(&model);
+            let formats = GpuFormats { weights: format, cache: format };
+            let backend = Backend::Gpu { formats, launcher: &Emulated };
+            drawn(broken().into_decoder(backend).unwrap());
         }
     }
 }
@@ -432,12 +446,12 @@ fn speculation_leaves_the_distribution_alone() {
     const DRAWS: usize = 4_000;
     let mut model = mock();
     model.spec.num_tokens = 2;
-    let config = SamplingConfig { top_k: Some(3), ..Default::default() };
-    let (codes, _) = Sampler::new(&model)
-        .generate_speculatively(&classes(&[1; DRAWS]), &config, &streams(0, DRAWS), 2)
+    let config = SamplingConfig { filters: vec![Filter::TopK(3)], ..Default::default() };
+    let Generation { codes, .. } = Sampler::new(&model)
+        .generate(&classes(&[1; DRAWS]), &config, Gumbel(&streams(0, DRAWS)), Speculative { window: 2 })
         .unwrap();
     let pairs = Vec::<i64>::try_from(codes.tensor().select(1, 0) * V + codes.tensor().select(1, 1)).unwrap();
-    let p = |logits: &Tensor| sampler::filter::apply(logits, &config).softmax(-1, Kind::Double);
+    let p = |logits: &Tensor| config.filtered(logits).softmax(-1, Kind::Double);
     let first = p(&model.by_class.select(0, 1).narrow(0, 0, 1)); // (1, V)
     let second = p(&(model.by_class.select(0, 1).narrow(0, 1, 1) + &model.by_code)); // (V, V)
     let joint = Vec::<f64>::try_from((first.transpose(0, 1) * second).view(-1)).unwrap();

@@ -7,7 +7,7 @@ use cli::convert::{ConvertArgs, TargetFormat};
 use serde::Serialize;
 use weights::{Checkpoint, TensorSource, Want};
 
-use super::{Context, Outcome};
+use crate::context::{Context, Outcome};
 use crate::failure::Failure;
 
 #[derive(Debug, Serialize)]

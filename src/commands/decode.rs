@@ -9,8 +9,8 @@ use serde::Serialize;
 use tch::{Device, Tensor};
 use tokenizer::Tokenizer as _;
 
-use super::{Context, Outcome};
 use crate::code_files::{CodeFile, batches};
+use crate::context::{Context, Outcome};
 use crate::files;
 use crate::pictures::Picture;
 use crate::settings::{device, models};

@@ -5,7 +5,7 @@ use std::time::Instant;
 use ar_model::{ArConfig, AutoregressiveModel, Conditioning, Gpt};
 use base::config::Document;
 use base::device::name;
-use base::{Build, Mode, Precision, Vars};
+use base::{Build, Precision, Vars};
 use cli::GpuArgs;
 use cli::doctor::DoctorArgs;
 use libtorch_ext::cuda_graph::{self, CudaGraphs};
@@ -13,7 +13,7 @@ use libtorch_ext::{CudaDriver, runtime, tf32};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
-use super::{Context, Outcome};
+use crate::context::{Context, Outcome};
 use crate::settings::{device, models, packing};
 
 #[derive(Debug, Serialize)]
@@ -236,7 +236,7 @@ fn kernels(device: Device) -> f64 {
                     conditioning: {type: class, num_classes: 4}}";
         let config = ArConfig::from_document(&Document::parse("self-test", text)?)?;
         let vars = Vars::new(device, Kind::Float, Build::Random);
-        let mut gpt = Gpt::new(&vars.root(), &config)?;
+        let gpt = Gpt::new(&vars.root(), &config)?;
         tch::no_grad(|| {
             for (i, mut var) in vars.all().into_iter().enumerate() {
                 var.tensor.copy_(&(values(&var.tensor.size(), i as f64) * 0.2));
@@ -244,11 +244,12 @@ fn kernels(device: Device) -> f64 {
         });
         let codes = Tensor::arange(16, (Kind::Int64, device)).view([1, 16]);
         let cond = Conditioning::Class(codes.narrow(1, 3, 1).view(-1));
-        let expected = gpt.logits(&cond, &codes, Mode::Eval).to_device(Device::Cpu).to_kind(Kind::Double);
-        packing::pack(&mut gpt, device, Precision::Int8, GpuArgs { gpu_kernels: true, int8_cache: true })?;
-        let mut cache = gpt.new_cache(1);
-        let mut found = vec![gpt.prefill(&cond, &mut cache)];
-        found.extend((0..15).map(|t| gpt.decode_step(&codes.narrow(1, t, 1), 1 + t, &mut cache)));
+        let expected = gpt.logits(&cond, &codes).to_device(Device::Cpu).to_kind(Kind::Double);
+        let flags = GpuArgs { gpu_kernels: true, int8_cache: true };
+        let decoder = packing::decoder(gpt, device, Precision::Int8, flags)?;
+        let mut cache = decoder.new_cache(1);
+        let mut found = vec![decoder.prefill(&cond, &mut cache)];
+        found.extend((0..15).map(|t| decoder.decode_step(&codes.narrow(1, t, 1), 1 + t, &mut cache)));
         let found = Tensor::stack(&found, 1);
         Ok(largest_error(&found, &expected) / expected.abs().max().double_value(&[]))
     };

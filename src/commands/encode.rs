@@ -8,8 +8,8 @@ use serde::Serialize;
 use tch::{Device, Tensor};
 use tokenizer::Tokenizer as _;
 
-use super::{Context, Outcome, report_left_out, report_skipped};
 use crate::code_files::TOKENIZER;
+use crate::context::{Context, Outcome, report_left_out, report_skipped};
 use crate::inputs::{Inputs, Skipped};
 use crate::settings::{device, models};
 

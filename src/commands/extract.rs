@@ -14,7 +14,8 @@ use serde::Serialize;
 use tch::Device;
 use tokenizer::{Loaded, Tokenizer as _, TokenizerSpec};
 
-use super::{Context, Outcome, extract_text, open_images, stop_on_signal};
+use super::extract_text;
+use crate::context::{Context, Outcome, open_images, stop_on_signal};
 use crate::failure::Failure;
 use crate::settings::{device, models};
 

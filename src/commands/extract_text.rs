@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use tch::Device;
 use train::tasks::first_sentence;
 
-use super::{Context, Outcome, stop_on_signal};
+use crate::context::{Context, Outcome, stop_on_signal};
 use crate::failure::Failure;
 use crate::settings::device;
 

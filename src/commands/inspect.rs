@@ -13,7 +13,7 @@ use serde_json::Value as Json;
 
 use self::checkpoint::CheckpointReport;
 use self::config::ConfigReport;
-use super::{Context, Outcome};
+use crate::context::{Context, Outcome};
 
 /// What was found.
 #[derive(Debug, Serialize)]

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 use ar_model::{AutoregressiveModel as _, Conditioning};
-use base::{Mode, Progress};
+use base::Progress;
 use cli::logits::LogitsArgs;
 use eval::Likelihood;
 use serde::Serialize;
 use tch::{Device, Tensor};
 
-use super::{Context, Outcome};
 use crate::code_files::{CodeFile, batches, check_codes};
+use crate::context::{Context, Outcome};
 use crate::failure::Failure;
 use crate::finite;
 use crate::settings::{device, models};
@@ -48,7 +48,7 @@ pub fn run(args: &LogitsArgs, context: &Context) -> anyhow::Result<Outcome> {
         let condition = Conditioning::Class(classes.narrow(0, from, count).to_device(device));
         model.check_conditioning(&condition)?;
         let on_device = codes.tensor().to_device(device);
-        let logits = tch::no_grad(|| model.logits(&condition, &on_device, Mode::Eval)); // (B, N, V)
+        let logits = tch::no_grad(|| model.logits(&condition, &on_device)); // (B, N, V)
         let names: Vec<String> = (from..from + count).map(|row| row.to_string()).collect();
         let network = transformer.source.origin().to_string();
         finite::check(&logits, names.iter().map(String::as_str), "what is predicted", &network)?;

@@ -13,7 +13,7 @@ use train::probe::{
     TokenizerPlace, probe,
 };
 
-use super::{Context, Outcome, open_images, stop_on_signal};
+use crate::context::{Context, Outcome, open_images, stop_on_signal};
 use crate::failure::Failure;
 use crate::files;
 use crate::settings::{device, models};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use base::DeviceChoice;
 use cli::recipe::RecipeArgs;
 
-use super::{Context, Outcome};
+use crate::context::{Context, Outcome};
 use crate::recipes::pieces::Places;
 use crate::recipes::run::{Order, run as run_recipe};
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 use tch::Device;
 use tokenizer::Tokenizer as _;
 
-use super::{Context, Outcome, report_left_out, report_skipped};
+use crate::context::{Context, Outcome, report_left_out, report_skipped};
 use crate::files;
 use crate::inputs::{Batch, Inputs, Skipped};
 use crate::pictures::Picture;

@@ -9,7 +9,7 @@ use cli::train::RunArgs;
 use tch::Device;
 use train::{Observer, Recipe, Run, Saved, Task};
 
-use super::{Context, Outcome};
+use crate::context::{Context, Outcome};
 use crate::settings::device;
 
 /// Where a run begins: at a recipe, or at a saved state with its own.
@@ -124,7 +124,7 @@ pub fn run<T: Task>(
     libtorch_ext::runtime::keep_freed_memory();
     let tf32 = device.is_cuda() && task.optimization().tf32;
     libtorch_ext::tf32::set(tf32)?;
-    let stop = super::stop_on_signal()?;
+    let stop = crate::context::stop_on_signal()?;
     let mut progress = context.printer.clone();
     let kind = task.optimization().precision.kind();
     let peak = args.peak_tflops.map_or_else(|| train::peak::measure(device, kind), |n| n * 1e12);

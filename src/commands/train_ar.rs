@@ -9,7 +9,8 @@ use tch::Device;
 use tokenizer::Tokenizer;
 use train::tasks::{ArRecipe, ArTask, TokenizerRecipe};
 
-use super::{Context, Outcome, train::path_override, train_samples::Samples};
+use super::{train::path_override, train_samples::Samples};
+use crate::context::{Context, Outcome};
 use crate::failure::Failure;
 use crate::settings::models::Location;
 use crate::settings::{device, models};

@@ -4,7 +4,7 @@ use cli::train_features::TrainFeaturesArgs;
 use train::Unobserved;
 use train::tasks::{FeaturesRecipe, FeaturesTask};
 
-use super::{Context, Outcome};
+use crate::context::{Context, Outcome};
 use crate::settings::device;
 
 const BUILT_IN: &str = include_str!("../../configs/train/features-64.yaml");

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use base::ImagesU8;
 use base::rng::SampleStream;
-use sampler::{Draw, Pipeline, SamplingSettings};
+use sampler::{DecodeMode, Pipeline, RandomSource, SamplingSettings};
 use tch::Kind;
 use tokenizer::Tokenizer;
 use train::tasks::{ArTask, TokenizerTask};
@@ -44,17 +44,18 @@ impl Samples<'_> {
         let stream = |index| SampleStream { seed: task.seed(), index };
         let streams: Vec<SampleStream> = (0..names.len() as u64).map(stream).collect();
         let config = SamplingSettings::published().resolve()?;
-        let (codes, images) = Pipeline::new(task.model(), &task.tokenizer().model)?.images(
+        let (generation, images) = Pipeline::new(task.model(), &task.tokenizer().model)?.images(
             &cond,
             &config,
-            Draw::Streams(&streams),
+            RandomSource::Streams(&streams),
+            DecodeMode::Stepwise,
         )?;
         let pictures = Picture::from_batch(&images.to_u8())?;
         if let Some(grid) = Picture::grid(&pictures, COLUMNS) {
             grid.write_png(&sheet(self.0, step)?, &[("Conditions", names.join("; "))])?;
         }
         let distinct: HashSet<i64> =
-            Vec::<i64>::try_from(codes.tensor().reshape([-1]))?.into_iter().collect();
+            Vec::<i64>::try_from(generation.codes.tensor().reshape([-1]))?.into_iter().collect();
         let share = distinct.len() as f64 / task.model().config().vocab_size as f64;
         Ok(vec![("distinct_codes", share)])
     }

@@ -6,7 +6,8 @@ use cli::train_tokenizer::TrainTokenizerArgs;
 use tch::{Device, Kind, Tensor};
 use train::tasks::{TokenizerRecipe, TokenizerTask};
 
-use super::{Context, Outcome, train_samples::Reconstructions};
+use super::train_samples::Reconstructions;
+use crate::context::{Context, Outcome};
 use crate::pictures::Picture;
 use crate::settings::device;
 

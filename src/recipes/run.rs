@@ -15,7 +15,7 @@ use super::pieces::{Piece, Places, list, pieces};
 use super::steps::{Made, Step, all_measured, measured, reservations};
 use super::verdict::{Figure, agrees, judge, table};
 use super::{Recipe, Task, steps};
-use crate::commands::{Context, Outcome, stop_on_signal};
+use crate::context::{Context, Outcome, stop_on_signal};
 use crate::failure::Failure;
 use crate::files;
 

@@ -10,7 +10,7 @@ use cli::{ModelArgs, PairedTokenizerArgs, TokenizerArgs};
 use tch::Device;
 use tokenizer::TokenizerConfig;
 
-use crate::commands::Context;
+use crate::context::Context;
 use crate::failure::Failure;
 
 /// The shipped model that is used when none is named.

@@ -1,6 +1,6 @@
 //! The form in which models decode.
 
-use ar_model::{Gpt, GpuFormats};
+use ar_model::{Backend, Decoder, Gpt, GpuFormats};
 use base::{Precision, Vars};
 use cli::GpuArgs;
 use cuda_kernels::Format;
@@ -9,19 +9,22 @@ use tch::Device;
 
 use crate::failure::Failure;
 
-/// Makes a transformer ready for decoding: packed for the CPU's kernels, for those of a GPU where they are asked for or
-/// its weights are int8, else as it is, for libtorch.
-pub fn pack(model: &mut Gpt, device: Device, precision: Precision, gpu: GpuArgs) -> anyhow::Result<()> {
+/// Makes a decoder of a transformer: by the CPU's kernels, by those of a GPU where they are asked for or its weights are
+/// int8, else by libtorch.
+pub fn decoder(model: Gpt, device: Device, precision: Precision, gpu: GpuArgs) -> anyhow::Result<Decoder> {
+    Ok(model.into_decoder(backend(device, precision, gpu)?)?)
+}
+
+fn backend(device: Device, precision: Precision, gpu: GpuArgs) -> anyhow::Result<Backend> {
     let Some(formats) = check(device, precision, gpu)? else {
-        model.pack(precision);
-        return Ok(());
+        return Ok(Backend::default_for(device, precision));
     };
     let Device::Cuda(index) = device else { unreachable!("checked") };
-    let engine = CudaKernels::shared(index).map_err(|e| {
+    let launcher = CudaKernels::shared(index).map_err(|e| {
         Failure::new(format!("cannot use the kernels for a GPU: {e}"))
             .hint("`--precision bf16` without `--gpu-kernels` and `--int8-cache` decodes with libtorch alone")
     })?;
-    Ok(model.pack_on_gpu(formats, engine)?)
+    Ok(Backend::Gpu { formats, launcher })
 }
 
 /// Makes a tokenizer ready for a GPU's kernels where they are asked for and it computes in bf16, which they know.

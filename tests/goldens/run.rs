@@ -1,7 +1,7 @@
 //! Sampling runs, read from what a manifest says of their tokens.
 
 use anyhow::{Context, Result, bail};
-use sampler::{Guidance, GuidanceSchedule, SamplingConfig};
+use sampler::{Filter, Guidance, GuidanceSchedule, SamplingConfig};
 
 /// One recorded generation.
 #[derive(Debug)]
@@ -65,7 +65,8 @@ impl Run {
         let scale = scale.with_context(|| format!("`{meaning}` gives no cfg_scale"))?;
         let schedule = GuidanceSchedule::named(schedule, start, end)?;
         let guidance = Guidance { scale, schedule, interval };
-        let sampling = SamplingConfig { temperature, top_k, top_p, min_p: None, guidance };
+        let filters = [top_k.map(Filter::TopK), top_p.map(Filter::TopP)].into_iter().flatten().collect();
+        let sampling = SamplingConfig { temperature, filters, guidance };
         Ok(Run { sampling, greedy, masked })
     }
 }

@@ -22,7 +22,7 @@ fn arranged(x: &Tensor, first: &Conv2d) -> Tensor {
     if first.is_channels_last() && !trained { channels_last(x) } else { x.shallow_clone() }
 }
 
-/// norm, swish, 3×3, norm, swish, 3×3, plus the input (through a 1×1 where the channels change).
+/// norm, SiLU, 3×3, norm, SiLU, 3×3, plus the input (through a 1×1 where the channels change).
 #[derive(Debug)]
 struct ResBlock {
     norm1: GroupNorm,
@@ -44,8 +44,8 @@ impl ResBlock {
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {
-        let h = self.conv1.forward(&self.norm1.swish(x));
-        let h = self.norm2.swish(&h);
+        let h = self.conv1.forward(&self.norm1.silu(x));
+        let h = self.norm2.silu(&h);
         match &self.shortcut {
             Some(shortcut) => self.conv2.forward_onto(&h, &shortcut.forward(x)),
             None => self.conv2.forward_onto(&h, x),
@@ -179,7 +179,7 @@ impl CnnEncoder {
             }
         }
         let h = run(&self.mid, h);
-        self.conv_out.forward(&self.norm_out.swish(&h))
+        self.conv_out.forward(&self.norm_out.silu(&h))
     }
 }
 
@@ -344,7 +344,7 @@ impl CnnDecoder {
                 h = up.forward(&h);
             }
         }
-        let pixels = self.conv_out.forward(&self.norm_out.swish(&h)).pixel_shuffle(self.stem);
+        let pixels = self.conv_out.forward(&self.norm_out.silu(&h)).pixel_shuffle(self.stem);
         if self.smooth { smoothed(&pixels, self.stem) } else { pixels }
     }
 

@@ -1,14 +1,10 @@
 //! What a tokenizer is made of, as a user writes it.
 
-use std::path::Path;
-
 use backbones::EfficientNetSize;
-use base::config::Document;
 use serde::de::{IntoDeserializer, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{Error, Result};
-use crate::official;
 use crate::quantizer::QuantizerConfig;
 use crate::sizes::Size;
 
@@ -258,30 +254,6 @@ impl Alignment {
 }
 
 impl TokenizerConfig {
-    /// Reads a configuration of ours, an official `VQ_*.yaml`, or the `config` of a golden's manifest.
-    ///
-    /// # Errors
-    /// The file cannot be read, is not YAML, names an unknown key, or contradicts itself.
-    pub fn read(path: &Path) -> Result<Self> {
-        Self::from_document(&Document::read(path)?)
-    }
-
-    /// The same from parsed YAML.
-    pub fn from_document(document: &Document) -> Result<Self> {
-        let config = match official::recognise(&document.to_json()?) {
-            Some(model) => official::convert(&model)?,
-            None => document.typed()?,
-        };
-        config.check()?;
-        Ok(config)
-    }
-
-    /// The keys of an official YAML's `init_args` that change nothing here, in their order.
-    pub fn keys_without_effect(document: &Document) -> Vec<String> {
-        let json = document.to_json().unwrap_or_default();
-        official::recognise(&json).map(|model| official::without_effect(&model)).unwrap_or_default()
-    }
-
     /// Side of the square images, pixels.
     pub fn image_size(&self) -> i64 {
         match self {

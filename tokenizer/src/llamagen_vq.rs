@@ -10,8 +10,8 @@ use tch::Tensor;
 
 use crate::cnn::{CnnDecoder, CnnEncoder};
 use crate::config::LlamaGenVqConfig;
-use crate::model::{CodeLayout, Latents, TokenizerSpec, TrainOutput};
 use crate::quantizer::VectorQuantizer;
+use crate::spec::{CodeLayout, Latents, TokenizerSpec, TrainOutput};
 
 /// The VQGAN network.
 #[derive(Debug)]

@@ -7,9 +7,9 @@ use libtorch_ext::cuda_kernel::CudaKernels;
 use tch::{Device, Kind};
 use weights::{CONFIG_FILE, KeyMap, TensorSource, WEIGHTS_FILE};
 
+use crate::any::Model;
 use crate::config::TokenizerConfig;
 use crate::error::{Error, Result};
-use crate::model::Model;
 use crate::released::signatures;
 
 /// A tokenizer with its weights.

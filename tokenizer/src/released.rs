@@ -5,8 +5,8 @@ use base::{Build, Vars};
 use tch::{Device, Kind};
 use weights::Signature;
 
+use crate::any::Model;
 use crate::config::TokenizerConfig;
-use crate::model::Model;
 
 macro_rules! configs {
     ($($name:literal),* $(,)?) => {

@@ -6,10 +6,10 @@ use base::{Mode, random, rng};
 use tch::{Kind, Tensor};
 
 use super::{Gpt, prefix_lm_mask};
-use crate::attention::Context;
+use crate::attention::AttentionInput;
 use crate::conditioning::Conditioning;
 use crate::modulation::ModelCondition;
-use crate::position::Place;
+use crate::position::Positions;
 
 /// A pass through the layers: what they all need.
 #[derive(Debug)]
@@ -34,18 +34,9 @@ impl Gpt {
         let train = mode.is_train();
         let rates = &self.config.dropout;
         let drop = (train && rates.condition > 0.0).then(|| {
-            random::uniform(&[cond.batch_size()], (Kind::Float, self.tok_embeddings.device()))
-                .lt(rates.condition)
+            random::uniform(&[cond.batch_size()], (Kind::Float, self.embeddings.device())).lt(rates.condition)
         });
-        let prefix = self.condition_with_position(self.embed_condition(cond, drop.as_ref()));
-        let inputs = codes.narrow(1, 0, self.spec.num_tokens - 1);
-        let x = Tensor::cat(
-            &[
-                prefix,
-                self.codes_with_positions(self.embed_codes(&inputs), Place::From(self.spec.prefix_len)),
-            ],
-            1,
-        );
+        let x = self.embeddings.sequence(cond, codes, drop.as_ref());
         let condition = self.modulation.needs_condition().then(|| x.narrow(1, 0, self.spec.prefix_len));
         let in_layers = [rates.attention, rates.residual, rates.feed_forward, rates.drop_path];
         let drops = train && in_layers.iter().any(|&rate| rate > 0.0);
@@ -79,14 +70,13 @@ impl TeacherForced<'_> {
             random::seed(rng::hash(seed, &[index as u64]).cast_signed());
         }
         let gpt = self.gpt;
-        assert!(gpt.packed.is_none(), "a packed model decodes and evaluates only");
-        let context = Context {
-            place: Place::From(0),
+        let input = AttentionInput {
+            positions: Positions::Range(0),
             rope: gpt.rope.as_ref(),
             mask: self.mask.as_ref(),
             dropout: if self.train { gpt.config.dropout.attention } else { 0.0 },
         };
-        gpt.layers[index].forward(x, &self.modulation, &context, None, &gpt.config.dropout, self.train)
+        gpt.layers[index].forward(x, &self.modulation, &input, None, &gpt.config.dropout, self.train)
     }
 
     /// The first `depth` layers.
@@ -97,6 +87,6 @@ impl TeacherForced<'_> {
     /// The output layer's input for each code, (B, N, D), from the last layer's output.
     pub fn head_input(&self, x: &Tensor) -> Tensor {
         let x = x.narrow(1, self.gpt.spec.prefix_len - 1, self.gpt.spec.num_tokens);
-        self.gpt.normed(&x, self.condition.as_ref())
+        self.gpt.final_norm(&x, self.condition.as_ref())
     }
 }

@@ -3,7 +3,7 @@
 use ar_model::{ArConfig, AutoregressiveModel, Conditioning, Gpt};
 use base::config::Document;
 use base::testing::{recipe_integers, recipe_tensor};
-use base::{Build, Mode, Vars};
+use base::{Build, Vars};
 use tch::{Device, Kind, Tensor};
 
 pub const CLASS: &str = "{ type: class, num_classes: 10 }";
@@ -44,11 +44,11 @@ pub fn condition(config: &ArConfig, batch: i64) -> Conditioning {
 }
 
 /// Teacher-forced logits, and those of prefill and steps.
-pub fn both_ways(gpt: &Gpt, cond: &Conditioning, codes: &Tensor) -> [Tensor; 2] {
+pub fn both_ways<M: AutoregressiveModel>(gpt: &M, cond: &Conditioning, codes: &Tensor) -> [Tensor; 2] {
     let mut cache = gpt.new_cache(codes.size()[0]);
     let mut steps = vec![gpt.prefill(cond, &mut cache)];
     for t in 0..15 {
         steps.push(gpt.decode_step(&codes.narrow(1, t, 1), gpt.spec().prefix_len + t, &mut cache));
     }
-    [gpt.logits(cond, codes, Mode::Eval), Tensor::stack(&steps, 1)]
+    [gpt.logits(cond, codes), Tensor::stack(&steps, 1)]
 }

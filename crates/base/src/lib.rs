@@ -1,6 +1,6 @@
-//! The ground every other crate stands on: values whose range is part of their type, precision, devices,
-//! counter-based randomness, variables, layers and configuration files. It knows no model and no file format
-//! but YAML.
+//! The foundation of the other crates: values whose range is part of their type, precision, devices, counter-based
+//! randomness, variables, layers, configuration files, NumPy archives, and files written whole or not at all. It knows no
+//! model.
 
 pub mod carried;
 pub mod config;

@@ -14,7 +14,7 @@ pub enum Precision {
     Bf16,
     /// IEEE half precision.
     Fp16,
-    /// Fp32, with the transformer's weights in 8-bit integers while it decodes on the CPU.
+    /// Fp32, with the transformer's weights in 8-bit integers while it decodes by the program's own kernels.
     Int8,
 }
 

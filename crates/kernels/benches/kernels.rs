@@ -5,7 +5,7 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kernels::attention::{attend_bf16, attend_f32};
 use kernels::choose::{invert, keep_largest};
-use kernels::{Element, Format, Isa, Map, Matrix, Norm, Rows, Team, Winograd, group_norm};
+use kernels::{ConvElement, Format, Isa, Map, Matrix, Norm, NormElement, Rows, Team, Winograd, group_norm};
 
 const WIDTH: usize = 768;
 const VOCABULARY: usize = 16_384;
@@ -74,7 +74,7 @@ fn maps(c: &mut Criterion) {
     map_layers(c, "bf16", &vec![0x3F00u16; 64 * 64 * 256]);
 }
 
-fn map_layers<T: Element + Default>(c: &mut Criterion, kind: &str, x: &[T]) {
+fn map_layers<T: NormElement + ConvElement + Default>(c: &mut Criterion, kind: &str, x: &[T]) {
     let (team, isa) = (Team::new(1), Isa::best(Format::F32));
     let bias = numbers(256);
     let packed = Winograd::new(&numbers(256 * 256 * 9), &bias, isa);

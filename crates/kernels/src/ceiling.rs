@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use crate::isa::{Isa, for_each_isa};
-use crate::matmul::{Format, Matrix, Rows};
+use crate::isa::{Format, Isa, for_each_isa};
+use crate::matmul::{Matrix, Rows};
 use crate::memory::Aligned;
 use crate::team::Team;
 

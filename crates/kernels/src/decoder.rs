@@ -10,9 +10,9 @@
 use std::sync::{Mutex, PoisonError};
 
 use crate::attention::{self, BLOCK, attend_bf16, attend_f32, write_key, write_value};
-use crate::isa::Isa;
+use crate::isa::{Format, Isa};
 use crate::math::{layer_norm, rms_norm, rotate, swiglu};
-use crate::matmul::{Format, Matrix, Rows};
+use crate::matmul::{Matrix, Rows};
 use crate::memory::{Aligned, Shared};
 use crate::team::{Member, Team};
 

@@ -2,11 +2,11 @@
 //!
 //! P pixels, C channels, G groups
 
+use crate::element::Element;
 use crate::isa::{Isa, for_each_isa};
-use crate::math::{exp, fma, from_bf16, to_bf16};
-use crate::memory::{Number, Shared};
+use crate::math::{exp, fma};
+use crate::memory::Shared;
 use crate::team::Team;
-use crate::winograd::{self, Place};
 
 /// Pixels whose sums are taken in fp32; beyond them in double precision.
 const BLOCK: usize = 128;
@@ -28,65 +28,33 @@ pub struct Norm<'a> {
     pub silu: bool,
 }
 
-/// How a map's numbers are stored: `f32`, or `u16` holding bf16.
+/// A number of a map that can be normalised: `f32`, or `u16` holding bf16.
 #[allow(private_bounds)] // nobody else's types
-pub trait Element: Kernels {}
-impl Element for f32 {}
-impl Element for u16 {}
+pub trait NormElement: NormKernels {}
+impl NormElement for f32 {}
+impl NormElement for u16 {}
 
-/// What the kernels of maps need of an [`Element`].
-pub(crate) trait Kernels: Number {
+/// The kernels of a [`NormElement`].
+pub(crate) trait NormKernels: Element {
     fn moments(isa: Isa, x: &[Self], first: &mut [f32], sums: &mut [f32], squares: &mut [f32]);
     fn finish(isa: Isa, x: &[Self], map: &Affine, silu: bool, out: &mut [Self]);
-    fn gather(isa: Isa, x: &[Self], channels: usize, place: &Place, out: &mut [f32], at: usize);
-    fn store(isa: Isa, row: &[f32], residual: Option<&[Self]>, out: &mut [Self]);
-    fn read(self) -> f32;
-    fn write(x: f32) -> Self;
 }
 
-impl Kernels for f32 {
+impl NormKernels for f32 {
     fn moments(isa: Isa, x: &[f32], first: &mut [f32], sums: &mut [f32], squares: &mut [f32]) {
         moments_f32(isa, x, first, sums, squares);
     }
     fn finish(isa: Isa, x: &[f32], map: &Affine, silu: bool, out: &mut [f32]) {
         finish_f32(isa, x, map, silu, out);
     }
-    fn gather(isa: Isa, x: &[f32], channels: usize, place: &Place, out: &mut [f32], at: usize) {
-        winograd::gather_f32(isa, x, channels, place, out, at);
-    }
-    fn store(isa: Isa, row: &[f32], residual: Option<&[f32]>, out: &mut [f32]) {
-        winograd::store_f32(isa, row, residual, out);
-    }
-    #[inline(always)]
-    fn read(self) -> f32 {
-        self
-    }
-    #[inline(always)]
-    fn write(x: f32) -> f32 {
-        x
-    }
 }
 
-impl Kernels for u16 {
+impl NormKernels for u16 {
     fn moments(isa: Isa, x: &[u16], first: &mut [f32], sums: &mut [f32], squares: &mut [f32]) {
         moments_bf16(isa, x, first, sums, squares);
     }
     fn finish(isa: Isa, x: &[u16], map: &Affine, silu: bool, out: &mut [u16]) {
         finish_bf16(isa, x, map, silu, out);
-    }
-    fn gather(isa: Isa, x: &[u16], channels: usize, place: &Place, out: &mut [f32], at: usize) {
-        winograd::gather_bf16(isa, x, channels, place, out, at);
-    }
-    fn store(isa: Isa, row: &[f32], residual: Option<&[u16]>, out: &mut [u16]) {
-        winograd::store_bf16(isa, row, residual, out);
-    }
-    #[inline(always)]
-    fn read(self) -> f32 {
-        from_bf16(self)
-    }
-    #[inline(always)]
-    fn write(x: f32) -> u16 {
-        to_bf16(x)
     }
 }
 
@@ -103,7 +71,14 @@ pub(crate) struct Affine {
 ///
 /// # Panics
 /// If lengths do not fit each other.
-pub fn group_norm<T: Element>(team: &Team, isa: Isa, x: &[T], channels: usize, norm: &Norm, out: &mut [T]) {
+pub fn group_norm<T: NormElement>(
+    team: &Team,
+    isa: Isa,
+    x: &[T],
+    channels: usize,
+    norm: &Norm,
+    out: &mut [T],
+) {
     assert!(x.len().is_multiple_of(channels) && channels.is_multiple_of(norm.groups), "shapes do not fit");
     assert!(x.len() == out.len(), "shapes do not fit");
     let blocks = x.len().div_ceil(BLOCK * channels);
@@ -143,7 +118,7 @@ fn part<T>(x: &[T], block: usize, channels: usize) -> &[T] {
 }
 
 /// Mean and sum of squared deviations of each group in a block, pairs (G, 2).
-fn block_moments<T: Element>(isa: Isa, x: &[T], channels: usize, moments: &mut [f64]) {
+fn block_moments<T: NormElement>(isa: Isa, x: &[T], channels: usize, moments: &mut [f64]) {
     let mut lanes = vec![0.0f32; 3 * channels];
     let (first, rest) = lanes.split_at_mut(channels);
     let (sums, squares) = rest.split_at_mut(channels);
@@ -209,7 +184,7 @@ fn moments_bf16_body<const FUSED: bool>(x: &[u16], first: &mut [f32], sums: &mut
 /// The first pixel of each channel, and sums of differences to it and of their squares: small numbers even where the
 /// values are large.
 #[inline(always)]
-fn moments_of<const FUSED: bool, T: Kernels>(
+fn moments_of<const FUSED: bool, T: Element>(
     x: &[T],
     first: &mut [f32],
     sums: &mut [f32],
@@ -245,7 +220,7 @@ fn finish_bf16_body<const FUSED: bool>(x: &[u16], map: &Affine, silu: bool, out:
 }
 
 #[inline(always)]
-fn finish_of<const FUSED: bool, T: Kernels>(x: &[T], map: &Affine, silu: bool, out: &mut [T]) {
+fn finish_of<const FUSED: bool, T: Element>(x: &[T], map: &Affine, silu: bool, out: &mut [T]) {
     if silu {
         each::<FUSED, T>(x, map, out, |z| z / (1.0 + exp::<FUSED>(-z)));
     } else {
@@ -254,7 +229,7 @@ fn finish_of<const FUSED: bool, T: Kernels>(x: &[T], map: &Affine, silu: bool, o
 }
 
 #[inline(always)]
-fn each<const FUSED: bool, T: Kernels>(x: &[T], map: &Affine, out: &mut [T], f: impl Fn(f32) -> f32) {
+fn each<const FUSED: bool, T: Element>(x: &[T], map: &Affine, out: &mut [T], f: impl Fn(f32) -> f32) {
     let channels = map.mean.len();
     for (x, out) in x.chunks_exact(channels).zip(out.chunks_exact_mut(channels)) {
         let values = x.iter().zip(&map.mean).zip(&map.scale).zip(&map.shift);

@@ -1,6 +1,16 @@
-//! Which instructions this processor has, asked at run time.
+//! Which instructions this processor has, asked at run time, for weights of a format.
 
-use crate::matmul::Format;
+/// How weights are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Format {
+    /// Single precision, inputs too.
+    F32,
+    /// bfloat16, inputs too; sums in single precision.
+    Bf16,
+    /// 8-bit integers and a scale for each output. Inputs are 16-bit integers with a scale for each row, and the sums
+    /// are exact, so that only the weights lose precision that shows.
+    Int8,
+}
 
 /// A set of instructions that kernels are written for, and proof that this processor has them: those beyond
 /// [`Isa::PLAIN`] come from [`Isa::available`] and [`Isa::best`] alone.

@@ -9,10 +9,10 @@
 
 use std::cell::RefCell;
 
-use crate::group_norm::{Element, Kernels};
-use crate::isa::{Isa, for_each_isa};
+use crate::element::Element;
+use crate::isa::{Format, Isa, for_each_isa};
 use crate::math::fma;
-use crate::matmul::{Format, Matrix};
+use crate::matmul::Matrix;
 use crate::memory::{Aligned, Shared};
 use crate::team::Team;
 
@@ -33,6 +33,36 @@ pub struct Winograd {
     bias: Vec<f32>,
     inputs: usize,
     isa: Isa,
+}
+
+/// A number of a map that can be convolved: `f32`, or `u16` holding bf16.
+#[allow(private_bounds)] // nobody else's types
+pub trait ConvElement: ConvKernels {}
+impl ConvElement for f32 {}
+impl ConvElement for u16 {}
+
+/// The kernels of a [`ConvElement`].
+pub(crate) trait ConvKernels: Element {
+    fn gather(isa: Isa, x: &[Self], channels: usize, place: &Place, out: &mut [f32], at: usize);
+    fn store(isa: Isa, row: &[f32], residual: Option<&[Self]>, out: &mut [Self]);
+}
+
+impl ConvKernels for f32 {
+    fn gather(isa: Isa, x: &[f32], channels: usize, place: &Place, out: &mut [f32], at: usize) {
+        gather_f32(isa, x, channels, place, out, at);
+    }
+    fn store(isa: Isa, row: &[f32], residual: Option<&[f32]>, out: &mut [f32]) {
+        store_f32(isa, row, residual, out);
+    }
+}
+
+impl ConvKernels for u16 {
+    fn gather(isa: Isa, x: &[u16], channels: usize, place: &Place, out: &mut [f32], at: usize) {
+        gather_bf16(isa, x, channels, place, out, at);
+    }
+    fn store(isa: Isa, row: &[f32], residual: Option<&[u16]>, out: &mut [u16]) {
+        store_bf16(isa, row, residual, out);
+    }
 }
 
 /// The map that a convolution reads, and what is added to its result.
@@ -79,7 +109,7 @@ impl Winograd {
     ///
     /// # Panics
     /// If lengths do not fit each other.
-    pub fn run<T: Element>(&self, team: &Team, map: &Map<T>, out: &mut [T]) {
+    pub fn run<T: ConvElement>(&self, team: &Team, map: &Map<T>, out: &mut [T]) {
         let outputs = self.bias.len();
         let pixels = map.x.len() / self.inputs;
         assert!(map.x.len() == pixels * self.inputs && out.len() == pixels * outputs, "sizes do not fit");
@@ -118,7 +148,7 @@ impl Winograd {
     }
 
     /// The part of a tile (OUT, OUT, K) that lies on the map, plus the residual.
-    fn store<T: Element>(&self, tile: &[f32], place: &Place, residual: Option<&[T]>, out: &Shared<T>) {
+    fn store<T: ConvElement>(&self, tile: &[f32], place: &Place, residual: Option<&[T]>, out: &Shared<T>) {
         let outputs = self.bias.len();
         let length = OUT.min(place.width - place.x) * outputs;
         for (y, row) in (place.y..place.height).zip(tile.chunks_exact(OUT * outputs)) {
@@ -229,7 +259,7 @@ fn before<const FUSED: bool>(d: &[Lanes; IN]) -> [Lanes; IN] {
 
 /// `Bᵀ d B` of a tile's input, all channels, to `at` of each place in `out` (PLACES, T, C).
 #[inline(always)]
-fn gather_of<const FUSED: bool, T: Kernels>(x: &[T], channels: usize, p: &Place, out: &mut [f32], at: usize) {
+fn gather_of<const FUSED: bool, T: Element>(x: &[T], channels: usize, p: &Place, out: &mut [f32], at: usize) {
     let stride = out.len() / PLACES;
     let pixel = |i: usize, j: usize| {
         let (y, x) = ((p.y + i).wrapping_sub(1), (p.x + j).wrapping_sub(1));
@@ -303,7 +333,7 @@ fn scatter_body<const FUSED: bool>(m: &[f32], at: usize, bias: &[f32], out: &mut
 }
 
 #[inline(always)]
-fn store_of<T: Kernels>(row: &[f32], residual: Option<&[T]>, out: &mut [T]) {
+fn store_of<T: Element>(row: &[f32], residual: Option<&[T]>, out: &mut [T]) {
     match residual {
         Some(residual) => {
             for ((o, v), r) in out.iter_mut().zip(row).zip(residual) {

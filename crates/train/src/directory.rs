@@ -11,7 +11,8 @@ use data::{LeftOut, count_left_out};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::state::{to_json, write_atomically};
+use crate::files::write_atomically;
+use crate::state::to_json;
 use crate::task::DataFacts;
 use crate::{Error, Result};
 

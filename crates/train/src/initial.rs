@@ -5,20 +5,11 @@ use std::path::Path;
 use base::config::to_yaml;
 use base::{Progress, Vars};
 use serde::Serialize;
-use weights::{KeyMap, Signature};
 
+use crate::files::write_atomically;
+pub(crate) use crate::task::Adoption;
 use crate::task::{Recipe, Task};
 use crate::{Error, Result};
-
-/// How a checkpoint becomes a task's first weights.
-pub struct Adoption {
-    /// The file's names → the model's.
-    pub map: KeyMap,
-    /// Parts that may be other ones than the file's, and are then drawn anew: patterns as in [`weights::matches`].
-    pub replaceable: &'static [&'static str],
-    /// The released models, for a word on what a file that does not fit looks like.
-    pub known: fn() -> Vec<Signature>,
-}
 
 /// What became of a checkpoint, as `initial-weights.yaml` in the run's directory holds it.
 #[derive(Debug, Serialize)]
@@ -62,7 +53,7 @@ pub(crate) fn adopt(task: &impl Task, progress: &mut dyn Progress) -> Result<Opt
 
 impl Account {
     pub fn write(&self, dir: &Path) -> Result<()> {
-        crate::state::write_atomically(&dir.join("initial-weights.yaml"), to_yaml(self)?.as_bytes())
+        write_atomically(&dir.join("initial-weights.yaml"), to_yaml(self)?.as_bytes())
     }
 }
 

@@ -54,5 +54,5 @@ fn keep_until(path: &Path, step: u64) -> Result<()> {
             kept.push('\n');
         }
     }
-    crate::state::write_atomically(path, kept.as_bytes())
+    crate::files::write_atomically(path, kept.as_bytes())
 }

@@ -17,8 +17,9 @@ use base::{Progress, Vars};
 use tch::{Device, Tensor};
 
 use crate::directory::{LeftOutFiles, Lock, Start, note_start, unix_time};
+use crate::files::write_atomically;
 use crate::meter::{Meter, Rates};
-use crate::state::{self, Saved, Tally};
+use crate::state::{Saved, Tally};
 use crate::task::{DataFacts, Phase, Recipe, Task};
 use crate::{AdamW, Ema, Error, Log, Observer, Result, Unobserved, initial, summary};
 
@@ -83,7 +84,7 @@ pub fn train_observed<T: Task>(
     if let Some(saved) = run.resume {
         saved.note_fork(dir)?;
     }
-    state::write_atomically(&dir.join("recipe.yaml"), task.recipe_yaml()?.as_bytes())?;
+    write_atomically(&dir.join("recipe.yaml"), task.recipe_yaml()?.as_bytes())?;
     task.write_model_files(dir)?;
     trainer.note_start(&task.data()?, progress)?;
     let mut records = Records {

@@ -7,7 +7,6 @@
 //! removed. So neither a kill at any moment nor a full disk costs more than the work since the last save.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use base::config::{Document, to_yaml};
@@ -15,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 use weights::{Checkpoint, TensorSource};
 
+pub(crate) use crate::files::write_atomically;
 use crate::recipe::Optimization;
 use crate::schedule::Schedule;
 use crate::{Error, Result};
@@ -348,11 +348,6 @@ fn files_ending(dir: &Path, extension: &str) -> Result<Vec<PathBuf>> {
 
 pub(crate) fn to_json(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).expect("plain structs become JSON")
-}
-
-/// Writes a small file whole or not at all.
-pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    base::files::write_atomic(path, |file| file.write_all(bytes)).map_err(Error::file("write", path))
 }
 
 #[cfg(test)]

@@ -7,9 +7,8 @@ use base::config::to_yaml;
 use data::LeftOut;
 use serde::Serialize;
 use tch::Tensor;
-use weights::KeyMap;
+use weights::{KeyMap, Signature};
 
-use crate::initial::Adoption;
 use crate::recipe::{ImageData, Intervals, Optimization};
 use crate::{Losses, Plan, Result};
 
@@ -26,6 +25,16 @@ pub struct Common<'a> {
     pub init_from: Option<&'a Path>,
     /// Parameters of the model that are not trained, by patterns as in [`weights::matches`].
     pub freeze: &'a [String],
+}
+
+/// How a checkpoint becomes a task's first weights.
+pub struct Adoption {
+    /// The file's names → the model's.
+    pub map: KeyMap,
+    /// Parts that may be other ones than the file's, and are then drawn anew: patterns as in [`weights::matches`].
+    pub replaceable: &'static [&'static str],
+    /// The released models, for a word on what a file that does not fit looks like.
+    pub known: fn() -> Vec<Signature>,
 }
 
 /// Everything that decides a run; as YAML it is itself valid input.

@@ -16,7 +16,7 @@ use self::machine::Machine;
 use self::models::Subjects;
 use self::report::{Report, Row};
 use self::work::Bench;
-use super::{Context, Outcome};
+use crate::context::{Context, Outcome};
 use crate::failure::Failure;
 use crate::settings::{device, packing};
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use ar_model::{ArConfig, Gpt};
+use ar_model::{ArConfig, Decoder, Gpt};
 use base::{Build, Precision, TensorKind, Vars};
 use cli::bench::{BenchArgs, Work};
 use cli::{GpuArgs, ModelArgs, PairedTokenizerArgs, TokenizerArgs};
@@ -65,14 +65,13 @@ impl Subjects {
     }
 
     /// The transformer, ready for decoding.
-    pub fn transformer(&self, device: Device, precision: Precision, gpu: GpuArgs) -> Result<Gpt> {
+    pub fn transformer(&self, device: Device, precision: Precision, gpu: GpuArgs) -> Result<Decoder> {
         let subject = self.transformer.as_ref().expect("work with a transformer finds one");
-        let mut model = match &subject.weights {
+        let model = match &subject.weights {
             Some(weights) => ar_model::open(&subject.config, weights, device, precision)?.model,
             None => random_transformer(&subject.config, device, precision.kind())?.0,
         };
-        packing::pack(&mut model, device, precision, gpu)?;
-        Ok(model)
+        packing::decoder(model, device, precision, gpu)
     }
 
     /// The tokenizer.

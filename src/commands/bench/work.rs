@@ -1,11 +1,11 @@
 //! The works themselves.
 
 use anyhow::Result;
-use ar_model::{ArConfig, AutoregressiveModel, Conditioning, Gpt};
+use ar_model::{ArConfig, AutoregressiveModel, Conditioning, Decoder, Gpt};
 use base::{Codes, Images, Mode, Precision, SampleStream, TensorKind, random};
 use cli::bench::{BenchArgs, Work};
 use libtorch_ext::side_by_side;
-use sampler::{Draw, Guidance, Sampler, SamplingConfig};
+use sampler::{DecodeMode, Guidance, RandomSource, Sampler, SamplingConfig};
 use tch::{Device, Kind, Tensor};
 use tokenizer::Tokenizer;
 use train::losses::language::chunked_cross_entropy;
@@ -65,11 +65,8 @@ fn sample(bench: Bench, precision: Precision, add: Add) -> Result<()> {
                 (0..batch as u64).map(|index| SampleStream { seed: 0, index }).collect();
             let mut sampler = Sampler::new(&model);
             let measured = measure(device, args.repeat, || {
-                let draw = Draw::Streams(&streams);
-                match args.cuda_graph {
-                    true => sampler.generate_recorded(&cond, &config, draw)?,
-                    false => sampler.generate(&cond, &config, draw)?,
-                };
+                let mode = if args.cuda_graph { DecodeMode::CudaGraph } else { DecodeMode::Stepwise };
+                sampler.generate(&cond, &config, RandomSource::Streams(&streams), mode)?;
                 Ok(())
             })?;
             add(sample_row(bench, precision, &model, batch, scale, measured))?;
@@ -82,7 +79,7 @@ fn sample(bench: Bench, precision: Precision, add: Add) -> Result<()> {
 fn sample_row(
     bench: Bench,
     precision: Precision,
-    model: &Gpt,
+    model: &Decoder,
     batch: i64,
     scale: f64,
     measured: Measured,
@@ -92,7 +89,7 @@ fn sample_row(
     let rows = (batch * if scale > 1.0 { 2 } else { 1 }) as f64;
     let weights = c.product_weights() as f64;
     let element = precision.kind().elt_size_in_bytes() as f64;
-    let stored = model.packed_bytes().map_or(weights * element, |bytes| bytes as f64);
+    let stored = model.weight_bytes().map_or(weights * element, |bytes| bytes as f64);
     let cached = match precision {
         _ if bench.args.gpu.int8_cache => 1.0,
         Precision::Fp32 => 4.0,

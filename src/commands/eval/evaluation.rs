@@ -16,7 +16,7 @@ use super::sets::{ADM_NEIGHBOURS, PRDC_NEIGHBOURS};
 use super::source::Source;
 use super::state::{State, Wanted};
 use super::work::{Job, Originals, Phase, Reconstruction};
-use crate::commands::Context;
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::settings::device;
 

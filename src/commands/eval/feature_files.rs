@@ -16,7 +16,7 @@ use tch::{Kind, Tensor};
 use super::report::Report;
 use super::sets::{ADM_NEIGHBOURS, PRDC_NEIGHBOURS, Rows};
 use super::values::{HIGHER, LOWER, Setting, Value};
-use crate::commands::{Context, Outcome};
+use crate::context::{Context, Outcome};
 use crate::failure::Failure;
 
 /// What a file of features holds.

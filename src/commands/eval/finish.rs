@@ -15,7 +15,7 @@ use super::state::State;
 use super::tally::Tally;
 use super::titles;
 use super::values::Setting;
-use crate::commands::{Context, Outcome, report_skipped};
+use crate::context::{Context, Outcome, report_skipped};
 use crate::failure::Failure;
 
 impl Evaluation<'_> {

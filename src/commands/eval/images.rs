@@ -15,7 +15,7 @@ use tch::Tensor;
 
 use super::digest::Digest;
 use crate::commands::sample::provenance::{SHEET, has_sheet};
-use crate::commands::{Context, open_images};
+use crate::context::{Context, open_images};
 use crate::failure::Failure;
 use crate::inputs::Skipped;
 

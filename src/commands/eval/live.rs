@@ -11,8 +11,8 @@ use data::Class;
 use tch::Device;
 use tokenizer::Tokenizer as _;
 
-use crate::commands::Context;
 use crate::commands::sample::{self, Job, Order, Plan, Sources, Subject};
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::settings::{device, models, models::Location};
 

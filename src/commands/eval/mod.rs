@@ -39,7 +39,8 @@ use self::networks::Networks;
 use self::parts::{Shard, merge_files};
 use self::source::{Source, SourceKind};
 use self::work::{Keeping, Walk};
-use super::{Context, Outcome, recipe, report_skipped};
+use super::recipe;
+use crate::context::{Context, Outcome, report_skipped};
 use crate::settings::device;
 
 /// Scores, or one of the jobs beside it.

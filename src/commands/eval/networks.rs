@@ -15,7 +15,7 @@ use tch::Device;
 
 use super::clip_score::ClipScorer;
 use super::metrics::Plan;
-use crate::commands::Context;
+use crate::context::Context;
 use crate::failure::Failure;
 
 /// What a network is used for.

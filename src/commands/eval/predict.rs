@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use ar_model::{AutoregressiveModel as _, Conditioning};
-use base::{Codes, ImagesU8, Mode};
+use base::{Codes, ImagesU8};
 use cli::eval::RunArgs;
 use data::Class;
 use data::codes::CodeSource;
@@ -15,8 +15,8 @@ use tch::{Device, Tensor};
 use super::images::ImageSet;
 use super::live::Reconstructor;
 use crate::code_files::check_codes;
-use crate::commands::Context;
 use crate::commands::sample::classes_of;
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::settings::device;
 use crate::settings::models::{self, Location};
@@ -172,7 +172,7 @@ impl Predictor {
         let condition = Conditioning::Class(Tensor::from_slice(classes).to_device(self.device));
         model.check_conditioning(&condition)?;
         let on_device = codes.tensor().to_device(self.device);
-        let logits = tch::no_grad(|| model.logits(&condition, &on_device, Mode::Eval));
+        let logits = tch::no_grad(|| model.logits(&condition, &on_device));
         let nats = eval::code_nats(&logits, codes)?.to_device(Device::Cpu);
         Ok((nats, spec.num_tokens as u64))
     }

@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 
 use super::images::ImageSet;
 use super::texts;
-use crate::commands::Context;
+use crate::context::Context;
 use crate::failure::Failure;
 
 /// Files of prompts that lie in a folder of images, or beside it: LlamaGen's and GigaGAN's layouts, then GenEval's.

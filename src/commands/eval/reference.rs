@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::agreement;
 use super::images::ImageSet;
 use super::metrics::Plan;
-use crate::commands::Context;
+use crate::context::Context;
 use crate::failure::Failure;
 
 /// Statistics, images or both.

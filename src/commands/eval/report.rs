@@ -13,7 +13,7 @@ use super::html;
 use super::reference::ReferenceReport;
 use super::tally::Tally;
 use super::values::{Setting, Value};
-use crate::commands::Context;
+use crate::context::Context;
 use crate::files;
 use crate::inputs::Skipped;
 use crate::settings::device;

@@ -12,7 +12,7 @@ use super::live::{Generator, Reconstructor};
 use super::metrics::Plan;
 use super::predict::Predictor;
 use super::prompts;
-use crate::commands::Context;
+use crate::context::Context;
 use crate::failure::Failure;
 
 /// What is judged.

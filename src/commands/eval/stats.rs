@@ -16,7 +16,7 @@ use super::networks::{self, Networks, Role};
 use super::parts::Shard;
 use super::state::State;
 use super::work::{Job, Keeping, Phase, Walk};
-use crate::commands::{Context, Outcome, report_skipped};
+use crate::context::{Context, Outcome, report_skipped};
 use crate::files;
 use crate::inputs::Skipped;
 use crate::settings::device;

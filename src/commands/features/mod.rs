@@ -11,7 +11,7 @@ use cli::features::FeaturesArgs;
 use serde::Serialize;
 
 use self::file::FeatureFile;
-use super::{Context, Outcome, report_left_out, report_skipped};
+use crate::context::{Context, Outcome, report_left_out, report_skipped};
 use crate::failure::Failure;
 use crate::finite;
 use crate::inputs::{Inputs, Skipped};

@@ -8,7 +8,7 @@ use backbones::files::{HubFile, PublicFile, sha256};
 use base::Progress;
 use hf_hub::api::sync::{ApiBuilder, ApiError};
 
-use crate::commands::Context;
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::files;
 use crate::printer::Printer;

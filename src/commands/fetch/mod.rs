@@ -10,7 +10,7 @@ use backbones::files::{FILES, Origin, PublicFile, models_folder};
 use cli::fetch::FetchArgs;
 use serde::Serialize;
 
-use super::{Context, Outcome};
+use crate::context::{Context, Outcome};
 use crate::failure::Failure;
 
 #[derive(Debug, Serialize)]

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use cli::plot::PlotArgs;
 
 use self::curves::{Panel, Run};
-use super::{Context, Outcome};
+use crate::context::{Context, Outcome};
 use crate::failure::Failure;
 
 /// Runs the verb.

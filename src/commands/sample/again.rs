@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use cli::sample::{Rng, SampleArgs};
 use cli::{GpuArgs, ModelArgs, PairedTokenizerArgs};
+use sampler::DecodeMode;
 use serde::Serialize;
 use tch::Device;
 
@@ -14,7 +15,8 @@ use super::plan::{Order, Plan};
 use super::provenance::{GpuSettings, ModelId, Provenance};
 use super::subject::{Prompt, Subject};
 use super::texts::{Request, Texts};
-use super::{Context, DEFAULT_OUTPUT, Job, Outcome, Way};
+use super::{DEFAULT_OUTPUT, Job};
+use crate::context::{Context, Outcome};
 use crate::failure::Failure;
 use crate::pictures::Picture;
 use crate::settings::device;
@@ -55,7 +57,7 @@ pub fn run(png: &Path, args: &SampleArgs, context: &Context) -> Result<Outcome> 
         Job::new(models, config, device, precision, Some(then.run.size), then.run.rng, then.run.seed)?;
     if gpu.cuda_graph {
         device::check_cuda_graphs(device)?;
-        job.set_way(Way::Recorded);
+        job.set_mode(DecodeMode::CudaGraph);
     }
     if let Some(texts) = texts {
         job.set_texts(texts, then.run.negative_prompt.clone());

@@ -22,7 +22,7 @@ use base::{ImagesU8, Precision, Progress, SampleStream};
 use cli::ModelArgs;
 use cli::sample::{Rng, SampleArgs, SamplingArgs};
 use data::Class;
-use sampler::{Draw, Pipeline, SamplingConfig, SamplingSettings};
+use sampler::{DecodeMode, Pipeline, RandomSource, SamplingConfig, SamplingSettings};
 use serde::Serialize;
 use tch::{Device, Tensor};
 use tokenizer::Tokenizer;
@@ -36,7 +36,7 @@ pub(super) use self::plan::{Order, Plan};
 use self::provenance::{GpuSettings, RunSettings};
 pub(super) use self::subject::Subject;
 use self::texts::{Request, Texts};
-use super::{Context, Outcome};
+use crate::context::{Context, Outcome};
 use crate::failure::Failure;
 use crate::pictures::Picture;
 use crate::settings::device;
@@ -56,7 +56,7 @@ pub fn run(args: &SampleArgs, context: &Context) -> Result<Outcome> {
     sources.gpu = args.compute.gpu;
     let config = settings(&args.sampling).or(sources.defaults.clone()).resolve()?;
     let (device, rng) = (device::resolve(&args.compute.device)?, rng(args)?);
-    let way = way(args, device)?;
+    let mode = mode(args, device)?;
     check_subjects(&sources, &prompts)?;
     let request = Request {
         prompts: &prompts.iter().filter_map(Subject::prompt).collect::<Vec<_>>(),
@@ -70,7 +70,7 @@ pub fn run(args: &SampleArgs, context: &Context) -> Result<Outcome> {
     };
     let models = sources.load(device, args.compute.precision, context)?;
     let mut job = Job::new(models, config, device, args.compute.precision, args.size, rng, args.seed.seed)?;
-    job.set_way(way);
+    job.set_mode(mode);
     if let Some(texts) = texts {
         job.set_texts(texts, args.negative_prompt.clone());
     }
@@ -186,23 +186,12 @@ fn open_npz(path: &Path, job: &Job, plan: &Plan) -> Result<NpzRun> {
     Ok(npz)
 }
 
-/// How codes are drawn.
-#[derive(Debug, Clone, Copy)]
-enum Way {
-    /// One a pass.
-    Stepwise,
-    /// One a pass, by a CUDA graph of the step.
-    Recorded,
-    /// Up to this many a pass.
-    Speculative(usize),
-}
-
-/// What `--speculative` and `--cuda-graph` ask for.
-fn way(args: &SampleArgs, device: Device) -> Result<Way> {
+/// The mode of `--speculative` and `--cuda-graph`.
+fn mode(args: &SampleArgs, device: Device) -> Result<DecodeMode> {
     match (args.speculative, args.compute.cuda_graph) {
-        (Some(window), _) => Ok(Way::Speculative(window as usize)),
-        (None, false) => Ok(Way::Stepwise),
-        (None, true) => device::check_cuda_graphs(device).map(|()| Way::Recorded),
+        (Some(window), _) => Ok(DecodeMode::Speculative { window: window as usize }),
+        (None, false) => Ok(DecodeMode::Stepwise),
+        (None, true) => device::check_cuda_graphs(device).map(|()| DecodeMode::CudaGraph),
     }
 }
 
@@ -213,8 +202,8 @@ pub(super) struct Job {
     device: Device,
     run: RunSettings,
     texts: Option<Texts>,
-    way: Way,
-    /// Passes of the transformer and codes drawn in them, where they are counted.
+    mode: DecodeMode,
+    /// Forward passes of the transformer, and codes drawn in them.
     passes: Cell<(usize, usize)>,
 }
 
@@ -229,8 +218,8 @@ impl Job {
         rng: Rng,
         seed: u64,
     ) -> Result<Self> {
-        Pipeline::new(&models.transformer.model, &models.tokenizer.model)?; // before anything is written
-        let codes = models.transformer.model.spec().num_tokens;
+        Pipeline::new(&models.transformer, &models.tokenizer.model)?; // before anything is written
+        let codes = models.transformer.spec().num_tokens;
         let side = models.tokenizer.model.spec().image_size_of(codes).expect("the pipeline checked it");
         let run = RunSettings {
             program: concat!("gen ", env!("CARGO_PKG_VERSION")).into(),
@@ -252,13 +241,21 @@ impl Job {
                 tf32: device.is_cuda() && libtorch_ext::tf32::get()?.contains(&true),
             },
         };
-        Ok(Job { models, config, device, run, texts: None, way: Way::Stepwise, passes: Cell::default() })
+        Ok(Job {
+            models,
+            config,
+            device,
+            run,
+            texts: None,
+            mode: DecodeMode::Stepwise,
+            passes: Cell::default(),
+        })
     }
 
-    /// Draws codes this way.
-    fn set_way(&mut self, way: Way) {
-        self.run.gpu.cuda_graph = matches!(way, Way::Recorded);
-        self.way = way;
+    /// Decodes in this mode.
+    fn set_mode(&mut self, mode: DecodeMode) {
+        self.run.gpu.cuda_graph = mode == DecodeMode::CudaGraph;
+        self.mode = mode;
     }
 
     /// Draws prompts, whose features these are.
@@ -268,8 +265,8 @@ impl Job {
         self.texts = Some(texts);
     }
 
-    fn pipeline(&self) -> Result<Pipeline<'_, ar_model::Gpt, tokenizer::Model>> {
-        let mut pipeline = Pipeline::new(&self.models.transformer.model, &self.models.tokenizer.model)?;
+    fn pipeline(&self) -> Result<Pipeline<'_, ar_model::Decoder, tokenizer::Model>> {
+        let mut pipeline = Pipeline::new(&self.models.transformer, &self.models.tokenizer.model)?;
         pipeline.set_negative(self.texts.as_ref().and_then(Texts::negative));
         Ok(pipeline)
     }
@@ -298,7 +295,7 @@ impl Job {
         if first > 0 {
             context.printer.note(&format!("continuing after {first} of {} images", plan.len()));
         }
-        let stop = super::stop_on_signal()?;
+        let stop = crate::context::stop_on_signal()?;
         let (started, mut images) = (Instant::now(), 0);
         let mut progress = context.printer.clone();
         progress.start("images", Some(plan.images.end - first));
@@ -331,7 +328,7 @@ impl Job {
 
     fn draw(
         &self,
-        pipeline: &mut Pipeline<ar_model::Gpt, tokenizer::Model>,
+        pipeline: &mut Pipeline<ar_model::Decoder, tokenizer::Model>,
         batch: &Range<u64>,
         subjects: &[&Subject],
     ) -> Result<Vec<Picture>> {
@@ -351,29 +348,21 @@ impl Job {
 
     fn draw_with(
         &self,
-        pipeline: &mut Pipeline<ar_model::Gpt, tokenizer::Model>,
+        pipeline: &mut Pipeline<ar_model::Decoder, tokenizer::Model>,
         indices: &[u64],
         subjects: &[&Subject],
     ) -> Result<ImagesU8> {
         let cond = self.conditions(subjects)?;
         let streams: Vec<SampleStream> =
             indices.iter().map(|&index| SampleStream { seed: self.run.seed, index }).collect();
-        let draw = match self.run.rng {
-            Rng::Image => Draw::Streams(&streams),
-            Rng::Gumbel => Draw::Gumbel(&streams),
-            Rng::Torch => Draw::Torch,
+        let source = match self.run.rng {
+            Rng::Image => RandomSource::Streams(&streams),
+            Rng::Gumbel => RandomSource::Gumbel(&streams),
+            Rng::Torch => RandomSource::Torch,
         };
-        let images = match self.way {
-            Way::Stepwise => pipeline.images(&cond, &self.config, draw)?.1,
-            Way::Recorded => pipeline.images_recorded(&cond, &self.config, draw)?.1,
-            Way::Speculative(window) => {
-                let (codes, images, passes) =
-                    pipeline.images_speculatively(&cond, &self.config, &streams, window)?;
-                let (before, drawn) = self.passes.get();
-                self.passes.set((before + passes, drawn + codes.tensor().numel()));
-                images
-            }
-        };
+        let (generation, images) = pipeline.images(&cond, &self.config, source, self.mode)?;
+        let (passes, codes) = self.passes.get();
+        self.passes.set((passes + generation.passes, codes + generation.codes.tensor().numel()));
         let rounded = sampler::resize(images, self.run.size)?.to_u8();
         Ok(ImagesU8::new(rounded.into_tensor().to_device(Device::Cpu))?)
     }
@@ -450,7 +439,7 @@ fn finish(
         settings: &job.run,
         seconds: made.seconds,
         images_per_second: made.images as f64 / made.seconds.max(1e-9),
-        codes_per_pass: matches!(job.way, Way::Speculative(_)).then(|| job.codes_per_pass()),
+        codes_per_pass: matches!(job.mode, DecodeMode::Speculative { .. }).then(|| job.codes_per_pass()),
     };
     if !made.complete {
         let going_on = if args.npz.is_some() { "; the same command goes on" } else { "" };

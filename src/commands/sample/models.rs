@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use ar_model::{AutoregressiveModel, ConditioningConfig};
+use ar_model::{AutoregressiveModel, ConditioningConfig, Decoder};
 use base::Precision;
 use cli::{GpuArgs, ModelArgs, PairedTokenizerArgs};
 use data::{Class, ClassTable};
 use sampler::SamplingSettings;
 use tch::Device;
 
-use super::Context;
 use super::provenance::ModelId;
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::settings::models::{self, DEFAULT_MODEL, Location};
 use crate::settings::packing;
@@ -31,8 +31,8 @@ pub struct Sources {
 
 /// Both models, loaded.
 pub struct Models {
-    /// The transformer.
-    pub transformer: ar_model::Loaded,
+    /// The transformer, ready for decoding.
+    pub transformer: Decoder,
     /// The tokenizer.
     pub tokenizer: tokenizer::Loaded,
     /// What it computes in.
@@ -71,19 +71,20 @@ impl Sources {
     /// Loads both models, the transformer ready for fast decoding.
     pub fn load(self, device: Device, precision: Precision, context: &Context) -> anyhow::Result<Models> {
         packing::check(device, precision, self.gpu)?;
-        let mut transformer = self.transformer.open_transformer(device, precision, context)?;
-        packing::pack(&mut transformer.model, device, precision, self.gpu)?;
+        let loaded = self.transformer.open_transformer(device, precision, context)?;
+        let transformer_fingerprint = loaded.fingerprint()?;
+        let transformer = packing::decoder(loaded.model, device, precision, self.gpu)?;
         let tokenizer_precision = self.tokenizer_precision;
         let mut tokenizer = self.tokenizer.open_tokenizer(device, tokenizer_precision, context)?;
         packing::pack_tokenizer(&mut tokenizer.model, &tokenizer.vars, self.gpu)?;
-        let classes = classes_of(&self.transformer, transformer.model.spec().num_classes)?;
+        let classes = classes_of(&self.transformer, transformer.spec().num_classes)?;
         let [a, b] = self.names;
         let id = |(name, weights): (String, Option<String>), fingerprint: String| ModelId {
             name,
             weights,
             fingerprint,
         };
-        let transformer_id = id(a, transformer.fingerprint()?);
+        let transformer_id = id(a, transformer_fingerprint);
         let tokenizer_id = id(b, tokenizer.fingerprint()?);
         let gpu = self.gpu;
         Ok(Models { transformer, tokenizer, tokenizer_precision, gpu, classes, transformer_id, tokenizer_id })

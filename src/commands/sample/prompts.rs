@@ -6,7 +6,7 @@ use anyhow::Result;
 use data::read_prompts;
 
 use super::subject::{Prompt, Subject};
-use crate::commands::Context;
+use crate::context::Context;
 
 /// The prompts that were typed, then those of the file, in their order. A prompt that occurs twice is two prompts.
 pub fn gather(typed: &[String], file: Option<&Path>, context: &Context) -> Result<Vec<Subject>> {

@@ -16,7 +16,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::provenance::ModelId;
 use super::subject::Prompt;
-use crate::commands::Context;
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::settings::models::Location;
 

@@ -1,7 +1,7 @@
 //! Temperature, top-k and top-p on given logits.
 
 use anyhow::{Context, Result};
-use sampler::{SamplingConfig, filter};
+use sampler::{Filter, SamplingConfig};
 use serde::Deserialize;
 use tch::{Kind, Tensor};
 
@@ -24,11 +24,10 @@ pub fn check(check: &mut Check) -> Result<()> {
         let logits = check.input(&case.logits)?;
         let config = SamplingConfig {
             temperature: case.temperature,
-            top_k: Some(case.top_k),
-            top_p: Some(case.top_p),
+            filters: vec![Filter::TopK(case.top_k), Filter::TopP(case.top_p)],
             ..SamplingConfig::default()
         };
-        let filtered = filter::apply(&logits, &config);
+        let filtered = config.filtered(&logits);
         let named = |what: &str| format!("{}.{what}", case.tag);
         check.compare(&named("kept"), Rule::Equal, || {
             filtered.isfinite().sum_dim_intlist([-1i64].as_slice(), false, Kind::Int64)

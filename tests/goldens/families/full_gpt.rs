@@ -1,8 +1,8 @@
 //! A transformer of a released size, with weights by recipe.
 
 use anyhow::{Context, Result};
-use ar_model::{ArConfig, AutoregressiveModel, ConditioningConfig, Gpt, PositionConfig};
-use base::{Build, Mode, Precision, Vars};
+use ar_model::{ArConfig, AutoregressiveModel, Backend, ConditioningConfig, Gpt, PositionConfig};
+use base::{Build, Precision, Vars};
 use sampler::{Guidance, GuidanceSchedule};
 use tch::{Device, Kind};
 
@@ -50,21 +50,21 @@ fn build(golden: &Golden, config: &ArConfig) -> Result<(Gpt, Vars)> {
 pub fn check(check: &mut Check) -> Result<()> {
     let golden = check.golden;
     let config = config(golden)?;
-    let (mut model, vars) = build(golden, &config)?;
+    let (model, vars) = build(golden, &config)?;
     let (found, expected) = (vars.num_parameters(), golden.integer("params")?);
     check.must("params", found == expected, format!("{found}, expected {expected}"));
 
     let codes = check.input("tokens")?.to_kind(Kind::Int64);
     let cond = conditions(check, &config, true)?;
-    let logits = tch::no_grad(|| model.logits(&cond, &codes, Mode::Eval));
+    let logits = tch::no_grad(|| model.logits(&cond, &codes));
     check.compare("teacher_forced_logits_mean_abs", Rule::Values, || {
         logits.abs().mean_dim([-1i64].as_slice(), false, Kind::Float)
     })?;
     check.compare("teacher_forced_logits_last", Rule::Bounded, || logits.select(1, config.num_tokens - 1))?;
 
     // The tiny goldens run both ways of decoding; at this size the packed one is several times faster.
-    model.pack(Precision::Fp32);
-    let generated = generate(check, &model, &config, &run(golden)?, None)?;
+    let decoder = model.into_decoder(Backend::default_for(Device::Cpu, Precision::Fp32))?;
+    let generated = generate(check, &decoder, &config, &run(golden)?, None)?;
     check.compare("tokens", Rule::Equal, || generated.codes)?;
     let margins = margins(&generated.logits); // (B, N)
     check.compare("margin", Rule::Values, || margins.shallow_clone())?;
@@ -73,9 +73,9 @@ pub fn check(check: &mut Check) -> Result<()> {
     check.compare("logits_first2", Rule::Bounded, || generated.logits.narrow(1, 0, steps))?;
     drop(generated.logits);
     for precision in REDUCED {
-        let (mut model, _) = build(golden, &config)?;
-        model.pack(precision);
-        near_fp32(check, precision, &model.logits(&cond, &codes, Mode::Eval), &logits);
+        let backend = Backend::default_for(Device::Cpu, precision);
+        let decoder = build(golden, &config)?.0.into_decoder(backend)?;
+        near_fp32(check, precision, &decoder.logits(&cond, &codes), &logits);
     }
     Ok(())
 }

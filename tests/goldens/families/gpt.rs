@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use ar_model::{
-    ArConfig, AutoregressiveModel, Conditioning, ConditioningConfig, DropoutConfig, Gpt, Loaded,
+    ArConfig, AutoregressiveModel, Backend, Conditioning, ConditioningConfig, DropoutConfig, Loaded,
     PositionConfig, rope_2d,
 };
 use base::config::Document;
 use base::testing::rel_l2;
 use base::{Mode, Precision, SampleStream};
-use sampler::{Draw, Guidance, GuidanceSchedule, Sampler};
+use sampler::{Guidance, GuidanceSchedule, RandomSource, Sampler};
 use tch::{Device, Kind, Tensor};
 use train::losses::language::{cross_entropy, masked_cross_entropy};
 use train::optim::global_norm;
@@ -66,20 +66,20 @@ pub fn conditions(check: &mut Check, config: &ArConfig, masked: bool) -> Result<
 
 /// The whole golden.
 pub fn check(check: &mut Check) -> Result<()> {
-    let mut loaded = open(check.golden)?;
+    let loaded = open(check.golden)?;
     let codes = check.input("tokens")?;
     teacher_forced(check, &loaded, &codes)?;
     tch::no_grad(|| other_passes(check, &loaded, &codes))?;
-    generations(check, &loaded)?;
+    generations(check, &loaded.model, &loaded.config)?;
     let cond = conditions(check, &loaded.config, true)?;
-    let expected = tch::no_grad(|| loaded.model.logits(&cond, &codes, Mode::Eval));
-    loaded.model.pack(Precision::Fp32);
+    let expected = tch::no_grad(|| loaded.model.logits(&cond, &codes));
+    let decoder = loaded.model.into_decoder(Backend::default_for(Device::Cpu, Precision::Fp32))?;
     println!("  packed for the CPU, fp32:");
-    generations(check, &loaded)?;
+    generations(check, &decoder, &loaded.config)?;
     for precision in REDUCED {
-        let mut model = open(check.golden)?.model;
-        model.pack(precision);
-        near_fp32(check, precision, &model.logits(&cond, &codes, Mode::Eval), &expected);
+        let backend = Backend::default_for(Device::Cpu, precision);
+        let decoder = open(check.golden)?.model.into_decoder(backend)?;
+        near_fp32(check, precision, &decoder.logits(&cond, &codes), &expected);
     }
     schedules(check)?;
     for name in ["gigatok_2d_eval_logits_max_abs_diff", "gigatok_2d_generate_token_agreement"] {
@@ -93,7 +93,7 @@ pub fn check(check: &mut Check) -> Result<()> {
 fn teacher_forced(check: &mut Check, loaded: &Loaded, codes: &Tensor) -> Result<()> {
     let cond = conditions(check, &loaded.config, true)?;
     loaded.vars.set_requires_grad(true);
-    let logits = loaded.model.logits(&cond, codes, Mode::Train);
+    let logits = loaded.model.forward(&cond, codes, Mode::Train);
     check.compare("train_logits", Rule::Bounded, || logits.shallow_clone())?;
     let loss = cross_entropy(&logits, codes);
     check.scalar("train_loss", Near::Loss, value(&loss))?;
@@ -110,11 +110,9 @@ fn teacher_forced(check: &mut Check, loaded: &Loaded, codes: &Tensor) -> Result<
 fn other_passes(check: &mut Check, loaded: &Loaded, codes: &Tensor) -> Result<()> {
     let model = &loaded.model;
     let cond = conditions(check, &loaded.config, true)?;
-    check.compare("null_logits", Rule::Bounded, || {
-        model.logits(&model.null_conditioning(&cond), codes, Mode::Eval)
-    })?;
+    check.compare("null_logits", Rule::Bounded, || model.logits(&model.null_conditioning(&cond), codes))?;
     let unmasked = conditions(check, &loaded.config, false)?;
-    check.compare("train_logits_nomask", Rule::Bounded, || model.logits(&unmasked, codes, Mode::Train))?;
+    check.compare("train_logits_nomask", Rule::Bounded, || model.forward(&unmasked, codes, Mode::Train))?;
     for name in check.golden.tensor_names() {
         if let Some(layer) = name.strip_prefix("inner_feat_layer") {
             let layer = layer.parse().with_context(|| format!("the layer of `{name}`"))?;
@@ -144,13 +142,13 @@ fn other_passes(check: &mut Check, loaded: &Loaded, codes: &Tensor) -> Result<()
 }
 
 /// Every recorded generation, through the sampler's loop; returns the smallest margin of the greedy ones.
-fn generations(check: &mut Check, loaded: &Loaded) -> Result<()> {
+fn generations(check: &mut Check, model: &impl AutoregressiveModel, config: &ArConfig) -> Result<()> {
     let mut margin = f64::INFINITY;
     for name in check.golden.tensor_names() {
         let Some(prefix) = name.strip_suffix(".tokens") else { continue };
         let run = Run::parse(check.golden.meaning(name), is_greedy(prefix))?;
         let seed = check.golden.config(prefix)["seed"].as_i64();
-        let found = generate(check, &loaded.model, &loaded.config, &run, seed)?;
+        let found = generate(check, model, config, &run, seed)?;
         check.compare(name, Rule::Equal, || found.codes)?;
         let logits = format!("{prefix}.logits");
         if check.golden.has(&logits) {
@@ -179,7 +177,7 @@ pub struct Generated {
 /// Runs the sampler as recorded; a run that is not greedy needs the seed of libtorch's generator.
 pub fn generate(
     check: &mut Check,
-    model: &Gpt,
+    model: &impl AutoregressiveModel,
     config: &ArConfig,
     run: &Run,
     seed: Option<i64>,
@@ -188,10 +186,10 @@ pub fn generate(
     let streams: Vec<SampleStream> =
         (0..cond.batch_size() as u64).map(|index| SampleStream { seed: 0, index }).collect();
     let draw = if run.greedy {
-        Draw::Streams(&streams)
+        RandomSource::Streams(&streams)
     } else {
         tch::manual_seed(seed.context("a stochastic run without a seed in config")?);
-        Draw::Torch
+        RandomSource::Torch
     };
     let steps = config.num_tokens as usize;
     let (codes, logits) = Sampler::new(model).generate_with_logits(&cond, &run.sampling, draw, steps)?;

@@ -1,7 +1,7 @@
 //! The optional parts of GigaTok's transformer, with weights by recipe.
 
 use anyhow::{Context, Result};
-use ar_model::{ArConfig, AutoregressiveModel, Gpt};
+use ar_model::{ArConfig, AutoregressiveModel, Backend, Gpt};
 use base::{Build, Mode, Precision, Vars};
 use serde_json::Value;
 use tch::{Device, Kind};
@@ -37,23 +37,28 @@ fn one(check: &mut Check, option: &str, settings: &Value) -> Result<()> {
     let mut config = ArConfig::from_official(&args, golden.source())?;
     config.dropout = dropout(0.0);
     let vars = Vars::new(Device::Cpu, Kind::Float, Build::Empty);
-    let mut model = Gpt::new(&vars.root(), &config)?;
+    let model = Gpt::new(&vars.root(), &config)?;
     let table = &golden.get("recipe_tables")[option];
     Recipe::new(&table["seed"], &table["tensors"], "")?.load(&vars, &[])?;
 
     let named = |what: &str| format!("{option}.{what}");
     let codes = check.input(&named("tokens"))?;
     let cond = conditions(check, &config, true)?;
-    let logits = tch::no_grad(|| model.logits(&cond, &codes, Mode::Train));
+    let logits = tch::no_grad(|| model.forward(&cond, &codes, Mode::Train));
     check.compare(&named("train_logits"), Rule::Bounded, || logits.shallow_clone())?;
     check.scalar(&named("train_loss"), Near::Loss, value(&cross_entropy(&logits, &codes)))?;
 
     generated(check, option, &model, &config)?;
-    model.pack(Precision::Fp32);
-    generated(check, option, &model, &config)
+    let decoder = model.into_decoder(Backend::default_for(Device::Cpu, Precision::Fp32))?;
+    generated(check, option, &decoder, &config)
 }
 
-fn generated(check: &mut Check, option: &str, model: &Gpt, config: &ArConfig) -> Result<()> {
+fn generated(
+    check: &mut Check,
+    option: &str,
+    model: &impl AutoregressiveModel,
+    config: &ArConfig,
+) -> Result<()> {
     let golden = check.golden;
     let named = |what: &str| format!("{option}.{what}");
     let run = Run::parse(golden.meaning(&named("generated")), false)?;

@@ -1,7 +1,7 @@
 //! A few optimizer steps of a transformer: AdamW, clipping, moving average, learning-rate schedules.
 
 use anyhow::{Context, Result, bail};
-use ar_model::{AutoregressiveModel, Loaded};
+use ar_model::Loaded;
 use base::Mode;
 use tch::Tensor;
 use train::losses::language::cross_entropy;
@@ -39,7 +39,7 @@ fn steps(check: &mut Check, loaded: &Loaded, cond: &ar_model::Conditioning) -> R
     let mut step = 0;
     while golden.has(&format!("step{step}.tokens")) {
         let codes = check.input(&format!("step{step}.tokens"))?;
-        let loss = cross_entropy(&loaded.model.logits(cond, &codes, Mode::Train), &codes);
+        let loss = cross_entropy(&loaded.model.forward(cond, &codes, Mode::Train), &codes);
         check.scalar(&format!("step{step}.loss"), Near::Loss, value(&loss))?;
         loss.backward();
         let mut gradients: Vec<Tensor> = loaded.vars.parameters().iter().map(|v| v.tensor.grad()).collect();

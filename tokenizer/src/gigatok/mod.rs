@@ -16,8 +16,8 @@ use tch::Tensor;
 use crate::cnn::{CnnDecoder, CnnEncoder};
 use crate::config::{GigaTokConfig, Latent};
 use crate::error::Result;
-use crate::model::{CodeLayout, Latents, TokenizerSpec, TrainOutput};
 use crate::quantizer::VectorQuantizer;
+use crate::spec::{CodeLayout, Latents, TokenizerSpec, TrainOutput};
 
 /// The GigaTok network.
 #[derive(Debug)]

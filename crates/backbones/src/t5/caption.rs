@@ -123,7 +123,7 @@ pub fn clean_caption(caption: &str) -> Result<String> {
     clean_once(&clean_once(caption)?)
 }
 
-/// One run of the published rules, in their order (gigatok.md §5.7).
+/// One run of the published rules, in their order.
 ///
 /// # Errors
 /// As [`clean_caption`].

@@ -30,13 +30,13 @@ fn team() -> Arc<Team> {
     Team::shared(usize::try_from(tch::get_num_threads()).unwrap_or(1))
 }
 
-/// Group norm and the swish that may follow, of `pixels` (B, H, W, C); `affine` (C) each.
+/// Group norm and the SiLU that may follow, of `pixels` (B, H, W, C); `affine` (C) each.
 pub(super) fn group_norm(
     pixels: &Tensor,
     groups: i64,
     affine: Option<(&Tensor, &Tensor)>,
     eps: f64,
-    swish: bool,
+    silu: bool,
 ) -> Tensor {
     let (scale, shift) = affine.map(|(w, b)| (values(w), values(b))).unzip();
     let norm = Norm {
@@ -44,7 +44,7 @@ pub(super) fn group_norm(
         eps,
         scale: scale.as_deref(),
         shift: shift.as_deref(),
-        silu: swish,
+        silu,
     };
     let channels = pixels.size()[3];
     match pixels.kind() {
@@ -53,7 +53,7 @@ pub(super) fn group_norm(
     }
 }
 
-fn normalized<E: Element + kernels::Element>(pixels: &Tensor, channels: i64, norm: &Norm) -> Tensor {
+fn normalized<E: Element + kernels::NormElement>(pixels: &Tensor, channels: i64, norm: &Norm) -> Tensor {
     let (team, isa, channels) = (team(), isa(), channels as usize);
     by_image::<E>(pixels, None, channels as i64, |x, _, out| {
         kernels::group_norm(&team, isa, x, channels, norm, out);
@@ -74,7 +74,7 @@ pub(super) fn convolution(
     }
 }
 
-fn convolved<E: Element + kernels::Element>(
+fn convolved<E: Element + kernels::ConvElement>(
     packed: &Winograd,
     pixels: &Tensor,
     outputs: i64,

@@ -19,11 +19,6 @@ use tch::{Kind, Tensor};
 
 use crate::random;
 
-/// `x · sigmoid(x)`.
-pub fn swish(x: &Tensor) -> Tensor {
-    x.silu()
-}
-
 /// The same values with the channels of a pixel side by side in memory, (B, C, H, W) still: the CPU's convolutions are up
 /// to one and a half times as fast, and keep the order, as a GPU's do in half precision.
 pub fn channels_last(x: &Tensor) -> Tensor {

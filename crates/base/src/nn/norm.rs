@@ -99,15 +99,15 @@ impl GroupNorm {
         self.own(x, false)
     }
 
-    /// [`super::swish`] of [`GroupNorm::forward`], in one piece of memory where no gradient needs both.
-    pub fn swish(&self, x: &Tensor) -> Tensor {
+    /// `x · sigmoid(x)` of [`GroupNorm::forward`], in the same memory where no gradient needs both.
+    pub fn silu(&self, x: &Tensor) -> Tensor {
         self.own(x, true)
     }
 
-    fn own(&self, x: &Tensor, swish: bool) -> Tensor {
+    fn own(&self, x: &Tensor, silu: bool) -> Tensor {
         let float = |t: &Tensor| t.to_kind(Kind::Float);
         let affine = self.affine.as_ref().map(|(w, b)| (float(w), float(b)));
-        self.normalize(x, affine.as_ref().map(|(w, b)| (w, b)), swish)
+        self.normalize(x, affine.as_ref().map(|(w, b)| (w, b)), silu)
     }
 
     /// `forward(x) · scale + shift` with (B, C) scale and shift instead of the layer's own.
@@ -131,12 +131,12 @@ impl GroupNorm {
     /// `affine` is (C) each. Channels last on the CPU has a kernel of its own; libtorch's takes variances there as
     /// differences of squares, so it gets another order. In that one it reads and writes bf16 itself, with statistics in
     /// fp32; elsewhere the input is converted.
-    fn normalize(&self, x: &Tensor, affine: Option<(&Tensor, &Tensor)>, swish: bool) -> Tensor {
+    fn normalize(&self, x: &Tensor, affine: Option<(&Tensor, &Tensor)>, silu: bool) -> Tensor {
         let trained = affine.is_some_and(|(w, b)| w.requires_grad() || b.requires_grad());
         if let Some(pixels) = maps::pixels(x).filter(|_| !trained) {
-            return maps::group_norm(&pixels, self.groups, affine, Self::EPS, swish);
+            return maps::group_norm(&pixels, self.groups, affine, Self::EPS, silu);
         }
-        let on_gpu = Norm { groups: self.groups, eps: Self::EPS, affine, silu: swish };
+        let on_gpu = Norm { groups: self.groups, eps: Self::EPS, affine, silu };
         if let Some(y) = gpu_maps::group_norm(x, &on_gpu) {
             return y;
         }
@@ -146,7 +146,7 @@ impl GroupNorm {
             Kind::BFloat16 if x.device() == Device::Cpu && weight.is_some() && !x.requires_grad() => norm(x),
             kind => norm(&x.to_kind(Kind::Float)).to_kind(kind),
         };
-        match swish {
+        match silu {
             true if y.requires_grad() => y.silu(),
             true => y.silu_(),
             false => y,

@@ -15,7 +15,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::isa::{Isa, Level, for_each_isa};
+use crate::isa::{Format, Isa, Level, for_each_isa};
 use crate::math::{from_bf16, to_bf16};
 use crate::memory::Aligned;
 
@@ -25,18 +25,6 @@ const LANES: usize = 16;
 /// Vectors in a group: what the registers of a kernel hold beside several rows' sums.
 fn group(isa: Isa) -> usize {
     if isa.level() == Level::Avx512 { 4 } else { 1 }
-}
-
-/// How weights are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Format {
-    /// Single precision, inputs too.
-    F32,
-    /// bfloat16, inputs too; sums in single precision.
-    Bf16,
-    /// 8-bit integers and a scale for each output. Inputs are 16-bit integers with a scale for each row, and the sums
-    /// are exact, so that only the weights lose precision that shows.
-    Int8,
 }
 
 enum Data {

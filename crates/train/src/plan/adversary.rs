@@ -56,7 +56,7 @@ fn patchgan(work: &mut Work, config: &PatchGanConfig, image_size: i64) {
     for i in 0..=config.layers {
         let next = if i == config.layers { side - 1 } else { side / 2 };
         work.conv(inputs, width(i), 4, next, side);
-        work.norm_and_swish(width(i), next); // batch norm and leaky ReLU keep as much
+        work.norm_and_silu(width(i), next); // batch norm and leaky ReLU keep as much
         (side, inputs) = (next, width(i));
     }
     work.conv(inputs, 1, 4, side - 1, side);
@@ -93,7 +93,7 @@ fn projected(work: &mut Work, config: &ProjectedConfig, kind: f64) {
         let (mut side, mut inputs) = (2 * scale.side, scale.output);
         for &outputs in &scale.head {
             work.conv(inputs, outputs, 4, side / 2, side);
-            work.norm_and_swish(outputs, side / 2); // group norm and leaky ReLU keep as much
+            work.norm_and_silu(outputs, side / 2); // group norm and leaky ReLU keep as much
             (side, inputs) = (side / 2, outputs);
         }
         let kernel = scale.last_kernel();

@@ -160,7 +160,7 @@ fn encoder(work: &mut Work, cnn: &CnnConfig, image_size: i64) {
         }
     }
     middle(work, cnn, inputs, side);
-    work.norm_and_swish(inputs, side);
+    work.norm_and_silu(inputs, side);
     work.conv(inputs, cnn.z_channels, 3, side, side);
 }
 
@@ -173,7 +173,7 @@ fn decoder(work: &mut Work, cnn: &CnnConfig, image_size: i64) {
     for (i, multiplier) in cnn.decoder_multipliers.iter().enumerate().rev() {
         let outputs = cnn.channels * multiplier;
         if cnn.adaptive_norm {
-            work.norm_and_swish(inputs, side);
+            work.norm_and_silu(inputs, side);
         }
         for _ in 0..=cnn.res_blocks {
             work.res_block(inputs, outputs, side);
@@ -190,7 +190,7 @@ fn decoder(work: &mut Work, cnn: &CnnConfig, image_size: i64) {
             side *= 2;
         }
     }
-    work.norm_and_swish(inputs, side);
+    work.norm_and_silu(inputs, side);
     work.conv(inputs, 3 * cnn.stem * cnn.stem, 3, side, side);
 }
 

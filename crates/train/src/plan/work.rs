@@ -23,15 +23,15 @@ impl Work {
         self.kept += self.kind * (inputs * from * from) as f64;
     }
 
-    /// A group norm, which keeps its input in fp32, and a swish, which keeps its own.
-    pub fn norm_and_swish(&mut self, channels: i64, side: i64) {
+    /// A group norm, which keeps its input in fp32, and a SiLU, which keeps its own.
+    pub fn norm_and_silu(&mut self, channels: i64, side: i64) {
         self.kept += (4.0 + self.kind) * (channels * side * side) as f64;
     }
 
-    /// Two times norm, swish and 3×3 convolution, and a shortcut where the channels change.
+    /// Two times norm, SiLU and 3×3 convolution, and a shortcut where the channels change.
     pub fn res_block(&mut self, inputs: i64, outputs: i64, side: i64) {
         for (inputs, outputs) in [(inputs, outputs), (outputs, outputs)] {
-            self.norm_and_swish(inputs, side);
+            self.norm_and_silu(inputs, side);
             self.conv(inputs, outputs, 3, side, side);
         }
         if inputs != outputs {

@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 use weights::{Checkpoint, TensorSource};
 
 use super::subject::{Subject, SubjectId};
-use crate::state::write_atomically;
+use crate::files::write_atomically;
 use crate::{Error, Result};
 
 /// Images of a shard.

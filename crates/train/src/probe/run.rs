@@ -17,8 +17,9 @@ use super::head::{ProbeHead, Scores};
 use super::protocol;
 use super::source::Training;
 use super::subject::{Subject, SubjectId};
+use crate::files::write_atomically;
 use crate::optim::Lars;
-use crate::state::{self, Keep, Moment, Saved, Tally, write_atomically};
+use crate::state::{self, Keep, Moment, Saved, Tally};
 use crate::{Error, Log, Result};
 
 /// One probe.

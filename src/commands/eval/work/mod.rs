@@ -19,7 +19,7 @@ use super::networks::Networks;
 use super::parts::Shard;
 use super::predict::Predictor;
 use super::state::State;
-use crate::commands::Context;
+use crate::context::Context;
 use crate::inputs::Skipped;
 
 /// What is done with the images of a phase.
@@ -129,7 +129,7 @@ pub struct Walk<'a> {
 impl Walk<'_> {
     /// Walks over all phases; false if a signal stopped it.
     pub fn run(&mut self, phases: &[Phase], state: &mut State, context: &Context) -> Result<bool> {
-        let stop = crate::commands::stop_on_signal()?;
+        let stop = crate::context::stop_on_signal()?;
         for phase in phases {
             if !self.phase(phase, state, &stop, context)? {
                 return Ok(false);

@@ -1,0 +1,74 @@
+//! The environment of a verb: where its results go, how it ends, how it is stopped, and how it names skipped
+//! inputs.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use base::files::tsv_cell;
+use data::{Dataset, LeftOut, count_left_out};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::inputs::Skipped;
+use crate::printer::Printer;
+
+/// The argument that every verb takes besides its own.
+#[derive(Debug)]
+pub struct Context {
+    /// Destination of results and progress. A clone of it is a `base::Progress`.
+    pub printer: Printer,
+}
+
+/// How a verb that did not fail ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything was done: exit code 0.
+    Done,
+    /// An input was skipped, or a check failed: exit code 1.
+    Incomplete,
+}
+
+/// A flag that the first SIGINT or SIGTERM sets, for long jobs that end in good order; a second one ends the
+/// program at once.
+///
+/// # Errors
+/// Returns an error if the handlers cannot be installed.
+pub fn stop_on_signal() -> std::io::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
+}
+
+/// Opens a set of images and warns of files beside them that are not read.
+///
+/// # Errors
+/// Returns an error if there is no set of images at `path`.
+pub fn open_images(path: &Path, context: &Context) -> anyhow::Result<Arc<dyn Dataset>> {
+    let images = data::open(path)?;
+    report_left_out(context, path, images.left_out());
+    Ok(images)
+}
+
+/// Warns of the files of a set that are not read: their number, the reason, and the first few names.
+pub fn report_left_out(context: &Context, path: &Path, files: &[LeftOut]) {
+    const NAMED: usize = 3;
+    let Some(count) = count_left_out(files) else { return };
+    let names: Vec<String> = files.iter().take(NAMED).map(|f| format!("`{}`", tsv_cell(&f.name))).collect();
+    let more = if files.len() > NAMED { ", …" } else { "" };
+    context.printer.warning(&format!("`{}`: {count}: {}{more}", path.display(), names.join(", ")));
+}
+
+/// Warns of each skipped input and of their number.
+pub fn report_skipped(context: &Context, skipped: &[Skipped]) {
+    for s in skipped {
+        let named = if s.error.contains(&s.input) { String::new() } else { format!("{}: ", s.input) };
+        context.printer.warning(&format!("skipped: {named}{}", s.error));
+    }
+    if !skipped.is_empty() {
+        let n = skipped.len();
+        context.printer.warning(&format!("{n} input{} skipped", if n == 1 { " was" } else { "s were" }));
+    }
+}
