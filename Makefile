@@ -1,6 +1,6 @@
 # The first commands of a fresh clone. CUDA=1 installs libtorch with its CUDA libraries.
 
-.PHONY: sample test goldens lint libtorch nvrtc tools
+.PHONY: sample test goldens lint libtorch nvrtc tools site
 
 CARGO ?= cargo
 
@@ -32,3 +32,7 @@ nvrtc: libtorch
 
 tools:
 	@scripts/check-tools.sh
+
+# The documentation as a site, in .site/html.
+site:
+	scripts/site.sh
