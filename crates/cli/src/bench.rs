@@ -11,7 +11,7 @@ use crate::{DeviceArgs, GpuArgs};
 /// Arguments of `gen bench`.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// What to time
+    /// Workloads to time
     #[arg(
         long,
         value_enum,
@@ -21,46 +21,45 @@ pub struct BenchArgs {
     )]
     pub work: Vec<Work>,
 
-    /// Kinds of weights to time it in; what a work does not know is left out
-    #[arg(long, value_name = "KIND", value_delimiter = ',', default_value = "fp32,bf16,int8")]
+    /// Dtypes of the weights; combinations that a workload does not support are skipped
+    #[arg(long, value_name = "DTYPE", value_delimiter = ',', default_value = "fp32,bf16,int8")]
     pub precision: Vec<Precision>,
 
-    /// Images at a time
+    /// Batch sizes
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,4,16",
           value_parser = clap::value_parser!(i64).range(1..))]
     pub batch_size: Vec<i64>,
 
-    /// Guidance scales; 1 is none
+    /// Guidance scales; 1 disables guidance
     #[arg(long, value_name = "SCALE", value_delimiter = ',', default_value = "1.75,1")]
     pub cfg: Vec<f64>,
 
-    /// Training on the CPU: into so many micro-batches the images are cut, which go side by side, each on its share of
-    /// --threads
+    /// Training on the CPU: number of micro-batches processed side by side, each on its share of --threads
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1",
           value_parser = clap::value_parser!(i64).range(1..))]
     pub workers: Vec<i64>,
 
-    /// On a CUDA device: sample by a recorded step, as `gen sample --cuda-graph` does
+    /// On a CUDA device: sample with a CUDA graph, like `gen sample --cuda-graph`
     #[arg(long)]
     pub cuda_graph: bool,
 
     #[command(flatten)]
     pub gpu: GpuArgs,
 
-    /// Runs after one that is discarded; the fastest counts
+    /// Number of timed runs after a warm-up; the fastest counts
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub repeat: u32,
 
-    /// A model's directory or the name of a shipped model; or a config, for random weights of that size
-    /// [default: the shipped model]
+    /// Model: a directory, the name of a bundled model, or a config for random weights of that size [default: the bundled
+    /// model]
     #[arg(long, value_name = "DIR|CONFIG|NAME", help_heading = "Model")]
     pub model: Option<String>,
 
-    /// The tokenizer likewise [default: the one in the model's directory]
+    /// Tokenizer, likewise [default: the one in the model directory]
     #[arg(long, value_name = "DIR|CONFIG|NAME", help_heading = "Model")]
     pub tokenizer: Option<String>,
 
-    /// Set the results beside those of an earlier run: a file whose last line is its JSON
+    /// Compare with an earlier run: a file whose last line is its JSON
     #[arg(long, value_name = "FILE")]
     pub compare: Option<PathBuf>,
 

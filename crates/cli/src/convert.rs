@@ -10,31 +10,31 @@ use crate::JsonArgs;
 /// Arguments of `gen convert`.
 #[derive(Debug, Args)]
 pub struct ConvertArgs {
-    /// The checkpoint to read: .pt of any age, or safetensors, in one file or in shards
+    /// Input checkpoint: .pt of any version, or safetensors, single or sharded
     #[arg(value_name = "IN")]
     pub input: PathBuf,
 
-    /// The file to write
+    /// Output file
     #[arg(value_name = "OUT")]
     pub output: PathBuf,
 
-    /// What to write [default: as the ending of OUT says]
+    /// Output format [default: by the extension of OUT]
     #[arg(long, value_name = "FORMAT")]
     pub format: Option<TargetFormat>,
 
-    /// The section to take [default: ema, else model, module, state_dict, or the top level]
+    /// Section to convert [default: ema, else model, module, state_dict, or the top level]
     #[arg(long, value_name = "NAME")]
     pub section: Option<String>,
 
-    /// The key under which a .pt holds the weights
+    /// Key of the weights in a .pt
     #[arg(long, value_name = "KEY", default_value = "model", conflicts_with = "bare")]
     pub under: String,
 
-    /// Write floating tensors as fp32, bf16 or fp16 [default: as they are]
-    #[arg(long, value_name = "KIND", value_parser = crate::floating)]
+    /// Convert floating-point tensors to fp32, bf16 or fp16 [default: unchanged]
+    #[arg(long, value_name = "DTYPE", value_parser = crate::floating)]
     pub precision: Option<Precision>,
 
-    /// Write the weights at the top level of a .pt, under no key
+    /// Write the weights at the top level of a .pt
     #[arg(long)]
     pub bare: bool,
 

@@ -13,11 +13,11 @@ pub struct EncodeArgs {
     #[arg(value_name = "IMAGES", required = true)]
     pub images: Vec<PathBuf>,
 
-    /// The safetensors file to write: `codes` (B, N) int64
+    /// Output safetensors file: `codes` (B, N) int64
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
 
-    /// Also write `features` (B, N, D) fp32: what the quantizer receives
+    /// Also write `features` (B, N, D) fp32: the quantizer's input
     #[arg(long)]
     pub features: bool,
 

@@ -27,14 +27,14 @@ pub struct EvalArgs {
 /// What belongs to evaluation beside scoring.
 #[derive(Debug, Subcommand)]
 pub enum EvalCommand {
-    /// Statistics of a reference set, in a file that says what it is for
+    /// Compute the statistics of a reference set
     Stats(StatsArgs),
 }
 
 /// Which published number a score is to stand beside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Protocol {
-    /// Reconstructions against the validation images themselves
+    /// Reconstructions against the validation images
     Rfid,
     /// Generated images against statistics of the training set
     Gfid,
@@ -47,21 +47,21 @@ pub struct RunArgs {
     #[arg(value_name = "IMAGES", conflicts_with_all = ["num_images", "reconstruct", "likelihood", "features"])]
     pub images: Option<PathBuf>,
 
-    /// What they are compared with: images in any of these forms, or statistics (.npz of ADM, pytorch-fid or clean-fid,
-    /// .pt of torch-fidelity, or of `gen eval stats`)
+    /// Reference: images in any of these forms, or statistics (.npz of ADM, pytorch-fid, clean-fid or `gen eval stats`, .pt
+    /// of torch-fidelity)
     #[arg(long, value_name = "PATH")]
     pub reference: Option<PathBuf>,
 
-    /// Scores, separated by commas [default: psnr,ssim,ssim_dr2,lpips,fid,codebook with --reconstruct, ar_loss with
+    /// Comma-separated metrics [default: psnr,ssim,ssim_dr2,lpips,fid,codebook with --reconstruct, ar_loss with
     /// --likelihood, else fid,sfid,is,precision,recall]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub metrics: Vec<Metric>,
 
-    /// Score these features (.npz, as `gen features` writes them) instead of images
+    /// Score features (.npz from `gen features`) instead of images
     #[arg(long, value_name = "FILE", requires = "reference_features", conflicts_with_all = ["images", "reference", "network"])]
     pub features: Option<PathBuf>,
 
-    /// What --features is compared with
+    /// Reference for --features
     #[arg(long, value_name = "FILE", requires = "features")]
     pub reference_features: Option<PathBuf>,
 
@@ -69,55 +69,54 @@ pub struct RunArgs {
     #[command(flatten)]
     pub draw: DrawArgs,
 
-    /// Score the tokenizer's reconstructions of these images; without --reference against the images themselves
+    /// Score the tokenizer's reconstructions of these images, against the images themselves unless --reference is given
     #[arg(long, value_name = "IMAGES", conflicts_with_all = ["num_images", "likelihood", "features"])]
     pub reconstruct: Option<PathBuf>,
 
-    /// Score how well the model predicts the codes of these labelled images, or of a folder of code shards
+    /// Score the model's predictions of the codes of labelled images, or of a folder of code shards
     #[arg(long, value_name = "DATA", conflicts_with_all = ["num_images", "reference", "features"])]
     pub likelihood: Option<PathBuf>,
 
-    /// Prompts for clip_score: a line for each image, or JSON lines with path and text [default: captions of the data
-    /// set, captions.txt, result.jsonl or metadata.jsonl in the folder or beside it, text in the PNGs]
+    /// Prompts for clip_score: one line per image, or JSON lines with path and text [default: captions of the data set;
+    /// captions.txt, result.jsonl or metadata.jsonl in or next to the folder; PNG metadata]
     #[arg(long, value_name = "FILE", conflicts_with_all = ["num_images", "likelihood", "features"])]
     pub captions: Option<PathBuf>,
 
-    /// Crop and resize images to squares of this side first, as ADM does [default: images are taken as they are and
-    /// must have one size]
+    /// Crop and resize images to this size first, like ADM [default: images are used as stored and must have one size]
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=8192))]
     pub resize: Option<u32>,
 
-    /// With --reconstruct: bring reconstructions and originals to squares of this side before they are scored, by
-    /// PyTorch's bicubic as LlamaGen does [default: the side at which they are encoded]
+    /// With --reconstruct: resize reconstructions and originals to this size before scoring, by PyTorch's bicubic like
+    /// LlamaGen [default: the size at which they are encoded]
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=8192))]
     pub score_size: Option<u32>,
 
-    /// Refuse a reference of another kind [default: rfid with --reconstruct, gfid with --num-images, else any kind]
+    /// Reject references of another kind [default: rfid with --reconstruct, gfid with --num-images, else any kind]
     #[arg(long, value_enum, value_name = "NAME")]
     pub protocol: Option<Protocol>,
 
-    /// Refuse a reference file with another SHA-256
+    /// Reject a reference file with another SHA-256
     #[arg(long, value_name = "HEX", requires = "reference")]
     pub reference_sha256: Option<String>,
 
-    /// Also a 95 % interval of FID and FDD, by leaving out each tenth of the images in turn
+    /// Add a 95 % interval of FID and FDD, by a ten-fold jackknife over the images
     #[arg(long)]
     pub interval: bool,
 
-    /// Nearest neighbours: k of precision and recall [default: 3], and of density and coverage [default: 5]
+    /// Number of nearest neighbours for precision and recall [default: 3], density and coverage [default: 5]
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(i64).range(1..))]
     pub neighbours: Option<i64>,
 
-    /// KID's subsets
+    /// Number of KID subsets
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub kid_subsets: usize,
 
-    /// Images in each of KID's subsets
+    /// Images per KID subset
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub kid_subset_size: usize,
 
-    /// class_agreement: also among these classes alone: indices, ranges, WordNet ids or names [default: the classes
-    /// that the images have]
+    /// Classes among which class_agreement is also computed: indices, ranges, WordNet ids or names [default: the classes of
+    /// the images]
     #[arg(long, value_name = "LIST")]
     pub among: Option<String>,
 
@@ -126,7 +125,7 @@ pub struct RunArgs {
     #[command(flatten)]
     pub parts: PartArgs,
 
-    /// Also write a report as one HTML file that needs no network
+    /// Write a self-contained HTML report
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
 
@@ -150,52 +149,52 @@ pub struct RunArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Networks")]
 pub struct NetworkArgs {
-    /// Compute fid, sfid, is, is_fidelity, kid, precision, recall, density and coverage over the features of this network
-    /// instead of Inception's, under names that say so, and class_agreement by its classes: inception-fid,
-    /// dinov2-{s,b,l,g}14, dinov2-{s,b,l,g}14-reg, clip-b32, clip-l14, clip-l14-336 or efficientnet-lite{0..4}
-    /// [default: inception-fid, and efficientnet-lite0 for class_agreement]
+    /// Feature network for fid, sfid, is, is_fidelity, kid, precision, recall, density and coverage (reported under names
+    /// that say so) and classifier for class_agreement: inception-fid, dinov2-{s,b,l,g}14, dinov2-{s,b,l,g}14-reg,
+    /// clip-b32, clip-l14, clip-l14-336 or efficientnet-lite{0..4} [default: inception-fid; efficientnet-lite0 for
+    /// class_agreement]
     #[arg(long, value_name = "NAME", conflicts_with_all = ["inception", "inception_input"])]
     pub network: Option<String>,
 
-    /// Weights of the network of --network; without it, of class_agreement's
+    /// Weights for --network, or for class_agreement's classifier without it
     #[arg(long, value_name = "FILE|random:SEED")]
     pub network_weights: Option<String>,
 
-    /// How images become this network's input: pil or stored (efficientnet-lite), pil or tf (dinov2), tf, pf or clean
+    /// Preprocessing for this network: pil or stored (efficientnet-lite), pil or tf (dinov2), tf, pf or clean
     /// (inception-fid), clip or cmmd (clip) [default: the first]
     #[arg(long, value_name = "PATH")]
     pub network_input: Option<String>,
 
-    /// Weights of FID's Inception: a file, or random:SEED for values that compare with nothing
-    /// [default: the public file in the models folder; so for the others]
+    /// Weights of FID's Inception: a file, or random:SEED for scores that are not comparable [default, here and below: the
+    /// public file in the models folder]
     #[arg(long, value_name = "FILE|random:SEED")]
     pub inception: Option<String>,
 
-    /// How images become Inception's input: tf (ADM, torch-fidelity), pf (pytorch-fid) or clean (clean-fid)
+    /// Preprocessing for Inception: tf (ADM, torch-fidelity), pf (pytorch-fid) or clean (clean-fid)
     #[arg(long, value_name = "PATH", default_value = "tf")]
     pub inception_input: String,
 
-    /// Weights of the network of --dinov2-network
+    /// Weights for --dinov2-network
     #[arg(long, value_name = "FILE|random:SEED")]
     pub dinov2: Option<String>,
 
-    /// The network of FDD
+    /// FDD's network
     #[arg(long, value_name = "NAME", default_value = "dinov2-l14")]
     pub dinov2_network: String,
 
-    /// Weights of CMMD's CLIP
+    /// Weights for --clip-network
     #[arg(long, value_name = "FILE|random:SEED")]
     pub clip: Option<String>,
 
-    /// The network of CMMD
+    /// CMMD's network
     #[arg(long, value_name = "NAME", default_value = "clip-l14-336")]
     pub clip_network: String,
 
-    /// The network of clip_score: clip-b32, clip-l14 or clip-l14-336
+    /// clip_score's network: clip-b32, clip-l14 or clip-l14-336
     #[arg(long, value_name = "NAME", default_value = "clip-b32")]
     pub clip_score_network: String,
 
-    /// Weights of the network of --clip-score-network
+    /// Weights for --clip-score-network
     #[arg(long, value_name = "FILE|random:SEED")]
     pub clip_score_weights: Option<String>,
 
@@ -203,23 +202,23 @@ pub struct NetworkArgs {
     #[arg(long, value_name = "FILE|DIR")]
     pub clip_text: Option<PathBuf>,
 
-    /// The trunk of LPIPS: vgg, alex or squeeze
+    /// LPIPS trunk: vgg, alex or squeeze
     #[arg(long, value_name = "NAME", default_value = "vgg")]
     pub lpips: String,
 
-    /// Weights of LPIPS's trunk
+    /// Weights of the LPIPS trunk
     #[arg(long, value_name = "FILE|random:SEED")]
     pub lpips_trunk: Option<String>,
 
-    /// Weights of LPIPS's heads
+    /// Weights of the LPIPS heads
     #[arg(long, value_name = "FILE|random:SEED")]
     pub lpips_heads: Option<String>,
 
-    /// The network of perceptual: efficientnet-lite{0..4}
+    /// Network of the perceptual distance: efficientnet-lite{0..4}
     #[arg(long, value_name = "NAME", default_value = "efficientnet-lite0")]
     pub perceptual: String,
 
-    /// Weights of the network of --perceptual
+    /// Weights for --perceptual
     #[arg(long, value_name = "FILE|random:SEED")]
     pub perceptual_weights: Option<String>,
 
@@ -231,15 +230,15 @@ pub struct NetworkArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Parts")]
 pub struct PartArgs {
-    /// Keep what was computed in this file; the same command goes on after an interruption
+    /// Keep accumulated statistics in this file; run the same command again to resume
     #[arg(long, value_name = "FILE")]
     pub partial: Option<PathBuf>,
 
-    /// Take only every N-th image, beginning at K (0 to N - 1), and score nothing yet
+    /// Process every N-th image starting at K (0 to N - 1), without scoring
     #[arg(long, value_name = "K/N", requires = "partial")]
     pub shard: Option<String>,
 
-    /// Score what the shards of this run left in these files
+    /// Score the statistics that the shards of this run wrote to these files
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["partial", "shard"])]
     pub merge: Vec<PathBuf>,
 }
@@ -251,24 +250,23 @@ pub struct StatsArgs {
     #[arg(value_name = "IMAGES")]
     pub images: PathBuf,
 
-    /// The .npz to write: `mu`, `sigma`, and `mu_s`, `sigma_s` where the network has features of places
+    /// Output .npz: `mu`, `sigma`, and `mu_s`, `sigma_s` if the network has spatial features
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
 
-    /// What the file is for: rfid (validation images), gfid (a training set) or other
+    /// Purpose of the file: rfid (validation images), gfid (a training set) or other
     #[arg(long, value_name = "KIND", value_enum)]
     pub kind: StatsKind,
 
-    /// What the images are, in words, for whoever meets the file
+    /// Description of the images, stored in the file
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub note: String,
 
-    /// Statistics of DINOv2 features, for FDD, instead of Inception's
+    /// Statistics of DINOv2 features, for FDD, instead of Inception features
     #[arg(long, conflicts_with = "network")]
     pub fdd: bool,
 
-    /// Crop and resize images to squares of this side first, as ADM does [default: images are taken as they are and
-    /// must have one size]
+    /// Crop and resize images to this size first, like ADM [default: images are used as stored and must have one size]
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=8192))]
     pub resize: Option<u32>,
 

@@ -13,21 +13,20 @@ pub struct FeaturesArgs {
     #[arg(value_name = "IMAGES", required = true)]
     pub images: Vec<PathBuf>,
 
-    /// The .npz file to write: `pool` (N, D) fp32, what else the network has, and `names`
+    /// Output .npz: `pool` (N, D) fp32, further outputs of the network, and `names`
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
 
-    /// inception-fid, dinov2-{s,b,l,g}14, dinov2-{s,b,l,g}14-reg, clip-b32, clip-l14, clip-l14-336 or
+    /// Network: inception-fid, dinov2-{s,b,l,g}14, dinov2-{s,b,l,g}14-reg, clip-b32, clip-l14, clip-l14-336 or
     /// efficientnet-lite{0..4}
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub network: String,
 
-    /// The network's weight file, or random:SEED for weights that come from no file and whose features are
-    /// comparable with nothing [default: the public file in the models folder]
+    /// Weight file, or random:SEED for random weights, whose features are not comparable [default: the public file in the models folder]
     #[arg(long, value_name = "FILE|random:SEED", help_heading = "Model")]
     pub weights: Option<String>,
 
-    /// How stored images become the network's input: tf, pf or clean (inception-fid), pil or tf (dinov2), clip or
+    /// Preprocessing: tf, pf or clean (inception-fid), pil or tf (dinov2), clip or
     /// cmmd (clip), pil or stored (efficientnet-lite) [default: the first]
     #[arg(long, value_name = "PATH", help_heading = "Model")]
     pub input_path: Option<String>,

@@ -7,7 +7,7 @@ use crate::{JsonArgs, ModelsDirArgs};
 /// Arguments of `gen fetch`.
 #[derive(Debug, Args)]
 pub struct FetchArgs {
-    /// What to fetch, by name [default: nothing; the known files are listed]
+    /// Names of the files to download [default: none; list the known files]
     #[arg(value_name = "NAME")]
     pub names: Vec<String>,
 

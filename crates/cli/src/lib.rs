@@ -33,11 +33,11 @@ use clap::{Args, Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "gen", version, propagate_version = true, arg_required_else_help = true)]
 pub struct Cli {
-    /// Only results, warnings and errors
+    /// Print only results, warnings and errors
     #[arg(short, long, global = true)]
     pub quiet: bool,
 
-    /// Images of more pixels count as damaged [default: 178956970, Pillow's limit]
+    /// Treat images with more pixels as damaged [default: 178956970, Pillow's limit]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_pixels: Option<u64>,
 
@@ -49,41 +49,41 @@ pub struct Cli {
 /// One variant for each verb.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make images of classes
+    /// Generate images from classes or prompts
     Sample(Box<sample::SampleArgs>),
     /// Train a transformer on a tokenizer's codes
     TrainAr(train_ar::TrainArArgs),
     /// Train a tokenizer on images
     TrainTokenizer(train_tokenizer::TrainTokenizerArgs),
-    /// Train a small classifier on labelled images, to guide a tokenizer's training
+    /// Train a small classifier on labelled images, as a perceptual loss for tokenizers
     TrainFeatures(train_features::TrainFeaturesArgs),
-    /// Draw curves of training runs side by side
+    /// Plot training curves of several runs
     Plot(plot::PlotArgs),
-    /// Images → code shards, to train transformers on
+    /// Encode a data set to code shards, for training transformers
     Extract(extract::ExtractArgs),
-    /// Encode and decode images; score and show what is lost
+    /// Encode and decode images, and score the result
     Reconstruct(reconstruct::ReconstructArgs),
-    /// Score images: FID and its kin, PSNR, SSIM, LPIPS, codebook usage
+    /// Score images: FID, IS, precision, recall, PSNR, SSIM, LPIPS and more
     Eval(Box<eval::EvalArgs>),
-    /// Images → codes in a safetensors file
+    /// Encode images to codes in a safetensors file
     Encode(encode::EncodeArgs),
-    /// Codes in a safetensors file → images
+    /// Decode codes to images
     Decode(decode::DecodeArgs),
-    /// What a transformer predicts at every position, given the true codes
+    /// Compute a transformer's teacher-forced logits
     Logits(logits::LogitsArgs),
-    /// Linear-probe accuracy of a transformer or a tokenizer
+    /// Measure the linear-probe accuracy of a transformer or a tokenizer
     Probe(Box<probe::ProbeArgs>),
-    /// Images → features of a frozen network, in an .npz file
+    /// Extract features of a frozen network to an .npz file
     Features(features::FeaturesArgs),
-    /// Public weights of frozen networks: list them, or fetch them into the models folder
+    /// List or download public weights of frozen networks
     Fetch(fetch::FetchArgs),
-    /// What a checkpoint, a config or a folder of codes contains
+    /// List the contents of a checkpoint, a config or a folder of codes
     Inspect(inspect::InspectArgs),
-    /// .pt ⇄ .safetensors
+    /// Convert checkpoints between .pt and .safetensors
     Convert(convert::ConvertArgs),
-    /// How fast this machine samples, encodes, decodes, trains and evaluates, beside what it could do
+    /// Benchmark sampling, encoding, decoding, training and evaluation against the hardware's limits
     Bench(bench::BenchArgs),
-    /// Tell what libtorch, CPU, GPUs and models are there, and run a tiny self-test
+    /// Report libtorch, CPU, GPUs and models, and run a self-test
     Doctor(doctor::DoctorArgs),
 }
 
@@ -112,8 +112,8 @@ pub struct ComputeArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
 
-    /// Kind of weights and activations: fp32, bf16 or fp16
-    #[arg(long, value_name = "KIND", default_value_t, value_parser = floating)]
+    /// Dtype of weights and activations: fp32, bf16 or fp16
+    #[arg(long, value_name = "DTYPE", default_value_t, value_parser = floating)]
     pub precision: Precision,
 }
 
@@ -131,16 +131,16 @@ fn floating(text: &str) -> Result<Precision, String> {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Computing")]
 pub struct DeviceArgs {
-    /// auto (CUDA where there is one), cpu, cuda or cuda:N
+    /// Device: auto (CUDA if available), cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value_t)]
     pub device: DeviceChoice,
 
-    /// CPU threads [default: the number of physical cores]
+    /// Number of CPU threads [default: number of physical cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
 
-    /// On a CUDA device: fp32 products and convolutions round their inputs to TF32's ten bits, as the official trainers
-    /// let them; several times as fast. Without it fp32 is fp32
+    /// Allow TF32 in fp32 matrix products and convolutions on CUDA devices, as the official trainers do: several times
+    /// faster, with 10-bit mantissas
     #[arg(long)]
     pub tf32: bool,
 }
@@ -149,12 +149,12 @@ pub struct DeviceArgs {
 #[derive(Debug, Clone, Copy, Default, Args)]
 #[command(next_help_heading = "Computing")]
 pub struct GpuArgs {
-    /// On a CUDA device, in bf16: decode with the program's own kernels instead of libtorch's operations (int8 always
-    /// does), and run a tokenizer in bf16 channels last with its group norms by them
+    /// Decode with custom CUDA kernels instead of libtorch's operations, in bf16 (int8 always uses them); also runs a bf16
+    /// tokenizer channels-last, with custom group norms
     #[arg(long)]
     pub gpu_kernels: bool,
 
-    /// The same kernels with keys and values of 8 bits: half the memory, and half the reading of large batches
+    /// Use the custom kernels with an 8-bit KV cache: half its memory and bandwidth
     #[arg(long)]
     pub int8_cache: bool,
 }
@@ -163,12 +163,11 @@ pub struct GpuArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub struct TokenizerArgs {
-    /// A tokenizer's directory, a config (then with --weights), or the name of a shipped model
-    /// [default: the shipped model's]
+    /// Tokenizer: a directory, a config (with --weights), or the name of a bundled model [default: the bundled model's]
     #[arg(long, value_name = "DIR|CONFIG|NAME")]
     pub tokenizer: Option<String>,
 
-    /// The tokenizer's checkpoint: .pt or .safetensors
+    /// Tokenizer checkpoint, .pt or .safetensors
     #[arg(long, value_name = "FILE", requires = "tokenizer", visible_alias = "tokenizer-weights")]
     pub weights: Option<PathBuf>,
 }
@@ -177,12 +176,11 @@ pub struct TokenizerArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// A model's directory, a config (then with --weights), or the name of a shipped model
-    /// [default: the shipped model]
+    /// Model: a directory, a config (with --weights), or the name of a bundled model [default: the bundled model]
     #[arg(long, value_name = "DIR|CONFIG|NAME")]
     pub model: Option<String>,
 
-    /// The transformer's checkpoint: .pt or .safetensors
+    /// Transformer checkpoint, .pt or .safetensors
     #[arg(long, value_name = "FILE", requires = "model")]
     pub weights: Option<PathBuf>,
 }
@@ -191,12 +189,11 @@ pub struct ModelArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub struct PairedTokenizerArgs {
-    /// The tokenizer's directory, or its config (then with --tokenizer-weights)
-    /// [default: the one in the model's directory]
+    /// Tokenizer: a directory, or a config (with --tokenizer-weights) [default: the one in the model directory]
     #[arg(long, value_name = "DIR|CONFIG|NAME")]
     pub tokenizer: Option<String>,
 
-    /// The tokenizer's checkpoint: .pt or .safetensors
+    /// Tokenizer checkpoint, .pt or .safetensors
     #[arg(long, value_name = "FILE", requires = "tokenizer")]
     pub tokenizer_weights: Option<PathBuf>,
 }
@@ -204,7 +201,7 @@ pub struct PairedTokenizerArgs {
 /// Where the weights of frozen networks are.
 #[derive(Debug, Clone, Args)]
 pub struct ModelsDirArgs {
-    /// The folder of public weight files [default: $GEN_MODELS, else gen/models in the user's cache folder]
+    /// Folder of public weight files [default: $GEN_MODELS, else gen/models in the user's cache folder]
     #[arg(long, value_name = "DIR", help_heading = "Model")]
     pub models_dir: Option<PathBuf>,
 }
@@ -212,7 +209,7 @@ pub struct ModelsDirArgs {
 /// How many items go through the model together.
 #[derive(Debug, Clone, Args)]
 pub struct BatchArgs {
-    /// How many images go through the model together
+    /// Batch size
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(i64).range(1..))]
     pub batch_size: i64,
 }
@@ -220,7 +217,7 @@ pub struct BatchArgs {
 /// The seed of all randomness.
 #[derive(Debug, Clone, Args)]
 pub struct SeedArgs {
-    /// Seed of all randomness
+    /// Random seed
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
 }

@@ -18,14 +18,14 @@ pub enum Metric {
     Perceptual,
     /// Fréchet Inception distance
     Fid,
-    /// FID of features of places
+    /// FID on spatial features
     Sfid,
     /// Inception Score, chunks of 5,000 in file order (ADM)
     Is,
     /// Inception Score, ten shuffled chunks (torch-fidelity)
     #[value(name = "is_fidelity")]
     IsFidelity,
-    /// Share of samples inside the reference's manifold (ADM)
+    /// Share of samples inside the reference manifold (ADM)
     Precision,
     /// Share of the reference inside the samples' manifold (ADM)
     Recall,
@@ -37,12 +37,12 @@ pub enum Metric {
     Kid,
     /// Fréchet distance with DINOv2
     Fdd,
-    /// Distance of CLIP embeddings by a Gaussian kernel
+    /// Maximum mean discrepancy of CLIP embeddings
     Cmmd,
-    /// How well images suit their prompts: cosine of CLIP embeddings
+    /// Cosine of the CLIP embeddings of images and prompts
     #[value(name = "clip_score")]
     ClipScore,
-    /// Whether a classifier names images right: top-1 and top-5 of images of known classes
+    /// Top-1 and top-5 accuracy of a classifier on images of known classes
     #[value(name = "class_agreement")]
     ClassAgreement,
     /// Usage, entropy and perplexity of the codebook (with --reconstruct)

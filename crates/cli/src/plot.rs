@@ -4,35 +4,34 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-/// Draws curves of training runs side by side, one panel a term.
+/// Plots training curves of several runs, one panel per term.
 #[derive(Debug, Args)]
 pub struct PlotArgs {
-    /// Directories of runs, or `log.jsonl` files
+    /// Run directories or `log.jsonl` files
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<PathBuf>,
 
-    /// The picture: .png, .svg or .html
+    /// Output file: .png, .svg or .html
     #[arg(short, long, value_name = "FILE", default_value = "curves.png")]
     pub output: PathBuf,
 
-    /// Terms to draw, as `log.jsonl` names them; `*` stands for any part of a name
-    /// [default: all losses and validation figures]
+    /// Terms to plot, as named in `log.jsonl`; `*` matches any part of a name [default: all losses and validation metrics]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub terms: Vec<String>,
 
-    /// What the horizontal axis shows
+    /// Horizontal axis
     #[arg(long, value_name = "AXIS", default_value = "steps")]
     pub x: Axis,
 
-    /// Smoothing by an exponential moving average, from 0 (none) up to 1; the curve itself stays in the background
+    /// Smoothing by an exponential moving average, 0 (none) to 1; the raw curve stays in the background
     #[arg(long, value_name = "WEIGHT", default_value_t = 0.0, value_parser = weight)]
     pub smooth: f64,
 
-    /// A logarithmic vertical axis, for terms that are always above 0
+    /// Logarithmic vertical axis, for positive terms
     #[arg(long)]
     pub log: bool,
 
-    /// Names of the runs in the legend, in their order [default: their folders']
+    /// Legend labels, in the order of the runs [default: folder names]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub names: Vec<String>,
 }
@@ -42,7 +41,7 @@ pub struct PlotArgs {
 pub enum Axis {
     /// Optimizer steps
     Steps,
-    /// Hours, minutes or seconds of training
+    /// Training time
     Time,
     /// Images seen
     Samples,

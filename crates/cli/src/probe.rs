@@ -6,9 +6,8 @@ use clap::{Args, ValueEnum};
 
 use crate::{ComputeArgs, JsonArgs, ModelArgs, PairedTokenizerArgs, SeedArgs};
 
-/// Trains a linear classifier on frozen features and tells its accuracy on held-out images (GigaTok's "Acc.", after
-/// MAE). Probes a transformer; with --tokenizer and no --model, that tokenizer. Run again, it goes on where it
-/// stopped.
+/// Trains a linear classifier on frozen features and reports its accuracy on held-out images (GigaTok's "Acc.", after
+/// MAE). Probes a transformer, or with --tokenizer and no --model, that tokenizer. Run the same command again to resume.
 #[derive(Debug, Args)]
 pub struct ProbeArgs {
     /// Labelled training images: class folders, tar shards or a pattern of them, a .jsonl or .csv list
@@ -19,24 +18,24 @@ pub struct ProbeArgs {
     #[arg(long, value_name = "PATH")]
     pub validation: PathBuf,
 
-    /// The run's folder
+    /// Run directory
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
 
-    /// The folder of stored features; several runs may share it [default: `features` in --output]
+    /// Folder of cached features, which several runs can share [default: `features` in --output]
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
 
-    /// Store the features of so many fixed views of each training image. Quick, but not the protocol, which makes
-    /// fresh crops in each epoch
+    /// Cache the features of N fixed views of each training image. Faster, but not the protocol, which crops anew in every
+    /// epoch
     #[arg(long, value_name = "V", value_parser = clap::value_parser!(u16).range(1..))]
     pub cache_views: Option<u16>,
 
-    /// How many images that cannot be decoded are left out of each data set before it is an error
+    /// Maximum number of unreadable images to skip per data set
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub max_corrupt: usize,
 
-    /// Only N images of each data set, spread evenly over it
+    /// Use only N images of each data set, evenly spaced
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: Option<u32>,
 
@@ -60,19 +59,19 @@ pub struct ProbeArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Features")]
 pub struct FeatureArgs {
-    /// Transformer: take the features after this layer, from 1 [default: half of the layers]
+    /// Transformer: layer whose output is probed, from 1 [default: half of the layers]
     #[arg(long, value_name = "N")]
     pub layer: Option<usize>,
 
-    /// Transformer: whether its dropout acts on training images, as upstream [default: on]
+    /// Transformer: dropout on training images, as in the official code [default: on]
     #[arg(long, value_name = "ON|OFF")]
     pub probe_dropout: Option<Switch>,
 
-    /// Tokenizer: after the encoder's output projection instead of its final norm
+    /// Tokenizer: probe the encoder's output projection instead of its final norm
     #[arg(long, conflicts_with = "model")]
     pub fix_dim: bool,
 
-    /// Tokenizer: the decoder's tokens at the depth that was aligned to a teacher
+    /// Tokenizer: probe the decoder layer that was aligned with a teacher
     #[arg(long, conflicts_with_all = ["model", "fix_dim"])]
     pub from_decoder: bool,
 
@@ -85,15 +84,15 @@ pub struct FeatureArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Head")]
 pub struct HeadArgs {
-    /// Batch norm in front of the linear layer
+    /// Batch norm before the linear layer
     #[arg(long, value_name = "ON|OFF", default_value = "on")]
     pub head_bn: Switch,
 
-    /// The optimizer; both have momentum 0.9 and no weight decay
+    /// Optimizer; both use momentum 0.9 and no weight decay
     #[arg(long, value_name = "NAME", default_value = "lars")]
     pub optimizer: OptimizerArg,
 
-    /// Learning rate for 256 images a step
+    /// Learning rate per 256 images
     #[arg(long, value_name = "LR", default_value_t = 0.1)]
     pub base_lr: f64,
 
@@ -105,11 +104,11 @@ pub struct HeadArgs {
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub warmup_epochs: u64,
 
-    /// Images that go through model and head together; batch norm takes its statistics from them
+    /// Batch size, over which batch-norm statistics are computed
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(i64).range(1..))]
     pub batch_size: i64,
 
-    /// Batches that make one step (upstream: processes)
+    /// Batches per step (in the official code: processes)
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub accumulate: usize,
 }

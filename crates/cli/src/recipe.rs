@@ -8,18 +8,17 @@ use clap::Args;
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Published figures")]
 pub struct RecipeArgs {
-    /// Measure a published figure again: a name in `configs/benchmarks`, or a file of that kind. Exit code 1 if it comes
-    /// out otherwise, 2 if something is missing
+    /// Reproduce a published figure: a name in `configs/benchmarks`, or a file. Exit code 1 if the result is outside the
+    /// tolerance, 2 if a file is missing
     #[arg(long, value_name = "NAME|FILE", conflicts_with_all = ["images", "reference", "metrics", "features", "num",
         "reconstruct", "partial", "shard", "merge", "report", "model", "tokenizer"])]
     pub recipe: Option<String>,
 
-    /// With --recipe: a folder of checkpoints, reference files and network weights; may be given several times
-    /// [default: the current folder]
+    /// With --recipe: folder of checkpoints, reference files and network weights; repeatable [default: the current folder]
     #[arg(long, value_name = "DIR", requires = "recipe")]
     pub pieces: Vec<PathBuf>,
 
-    /// With --recipe: held-out images, where the recipe needs them
+    /// With --recipe: held-out images, if needed
     #[arg(long, value_name = "PATH", requires = "recipe")]
     pub data: Option<PathBuf>,
 
@@ -27,15 +26,15 @@ pub struct RecipeArgs {
     #[arg(long, value_name = "PATH", requires = "recipe")]
     pub train_data: Option<PathBuf>,
 
-    /// With --recipe: the run's folder; the same command goes on there [default: `benchmarks/NAME`]
+    /// With --recipe: folder of the run; run the same command again to resume [default: `benchmarks/NAME`]
     #[arg(long, value_name = "DIR", requires = "recipe")]
     pub work: Option<PathBuf>,
 
-    /// With --recipe: a dry run on so many images; its figures are not comparable
+    /// With --recipe: dry run on N images, whose figures are not comparable
     #[arg(long, value_name = "N", requires = "recipe", value_parser = clap::value_parser!(u64).range(2..))]
     pub limit: Option<u64>,
 
-    /// With --recipe: search the guidance scale as the official script does
+    /// With --recipe: search for the guidance scale like the official script
     #[arg(long, requires = "recipe")]
     pub search: bool,
 }

@@ -13,7 +13,7 @@ pub struct ReconstructArgs {
     #[arg(value_name = "IMAGES", required = true)]
     pub images: Vec<PathBuf>,
 
-    /// Folder for the reconstructions and `sheet.png`, which shows originals and reconstructions side by side
+    /// Output folder for reconstructions and `sheet.png`, with originals and reconstructions side by side
     #[arg(short, long, value_name = "DIR", default_value = "reconstructions")]
     pub output: PathBuf,
 

@@ -17,29 +17,29 @@ fn positive(text: &str) -> Result<f64, String> {
 /// A run: its recipe, where it is kept, and what it computes on.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
-    /// The recipe, as in `configs/train/` [default: a built-in one for 64×64 images]
+    /// Recipe, as in `configs/train/` [default: a built-in one for 64×64 images]
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     pub recipe: Option<PathBuf>,
 
-    /// The run's directory: log, saved states, and the model, usable at any time
+    /// Run directory, with log, checkpoints, and the current model
     #[arg(short, long, value_name = "DIR", required_unless_present = "plan")]
     pub output: Option<PathBuf>,
 
-    /// Go on with the run in --output from its last saved state, with its own recipe
+    /// Resume the run in --output from its last checkpoint, with its own recipe
     #[arg(long)]
     pub resume: bool,
 
-    /// Begin with the weights of this checkpoint or model's directory, and all else as new: step 0, fresh optimizer
+    /// Start from the weights of this checkpoint or model directory, at step 0 with a fresh optimizer
     #[arg(long, value_name = "DIR|FILE", conflicts_with = "resume")]
     pub init_from: Option<PathBuf>,
 
-    /// Begin a new run in --output where another one was: weights, optimizer, averages, step, place in the data, and
-    /// its recipe. A run (its newest state), or a file of its `state/`
+    /// Start a new run in --output from the complete state of another: weights, optimizer, averages, step, position in the
+    /// data, and recipe. A run (its newest checkpoint), or a file in its `state/`
     #[arg(long, value_name = "RUN|FILE", conflicts_with_all = ["resume", "recipe", "init_from"])]
     pub fork: Option<PathBuf>,
 
-    /// Print what the run would cost, in arithmetic, time and memory, and end. Needs no data and no weights; with --data
-    /// of images it also measures how fast a core decodes them
+    /// Print the cost of the run in FLOPs, time and memory, and exit. Needs no data and no weights; with --data, also
+    /// measures image decoding speed
     #[arg(long)]
     pub plan: bool,
 
@@ -47,19 +47,19 @@ pub struct RunArgs {
     #[arg(long, value_name = "PATH", help_heading = "Data")]
     pub data: Option<PathBuf>,
 
-    /// Held-out images of the same kinds
+    /// Held-out images, likewise
     #[arg(long, value_name = "PATH", help_heading = "Data")]
     pub validation: Option<PathBuf>,
 
-    /// Seed of all randomness [default: the recipe's]
+    /// Random seed [default: the recipe's]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
 
-    /// Peak of the device in TFLOP/s, of which MFU is a share [default: that of a matrix product at the start]
+    /// Peak TFLOP/s of the device, for MFU [default: measured by a matrix product at the start]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub peak_tflops: Option<f64>,
 
-    /// Changes to the recipe, such as `optimization.steps=5000`
+    /// Recipe overrides, such as `optimization.steps=5000`
     #[arg(value_name = "KEY=VALUE")]
     pub set: Vec<String>,
 
