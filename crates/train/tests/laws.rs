@@ -118,6 +118,7 @@ fn held_out_images_whose_classes_are_numbered_otherwise_are_refused() {
     let sets = [
         format!("data.images.train={}", train.display()),
         format!("data.images.validation={}", held_out.display()),
+        "optimization.batch_size=2".to_owned(),
     ];
     let recipe = ar_recipe(&sets.each_ref().map(String::as_str), &tokenizer).unwrap();
     let said = refusal(train::tasks::ArTask::new(recipe, tokenizer, tch::Device::Cpu).err());
