@@ -161,6 +161,12 @@ fn an_interrupted_npz_is_continued_and_another_runs_parts_are_refused() {
     let read = |name: &str| std::fs::read(place.path(name)).unwrap();
     assert!(read("cut.npz") == read("whole.npz"), "the same images, whenever they were made");
     assert!(!place.path("cut.npz.partial").exists() && !place.path("cut.npz.partial.json").exists());
+
+    // As another process holds it.
+    let held = std::fs::File::create(place.path("held.npz.partial")).unwrap();
+    held.lock().unwrap();
+    let message = fails(&place, "--num-images 2 --npz held.npz");
+    assert!(message.contains("another process is writing `held.npz`"), "{message}");
 }
 
 #[test]

@@ -176,6 +176,29 @@ fn a_plan_needs_neither_data_nor_weights_and_samples_are_drawn_on_the_way() {
     let text = place.refuses("train-ar", &[]);
     assert!(text.contains("--output"), "{text}");
 
+    // A step of each phase is tried, the last one's too, and what would fail then is refused now.
+    let late = ["losses.adversarial={weight: 0.1, start_step: 50, discriminator: {channels: 4, layers: 2}}"];
+    let side_by_side = ["optimization.micro_batches=2", "optimization.workers=2", "optimization.steps=100"];
+    let recipe = [TINY, &late, &side_by_side].concat();
+    let said = place.ends(0, "train-tokenizer --plan", &recipe).1;
+    assert!(said.contains("every phase takes its step"), "{said}");
+    for (verb, change, expected) in [
+        (
+            "train-tokenizer",
+            "losses.semantic={weight: 0.5, teacher: {type: vision}}",
+            "the model has no `vision`",
+        ),
+        ("train-tokenizer", "optimization.clip=-1.0", "optimization.clip must be 0 or more, found -1"),
+        (
+            "train-ar",
+            "model.conditioning={type: text, length: 8, feature_width: 12}",
+            "`model.conditioning` is text",
+        ),
+    ] {
+        let text = place.refuses(&format!("{verb} --plan"), &[change]);
+        assert!(text.contains(expected), "{text}");
+    }
+
     let all = tiny(&["optimization.steps=3", "every={log: 1, validate: 0, samples: 2, save: 3}"]);
     place.ends(0, "train-tokenizer --data images --output ckpt", &all);
     let small = ["model.width=16", "model.layers=1", "model.heads=2", "optimization.batch_size=4"];

@@ -115,7 +115,7 @@ fn decode_known(bytes: &[u8]) -> std::result::Result<(RgbImage, Stored), String>
             let (image, transparent) = gif::decode(bytes)?;
             Ok((image, if transparent { Stored::Transparent } else { Stored::Rgb }))
         }
-        ImageFormat::Jpeg => jpeg::decode(bytes, || by_image(bytes)),
+        ImageFormat::Jpeg => jpeg::decode(bytes),
         _ => by_image(bytes),
     }
 }

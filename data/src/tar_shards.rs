@@ -156,6 +156,11 @@ fn open_tar(path: &Path) -> Result<File> {
     if n < 2 || magic != [0x1f, 0x8b] {
         return Ok(file);
     }
+    expanded(path, file, most)
+}
+
+/// A gzipped file's content in an unnamed temporary file, if it is at most `most` bytes.
+fn expanded(path: &Path, file: File, most: u64) -> Result<File> {
     let temporary = tempfile::tempfile().map_err(Error::write(&std::env::temp_dir()))?;
     let mut out = BufWriter::new(temporary);
     let mut gz = MultiGzDecoder::new(BufReader::with_capacity(1 << 16, file));
@@ -170,7 +175,7 @@ fn open_tar(path: &Path) -> Result<File> {
         size += n as u64;
         if size > most {
             let message =
-                format!("expands to more than {most} bytes, {MOST} times its size; unpack it first");
+                format!("expands to more than the {most} bytes that are likely of it; unpack it first");
             return Err(Error::malformed(path, message));
         }
         out.write_all(&buffer[..n]).map_err(Error::write(&std::env::temp_dir()))?;
@@ -267,5 +272,36 @@ impl Dataset for TarShards {
             (_, n) => format!("{n} classes"),
         };
         format!("{first}: {} tar shard(s), {} images, {labels}", self.shards.len(), self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    /// A bomb ends at its limit, in one stream or in many.
+    #[test]
+    fn gzip_is_expanded_as_far_as_is_likely() {
+        let packed = |bytes: &[u8]| {
+            let mut gz = GzEncoder::new(vec![], Compression::best());
+            gz.write_all(bytes).unwrap();
+            gz.finish().unwrap()
+        };
+        let zeros = vec![0; 1 << 20];
+        let one = packed(&zeros);
+        let many = packed(&zeros[..1 << 10]).repeat(1 << 10);
+        for bytes in [one, many] {
+            let expand = |most: u64| {
+                let mut file = tempfile::tempfile().unwrap();
+                file.write_all(&bytes).unwrap();
+                file.seek(SeekFrom::Start(0)).unwrap();
+                expanded(Path::new("x.tar.gz"), file, most)
+            };
+            assert_eq!(expand(1 << 20).unwrap().metadata().unwrap().len(), 1 << 20);
+            let error = expand((1 << 20) - 1).unwrap_err().to_string();
+            assert!(error.contains("x.tar.gz") && error.contains("more than the 1048575 bytes"), "{error}");
+        }
     }
 }

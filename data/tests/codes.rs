@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use data::codes::{CodeLoader, CodeLoaderConfig, CodePlan, CodeRecord, CodeWriter, NpyWriter, TokenizerId};
+use data::text_features::TextFeatureShards;
 use data::{Class, open_codes};
 
 const N: i64 = 4;
@@ -173,6 +174,51 @@ fn refusal(file: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>) -> String {
     e.to_string()
 }
 
+/// Text features of two captions with this shape and these offsets of `features`, and these numbers as their ends.
+fn text_features(shape: &str, offsets: &str, ends: [i64; 2]) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let index = r#"{"encoder":{"fingerprint":"a","width":2,"length":5,"clean":true,"precision":"fp32"},"captions":2,
+        "data":"x","shards":[{"file":"text.safetensors","records":2}]}"#;
+    std::fs::write(dir.path().join("index.json"), index).unwrap();
+    let head = format!(
+        r#"{{"features":{{"dtype":"F32","shape":{shape},"data_offsets":{offsets}}},
+        "feature_ends":{{"dtype":"I64","shape":[2],"data_offsets":[24,40]}},
+        "captions":{{"dtype":"U8","shape":[3],"data_offsets":[56,59]}},
+        "caption_ends":{{"dtype":"I64","shape":[2],"data_offsets":[40,56]}}}}"#
+    );
+    let values = [
+        &[0; 24][..],
+        &ends.map(i64::to_le_bytes).concat(),
+        &1i64.to_le_bytes(),
+        &3i64.to_le_bytes(),
+        b"abc",
+    ];
+    let file = [&(head.len() as u64).to_le_bytes()[..], head.as_bytes(), &values.concat()].concat();
+    std::fs::write(dir.path().join("text.safetensors"), file).unwrap();
+    match TextFeatureShards::open(dir.path()) {
+        Ok(texts) => format!("{:?}", texts.get("bc").unwrap().unwrap().size()),
+        Err(e) => e.to_string(),
+    }
+}
+
+#[test]
+fn hostile_text_features_are_refused_before_anything_is_allocated() {
+    assert_eq!(text_features("[3,2]", "[0,24]", [1, 3]), "[2, 2]");
+    for (shape, offsets, ends) in [
+        ("[9223372036854775807,2]", "[0,24]", [1, i64::MAX]),
+        ("[4611686018427387907,2]", "[0,24]", [1, 3]), // 24 bytes modulo 2^64
+        ("[3,2]", "[-24,0]", [1, 3]),
+        ("[3,2]", "[16,40]", [1, 3]),
+        ("[3,2]", "[0,18446744073709551615]", [1, 3]),
+        ("[3,2]", "[0,24]", [-1, 3]),
+        ("[3,2]", "[0,24]", [i64::MIN, 3]),
+        ("[3,2]", "[0,24]", [4, 3]),
+    ] {
+        let message = text_features(shape, offsets, ends);
+        assert!(message.contains("text.safetensors"), "{shape} {offsets} {ends:?}: {message}");
+    }
+}
+
 #[test]
 fn hostile_sizes_are_refused_before_anything_is_allocated() {
     let replaced = |from: &'static str, to: &'static str| {
@@ -206,6 +252,32 @@ fn hostile_sizes_are_refused_before_anything_is_allocated() {
     assert!(long.contains("its header claims 18446744073709551615 bytes"), "{long}");
 }
 
+/// JSON that nests without end, as a value of a key that is skipped and of one that is read.
+#[test]
+fn json_that_nests_without_end_is_refused() {
+    let deep = "[".repeat(200_000);
+    let index = refusal("index.json", |_| deep.clone().into_bytes());
+    assert!(index.contains("index.json"), "{index}");
+    for head in [format!("{{\"__metadata__\":{{\"a\":{deep}"), format!("{{\"codes\":{{\"shape\":{deep}")] {
+        let shard = refusal("codes-00000-of-00003.safetensors", |_| {
+            [&(head.len() as u64).to_le_bytes()[..], head.as_bytes()].concat()
+        });
+        assert!(shard.contains("codes-00000-of-00003.safetensors"), "{shard}");
+    }
+}
+
+#[test]
+fn views_whose_classes_are_numbered_otherwise_are_not_joined() {
+    let dir = tempfile::tempdir().unwrap();
+    for (folder, name) in [("a", "ant"), ("b", "bee")] {
+        let writer = CodeWriter::create(&dir.path().join(folder), plan()).unwrap();
+        writer.missing().into_iter().for_each(|s| write(&writer, s));
+        writer.finish(&[Class { index: 2, wnid: String::new(), name: name.into() }]).unwrap();
+    }
+    let Err(e) = open_codes(&[&dir.path().join("a"), &dir.path().join("b")]) else { panic!("joined") };
+    assert!(e.to_string().contains("class 2 is `ant` in") && e.to_string().contains("but `bee` in"), "{e}");
+}
+
 #[test]
 fn the_official_layout_is_read_in_numpys_orders_and_kinds_and_deep_heads_are_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -227,5 +299,5 @@ fn the_official_layout_is_read_in_numpys_orders_and_kinds_and_deep_heads_are_ref
     let deep = format!("{{'descr': '<u2', 'fortran_order': False, 'shape': {}", "(".repeat(20_000));
     put("x_codes/0.npy", npy(&deep, &[]));
     let Err(e) = open_codes(&[dir.path()]) else { panic!("opened") };
-    assert!(e.to_string().contains("nested too deeply"), "{e}");
+    assert!(e.to_string().contains("its head is not that of an array"), "{e}");
 }

@@ -1,6 +1,6 @@
 //! Runs readers on mutated files of their corpus, with a plain mutator and without nightly Rust:
 //! `cargo run --release --example fuzz -- READER INPUTS [SEED]`. Prints one line: inputs, accepted ones, seconds, the
-//! slowest input and the process's peak memory. `fuzz/` has the same readers for `cargo fuzz`.
+//! slowest input and the process's peak memory. An input that panics or takes over a second is kept. `fuzz/` has the same readers for `cargo fuzz`.
 #![allow(clippy::print_stdout)]
 
 mod readers;
@@ -12,6 +12,8 @@ use self::readers::{READERS, Reader};
 
 /// Larger pictures would take all the time.
 const MAX_PIXELS: u64 = 1 << 20;
+/// An input that takes longer is worth a look.
+const SLOW: Duration = Duration::from_secs(1);
 
 fn main() {
     let mut args = std::env::args().skip(1);
@@ -32,7 +34,12 @@ fn run(reader: &Reader, inputs: u64, seed: u64) -> String {
     let dir = tempfile::tempdir_in(in_memory()).expect("a folder for the inputs");
     let path = dir.path().join(reader.file);
     let mut random = Random(seed);
-    let (mut accepted, mut slowest) = (0u64, Duration::ZERO);
+    let (mut accepted, mut slowest, mut slow) = (0u64, Duration::ZERO, String::new());
+    let keep = |input: u64, bytes: &[u8]| {
+        let kept = std::env::temp_dir().join(format!("fuzz-{}-{seed}-{input}", reader.name));
+        std::fs::write(&kept, bytes).expect("the input can be kept");
+        format!("input {input}, kept as {}", kept.display())
+    };
     let start = Instant::now();
     for input in 0..inputs {
         let bytes = mutated(reader.name, &corpus, &mut random);
@@ -40,17 +47,17 @@ fn run(reader: &Reader, inputs: u64, seed: u64) -> String {
         let begun = Instant::now();
         match std::panic::catch_unwind(|| (reader.read)(&path)) {
             Ok(good) => accepted += u64::from(good),
-            Err(_) => {
-                let kept = std::env::temp_dir().join(format!("fuzz-{}-{seed}-{input}", reader.name));
-                std::fs::write(&kept, &bytes).expect("the input can be kept");
-                return format!("{}: PANIC at input {input}, kept as {}", reader.name, kept.display());
-            }
+            Err(_) => return format!("{}: PANIC at {}", reader.name, keep(input, &bytes)),
         }
-        slowest = slowest.max(begun.elapsed());
+        let taken = begun.elapsed();
+        if taken > slowest && taken > SLOW {
+            slow = format!(" ({})", keep(input, &bytes));
+        }
+        slowest = slowest.max(taken);
     }
     let seconds = start.elapsed().as_secs_f64();
     format!(
-        "{}: {inputs} inputs, {accepted} accepted, {seconds:.0} s, slowest {:.0} ms, peak {} MB",
+        "{}: {inputs} inputs, {accepted} accepted, {seconds:.0} s, slowest {:.0} ms{slow}, peak {} MB",
         reader.name,
         slowest.as_secs_f64() * 1e3,
         peak_kilobytes() / 1024

@@ -44,6 +44,8 @@ fn rehearse(recipe: &TokenizerRecipe, context: &Context) -> anyhow::Result<()> {
             let said = "every phase takes its step, tried with narrow networks on pictures of noise";
             context.printer.note(said);
         }
+        // What contradicts itself does so at any size.
+        Err(e @ (train::Error::Recipe(_) | train::Error::Tokenizer(_))) => return Err(e.into()),
         // A network's file that is not here: a plan needs none.
         Err(e) => context.printer.note(&format!("no step was tried: {e}")),
     }

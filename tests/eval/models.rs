@@ -76,6 +76,13 @@ fn a_transformer_is_scored_by_how_well_it_predicts_codes() {
         refused.contains("are of the tokenizer") && refused.contains("the transformer's is"),
         "{refused}"
     );
+    // Class 0 of these is not the model's.
+    picture(&place, "zoo/zebra/0.png", (20, 16), 0, 1);
+    ok("extract --data zoo --tokenizer model --output zebras");
+    for data in ["zoo", "zebras"] {
+        let refused = place.fails(&format!("--likelihood {data} --model model"));
+        assert!(refused.contains("class 0 is `tench` in the model, but `zebra` in"), "{refused}");
+    }
     for k in 0..2 {
         ok(&format!("eval {line} --shard {k}/2 --partial part{k}"));
     }

@@ -5,7 +5,6 @@
 use std::mem::{transmute, zeroed};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use mozjpeg::decompress::DecompressStarted;
 use mozjpeg::{ColorSpace, Decompress};
 use mozjpeg_sys as ffi;
 
@@ -39,7 +38,7 @@ pub enum Stored {
 /// libjpeg's message: what it cannot read, or what is damaged.
 pub fn decode(bytes: &[u8]) -> Result<Pixels, String> {
     caught(|| {
-        let file = open(bytes)?;
+        let file = Decompress::with_err(error_manager()).from_mem(bytes).map_err(|e| e.to_string())?;
         let (stored, space) = match file.color_space() {
             ColorSpace::JCS_GRAYSCALE => (Stored::Grey, ColorSpace::JCS_RGB),
             ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK => (Stored::Cmyk, ColorSpace::JCS_CMYK),
@@ -47,33 +46,11 @@ pub fn decode(bytes: &[u8]) -> Result<Pixels, String> {
         };
         let mut started = file.to_colorspace(space).map_err(|e| e.to_string())?;
         let (width, height) = (started.width() as u32, started.height() as u32);
-        let pixels = finish(&mut started)?;
+        let pixels = started.read_scanlines::<u8>().map_err(|e| e.to_string())?;
         started.finish().map_err(|e| e.to_string())?;
         let rgb = if stored == Stored::Cmyk { from_inks(&pixels) } else { pixels };
         Ok(Pixels { width, height, rgb, stored })
     })
-}
-
-/// Reads all of a file's data, at an eighth of its size, for what [`decode`] would find wrong with them.
-///
-/// # Errors
-/// As [`decode`].
-pub fn check(bytes: &[u8]) -> Result<(), String> {
-    caught(|| {
-        let mut file = open(bytes)?;
-        file.scale(1);
-        let mut started = file.grayscale().map_err(|e| e.to_string())?;
-        finish(&mut started)?;
-        started.finish().map_err(|e| e.to_string())
-    })
-}
-
-fn open(bytes: &[u8]) -> Result<Decompress<&[u8]>, String> {
-    Decompress::with_err(error_manager()).from_mem(bytes).map_err(|e| e.to_string())
-}
-
-fn finish(started: &mut DecompressStarted<&[u8]>) -> Result<Vec<u8>, String> {
-    started.read_scanlines().map_err(|e| e.to_string())
 }
 
 /// Inverted inks → RGB, by Pillow's `cmyk2rgb`.
@@ -169,7 +146,6 @@ mod tests {
         let sound = jpeg(64, (2, 2));
         let pixels = decode(&sound).unwrap();
         assert_eq!((pixels.width, pixels.height, pixels.rgb.len()), (64, 16, 64 * 16 * 3));
-        check(&sound).unwrap();
         let data = sound.windows(2).rposition(|w| w == [0xFF, 0xDA]).unwrap() + 14;
         let cut = [&sound[..data + (sound.len() - data) / 2], &[0xFF, 0xD9]].concat();
         let end = sound.len() - 2;
@@ -177,7 +153,7 @@ mod tests {
         let ones = [&sound[..data + 20], &[0xFFu8, 0].repeat(30)[..], &sound[end..]].concat();
         let extra = [&sound[..end], &[1, 2, 3, 4, 5, 6][..], &sound[end..]].concat();
         for bad in [&cut, &ones] {
-            assert!(check(bad).is_err() && decode(bad).is_err(), "{:?}", decode(bad).map(|p| p.width));
+            assert!(decode(bad).is_err(), "{:?}", decode(bad).map(|p| p.width));
         }
         assert_eq!(decode(&cut).unwrap_err(), "Corrupt JPEG data: premature end of data segment");
         assert_eq!(decode(&extra).unwrap(), pixels, "bytes before the end are harmless");

@@ -32,6 +32,14 @@ pub(crate) fn with_overrides<T: DeserializeOwned + Recipe>(
     Ok(recipe)
 }
 
+/// Refuses a number below 0 or not finite, by its key.
+pub(crate) fn at_least_zero(key: &str, value: f64) -> Result<()> {
+    match value.is_finite() && value >= 0.0 {
+        true => Ok(()),
+        false => Err(Error::Recipe(format!("{key} must be 0 or more, found {value}"))),
+    }
+}
+
 /// Images to train on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,6 +59,16 @@ pub struct ImageData {
 }
 
 impl ImageData {
+    /// Refuses numbers out of their range; `key` is the recipe's key of these images.
+    pub(crate) fn check(&self, key: &str) -> Result<()> {
+        match self.crop {
+            Crop::Random { min_fraction: f } if !(f > 0.0 && f <= 1.0) => Err(Error::Recipe(format!(
+                "{key}.crop.min_fraction must be above 0 and at most 1, found {f}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// The files that are named.
     pub(crate) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         self.train.iter_mut().chain(self.validation.iter_mut())
@@ -207,15 +225,13 @@ impl Optimization {
             return fail("optimization: precision int8 is for decoding; choose fp32, bf16 or fp16".into());
         }
         self.adamw.check()?;
-        if !self.clip.is_finite() || self.clip < 0.0 {
-            return fail(format!("optimization: clip must be 0 or more, found {}", self.clip));
-        }
+        at_least_zero("optimization.clip", self.clip)?;
         if !self.lr.is_finite() || self.lr <= 0.0 {
-            return fail(format!("optimization: lr must be positive, found {}", self.lr));
+            return fail(format!("optimization.lr must be above 0, found {}", self.lr));
         }
         if self.warmup > self.steps {
             return fail(format!(
-                "optimization: warmup {} is longer than the run, {} steps",
+                "optimization.warmup {} is longer than the run, {} steps",
                 self.warmup, self.steps
             ));
         }
@@ -225,16 +241,64 @@ impl Optimization {
             return fail(message.into());
         }
         if let Some(decay) = self.ema.filter(|d| !(0.0..1.0).contains(d)) {
-            return fail(format!("optimization: ema must be in [0, 1), found {decay}"));
+            return fail(format!("optimization.ema must be in [0, 1), found {decay}"));
         }
         match self.schedule {
-            Shape::Cosine { end_lr } if !end_lr.is_finite() || end_lr < 0.0 => {
-                fail(format!("optimization: end_lr must be 0 or more, found {end_lr}"))
-            }
+            Shape::Cosine { end_lr } => at_least_zero("optimization.schedule.end_lr", end_lr),
             Shape::Wsd { decay_fraction: f } if !(0.0..=1.0).contains(&f) => {
-                fail(format!("optimization: decay_fraction must be in [0, 1], found {f}"))
+                fail(format!("optimization.schedule.decay_fraction must be in [0, 1], found {f}"))
             }
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `clip`, `lr` and the like; their keys are in the message.
+    #[test]
+    fn numbers_out_of_range_are_refused_by_their_key() {
+        let good = "{steps: 100, batch_size: 4, lr: 1.0e-3, warmup: 10, schedule: {type: constant}, clip: 1.0, ema: 0.9,
+            adamw: {betas: [0.9, 0.95], weight_decay: 0.1, decay: all}, precision: fp32}";
+        let check = |change: &str| {
+            let mut document = Document::parse("recipe", good).unwrap();
+            document.set(&[change.to_owned()]).unwrap();
+            document.typed::<Optimization>().unwrap().check()
+        };
+        for fine in ["clip=0.0", "ema=0.0", "warmup=100", "schedule={type: cosine, end_lr: 0.0}"] {
+            check(fine).unwrap();
+        }
+        for (changes, key) in [
+            (["clip=-1.0", "clip=.nan", "clip=.inf"], "optimization.clip must be"),
+            (["lr=0.0", "lr=-1.0e-3", "lr=.nan"], "optimization.lr must be"),
+            (["ema=1.0", "ema=-0.1", "ema=.nan"], "optimization.ema must be"),
+            (
+                ["adamw.betas=[1.0, 0.9]", "adamw.betas=[-0.1, 0.9]", "adamw.betas=[.nan, 0.9]"],
+                "betas[0] must be",
+            ),
+            (
+                ["adamw.weight_decay=-0.1", "adamw.weight_decay=.inf", "adamw.weight_decay=.nan"],
+                "weight_decay must",
+            ),
+        ] {
+            changes.iter().for_each(|change| refused(check(change), key));
+        }
+        let schedule = |shape: &str| check(&format!("schedule={shape}"));
+        for bad in ["-1.0e-5", ".nan", ".inf"] {
+            refused(
+                schedule(&format!("{{type: cosine, end_lr: {bad}}}")),
+                "optimization.schedule.end_lr must be",
+            );
+            let wsd = format!("{{type: wsd, decay_fraction: {bad}}}");
+            refused(schedule(&wsd), "optimization.schedule.decay_fraction must be");
+        }
+        refused(check("warmup=101"), "optimization.warmup 101 is longer than the run");
+    }
+
+    fn refused(result: Result<()>, expected: &str) {
+        let message = result.expect_err(expected).to_string();
+        assert!(message.contains(expected), "{message}");
     }
 }

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::path::PathBuf;
+
 use base::Hint;
 use common::{ar_recipe, ar_task, distance, go, images, logged, open_tokenizer, tokenizer_task};
 use train::tasks::TokenizerRecipe;
@@ -77,6 +79,52 @@ fn a_recipe_for_another_tokenizer_is_refused() {
     assert!(error.err().unwrap().to_string().contains("--codes"));
 }
 
+/// A folder for each class, with an image in it.
+fn class_folders(root: PathBuf, classes: [&str; 2]) -> PathBuf {
+    for class in classes {
+        std::fs::create_dir_all(root.join(class)).unwrap();
+        image::RgbImage::new(20, 18).save(root.join(class).join("0.png")).unwrap();
+    }
+    root
+}
+
+#[test]
+fn held_out_images_whose_classes_are_numbered_otherwise_are_refused() {
+    let _alone = common::alone();
+    let dir = tempfile::tempdir().unwrap();
+    let (data, t) = (images(dir.path()), dir.path().join("t"));
+    let train = class_folders(dir.path().join("train"), ["ant", "bee"]);
+    let held_out = class_folders(dir.path().join("held-out"), ["bee", "cat"]);
+    let refusal = |e: Option<Error>| {
+        let e = e.expect("refused");
+        assert!(!e.hints().is_empty(), "{e}");
+        e.to_string()
+    };
+    let recipe = format!(
+        "{{seed: 0, model: {{image_size: 16, widths: [4]}}, data: {{train: {}, validation: {}, crop: {{type: center}}, \
+         flip: false, workers: 1, max_corrupt: 0}}, optimization: {{steps: 1, batch_size: 2, lr: 1.0e-3, warmup: 0, \
+         schedule: {{type: constant}}, adamw: {{betas: [0.9, 0.95], weight_decay: 0.0, decay: all}}, clip: 0.0, \
+         ema: null, precision: fp32}}, every: {{log: 1, validate: 1, save: 1}}}}",
+        train.display(),
+        held_out.display()
+    );
+    let document = base::config::Document::parse("features", &recipe).unwrap();
+    let recipe = train::tasks::FeaturesRecipe::from_document(&document, &[]).unwrap();
+    let said = refusal(train::tasks::FeaturesTask::new(recipe, tch::Device::Cpu).err());
+    assert_eq!(said, "class 0 is `ant` in the training data, but `bee` in the validation data");
+
+    go(tokenizer_task(&data, &["optimization.steps=1", "optimization.warmup=0"]), &t, 1).unwrap();
+    let tokenizer = open_tokenizer(&t);
+    let sets = [
+        format!("data.images.train={}", train.display()),
+        format!("data.images.validation={}", held_out.display()),
+        "optimization.batch_size=2".to_owned(),
+    ];
+    let recipe = ar_recipe(&sets.each_ref().map(String::as_str), &tokenizer).unwrap();
+    let said = refusal(train::tasks::ArTask::new(recipe, tokenizer, tch::Device::Cpu).err());
+    assert_eq!(said, "class 0 is `ant` in the training data, but `bee` in the validation data");
+}
+
 #[test]
 fn recipes_that_lack_something_or_contradict_themselves_are_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
@@ -93,7 +141,7 @@ fn recipes_that_lack_something_or_contradict_themselves_are_refused_by_name() {
         );
     }
     let teacher = "losses.semantic={weight: 0.5, teacher: {type: dinov2, size: s, weights: random:1}}";
-    let cases: [(&[&str], &str); 17] = [
+    let cases: [(&[&str], &str); 27] = [
         (
             &["losses.semantic={weight: 0.5, teacher: {type: efficientnet_lite, size: lite0, block: 99}}"],
             "0 to 15, found [99]",
@@ -121,6 +169,16 @@ fn recipes_that_lack_something_or_contradict_themselves_are_refused_by_name() {
             &["losses.adversarial.discriminator={type: projected, image_size: 100}"],
             "image_size must be a multiple of 32",
         ),
+        (&["optimization.clip=.nan"], "optimization.clip must be 0 or more, found NaN"),
+        (&["data.crop.min_fraction=0.0"], "data.crop.min_fraction must be above 0"),
+        (&["init={weight_std: -0.1}"], "init.weight_std must be 0 or more"),
+        (&["losses.l2=-1.0"], "losses.l2 must be 0 or more"),
+        (&["losses.auxiliary.feature_weight=.inf"], "losses.auxiliary.feature_weight must be 0 or more"),
+        (&["losses.adversarial.weight=.nan"], "losses.adversarial.weight must be 0 or more"),
+        (&["losses.adversarial.lecam={weight: -0.1}"], "losses.adversarial.lecam.weight must be"),
+        (&["losses.adversarial.optimization={lr: .inf}"], "optimization: lr must be positive"),
+        (&["model.quantizer.commitment=-0.25"], "quantizer.commitment must be 0 or more"),
+        (&["model.quantizer.entropy=.nan"], "quantizer.entropy must be 0 or more"),
         (&["losses.adversarial.optimization={}"], "give lr, betas or both"),
         (&["losses.adversarial.optimization={betas: [0.0, 1.0]}"], "betas are in [0, 1)"),
         (&["init.icnr=true", "model.cnn.upsample=nearest"], "the decoder has no sub-pixel convolution"),

@@ -185,6 +185,9 @@ fn a_late_phase_that_cannot_run_stops_the_run_at_its_start() {
     assert!(matches!(error, Error::Later { step: 4, .. }), "{error}");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     assert_eq!(toy.seen(), 0.0);
+    // `--plan` finds it too.
+    assert!(matches!(train::rehearse(&mut toy), Err(Error::Later { step: 4, .. })));
+    assert_eq!(toy.seen(), 0.0);
 
     toy.broken = false;
     go(&mut toy, dir.path()).0.unwrap();

@@ -280,3 +280,42 @@ fn inflate(raw: &[u8], size: usize) -> std::result::Result<Vec<u8>, String> {
         Err(format!("a compressed member should hold {size} bytes and does not"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    /// Two compressed members, the first with two tensors.
+    fn file() -> FileTensors {
+        let mut deflate = flate2::write::DeflateEncoder::new(vec![], flate2::Compression::best());
+        deflate.write_all(&[7; 1 << 16]).unwrap();
+        let packed = deflate.finish().unwrap();
+        let mut on_disk = tempfile::NamedTempFile::new().unwrap();
+        on_disk.write_all(&packed.repeat(2)).unwrap();
+        let map = Arc::new(libtorch_ext::mmap::open(on_disk.path()).unwrap());
+        let stored = packed.len();
+        let blob = |i: usize| Blob { map: map.clone(), start: i * stored, stored, inflated: Some(1 << 16) };
+        let entry = |name: &str, blob: usize| {
+            let info = TensorInfo { shape: vec![4], kind: Kind::Uint8, bytes: 4 };
+            (name.to_owned(), Entry { info, blob, offset: 8, strides: None, unsupported: None })
+        };
+        let entries = vec![entry("a", 0), entry("b", 0), entry("c", 1)];
+        let origin = Origin { path: "x.pt".into(), section: None };
+        FileTensors::new(origin, Arc::new(vec![blob(0), blob(1)]), Arc::new(entries))
+    }
+
+    #[test]
+    fn compressed_members_are_inflated_once_for_neighbours_and_not_without_end() {
+        let file = file();
+        let work = || file.inflated.lock().unwrap().work;
+        for (name, members) in [("a", 1), ("b", 1), ("c", 2)] {
+            assert_eq!(&*file.bytes(name).unwrap(), [7; 4]);
+            assert_eq!(work(), members << 16, "{name}");
+        }
+        // As after a great many of such turns.
+        file.inflated.lock().unwrap().work = 1 << 31;
+        let error = file.bytes("a").unwrap_err().to_string();
+        assert!(error.contains("x.pt") && error.contains("inflated again and again"), "{error}");
+    }
+}

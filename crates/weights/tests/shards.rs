@@ -154,6 +154,7 @@ fn an_index_names_files_beside_it_and_nothing_else() {
         ("{\"weight_map\": {\"a\": 1}}", "the file of `a` is not a string"),
         ("{\"weight_map\"", "not valid JSON"),
         ("{\"a\": 1}", "without the `weight_map`"),
+        (&format!("{{\"weight_map\": {}", "[".repeat(200_000)), "not valid JSON: recursion limit"),
     ] {
         std::fs::write(&index, text).unwrap();
         let error = Checkpoint::open(&index).unwrap_err().to_string();

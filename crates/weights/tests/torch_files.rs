@@ -398,6 +398,16 @@ fn hostile_pickles_are_refused() {
 }
 
 #[test]
+fn a_head_that_nests_without_end_is_refused() {
+    let deep = "[".repeat(200_000);
+    for head in [format!("{{\"__metadata__\":{{\"a\":{deep}"), format!("{{\"w\":{{\"shape\":{deep}")] {
+        let file = [&(head.len() as u64).to_le_bytes()[..], head.as_bytes(), &[0; 8]].concat();
+        let error = open(&file).unwrap_err().to_string();
+        assert!(error.contains("it does not hold what its header says"), "{error}");
+    }
+}
+
+#[test]
 fn an_archive_that_lies_about_sizes_is_refused() {
     let mut bomb = deflated("training_zip2.pt");
     // The uncompressed size of the first member in the central directory.

@@ -217,3 +217,31 @@ fn report(args: &SampleArgs, context: &Context, report: Report) -> Result<Outcom
     let same_image = report.largest_difference.is_some_and(|n| n <= ROUNDING);
     Ok(if same_image && same_weights { Outcome::Done } else { Outcome::Incomplete })
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use cli::{Cli, Command};
+
+    use super::super::provenance::example;
+    use super::*;
+
+    /// As the image was made on a GPU, with more where that is typed; a CPU has none of it, and the report tells so.
+    #[test]
+    fn an_image_is_made_again_with_the_numerics_of_its_gpu() {
+        let typed = |flags: &str| {
+            let line = format!("gen sample --from x.png {flags}");
+            match Cli::parse_from(line.split_whitespace()).command {
+                Command::Sample(args) => args,
+                other => panic!("{other:?}"),
+            }
+        };
+        for gpu in GpuSettings::each() {
+            let then = example(gpu);
+            assert_eq!(gpu_settings(&then, &typed(""), Device::Cuda(0)), gpu);
+            assert_eq!(gpu_settings(&then, &typed(""), Device::Cpu), GpuSettings::default());
+        }
+        let more = gpu_settings(&example(GpuSettings::each()[3]), &typed("--gpu-kernels"), Device::Cuda(0));
+        assert_eq!(more.flags(), "--gpu-kernels --tf32");
+    }
+}

@@ -4,6 +4,7 @@
 //! At the end both become `x.npz` (key `arr_0`, uint8, N × H × W × 3, uncompressed), the form that the ADM
 //! evaluation suite reads.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufReader, BufWriter, Seek, SeekFrom, Write};
@@ -132,7 +133,8 @@ fn other_run(
 ) -> anyhow::Error {
     let what = match (found.and_then(|f| f.as_object()), expected.as_object()) {
         (Some(f), Some(e)) => {
-            let keys = e.keys().filter(|k| f.get(*k) != e.get(*k)).map(String::as_str);
+            let all: BTreeSet<&String> = f.keys().chain(e.keys()).collect(); // what is at its default may be left out
+            let keys = all.into_iter().filter(|k| f.get(*k) != e.get(*k)).map(String::as_str);
             format!("these differ: {}", keys.collect::<Vec<_>>().join(", "))
         }
         _ => format!("`{}` cannot be read", note.display()),
@@ -145,6 +147,7 @@ fn other_run(
 
 #[cfg(test)]
 mod tests {
+    use super::super::provenance::{GpuSettings, example};
     use super::*;
     use serde_json::json;
 
@@ -198,5 +201,22 @@ mod tests {
         drop(NpzRun::open(&target, &json!({"seed": 1, "size": 2}), 2).unwrap());
         let e = NpzRun::open(&target, &json!({"seed": 2, "size": 2}), 2).unwrap_err().to_string();
         assert!(e.ends_with("these differ: seed"), "{e}");
+    }
+
+    /// Each flag that decides how a GPU computes, set in one run alone, whichever was first.
+    #[test]
+    fn an_npz_is_not_continued_with_other_numerics_of_a_gpu() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = |gpu| serde_json::to_value(example(gpu).run).unwrap();
+        let plain = run(GpuSettings::default());
+        for (i, gpu) in GpuSettings::each().into_iter().enumerate() {
+            for (name, first, second) in [("a", &plain, &run(gpu)), ("b", &run(gpu), &plain)] {
+                let target = dir.path().join(format!("{name}{i}.npz"));
+                drop(NpzRun::open(&target, first, 2).unwrap());
+                let e = NpzRun::open(&target, second, 2).unwrap_err().to_string();
+                assert!(e.ends_with("these differ: gpu"), "{e}");
+                NpzRun::open(&target, first, 2).unwrap();
+            }
+        }
     }
 }

@@ -164,3 +164,49 @@ fn no_provenance(path: &Path, info: &png::Info) -> Failure {
         false => failure.hint("`--from` needs a PNG that `gen sample` wrote, with its text chunks intact"),
     }
 }
+
+#[cfg(test)]
+impl GpuSettings {
+    /// One of them set, each in its turn.
+    pub(super) fn each() -> [GpuSettings; 4] {
+        let none = GpuSettings::default();
+        [
+            GpuSettings { kernels: true, ..none },
+            GpuSettings { int8_cache: true, ..none },
+            GpuSettings { cuda_graph: true, ..none },
+            GpuSettings { tf32: true, ..none },
+        ]
+    }
+}
+
+/// An image of a GPU.
+#[cfg(test)]
+pub(super) fn example(gpu: GpuSettings) -> Provenance {
+    let model = serde_json::json!({"name": "model", "fingerprint": "a"});
+    let run = serde_json::json!({
+        "program": "gen 0.1.0", "model": model, "tokenizer": model, "sampling": {}, "rng": "image", "seed": 1,
+        "size": 16, "precision": "bf16", "device": "cuda"
+    });
+    let old = serde_json::json!({"run": run, "index": 3, "class": 207});
+    let provenance: Provenance = serde_json::from_value(old).expect("an image of an older version");
+    Provenance { run: RunSettings { gpu, ..provenance.run }, ..provenance }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_remember_how_a_gpu_computed() {
+        let flags = ["--gpu-kernels", "--int8-cache", "--cuda-graph", "--tf32"];
+        let dir = tempfile::tempdir().unwrap();
+        for (gpu, flag) in GpuSettings::each().into_iter().zip(flags) {
+            let (image, path) = (example(gpu), dir.path().join("x.png"));
+            let picture = Picture { width: 1, height: 1, rgb: vec![1, 2, 3] };
+            picture.write_png(&path, &image.texts().unwrap()).unwrap();
+            let (read, _) = Provenance::read(&path).unwrap();
+            assert_eq!((read.run.gpu.flags().as_str(), &read), (flag, &image));
+        }
+        assert_eq!(example(GpuSettings::default()).run.gpu.flags(), "none", "what older images do not say");
+    }
+}

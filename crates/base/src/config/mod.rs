@@ -86,6 +86,10 @@ impl Document {
 
     /// Parses YAML (or JSON) text; merge keys (`<<: *anchor`) are applied.
     pub fn parse(origin: &str, text: &str) -> Result<Self, ConfigError> {
+        if nests_too_deeply(text) {
+            let message = format!("its brackets nest more than {DEEPEST} deep");
+            return Err(ConfigError::Invalid { origin: origin.to_owned(), message });
+        }
         let mut value: Value = serde_yaml::from_str(text).map_err(|e| invalid(origin, &e))?;
         value.apply_merge().map_err(|e| invalid(origin, &e))?;
         Ok(Document { origin: origin.to_owned(), value, text: Some(text.to_owned()), changed: vec![] })
@@ -141,13 +145,31 @@ impl Document {
 
     /// The typed configuration.
     pub fn typed<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
-        // Through text, so that serde_yaml's messages carry the path inside the document.
+        // Through text, whose reader has more to say of what it expected than that of values.
         let text = serde_yaml::to_string(&self.value).map_err(|e| invalid(&self.origin, &e))?;
-        serde_yaml::from_str(&text).map_err(|e| ConfigError::Invalid {
+        let reader = serde_yaml::Deserializer::from_str(&text);
+        serde_path_to_error::deserialize(reader).map_err(|e| ConfigError::Invalid {
             origin: self.origin.clone(),
             message: place::message(&e, &self.value, self.text.as_deref(), &self.changed),
         })
     }
+}
+
+/// Brackets that may be open at a time. The parser allows fewer, but it looks at all of the text first, in time that goes
+/// with the square of their depth.
+const DEEPEST: usize = 1000;
+
+/// Whether so many brackets are open somewhere, those in comments and texts included.
+fn nests_too_deeply(text: &str) -> bool {
+    let mut open = 0usize;
+    text.bytes().any(|byte| {
+        match byte {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        open > DEEPEST
+    })
 }
 
 fn invalid(origin: &str, e: &serde_yaml::Error) -> ConfigError {
@@ -226,7 +248,10 @@ mod tests {
                 "line 6, `model.size`: invalid type: floating point `2.5`, expected i64",
             ),
             ("deep", "flat", "line 4, `model.type`: unknown variant `flat`, expected `deep`"),
-            ("  size: 3\n", "", "missing field `size`"),
+            ("  size: 3\n", "", "line 3, `model`: missing field `size`"),
+            // Two keys have this value.
+            ("size: 3", "size: 0.5", "line 3, `model`: invalid type: floating point `0.5`, expected i64"),
+            ("{ rate: 0.5 }", "7", "line 5, `model.inner`: invalid type: integer `7`, expected struct Inner"),
             ("size: 3", "size: 3\n  more:\n    a: 1", "line 7, `model.more`: unknown field `more`"),
         ];
         for (from, to, expected) in cases {
@@ -239,6 +264,22 @@ mod tests {
         let complete = Document::complete("toy", &serde_json::json!({"rate": "x"})).unwrap();
         let found = complete.typed::<Whole>().unwrap_err().to_string();
         assert!(found.ends_with("`rate`: invalid type: string \"x\", expected f64"), "{found}");
+    }
+
+    #[test]
+    fn what_nests_without_end_is_refused_at_once() {
+        let flow = "[".repeat(100_000);
+        let map = "{a: ".repeat(100_000);
+        let block: String = (0..2_000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
+        let closed = format!("a: {}{}", "[".repeat(5_000), "]".repeat(5_000));
+        let anchors: String = (0..30).map(|i| format!("a{i}: &a{i} [*a{0}, *a{0}]\n", i - 1)).collect();
+        let anchors = anchors.replacen("[*a-1, *a-1]", "[1]", 1);
+        for text in [&flow, &map, &block, &closed, &anchors] {
+            let start = std::time::Instant::now();
+            let error = Document::parse("deep.yaml", text).unwrap_err().to_string();
+            assert!(error.starts_with("`deep.yaml` is not a valid configuration: "), "{error}");
+            assert!(start.elapsed().as_secs() < 10, "{:.20}… took {:?}", text, start.elapsed());
+        }
     }
 
     #[test]

@@ -2,16 +2,18 @@
 //! rewritten or buffered since.
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_path_to_error::Segment;
 use serde_yaml::Value;
 
 /// What serde says, behind the key and its line in `text`, or the override among `changed` that it is of.
 pub(super) fn message(
-    error: &serde_yaml::Error,
+    error: &serde_path_to_error::Error<serde_yaml::Error>,
     value: &Value,
     text: Option<&str>,
     changed: &[String],
 ) -> String {
-    let (known, said) = split(&error.to_string());
+    let known = steps(error.path());
+    let said = without_place(&error.inner().to_string(), &known);
     let path = culprit(value, known, &said);
     let key = path.join(".");
     if key.is_empty() {
@@ -32,24 +34,34 @@ pub(super) fn message(
     }
 }
 
-/// The path that serde_yaml's message begins with, and the message without it and without the place in the text that
-/// was rewritten.
-fn split(message: &str) -> (Vec<String>, String) {
+/// Keys, and places in lists, on the way to an error; inside an enum with a tag the way is not known.
+fn steps(path: &serde_path_to_error::Path) -> Vec<String> {
+    let step = |segment: &Segment| match segment {
+        Segment::Map { key } => Some(key.clone()),
+        Segment::Seq { index } => Some(index.to_string()),
+        Segment::Enum { .. } | Segment::Unknown => None,
+    };
+    path.iter().map_while(step).collect()
+}
+
+/// A message of serde_yaml without the way to the error, which it may begin with, and without the place in the text that was
+/// rewritten.
+fn without_place(message: &str, known: &[String]) -> String {
     let message = match message.rfind(" at line ") {
         Some(end) => &message[..end],
         None => message,
     };
-    let key = |c: char| c.is_alphanumeric() || "_-.[]".contains(c);
+    let is_way = |path: &str| {
+        let path = path.replace('[', ".").replace(']', "");
+        path.split('.').zip(known).all(|(a, b)| a == b) && path.split('.').count() <= known.len()
+    };
     match message.split_once(": ") {
-        Some((path, said)) if !path.is_empty() && path.chars().all(key) => {
-            let steps = path.replace('[', ".").replace(']', "");
-            (steps.split('.').filter(|s| !s.is_empty()).map(str::to_owned).collect(), said.to_owned())
-        }
-        _ => (vec![], message.to_owned()),
+        Some((path, said)) if is_way(path) => said.to_owned(),
+        _ => message.to_owned(),
     }
 }
 
-/// The key that the message speaks of, at `known` or below: serde forgets the way inside an enum with a tag.
+/// The key that the message speaks of, at `known` or below, where there is one alone.
 fn culprit(value: &Value, known: Vec<String>, said: &str) -> Vec<String> {
     let quoted = |before: &str, quote: char| {
         said.strip_prefix(before).and_then(|rest| rest.split(quote).next()).map(str::to_owned)

@@ -57,6 +57,8 @@ pub struct ArrayInfo {
 #[derive(Debug)]
 pub struct Npz {
     path: PathBuf,
+    /// Bytes of the file.
+    length: u64,
     archive: ZipArchive<BufReader<File>>,
     arrays: Vec<ArrayInfo>,
     members: Vec<Member>, // of each array
@@ -89,9 +91,10 @@ impl Npz {
     pub fn open(path: &Path) -> Result<Self, NpzError> {
         let fail = |message: String| NpzError { path: path.to_owned(), message, hints: vec![] };
         let file = files::open_regular(path).map_err(|e| fail(e.to_string()))?;
+        let length = file.metadata().map_err(|e| fail(e.to_string()))?.len();
         let archive = ZipArchive::new(BufReader::new(file)).map_err(|e| fail(format!("no .npz: {e}")))?;
         let (arrays, members, unreadable) = (vec![], vec![], vec![]);
-        let mut npz = Npz { path: path.to_owned(), archive, arrays, members, unreadable };
+        let mut npz = Npz { path: path.to_owned(), length, archive, arrays, members, unreadable };
         let mut other = None;
         for index in 0..npz.archive.len() {
             let name = npz.archive.name_for_index(index).unwrap_or_default().to_owned();
@@ -116,6 +119,13 @@ impl Npz {
 
     fn head(&mut self, index: usize, array: &str) -> io::Result<(ArrayInfo, u64)> {
         let mut member = self.archive.by_index(index)?;
+        let end = member.data_start().checked_add(member.compressed_size());
+        if end.is_none_or(|end| end > self.length) {
+            let (claimed, there) = (member.compressed_size(), self.length);
+            return Err(io::Error::other(format!(
+                "damaged: it claims {claimed} bytes that reach beyond the file's {there}"
+            )));
+        }
         // A deflated byte makes at most 1,032.
         if member.size() / 1033 > member.compressed_size() {
             return Err(io::Error::other("damaged: it claims more bytes than its compressed ones can hold"));
@@ -441,7 +451,7 @@ mod tests {
         let hostile = [
             ("(4611686018427387904, 4, 4, 3)", "more than a file can hold"),
             ("(18446744073709551615,)", "more than a file can hold"),
-            (&deep, "nested too deeply"),
+            (&deep, "expected a tuple of whole numbers"),
         ];
         for (text, expected) in hostile {
             let path =
@@ -449,6 +459,24 @@ mod tests {
             let error = Npz::open(&path).unwrap_err().to_string();
             assert!(error.contains("x.npz") && error.contains("`a`") && error.contains(expected), "{error}");
         }
+        // A member that claims more than its compressed bytes can hold, in the archive's directory.
+        let zeros = npy(1, &shape("(1000000,)"), &[0; 1_000_000]);
+        let path = archive(dir.path(), &[("a.npy", zeros)], CompressionMethod::Deflated);
+        let mut bomb = std::fs::read(&path).unwrap();
+        let at = bomb.windows(4).rposition(|w| w == b"PK\x01\x02").unwrap() + 24;
+        bomb[at..at + 4].copy_from_slice(&0x7FFF_FFFFu32.to_le_bytes());
+        std::fs::write(&path, bomb).unwrap();
+        let error = Npz::open(&path).unwrap_err().to_string();
+        assert!(error.contains("claims more bytes than its compressed ones can hold"), "{error}");
+        // The same of one that is stored: both of its sizes are claimed.
+        let path =
+            archive(dir.path(), &[("a.npy", npy(1, &shape("(8,)"), &[0; 8]))], CompressionMethod::Stored);
+        let mut liar = std::fs::read(&path).unwrap();
+        let at = liar.windows(4).rposition(|w| w == b"PK\x01\x02").unwrap() + 20;
+        liar[at..at + 8].copy_from_slice(&0x7FFF_FFFF_7FFF_FFFFu64.to_le_bytes());
+        std::fs::write(&path, liar).unwrap();
+        let error = Npz::open(&path).unwrap_err().to_string();
+        assert!(error.contains("claims 2147483647 bytes that reach beyond the file's"), "{error}");
         let mut long = npy(2, &shape("(1,)"), &[0; 8]);
         long[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
         let path = archive(dir.path(), &[("a.npy", long)], CompressionMethod::Stored);

@@ -87,6 +87,8 @@ impl Recipe for ArRecipe {
     fn check(&self) -> Result<()> {
         self.optimization.check()?;
         self.model.check()?;
+        self.data.images.check("data.images")?;
+        self.check_conditioning()?;
         if self.recompute && self.model.modulation != ModulationConfig::None {
             return Err(Error::Recipe("recompute: adaptive layer norms are not prepared for it".into()));
         }
@@ -106,6 +108,20 @@ impl Recipe for ArRecipe {
 }
 
 impl ArRecipe {
+    fn check_conditioning(&self) -> Result<()> {
+        match (self.model.conditioning, &self.text) {
+            (ConditioningConfig::Text { .. }, None) => Err(Error::Recipe(
+                "`model.conditioning` is text, and `text` does not say where features come from; \
+                 configs/train/text-64.yaml has an example"
+                    .into(),
+            )),
+            (ConditioningConfig::Class { .. }, Some(_)) => Err(Error::Recipe(
+                "`text` is given, but `model.conditioning` is by class; which is it to be?".into(),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// A recipe that names its number of codes, with `key=value` changes.
     ///
     /// # Errors
@@ -270,14 +286,7 @@ impl Condition {
                 let sizes = (length, feature_width);
                 Ok(Condition::Text(Box::new(Text::new(text, sizes, (vars, compute), train, recipe.seed)?)))
             }
-            (ConditioningConfig::Text { .. }, None) => Err(Error::Recipe(
-                "`model.conditioning` is text, and `text` does not say where features come from; \
-                 configs/train/text-64.yaml has an example"
-                    .into(),
-            )),
-            (ConditioningConfig::Class { .. }, Some(_)) => Err(Error::Recipe(
-                "`text` is given, but `model.conditioning` is by class; which is it to be?".into(),
-            )),
+            _ => unreachable!("the recipe was checked"),
         }
     }
 }

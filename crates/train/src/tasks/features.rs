@@ -95,6 +95,7 @@ impl FeaturesRecipe {
                 widths.len()
             )));
         }
+        self.data.check("data")?;
         self.optimization.check()
     }
 }

@@ -77,7 +77,21 @@ impl TextRecipe {
             let message = format!("text.templates: {bad:?} has neither {{}} nor {{a}} for the class's name");
             return Err(Error::Recipe(message));
         }
-        Ok(())
+        let EncoderRecipe::Joint { layers, heads, head_width, feed_forward_width, .. } = self.encoder else {
+            return Ok(());
+        };
+        let sizes = [
+            ("layers", layers),
+            ("heads", heads),
+            ("head_width", head_width),
+            ("feed_forward_width", feed_forward_width),
+        ];
+        match sizes.iter().find(|(_, size)| *size < 1) {
+            None => Ok(()),
+            Some((key, found)) => {
+                Err(Error::Recipe(format!("text.encoder.{key} must be at least 1, found {found}")))
+            }
+        }
     }
 
     /// The files that are named.

@@ -101,6 +101,25 @@ fn perceptual(
     }
 }
 
+/// Refuses a teacher that the model lacks or whose features are not as wide as the aligned ones, as far as that is known
+/// without its files.
+pub(super) fn check(recipe: &Semantic, model: &TokenizerConfig) -> Result<()> {
+    let width = match &recipe.teacher {
+        Teacher::Vision => {
+            let TokenizerConfig::Gigatok(GigaTokConfig { vision: Some(vision), .. }) = model else {
+                return Err(Error::Recipe("losses.semantic: the model has no `vision`".into()));
+            };
+            *at(&vision.size.channels(), vision.block, "model.vision.block")?
+        }
+        Teacher::Dinov2 { size, .. } => DinoConfig::published(*size, false).width,
+        Teacher::EfficientnetLite { size, block, .. } => {
+            *at(&size.channels(), *block, "losses.semantic.teacher.block")?
+        }
+        Teacher::Features { .. } => return Ok(()),
+    };
+    fits(width, model)
+}
+
 fn teacher(
     recipe: &Semantic,
     model: &TokenizerConfig,
@@ -108,13 +127,7 @@ fn teacher(
     precision: Precision,
 ) -> Result<(f64, Option<Box<dyn SemanticTeacher>>)> {
     let teacher: Box<dyn SemanticTeacher> = match &recipe.teacher {
-        Teacher::Vision => {
-            let TokenizerConfig::Gigatok(GigaTokConfig { vision: Some(vision), .. }) = model else {
-                return Err(Error::Recipe("losses.semantic: the model has no `vision`".into()));
-            };
-            fits(*at(&vision.size.channels(), vision.block, "model.vision.block")?, model)?;
-            return Ok((recipe.weight, None));
-        }
+        Teacher::Vision => return Ok((recipe.weight, None)),
         Teacher::Dinov2 { size, weights } => {
             let network = "DINOv2 (`dinov2_vit{s,b,l,g}14_pretrain.pth`)";
             let weights = given(weights, network, "losses.semantic.teacher.weights")?;

@@ -11,7 +11,7 @@ use crate::discriminator::{DiffAug, DiscriminatorConfig};
 use crate::losses::adversarial::AdversarialLoss;
 use crate::losses::lecam::LeCamConfig;
 use crate::optim::AdamWConfig;
-use crate::recipe::{ImageData, Intervals, Optimization, with_overrides};
+use crate::recipe::{ImageData, Intervals, Optimization, at_least_zero, with_overrides};
 use crate::task::{Common, Recipe};
 use crate::{Error, Plan, Result, plan};
 
@@ -74,6 +74,13 @@ pub struct Initialization {
     pub icnr: bool,
 }
 
+impl Initialization {
+    fn check(&self) -> Result<()> {
+        let numbers = [("init.weight_std", self.weight_std), ("init.position_std", self.position_std)];
+        numbers.into_iter().try_for_each(|(key, std)| at_least_zero(key, std.unwrap_or(0.0)))
+    }
+}
+
 /// Loss weights. The quantizer's own (commitment, entropy) are in the model's configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -96,7 +103,24 @@ pub struct TokenizerLosses {
 }
 
 impl TokenizerLosses {
+    /// All weights by their keys.
+    fn weights(&self) -> Vec<(&'static str, f64)> {
+        let adversarial = self.adversarial.as_ref();
+        let some = [
+            ("losses.perceptual.weight", self.perceptual.as_ref().map(Perceptual::weight)),
+            ("losses.semantic.weight", self.semantic.as_ref().map(|s| s.weight)),
+            ("losses.auxiliary.feature_weight", self.auxiliary.as_ref().map(|a| a.feature_weight)),
+            ("losses.adversarial.weight", adversarial.map(|a| a.weight)),
+            ("losses.adversarial.gamma", adversarial.and_then(|a| a.gamma)),
+            ("losses.adversarial.lecam.weight", adversarial.and_then(|a| Some(a.lecam?.weight))),
+            ("losses.adversarial.diffaug.blur", adversarial.and_then(|a| Some(a.diffaug?.blur))),
+        ];
+        let given = some.into_iter().filter_map(|(key, weight)| Some((key, weight?)));
+        [("losses.l2", self.l2), ("losses.l1", self.l1)].into_iter().chain(given).collect()
+    }
+
     fn check(&self, image_size: i64) -> Result<()> {
+        self.weights().into_iter().try_for_each(|(key, weight)| at_least_zero(key, weight))?;
         let least = LpipsNet::Vgg.min_side();
         if matches!(self.perceptual, Some(Perceptual::Lpips { .. })) && image_size < least {
             return Err(Error::Recipe(format!(
@@ -161,6 +185,16 @@ pub enum Perceptual {
         #[serde(default)]
         dropout: bool,
     },
+}
+
+impl Perceptual {
+    fn weight(&self) -> f64 {
+        match self {
+            Perceptual::Features { weight, .. }
+            | Perceptual::EfficientnetLite { weight, .. }
+            | Perceptual::Lpips { weight, .. } => *weight,
+        }
+    }
 }
 
 /// Semantic regularisation (GigaTok, section 3.2).
@@ -321,9 +355,9 @@ impl Adversarial {
             return fail("LeCam's averages mean nothing to a relative loss");
         }
         if let Some(d) = self.diffaug
-            && !([d.probability, d.cutout].iter().all(|v| (0.0..=1.0).contains(v)) && d.blur >= 0.0)
+            && ![d.probability, d.cutout].iter().all(|v| (0.0..=1.0).contains(v))
         {
-            return fail("diffaug: probability and cutout are in [0, 1], blur is at least 0");
+            return fail("diffaug: probability and cutout are in [0, 1]");
         }
         if let Some(DiscriminatorOptimization { lr, betas }) = self.optimization {
             if lr.is_none() && betas.is_none() {
@@ -399,6 +433,8 @@ impl TokenizerRecipe {
     /// Says which.
     pub fn check(&self) -> Result<()> {
         self.optimization.check()?;
+        self.data.check("data")?;
+        self.init.check()?;
         if self.init.icnr && !self.model.cnn().has_sub_pixels() {
             let message = "init.icnr: the decoder has no sub-pixel convolution; they come with `upsample: \
                            depth_to_space` and with a `stem` above 1";
@@ -406,6 +442,9 @@ impl TokenizerRecipe {
         }
         let (size, batch) = (self.model.image_size(), self.optimization.micro_batch_size() as i64);
         self.losses.check(size)?;
+        if let Some(semantic) = &self.losses.semantic {
+            super::guides::check(semantic, &self.model)?;
+        }
         if let TokenizerConfig::Gigatok(GigaTokConfig { vision: Some(_), .. }) = self.model
             && !self.freeze.iter().any(|pattern| pattern == "vision")
         {
@@ -423,7 +462,7 @@ impl TokenizerRecipe {
                 )));
             }
         }
-        Ok(())
+        Ok(self.model.check()?)
     }
 }
 

@@ -45,6 +45,7 @@ fn changes(recipe: &Value) -> Vec<String> {
         "model.quantizer.codebook_size=64".to_owned(),
         "optimization.batch_size=1".to_owned(),
         "optimization.micro_batches=1".to_owned(),
+        "optimization.workers=1".to_owned(),
     ];
     let aligned = at("/model/alignment/layer").and_then(Value::as_i64).unwrap_or(1);
     if at("/model/encoder").is_some() {
