@@ -74,7 +74,7 @@ done
 check "reconstructions agree" near "$WORK/rec-cpu.json" "$WORK/rec-$DEVICE.json" psnr
 check extract "$GEN" extract --data "$PICTURES" --augment flip --device "$DEVICE" -o "$WORK/codes"
 check likelihood "$GEN" eval --likelihood "$PICTURES" --device "$DEVICE"
-check eval "$GEN" eval "$WORK/plain" --reference "$PICTURES" --metrics fid,kid,precision,recall --inception random:11 --device "$DEVICE"
+check eval "$GEN" eval "$WORK/plain" --reference "$PICTURES" --metrics fid,kid,precision,recall --kid-subset-size 8 --inception random:11 --device "$DEVICE"
 check features "$GEN" features "$WORK/plain" --network efficientnet-lite0 --weights random:1 --device "$DEVICE" -o "$WORK/features.npz"
 # shellcheck disable=SC2086
 check train-features "$GEN" train-features --data "$PICTURES" --device "$DEVICE" -o "$WORK/train-features" $few
