@@ -112,6 +112,17 @@ fn printing_is_in_one_file() {
     }
 }
 
+#[test]
+fn pages_name_files_that_exist() {
+    for page in ["CONTRIBUTING.md", "docs/architecture.md"] {
+        let text = std::fs::read_to_string(root().join(page)).unwrap();
+        let spans = text.split('`').skip(1).step_by(2);
+        for path in spans.filter(|span| span.contains('/') && !span.contains([' ', '<', '\n'])) {
+            assert!(root().join(path).exists(), "{page} names `{path}`, which does not exist");
+        }
+    }
+}
+
 /// Every Rust file of the project under `dir`.
 fn sources(dir: &Path) -> Vec<PathBuf> {
     let mut found = vec![];

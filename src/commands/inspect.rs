@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod config;
+mod format;
 
 use std::path::Path;
 
@@ -13,6 +14,7 @@ use serde_json::Value as Json;
 
 use self::checkpoint::CheckpointReport;
 use self::config::ConfigReport;
+use self::format::{table, thousands};
 use crate::context::{Context, Outcome};
 
 /// What was found.
@@ -29,16 +31,6 @@ enum Report {
 struct CodesReport {
     path: String,
     index: CodeIndex,
-}
-
-/// A tensor of a file, or a variable that a config asks for.
-#[derive(Debug, Serialize)]
-struct Tensor {
-    name: String,
-    shape: Vec<i64>,
-    /// As PyTorch calls it.
-    kind: String,
-    bytes: u64,
 }
 
 /// Prints what the path contains.
@@ -127,38 +119,5 @@ impl CodesReport {
             ("skipped", skipped.to_string()),
         ];
         format!("{}: codes of images\n{}", self.path, table(&rows))
-    }
-}
-
-/// Two columns.
-fn table(rows: &[(&str, String)]) -> String {
-    rows.iter().map(|(key, value)| format!("  {key:<12}  {value}\n")).collect()
-}
-
-/// `1026` as `1,026`.
-fn thousands(n: u64) -> String {
-    indicatif::HumanCount(n).to_string()
-}
-
-/// `4.2 MB`.
-fn bytes(n: u64) -> String {
-    indicatif::DecimalBytes(n).to_string()
-}
-
-/// PyTorch's name of a kind.
-fn kind_name(kind: tch::Kind) -> String {
-    use tch::Kind::{BFloat16, Bool, Double, Float, Half, Int, Int8, Int16, Int64, Uint8};
-    match kind {
-        Float => "float32".into(),
-        Double => "float64".into(),
-        Half => "float16".into(),
-        BFloat16 => "bfloat16".into(),
-        Int64 => "int64".into(),
-        Int => "int32".into(),
-        Int16 => "int16".into(),
-        Int8 => "int8".into(),
-        Uint8 => "uint8".into(),
-        Bool => "bool".into(),
-        other => format!("{other:?}"),
     }
 }

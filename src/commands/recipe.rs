@@ -6,8 +6,9 @@ use base::DeviceChoice;
 use cli::recipe::RecipeArgs;
 
 use crate::context::{Context, Outcome};
+use crate::recipes::BenchmarkJob;
 use crate::recipes::pieces::Places;
-use crate::recipes::run::{Order, run as run_recipe};
+use crate::recipes::run::run as run_recipe;
 
 /// Measures a published figure again.
 pub fn run(
@@ -19,7 +20,7 @@ pub fn run(
 ) -> anyhow::Result<Outcome> {
     let stem = Path::new(recipe).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let name = stem.strip_suffix(".yaml").unwrap_or(&stem);
-    let order = Order {
+    let job = BenchmarkJob {
         recipe: recipe.to_owned(),
         places: Places {
             folders: if args.pieces.is_empty() { vec![PathBuf::from(".")] } else { args.pieces.clone() },
@@ -32,5 +33,5 @@ pub fn run(
         device: device.to_string(),
         json,
     };
-    run_recipe(&order, context)
+    run_recipe(&job, context)
 }

@@ -1,6 +1,7 @@
 //! Published figures as recipes: what to run, with which files, and what should come out.
 
 pub mod climb;
+mod job;
 pub mod pieces;
 pub mod run;
 mod schema;
@@ -13,6 +14,7 @@ use base::config::ConfigError;
 use base::hint::nearest;
 use sampler::GuidanceSchedule;
 
+pub use self::job::BenchmarkJob;
 pub use self::schema::*;
 use crate::failure::Failure;
 

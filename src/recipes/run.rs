@@ -2,7 +2,7 @@
 //! kept; a run that was stopped goes on with the first step that has none.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,32 +11,13 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::climb::{self, Tried};
-use super::pieces::{Piece, Places, list, pieces};
+use super::pieces::{Piece, list, pieces};
 use super::steps::{Made, Step, all_measured, measured, reservations};
 use super::verdict::{Figure, agrees, judge, table};
-use super::{Recipe, Task, steps};
+use super::{BenchmarkJob, Recipe, Task, steps};
 use crate::context::{Context, Outcome, stop_on_signal};
 use crate::failure::Failure;
 use crate::files;
-
-/// What is asked for.
-#[derive(Debug)]
-pub struct Order {
-    /// Name or file of the recipe.
-    pub recipe: String,
-    /// Where its pieces may lie.
-    pub places: Places,
-    /// The run's folder.
-    pub output: PathBuf,
-    /// Fewer images than published.
-    pub limit: Option<u64>,
-    /// Search the guidance scale.
-    pub search: bool,
-    /// `--device` for every step.
-    pub device: String,
-    /// Print the report as JSON.
-    pub json: bool,
-}
 
 #[derive(Debug, Serialize)]
 struct Report<'a> {
@@ -62,13 +43,13 @@ struct Report<'a> {
 
 /// Checks the pieces, runs, compares, writes `report.json`. [`Outcome::Incomplete`] if a figure is outside its
 /// tolerance, if the figures turn out not to be comparable (but for a dry run), or if the run was stopped.
-pub fn run(order: &Order, context: &Context) -> anyhow::Result<Outcome> {
-    let recipe = Recipe::find(&order.recipe)?;
+pub fn run(job: &BenchmarkJob, context: &Context) -> anyhow::Result<Outcome> {
+    let recipe = Recipe::find(&job.recipe)?;
     context.printer.note(&format!("{}\npublished in {}", recipe.title, recipe.source));
     if let Task::NotRunnable(task) = &recipe.task {
-        return Err(Failure::new(format!("`{}` cannot be run: {}", order.recipe, task.why)).into());
+        return Err(Failure::new(format!("`{}` cannot be run: {}", job.recipe, task.why)).into());
     }
-    let pieces = pieces(&recipe, &order.places)?;
+    let pieces = pieces(&recipe, &job.places)?;
     let missing = pieces.iter().filter(|p| p.found.is_none()).count();
     if missing > 0 {
         let (all, lines) = (pieces.len(), list(&pieces));
@@ -78,26 +59,26 @@ pub fn run(order: &Order, context: &Context) -> anyhow::Result<Outcome> {
     }
     context.printer.note(&list(&pieces));
     let mut runner =
-        Runner { order, pieces: &pieces, recipe: &recipe, stop: stop_on_signal()?, commands: vec![] };
+        Runner { job, pieces: &pieces, recipe: &recipe, stop: stop_on_signal()?, commands: vec![] };
     let Some((made, search)) = runner.all(context)? else {
-        let dir = order.output.display();
+        let dir = job.output.display();
         context.printer.line(&format!("stopped; the same command goes on with what `{dir}` has"))?;
         return Ok(Outcome::Incomplete);
     };
     let mut reservations = reservations(&recipe, &made);
     let sound = reservations.is_empty();
-    if let Some(n) = order.limit {
+    if let Some(n) = job.limit {
         reservations = vec![format!("a dry run on {n} images")];
     }
     let comparable = reservations.is_empty();
     let figures = judge(&recipe.expected, |metric| measured(&made, metric), comparable);
     let report = Report {
-        recipe: &order.recipe,
+        recipe: &job.recipe,
         title: &recipe.title,
         source: &recipe.source,
         comparable,
         reservations,
-        agrees: agrees(&figures) && (sound || order.limit.is_some()),
+        agrees: agrees(&figures) && (sound || job.limit.is_some()),
         figures,
         measured: all_measured(&made),
         task: &recipe.task,
@@ -107,12 +88,12 @@ pub fn run(order: &Order, context: &Context) -> anyhow::Result<Outcome> {
         commands: runner.commands,
         version: env!("CARGO_PKG_VERSION"),
     };
-    finish(&report, order, context)
+    finish(&report, job, context)
 }
 
-fn finish(report: &Report, order: &Order, context: &Context) -> anyhow::Result<Outcome> {
-    files::write(&order.output.join("report.json"), &serde_json::to_vec_pretty(report)?)?;
-    if order.json {
+fn finish(report: &Report, job: &BenchmarkJob, context: &Context) -> anyhow::Result<Outcome> {
+    files::write(&job.output.join("report.json"), &serde_json::to_vec_pretty(report)?)?;
+    if job.json {
         context.printer.json(report)?;
     } else {
         match report.figures.is_empty() {
@@ -135,7 +116,7 @@ fn finish(report: &Report, order: &Order, context: &Context) -> anyhow::Result<O
 }
 
 struct Runner<'a> {
-    order: &'a Order,
+    job: &'a BenchmarkJob,
     pieces: &'a [Piece],
     recipe: &'a Recipe,
     stop: std::sync::Arc<AtomicBool>,
@@ -145,15 +126,15 @@ struct Runner<'a> {
 impl Runner<'_> {
     /// What the steps printed, and the scales that were tried; `None` if it was stopped.
     fn all(&mut self, context: &Context) -> anyhow::Result<Option<(Made, Vec<Tried>)>> {
-        files::make_folder(&self.order.output)?;
+        files::make_folder(&self.job.output)?;
         self.claim()?;
         let recipe = self.recipe;
         let Task::Generation(task) = &recipe.task else {
-            return Ok(self.steps(None, &self.order.output.clone(), context)?.map(|made| (made, vec![])));
+            return Ok(self.steps(None, &self.job.output.clone(), context)?.map(|made| (made, vec![])));
         };
-        match (task.sampling.cfg, &task.search, self.order.search) {
+        match (task.sampling.cfg, &task.search, self.job.search) {
             (Some(_), _, false) => {
-                Ok(self.steps(task.sampling.cfg, &self.order.output.clone(), context)?.map(|m| (m, vec![])))
+                Ok(self.steps(task.sampling.cfg, &self.job.output.clone(), context)?.map(|m| (m, vec![])))
             }
             (None, _, false) => Err(Failure::new("the guidance scale of this figure was not published")
                 .hint("`--search` finds it as the official script does")
@@ -167,13 +148,13 @@ impl Runner<'_> {
 
     /// A folder belongs to one recipe and one number of images.
     fn claim(&self) -> anyhow::Result<()> {
-        let path = self.order.output.join("order.json");
-        let mine = serde_json::json!({ "recipe": self.recipe, "limit": self.order.limit });
+        let path = self.job.output.join("order.json");
+        let mine = serde_json::json!({ "recipe": self.recipe, "limit": self.job.limit });
         if path.is_file() {
             let text =
                 std::fs::read_to_string(&path).with_context(|| format!("reading `{}`", path.display()))?;
             if serde_json::from_str::<Value>(&text).ok().as_ref() != Some(&mine) {
-                let message = format!("`{}` holds the run of another recipe", self.order.output.display());
+                let message = format!("`{}` holds the run of another recipe", self.job.output.display());
                 return Err(Failure::new(message).hint("choose another `--output`").into());
             }
             return Ok(());
@@ -186,7 +167,7 @@ impl Runner<'_> {
         let mut tried: Vec<Tried> = vec![];
         let mut results: Vec<Made> = vec![];
         while let Some(cfg) = climb::next(&tried, start) {
-            let dir = self.order.output.join(format!("cfg-{cfg}"));
+            let dir = self.job.output.join(format!("cfg-{cfg}"));
             let Some(made) = self.steps(Some(cfg), &dir, context)? else { return Ok(None) };
             let fid = measured(&made, super::Metric::Gfid);
             let fid = fid.ok_or_else(|| Failure::new("the evaluation printed no FID"))?;
@@ -202,7 +183,7 @@ impl Runner<'_> {
     fn steps(&mut self, cfg: Option<f64>, dir: &Path, context: &Context) -> anyhow::Result<Option<Made>> {
         files::make_folder(dir)?;
         let mut made = Made::default();
-        for step in steps::of(self.recipe, self.pieces, dir, cfg, self.order)? {
+        for step in steps::of(self.recipe, self.pieces, dir, cfg, self.job)? {
             let path = dir.join(format!("{}.json", step.name));
             let value = match kept(&path) {
                 Some(value) => value,

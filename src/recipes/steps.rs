@@ -8,9 +8,9 @@ use data::read_prompts;
 use serde_json::Value;
 
 use super::pieces::{self, Piece};
-use super::run::Order;
 use super::{
-    Checkpoint, Expected, Generation, Metric, Probe, Recipe, Reconstruction, Task, TextToImage, config_text,
+    BenchmarkJob, Checkpoint, Expected, Generation, Metric, Probe, Recipe, Reconstruction, Task, TextToImage,
+    config_text,
 };
 use crate::failure::Failure;
 use crate::files;
@@ -48,9 +48,9 @@ pub fn of(
     pieces: &[Piece],
     dir: &Path,
     cfg: Option<f64>,
-    order: &Order,
+    job: &BenchmarkJob,
 ) -> anyhow::Result<Vec<Step>> {
-    let at = At { pieces, dir, order };
+    let at = At { pieces, dir, job };
     match &recipe.task {
         Task::Probe(task) => Ok(vec![at.probe(task)?]),
         Task::Generation(task) => at.generation(task, cfg.unwrap_or(1.0)),
@@ -63,7 +63,7 @@ pub fn of(
 struct At<'a> {
     pieces: &'a [Piece],
     dir: &'a Path,
-    order: &'a Order,
+    job: &'a BenchmarkJob,
 }
 
 /// Arguments one after the other; each is shown as it would be typed.
@@ -113,22 +113,22 @@ impl At<'_> {
 
     fn probe(&self, task: &Probe) -> anyhow::Result<Step> {
         // A dry run has too few images for a step of full size.
-        let most = self.order.limit.map_or(i64::MAX, |limit| i64::try_from(limit).unwrap_or(i64::MAX));
+        let most = self.job.limit.map_or(i64::MAX, |limit| i64::try_from(limit).unwrap_or(i64::MAX));
         let batch = task.batch_size.min(most);
         let accumulate = (task.accumulate as i64).min(most / batch.max(1)).max(1);
         let mut args = args!["probe", "--data", self.piece(pieces::TRAIN_DATA)?];
         args.extend(args!["--validation", self.piece(pieces::DATA)?, "--output", self.file("probe")?]);
         args.extend(self.models(&task.tokenizer, &task.transformer)?);
         args.extend(args!["--batch-size", batch, "--accumulate", accumulate, "--seed", task.seed]);
-        args.extend(args!["--precision", task.precision, "--device", self.order.device, "--json"]);
-        if let Some(limit) = self.order.limit {
+        args.extend(args!["--precision", task.precision, "--device", self.job.device, "--json"]);
+        if let Some(limit) = self.job.limit {
             args.extend(args!["--limit", limit, "--cache-views", 1]);
         }
         Ok(Step::new("probe", args))
     }
 
     fn generation(&self, task: &Generation, cfg: f64) -> anyhow::Result<Vec<Step>> {
-        let images = self.order.limit.map_or(task.images, |l| l.min(task.images));
+        let images = self.job.limit.map_or(task.images, |l| l.min(task.images));
         let npz = self.file("samples.npz")?;
         let how = &task.sampling;
         let mut args = args!["sample", "--num-images", images, "--npz", npz, "--size", task.side];
@@ -139,7 +139,7 @@ impl At<'_> {
         }
         args.extend(args!["--temperature", how.temperature, "--top-k", how.top_k, "--top-p", how.top_p]);
         args.extend(args!["--seed", task.seed, "--batch-size", task.batch_size]);
-        args.extend(args!["--precision", task.precision, "--device", self.order.device, "--json"]);
+        args.extend(args!["--precision", task.precision, "--device", self.job.device, "--json"]);
         let mut score = args![
             "eval",
             npz,
@@ -166,7 +166,7 @@ impl At<'_> {
         args.extend(args!["--cfg", how.cfg.unwrap_or(1.0), "--cfg-schedule", how.cfg_schedule]);
         args.extend(args!["--temperature", how.temperature, "--top-k", how.top_k, "--top-p", how.top_p]);
         args.extend(args!["--seed", task.seed, "--batch-size", task.batch_size]);
-        args.extend(args!["--precision", task.precision, "--device", self.order.device, "--json"]);
+        args.extend(args!["--precision", task.precision, "--device", self.job.device, "--json"]);
         let mut score = match task.photographs {
             Some(_) => {
                 let mut args =
@@ -187,7 +187,7 @@ impl At<'_> {
     }
 
     fn reconstruction(&self, task: &Reconstruction, expected: &[Expected]) -> anyhow::Result<Step> {
-        let images = match self.order.limit {
+        let images = match self.job.limit {
             Some(limit) => self.subset(limit)?,
             None => self.piece(pieces::DATA)?,
         };
@@ -216,7 +216,7 @@ impl At<'_> {
     /// The file of prompts; of a dry run one with the first `limit` of them.
     fn prompts(&self) -> anyhow::Result<String> {
         let all = self.piece(pieces::PROMPTS)?;
-        let Some(limit) = self.order.limit else { return Ok(all) };
+        let Some(limit) = self.job.limit else { return Ok(all) };
         let (prompts, _) = read_prompts(Path::new(&all))?;
         let first = prompts.iter().take(limit as usize);
         let lines: String = first.map(|p| format!("{}\n", serde_json::json!({ "prompt": p }))).collect();
@@ -244,7 +244,7 @@ impl At<'_> {
 
     fn scoring(&self) -> anyhow::Result<Vec<String>> {
         let mut args = args!["--partial", self.file("eval.partial")?, "--report", self.file("eval.html")?];
-        args.extend(args!["--device", self.order.device, "--json"]);
+        args.extend(args!["--device", self.job.device, "--json"]);
         if self.pieces.iter().any(|p| p.what == pieces::INCEPTION) {
             args.extend(args!["--inception", self.piece(pieces::INCEPTION)?]);
         }
@@ -328,7 +328,7 @@ mod tests {
             let recipe = Recipe::find(&name).unwrap();
             let mut pieces = pieces::pieces(&recipe, &Places::default()).unwrap();
             pieces.iter_mut().for_each(|p| p.found = Some("there".into()));
-            let order = Order {
+            let job = BenchmarkJob {
                 recipe: name.clone(),
                 places: Places::default(),
                 output: dir.path().to_owned(),
@@ -337,7 +337,7 @@ mod tests {
                 device: "cpu".into(),
                 json: false,
             };
-            for step in of(&recipe, &pieces, dir.path(), Some(1.5), &order).unwrap() {
+            for step in of(&recipe, &pieces, dir.path(), Some(1.5), &job).unwrap() {
                 let line = step.line();
                 let typed = std::iter::once("gen".to_owned()).chain(step.args);
                 Cli::try_parse_from(typed).unwrap_or_else(|e| panic!("{name}: {line}: {e}"));
@@ -356,7 +356,7 @@ mod tests {
         let mut pieces = pieces::pieces(&recipe, &Places::default()).unwrap();
         pieces.iter_mut().for_each(|p| p.found = Some("files/there".into()));
         pieces.iter_mut().find(|p| p.what == pieces::PROMPTS).unwrap().found = Some(parti.clone());
-        let mut order = Order {
+        let mut job = BenchmarkJob {
             recipe: String::new(),
             places: Places::default(),
             output: dir.path().to_owned(),
@@ -366,10 +366,10 @@ mod tests {
             json: false,
         };
         let prompts =
-            |order: &Order| of(&recipe, &pieces, dir.path(), None, order).unwrap()[0].args[2].clone();
-        assert_eq!(Path::new(&prompts(&order)), parti);
-        order.limit = Some(2);
-        let written = std::fs::read_to_string(prompts(&order)).unwrap();
+            |job: &BenchmarkJob| of(&recipe, &pieces, dir.path(), None, job).unwrap()[0].args[2].clone();
+        assert_eq!(Path::new(&prompts(&job)), parti);
+        job.limit = Some(2);
+        let written = std::fs::read_to_string(prompts(&job)).unwrap();
         assert_eq!(written, "{\"prompt\":\"a \\\"dog\\\"\"}\n{\"prompt\":\"b\"}\n");
     }
 }

@@ -8,7 +8,7 @@ use crate::config::{GigaTokConfig, TokenizerConfig};
 use crate::error::{Error, Result};
 use crate::gigatok::{GigaTok, vision::Vision};
 use crate::llamagen_vq::LlamaGenVq;
-use crate::quantizer::VectorQuantizer;
+use crate::quantizer::Quantizer;
 use crate::spec::{CodeLayout, Latents, Tokenizer, TokenizerSpec, TrainOutput};
 
 /// Any tokenizer of this crate.
@@ -54,8 +54,8 @@ impl Model {
         Vision::load(p, *vision, &efficientnet_weights(from, vision.size)?)
     }
 
-    /// The codebook.
-    pub fn quantizer(&self) -> &VectorQuantizer {
+    /// The quantizer.
+    pub fn quantizer(&self) -> &dyn Quantizer {
         each!(self, m => m.quantizer())
     }
 
@@ -183,9 +183,10 @@ fn refuse_not_finite(batch: &Tensor, network: &'static str) -> Result<()> {
     Err(Error::NotFinite { network, index, image: format!("image {index} of the batch") })
 }
 
-/// Runs a batch through `network`, on the CPU one image at a time: one keeps the cores busy, and more only leave their
-/// caches and take as much memory again. It also makes an image's result the same in any batch, which convolutions over
-/// several images do not: they round differently from one number of images to another.
+/// Runs a batch through `network`, on the CPU one image at a time: one keeps the cores busy, and more only
+/// leave their caches and take as much memory again. It also makes an image's result the same in any batch,
+/// which convolutions over several images do not: they round differently from one number of images to
+/// another.
 fn in_parts(batch: &Tensor, network: impl Fn(Tensor) -> Result<Tensor>) -> Result<Tensor> {
     if batch.device() != Device::Cpu || batch.size()[0] <= 1 {
         return network(batch.shallow_clone());

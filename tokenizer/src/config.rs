@@ -313,14 +313,7 @@ impl TokenizerConfig {
         if self.image_size() <= 0 || self.image_size() % patch != 0 {
             return fail(format!("image_size {} is not a multiple of the patch {patch}", self.image_size()));
         }
-        let q = self.quantizer();
-        if q.codebook_size < 1 || q.code_dim < 1 {
-            return fail("codebook_size and code_dim must be at least 1".into());
-        }
-        let weights = [("commitment", q.commitment), ("entropy", q.entropy)];
-        if let Some((key, found)) = weights.iter().find(|(_, w)| !(w.is_finite() && *w >= 0.0)) {
-            return fail(format!("quantizer.{key} must be 0 or more, found {found}"));
-        }
+        self.quantizer().check()?;
         if let TokenizerConfig::Gigatok(c) = self {
             c.check()?;
         }

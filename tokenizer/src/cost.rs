@@ -25,7 +25,7 @@ pub fn cost(config: &TokenizerConfig) -> Cost {
         TokenizerConfig::Gigatok(c) => c.num_tokens() as f64,
         TokenizerConfig::LlamagenVq(_) => grid * grid,
     };
-    let search = 2.0 * codes * quantizer.codebook_size as f64 * quantizer.code_dim as f64;
+    let search = codes * quantizer.encode_flops();
     let transformers = match config {
         TokenizerConfig::Gigatok(c) => [
             transformer(c, c.encoder.resolve(), codes, grid * grid),

@@ -29,6 +29,9 @@ pub use error::{Error, Result};
 pub use gigatok::GigaTok;
 pub use llamagen_vq::LlamaGenVq;
 pub use open::{Loaded, open, open_dir};
-pub use quantizer::{Gradient, Quantized, QuantizerConfig, QuantizerLosses, VectorQuantizer, entropy_loss};
+pub use quantizer::{
+    Gradient, Quantized, Quantizer, QuantizerConfig, QuantizerLosses, VectorQuantizer, VectorQuantizerConfig,
+    entropy_loss,
+};
 pub use sizes::{Size, TransformerSize};
 pub use spec::{CodeLayout, Latents, Tokenizer, TokenizerSpec, TrainOutput};

@@ -10,7 +10,7 @@ use tch::Tensor;
 
 use crate::cnn::{CnnDecoder, CnnEncoder};
 use crate::config::LlamaGenVqConfig;
-use crate::quantizer::VectorQuantizer;
+use crate::quantizer::Quantizer;
 use crate::spec::{CodeLayout, Latents, TokenizerSpec, TrainOutput};
 
 /// The VQGAN network.
@@ -18,7 +18,7 @@ use crate::spec::{CodeLayout, Latents, TokenizerSpec, TrainOutput};
 pub struct LlamaGenVq {
     encoder: CnnEncoder,
     quant_conv: Conv2d,
-    quantizer: VectorQuantizer,
+    quantizer: Box<dyn Quantizer>,
     post_quant_conv: Conv2d,
     decoder: CnnDecoder,
     spec: TokenizerSpec,
@@ -27,7 +27,7 @@ pub struct LlamaGenVq {
 impl LlamaGenVq {
     /// Variables under `p` with the official names.
     pub fn new(p: &Scope, config: &LlamaGenVqConfig) -> Self {
-        let (z, d) = (config.cnn.z_channels, config.quantizer.code_dim);
+        let (z, d) = (config.cnn.z_channels, config.quantizer.code_dim());
         let side = config.image_size / config.cnn.patch();
         let pointwise = |p: Scope, inputs, outputs| {
             let init = Init::torch_default(inputs);
@@ -36,11 +36,11 @@ impl LlamaGenVq {
         LlamaGenVq {
             encoder: CnnEncoder::new(&(p / "encoder"), &config.cnn),
             quant_conv: pointwise(p / "quant_conv", z, d),
-            quantizer: VectorQuantizer::new(&(p / "quantize"), &config.quantizer),
+            quantizer: config.quantizer.build(&(p / "quantize")),
             post_quant_conv: pointwise(p / "post_quant_conv", d, z),
             decoder: CnnDecoder::new(&(p / "decoder"), &config.cnn),
             spec: TokenizerSpec {
-                codebook_size: config.quantizer.codebook_size,
+                codebook_size: config.quantizer.codebook_size(),
                 code_dim: d,
                 num_tokens: side * side,
                 image_size: config.image_size,
@@ -55,9 +55,9 @@ impl LlamaGenVq {
         &self.spec
     }
 
-    /// The codebook.
-    pub fn quantizer(&self) -> &VectorQuantizer {
-        &self.quantizer
+    /// The quantizer.
+    pub fn quantizer(&self) -> &dyn Quantizer {
+        self.quantizer.as_ref()
     }
 
     pub(crate) fn pack_cnn(&mut self) {

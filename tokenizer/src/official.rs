@@ -12,7 +12,7 @@ use crate::config::{
     TokenizerConfig, Upsample,
 };
 use crate::error::{Error, Result};
-use crate::quantizer::{Gradient, QuantizerConfig};
+use crate::quantizer::{Gradient, QuantizerConfig, VectorQuantizerConfig};
 use crate::sizes::{Size, TransformerSize};
 
 /// The part of a document that holds `model_cls`, if it is an official one.
@@ -275,14 +275,14 @@ impl Args<'_> {
 
     fn quantizer(&self) -> Result<QuantizerConfig> {
         let rotation = self.get("rot", false)?;
-        Ok(QuantizerConfig {
+        Ok(QuantizerConfig::Vector(VectorQuantizerConfig {
             codebook_size: self.get("codebook_size", 16384)?,
             code_dim: self.get("codebook_embed_dim", 8)?,
             l2_normalize: self.get("codebook_l2_norm", true)?,
             gradient: if rotation { Gradient::Rotation } else { Gradient::StraightThrough },
             commitment: self.get("commit_loss_beta", 0.25)?,
             entropy: self.get("entropy_loss_ratio", 0.0)?,
-        })
+        }))
     }
 }
 

@@ -100,8 +100,8 @@ pub trait Tokenizer {
     /// (B, N) → (B, 3, H, W), not clamped.
     ///
     /// # Errors
-    /// Returns an error if the number of codes is wrong, a code is out of range, a decoded image is not finite, or
-    /// libtorch fails.
+    /// Returns an error if the number of codes is wrong, a code is out of range, a decoded image is not
+    /// finite, or libtorch fails.
     fn decode(&self, codes: &Codes) -> Result<Images>;
     /// (B, 3, H, W) → (B, N, D): the quantizer's input.
     ///

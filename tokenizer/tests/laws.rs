@@ -4,7 +4,10 @@ use base::config::Document;
 use base::testing::{max_abs, recipe_integers, recipe_tensor};
 use base::{Build, Codes, Images, Mode, Vars};
 use tch::{Device, Kind, Tensor};
-use tokenizer::{CodeLayout, Gradient, Model, QuantizerConfig, Tokenizer, TokenizerConfig, VectorQuantizer};
+use tokenizer::{
+    CodeLayout, Gradient, Model, Quantizer, Tokenizer, TokenizerConfig, VectorQuantizer,
+    VectorQuantizerConfig,
+};
 
 const CNN: &str = "{ channels: 32, encoder_multipliers: [1, 2], decoder_multipliers: [2, 1], res_blocks: 1, \
      z_channels: 16, attention: false, adaptive_norm: true, upsample: depth_to_space }";
@@ -194,7 +197,7 @@ fn wrong_sizes_and_codes_out_of_range_are_refused() {
 fn quantizer(gradient: Gradient, l2_normalize: bool) -> VectorQuantizer {
     tch::manual_seed(2);
     let vars = Vars::new(Device::Cpu, Kind::Float, Build::Random);
-    let config = QuantizerConfig {
+    let config = VectorQuantizerConfig {
         codebook_size: 50,
         code_dim: 6,
         l2_normalize,

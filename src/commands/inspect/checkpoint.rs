@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value as Json};
 use weights::{Checkpoint, Signature, TensorSource, Want, fingerprint_source};
 
-use super::{Tensor, bytes, kind_name, thousands};
+use super::format::{Tensor, bytes, kind_name, thousands};
 
 #[derive(Debug, Serialize)]
 pub(super) struct CheckpointReport {

@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 use tch::{Device, Kind};
 use tokenizer::{Model, Tokenizer as _, TokenizerConfig, TokenizerSpec};
 
-use super::{Tensor, kind_name, table, thousands};
+use super::format::{Tensor, kind_name, table, thousands};
 use crate::failure::Failure;
 
 #[derive(Debug, Serialize)]

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use base::{Codes, Images, Mode, Precision, Vars};
 use tch::{Device, Kind, Tensor};
-use tokenizer::{GigaTok, Loaded, Model, Tokenizer, TokenizerConfig, TrainOutput};
+use tokenizer::{GigaTok, Loaded, Model, QuantizerConfig, Tokenizer, TokenizerConfig, TrainOutput};
 use train::losses::{reconstruction, semantic};
 use train::optim::global_norm;
 
@@ -29,7 +29,8 @@ pub fn as_map(tokens: &Tensor, shape: &[i64]) -> Tensor {
 /// Squared distances of all vectors of (B, N, D) to all codebook rows, (B·N, V), by the definition.
 pub fn distances(config: &TokenizerConfig, vars: &Vars, z: &Tensor) -> Result<Tensor> {
     let codebook = vars.get("quantize.embedding.weight").context("the codebook has another name")?;
-    let normalise = config.quantizer().l2_normalize;
+    let QuantizerConfig::Vector(quantizer) = config.quantizer();
+    let normalise = quantizer.l2_normalize;
     let rows = |x: &Tensor| {
         let x = x.reshape([-1, x.size()[x.dim() - 1]]);
         let norm = x.norm_scalaropt_dim(2.0, [1i64], true).clamp_min(1e-12);

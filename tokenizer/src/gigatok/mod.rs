@@ -16,7 +16,7 @@ use tch::Tensor;
 use crate::cnn::{CnnDecoder, CnnEncoder};
 use crate::config::{GigaTokConfig, Latent};
 use crate::error::Result;
-use crate::quantizer::VectorQuantizer;
+use crate::quantizer::Quantizer;
 use crate::spec::{CodeLayout, Latents, TokenizerSpec, TrainOutput};
 
 /// The GigaTok network.
@@ -27,7 +27,7 @@ pub struct GigaTok {
     grid: i64,
     to_latents: qformer::Encoder,
     quant_conv: Conv2d,
-    quantizer: VectorQuantizer,
+    quantizer: Box<dyn Quantizer>,
     post_quant_conv: Conv2d,
     to_grid: qformer::Decoder,
     decoder: CnnDecoder,
@@ -41,7 +41,7 @@ impl GigaTok {
     /// # Errors
     /// The multi-level queries do not fit the grid.
     pub fn new(p: &Scope, config: &GigaTokConfig) -> Result<Self> {
-        let (z, d) = (config.cnn.z_channels, config.quantizer.code_dim);
+        let (z, d) = (config.cnn.z_channels, config.quantizer.code_dim());
         let grid = config.grid();
         let layout = match config.latent {
             Latent::Sequence { num_tokens, .. } => CodeLayout::Sequence { len: num_tokens },
@@ -60,12 +60,12 @@ impl GigaTok {
             grid,
             to_latents: qformer::Encoder::new(p, config)?,
             quant_conv: pointwise(p / "quant_conv", z, d),
-            quantizer: VectorQuantizer::new(&(p / "quantize"), &config.quantizer),
+            quantizer: config.quantizer.build(&(p / "quantize")),
             post_quant_conv: pointwise(p / "post_quant_conv", d, z),
             to_grid: qformer::Decoder::new(p, config),
             decoder: CnnDecoder::new(&(p / "decoder"), &config.cnn),
             spec: TokenizerSpec {
-                codebook_size: config.quantizer.codebook_size,
+                codebook_size: config.quantizer.codebook_size(),
                 code_dim: d,
                 num_tokens: config.num_tokens(),
                 image_size: config.image_size,
@@ -80,9 +80,9 @@ impl GigaTok {
         &self.spec
     }
 
-    /// The codebook.
-    pub fn quantizer(&self) -> &VectorQuantizer {
-        &self.quantizer
+    /// The quantizer.
+    pub fn quantizer(&self) -> &dyn Quantizer {
+        self.quantizer.as_ref()
     }
 
     pub(crate) fn pack_cnn(&mut self) {

@@ -1,60 +1,125 @@
-//! Vector quantisation.
+//! Quantizers: each in a file, chosen by the tagged [`QuantizerConfig`].
 
+mod interface;
 mod vector;
 
-use serde::{Deserialize, Serialize};
-use tch::Tensor;
+use base::Scope;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
 
-pub use vector::{VectorQuantizer, entropy_loss};
+use crate::error::{Error, Result};
 
-/// The codebook and how it is trained.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct QuantizerConfig {
-    /// Number of codes.
-    pub codebook_size: i64,
-    /// Width of a code vector.
-    pub code_dim: i64,
-    /// Compare directions: vectors and codebook rows are normalised at every use.
-    pub l2_normalize: bool,
-    /// How the gradient passes the nearest-neighbour choice.
-    pub gradient: Gradient,
-    /// Weight of the commitment loss (beta).
-    pub commitment: f64,
-    /// Weight of the entropy loss; 0 switches it off.
-    #[serde(default)]
-    pub entropy: f64,
+pub use interface::{Quantized, Quantizer, QuantizerLosses};
+pub use vector::{Gradient, VectorQuantizer, VectorQuantizerConfig, entropy_loss};
+
+/// A quantizer by its key `type`. Without one it is a vector quantizer, as in all files from before there was
+/// a choice; and a vector quantizer is written without one, so that older versions read it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum QuantizerConfig {
+    /// `vector`.
+    Vector(VectorQuantizerConfig),
 }
 
-/// How the gradient passes the quantizer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Gradient {
-    /// Copied unchanged.
-    StraightThrough,
-    /// Rotated and rescaled with the vector (arXiv 2410.06424).
-    Rotation,
+impl QuantizerConfig {
+    /// Number of codes (V).
+    pub fn codebook_size(&self) -> i64 {
+        match self {
+            QuantizerConfig::Vector(c) => c.codebook_size,
+        }
+    }
+
+    /// Width of a code vector (D).
+    pub fn code_dim(&self) -> i64 {
+        match self {
+            QuantizerConfig::Vector(c) => c.code_dim,
+        }
+    }
+
+    /// Floating-point operations of choosing the code of one vector.
+    pub fn encode_flops(&self) -> f64 {
+        match self {
+            QuantizerConfig::Vector(c) => 2.0 * c.codebook_size as f64 * c.code_dim as f64,
+        }
+    }
+
+    /// Bytes that a training pass keeps for the backward pass, for each vector, beside the vectors
+    /// themselves.
+    pub fn activation_bytes(&self) -> f64 {
+        match self {
+            QuantizerConfig::Vector(c) if c.entropy != 0.0 => 3.0 * 4.0 * c.codebook_size as f64,
+            QuantizerConfig::Vector(_) => 0.0,
+        }
+    }
+
+    /// Returns an error if it cannot be built.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.codebook_size() < 1 || self.code_dim() < 1 {
+            return Err(Error::Settings("codebook_size and code_dim must be at least 1".into()));
+        }
+        let QuantizerConfig::Vector(c) = self;
+        let weights = [("commitment", c.commitment), ("entropy", c.entropy)];
+        match weights.iter().find(|(_, w)| !(w.is_finite() && *w >= 0.0)) {
+            Some((key, found)) => {
+                Err(Error::Settings(format!("quantizer.{key} must be 0 or more, found {found}")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The quantizer, with its variables under `p`.
+    pub(crate) fn build(&self, p: &Scope) -> Box<dyn Quantizer> {
+        match self {
+            QuantizerConfig::Vector(c) => Box::new(VectorQuantizer::new(p, c)),
+        }
+    }
 }
 
-/// What the quantizer returns.
-#[derive(Debug)]
-pub struct Quantized {
-    /// (B, N, D): the chosen code vectors, carrying the estimator's gradient. Under the rotation trick they
-    /// differ from the codebook rows by up to 5e-6, in evaluation too.
-    pub z: Tensor,
-    /// (B, N) int64.
-    pub codes: Tensor,
-    /// Loss terms.
-    pub losses: QuantizerLosses,
+impl<'de> Deserialize<'de> for QuantizerConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let mut fields = Map::deserialize(deserializer)?;
+        let kind = fields.remove("type").unwrap_or("vector".into());
+        let fields = Value::Object(fields);
+        match kind.as_str() {
+            Some("vector") => {
+                serde_json::from_value(fields).map(QuantizerConfig::Vector).map_err(D::Error::custom)
+            }
+            _ => Err(D::Error::custom(format!("unknown quantizer type {kind}, expected `vector`"))),
+        }
+    }
 }
 
-/// Loss terms of the quantizer, already weighted: the trainer adds them as they are.
-#[derive(Debug)]
-pub struct QuantizerLosses {
-    /// Moves codes to vectors.
-    pub codebook: Tensor,
-    /// Moves vectors to codes, times the commitment weight.
-    pub commitment: Tensor,
-    /// Confident single choices, even use overall; `None` at weight 0.
-    pub entropy: Option<Tensor>,
+impl Serialize for QuantizerConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        match self {
+            QuantizerConfig::Vector(c) => c.serialize(serializer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_config_without_a_type_is_a_vector_quantizer_and_is_written_without_one() {
+        let old = json!({
+            "codebook_size": 64, "code_dim": 8, "l2_normalize": true, "gradient": "rotation", "commitment": 0.25,
+            "entropy": 0.0
+        });
+        let config: QuantizerConfig = serde_json::from_value(old.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&config).unwrap(), old);
+        let mut tagged = old.clone();
+        tagged["type"] = "vector".into();
+        assert_eq!(serde_json::from_value::<QuantizerConfig>(tagged.clone()).unwrap(), config);
+        tagged["type"] = "lattice".into();
+        let error = serde_json::from_value::<QuantizerConfig>(tagged).unwrap_err().to_string();
+        assert!(error.contains("lattice") && error.contains("`vector`"), "{error}");
+        let mut unknown = old;
+        unknown["levels"] = 5.into();
+        let error = serde_json::from_value::<QuantizerConfig>(unknown).unwrap_err().to_string();
+        assert!(error.contains("unknown field `levels`"), "{error}");
+    }
 }

@@ -5,9 +5,10 @@
 use base::carried::{self, Change};
 use base::nn::{fused_choice, l2_normalize};
 use base::{Codes, Init, Mode, Scope};
+use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use super::{Gradient, Quantized, QuantizerConfig, QuantizerLosses};
+use super::interface::{Quantized, Quantizer, QuantizerLosses};
 use crate::error::{Error, Result};
 
 /// Length of the queue of recent codes from which usage is read.
@@ -17,18 +18,47 @@ const TEMPERATURE: f64 = 0.01;
 /// Rows of the distance matrix held at once outside training.
 const SEARCH_ROWS: i64 = 4096;
 
+/// The codebook and how it is trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VectorQuantizerConfig {
+    /// Number of codes.
+    pub codebook_size: i64,
+    /// Width of a code vector.
+    pub code_dim: i64,
+    /// Compare directions: vectors and codebook rows are normalised at every use.
+    pub l2_normalize: bool,
+    /// How the gradient passes the nearest-neighbour choice.
+    pub gradient: Gradient,
+    /// Weight of the commitment loss (beta).
+    pub commitment: f64,
+    /// Weight of the entropy loss; 0 switches it off.
+    #[serde(default)]
+    pub entropy: f64,
+}
+
+/// How the gradient passes the quantizer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gradient {
+    /// Copied unchanged.
+    StraightThrough,
+    /// Rotated and rescaled with the vector (arXiv 2410.06424).
+    Rotation,
+}
+
 /// Nearest-neighbour quantizer.
 #[derive(Debug)]
 pub struct VectorQuantizer {
     codebook: Tensor, // (V, D), not kept normalised
     used: Tensor,     // (65536,) most recent codes, newest last
-    config: QuantizerConfig,
+    config: VectorQuantizerConfig,
 }
 
 impl VectorQuantizer {
     /// Variables `embedding.weight` (V, D) and the buffer `codebook_used` (65536).
     /// The codebook starts uniform in ±1/V, rows normalised if directions are compared.
-    pub fn new(p: &Scope, config: &QuantizerConfig) -> Self {
+    pub fn new(p: &Scope, config: &VectorQuantizerConfig) -> Self {
         let shape = [config.codebook_size, config.code_dim];
         let init = Init::Uniform { bound: 1.0 / config.codebook_size as f64 };
         let mut codebook = (p / "embedding").var_of("weight", &shape, Kind::Float, init);
@@ -42,7 +72,7 @@ impl VectorQuantizer {
     }
 
     /// Settings.
-    pub fn config(&self) -> &QuantizerConfig {
+    pub fn config(&self) -> &VectorQuantizerConfig {
         &self.config
     }
 
@@ -56,8 +86,20 @@ impl VectorQuantizer {
         if self.config.l2_normalize { l2_normalize(&x, -1) } else { x }
     }
 
-    /// (B, N, D) → (B, N): the nearest codes, lowest index on a tie.
-    pub fn encode(&self, z: &Tensor) -> Tensor {
+    /// The nearest codes of vectors (M, D), (M), and the entropy loss where it counts.
+    fn choose(&self, flat: &Tensor, rows: &Tensor) -> (Tensor, Option<Tensor>) {
+        let counts = self.config.entropy != 0.0;
+        if let Some((codes, loss)) = counts.then(|| fused_choice(flat, rows, TEMPERATURE)).flatten() {
+            return (codes, Some(loss));
+        }
+        let distances = squared_distances(flat, rows); // (M, V)
+        (distances.argmin(1, false), counts.then(|| entropy_loss(&-distances)))
+    }
+}
+
+impl Quantizer for VectorQuantizer {
+    /// The nearest codes, lowest index on a tie.
+    fn encode(&self, z: &Tensor) -> Tensor {
         let (b, n, d) = z.size3().expect("the quantizer takes (B, N, D)");
         let rows = self.rows();
         let flat = self.maybe_normalize(z).reshape([b * n, d]);
@@ -69,27 +111,12 @@ impl VectorQuantizer {
         Tensor::cat(&chunks, 0).view([b, n])
     }
 
-    /// Refuses a codebook that is not made of numbers, where the nearest row would be any.
-    ///
-    /// # Errors
-    /// A row is not finite.
-    pub fn check_finite(&self) -> Result<()> {
-        match bool::try_from(self.rows().isfinite().all())? {
-            true => Ok(()),
-            false => Err(Error::Settings(
-                "the codebook holds numbers that are not finite (NaN or infinite)".into(),
-            )),
-        }
-    }
-
-    /// Codes → (B, N, D): exact codebook rows.
-    pub fn lookup(&self, codes: &Codes) -> Tensor {
+    fn lookup(&self, codes: &Codes) -> Tensor {
         let (b, n) = codes.tensor().size2().expect("codes are (B, N)");
         self.rows().index_select(0, &codes.tensor().view([-1])).view([b, n, -1])
     }
 
-    /// (B, N, D) → code vectors with gradient, codes and losses. In [`Mode::Train`] the usage queue moves on.
-    pub fn forward(&self, z: &Tensor, mode: Mode) -> Quantized {
+    fn forward(&self, z: &Tensor, mode: Mode) -> Quantized {
         let (b, n, d) = z.size3().expect("the quantizer takes (B, N, D)");
         let rows = self.rows(); // (V, D)
         let flat = self.maybe_normalize(z).reshape([b * n, d]); // (M, D)
@@ -110,19 +137,18 @@ impl VectorQuantizer {
         Quantized { z: out.view([b, n, d]).to_kind(z.kind()), codes: codes.view([b, n]), losses }
     }
 
-    /// The nearest codes of vectors (M, D), (M), and the entropy loss where it counts.
-    fn choose(&self, flat: &Tensor, rows: &Tensor) -> (Tensor, Option<Tensor>) {
-        let counts = self.config.entropy != 0.0;
-        if let Some((codes, loss)) = counts.then(|| fused_choice(flat, rows, TEMPERATURE)).flatten() {
-            return (codes, Some(loss));
+    fn check_finite(&self) -> Result<()> {
+        match bool::try_from(self.rows().isfinite().all())? {
+            true => Ok(()),
+            false => Err(Error::Settings(
+                "the codebook holds numbers that are not finite (NaN or infinite)".into(),
+            )),
         }
-        let distances = squared_distances(flat, rows); // (M, V)
-        (distances.argmin(1, false), counts.then(|| entropy_loss(&-distances)))
     }
 
-    /// Share of the codebook among the most recent 65,536 codes. The queue starts with zeros, which count as
-    /// code 0, as they do upstream.
-    pub fn usage(&self) -> f64 {
+    /// Over the most recent 65,536 codes. The queue starts with zeros, which count as code 0, as they do
+    /// upstream.
+    fn usage(&self) -> f64 {
         let (distinct, _, _) = self.used.unique_dim(0, true, false, false);
         distinct.size()[0] as f64 / self.config.codebook_size as f64
     }
@@ -134,8 +160,8 @@ fn squared_distances(z: &Tensor, rows: &Tensor) -> Tensor {
     norms(z).unsqueeze(1) + norms(rows) - z.matmul(&rows.transpose(0, 1)) * 2.0
 }
 
-/// The rotation trick: the rotation taking `z` to `q`, and their ratio of lengths, held constant and applied to
-/// `z`, so that the gradient is rotated the same way (arXiv 2410.06424, section 4.2, by two reflections).
+/// The rotation trick: the rotation taking `z` to `q`, and their ratio of lengths, held constant and applied
+/// to `z`, so that the gradient is rotated the same way (arXiv 2410.06424, section 4.2, by two reflections).
 fn rotate(z: &Tensor, q: &Tensor) -> Tensor {
     let norm = |x: &Tensor| x.norm_scalaropt_dim(2.0, [1i64], true); // (M, 1)
     let dot = |a: &Tensor, b: &Tensor| (a * b).sum_dim_intlist([1i64].as_slice(), true, Kind::Float);

@@ -130,12 +130,10 @@ fn forward(config: &TokenizerConfig, kind: f64) -> Work {
         TokenizerConfig::LlamagenVq(_) => grid * grid,
     };
     // The search compares in fp32.
-    work.linear(cnn.z_channels, quantizer.code_dim, tokens);
-    work.flops += (2 * quantizer.codebook_size * quantizer.code_dim * tokens) as f64;
-    if quantizer.entropy != 0.0 {
-        work.kept += 3.0 * 4.0 * (quantizer.codebook_size * tokens) as f64;
-    }
-    work.linear(quantizer.code_dim, cnn.z_channels, tokens);
+    work.linear(cnn.z_channels, quantizer.code_dim(), tokens);
+    work.flops += quantizer.encode_flops() * tokens as f64;
+    work.kept += quantizer.activation_bytes() * tokens as f64;
+    work.linear(quantizer.code_dim(), cnn.z_channels, tokens);
     decoder(&mut work, cnn, config.image_size());
     work
 }
