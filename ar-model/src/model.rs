@@ -2,7 +2,7 @@
 //!
 //! Loads GigaTok's `gpt_1d` (learned positions) and LlamaGen's `gpt` (2-D RoPE), class- and text-conditional.
 //! It is Llama with a condition as prefix: RMSNorm, SwiGLU, no biases, untied output. GigaTok's `gpt_1d` with
-//! RoPE cannot generate upstream and is left out. Decoding with a cache is in [`crate::decode`].
+//! RoPE cannot generate upstream and is left out. Decoding with a cache is in `decode`.
 //!
 //! B batch, T prefix length, N codes, S positions, D width, V vocabulary
 
@@ -97,8 +97,7 @@ impl Block {
     }
 }
 
-/// The transformer. Its fields are open to the backends of [`crate::decode`], each of which takes all of
-/// them.
+/// The transformer. Its fields are open to the decoding backends, each of which takes all of them.
 #[derive(Debug)]
 pub struct Gpt {
     pub(crate) embeddings: Embeddings,

@@ -313,12 +313,7 @@ fn codes_drawn_by_a_gpus_kernel_are_those_of_the_ordinary_loop() {
     let model = gpt_of(class).into_decoder(backend).unwrap();
     for config in [
         guided(1.0),
-        SamplingConfig {
-            filters: vec![Filter::TopK(5)],
-            temperature: 0.7,
-            guidance: cosine,
-            ..Default::default()
-        },
+        SamplingConfig { filters: vec![Filter::TopK(5)], temperature: 0.7, guidance: cosine },
         SamplingConfig { filters: vec![Filter::MinP(0.3)], ..guided(2.0) },
         SamplingConfig { filters: vec![Filter::MinP(1.0)], ..guided(2.0) },
         SamplingConfig { filters: vec![Filter::TopK(1)], ..guided(2.0) },
