@@ -23,6 +23,19 @@ fn features_in_files_get_every_score_that_they_allow() {
     assert_eq!(report["values"][0]["samples"], 60);
     assert_eq!(report["reference"]["sha256"].as_str().unwrap().len(), 64);
 
+    let some = place.json("--features x.npz --reference-features y.npz --metrics is,fid", 0);
+    assert_eq!(names(&some), ["fid", "is"]);
+    let message = place.fails("--features x.npz --reference-features y.npz --metrics fid,lpips");
+    assert!(message.contains("`lpips` is no score of features in files"), "{message}");
+    let message = place.fails("--features y.npz --reference-features x.npz --metrics is");
+    assert!(message.contains("`is` reads `logits`"), "{message}");
+    npz::write(&place.path("huge.npz"), &[("pool", &(&x * 1e160))]).unwrap();
+    let message = place.fails("--features huge.npz --reference-features y.npz --metrics fid");
+    assert!(message.contains("fid is infinite"), "{message}");
+    npz::write(&place.path("large.npz"), &[("pool", &(&x * 1e40))]).unwrap();
+    let message = place.fails("--features large.npz --reference-features y.npz --metrics kid");
+    assert!(message.contains("kid is ") && message.contains("too large"), "{message}");
+
     let same = place.json("--features x.npz --reference-features x.npz", 0);
     near(value(&same, "fid"), 0.0, 1e-6);
     assert_eq!((value(&same, "precision"), value(&same, "recall")), (1.0, 1.0));
