@@ -12,8 +12,8 @@ use data::codes::{CodeShards, CodeSource};
 use tch::{Device, Kind, Tensor};
 use weights::{Checkpoint, TensorSource, Want};
 
-use crate::commands::Context;
 use crate::commands::sample::classes_of;
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::settings::models::{self, Location};
 

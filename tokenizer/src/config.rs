@@ -334,8 +334,8 @@ impl TokenizerConfig {
             ("cnn.res_blocks", cnn.res_blocks, 10_000),
             ("cnn.z_channels", cnn.z_channels, 1 << 20),
             ("cnn.stem", cnn.stem, 1 << 12),
-            ("quantizer.codebook_size", quantizer.codebook_size, 1 << 28),
-            ("quantizer.code_dim", quantizer.code_dim, 1 << 20),
+            ("quantizer.codebook_size", quantizer.codebook_size(), 1 << 28),
+            ("quantizer.code_dim", quantizer.code_dim(), 1 << 20),
         ];
         if let TokenizerConfig::Gigatok(c) = self {
             let num_tokens = if let Latent::Sequence { num_tokens, .. } = c.latent { num_tokens } else { 1 };
@@ -410,7 +410,7 @@ mod tests {
              encoder: {width: 32, layers: 1, heads: 2}, decoder: {width: 32, layers: 1, heads: 2}, \
              quantizer: {codebook_size: 64, code_dim: 8, l2_normalize: true, gradient: rotation, commitment: 0.25}}";
         let read = |text: &str| {
-            let document = Document::parse("test", text).unwrap();
+            let document = base::config::Document::parse("test", text).unwrap();
             TokenizerConfig::from_document(&document).map_err(|e| e.to_string())
         };
         read(text).unwrap();
