@@ -97,9 +97,9 @@ fn what_is_beside_the_tensors_of_a_section_is_told() {
     pt(&place, "run.pt", &[b"\x80\x03}", &section("model", &model)[..], b"."].concat());
     let report = json(&place, "convert run.pt out.safetensors");
     let expected = [
+        "model.scale (a number, not a tensor)",
         "model.b (2 bytes, not a tensor)",
         "model.l (a list of 2 values, not a tensor)",
-        "model.scale (a number, not a tensor)",
     ];
     assert_eq!(report["left_out"], serde_json::json!(expected));
 

@@ -19,7 +19,12 @@ pub(crate) fn tensor_of(reader: &Reader, object: &Object) -> Result<Option<Entry
             return Ok(None);
         };
         call = match (class, args) {
-            // (data, requires_grad, backward_hooks[, state]): nothing but the data is a value.
+            // (data, requires_grad, backward_hooks[, state]): nothing but the data is a value, unless the state has some.
+            ("torch._utils._rebuild_parameter_with_state", [.., state]) if reader.holds_tensors(*state) => {
+                let what = "a parameter with tensors among its attributes";
+                let unsupported = Unsupported::new(what, "save them under names of their own");
+                return Ok(Some(Entry::unsupported(vec![], unsupported)));
+            }
             (
                 "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state",
                 [data, ..],

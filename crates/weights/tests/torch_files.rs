@@ -208,6 +208,17 @@ fn no_array_no_state_and_no_attribute_of_a_dictionary_is_lost() {
         (call("torch.storage\n_load_from_bytes", b"C\x02ab"), "a tensor's storage in a pickle of its own"),
         (call("array\narray", b"X\x01\0\0\0f]K\x01a"), "an array of Python's"),
         (subclass("my\nScaled", scale), "a tensor of class my.Scaled"),
+        (
+            [
+                &b"ctorch._utils\n_rebuild_parameter_with_state\n("[..],
+                &tensor(0, &[2], &[1]),
+                b"\x89N",
+                &tensor(0, &[2], &[1]),
+                b"tR",
+            ]
+            .concat(),
+            "a parameter with tensors among its attributes",
+        ),
         (ordered, "a dictionary with tensors among its attributes"),
     ] {
         let checkpoint = open(&state_dict(&value)).unwrap();
