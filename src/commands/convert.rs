@@ -5,6 +5,7 @@ use std::path::Path;
 
 use cli::convert::{ConvertArgs, TargetFormat};
 use serde::Serialize;
+use serde_json::Value as Json;
 use weights::{Checkpoint, TensorSource, Want};
 
 use super::{Context, Outcome};
@@ -18,7 +19,7 @@ struct Report {
     tensors: usize,
     /// Of the values in the input, in bytes.
     bytes: u64,
-    /// Sections and other values that were left out.
+    /// Sections and other values that were left out, those beside the tensors by their names.
     left_out: Vec<String>,
 }
 
@@ -85,10 +86,48 @@ fn report(args: &ConvertArgs, checkpoint: &Checkpoint, source: &dyn TensorSource
         bytes: names.iter().filter_map(|n| source.info(n)).map(|i| i.bytes).sum(),
         left_out: others
             .map(|s| s.name.clone().unwrap_or_else(|| "(top level)".into()))
+            .chain(beside(checkpoint, section.as_deref()))
             .chain(checkpoint.not_shown().iter().map(|(name, why)| format!("{name} ({why})")))
             .collect(),
         section,
     }
+}
+
+/// More values than this are counted only.
+const MOST_NAMED: usize = 20;
+
+/// What the section that was taken holds beside its tensors: numbers, bytes, lists, objects.
+fn beside(checkpoint: &Checkpoint, section: Option<&str>) -> Vec<String> {
+    let mut all = vec![];
+    if let Some((name, values)) = section.and_then(|name| Some((name, checkpoint.metadata().get(name)?))) {
+        leaves(name.to_owned(), values, &mut all);
+    }
+    let more = all.len().saturating_sub(MOST_NAMED);
+    all.truncate(MOST_NAMED);
+    all.extend((more > 0).then(|| format!("{more} more values that are not tensors")));
+    all
+}
+
+/// Values by their paths, with what they are; an empty one is none.
+fn leaves(path: String, value: &Json, out: &mut Vec<String>) {
+    let what = match value {
+        Json::Null => return,
+        Json::Object(map) => match (map.get("__class__"), map.contains_key("__args__")) {
+            (Some(Json::String(class)), true) => format!("an object of {class}"),
+            _ => {
+                let values = map.iter().filter(|(key, _)| *key != "__class__");
+                return values.for_each(|(key, value)| leaves(format!("{path}.{key}"), value, out));
+            }
+        },
+        Json::Array(list) if list.is_empty() => return,
+        Json::Array(list) => format!("a list of {} values", list.len()),
+        Json::Bool(_) | Json::Number(_) => "a number".to_owned(),
+        Json::String(text) => match text.strip_suffix(" bytes").is_some_and(|n| n.parse::<u64>().is_ok()) {
+            true => text.clone(),
+            false => "a text".to_owned(),
+        },
+    };
+    out.push(format!("{path} ({what}, not a tensor)"));
 }
 
 fn summary(source: &dyn TensorSource, report: &Report) -> String {

@@ -25,7 +25,8 @@ pub fn adopt(
 ) -> Result<(LoadReport, Box<dyn TensorSource>)> {
     let inside = from.join(WEIGHTS_FILE);
     let file = if inside.is_file() { inside.as_path() } else { from };
-    let source = Checkpoint::open(file)?.source(Want::Auto)?;
+    let checkpoint = Checkpoint::open(file)?;
+    let source = checkpoint.source(Want::Auto)?;
     for part in replaceable {
         if !same_part(vars, source.as_ref(), part) {
             for pattern in [(*part).to_owned(), format!("{part}.**")] {
@@ -33,7 +34,8 @@ pub fn adopt(
             }
         }
     }
-    let report = load(vars, source.as_ref(), &map).map_err(|e| with_likely(e, source.as_ref(), known))?;
+    let report =
+        load(vars, source.as_ref(), &map).map_err(|e| with_likely(e, &checkpoint, source.as_ref(), known))?;
     Ok((report, source))
 }
 

@@ -165,6 +165,21 @@ impl Checkpoint {
         self.position(name).map(|at| self.at(at)).ok_or_else(|| self.no_section(described(name)))
     }
 
+    /// Where else weights lie than in the section that was taken, as a sentence: an `ema` may be none of the weights but
+    /// what an average keeps beside them.
+    pub(crate) fn elsewhere(&self, taken: Option<&str>) -> Option<String> {
+        let others = Want::Auto.order().iter().flatten().filter(|name| Some(**name) != taken);
+        let other = others
+            .copied()
+            .find(|name| self.position(Some(name)).is_some_and(|at| self.holds_weights(at)))?;
+        Some(format!(
+            "{} was taken, and the file also holds `{other}`: `gen convert {} {other}.safetensors --section {other}` \
+             takes that",
+            described(taken),
+            self.path.display()
+        ))
+    }
+
     fn position(&self, name: Option<&str>) -> Option<usize> {
         self.sections.iter().position(|s| s.name.as_deref() == name)
     }

@@ -28,16 +28,20 @@ pub fn fill(
     map: &KeyMap,
     known: impl FnOnce() -> Vec<Signature>,
 ) -> Result<Box<dyn TensorSource>> {
-    let source = Checkpoint::open(checkpoint)?.source(Want::Auto)?;
-    load(vars, source.as_ref(), map).map_err(|e| with_likely(e, source.as_ref(), known))?;
+    let file = Checkpoint::open(checkpoint)?;
+    let source = file.source(Want::Auto)?;
+    load(vars, source.as_ref(), map).map_err(|e| with_likely(e, &file, source.as_ref(), known))?;
     Ok(source)
 }
 
-/// The error with a word on which of the `known` models the file looks like.
+/// The error with a word on which of the `known` models the file looks like, and on weights elsewhere in it.
 pub(crate) fn with_likely(
     error: Error,
+    file: &Checkpoint,
     source: &dyn TensorSource,
     known: impl FnOnce() -> Vec<Signature>,
 ) -> Error {
-    error.with_likely(likely(source, &known()).into_iter().map(Signature::sentence))
+    let known = known();
+    let likely = likely(source, &known).into_iter().map(Signature::sentence);
+    error.with_likely(likely.chain(file.elsewhere(source.origin().section.as_deref())))
 }

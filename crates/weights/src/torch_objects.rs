@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::pickle::{Id, Node, Object, Pickle};
 use crate::source::{Entry, Unsupported};
-use crate::torch_rebuild::tensor_of;
+use crate::torch_rebuild::{array, tensor_of};
 use crate::torch_tensor::Storage;
 
 type Result<T> = std::result::Result<T, String>;
@@ -77,6 +77,7 @@ impl<'a> Reader<'a> {
     pub fn top(&self) -> Result<Option<Vec<(Id, Id)>>> {
         Ok(match self.meaning(self.pickle.root)? {
             Meaning::Dict(pairs) => Some(pairs),
+            Meaning::Object { class: "collections.OrderedDict" | "collections.defaultdict", .. } => None,
             Meaning::Object { object, .. } if !object.items.is_empty() => Some(object.items.clone()),
             _ => None,
         })
@@ -94,16 +95,27 @@ impl<'a> Reader<'a> {
 
     /// True if values of tensors, known or not, are below `id`.
     pub fn holds_tensors(&self, id: Id) -> bool {
-        // All values lie in storages, or in numpy's arrays; tensors without storage are told by their calls.
+        // All values lie in storages, or in arrays; tensors without storage are told by their calls.
         let seed = |node: &Node| match node {
             Node::Persistent(_) => true,
-            Node::Global(name) => {
-                let array = ["._reconstruct", "._frombuffer"].iter().any(|end| name.ends_with(end));
-                (name.starts_with("numpy") && array) || name.starts_with("torch._utils._rebuild_")
-            }
+            Node::Global(name) => array(name).is_some() || name.starts_with("torch._utils._rebuild_"),
             _ => false,
         };
         self.holds.get_or_init(|| self.pickle.reaching(seed))[id.index()]
+    }
+
+    /// True for a state that says nothing.
+    pub fn is_empty(&self, id: Id) -> bool {
+        match self.pickle.node(id) {
+            Node::None => true,
+            Node::Dict(pairs) => pairs.is_empty(),
+            // Of a class with `__slots__` it is a pair.
+            Node::Tuple(parts) => parts.iter().all(|&part| match self.pickle.node(part) {
+                Node::Dict(pairs) => pairs.is_empty(),
+                node => node == &Node::None,
+            }),
+            _ => false,
+        }
     }
 
     /// All tensors below `id`, named by their path from `prefix`. Those that cannot be read are among them, by what
@@ -167,6 +179,9 @@ impl<'a> Reader<'a> {
         }
         match class.rsplit('.').next() {
             Some("ShardedTensor") => Unsupported::sharded(class),
+            Some("OrderedDict" | "defaultdict") => {
+                Unsupported::new("a dictionary with tensors among its attributes", "save them as items of it")
+            }
             _ => Unsupported::new(format!("an object of class {class}"), "save its tensors as a dictionary"),
         }
     }
@@ -321,7 +336,10 @@ impl<'a> Reader<'a> {
         let args = self.pickle.items(object.args);
         let first = args.first().map(|&id| self.pickle.node(id));
         Ok(match class {
-            "collections.OrderedDict" | "collections.defaultdict" => {
+            // `_metadata` of a state dictionary is an attribute, and says nothing here.
+            "collections.OrderedDict" | "collections.defaultdict"
+                if !object.state.is_some_and(|state| self.holds_tensors(state)) =>
+            {
                 let given =
                     if let Some(Node::List(list)) = first { self.listed_pairs(list)? } else { vec![] };
                 Meaning::Dict(given.into_iter().chain(object.items.iter().copied()).collect())

@@ -19,7 +19,12 @@ pub(crate) fn tensor_of(reader: &Reader, object: &Object) -> Result<Option<Entry
             return Ok(None);
         };
         call = match (class, args) {
-            // (data, requires_grad, backward_hooks[, state]): nothing but the data is a value.
+            // (data, requires_grad, backward_hooks[, state]): nothing but the data is a value, unless the state has some.
+            ("torch._utils._rebuild_parameter_with_state", [.., state]) if reader.holds_tensors(*state) => {
+                let what = "a parameter with tensors among its attributes";
+                let unsupported = Unsupported::new(what, "save them under names of their own");
+                return Ok(Some(Entry::unsupported(vec![], unsupported)));
+            }
             (
                 "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state",
                 [data, ..],
@@ -34,7 +39,8 @@ pub(crate) fn tensor_of(reader: &Reader, object: &Object) -> Result<Option<Entry
                 | "torch.tensor._rebuild_from_type",
                 &[function, class, args, ref state @ ..],
             ) => {
-                if state.iter().any(|&s| reader.holds_tensors(s)) {
+                let plain = reader.pickle.global(class).is_some_and(is_plain);
+                if state.iter().any(|&s| reader.holds_tensors(s) || !plain && !reader.is_empty(s)) {
                     return Ok(Some(subclass(reader, class, reader.pickle.items(args).get(2))));
                 }
                 (function, args)
@@ -54,10 +60,9 @@ fn plain(reader: &Reader, class: &str, args: &[Id]) -> Result<Option<Entry>> {
     };
     let read = |dtype| tensor(pickle, &reader.storages, args, dtype).map(Some);
     let Some(call) = class.strip_prefix("torch._utils._rebuild_") else {
-        let is_array = class.starts_with("numpy") && class.ends_with("._reconstruct");
-        return match is_array || (class.starts_with("numpy") && class.ends_with("._frombuffer")) {
-            true => unsupported(None, "a numpy array", "save `torch.from_numpy(array)`"),
-            false => Ok(None),
+        return match array(class) {
+            Some((what, advice)) => unsupported(None, what, advice),
+            None => Ok(None),
         };
     };
     match call {
@@ -97,6 +102,32 @@ fn plain(reader: &Reader, class: &str, args: &[Id]) -> Result<Option<Entry>> {
         }
         _ => unsupported(None, &format!("what {class} makes"), "save a plain, dense tensor"),
     }
+}
+
+/// What a call makes that holds numbers without a storage of torch, and what to save instead.
+pub(crate) fn array(call: &str) -> Option<(&'static str, &'static str)> {
+    match call {
+        "torch.storage._load_from_bytes" => {
+            Some(("a tensor's storage in a pickle of its own", "save the tensor with `torch.save`"))
+        }
+        "array.array" | "array._array_reconstructor" => {
+            Some(("an array of Python's", "save `torch.tensor(array)`"))
+        }
+        _ if !call.starts_with("numpy") => None,
+        _ if call.ends_with("._mareconstruct") => {
+            Some(("a masked numpy array", "save `torch.from_numpy(array.filled())`"))
+        }
+        _ if call.ends_with("._reconstruct") || call.ends_with("._frombuffer") => {
+            Some(("a numpy array", "save `torch.from_numpy(array)`"))
+        }
+        _ => None,
+    }
+}
+
+/// Classes that are nothing but tensors: what else one of them holds changes no value.
+fn is_plain(class: &str) -> bool {
+    let last = class.rsplit('.').next();
+    class.starts_with("torch.") && matches!(last, Some("Tensor" | "Parameter" | "Buffer"))
 }
 
 const RESOLVE: &str = "save `tensor.resolve_neg().resolve_conj()`";

@@ -188,6 +188,51 @@ fn what_holds_weights_in_another_form_is_refused_by_name_and_never_taken_for_som
     assert!(error.to_string().contains("`quantized`") && !out.exists(), "{error}");
 }
 
+/// What other calls make of bytes, subclasses with a state, and attributes of dictionaries.
+#[test]
+fn no_array_no_state_and_no_attribute_of_a_dictionary_is_lost() {
+    let call = |function: &str, args: &[u8]| [b"c", function.as_bytes(), b"\n(", args, b"tR"].concat();
+    let subclass = |class: &str, state: &[u8]| {
+        let parts = tensor(0, &[2], &[1]);
+        // `function (arguments)` without the call's `R`.
+        let (function, args) =
+            parts[..parts.len() - 1].split_at(b"ctorch._utils\n_rebuild_tensor_v2\n(".len() - 1);
+        let all = [function, b"c", class.as_bytes(), b"\n", args, state].concat();
+        call("torch._tensor\n_rebuild_from_type_v2", &all)
+    };
+    let scale = b"}X\x05\0\0\0scaleK\x03s";
+    let ordered = [b"ccollections\nOrderedDict\n)RX\x01\0\0\0a".to_vec(), tensor(0, &[2], &[1])].concat();
+    let ordered = [ordered, b"s}X\x01\0\0\0h".to_vec(), tensor(0, &[2], &[1]), b"sb".to_vec()].concat();
+    for (value, expected) in [
+        (call("numpy.ma.core\n_mareconstruct", b"K\x01"), "a masked numpy array"),
+        (call("torch.storage\n_load_from_bytes", b"C\x02ab"), "a tensor's storage in a pickle of its own"),
+        (call("array\narray", b"X\x01\0\0\0f]K\x01a"), "an array of Python's"),
+        (subclass("my\nScaled", scale), "a tensor of class my.Scaled"),
+        (
+            [
+                &b"ctorch._utils\n_rebuild_parameter_with_state\n("[..],
+                &tensor(0, &[2], &[1]),
+                b"\x89N",
+                &tensor(0, &[2], &[1]),
+                b"tR",
+            ]
+            .concat(),
+            "a parameter with tensors among its attributes",
+        ),
+        (ordered, "a dictionary with tensors among its attributes"),
+    ] {
+        let checkpoint = open(&state_dict(&value)).unwrap();
+        let name = checkpoint.sections()[0].name.clone();
+        let error =
+            checkpoint.section(name.as_deref()).unwrap().read("w", Device::Cpu).unwrap_err().to_string();
+        assert!(error.contains(expected), "expected {expected}: {error}");
+    }
+    for (class, state) in [("my\nScaled", &b"}"[..]), ("my\nScaled", b"N"), ("torch\nTensor", scale)] {
+        let checkpoint = open(&state_dict(&subclass(class, state))).unwrap();
+        assert_eq!(values(&*checkpoint.source(Want::Auto).unwrap(), "w"), [0.0, 0.0], "{class}");
+    }
+}
+
 #[test]
 fn what_holds_no_weights_vetoes_nothing_and_is_told() {
     let checkpoint = Checkpoint::open(&file("forms.pt")).unwrap();
