@@ -120,16 +120,33 @@ fn decode_known(bytes: &[u8]) -> std::result::Result<(RgbImage, Stored), String>
     }
 }
 
+/// What decoding so many pixels may allocate: 16 bits of four channels, and room for what else is in the file.
+fn limits(pixels: u64) -> Limits {
+    const ROOM: u64 = 1 << 25;
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(pixels.saturating_mul(8).saturating_add(ROOM).min(most_bytes()));
+    limits
+}
+
+/// Width and height as a PNG's head claims them.
+fn png_size(bytes: &[u8]) -> Option<(u32, u32)> {
+    let head = bytes.strip_prefix(b"\x89PNG\r\n\x1a\n")?.get(8..16)?;
+    let number = |b: &[u8]| Some(u32::from_be_bytes(b.try_into().ok()?));
+    Some((number(&head[..4])?, number(&head[4..])?))
+}
+
 /// By the decoders of the crate `image`.
 fn by_image(bytes: &[u8]) -> std::result::Result<(RgbImage, Stored), String> {
-    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
+    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
+    // A PNG's decoder reads all that is in front of its pixels before it tells their number, and obeys only the limits
+    // that it is made with.
+    let claimed = png_size(bytes).map_or(max_pixels(), |(w, h)| u64::from(w) * u64::from(h));
+    reader.limits(limits(claimed));
     let mut decoder = reader.into_decoder().map_err(|e| e.to_string())?;
     let (width, height) = decoder.dimensions();
     check_size(width.into(), height.into())?;
     let stored = Stored::of(decoder.original_color_type());
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(most_bytes());
-    decoder.set_limits(limits).map_err(|e| e.to_string())?;
+    decoder.set_limits(limits(u64::from(width) * u64::from(height))).map_err(|e| e.to_string())?;
     let image = DynamicImage::from_decoder(decoder).map_err(|e| e.to_string())?;
     Ok(match image {
         DynamicImage::ImageRgb8(rgb) => (rgb, stored),
@@ -202,6 +219,29 @@ mod tests {
         // One pixel less than the limit is no matter of size.
         let e = decode("large.png", &claims(178_956_970, 1)).unwrap_err().to_string();
         assert!(!e.contains("are more than"), "{e}");
+    }
+
+    /// A profile of 256 MiB of zeros in front of one pixel: no more is inflated than the picture's size allows.
+    #[test]
+    fn what_lies_in_front_of_the_pixels_is_bounded_by_their_number() {
+        let plain = png(&DynamicImage::ImageRgb8(RgbImage::from_pixel(1, 1, image::Rgb([7; 3]))));
+        let mut deflate = flate2::write::ZlibEncoder::new(vec![], flate2::Compression::best());
+        std::io::copy(&mut std::io::Read::take(std::io::repeat(0), 1 << 28), &mut deflate).unwrap();
+        let body = [b"iCCPx\0\0".as_slice(), &deflate.finish().unwrap()].concat();
+        let mut crc = flate2::Crc::new();
+        crc.update(&body);
+        let length = (body.len() as u32 - 4).to_be_bytes();
+        let bomb = [&plain[..33], &length, &body, &crc.sum().to_be_bytes(), &plain[33..]].concat();
+        let peak = || {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
+        };
+        let before = peak();
+        let found = decode("bomb.png", &bomb).map(|(image, _)| image.get_pixel(0, 0).0);
+        assert!(found.as_ref().map_or(true, |pixel| *pixel == [7; 3]), "{found:?}");
+        assert!(peak() < before + 128, "{} MiB, before {before}", peak());
+        assert_eq!(png_size(&claims(300, 20)), Some((300, 20)));
     }
 
     #[test]

@@ -57,7 +57,10 @@ impl ImageFiles {
             }
         }
         names.sort();
-        let captioned = names.iter().any(|name| root.join(name).with_extension("txt").is_file());
+        let captioned = names.iter().any(|name| {
+            let kind = std::fs::metadata(root.join(name).with_extension("txt"));
+            kind.is_ok_and(|kind| !kind.is_dir())
+        });
         let left_out = without_companions(left_out, &names);
         let labelled = |name: PathBuf| {
             let target = if captioned { Target::Caption(caption(&root.join(&name))?) } else { Target::None };
@@ -92,14 +95,18 @@ impl ImageFiles {
     }
 }
 
+/// Bytes of a caption; whole books are none.
+const LONGEST_CAPTION: u64 = 1 << 20;
+
 /// The caption beside an image.
 fn caption(image: &Path) -> Result<String> {
     let path = image.with_extension("txt");
-    let bytes = std::fs::read(&path).map_err(|source| match source.kind() {
+    let bytes = read(&path, LONGEST_CAPTION).map_err(|source| match source.kind() {
         ErrorKind::NotFound => {
             let message = "it has no caption, unlike others in its folder; expected a .txt of the same name";
             Error::malformed(image, message)
         }
+        ErrorKind::FileTooLarge | ErrorKind::InvalidInput => Error::malformed(&path, source.to_string()),
         _ => Error::Read { path: path.clone(), source },
     })?;
     table::caption_of(bytes).map_err(|e| Error::malformed(&path, e))
@@ -233,7 +240,7 @@ impl Dataset for ImageFiles {
         let (path, target) = &self.files[index];
         let key = self.key(index);
         let full = self.root.join(path);
-        let bytes = read(&full).map_err(|e| match e.kind() {
+        let bytes = read(&full, most_bytes()).map_err(|e| match e.kind() {
             // Gone since it was listed, not ours to read, or no file to read: this one's fault, and no reason to stop.
             ErrorKind::NotFound
             | ErrorKind::PermissionDenied
@@ -270,12 +277,12 @@ impl Dataset for ImageFiles {
     }
 }
 
-/// A file's bytes, if they are no more than an image can have.
-fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+/// A file's bytes, if they are no more than an image or a caption can have.
+fn read(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
     let file = open_regular(path)?;
-    let (size, most) = (file.metadata()?.len(), most_bytes());
+    let size = file.metadata()?.len();
     if size > most {
-        let message = format!("{size} bytes, more than the {most} that an image may have");
+        let message = format!("{size} bytes, more than the {most} that it may have");
         return Err(std::io::Error::new(ErrorKind::FileTooLarge, message));
     }
     let mut bytes = Vec::with_capacity(size as usize);

@@ -4,7 +4,7 @@
 //! caption ([`crate::table::CAPTION`]). LlamaGen's `text` lists ([BLIP, LLaVA, LLaVA's first sentence]) give their first entry. Other
 //! columns are ignored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use base::files::name_of;
@@ -28,7 +28,7 @@ pub fn read_list(path: &Path) -> Result<ImageFiles> {
     if files.is_empty() {
         return Err(Error::malformed(path, "the list has no rows"));
     }
-    consistent(&files).map_err(|e| Error::malformed(path, e))?;
+    consistent(&files).and_then(|()| one_class_each(&files)).map_err(|e| Error::malformed(path, e))?;
     let root = path.parent().unwrap_or(Path::new("")).to_owned();
     let mut folders = BTreeMap::new();
     for (file, target) in &files {
@@ -79,10 +79,21 @@ fn record(row: &Row) -> std::result::Result<(PathBuf, Target), String> {
 fn class_index(value: &Value) -> std::result::Result<i64, String> {
     match value {
         Value::String(text) => table::class_of(text),
-        other => {
-            table::class_of(&other.to_string()).map_err(|_| format!("expected a class index, found {other}"))
+        other => table::class_of(&other.to_string())
+            .map_err(|_| format!("expected a class index, found {}", table::shortened(&other.to_string()))),
+    }
+}
+
+/// An image that is named twice may have two captions, but not two classes.
+fn one_class_each(files: &[(PathBuf, Target)]) -> std::result::Result<(), String> {
+    let mut seen: HashMap<&Path, i64> = HashMap::new();
+    for (path, target) in files {
+        let Target::Class(class) = target else { continue };
+        if let Some(before) = seen.insert(path, *class).filter(|before| before != class) {
+            return Err(format!("`{}` is named twice, with class {before} and with {class}", path.display()));
         }
     }
+    Ok(())
 }
 
 /// All rows must have the same kind of label.

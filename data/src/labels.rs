@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use base::files::open_regular;
+
 use crate::{Class, ClassTable, Error, Result};
 
 /// The file that names classes.
@@ -11,14 +13,19 @@ pub(crate) const SIDECAR: &str = "classes.tsv";
 /// A `classes.tsv` lying in `folder`, if there is one.
 pub(crate) fn sidecar(folder: &Path) -> Result<Option<ClassTable>> {
     let path = folder.join(SIDECAR);
-    if path.is_file() { ClassTable::read(&path).map(Some) } else { Ok(None) }
+    if path.symlink_metadata().is_err() {
+        return Ok(None);
+    }
+    open_regular(&path).map_err(Error::read(&path))?; // a table that is none is not passed over
+    ClassTable::read(&path).map(Some)
 }
 
 /// The class of each folder of a tree of class folders, of which some hold images that can be read.
 ///
-/// In this order: a `classes.tsv` beside the folders, by WordNet id or name; ImageNet's index, if every folder with images
-/// is named by an ImageNet WordNet id (for the full data set that is torchvision's order too, and a part of it keeps its
-/// labels); else torchvision's rule, the position in the sorted list of all folders, which `folders` is.
+/// In this order: a `classes.tsv` beside the folders, by WordNet id or name; ImageNet's index, if every folder is named by
+/// an ImageNet WordNet id (for the full data set that is torchvision's order too, and a part of it keeps its labels); else
+/// torchvision's rule, the position in the sorted list of all folders, which `folders` is. What can be read in them decides
+/// nothing.
 pub(crate) fn of_folders(
     folders: &[String],
     with_images: &BTreeSet<String>,
@@ -29,7 +36,7 @@ pub(crate) fn of_folders(
         return with_images.iter().map(|f| Ok((f.clone(), listed(table, f, at)?))).collect();
     }
     let imagenet = |f: &String| ClassTable::imagenet().by_wnid(f).map(|c| (f.clone(), c.clone()));
-    if with_images.iter().all(|f| imagenet(f).is_some()) {
+    if folders.iter().all(|f| imagenet(f).is_some()) {
         return Ok(folders.iter().filter_map(imagenet).collect());
     }
     let position = |(i, f): (usize, &String)| {
@@ -161,7 +168,10 @@ mod tests {
             of_folders(&folders, &set(with), None, Path::new("x")).unwrap()[of].index
         };
         assert_eq!(index(&["ant", "bee", "cat"], &["bee", "cat"], "cat"), 2);
-        // A folder without images does not take ImageNet's numbers from the others.
-        assert_eq!(index(&["n02099601", "thumbnails"], &["n02099601"], "n02099601"), 207);
+        // ImageNet's numbers are of folders that are all named so, and of none beside another, whatever is in it.
+        assert_eq!(index(&["n01440764", "n02099601"], &["n02099601"], "n02099601"), 207);
+        for with in [&["n02099601"][..], &["n02099601", "thumbnails"]] {
+            assert_eq!(index(&["n02099601", "thumbnails"], with, "n02099601"), 0);
+        }
     }
 }

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use base::npz::{Npz, Rows};
 use image::RgbImage;
-use tch::Kind;
+use tch::{Kind, Tensor};
 
 use crate::decode::{max_pixels, too_large};
+use crate::table::shortened;
 use crate::{Class, Dataset, Error, Record, Result, Stored, Target, labels};
 
 /// The images, read as they are needed; record *i* has the key *i* in six digits.
@@ -32,15 +33,15 @@ impl NpzImages {
         let good = info.kind == Some(Kind::Uint8)
             && matches!(info.shape[..], [n, h, w, 3] if n > 0 && h > 0 && w > 0);
         if !good {
-            let message =
-                format!("`arr_0`: expected uint8 (N, H, W, 3), found {:?} of {}", info.shape, info.descr);
+            let shape = shortened(&format!("{:?}", info.shape));
+            let message = format!("`arr_0`: expected uint8 (N, H, W, 3), found {shape} of {}", info.descr);
             return Err(Error::malformed(path, message));
         }
         let labels = match npz.info(Self::LABELS) {
             Some(_) => Some(npz.read(Self::LABELS)?),
             None => None,
         };
-        let labels = labels.map(|t| Vec::<i64>::try_from(t.to_kind(Kind::Int64).view(-1))).transpose();
+        let labels = labels.map(|t| whole_numbers(&t)).transpose();
         let labels = labels.map_err(|e| Error::malformed(path, format!("`arr_1`: {e}")))?;
         if let Some(found) = labels.as_ref().map(Vec::len).filter(|&n| n != rows.len()) {
             return Err(Error::malformed(path, format!("{} images but {found} labels", rows.len())));
@@ -55,6 +56,22 @@ impl NpzImages {
         let names: BTreeMap<i64, String> = labels.iter().flatten().map(|&l| (l, String::new())).collect();
         Ok(NpzImages { path: path.to_owned(), rows, labels, classes: labels::of_numbers(&names, None) })
     }
+}
+
+/// Labels as they are meant: floats are taken where they are whole.
+fn whole_numbers(labels: &Tensor) -> std::result::Result<Vec<i64>, String> {
+    let expected = |found: &str| format!("expected class indices, found {found}");
+    if labels.kind() == Kind::Bool {
+        return Err(expected("values that are true or false"));
+    }
+    if labels.is_floating_point() {
+        let exact = labels.to_kind(Kind::Double).view(-1);
+        let values = Vec::<f64>::try_from(&exact).map_err(|e| e.to_string())?;
+        if let Some(x) = values.iter().find(|x| x.fract() != 0.0 || x.abs() > 2f64.powi(53)) {
+            return Err(expected(&x.to_string()));
+        }
+    }
+    Vec::<i64>::try_from(labels.to_kind(Kind::Int64).view(-1)).map_err(|e| e.to_string())
 }
 
 impl Dataset for NpzImages {

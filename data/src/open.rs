@@ -163,6 +163,9 @@ fn open_file(path: &Path) -> Result<Arc<dyn Dataset>> {
     }
     let found = match text_of(&head) {
         _ if head.is_empty() => "the file is empty".to_owned(),
+        _ if head.iter().all(|b| *b == 0) => {
+            "nothing but zeros, as in a tar archive without members".to_owned()
+        }
         _ if head.starts_with(&[0xFF, 0xFE]) || head.starts_with(&[0xFE, 0xFF]) => {
             "UTF-16 text; save it as UTF-8".to_owned()
         }

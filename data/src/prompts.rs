@@ -5,13 +5,26 @@ use std::path::Path;
 use crate::table::{self, CAPTION, Content};
 use crate::{Error, Result};
 
-/// The prompts of a file, and how many blank lines it has: rows with a column `prompt`, `caption` or `text`, else a prompt a
+/// What a file of prompts holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prompts {
+    /// In their order.
+    pub texts: Vec<String>,
+    /// Lines without text, which are left out.
+    pub blank: usize,
+    /// Of a table: the column that the prompts stand in. Its header is no prompt, which a first line of one such word
+    /// may have been meant to be.
+    pub column: Option<String>,
+}
+
+/// The prompts of a file: rows with a column `prompt`, `caption` or `text`, else a prompt a
 /// line ([`table`] has the rules).
 ///
 /// # Errors
 /// The file cannot be read, a row has no prompt, or there is none at all.
-pub fn read_prompts(file: &Path) -> Result<(Vec<String>, usize)> {
-    let (prompts, blank) = match table::read(file, &CAPTION)? {
+pub fn read_prompts(file: &Path) -> Result<Prompts> {
+    let mut column = None;
+    let (texts, blank) = match table::read(file, &CAPTION)? {
         Content::Rows(rows) => {
             let prompt = |row: &table::Row| {
                 let found = row.caption().unwrap_or_else(|| {
@@ -20,6 +33,9 @@ pub fn read_prompts(file: &Path) -> Result<(Vec<String>, usize)> {
                 });
                 found.map_err(|e| Error::malformed(file, format!("line {}: {e}", row.line)))
             };
+            // In JSON there is no doubt.
+            let named = rows.first().filter(|row| row.line > 1).map(table::Row::columns).unwrap_or_default();
+            column = CAPTION.iter().find(|name| named.contains(name)).map(|name| (*name).to_owned());
             (rows.iter().map(prompt).collect::<Result<Vec<_>>>()?, 0)
         }
         Content::Lines(lines) => {
@@ -30,10 +46,10 @@ pub fn read_prompts(file: &Path) -> Result<(Vec<String>, usize)> {
             (lines, blank)
         }
     };
-    if prompts.is_empty() {
+    if texts.is_empty() {
         return Err(Error::malformed(file, "it holds no prompt"));
     }
-    Ok((prompts, blank))
+    Ok(Prompts { texts, blank, column })
 }
 
 #[cfg(test)]
@@ -43,7 +59,20 @@ mod tests {
     fn prompts(content: &[u8]) -> crate::Result<(Vec<String>, usize)> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), content).unwrap();
-        read_prompts(file.path())
+        read_prompts(file.path()).map(|p| (p.texts, p.blank))
+    }
+
+    #[test]
+    fn a_header_is_told() {
+        let column = |text: &str| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), text).unwrap();
+            read_prompts(file.path()).unwrap().column
+        };
+        assert_eq!(column("text\na dog\n").as_deref(), Some("text"));
+        assert_eq!(column("logo,Text,wall\na,b,c\n").as_deref(), Some("text"));
+        assert_eq!(column("a dog\ntext\n"), None);
+        assert_eq!(column("{\"text\": \"a\"}\n"), None);
     }
 
     #[test]

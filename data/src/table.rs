@@ -9,6 +9,8 @@
 
 use std::path::Path;
 
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::{Error, Result};
@@ -45,7 +47,7 @@ impl Row {
         Some(match text {
             Some("") => Err("the caption is empty".into()),
             Some(text) => Ok(text.to_owned()),
-            None => Err(format!("expected a caption, found {value}")),
+            None => Err(format!("expected a caption, found {}", shortened(&value.to_string()))),
         })
     }
 
@@ -93,10 +95,19 @@ pub(crate) fn caption_of(bytes: Vec<u8>) -> std::result::Result<String, String> 
     }
 }
 
+/// What was found, for a message of one line: the end of a long text is cut off.
+pub(crate) fn shortened(text: &str) -> String {
+    const LONGEST: usize = 200;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 /// A class index as text, or as a number of JSON.
 pub(crate) fn class_of(text: &str) -> std::result::Result<i64, String> {
     let index = text.trim().parse().ok().filter(|n| *n >= 0);
-    index.ok_or_else(|| format!("expected a class index, found {text:?}"))
+    index.ok_or_else(|| format!("expected a class index, found {}", shortened(&format!("{text:?}"))))
 }
 
 /// Reads a file whose tables have one of the columns `known`.
@@ -156,12 +167,38 @@ fn column(name: &str) -> String {
     name.trim().to_lowercase()
 }
 
+/// The cells of a line of JSON, by their names in lower case; none may come twice.
+struct Cells(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Cells {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = Cells;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Cells, A::Error> {
+                let mut cells = Map::new();
+                while let Some((key, value)) = map.next_entry::<String, Value>()? {
+                    let name = column(&key);
+                    if cells.insert(name.clone(), value).is_some() {
+                        return Err(serde::de::Error::custom(format!("it has `{}` twice", shortened(&name))));
+                    }
+                }
+                Ok(Cells(cells))
+            }
+        }
+        deserializer.deserialize_map(Pairs)
+    }
+}
+
 fn json_lines(text: &str, path: &Path) -> Result<Vec<Row>> {
     let lines = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty());
-    let row = |(i, line): (usize, &str)| match serde_json::from_str::<Map<String, Value>>(line) {
-        Ok(cells) => {
-            Ok(Row { line: i + 1, cells: cells.into_iter().map(|(k, v)| (column(&k), v)).collect() })
-        }
+    let row = |(i, line): (usize, &str)| match serde_json::from_str::<Cells>(line) {
+        Ok(Cells(cells)) => Ok(Row { line: i + 1, cells }),
         Err(e) => Err(Error::malformed(path, format!("line {}: not a JSON object: {e}", i + 1))),
     };
     lines.map(row).collect()
@@ -190,9 +227,9 @@ fn table(text: &str, at: usize, delimiter: char, path: &Path) -> Result<Vec<Row>
     rows.into_iter().map(row).collect()
 }
 
-type Cells = Vec<(usize, Vec<String>)>;
+type Rows = Vec<(usize, Vec<String>)>;
 
-fn by_tabs(text: &str) -> Cells {
+fn by_tabs(text: &str) -> Rows {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines.map(|(i, line)| (i + 1, line.split('\t').map(unquoted).collect())).collect()
 }
@@ -204,7 +241,7 @@ fn unquoted(cell: &str) -> String {
     whole.map_or_else(|| cell.to_owned(), |inside| inside.replace("\"\"", "\""))
 }
 
-fn by_csv(text: &str, delimiter: char, path: &Path) -> Result<Cells> {
+fn by_csv(text: &str, delimiter: char, path: &Path) -> Result<Rows> {
     // The last line's end shows a quote that is not closed in it.
     let ended = format!("{text}\n");
     let mut reader = csv::ReaderBuilder::new();
@@ -261,6 +298,7 @@ mod tests {
         }
         assert!(error("l.csv", "id,url\n1,x\n").contains("no header with one of the columns path"));
         assert!(error("l.csv", "path,a,a\n1,2,3\n").contains("two columns are called `a`"));
+        assert!(error("l.jsonl", "{\"path\": \"a\", \"Path\": \"b\"}").contains("it has `path` twice"));
         assert!(error("l.csv", "path,a\n\n1,2,3\n").contains("line 3: 3 cells, but 2 columns"));
         assert!(matches!(parse("a dog, and a path\n", Path::new("p.txt"), &PATH), Ok(Content::Lines(_))));
     }
@@ -287,5 +325,6 @@ mod tests {
         assert!(caption_of(b"\xEF\xBB\xBF \n".to_vec()).is_err());
         assert_eq!(class_of(" 7\n"), Ok(7));
         assert!(class_of("-1").is_err() && class_of("dog").is_err());
+        assert!(class_of(&"3".repeat(200_000)).unwrap_err().len() < 300);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Seek};
 use std::os::unix::ffi::OsStrExt;
 
 use base::files::name_of;
@@ -64,7 +64,7 @@ pub(crate) fn list(tar: File, end: u64) -> Result<Members> {
     let mut spans: HashMap<Vec<u8>, Span> = HashMap::new(); // for hard links
     for entry in archive.entries_with_seek().map_err(bad)? {
         let mut entry = entry.map_err(bad)?;
-        let name = entry.path_bytes().into_owned();
+        let name = bare(&entry.path_bytes()).to_owned();
         let shown = text(&name);
         let span = match span_of(&mut entry, &spans) {
             Kind::File(span) => span,
@@ -99,12 +99,44 @@ pub(crate) fn list(tar: File, end: u64) -> Result<Members> {
         sample.members.push(member);
     }
     drop(spans);
+    found.left_out.extend(behind(archive.into_inner(), end).map_err(bad)?);
     for key in keys {
         let sample = samples.remove(&key).expect("one sample a key");
         sample.resolve(&key, &mut found)?;
     }
     empty_folders(&mut found);
     Ok(found)
+}
+
+/// A name without the `./` of archives that were made of a folder as a whole: `./a.jpg` and `a.cls` belong together.
+fn bare(mut name: &[u8]) -> &[u8] {
+    while let Some(rest) = name.strip_prefix(b"./") {
+        name = rest;
+    }
+    name
+}
+
+/// What follows the zeros at an archive's end (`tar` is behind the first of them), which no reader of tars looks at.
+fn behind(mut tar: BufReader<File>, end: u64) -> std::io::Result<Option<LeftOut>> {
+    let mut at = tar.stream_position()?;
+    loop {
+        let buffer = tar.fill_buf()?;
+        if buffer.is_empty() {
+            return Ok(None);
+        }
+        if let Some(first) = buffer.iter().position(|&b| b != 0) {
+            let from = at + first as u64;
+            let reason = format!(
+                "behind the archive's end: {} bytes from byte {from} on, as where archives were joined by `cat`; give each \
+                 by itself",
+                end.saturating_sub(from)
+            );
+            return Ok(Some(LeftOut { name: "(no member)".into(), reason }));
+        }
+        let read = buffer.len();
+        at += read as u64;
+        tar.consume(read);
+    }
 }
 
 /// The last folder of a path to a member.
@@ -129,7 +161,7 @@ fn span_of<R: Read>(entry: &mut tar::Entry<'_, R>, spans: &HashMap<Vec<u8>, Span
         return Kind::Folder;
     }
     if kind.is_hard_link() {
-        let target = entry.link_name_bytes().unwrap_or_default().into_owned();
+        let target = bare(&entry.link_name_bytes().unwrap_or_default()).to_owned();
         return match spans.get(&target) {
             Some(span) => Kind::File(*span),
             None => Kind::Other(format!("a hard link to a member that is not before it: {}", text(&target))),

@@ -8,9 +8,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use base::files::{name_of, open_regular};
-use flate2::bufread::MultiGzDecoder;
 
 use crate::decode::{decode, most_bytes};
+use crate::gzip::Streams;
 use crate::tar_members::{self, Group, Members, Span, folder};
 use crate::{Class, Dataset, Error, LeftOut, Record, Result, Target, labels, table};
 
@@ -97,7 +97,10 @@ impl TarShards {
             return self.label_by_folder(folders, beside, table.as_ref());
         }
         if let Some(s) = self.samples.iter().find(|s| s.target == Target::None) {
-            let message = format!("`{}` has neither `.cls` nor `.txt`, unlike others", s.key);
+            let names = ["cls", "txt"].map(|suffix| format!("{}.{suffix}", s.key));
+            let lost = self.left_out.iter().find(|l| names.contains(&l.name));
+            let lost = lost.map(|l| format!("; `{}`: {}", l.name, l.reason)).unwrap_or_default();
+            let message = format!("`{}` has neither `.cls` nor `.txt`, unlike others{lost}", s.key);
             return Err(Error::malformed(&self.shards[s.shard].path, message));
         }
         let mut named = BTreeMap::new();
@@ -158,7 +161,7 @@ fn open_tar(path: &Path) -> Result<File> {
     }
     let temporary = tempfile::tempfile().map_err(Error::write(&std::env::temp_dir()))?;
     let mut out = BufWriter::new(temporary);
-    let mut gz = MultiGzDecoder::new(BufReader::with_capacity(1 << 16, file));
+    let mut gz = Streams::new(BufReader::with_capacity(1 << 16, file));
     let mut buffer = vec![0; 1 << 16];
     let mut size = 0;
     loop {

@@ -133,6 +133,8 @@ fn lists_give_paths_with_classes_or_captions() {
 
     let e = refusal(&at("bad.csv", "path,class\ni/a.png,dog\n"));
     assert!(e.contains("line 2: expected a class index, found \"dog\""), "{e}");
+    let e = refusal(&at("twice.csv", "path,class\ni/a.png,1\ni/a.png,2\n"));
+    assert!(e.contains("`i/a.png` is named twice, with class 1 and with 2"), "{e}");
     let e = refusal(&at("mixed.csv", "path,class\ni/a.png,1\ni/b.png,\n"));
     assert!(e.contains("`i/b.png` has no label"), "{e}");
 }
@@ -151,6 +153,69 @@ fn what_is_no_set_of_images_is_said_so() {
     assert!(refusal(&dir.path().join("split")).contains("open `"));
     let one = put(dir.path().join("one.png"), &png(5));
     assert_eq!(shade(&*data::open(&one).unwrap(), 0), 5);
+}
+
+/// As `tar -C folder .`, `cat a.tar b.tar` and tapes make them.
+#[test]
+fn tars_of_other_makers_are_read_or_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (png(1), png(2));
+    let one = [("a.png", a.as_slice()), ("a.cls", b"3")];
+    let mut dotted = tar(&one);
+    dotted[..7].copy_from_slice(b"./a.png");
+    let sum = dotted[..148].iter().chain(&dotted[156..512]).map(|b| u32::from(*b)).sum::<u32>() + 8 * 32;
+    dotted[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    let set = data::open(&put_tar(dir.path(), "dotted.tar", dotted)).unwrap();
+    assert_eq!((set.key(0).as_str(), set.target(0)), ("a", Target::Class(3)));
+
+    let joined = [tar(&one), tar(&[("b.png", &b), ("b.cls", b"4")])].concat();
+    let set = data::open(&put_tar(dir.path(), "joined.tar", joined)).unwrap();
+    assert_eq!((set.len(), set.left_out().len()), (1, 1));
+    assert!(set.left_out()[0].reason.contains("behind the archive's end"), "{:?}", set.left_out());
+
+    let padded = [gzip(&tar(&one)), vec![0; 5000]].concat();
+    assert_eq!(data::open(&put_tar(dir.path(), "padded.tar.gz", padded)).unwrap().len(), 1);
+    let twice = [gzip(&tar(&one)[..1000]), gzip(&tar(&one)[1000..])].concat();
+    assert_eq!(data::open(&put_tar(dir.path(), "twice.tar.gz", twice)).unwrap().len(), 1);
+    let trailed = [gzip(&tar(&one)), b"\0\0junk".to_vec()].concat();
+    assert!(refusal(&put_tar(dir.path(), "trailed.tar.gz", trailed)).contains("damaged gzip"));
+    let empty = put_tar(dir.path(), "empty.tar", vec![0; 10_240]);
+    assert!(refusal(&empty).contains("a tar archive without members"));
+
+    let mut builder = tar::Builder::new(vec![]);
+    for (name, bytes) in [("a.png", a.as_slice()), ("a.cls", b"1"), ("b.png", &b)] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        builder.append_data(&mut header, name, bytes).unwrap();
+    }
+    let mut link = tar::Header::new_gnu();
+    link.set_entry_type(tar::EntryType::Symlink);
+    link.set_size(0);
+    builder.append_link(&mut link, "b.cls", "a.cls").unwrap();
+    let linked = refusal(&put_tar(dir.path(), "linked.tar", builder.into_inner().unwrap()));
+    assert!(linked.contains("`b` has neither") && linked.contains("`b.cls`: a symbolic link"), "{linked}");
+}
+
+#[test]
+fn labels_of_an_archive_are_whole_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.npz");
+    let images = tch::Tensor::zeros([2, 3, 3, 3], (tch::Kind::Uint8, tch::Device::Cpu));
+    let open = |labels: tch::Tensor| {
+        base::npz::write(&path, &[("arr_0", &images), ("arr_1", &labels)]).unwrap();
+        data::open(&path).map(|set| targets(&*set)).map_err(|e| e.to_string())
+    };
+    assert_eq!(open(tch::Tensor::from_slice(&[1f64, 2.0])).unwrap(), [1, 2].map(Target::Class));
+    assert_eq!(open(tch::Tensor::from_slice(&[1u8, 2])).unwrap(), [1, 2].map(Target::Class));
+    for (labels, found) in [
+        (tch::Tensor::from_slice(&[1.0, 2.5]), "found 2.5"),
+        (tch::Tensor::from_slice(&[1.0, f64::NAN]), "found NaN"),
+        (tch::Tensor::from_slice(&[1.0, f64::INFINITY]), "found inf"),
+        (tch::Tensor::from_slice(&[true, false]), "true or false"),
+    ] {
+        let error = open(labels).unwrap_err();
+        assert!(error.contains("`arr_1`: expected class indices") && error.contains(found), "{error}");
+    }
 }
 
 #[test]
@@ -244,6 +309,10 @@ fn names_are_bytes_pipes_are_left_alone_and_companions_are_no_surprise() {
     let left: Vec<(&str, &str)> = set.left_out().iter().map(|f| (f.name.as_str(), f.kind())).collect();
     assert_eq!(left, [("zoo/b.txt", "not named like an image"), ("zoo/pipe.png", "cannot be read")]);
     assert!(refusal(&fifo).contains("a pipe, socket or device"));
+    let captioned = put(dir.path().join("captioned/a.png"), &png(1)).with_extension("txt");
+    assert!(std::process::Command::new("mkfifo").arg(&captioned).status().unwrap().success());
+    let e = refusal(&dir.path().join("captioned"));
+    assert!(e.contains("a.txt") && e.contains("a pipe, socket or device"), "{e}");
 }
 
 #[test]

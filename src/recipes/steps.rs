@@ -217,7 +217,7 @@ impl At<'_> {
     fn prompts(&self) -> anyhow::Result<String> {
         let all = self.piece(pieces::PROMPTS)?;
         let Some(limit) = self.order.limit else { return Ok(all) };
-        let (prompts, _) = read_prompts(Path::new(&all))?;
+        let prompts = read_prompts(Path::new(&all))?.texts;
         let first = prompts.iter().take(limit as usize);
         let lines: String = first.map(|p| format!("{}\n", serde_json::json!({ "prompt": p }))).collect();
         files::write(&self.dir.join("prompts.jsonl"), lines.as_bytes())?;
