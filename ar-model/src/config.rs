@@ -256,6 +256,7 @@ impl ArConfig {
                 "width, layers, heads, vocab_size, num_tokens and a text's length must be at least 1".into(),
             );
         }
+        self.check_bounds()?;
         if self.width % self.heads != 0 {
             return fail(format!("width {} is not a multiple of heads {}", self.width, self.heads));
         }
@@ -277,6 +278,31 @@ impl ArConfig {
                 fail("adaptive norms go with class conditioning only".into())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Refuses sizes that no machine holds, with which later products would overflow.
+    fn check_bounds(&self) -> Result<()> {
+        let (feature_width, classes) = match self.conditioning {
+            ConditioningConfig::Class { num_classes, .. } => (1, num_classes),
+            ConditioningConfig::Text { feature_width, .. } => (feature_width, 0),
+        };
+        let bounds = [
+            ("width", self.width, 1 << 20),
+            ("layers", self.layers, 10_000),
+            ("heads", self.heads, 1 << 16),
+            ("feed_forward_width", self.feed_forward_width.unwrap_or(1), 1 << 24),
+            ("vocab_size", self.vocab_size, 1 << 28),
+            ("num_tokens", self.num_tokens, 1 << 24),
+            ("num_classes", classes, 1 << 28),
+            ("a text's length", self.conditioning.prefix_len(), 1 << 20),
+            ("feature_width", feature_width, 1 << 20),
+        ];
+        match bounds.iter().find(|(_, found, most)| found > most) {
+            None => Ok(()),
+            Some((key, found, most)) => {
+                Err(Error::Settings(format!("{key} must be at most {most}, found {found}")))
+            }
         }
     }
 

@@ -97,6 +97,8 @@ impl SamplingSettings {
     pub fn resolve(self) -> Result<SamplingConfig> {
         let s = self.or(Self::published());
         check("top_k", s.top_k.unwrap_or(0) as f64, "0 or more", |k| k >= 0.0)?;
+        let interval = s.cfg_interval.unwrap_or(-1) as f64;
+        check("cfg_interval", interval, "-1 for all steps, or 0 or more", |k| k >= -1.0)?;
         let name = s.cfg_schedule.as_deref().unwrap_or("constant");
         let config = SamplingConfig {
             temperature: s.temperature.unwrap_or(1.0),
@@ -197,6 +199,7 @@ mod tests {
             (SamplingSettings { top_p: Some(1.5), ..Default::default() }, "top_p"),
             (SamplingSettings { temperature: Some(-1.0), ..Default::default() }, "temperature"),
             (SamplingSettings { top_k: Some(-5), ..Default::default() }, "top_k"),
+            (SamplingSettings { cfg_interval: Some(-2), ..Default::default() }, "cfg_interval"),
             (SamplingSettings { cfg: Some(f64::NAN), ..Default::default() }, "cfg"),
             (SamplingSettings { cfg: Some(1e308), ..Default::default() }, "cfg"),
         ] {

@@ -318,6 +318,7 @@ impl TokenizerConfig {
             );
         }
         let multipliers = cnn.encoder_multipliers.iter().chain(&cnn.decoder_multipliers);
+        self.check_bounds()?;
         let groups = cnn.norm_groups;
         if groups < 1
             || cnn.channels < 1
@@ -350,6 +351,40 @@ impl TokenizerConfig {
         }
         Ok(())
     }
+
+    /// Refuses sizes that no machine holds, with which later products would overflow.
+    fn check_bounds(&self) -> Result<()> {
+        let (cnn, quantizer) = (self.cnn(), self.quantizer());
+        let levels = cnn.encoder_multipliers.len() as i64;
+        let multipliers = cnn.encoder_multipliers.iter().chain(&cnn.decoder_multipliers);
+        let mut bounds = vec![
+            ("image_size", self.image_size(), 1 << 16),
+            ("the number of multipliers", levels, 16),
+            ("a multiplier", multipliers.copied().max().unwrap_or(1), 1 << 12),
+            ("cnn.channels", cnn.channels, 1 << 16),
+            ("cnn.res_blocks", cnn.res_blocks, 10_000),
+            ("cnn.z_channels", cnn.z_channels, 1 << 20),
+            ("cnn.stem", cnn.stem, 1 << 12),
+            ("quantizer.codebook_size", quantizer.codebook_size, 1 << 28),
+            ("quantizer.code_dim", quantizer.code_dim, 1 << 20),
+        ];
+        if let TokenizerConfig::Gigatok(c) = self {
+            let num_tokens = if let Latent::Sequence { num_tokens, .. } = c.latent { num_tokens } else { 1 };
+            let sizes = [c.encoder.resolve(), c.decoder.resolve()];
+            bounds.extend([
+                ("latent.num_tokens", num_tokens, 1 << 24),
+                ("a transformer's width", sizes[0].width.max(sizes[1].width), 1 << 20),
+                ("a transformer's layers", sizes[0].layers.max(sizes[1].layers), 10_000),
+                ("alignment.width", c.alignment.map_or(1, |a| a.width), 1 << 20),
+            ]);
+        }
+        match bounds.iter().find(|(_, found, most)| found > most) {
+            None => Ok(()),
+            Some((key, found, most)) => {
+                Err(Error::Settings(format!("{key} must be at most {most}, found {found}")))
+            }
+        }
+    }
 }
 
 impl GigaTokConfig {
@@ -368,7 +403,11 @@ impl GigaTokConfig {
 
     fn check(&self) -> Result<()> {
         for (which, size) in [("encoder", self.encoder.resolve()), ("decoder", self.decoder.resolve())] {
-            if size.heads < 1 || size.layers < 1 || size.width < 1 || size.width % size.heads != 0 {
+            let counts = [("width", size.width), ("layers", size.layers), ("heads", size.heads)];
+            if let Some((key, found)) = counts.iter().find(|(_, n)| *n < 1) {
+                return Err(Error::Settings(format!("{which}.{key} must be at least 1, found {found}")));
+            }
+            if size.width % size.heads != 0 {
                 return Err(Error::Settings(format!(
                     "{which}: width {} is not a multiple of heads {}",
                     size.width, size.heads
@@ -387,5 +426,43 @@ impl GigaTokConfig {
             crate::gigatok::query_init::kernels(self.grid(), num_tokens)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_bounded_and_named() {
+        let text = "{type: gigatok, image_size: 16, latent: {type: sequence, num_tokens: 16, query_init: multi_level}, \
+             cnn: {channels: 32, encoder_multipliers: [1, 1, 1], decoder_multipliers: [1, 1, 1], res_blocks: 1, \
+             z_channels: 32, attention: false, adaptive_norm: true, upsample: depth_to_space}, \
+             encoder: {width: 32, layers: 1, heads: 2}, decoder: {width: 32, layers: 1, heads: 2}, \
+             quantizer: {codebook_size: 64, code_dim: 8, l2_normalize: true, gradient: rotation, commitment: 0.25}}";
+        let read = |text: &str| {
+            let document = Document::parse("test", text).unwrap();
+            TokenizerConfig::from_document(&document).map_err(|e| e.to_string())
+        };
+        read(text).unwrap();
+        for (from, to, expected) in [
+            ("image_size: 16", "image_size: 1000000000000", "image_size must be at most 65536"),
+            ("channels: 32", "channels: 9223372036854775807", "cnn.channels must be at most"),
+            ("[1, 1, 1], d", "[1, 1, 4611686018427387904], d", "a multiplier must be at most"),
+            ("num_tokens: 16", "num_tokens: 9223372036854775807", "latent.num_tokens must be at most"),
+            (
+                "codebook_size: 64",
+                "codebook_size: 9223372036854775807",
+                "quantizer.codebook_size must be at most",
+            ),
+            (
+                "encoder: {width: 32, layers: 1",
+                "encoder: {width: 32, layers: 0",
+                "encoder.layers must be at least 1",
+            ),
+        ] {
+            let error = read(&text.replacen(from, to, 1)).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
     }
 }

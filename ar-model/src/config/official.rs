@@ -225,6 +225,20 @@ mod tests {
         ArConfig::from_official(&args, "gpt_1d.py")
     }
 
+    #[test]
+    fn sizes_that_no_machine_holds_are_refused_by_their_names() {
+        for (key, name) in [
+            ("n_layer", "layers"),
+            ("n_head", "heads"),
+            ("vocab_size", "vocab_size"),
+            ("block_size", "num_tokens"),
+            ("num_classes", "num_classes"),
+        ] {
+            let error = config(json!({ key: i64::MAX })).unwrap_err().to_string();
+            assert!(error.contains(&format!("{name} must be at most")), "{error}");
+        }
+    }
+
     /// The fields of both dataclasses, in their order, at their defaults.
     #[test]
     fn every_field_of_the_official_arguments_is_understood() {

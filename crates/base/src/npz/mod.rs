@@ -213,7 +213,8 @@ impl Npz {
         let mut member = self.archive.by_index(index)?;
         io::copy(&mut (&mut member).take(head), &mut io::sink())?;
         let mut bytes = vec![];
-        member.take(most).read_to_end(&mut bytes)?;
+        (&mut member).take(most).read_to_end(&mut bytes)?;
+        io::copy(&mut member, &mut io::sink())?; // its checksum is compared at its end
         Ok(bytes)
     }
 
@@ -248,12 +249,20 @@ impl Npz {
             return Ok((file, 0));
         }
         let Member { index, head } = self.members[array];
-        let member = self.archive.by_index(index)?;
+        let mut member = self.archive.by_index(index)?;
+        // Read to its end, where its checksum is compared, also if its rows are then read where they lie.
+        let damaged = |e: io::Error| io::Error::new(e.kind(), format!("damaged: {e}"));
         if member.compression() == CompressionMethod::Stored {
-            return Ok((File::open(&self.path)?, member.data_start() + head));
+            let start = member.data_start() + head;
+            io::copy(&mut BufReader::with_capacity(1 << 20, member), &mut io::sink()).map_err(damaged)?;
+            return Ok((File::open(&self.path)?, start));
         }
         let mut file = tempfile::tempfile()?;
-        io::copy(&mut member.take(head + info.bytes), &mut BufWriter::with_capacity(1 << 20, &mut file))?;
+        let mut out = BufWriter::with_capacity(1 << 20, &mut file);
+        io::copy(&mut (&mut member).take(head + info.bytes), &mut out)?;
+        io::copy(&mut member, &mut io::sink()).map_err(damaged)?;
+        out.flush()?;
+        drop(out);
         Ok((file, head))
     }
 }
@@ -422,6 +431,17 @@ mod tests {
         let path = archive(dir.path(), &[("o.npy", npy(1, objects, &[0; 8]))], CompressionMethod::Stored);
         let error = Npz::open(&path).unwrap().read("o").unwrap_err().to_string();
         assert!(error.contains("`o`") && error.contains("|O"), "{error}");
+        for method in [CompressionMethod::Stored, CompressionMethod::Deflated] {
+            let path = archive(dir.path(), &[("b.npy", npy(1, good, &[7]))], method);
+            let mut bytes = std::fs::read(&path).unwrap();
+            let at = bytes.windows(4).rposition(|w| w == b"PK\x01\x02").unwrap() + 16;
+            bytes[at] ^= 1; // of the checksum
+            std::fs::write(&path, bytes).unwrap();
+            let mut npz = Npz::open(&path).unwrap();
+            for error in [npz.read("b").unwrap_err().to_string(), npz.rows("b").unwrap_err().to_string()] {
+                assert!(error.contains("`b`") && error.contains("damaged: Invalid checksum"), "{error}");
+            }
+        }
         std::fs::write(&path, b"no zip at all").unwrap();
         assert!(Npz::open(&path).is_err());
     }
