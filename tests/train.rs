@@ -102,6 +102,10 @@ fn a_classifier_of_ones_own_guides_a_tokenizer() {
     place.ends(0, "train-features --data images --validation images --output features", &steps);
     let log = std::fs::read_to_string(place.path("features/log.jsonl")).unwrap();
     assert!(log.contains("validation/top1"), "{log}");
+    std::fs::create_dir_all(place.path("more/n01440764")).unwrap();
+    std::fs::copy(place.path("images/n02099601/1.png"), place.path("more/n01440764/1.png")).unwrap();
+    let text = place.refuses("train-features --data images --validation more --output other", &small);
+    assert!(text.contains("is of class 0 (`tench`), which does not occur in the training images"), "{text}");
 
     let guided = "losses.perceptual={type: features, network: features, weight: 0.1}";
     let steps = tiny(&["optimization.steps=2", guided]);

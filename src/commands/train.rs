@@ -130,6 +130,9 @@ pub fn run<T: Task>(
     let peak = args.peak_tflops.map_or_else(|| train::peak::measure(device, kind), |n| n * 1e12);
     let how = if args.peak_tflops.is_some() { "as given" } else { "measured now" };
     context.printer.note(&format!("MFU is a share of {:.3} TFLOP/s, {how}", peak / 1e12));
+    if let Some(text) = saved.as_ref().and_then(|saved| saved.rate_jump(task.optimization())) {
+        context.printer.warning(&text);
+    }
     match (&saved, args.resume) {
         (Some(saved), true) => context.printer.note(&format!("resuming after step {}", saved.step)),
         (Some(saved), false) => {

@@ -19,6 +19,9 @@ pub fn run(args: &TrainTokenizerArgs, context: &Context) -> anyhow::Result<Outco
     let typed = super::train::image_overrides(run, "data")?;
     let start = super::train::start(run, BUILT_IN, typed, context)?;
     let recipe = TokenizerRecipe::from_document(&start.recipe, &start.changes)?;
+    if let Some(text) = recipe.never_reached() {
+        context.printer.warning(&text);
+    }
     if run.plan {
         recipe.check()?;
         rehearse(&recipe, context)?;

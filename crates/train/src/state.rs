@@ -163,11 +163,7 @@ impl Saved {
             ));
         }
         let schedule = optimization.schedule();
-        let own = optimization_of(&self.recipe).map_or(schedule, |o| o.schedule());
-        let (before, after) = (own.at(step), schedule.at(step));
-        if (before - after).abs() <= 1e-9 * before.max(after) {
-            return Ok(());
-        }
+        let Some((own, before, after)) = self.rates(optimization) else { return Ok(()) };
         let falls = |s: &Schedule| s.decay_start().filter(|&start| step > start);
         match (falls(&own), falls(&schedule)) {
             (Some(start), _) => bad(format!(
@@ -181,6 +177,23 @@ impl Saved {
             )),
             (None, None) => Ok(()),
         }
+    }
+
+    /// The schedule of the state's own run, and the rates of the next step by it and by `optimization`, if these differ.
+    fn rates(&self, optimization: &Optimization) -> Option<(Schedule, f64, f64)> {
+        let schedule = optimization.schedule();
+        let own = optimization_of(&self.recipe).map_or(schedule, |o| o.schedule());
+        let (before, after) = (own.at(self.step), schedule.at(self.step));
+        ((before - after).abs() > 1e-9 * before.max(after)).then_some((own, before, after))
+    }
+
+    /// A sentence for a run that goes on with another learning rate than the state's own run would have had.
+    pub fn rate_jump(&self, optimization: &Optimization) -> Option<String> {
+        let (_, before, after) = self.rates(optimization)?;
+        Some(format!(
+            "after step {} the learning rate is {after:.3e}, where the state's own recipe has {before:.3e}",
+            self.step
+        ))
     }
 
     fn open(dir: &Path, manifest: &Path) -> Result<Saved> {
@@ -403,6 +416,26 @@ mod tests {
         assert_eq!(text("p"), "p");
     }
 
+    /// A run that ended at a rate of nought and goes on, and one that goes on with another rate.
+    #[test]
+    fn a_rate_that_jumps_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let moment =
+            Moment { step: 100, position: "p", recipe: RECIPE, program: "test", tally: Tally::default() };
+        save(dir.path(), &moment, &[], Keep { newest: 9, milestone: 0 }).unwrap();
+        let saved = Saved::newest(dir.path()).unwrap().0;
+        let told = |recipe: &str| saved.rate_jump(&optimization_of(recipe).unwrap());
+        assert_eq!(told(RECIPE), None);
+        let longer = RECIPE.replace("steps: 100", "steps: 200");
+        assert!(told(&longer).unwrap().contains("is 2.000e-3, where the state's own recipe has 0.000e0"));
+        let moment = Moment { step: 50, ..moment };
+        save(dir.path(), &moment, &[], Keep { newest: 9, milestone: 0 }).unwrap();
+        let saved = Saved::newest(dir.path()).unwrap().0;
+        let other = optimization_of(&RECIPE.replace("lr: 0.002", "lr: 0.004")).unwrap();
+        saved.check_fork(&other).unwrap();
+        assert!(saved.rate_jump(&other).unwrap().contains("4.000e-3"));
+    }
+
     #[test]
     fn a_fork_does_not_let_the_rate_jump() {
         let dir = tempfile::tempdir().unwrap();
@@ -434,6 +467,8 @@ mod tests {
             (50, RECIPE, same(cosine), Some("falls from step 10 on")),
             (95, long.as_str(), same(RECIPE), Some("falls from step 80 on")),
         ] {
+            let jump = of(step, recipe).rate_jump(&optimization);
+            assert_eq!(jump.is_some(), said.is_some(), "{step}: {jump:?}");
             let found = of(step, recipe).check_fork(&optimization).err().map(|e| e.to_string());
             match said {
                 None => assert_eq!(found, None, "{step}"),

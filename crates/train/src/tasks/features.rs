@@ -1,11 +1,12 @@
 //! Training a small classifier on labelled images, whose features then guide a tokenizer's training.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use backbones::{FeatureCnn, FeatureCnnConfig};
 use base::config::{Document, to_yaml};
 use base::{Build, ImagesU8, Mode, TensorKind, Vars};
-use data::{LeftOut, Loader};
+use data::{Class, Dataset, LeftOut, Loader, Target};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Reduction, Tensor};
 use weights::KeyMap;
@@ -131,6 +132,7 @@ impl FeaturesTask {
         let validation = images::validation(recipe.data.validation.as_deref(), size, batch)?;
         if let Some(held_out) = &validation {
             images::same_classes(train.dataset().classes(), held_out.dataset().classes())?;
+            known_classes(train.dataset().classes(), held_out.dataset().as_ref())?;
         }
         let classes: Vec<i64> = train.dataset().classes().iter().map(|c| c.index).collect();
         if classes.len() < 2 {
@@ -168,6 +170,25 @@ impl FeaturesTask {
         let images = images.to_float().into_tensor();
         Ok(LabelledBatch { images, classes: Tensor::from_slice(&classes).to_device(device) })
     }
+}
+
+/// Refuses held-out images of classes that no training image has: a classifier has no output for them.
+fn known_classes(train: &[Class], held_out: &dyn Dataset) -> Result<()> {
+    let known: BTreeSet<i64> = train.iter().map(|class| class.index).collect();
+    for index in 0..held_out.len() {
+        let what = match held_out.target(index) {
+            Target::Class(label) if known.contains(&label) => continue,
+            Target::Class(label) => {
+                let class = held_out.classes().iter().find(|class| class.index == label);
+                let name = class.map(|class| format!(" (`{}`)", class.name)).unwrap_or_default();
+                format!("class {label}{name}, which does not occur in the training images")
+            }
+            _ => "no class".to_owned(),
+        };
+        let message = format!("{}: `{}` is of {what}", held_out.describe(), held_out.key(index));
+        return Err(Error::Recipe(message));
+    }
+    Ok(())
 }
 
 impl Task for FeaturesTask {

@@ -393,6 +393,17 @@ impl TokenizerRecipe {
         with_overrides(document, changes)
     }
 
+    /// What the recipe asks for and this run would never come to.
+    pub fn never_reached(&self) -> Option<String> {
+        let (start, steps) = (self.losses.adversarial.as_ref()?.start_step, self.optimization.steps);
+        (start > steps).then(|| {
+            format!(
+                "losses.adversarial begins with step {start}, and the run ends with step {steps}: no discriminator will \
+                 be trained"
+            )
+        })
+    }
+
     /// Refuses settings that contradict each other.
     ///
     /// # Errors
