@@ -6,11 +6,16 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use base::Codes;
+use cli::PairedTokenizerArgs;
+use data::Class;
 use data::codes::{CodeShards, CodeSource};
 use tch::{Device, Kind, Tensor};
 use weights::{Checkpoint, TensorSource, Want};
 
+use crate::commands::Context;
+use crate::commands::sample::classes_of;
 use crate::failure::Failure;
+use crate::settings::models::{self, Location};
 
 /// The metadata key of the tokenizer's fingerprint.
 pub const TOKENIZER: &str = "tokenizer";
@@ -24,6 +29,8 @@ pub struct CodeFile {
     rows: Rows,
     /// (B) int64.
     pub classes: Option<Tensor>,
+    /// What the classes' numbers mean, as far as the file says.
+    pub numbering: Vec<Class>,
     /// Fingerprint of the tokenizer that made the codes.
     pub tokenizer: Option<String>,
 }
@@ -52,6 +59,7 @@ impl CodeFile {
         Ok(CodeFile {
             rows: Rows::All(Codes::new(codes).with_context(what)?),
             classes: integers(source.as_ref(), &CLASSES)?,
+            numbering: vec![],
             tokenizer: file.metadata().get(TOKENIZER).and_then(|v| v.as_str()).map(str::to_owned),
         })
     }
@@ -64,7 +72,8 @@ impl CodeFile {
         }
         let classes = (!labels.contains(&data::NO_CLASS)).then(|| Tensor::from_slice(&labels));
         let tokenizer = source.tokenizer().map(|id| id.fingerprint.clone());
-        Ok(CodeFile { rows: Rows::Stored(source, records), classes, tokenizer })
+        let numbering = source.classes().to_vec();
+        Ok(CodeFile { rows: Rows::Stored(source, records), classes, numbering, tokenizer })
     }
 
     /// The number of rows.
@@ -112,6 +121,45 @@ fn stored(path: &Path) -> Result<Option<Stored>> {
         start += entry.records;
     }
     Ok(None)
+}
+
+/// Refuses codes at `path` of another tokenizer, by its fingerprint, than the transformer's, as far as both say whose they
+/// are. `given` is what the command line says of the tokenizer, where it can say something.
+pub fn same_tokenizer(
+    (path, fingerprint): (&Path, Option<&str>),
+    model: &Location,
+    given: Option<&PairedTokenizerArgs>,
+    context: &Context,
+) -> Result<()> {
+    let Some(theirs) = fingerprint else { return Ok(()) };
+    let none = PairedTokenizerArgs { tokenizer: None, tokenizer_weights: None };
+    let Ok(tokenizer) = models::tokenizer_of(model, given.unwrap_or(&none)) else {
+        let how = if given.is_some() { " (`--tokenizer` says)" } else { "" };
+        context.printer.note(&format!(
+            "the codes are of the tokenizer {theirs}; whether it is the transformer's is not known{how}"
+        ));
+        return Ok(());
+    };
+    let own = tokenizer.open_tokenizer(Device::Cpu, base::Precision::Fp32, context)?.fingerprint()?;
+    if own == theirs {
+        return Ok(());
+    }
+    let message = format!(
+        "the codes in `{}` are of the tokenizer {theirs}, and the transformer's is {own}",
+        path.display()
+    );
+    Err(Failure::new(message).hint("extract them again with the transformer's own tokenizer").into())
+}
+
+/// Labels are numbers, which must mean the same classes in the data and in a model of so many classes.
+pub fn same_classes(
+    (described, classes): (&str, &[Class]),
+    model: &Location,
+    num_classes: Option<i64>,
+) -> Result<()> {
+    let Some(table) = classes_of(model, num_classes)? else { return Ok(()) };
+    let known: Vec<Class> = table.classes().cloned().collect();
+    Ok(data::same_numbering(("the model", &known), (described, classes))?)
 }
 
 /// Refuses codes (B, N) that a transformer does not take.

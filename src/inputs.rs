@@ -246,7 +246,7 @@ fn to_float(picture: &RgbImage) -> Result<Tensor> {
 /// By content: a header length, then a JSON table.
 fn is_safetensors(path: &Path) -> bool {
     let mut head = [0; 9];
-    let read = std::fs::File::open(path).and_then(|mut f| f.read_exact(&mut head));
+    let read = base::files::open_regular(path).and_then(|mut f| f.read_exact(&mut head));
     read.is_ok() && head[8] == b'{' && head[4..8] == [0; 4]
 }
 

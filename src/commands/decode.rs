@@ -11,6 +11,7 @@ use tokenizer::Tokenizer as _;
 
 use super::{Context, Outcome};
 use crate::code_files::{CodeFile, batches};
+use crate::failure::Failure;
 use crate::files;
 use crate::pictures::Picture;
 use crate::settings::{device, models};
@@ -27,6 +28,9 @@ struct Report {
 pub fn run(args: &DecodeArgs, context: &Context) -> anyhow::Result<Outcome> {
     let device = device::resolve(&args.compute.device)?;
     let file = CodeFile::read(&args.codes)?;
+    if file.len() == 0 {
+        return Err(Failure::new(format!("there are no codes in `{}`", args.codes.display())).into());
+    }
     let tokenizer =
         models::tokenizer(&args.tokenizer)?.open_tokenizer(device, args.compute.precision, context)?;
     warn_of_another_tokenizer(&file, &tokenizer, context)?;

@@ -93,7 +93,7 @@ fn document(path: &Path) -> Option<Document> {
     use std::io::Read;
     const LARGEST: u64 = 64 << 20; // an index of shards may have megabytes
     let mut bytes = vec![];
-    let file = std::fs::File::open(path).ok()?;
+    let file = base::files::open_regular(path).ok()?;
     if file.metadata().ok()?.len() > LARGEST {
         return None;
     }

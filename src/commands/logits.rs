@@ -11,7 +11,7 @@ use serde::Serialize;
 use tch::{Device, Tensor};
 
 use super::{Context, Outcome};
-use crate::code_files::{CodeFile, batches, check_codes};
+use crate::code_files::{CodeFile, batches, check_codes, same_classes, same_tokenizer};
 use crate::failure::Failure;
 use crate::finite;
 use crate::settings::{device, models};
@@ -30,11 +30,16 @@ struct Report {
 pub fn run(args: &LogitsArgs, context: &Context) -> anyhow::Result<Outcome> {
     let device = device::resolve(&args.compute.device)?;
     let file = CodeFile::read(&args.codes)?;
-    let transformer =
-        models::transformer(&args.model)?.open_transformer(device, args.compute.precision, context)?;
+    let location = models::transformer(&args.model)?;
+    same_tokenizer((&args.codes, file.tokenizer.as_deref()), &location, None, context)?;
+    let transformer = location.open_transformer(device, args.compute.precision, context)?;
     let model = &transformer.model;
     let spec = model.spec().clone();
     let classes = classes(args, &file)?;
+    if args.class.is_empty() {
+        let described = format!("`{}`", args.codes.display());
+        same_classes((&described, &file.numbering), &location, spec.num_classes)?;
+    }
     if file.len() == 0 {
         return Err(Failure::new("there are no codes in the file").into());
     }

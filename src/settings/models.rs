@@ -210,7 +210,7 @@ fn config_file(
 fn is_text(path: &Path) -> bool {
     use std::io::Read;
     let mut head = vec![];
-    let read = std::fs::File::open(path).and_then(|f| f.take(4096).read_to_end(&mut head));
+    let read = base::files::open_regular(path).and_then(|f| f.take(4096).read_to_end(&mut head));
     read.is_ok() && !head.contains(&0)
 }
 

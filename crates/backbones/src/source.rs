@@ -126,7 +126,7 @@ fn load_error(network: &str, path: &Path, source: weights::Error) -> Error {
 /// It cannot be read.
 pub fn sha256(path: &Path) -> Result<String> {
     let fail = |source| Error::Read { path: path.to_owned(), source };
-    let mut file = std::fs::File::open(path).map_err(fail)?;
+    let mut file = base::files::open_regular(path).map_err(fail)?;
     let mut hash = Sha256::new();
     let mut block = vec![0; 1 << 20];
     loop {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use backbones::FeatureId;
 use backbones::files::sha256;
 use base::npz::Npz;
-use cli::eval::RunArgs;
+use cli::eval::{Metric, RunArgs};
 use eval::{
     ADM_SPLIT_SIZE, Estimator, FIDELITY_SPLITS, KidSettings, Splits, Statistics, frechet_distance,
     frechet_of_features, inception_score, polynomial_mmd2,
@@ -92,8 +92,30 @@ fn pool_name(npz: &Npz) -> Option<String> {
     named.or_else(|| (all.len() == 1).then(|| all[0].to_owned()))
 }
 
-/// Scores all that the files allow.
+/// Scores that are computed of features alone.
+const OF_FEATURES: [Metric; 10] = [
+    Metric::Fid,
+    Metric::Sfid,
+    Metric::Is,
+    Metric::IsFidelity,
+    Metric::Precision,
+    Metric::Recall,
+    Metric::Density,
+    Metric::Coverage,
+    Metric::Kid,
+    Metric::Cmmd,
+];
+
+fn refuse_others(asked: &[Metric]) -> Result<()> {
+    let Some(other) = asked.iter().find(|m| !OF_FEATURES.contains(m)) else { return Ok(()) };
+    let names = OF_FEATURES.map(Metric::name).join(", ");
+    let message = format!("`{}` is no score of features in files", other.name());
+    Err(Failure::new(message).hint(format!("these are: {names}")).into())
+}
+
+/// Scores all that the files allow, or what of it was asked for.
 pub fn run(samples: &Path, reference: &Path, args: &RunArgs, context: &Context) -> Result<Outcome> {
+    refuse_others(&args.metrics)?;
     let (a, b) = (FeatureFile::open(samples)?, FeatureFile::open(reference)?);
     if let (Some(mine), Some(theirs)) = (&a.id, &b.id)
         && mine != theirs
@@ -114,6 +136,10 @@ pub fn run(samples: &Path, reference: &Path, args: &RunArgs, context: &Context) 
     let mut both = Both { a: &a, b: &b, setting: &setting, args, values: vec![], left_out: vec![] };
     both.score()?;
     both.values.iter().try_for_each(Value::must_be_a_number)?;
+    if both.values.is_empty() {
+        let why = both.left_out.join("; ");
+        return Err(Failure::new(format!("none of the scores can be had of these files: {why}")).into());
+    }
     let mut report = Report::new(setting.clone(), both.values);
     report.samples.path = Some(samples.to_owned());
     report.reference_named(reference, &setting);
@@ -135,6 +161,9 @@ impl Both<'_> {
     fn score(&mut self) -> Result<()> {
         self.frechet()?;
         self.scores_of_logits()?;
+        if !OF_FEATURES.iter().any(|&metric| metric.needs_rows() && self.wants(metric)) {
+            return Ok(());
+        }
         let (Some(x), Some(y)) = (&self.a.pool, &self.b.pool) else {
             self.left_out.push("one side holds statistics alone: no neighbours and no kernels".into());
             return Ok(());
@@ -145,36 +174,62 @@ impl Both<'_> {
         self.kernels(&rows, least)
     }
 
+    fn wants(&self, metric: Metric) -> bool {
+        self.args.metrics.is_empty() || self.args.metrics.contains(&metric)
+    }
+
+    /// Notes that a score was asked for by name and cannot be had.
+    fn lacks(&mut self, metric: Metric, what: &str) {
+        if self.args.metrics.contains(&metric) {
+            self.left_out.push(format!("`{}` reads {what}, which a file lacks", metric.name()));
+        }
+    }
+
     fn value(&self, name: &str, value: f64, better: &'static str, variant: &str) -> Value {
         self.setting.value(name, value, better, variant).of(self.a.id.as_ref())
     }
 
     fn frechet(&mut self) -> Result<()> {
+        if self.wants(Metric::Fid) {
+            self.fid()?;
+        }
+        match (&self.a.spatial, &self.b.spatial) {
+            (Some(x), Some(y)) if self.wants(Metric::Sfid) => {
+                let variant = "Fréchet distance of features of places, float64 moments";
+                let sfid = frechet_of_features(x, y)?;
+                self.values.push(self.value("sfid", sfid, LOWER, variant));
+            }
+            (Some(_), Some(_)) => {}
+            _ => self.lacks(Metric::Sfid, "features of places (`spatial`)"),
+        }
+        Ok(())
+    }
+
+    fn fid(&mut self) -> Result<()> {
         let fid = match (&self.a.pool, &self.b.pool) {
             (Some(x), Some(y)) => frechet_of_features(x, y)?,
             _ => frechet_distance(&statistics(self.a)?, &statistics(self.b)?)?,
         };
         self.values.push(self.value("fid", fid, LOWER, "Fréchet distance of the features, float64 moments"));
-        if let (Some(x), Some(y)) = (&self.a.spatial, &self.b.spatial) {
-            let sfid = frechet_of_features(x, y)?;
-            self.values.push(self.value(
-                "sfid",
-                sfid,
-                LOWER,
-                "Fréchet distance of features of places, float64 moments",
-            ));
-        }
         Ok(())
     }
 
     fn scores_of_logits(&mut self) -> Result<()> {
-        let Some(logits) = &self.a.logits else { return Ok(()) };
-        let adm = inception_score(logits, &Splits::OfSize(ADM_SPLIT_SIZE))?;
-        let value =
-            self.value("is", adm.mean, HIGHER, "ADM: chunks of 5,000 in file order, mean over chunks");
-        self.values.push(value.spread(adm.std).alone());
+        let Some(logits) = &self.a.logits else {
+            [Metric::Is, Metric::IsFidelity].into_iter().for_each(|m| self.lacks(m, "`logits`"));
+            return Ok(());
+        };
+        if self.wants(Metric::Is) {
+            let adm = inception_score(logits, &Splits::OfSize(ADM_SPLIT_SIZE))?;
+            let value =
+                self.value("is", adm.mean, HIGHER, "ADM: chunks of 5,000 in file order, mean over chunks");
+            self.values.push(value.spread(adm.std).alone());
+        }
         let rows = logits.size()[0] as u64;
-        if rows < FIDELITY_SPLITS {
+        if rows < FIDELITY_SPLITS || !self.wants(Metric::IsFidelity) {
+            if rows < FIDELITY_SPLITS {
+                self.lacks(Metric::IsFidelity, "ten rows of `logits`");
+            }
             return Ok(());
         }
         let shuffled = inception_score(logits, &Splits::fidelity(rows, FIDELITY_SPLITS))?;
@@ -187,12 +242,16 @@ impl Both<'_> {
     fn neighbours(&mut self, rows: &Rows, least: i64) -> Result<()> {
         let (adm, other) =
             (self.args.neighbours.unwrap_or(ADM_NEIGHBOURS), self.args.neighbours.unwrap_or(PRDC_NEIGHBOURS));
-        if least > adm {
+        if !self.wants(Metric::Precision) && !self.wants(Metric::Recall) {
+            // Not asked for.
+        } else if least > adm {
             self.values.extend(rows.precision_recall(adm)?);
         } else {
             self.left_out.push(format!("precision and recall need more than {adm} rows"));
         }
-        if least > other {
+        if !self.wants(Metric::Density) && !self.wants(Metric::Coverage) {
+            // Not asked for.
+        } else if least > other {
             self.values.extend(rows.density_coverage(other)?);
         } else {
             self.left_out.push(format!("density and coverage need more than {other} rows"));
@@ -201,6 +260,21 @@ impl Both<'_> {
     }
 
     fn kernels(&mut self, rows: &Rows, least: i64) -> Result<()> {
+        if self.wants(Metric::Kid) {
+            self.kid(rows, least)?;
+        }
+        if !self.wants(Metric::Cmmd) || least < 2 {
+            return Ok(());
+        }
+        if unit_norm(rows.samples) && unit_norm(rows.reference) {
+            self.values.push(rows.cmmd()?);
+        } else {
+            self.left_out.push("CMMD is of rows of norm 1, which these are not".into());
+        }
+        Ok(())
+    }
+
+    fn kid(&mut self, rows: &Rows, least: i64) -> Result<()> {
         if least < 2 {
             self.left_out.push("KID needs two rows".into());
             return Ok(());
@@ -213,11 +287,6 @@ impl Both<'_> {
             let variant = format!("KID's kernel over all rows at once, {word}");
             let found = polynomial_mmd2(rows.samples, rows.reference, estimator)?;
             self.values.push(self.value(name, found, LOWER, &variant));
-        }
-        if unit_norm(rows.samples) && unit_norm(rows.reference) {
-            self.values.push(rows.cmmd()?);
-        } else {
-            self.left_out.push("CMMD is of rows of norm 1, which these are not".into());
         }
         Ok(())
     }

@@ -7,16 +7,14 @@ use anyhow::Result;
 use ar_model::{AutoregressiveModel as _, Conditioning};
 use base::{Codes, ImagesU8, Mode};
 use cli::eval::RunArgs;
-use data::Class;
 use data::codes::CodeSource;
 use serde_json::{Value as Json, json};
 use tch::{Device, Tensor};
 
 use super::images::ImageSet;
 use super::live::Reconstructor;
-use crate::code_files::check_codes;
+use crate::code_files::{check_codes, same_classes, same_tokenizer};
 use crate::commands::Context;
-use crate::commands::sample::classes_of;
 use crate::failure::Failure;
 use crate::settings::device;
 use crate::settings::models::{self, Location};
@@ -44,7 +42,8 @@ impl Predictor {
         let stored = if path.is_dir() { Some(data::open_codes(&[path])) } else { None };
         let codes = match stored {
             Some(Ok(stored)) => {
-                same_tokenizer(stored.as_ref(), path, &location, args, context)?;
+                let made_by = stored.tokenizer().map(|id| id.fingerprint.as_str());
+                same_tokenizer((path, made_by), &location, Some(&args.tokenizer), context)?;
                 CodesOf::Stored(stored)
             }
             None | Some(Err(data::Error::NotCodes { .. })) => {
@@ -80,17 +79,12 @@ impl Predictor {
             .into())
     }
 
-    /// Labels are numbers, which must mean the same classes here and in the model.
     fn check_classes(&self, model: &Location) -> Result<()> {
-        let Some(table) = classes_of(model, self.transformer.model.spec().num_classes)? else {
-            return Ok(());
-        };
-        let known: Vec<Class> = table.classes().cloned().collect();
         let (described, classes) = match &self.codes {
             CodesOf::Images(_, set) => (set.describe(), set.classes()),
             CodesOf::Stored(codes) => (codes.describe(), codes.classes()),
         };
-        Ok(data::same_numbering(("the model", &known), (&described, classes))?)
+        same_classes((&described, classes), model, self.transformer.model.spec().num_classes)
     }
 
     /// How many images.
@@ -176,32 +170,4 @@ impl Predictor {
         let nats = eval::code_nats(&logits, codes)?.to_device(Device::Cpu);
         Ok((nats, spec.num_tokens as u64))
     }
-}
-
-/// Refuses codes of another tokenizer than the transformer's, as far as both say whose they are.
-fn same_tokenizer(
-    stored: &dyn CodeSource,
-    path: &Path,
-    location: &Location,
-    args: &RunArgs,
-    context: &Context,
-) -> Result<()> {
-    let Some(id) = stored.tokenizer() else { return Ok(()) };
-    let Ok(tokenizer) = models::tokenizer_of(location, &args.tokenizer) else {
-        context.printer.note(&format!(
-            "the codes are of the tokenizer {}; whether it is the transformer's is not known (`--tokenizer` says)",
-            id.fingerprint
-        ));
-        return Ok(());
-    };
-    let own = tokenizer.open_tokenizer(Device::Cpu, base::Precision::Fp32, context)?.fingerprint()?;
-    if own == id.fingerprint {
-        return Ok(());
-    }
-    let message = format!(
-        "the codes in `{}` are of the tokenizer {}, and the transformer's is {own}",
-        path.display(),
-        id.fingerprint
-    );
-    Err(Failure::new(message).hint("extract them again with the transformer's own tokenizer").into())
 }

@@ -88,9 +88,20 @@ impl Setting {
 }
 
 impl Value {
-    /// Refuses NaN, which no score is.
+    /// Refuses NaN, which no score is, infinity, which of all scores only PSNR is (of equal images), and what is so large that
+    /// it comes of numbers which are no features.
     pub fn must_be_a_number(&self) -> Result<()> {
+        const LARGEST: f64 = 1e30;
+        let too_large = |found: String| {
+            Err(Failure::new(format!("{} is {found}", self.name))
+                .hint(
+                    "the numbers that it is computed from are too large to be of images; look at their file",
+                )
+                .into())
+        };
         match self.value {
+            None if self.name != "psnr" => too_large("infinite".into()),
+            Some(value) if value.abs() > LARGEST => too_large(format!("{value:.3e}")),
             Some(value) if value.is_nan() => Err(Failure::new(format!("{} is not a number", self.name))
                 .hint("some image or weight holds values that are not finite")
                 .into()),

@@ -55,7 +55,8 @@ pub(super) fn inspect(path: &Path, document: &Document, json: &Json) -> anyhow::
         let ignored = ArConfig::keys_without_effect(document);
         return Ok(report(shown, "transformer", &vars, serde_json::to_value(&config)?, ignored, rows));
     }
-    let says_transformer = json.get("type").and_then(Json::as_str) == Some("gpt");
+    let official = json.get("model_args").or_else(|| json.get("config")?.get("model_args"));
+    let says_transformer = official.is_some() || json.get("type").and_then(Json::as_str) == Some("gpt");
     if says_transformer {
         ArConfig::from_document(document)?; // for its error
     }

@@ -1,7 +1,6 @@
 //! The pair of models that `gen sample` runs, and what lies beside them.
 
-use std::path::Path;
-
+use anyhow::Context as _;
 use ar_model::{AutoregressiveModel, ConditioningConfig};
 use base::Precision;
 use cli::{GpuArgs, ModelArgs, PairedTokenizerArgs};
@@ -53,7 +52,7 @@ impl Sources {
     pub fn find(model: &ModelArgs, tokenizer: &PairedTokenizerArgs) -> anyhow::Result<Self> {
         let transformer = models::transformer(model)?;
         let tokenizer_at = models::tokenizer_of(&transformer, tokenizer)?;
-        let defaults = match beside(&transformer, "sampling.yaml") {
+        let defaults = match beside(&transformer, "sampling.yaml")? {
             Some(path) => base::config::read(&path)?,
             None if draws_prompts(&transformer)? => published_for_prompts(),
             None => SamplingSettings::default(),
@@ -99,7 +98,7 @@ impl Sources {
 /// else bare numbers. None of a model that draws prompts.
 pub fn classes_of(transformer: &Location, num_classes: Option<i64>) -> anyhow::Result<Option<ClassTable>> {
     let Some(n) = num_classes else { return Ok(None) };
-    if let Some(path) = beside(transformer, "classes.tsv") {
+    if let Some(path) = beside(transformer, "classes.tsv")? {
         let table = ClassTable::read(&path)?;
         if let Some(class) = table.classes().find(|c| !(0..n).contains(&c.index)) {
             let message = format!("`{}` lists class {class}, but the model has {n} classes", path.display());
@@ -124,11 +123,15 @@ fn published_for_prompts() -> SamplingSettings {
     SamplingSettings { cfg: Some(7.5), top_k: Some(1000), ..SamplingSettings::default() }
 }
 
-/// A file in the model's directory, if it is there.
-fn beside(location: &Location, name: &str) -> Option<std::path::PathBuf> {
-    let dir: &Path = match location {
-        Location::Directory(dir) => dir,
-        Location::Files { .. } => return None,
+/// A file in the model's directory, if it is there; what has its name and cannot be read is not passed over.
+fn beside(location: &Location, name: &str) -> anyhow::Result<Option<std::path::PathBuf>> {
+    let path = match location {
+        Location::Directory(dir) => dir.join(name),
+        Location::Files { .. } => return Ok(None),
     };
-    Some(dir.join(name)).filter(|path| path.is_file())
+    if path.symlink_metadata().is_err() {
+        return Ok(None);
+    }
+    base::files::open_regular(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    Ok(Some(path))
 }

@@ -1,11 +1,11 @@
 //! What a generated PNG remembers of how it was made, so that it can be made again.
 
-use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use base::Precision;
+use base::files::open_regular;
 use cli::sample::Rng;
 use sampler::SamplingSettings;
 use serde::{Deserialize, Serialize};
@@ -128,7 +128,7 @@ impl Provenance {
     /// Reads a PNG that `gen sample` wrote: how it was made, and its pixels.
     pub fn read(path: &Path) -> Result<(Provenance, Picture)> {
         let shown = path.display();
-        let file = File::open(path).with_context(|| format!("cannot read `{shown}`"))?;
+        let file = open_regular(path).with_context(|| format!("cannot read `{shown}`"))?;
         let decoder = png::Decoder::new(BufReader::new(file));
         let mut reader = decoder.read_info().with_context(|| format!("`{shown}` is not a readable PNG"))?;
         let size = reader.output_buffer_size().context("the image is too large")?;
@@ -149,7 +149,7 @@ impl Provenance {
 
 /// Whether a folder holds the contact sheet of `gen sample`: a file of its name that says so itself.
 pub fn has_sheet(folder: &Path) -> bool {
-    let Ok(file) = File::open(folder.join(SHEET)) else { return false };
+    let Ok(file) = open_regular(&folder.join(SHEET)) else { return false };
     png::Decoder::new(BufReader::new(file)).read_info().is_ok_and(|reader| is_sheet(reader.info()))
 }
 
