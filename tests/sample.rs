@@ -134,6 +134,9 @@ fn the_models_own_defaults_hold_unless_a_flag_says_otherwise() {
     assert_eq!(said["cfg_start"], 0.18);
     std::fs::write(place.path("model/sampling.yaml"), "top_kk: 20\n").unwrap();
     assert!(fails(&place, "--class 207").contains("did you mean `top_k`?"));
+    std::fs::remove_file(place.path("model/sampling.yaml")).unwrap();
+    std::fs::create_dir(place.path("model/sampling.yaml")).unwrap();
+    assert!(fails(&place, "--class 207").contains("sampling.yaml"));
 }
 
 #[test]

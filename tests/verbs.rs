@@ -94,6 +94,8 @@ fn codes_of_another_tokenizer_are_told_and_impossible_ones_refused() {
     write_model(&place.path("other"), Tiny { seed: 2, ..Tiny::default() });
     let out = place.run("decode c.safetensors --tokenizer other -o pngs");
     assert!(stderr(&out).contains("made by a tokenizer with fingerprint"), "{}", stderr(&out));
+    let message = place.fails("logits --model other --codes c.safetensors --class 0 -o l.safetensors");
+    assert!(message.contains("and the transformer's is"), "{message}");
     let far = tch::Tensor::from_slice(&[64i64; 16]).view([1, 16]);
     weights::save_safetensors(&place.path("far.safetensors"), &[("codes".into(), far)], &Default::default())
         .unwrap();

@@ -7,6 +7,8 @@ use serde_json::Value;
 use super::common::stderr;
 use super::{NET, names, near, picture, place, value};
 
+const DOUBLE: (tch::Kind, tch::Device) = (tch::Kind::Double, tch::Device::Cpu);
+
 #[test]
 fn features_in_files_get_every_score_that_they_allow() {
     let place = place(0);
@@ -22,6 +24,20 @@ fn features_in_files_get_every_score_that_they_allow() {
     near(value(&report, "fid"), expected, 1e-12);
     assert_eq!(report["values"][0]["samples"], 60);
     assert_eq!(report["reference"]["sha256"].as_str().unwrap().len(), 64);
+
+    let some = place.json("--features x.npz --reference-features y.npz --metrics is,fid", 0);
+    assert_eq!(names(&some), ["fid", "is"]);
+    let message = place.fails("--features x.npz --reference-features y.npz --metrics fid,lpips");
+    assert!(message.contains("`lpips` is no score of features in files"), "{message}");
+    let message = place.fails("--features y.npz --reference-features x.npz --metrics is");
+    assert!(message.contains("`is` reads `logits`"), "{message}");
+    let (far, eye) = (tch::Tensor::full([8], 1e200, DOUBLE), tch::Tensor::eye(8, DOUBLE));
+    npz::write(&place.path("huge.npz"), &[("mu", &far), ("sigma", &eye)]).unwrap();
+    let message = place.fails("--features huge.npz --reference-features y.npz --metrics fid");
+    assert!(message.contains("fid is infinite"), "{message}");
+    npz::write(&place.path("large.npz"), &[("pool", &(&x * 1e30))]).unwrap();
+    let message = place.fails("--features large.npz --reference-features y.npz --metrics kid");
+    assert!(message.contains("kid is ") && message.contains("too large"), "{message}");
 
     let same = place.json("--features x.npz --reference-features x.npz", 0);
     near(value(&same, "fid"), 0.0, 1e-6);
