@@ -7,7 +7,7 @@ CARGO ?= cargo
 # A first picture: golden retrievers from the shipped model.
 sample: libtorch
 	@$(CARGO) build --release
-	@$(CARGO) run --quiet --release -- sample --class 207 --cfg 1.75
+	@$(CARGO) run --quiet --release -- sample --class 207
 
 # All tests, in the release profile: one compilation serves them and `make sample`.
 test: libtorch nvrtc
