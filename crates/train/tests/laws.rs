@@ -178,7 +178,7 @@ fn recipes_that_lack_something_or_contradict_themselves_are_refused_by_name() {
         (&["losses.adversarial.lecam={weight: -0.1}"], "losses.adversarial.lecam.weight must be"),
         (&["losses.adversarial.optimization={lr: .inf}"], "optimization: lr must be positive"),
         (&["model.quantizer.commitment=-0.25"], "quantizer.commitment must be 0 or more"),
-        (&["model.quantizer.entropy=.nan"], "quantizer.entropy must be 0 or more"),
+        (&["model.quantizer.entropy=-0.02"], "quantizer.entropy must be 0 or more"),
         (&["losses.adversarial.optimization={}"], "give lr, betas or both"),
         (&["losses.adversarial.optimization={betas: [0.0, 1.0]}"], "betas are in [0, 1)"),
         (&["init.icnr=true", "model.cnn.upsample=nearest"], "the decoder has no sub-pixel convolution"),
