@@ -1,15 +1,15 @@
 #!/bin/sh
 # Trains the shipped models on a GPU: a tokenizer, its second stage, codes, the class-conditional transformer and the text one.
 # About ten minutes of an H200. Stops after LIMIT seconds with status 75; the same command then goes on where it stopped.
-#   scripts/train-shipped-on-gpu.sh TRAINING VALIDATION CAPTIONS RUNS
-# TRAINING and VALIDATION are class folders or shards, CAPTIONS images with captions, RUNS the folder for everything made.
+#   scripts/train-shipped-on-gpu.sh TRAINING VALIDATION RUNS
+# TRAINING and VALIDATION are class folders or shards, RUNS the folder for everything made.
 #   GEN      the program                                   [target/release/gen]
 #   DEVICE   cuda, cuda:N or cpu                           [cuda]
 #   LIMIT    seconds until it stops                        [240]
 #   SHARE    share of the steps, to try it out (0.01)      [1]
 set -eu
-[ $# = 4 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
-TRAINING=$1 VALIDATION=$2 CAPTIONS=$3 RUNS=$4
+[ $# = 3 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+TRAINING=$1 VALIDATION=$2 RUNS=$3
 GEN=${GEN:-target/release/gen} DEVICE=${DEVICE:-cuda} LIMIT=${LIMIT:-240} SHARE=${SHARE:-1}
 RECIPES=$(dirname "$0")/../configs/train
 DEADLINE=$(($(date +%s) + LIMIT))
@@ -52,15 +52,13 @@ stage sharp train-tokenizer --recipe "$RECIPES/tokenizer-64-sharp.yaml" --init-f
 if [ ! -e "$RUNS/codes.done" ]; then
     echo "== codes"
     limited "$GEN" extract --device "$DEVICE" --tokenizer "$RUNS/sharp" --data "$TRAINING" --augment flip -o "$RUNS/codes"
-    limited "$GEN" extract --device "$DEVICE" --tokenizer "$RUNS/sharp" --data "$TRAINING" --data "$CAPTIONS" --augment flip \
-        -o "$RUNS/text-codes"
     touch "$RUNS/codes.done"
 fi
 stage gpt train-ar --recipe "$RECIPES/gpt-64.yaml" --tokenizer "$RUNS/sharp" --codes "$RUNS/codes" \
     --validation "$VALIDATION" optimization.batch_size=256 optimization.micro_batches=1 optimization.lr=2e-3 \
     optimization.steps="$(steps 7000)" optimization.warmup="$(steps 300)" every.validate=1000 every.samples=0 \
     model.dropout.residual=0.1 model.dropout.feed_forward=0.1
-stage text train-ar --recipe "$RECIPES/text-64.yaml" --tokenizer "$RUNS/sharp" --codes "$RUNS/text-codes" \
+stage text train-ar --recipe "$RECIPES/text-64.yaml" --tokenizer "$RUNS/sharp" --codes "$RUNS/codes" \
     --init-from "$RUNS/gpt" optimization.batch_size=256 optimization.micro_batches=1 \
     optimization.steps="$(steps 1500)" optimization.warmup="$(steps 100)" every.validate=0 every.samples=0
 echo "done: $RUNS/sharp is the tokenizer, $RUNS/gpt and $RUNS/text are the models"
