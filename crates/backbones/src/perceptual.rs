@@ -29,6 +29,14 @@ pub struct PerceptualConfig {
     /// Weight of each block's distance in the sum; the mean of all where none are given.
     #[serde(default)]
     pub block_weights: Option<Vec<f64>>,
+    /// Weight of the divergence of the class distributions, KL(target ‖ image) in nats, added to the blocks' distance.
+    /// A tokenizer's loss on a classifier's verdict is usual since TiTok (Yu et al., arXiv 2406.07550).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub logits: f64,
+}
+
+fn is_zero(weight: &f64) -> bool {
+    *weight == 0.0
 }
 
 fn lite0() -> EfficientNetSize {
@@ -52,6 +60,7 @@ impl Default for PerceptualConfig {
             upsample: one(),
             blocks: five_depths(),
             block_weights: None,
+            logits: 0.0,
         }
     }
 }
@@ -72,7 +81,24 @@ impl PerceptualConfig {
                 found: format!("{weights:?}"),
             });
         }
+        if !(self.logits.is_finite() && self.logits >= 0.0) {
+            return Err(Error::Input {
+                what: "the weight of a perceptual distance's logits",
+                expected: "a number of at least 0".into(),
+                found: self.logits.to_string(),
+            });
+        }
         Ok(())
+    }
+
+    /// FLOPs of one pass over a square image, and the values that its backward pass needs.
+    pub fn cost(&self, side: i64) -> (f64, f64) {
+        let side = side * self.upsample;
+        if self.logits == 0.0 {
+            self.size.cost(side, self.blocks.last().copied().unwrap_or(0))
+        } else {
+            self.size.cost_with_head(side)
+        }
     }
 }
 
@@ -110,41 +136,60 @@ impl PerceptualDistance {
         precision: Precision,
     ) -> Result<(Self, FeatureId)> {
         config.check()?;
-        let PerceptualConfig { size, weights, upsample, blocks, block_weights } = config;
+        let PerceptualConfig { size, weights, upsample, blocks, block_weights, logits } = config;
         let weights = efficientnet_weights(weights.as_ref(), *size)?;
         let (network, provenance) = EfficientNetLite::open_named(&weights, *size, device, precision)?;
         let blocks: Vec<String> = blocks.iter().map(usize::to_string).collect();
         let weighted = block_weights.as_ref().map(|w| format!(", weights {w:?}")).unwrap_or_default();
+        let classes = if *logits == 0.0 { String::new() } else { format!(", {logits} × logits") };
         let id = FeatureId {
             network: size.name().into(),
             weights_sha256: provenance.sha256,
             input_path: if *upsample == 1 { "stored".into() } else { format!("enlarged {upsample} times") },
-            layer: format!("blocks {}{weighted}", blocks.join(", ")),
+            layer: format!("blocks {}{weighted}{classes}", blocks.join(", ")),
             comparable: provenance.comparable,
         };
         Ok((PerceptualDistance { network, config: config.clone() }, id))
     }
 
-    fn taps(&self, images: &Tensor) -> Vec<Tensor> {
-        let x = enlarged(images, self.config.upsample);
-        self.network.features(&EfficientNetLite::scaled(&x), &self.config.blocks)
+    /// Outputs of the blocks, and the logits where they have a weight.
+    fn taps(&self, images: &Tensor) -> (Vec<Tensor>, Option<Tensor>) {
+        let x = EfficientNetLite::scaled(&enlarged(images, self.config.upsample));
+        let blocks = &self.config.blocks;
+        if self.config.logits == 0.0 {
+            return (self.network.features(&x, blocks), None);
+        }
+        let mut maps = vec![];
+        let out = self.network.forward_visiting(&x, |map| maps.push(map.shallow_clone()));
+        // The stem's output comes first.
+        (blocks.iter().map(|block| maps[block + 1].shallow_clone()).collect(), Some(out.logits))
     }
 
-    /// (B, 3, H, W) twice, in [-1, 1] → the distance of each pair (B), fp32; of each block from 0 to 4. Differentiable
-    /// in `image` only.
+    /// (B, 3, H, W) twice, in [-1, 1] → the distance of each pair (B), fp32; of each block from 0 to 4, of the logits
+    /// from 0. Differentiable in `image` only.
     pub fn distance(&self, target: &Tensor, image: &Tensor) -> Tensor {
-        let wanted = tch::no_grad(|| self.taps(target));
-        let found = self.taps(image);
+        let (wanted, wanted_logits) = tch::no_grad(|| self.taps(target));
+        let (found, found_logits) = self.taps(image);
         let each: Vec<Tensor> = wanted.iter().zip(&found).map(|(a, b)| unit_distance(a, b)).collect();
         let each = Tensor::stack(&each, 1); // (B, blocks)
-        match &self.config.block_weights {
+        let blocks = match &self.config.block_weights {
             Some(weights) => {
                 let weights = Tensor::from_slice(weights).to_kind(Kind::Float).to_device(each.device());
                 (each * weights).sum_dim_intlist([1i64].as_slice(), false, Kind::Float)
             }
             None => each.mean_dim([1i64].as_slice(), false, Kind::Float),
+        };
+        match wanted_logits.zip(found_logits) {
+            Some((wanted, found)) => blocks + class_divergence(&wanted, &found) * self.config.logits,
+            None => blocks,
         }
     }
+}
+
+/// Logits (B, classes) twice → KL(target ‖ image) of their distributions (B), nats, fp32.
+fn class_divergence(target: &Tensor, image: &Tensor) -> Tensor {
+    let [wanted, found] = [target, image].map(|logits| logits.log_softmax(-1, Kind::Float));
+    (wanted.exp() * (wanted - found)).sum_dim_intlist([-1i64].as_slice(), false, Kind::Float)
 }
 
 /// Images enlarged by a whole factor.
@@ -194,6 +239,26 @@ mod tests {
     #[test]
     fn the_gradient_is_that_of_finite_differences() {
         let loss = random(PerceptualConfig { upsample: 2, blocks: vec![0, 4], ..Default::default() });
+        finite_differences_hold(&loss);
+    }
+
+    #[test]
+    fn logits_add_the_divergence_of_the_class_distributions() {
+        let blocks = PerceptualConfig { upsample: 2, blocks: vec![0, 4], ..Default::default() };
+        let with = random(PerceptualConfig { logits: 0.5, ..blocks.clone() });
+        finite_differences_hold(&with);
+        let (a, b) = (images(1), images(2));
+        assert_eq!(with.distance(&a, &a).abs().max().double_value(&[]), 0.0);
+        let logits = |x: &Tensor| {
+            let scaled = EfficientNetLite::scaled(&enlarged(x, 2));
+            with.network.forward(&scaled).logits.log_softmax(-1, Kind::Float)
+        };
+        let divergence = logits(&b).kl_div(&logits(&a), tch::Reduction::Sum, true) / 2.0;
+        let added = (with.distance(&a, &b) - random(blocks).distance(&a, &b)).mean(Kind::Float);
+        assert!(added.allclose(&(divergence * 0.5), 1e-4, 1e-6, false));
+    }
+
+    fn finite_differences_hold(loss: &PerceptualDistance) {
         let (a, b, step) = (images(1), images(2).set_requires_grad(true), images(3));
         loss.distance(&a, &b).sum(Kind::Float).backward();
         let slope = (b.grad() * &step).sum(Kind::Double).double_value(&[]);
@@ -211,5 +276,7 @@ mod tests {
         assert!(e.contains("0 to 15") && e.contains("[4, 16]"), "{e}");
         let e = check(PerceptualConfig { block_weights: Some(vec![1.0]), ..Default::default() });
         assert!(e.contains("5 weights"), "{e}");
+        let e = check(PerceptualConfig { logits: f64::NAN, ..Default::default() });
+        assert!(e.contains("logits") && e.contains("NaN"), "{e}");
     }
 }

@@ -100,9 +100,8 @@ fn perceptual(plan: &mut Plan, recipe: &TokenizerRecipe, kind: f64) -> Result<()
         }
         Some(Perceptual::EfficientnetLite { distance, .. }) => {
             distance.check()?;
-            let last = distance.blocks.last().copied().unwrap_or(0);
             plan.states.push(("EfficientNet-Lite", kind * distance.size.parameters()));
-            let (flops, values) = distance.size.cost(size * distance.upsample, last);
+            let (flops, values) = distance.cost(size);
             let mut work = Work::new(kind);
             (work.flops, work.kept) = (flops, kind * values);
             work
