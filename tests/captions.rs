@@ -1,8 +1,6 @@
 //! From captions to a model and its pictures, end to end: several data sets, another size, stored text features.
 
-mod common;
-
-use common::{Place, pixels, write_text_encoder, write_vqgan};
+use crate::common::{Place, pixels, write_text_encoder, write_vqgan};
 use data::{NO_CLASS, open_codes};
 use serde_json::Value;
 

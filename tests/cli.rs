@@ -1,12 +1,10 @@
 //! The command line itself: help, exit codes, and what people are told when something is wrong.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use crate::common::{Place, Tiny, stderr, write_model};
 use assert_cmd::Command;
-use common::{Place, Tiny, stderr, write_model};
 use weights::{Checkpoint, Want};
 
 fn place() -> Place {

@@ -1,12 +1,10 @@
 //! `gen extract`, end to end, on a tiny tokenizer with random weights.
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use crate::common::{Tiny, write_model};
 use assert_cmd::Command;
-use common::{Tiny, write_model};
 use data::open_codes;
 use tempfile::TempDir;
 

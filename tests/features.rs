@@ -1,12 +1,10 @@
 //! `gen features` and `gen fetch`, end to end, with weights by recipe.
 
-mod common;
-
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 
-use common::{Place, stderr};
+use crate::common::{Place, stderr};
 
 /// Three pictures of two sizes.
 fn place() -> Place {

@@ -1,8 +1,6 @@
 //! `gen inspect` and `gen convert`, end to end.
 
-mod common;
-
-use common::{Place, Tiny, write_model};
+use crate::common::{Place, Tiny, write_model};
 use serde_json::Value;
 
 /// A folder with a model in it.

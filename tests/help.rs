@@ -1,7 +1,7 @@
 //! The help of every verb, held by `help.txt` beside this file, so that a change of the command line shows in
 //! its diff.
 //!
-//! `UPDATE_HELP=1 cargo test --release --test help` writes the file anew.
+//! `UPDATE_HELP=1 cargo test --release --test all help` writes the file anew.
 
 use std::path::Path;
 use std::process::Command;

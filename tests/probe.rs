@@ -1,8 +1,6 @@
 //! `gen probe`, end to end, on a tiny model with random weights.
 
-mod common;
-
-use common::{Place, Tiny, write_model};
+use crate::common::{Place, Tiny, write_model};
 use serde_json::Value;
 
 /// A model, and ten small images of each of two classes, which differ by colour.

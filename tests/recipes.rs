@@ -1,8 +1,6 @@
 //! `gen eval --recipe`, end to end, on a tiny model with random weights.
 
-mod common;
-
-use common::{Place, Tiny, write_model};
+use crate::common::{Place, Tiny, write_model};
 use serde_json::Value;
 
 /// A model, images of two classes, and the model's files as published ones would lie.

@@ -1,10 +1,8 @@
 //! `gen sample`, end to end, on a tiny model with random weights.
 
-mod common;
-
 use std::process::Output;
 
-use common::{Place, Tiny, pixels, stderr, write_model};
+use crate::common::{Place, Tiny, pixels, stderr, write_model};
 
 fn place() -> Place {
     let place = Place::new("sample --device cpu", "");

@@ -1,10 +1,8 @@
 //! `gen sample --prompt`, end to end, on a tiny model with random weights.
 
-mod common;
-
 use std::process::Output;
 
-use common::{
+use crate::common::{
     Place, Tiny, pixels, stderr, write_model, write_text_encoder, write_text_model,
     write_text_model_without_encoder,
 };

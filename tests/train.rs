@@ -1,12 +1,10 @@
 //! `gen train-tokenizer` and `gen train-ar`, end to end on tiny models: killed, stopped, resumed, used.
 
-mod common;
-
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use common::{TINY, TrainingPlace};
+use crate::common::{TINY, TrainingPlace};
 
 /// The tiny tokenizer with a discriminator that comes in, saved twice a run.
 fn tiny<'a>(changes: &[&'a str]) -> Vec<&'a str> {

@@ -1,8 +1,6 @@
 //! `gen reconstruct`, `encode`, `decode` and `logits`, end to end, on tiny models with random weights.
 
-mod common;
-
-use common::{Place, Tiny, pixels, stderr, write_model};
+use crate::common::{Place, Tiny, pixels, stderr, write_model};
 use weights::{Checkpoint, Want};
 
 /// A folder with a model and three pictures, each of another size.

@@ -1,6 +1,6 @@
 //! Recipes.
 
-use crate::case;
+use super::case;
 use crate::common::Place;
 
 #[test]

@@ -3,7 +3,7 @@
 use base::npz::{Npz, write};
 use tch::{Kind, Tensor};
 
-use crate::case;
+use super::case;
 use crate::common::Place;
 
 const NET: &str = "--inception random:11";

@@ -8,7 +8,7 @@ use data::open_codes;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::case;
+use super::case;
 use crate::common::{Place, Tiny, stderr, write_model};
 
 /// A place with a tiny model and a copy of a case's folder, which is read-only where it lies; `None` where it is absent.

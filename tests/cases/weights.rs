@@ -1,6 +1,6 @@
 //! Checkpoints.
 
-use crate::case;
+use super::case;
 use crate::common::Place;
 
 #[test]

@@ -1,6 +1,5 @@
 //! What end-to-end tests share: a place to run in, and models small enough to be made there: random weights in the
 //! form that training writes.
-#![allow(dead_code, unused_imports)] // no test uses all of it
 
 mod place;
 mod training;

@@ -4,8 +4,8 @@ use backbones::{PerceptualConfig, PerceptualDistance};
 use base::npz::Npz;
 use tch::{Kind, Tensor};
 
-use super::common::{Place, Tiny, stderr, write_model};
 use super::{names, near, picture, place, value};
+use crate::common::{Place, Tiny, stderr, write_model};
 
 const NET: &str = "--network efficientnet-lite0 --network-weights random:11 --network-input stored";
 

@@ -1,7 +1,7 @@
 //! Images that are not as expected: refused or handled as documented, by name.
 
-use super::common::stderr;
 use super::{NET, names, picture, place, value};
+use crate::common::stderr;
 
 #[test]
 fn bad_input_is_told_by_name_and_never_averaged_in() {

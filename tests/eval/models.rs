@@ -2,8 +2,8 @@
 
 use eval::{PixelMetrics, PixelPair};
 
-use super::common::{Tiny, stderr, write_model, write_vqgan};
 use super::{NET, names, near, picture, place, value};
+use crate::common::{Tiny, stderr, write_model, write_vqgan};
 
 #[test]
 fn models_and_tokenizers_are_scored_without_images_on_the_disk() {

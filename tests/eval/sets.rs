@@ -4,8 +4,8 @@ use base::npz;
 use base::testing::recipe_tensor;
 use serde_json::Value;
 
-use super::common::stderr;
 use super::{NET, names, near, picture, place, value};
+use crate::common::stderr;
 
 const DOUBLE: (tch::Kind, tch::Device) = (tch::Kind::Double, tch::Device::Cpu);
 

@@ -1,13 +1,11 @@
 //! `gen eval` and `gen eval stats`, end to end, with weights by recipe where a network is needed.
 
 mod agreement;
-#[path = "../common/mod.rs"]
-mod common;
 mod inputs;
 mod models;
 mod sets;
 
-use common::Place;
+use crate::common::Place;
 use serde_json::Value;
 
 const NET: &str = "--inception random:11";

@@ -1,9 +1,6 @@
 //! Odd files of other people and other programs, in folders that stand for kinds: `../shared/cases` beside the checkout,
 //! or `CASES_DIR`. Its README says what is right for each. Without the folder the tests pass, as they have nothing to run.
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod config;
 mod evaluation;
 mod sets;

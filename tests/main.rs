@@ -1,0 +1,22 @@
+//! The tests of the whole program, one binary; those of single crates are beside them, goldens in `goldens/`.
+
+mod architecture;
+mod captions;
+mod cases;
+mod cli;
+mod common;
+mod eval;
+mod extract;
+mod features;
+mod files;
+mod help;
+mod imports;
+mod manifests;
+mod operations;
+mod pages;
+mod probe;
+mod recipes;
+mod sample;
+mod text;
+mod train;
+mod verbs;
