@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use base::files::tsv_cell;
 use data::{Dataset, LeftOut, count_left_out};
+use dist::World;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::inputs::Skipped;
@@ -17,6 +18,15 @@ use crate::printer::Printer;
 pub struct Context {
     /// Destination of results and progress. A clone of it is a `base::Progress`.
     pub printer: Printer,
+    /// The processes that do the work, of which this is one.
+    pub world: World,
+}
+
+impl Context {
+    /// That of a single process.
+    pub fn alone(printer: Printer) -> Self {
+        Context { printer, world: World::default() }
+    }
 }
 
 /// How a verb that did not fail ended.

@@ -86,6 +86,9 @@ fn hints_of(cause: &(dyn StdError + 'static)) -> Vec<String> {
             $(if let Some(e) = cause.downcast_ref::<$error>() { return e.hints(); })*
         };
     }
+    if let Some(e) = cause.downcast_ref::<choices::LaunchError>() {
+        return vec![e.hint.clone()];
+    }
     // The error enum of each crate.
     first_of!(
         Failure,
@@ -93,6 +96,7 @@ fn hints_of(cause: &(dyn StdError + 'static)) -> Vec<String> {
         base::npz::NpzError,
         weights::Error,
         data::Error,
+        dist::Error,
         tokenizer::Error,
         ar_model::Error,
         sampler::Error,

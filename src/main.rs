@@ -15,28 +15,71 @@ mod settings;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::time::Duration;
 
+use choices::Launch;
 use clap::Parser;
+use dist::{JoinSettings, World};
 
 use crate::context::{Context, Outcome};
+use crate::failure::Failure;
 
 fn main() -> ExitCode {
     failure::install_panic_hook();
     let cli = cli::Cli::parse(); // its own usage errors exit with 2
     cli.max_pixels.into_iter().for_each(data::set_max_pixels);
-    let printer = printer::Printer::new(cli.quiet);
-    let context = Context { printer: printer.clone() };
-    let result = catch_unwind(AssertUnwindSafe(|| commands::run(&cli.command, &context)))
+    match join(&cli) {
+        Ok(context) => run(&cli, &context),
+        Err(error) => {
+            printer::Printer::new(cli.quiet).error(&failure::render(&error));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// This process alone, or one of those that a launcher started together.
+fn join(cli: &cli::Cli) -> anyhow::Result<Context> {
+    let launch = match &cli.command {
+        cli::Command::Launch(_) => None, // begins a launch, within another one as well
+        _ => Launch::from_env()?,
+    };
+    let Some(launch) = launch else {
+        return Ok(Context::alone(printer::Printer::new(cli.quiet)));
+    };
+    if !cli.command.runs_on_many() {
+        let n = launch.world_size;
+        let failure = Failure::new(format!("this verb runs as one process, and a launcher started {n}"));
+        return Err(failure.hint("run it without the launcher").into());
+    }
+    let printer = printer::Printer::of_rank(cli.quiet, launch.rank, launch.world_size);
+    let words = printer.clone();
+    let settings = JoinSettings {
+        program: settings::device::program(),
+        rendezvous: Duration::from_secs(300),
+        exchange: Duration::from_secs(600),
+        last_words: Box::new(move |text| words.error(&format!("error: {text}"))),
+    };
+    let world = World::join(launch, settings)?;
+    Ok(Context { printer, world })
+}
+
+fn run(cli: &cli::Cli, context: &Context) -> ExitCode {
+    let Context { printer, world } = context;
+    let result = catch_unwind(AssertUnwindSafe(|| commands::run(&cli.command, context)))
         .unwrap_or_else(|payload| Err(failure::from_panic(payload.as_ref(), cli.command.batch_size())));
     printer.close();
     match result {
-        Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::Incomplete) => ExitCode::from(1),
+        Ok(outcome) => {
+            world.leave();
+            ExitCode::from(u8::from(outcome == Outcome::Incomplete))
+        }
         // The reader of our output has seen enough (`gen inspect … | head`).
         Err(error) if failure::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            printer.error(&failure::render(&error));
-            ExitCode::from(2)
+            if world.fail(&error.to_string()) {
+                printer.error(&failure::render(&error));
+            }
+            world.end(2)
         }
     }
 }

@@ -25,6 +25,8 @@ impl StdoutError {
 #[derive(Debug, Clone)]
 pub struct Printer {
     quiet: bool,
+    /// Of one of several processes: its number and theirs.
+    rank: Option<(usize, usize)>,
     bars: Option<MultiProgress>,
     jobs: Arc<Mutex<Vec<Job>>>,
 }
@@ -33,11 +35,20 @@ impl Printer {
     /// A printer for this process's stdout and stderr; `quiet` leaves out all but warnings and errors.
     pub fn new(quiet: bool) -> Self {
         let bars = (!quiet && std::io::stderr().is_terminal()).then(MultiProgress::new);
-        Printer { quiet, bars, jobs: Arc::default() }
+        Printer { quiet, rank: None, bars, jobs: Arc::default() }
+    }
+
+    /// A printer for one of several processes. The first prints everything, the others their last words only.
+    pub fn of_rank(quiet: bool, rank: usize, world_size: usize) -> Self {
+        let first = rank == 0;
+        Printer { rank: (!first).then_some((rank, world_size)), ..Printer::new(quiet || !first) }
     }
 
     /// A line of results.
     pub fn line(&self, text: &str) -> Result<(), StdoutError> {
+        if self.rank.is_some() {
+            return Ok(());
+        }
         self.suspended(|| {
             let mut out = std::io::stdout().lock();
             writeln!(out, "{text}").and_then(|()| out.flush())
@@ -60,12 +71,17 @@ impl Printer {
 
     /// Something the user should know, though the work goes on.
     pub fn warning(&self, text: &str) {
-        self.suspended(|| eprintln!("warning: {text}"));
+        if self.rank.is_none() {
+            self.suspended(|| eprintln!("warning: {text}"));
+        }
     }
 
     /// The last words: already rendered.
     pub fn error(&self, rendered: &str) {
-        self.suspended(|| eprintln!("{rendered}"));
+        match self.rank {
+            None => self.suspended(|| eprintln!("{rendered}")),
+            Some((rank, of)) => self.suspended(|| eprintln!("[rank {rank} of {of}] {rendered}")),
+        }
     }
 
     /// Takes unfinished bars off the screen.

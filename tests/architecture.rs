@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 
 /// Who may depend on whom: an arrow added is an arrow decided.
-const MAY_USE: [(&str, &[&str]); 16] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("libtorch-ext", &[]),
     ("kernels", &[]),
     ("libjpeg", &[]),
@@ -15,6 +15,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     ("choices", &[]),
     ("cli", &["choices"]),
     ("base", &["choices", "libtorch-ext", "kernels", "cuda-kernels"]),
+    ("dist", &["base", "choices", "libtorch-ext"]),
     ("weights", &["base", "libtorch-ext"]),
     ("data", &["base", "libjpeg", "libtorch-ext"]),
     // `backbones` for a frozen vision network beside the encoder.
@@ -28,8 +29,10 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     (
         "gen",
         &[
+            "choices",
             "cli",
             "base",
+            "dist",
             "libtorch-ext",
             "kernels",
             "cuda-kernels",

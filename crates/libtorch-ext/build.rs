@@ -4,8 +4,9 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 /// Linked into the program.
-const LINKED: [&str; 6] = [
+const LINKED: [&str; 7] = [
     "csrc/attention.cpp",
+    "csrc/c10d.cpp",
     "csrc/fused.cpp",
     "csrc/linear.cpp",
     "csrc/quantizer.cpp",
@@ -13,7 +14,8 @@ const LINKED: [&str; 6] = [
     "csrc/tf32.cpp",
 ];
 /// Included by these.
-const HEADERS: [&str; 4] = ["csrc/caught.h", "csrc/numbers.h", "csrc/products.h", "csrc/twice.h"];
+const HEADERS: [&str; 5] =
+    ["csrc/caught.h", "csrc/gloo", "csrc/numbers.h", "csrc/products.h", "csrc/twice.h"];
 const CUDA_GRAPH: &str = "csrc/cuda_graph.cpp";
 
 fn main() {
@@ -43,7 +45,9 @@ fn linked(libtorch: &Path) {
         .warnings(false)
         // Without -fopenmp the loops of `at::parallel_for`, a template, run on one thread and nothing says so.
         .flags(["-fopenmp", "-fno-math-errno", "-fno-trapping-math"])
+        .include("csrc") // for gloo's names
         .includes(torch_includes(libtorch))
+        .define("USE_C10D_GLOO", None)
         .files(LINKED)
         .compile("ext_linked");
     // The threads must be those of libtorch's own OpenMP, which its wheel brings along.

@@ -1,16 +1,19 @@
 //! `gen extract`: images → stored codes, or captions → stored text features.
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
+use base::files::{tsv_cell, write_atomic};
 use base::{ImagesU8, Progress};
 use cli::extract::{Augment, ExtractArgs, Format};
 use data::codes::{CodePlan, CodeWriter, NpyWriter, PendingShard, TokenizerId};
 use data::{Augment as _, Batch, Crops, Dataset, Joined, Loader, LoaderConfig, Subset, Target, Views};
-use serde::Serialize;
+use dist::World;
+use serde::{Deserialize, Serialize};
 use tch::Device;
 use tokenizer::{Loaded, Tokenizer as _, TokenizerSpec};
 
@@ -36,6 +39,7 @@ struct Report {
 
 /// Encodes what is not there yet; [`Outcome::Incomplete`] when images were left out or it was interrupted.
 pub fn run(args: &ExtractArgs, context: &Context) -> anyhow::Result<Outcome> {
+    let world = &context.world;
     let images = open(&args.data, context)?;
     context.printer.note(&images.describe());
     if let Some(folder) = &args.text {
@@ -48,12 +52,23 @@ pub fn run(args: &ExtractArgs, context: &Context) -> anyhow::Result<Outcome> {
     let codes = codes_per_image(args, tokenizer.model.spec())?;
     let size = args.image_size.unwrap_or(tokenizer.model.spec().image_size);
     let views = views(args, size)?;
-    let mut sink = Sink::new(args, plan(args, &tokenizer, codes, &views, images.as_ref())?, size)?;
-    let Some(encoded) = encode(args, &images, &tokenizer, views, &mut sink, context)? else {
+    let plan = plan(args, &tokenizer, codes, &views, images.as_ref())?;
+    // Rank 0 makes the folder, or refuses that of another run; the others then find it as it should be.
+    let units =
+        world.from_first(|| Ok::<_, anyhow::Error>(Sink::new(args, plan.clone(), size)?.units(args)))?;
+    let sink = Sink::new(args, plan, size)?;
+    let job = Job { args, images: &images, tokenizer: &tokenizer, views };
+    let shares = world.gather_values(&job.encode(&sink, &units, context)?)?;
+    if !world.is_first() {
+        return Ok(Outcome::Done);
+    }
+    if shares.iter().any(|share| share.stopped) {
         let dir = args.output.display();
         context.printer.line(&format!("stopped; run again, it goes on with what `{dir}` has"))?;
         return Ok(Outcome::Incomplete);
-    };
+    }
+    sort_skipped(args, images.as_ref())?;
+    let encoded = shares.iter().map(|share| share.encoded).sum();
     if encoded == 0 && !sink.has_any()? {
         return Err(nothing_read(args, images.len()).into());
     }
@@ -170,43 +185,124 @@ fn plan(
     })
 }
 
-/// Encodes the missing images into `sink`. Returns how many, or `None` if interrupted.
-fn encode(
-    args: &ExtractArgs,
-    images: &Arc<dyn Dataset>,
-    tokenizer: &Loaded,
+/// One process's part of the work.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Share {
+    /// Images encoded.
+    encoded: usize,
+    /// Whether a signal stopped it.
+    stopped: bool,
+}
+
+struct Job<'a> {
+    args: &'a ExtractArgs,
+    images: &'a Arc<dyn Dataset>,
+    tokenizer: &'a Loaded,
     views: Views,
-    sink: &mut Sink,
-    context: &Context,
-) -> anyhow::Result<Option<usize>> {
-    let todo = sink.missing();
-    if todo.is_empty() {
-        return Ok(Some(0));
-    }
-    let per_image = views.views();
-    let mut config = LoaderConfig::once((args.batch.batch_size as usize / per_image).max(1));
-    config.max_corrupt = sink.max_corrupt(args);
-    config.corrupt_list = Some(args.output.join("skipped.tsv"));
-    let mut loader = Loader::new(Arc::new(Subset::new(images.clone(), todo.clone())), views, config)?;
-    let stop = stop_on_signal()?;
-    let mut progress = context.printer.clone();
-    progress.start("encoding", Some(todo.len() as u64));
-    let mut encoded = 0;
-    while let Some(batch) = loader.next().map_err(|e| sink.explain(e))? {
-        if stop.load(Ordering::Relaxed) {
-            return Ok(None);
+}
+
+impl Job<'_> {
+    /// Takes units that no process has taken yet, and encodes them.
+    fn encode(&self, sink: &Sink, units: &[Unit], context: &Context) -> anyhow::Result<Share> {
+        let stop = stop_on_signal()?;
+        let mut progress = context.printer.clone();
+        progress.start("encoding", Some(units.iter().map(|unit| unit.images.len() as u64).sum()));
+        let (mut share, mut corrupt) = (Share::default(), Corrupt::new(sink.max_corrupt(self.args), context));
+        while let Some(unit) = context.world.take("extract/units", units)? {
+            context.world.note(&format!("shard {}", unit.number));
+            let Some(encoded) = self.encode_unit(sink, unit, &mut corrupt, &stop, &mut progress)? else {
+                share.stopped = true;
+                break;
+            };
+            share.encoded += encoded;
         }
-        let name = |view: usize| format!("`{}`", images.key(todo[batch.indices[view / per_image]]));
-        let codes = codes_of(&batch, tokenizer, args.batch.batch_size, name)?;
-        let width = codes.len() / batch.valid.max(1);
-        for (i, codes) in codes.chunks_exact(width.max(1)).enumerate() {
-            sink.add(todo[batch.indices[i]], codes, batch.labels[i], &batch.captions[i])?;
-        }
-        encoded += batch.valid;
-        progress.advance(batch.valid as u64);
+        progress.finish();
+        Ok(share)
     }
-    progress.finish();
-    Ok(Some(encoded))
+
+    /// Encodes a unit, whose batches depend on nothing else. Returns the number of images, or `None` if interrupted.
+    fn encode_unit(
+        &self,
+        sink: &Sink,
+        unit: &Unit,
+        corrupt: &mut Corrupt<'_>,
+        stop: &AtomicBool,
+        progress: &mut dyn Progress,
+    ) -> anyhow::Result<Option<usize>> {
+        let (args, todo) = (self.args, &unit.images);
+        let per_image = self.views.views();
+        let mut config = LoaderConfig::once((args.batch.batch_size as usize / per_image).max(1));
+        config.max_corrupt = corrupt.left();
+        config.corrupt_list = Some(args.output.join("skipped.tsv"));
+        let subset = Arc::new(Subset::new(self.images.clone(), todo.clone()));
+        let mut loader = Loader::new(subset, self.views.clone(), config)?;
+        let (mut writer, mut encoded) = (sink.begin(unit), 0);
+        while let Some(batch) = loader.next().map_err(|e| sink.explain(corrupt.explain(e)))? {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let name = |view: usize| format!("`{}`", self.images.key(todo[batch.indices[view / per_image]]));
+            let codes = codes_of(&batch, self.tokenizer, args.batch.batch_size, name)?;
+            let width = codes.len() / batch.valid.max(1);
+            for (i, codes) in codes.chunks_exact(width.max(1)).enumerate() {
+                writer.push(todo[batch.indices[i]], codes, batch.labels[i], &batch.captions[i])?;
+            }
+            encoded += batch.valid;
+            progress.advance(batch.valid as u64);
+        }
+        corrupt.add(loader.corrupt().len())?;
+        writer.finish()?;
+        Ok(Some(encoded))
+    }
+}
+
+/// Counts damaged images of all processes against the limit.
+struct Corrupt<'a> {
+    limit: usize,
+    /// Of all processes, as far as this one knows.
+    seen: usize,
+    world: &'a World,
+}
+
+impl<'a> Corrupt<'a> {
+    fn new(limit: usize, context: &'a Context) -> Self {
+        Corrupt { limit, seen: 0, world: &context.world }
+    }
+
+    /// The number that the next unit may have.
+    fn left(&self) -> usize {
+        self.limit.saturating_sub(self.seen)
+    }
+
+    fn add(&mut self, more: usize) -> anyhow::Result<()> {
+        let all = self.world.add("extract/corrupt", i64::try_from(more)?)?;
+        self.seen = usize::try_from(all)?;
+        Ok(())
+    }
+
+    /// The error of a unit with too many, with the limit that the user gave.
+    fn explain(&self, error: data::Error) -> data::Error {
+        match error {
+            data::Error::TooManyCorrupt { count, key, message, list, .. } => {
+                let (count, ceiling) = (count + self.seen, self.limit);
+                data::Error::TooManyCorrupt { count, ceiling, key, message, list }
+            }
+            error => error,
+        }
+    }
+}
+
+/// Puts the list of damaged images, to which processes append as they meet them, in the order of the images.
+fn sort_skipped(args: &ExtractArgs, images: &dyn Dataset) -> anyhow::Result<()> {
+    let path = args.output.join("skipped.tsv");
+    let Ok(text) = std::fs::read_to_string(&path) else { return Ok(()) };
+    let places: HashMap<String, usize> = (0..images.len()).map(|i| (tsv_cell(&images.key(i)), i)).collect();
+    let place = |line: &&str| line.split('\t').next().and_then(|key| places.get(key)).copied();
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_by_key(place);
+    lines.dedup();
+    write_atomic(&path, |file| lines.iter().try_for_each(|line| writeln!(file, "{line}")))?;
+    Ok(())
 }
 
 /// The codes of all views in a batch, at most `most` images at a time; `name` names the image of a view.
@@ -230,19 +326,25 @@ fn codes_of(
     Ok(all)
 }
 
+/// Images that one process encodes in one go.
+#[derive(Debug, Serialize, Deserialize)]
+struct Unit {
+    /// Number of the shard, or of the part.
+    number: usize,
+    /// Images still to be encoded, ascending.
+    images: Vec<usize>,
+}
+
 /// Where codes go.
 enum Sink {
-    Shards { writer: CodeWriter, left: VecDeque<usize>, pending: Option<PendingShard> },
+    Shards(CodeWriter),
     Npy { writer: NpyWriter, plan: CodePlan },
 }
 
 impl Sink {
     fn new(args: &ExtractArgs, plan: CodePlan, image_size: i64) -> anyhow::Result<Self> {
         Ok(match args.format {
-            Format::Shards => {
-                let writer = CodeWriter::create(&args.output, plan)?;
-                Sink::Shards { left: writer.missing().into(), writer, pending: None }
-            }
+            Format::Shards => Sink::Shards(CodeWriter::create(&args.output, plan)?),
             Format::Npy => {
                 let writer = NpyWriter::create(&args.output, plan.clone(), image_size)?;
                 Sink::Npy { writer, plan }
@@ -250,18 +352,25 @@ impl Sink {
         })
     }
 
-    /// The images still to be encoded.
-    fn missing(&self) -> Vec<usize> {
+    /// The work still to be done: missing shards, or parts of as many missing images.
+    fn units(&self, args: &ExtractArgs) -> Vec<Unit> {
         match self {
-            Sink::Shards { writer, left, .. } => left.iter().flat_map(|s| writer.range(*s)).collect(),
-            Sink::Npy { writer, .. } => writer.missing(),
+            Sink::Shards(writer) => {
+                let shard = |number| Unit { number, images: writer.range(number).collect() };
+                writer.missing().into_iter().map(shard).collect()
+            }
+            Sink::Npy { writer, .. } => {
+                let missing = writer.missing();
+                let parts = missing.chunks(args.shard_size as usize).enumerate();
+                parts.map(|(number, images)| Unit { number, images: images.to_vec() }).collect()
+            }
         }
     }
 
     /// The official layout numbers images without gaps.
     fn max_corrupt(&self, args: &ExtractArgs) -> usize {
         match self {
-            Sink::Shards { .. } => args.max_corrupt,
+            Sink::Shards(_) => args.max_corrupt,
             Sink::Npy { .. } => 0,
         }
     }
@@ -270,7 +379,7 @@ impl Sink {
     fn has_any(&self) -> anyhow::Result<bool> {
         Ok(match self {
             Sink::Npy { .. } => true, // it leaves no image out
-            Sink::Shards { writer, pending, .. } => pending.is_some() || writer.has_records()?,
+            Sink::Shards(writer) => writer.has_records()?,
         })
     }
 
@@ -284,21 +393,14 @@ impl Sink {
         }
     }
 
-    /// Takes the codes of image `index`, in ascending order of images.
-    fn add(&mut self, index: usize, codes: &[i64], label: i64, caption: &str) -> anyhow::Result<()> {
+    fn begin(&self, unit: &Unit) -> UnitWriter<'_> {
         match self {
-            Sink::Npy { writer, .. } => writer.write(index, codes, label)?,
-            Sink::Shards { writer, left, pending } => {
-                let shard = index / writer.plan().shard_size;
-                flush_before(writer, left, pending, shard)?;
-                let open = pending.get_or_insert_with(|| writer.begin(shard));
-                writer.push(open, codes, label, caption)?;
-            }
+            Sink::Shards(writer) => UnitWriter::Shard(writer, writer.begin(unit.number)),
+            Sink::Npy { writer, .. } => UnitWriter::Npy(writer),
         }
-        Ok(())
     }
 
-    fn finish(&mut self, args: &ExtractArgs, images: &dyn Dataset, encoded: usize) -> anyhow::Result<Report> {
+    fn finish(&self, args: &ExtractArgs, images: &dyn Dataset, encoded: usize) -> anyhow::Result<Report> {
         let (output, left_out) = (args.output.display().to_string(), images.left_out().len());
         Ok(match self {
             Sink::Npy { writer, plan } => {
@@ -306,8 +408,7 @@ impl Sink {
                 let (tokenizer, views, records) = (plan.tokenizer.clone(), plan.views.clone(), plan.records);
                 Report { output, tokenizer, views, records, skipped: 0, left_out, encoded }
             }
-            Sink::Shards { writer, left, pending } => {
-                flush_before(writer, left, pending, usize::MAX)?;
+            Sink::Shards(writer) => {
                 let index = writer.finish(images.classes())?;
                 let (records, skipped) = (index.records, index.skipped);
                 let (tokenizer, views) = (index.tokenizer, index.views);
@@ -317,16 +418,26 @@ impl Sink {
     }
 }
 
-/// Writes the shards that come before `shard`; one of which no image could be decoded is empty.
-fn flush_before(
-    writer: &CodeWriter,
-    left: &mut VecDeque<usize>,
-    pending: &mut Option<PendingShard>,
-    shard: usize,
-) -> anyhow::Result<()> {
-    while let Some(first) = left.front().copied().filter(|s| *s < shard) {
-        left.pop_front();
-        writer.write(pending.take().unwrap_or_else(|| writer.begin(first)))?;
+/// Takes the codes of a unit's images.
+enum UnitWriter<'a> {
+    Shard(&'a CodeWriter, PendingShard),
+    Npy(&'a NpyWriter),
+}
+
+impl UnitWriter<'_> {
+    fn push(&mut self, index: usize, codes: &[i64], label: i64, caption: &str) -> anyhow::Result<()> {
+        match self {
+            UnitWriter::Shard(writer, shard) => writer.push(shard, codes, label, caption)?,
+            UnitWriter::Npy(writer) => writer.write(index, codes, label)?,
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Writes the shard, also an empty one; the official layout has its files already.
+    fn finish(self) -> anyhow::Result<()> {
+        match self {
+            UnitWriter::Shard(writer, shard) => Ok(writer.write(shard)?),
+            UnitWriter::Npy(_) => Ok(()),
+        }
+    }
 }

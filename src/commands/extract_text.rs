@@ -36,8 +36,16 @@ pub fn run(folder: &Path, args: &ExtractArgs, images: &dyn Dataset, context: &Co
     let precision = args.compute.precision;
     let files = EncoderFiles::in_folder(folder);
     let encoder = TextEncoder::open(&files, args.text_length, clean, device, precision.kind())?;
-    let writer = TextWriter::create(&args.output, plan(args, &captions, &encoder, images))?;
-    let Some(encoded) = encode(&captions, &encoder, &writer, context)? else {
+    let (world, plan) = (&context.world, plan(args, &captions, &encoder, images));
+    // Rank 0 makes the folder, or refuses that of another run; the others then find it as it should be.
+    let open = || TextWriter::create(&args.output, plan.clone());
+    let missing = world.from_first(|| Ok::<_, anyhow::Error>(open()?.missing()))?;
+    let writer = open()?;
+    let shares = world.gather_values(&encode(&captions, &encoder, &writer, &missing, context)?)?;
+    if !world.is_first() {
+        return Ok(Outcome::Done);
+    }
+    let Some(encoded) = shares.into_iter().sum::<Option<usize>>() else {
         let dir = args.output.display();
         context.printer.line(&format!("stopped; run again, it goes on with what `{dir}` has"))?;
         return Ok(Outcome::Incomplete);
@@ -99,19 +107,21 @@ fn plan(args: &ExtractArgs, captions: &[String], encoder: &TextEncoder, images: 
     }
 }
 
-/// How many were encoded, or `None` if interrupted.
+/// Encodes shards that no process has taken yet. Returns the number of captions, or `None` if interrupted.
 fn encode(
     captions: &[String],
     encoder: &TextEncoder,
     writer: &TextWriter,
+    missing: &[usize],
     context: &Context,
 ) -> Result<Option<usize>> {
     let stop = stop_on_signal()?;
-    let missing = writer.missing();
     let total: usize = missing.iter().map(|&shard| writer.range(shard).len()).sum();
     let mut progress = context.printer.clone();
     progress.start("encoding", Some(total as u64));
-    for shard in missing {
+    let mut encoded = 0;
+    while let Some(&shard) = context.world.take("extract/units", missing)? {
+        context.world.note(&format!("shard {shard}"));
         let part = &captions[writer.range(shard)];
         let mut features = Vec::with_capacity(part.len());
         for caption in part {
@@ -122,7 +132,8 @@ fn encode(
             progress.advance(1);
         }
         writer.write(shard, part, &features)?;
+        encoded += part.len();
     }
     progress.finish();
-    Ok(Some(total))
+    Ok(Some(encoded))
 }

@@ -11,6 +11,7 @@ mod extract_text;
 mod features;
 mod fetch;
 mod inspect;
+mod launch;
 mod logits;
 mod plot;
 mod probe;
@@ -42,6 +43,7 @@ pub fn run(command: &Command, context: &Context) -> anyhow::Result<Outcome> {
         Command::Eval(args) => eval::run(args, context),
         Command::Encode(args) => encode::run(args, context),
         Command::Extract(args) => extract::run(args, context),
+        Command::Launch(args) => launch::run(args, context),
         Command::Logits(args) => logits::run(args, context),
         Command::Features(args) => features::run(args, context),
         Command::Fetch(args) => fetch::run(args, context),

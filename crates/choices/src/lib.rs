@@ -2,7 +2,9 @@
 //! given before libtorch is loaded; `base` says what the words mean for tensors.
 
 mod device;
+mod launch;
 mod precision;
 
 pub use device::DeviceChoice;
+pub use launch::{Launch, LaunchError, Launcher};
 pub use precision::Precision;

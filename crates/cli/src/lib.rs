@@ -12,6 +12,7 @@ pub mod extract;
 pub mod features;
 pub mod fetch;
 pub mod inspect;
+pub mod launch;
 pub mod logits;
 mod metric;
 pub mod plot;
@@ -83,11 +84,18 @@ pub enum Command {
     Convert(convert::ConvertArgs),
     /// Benchmark sampling, encoding, decoding, training and evaluation against the hardware's limits
     Bench(bench::BenchArgs),
+    /// Run a verb as several processes on this machine
+    Launch(launch::LaunchArgs),
     /// Report libtorch, CPU, GPUs and models, and run a self-test
     Doctor(doctor::DoctorArgs),
 }
 
 impl Command {
+    /// True if several processes can share the work.
+    pub fn runs_on_many(&self) -> bool {
+        matches!(self, Command::Extract(_))
+    }
+
     /// The batch size in use, for the hint after running out of memory.
     pub fn batch_size(&self) -> Option<i64> {
         match self {

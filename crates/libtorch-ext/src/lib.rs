@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 pub mod bytes;
+pub mod c10d;
 pub mod cuda_graph;
 pub mod cuda_kernel;
 mod driver;

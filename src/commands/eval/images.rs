@@ -284,7 +284,7 @@ mod tests {
         write("000000.png", &[("gen:sample", "{}".into())]);
         write("zebra.png", &[]);
         let names = || {
-            let context = Context { printer: crate::printer::Printer::new(true) };
+            let context = Context::alone(crate::printer::Printer::new(true));
             let set = ImageSet::open(dir.path(), None, &context).unwrap();
             (0..set.len()).map(|i| set.key(i)).collect::<Vec<_>>()
         };

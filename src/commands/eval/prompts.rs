@@ -186,7 +186,7 @@ mod tests {
     }
 
     fn prompts(dir: &Path, given: Option<&Path>) -> Result<Vec<String>> {
-        let context = Context { printer: crate::printer::Printer::new(true) };
+        let context = Context::alone(crate::printer::Printer::new(true));
         Ok(find(&ImageSet::open(&dir.join("images"), None, &context)?, given)?.0)
     }
 
