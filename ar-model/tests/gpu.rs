@@ -6,11 +6,11 @@ use ar_model::{ArConfig, AutoregressiveModel, Backend, Decoder, GpuFormats};
 use base::testing::{max_abs, recipe_integers};
 use cuda_kernels::Format::{self, Bf16, Int8};
 use flavours::{CLASS, TEXT, both_ways, build, condition, config};
-use libtorch_ext::cuda_kernel::Emulated;
+use libtorch_ext::cuda_kernel::CpuEmulator;
 use tch::{Kind, Tensor};
 
 fn backend(weights: Format, cache: Format) -> Backend {
-    Backend::Gpu { formats: GpuFormats { weights, cache }, launcher: &Emulated }
+    Backend::Gpu { formats: GpuFormats { weights, cache }, launcher: &CpuEmulator }
 }
 
 fn packed(config: &ArConfig, weights: Format, cache: Format) -> Decoder {

@@ -41,7 +41,8 @@ fn linked(libtorch: &Path) {
         .std("c++17")
         .opt_level(3)
         .warnings(false)
-        // Without -fopenmp the loops of `at::parallel_for`, a template, run on one thread and nothing says so.
+        // Without -fopenmp the loops of `at::parallel_for`, a template, run on one thread and
+        // nothing says so.
         .flags(["-fopenmp", "-fno-math-errno", "-fno-trapping-math"])
         .includes(torch_includes(libtorch))
         .files(LINKED)
@@ -53,7 +54,8 @@ fn linked(libtorch: &Path) {
     }
 }
 
-/// A library of its own, because its undefined symbols are those of libtorch's CUDA half, which programs do not link.
+/// A library of its own, because its undefined symbols are those of libtorch's CUDA half, which
+/// programs do not link.
 fn cuda_graph(libtorch: &Path, cuda: &Path) {
     let mut build = cc::Build::new();
     build.cpp(true).std("c++17").warnings(false).pic(true).includes(torch_includes(libtorch)).include(cuda);
@@ -64,8 +66,9 @@ fn cuda_graph(libtorch: &Path, cuda: &Path) {
     assert!(status.success(), "{command:?}: {status}");
 }
 
-/// Headers of CUDA's runtime, if they are at hand (`make libtorch` installs them, also without CUDA itself) and libtorch's
-/// own are those of a build with CUDA. Elsewhere the crate is built without graphs and says so when asked.
+/// Headers of CUDA's runtime, if they are at hand (`make libtorch` installs them, also without CUDA
+/// itself) and libtorch's own are those of a build with CUDA. Elsewhere the crate is built without
+/// graphs and says so when asked.
 fn cuda_includes(libtorch: &Path) -> Option<PathBuf> {
     let with_cuda = libtorch.join("include/c10/cuda/impl/cuda_cmake_macros.h").is_file();
     let beside = libtorch.parent()?.join("nvidia/cu13/include");

@@ -1,4 +1,4 @@
-//! What a user chooses about sampling.
+//! Sampling settings.
 
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::filter::{self, Filter, KernelFilters, RowFilters};
 use crate::guidance::{Guidance, GuidanceSchedule};
 
-/// How codes are drawn from logits. The default samples the model's own distribution.
+/// Configuration of sampling. The default samples the model's own distribution.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingConfig {
     /// Logits are divided by this, at least 1e-5.
@@ -24,42 +24,43 @@ impl Default for SamplingConfig {
     }
 }
 
-/// [`SamplingConfig`] in the words of the command line, each optional: what `sampling.yaml` beside a model
-/// holds and what an image remembers of how it was made.
+/// [`SamplingConfig`] as options of the command line, each optional: the content of a model's
+/// `sampling.yaml`, and part of an image's provenance.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SamplingSettings {
-    /// Guidance scale; 1 or less: none.
+    /// Guidance scale; 1 or less disables guidance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cfg: Option<f64>,
     /// One of [`GuidanceSchedule::NAMES`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cfg_schedule: Option<String>,
-    /// Where the window of `step` or `rectangular` starts, as a share of the decode steps.
+    /// Start of the window of `step` or `rectangular`, as a fraction of the decode steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cfg_start: Option<f64>,
-    /// Where the window of `rectangular` ends.
+    /// End of the window of `rectangular`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cfg_end: Option<f64>,
-    /// The last guided decode step; -1: all.
+    /// Last guided decode step; -1: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cfg_interval: Option<i64>,
     /// Softmax temperature.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
-    /// 0: all.
+    /// Maximum number of codes; 0: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top_k: Option<i64>,
-    /// 1: all.
+    /// Cumulative probability of the most probable codes; 1: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top_p: Option<f64>,
-    /// 0: all.
+    /// Minimum probability relative to the most probable code; 0: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_p: Option<f64>,
 }
 
 impl SamplingSettings {
-    /// GigaTok's published settings (`sample_c2i_cfg_search.py`): guidance 2.0, constant, no filters.
+    /// GigaTok's published settings (`sample_c2i_cfg_search.py`): guidance 2.0, constant, no
+    /// filters.
     pub fn published() -> Self {
         SamplingSettings {
             cfg: Some(2.0),
@@ -73,8 +74,8 @@ impl SamplingSettings {
         }
     }
 
-    /// These settings, and `defaults` where they are silent. A schedule of one's own brings its own window:
-    /// the defaults' window belongs to the defaults' schedule.
+    /// These settings, completed by `defaults`. If these name a schedule, the defaults' window,
+    /// which belongs to the defaults' schedule, is not used.
     pub fn or(self, defaults: Self) -> Self {
         let own_schedule = self.cfg_schedule.is_some();
         let window = |own: Option<f64>, default: Option<f64>| own.or(default.filter(|_| !own_schedule));
@@ -91,7 +92,11 @@ impl SamplingSettings {
         }
     }
 
-    /// The typed configuration; where these settings are silent, [`SamplingSettings::published`] speaks.
+    /// The typed configuration; missing settings are those of [`SamplingSettings::published`].
+    ///
+    /// # Errors
+    /// Returns an error if a setting is out of its range, or the schedule is unknown or has no such
+    /// window.
     pub fn resolve(self) -> Result<SamplingConfig> {
         let s = self.or(Self::published());
         check("top_k", s.top_k.unwrap_or(0) as f64, "0 or more", |k| k >= 0.0)?;
@@ -118,28 +123,30 @@ impl SamplingSettings {
 }
 
 impl SamplingConfig {
-    /// (B, V) fp32 logits → the same, divided by the temperature, with the entries that the filters remove at
-    /// -inf.
+    /// (B, V) fp32 logits → the same, divided by the temperature, with filtered entries at -inf.
     pub fn filtered(&self, logits: &Tensor) -> Tensor {
         filter::apply(logits, self.temperature, &self.filters)
     }
 
-    /// Temperature and filters for rows on the CPU; `None` where a filter has no such form.
+    /// Temperature and filters for rows on the CPU; `None` if a filter has no such form.
     pub(crate) fn row_filters(&self) -> Option<RowFilters> {
         RowFilters::new(self.temperature, &self.filters)
     }
 
-    /// Temperature and filters for the GPU's sampling kernel; `None` where it cannot apply them.
+    /// Temperature and filters for the GPU's sampling kernel; `None` if it does not support them.
     pub(crate) fn kernel_filters(&self) -> Option<KernelFilters> {
         KernelFilters::new(self.temperature, &self.filters)
     }
 
-    /// Whether the best code is taken, without random numbers.
+    /// Whether the most probable code is taken, without random numbers.
     pub(crate) fn is_greedy(&self) -> bool {
         self.filters.contains(&Filter::TopK(1))
     }
 
-    /// Refuses numbers that have no meaning.
+    /// Checks the ranges of all settings.
+    ///
+    /// # Errors
+    /// Returns an error that names a setting out of its range.
     pub fn validate(&self) -> Result<()> {
         let unit = 0.0..=1.0;
         let (start, end) = self.guidance.schedule.window();
@@ -162,7 +169,7 @@ impl SamplingConfig {
         Ok(())
     }
 
-    /// The same in the words of the command line, complete.
+    /// The same as options of the command line, complete.
     pub fn settings(&self) -> SamplingSettings {
         let (cfg_start, cfg_end) = self.guidance.schedule.window();
         let (mut top_k, mut top_p, mut min_p) = (0, 1.0, 0.0);

@@ -1,33 +1,32 @@
-//! Temperature and the filters that narrow a distribution, out of place.
+//! Temperature and filters of a distribution, out of place.
 //!
-//! GigaTok `generate.py` (`sample`, `top_k_top_p_filtering`), whose order and ties are kept: top-k first,
-//! then top-p on what is left. Min-p is not in the official code and comes last.
+//! Order and ties are those of GigaTok's `generate.py` (`sample`, `top_k_top_p_filtering`): top-k
+//! first, then top-p on the rest. Min-p is not in the official code and comes after them.
 //!
-//! A new [`Filter`] does not compile until every path decides on it: the tensors of any device
-//! ([`Filter::apply`]), the rows of the CPU (`RowFilters`) and the GPU's kernel (`KernelFilters`). The last
-//! two may decline, and the tensors serve.
+//! A new [`Filter`] does not compile until every path decides on it: tensors of any device
+//! ([`Filter::apply`]), rows on the CPU (`RowFilters`) and the GPU's kernel (`KernelFilters`). The
+//! last two may decline; tensors are the fall-back.
 //!
 //! B batch, V vocabulary
 
 use tch::{Kind, Tensor};
 
-/// The temperature never goes below this, so that 0 means greedy and nothing divides by zero.
+/// Minimum temperature: 0 is nearly greedy, and nothing is divided by zero.
 pub const TEMPERATURE_FLOOR: f64 = 1e-5;
 
 /// A rule that removes codes from a distribution.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Filter {
-    /// Keeps the k most probable codes, and ties with the k-th. 0 or less: all. 1: the best one, no
-    /// randomness.
+    /// Keeps the k most probable codes, and ties with the k-th. 0 or less: all. 1: greedy decoding.
     TopK(i64),
-    /// Keeps the most probable codes that together exceed this. 1 or more: all.
+    /// Keeps the most probable codes up to the one at which their sum exceeds p. 1 or more: all.
     TopP(f64),
-    /// Keeps codes at least this times as probable as the best one. 0 or less: all.
+    /// Keeps codes at least p times as probable as the most probable one. 0 or less: all.
     MinP(f64),
 }
 
 impl Filter {
-    /// Whether it keeps every code of any distribution.
+    /// Whether it keeps all codes of any distribution.
     pub fn is_off(self) -> bool {
         match self {
             Filter::TopK(k) => k <= 0,
@@ -63,12 +62,12 @@ pub(crate) struct RowFilters {
 #[derive(Debug, Clone, Copy)]
 enum RowFilter {
     TopK(usize),
-    /// Logarithm of the share of the best code's probability.
+    /// Logarithm of p.
     MinP(f32),
 }
 
 impl RowFilters {
-    /// `None` where a filter needs the order of all logits.
+    /// `None` if a filter needs the order of all logits.
     pub fn new(temperature: f64, filters: &[Filter]) -> Option<Self> {
         let active = filters.iter().filter(|filter| !filter.is_off());
         let for_rows = active.map(|&filter| match filter {
@@ -80,14 +79,14 @@ impl RowFilters {
         Some(RowFilters { temperature, filters: for_rows.collect::<Option<_>>()? })
     }
 
-    /// As [`apply`], on one row.
+    /// [`apply`] on one row.
     pub fn apply(&self, row: &mut [f32]) {
         if self.temperature != 1.0 {
             row.iter_mut().for_each(|logit| *logit /= self.temperature);
         }
         for filter in &self.filters {
             match *filter {
-                RowFilter::TopK(k) => kernels::choose::keep_largest(row, k),
+                RowFilter::TopK(k) => kernels::sample::top_k_mask(row, k),
                 RowFilter::MinP(margin) => {
                     let threshold = row.iter().fold(f32::NEG_INFINITY, |m, &l| m.max(l)) + margin;
                     row.iter_mut().filter(|l| **l < threshold).for_each(|l| *l = f32::NEG_INFINITY);
@@ -108,7 +107,7 @@ pub(crate) struct KernelFilters {
 }
 
 impl KernelFilters {
-    /// `None` where the kernel lacks a filter, or has the filters in another order.
+    /// `None` if the kernel lacks a filter, or applies the filters in another order.
     pub fn new(temperature: f64, filters: &[Filter]) -> Option<Self> {
         let temperature = temperature.max(TEMPERATURE_FLOOR);
         let mut kernel = KernelFilters { temperature, top_k: 0, min_p: 0.0 };
@@ -134,9 +133,9 @@ fn top_k(logits: &Tensor, k: i64) -> Tensor {
     remove(logits, &logits.lt_tensor(&largest.narrow(1, k - 1, 1)))
 }
 
-/// Keeps the shortest run of the most probable entries whose sum exceeds p. The mask is shifted by one, so
-/// the entry that crosses p stays, and the most probable one always does. Which of equal entries at the edge
-/// stay is up to libtorch's sort, as in the official code.
+/// Keeps the smallest set of the most probable entries whose sum exceeds p. The mask is shifted by
+/// one, so that the entry that crosses p stays, and the most probable one always does. Which of
+/// equal entries at the edge stay is up to libtorch's sort, as in the official code.
 fn top_p(logits: &Tensor, p: f64) -> Tensor {
     let (sorted, order) = logits.sort(-1, true); // (B, V)
     let over = sorted.softmax(-1, Kind::Float).cumsum(-1, Kind::Float).gt(p);

@@ -5,7 +5,7 @@ use base::config::Document;
 use base::testing::recipe_tensor;
 use base::{Build, Precision, SampleStream, Vars};
 use cuda_kernels::Format;
-use libtorch_ext::cuda_kernel::Emulated;
+use libtorch_ext::cuda_kernel::CpuEmulator;
 use sampler::DecodeMode::{CudaGraph, Speculative, Stepwise};
 use sampler::RandomSource::{Gumbel, Streams, Torch};
 use sampler::{Filter, Generation, Guidance, GuidanceSchedule, Sampler, SamplingConfig};
@@ -309,7 +309,7 @@ fn codes_drawn_by_a_gpus_kernel_are_those_of_the_ordinary_loop() {
     let class = "num_tokens: 5\nposition: learned\nconditioning: { type: class, num_classes: 3 }\n";
     let cosine = Guidance { schedule: GuidanceSchedule::Cosine, interval: Some(3), scale: 3.0 };
     let formats = GpuFormats { weights: Format::Bf16, cache: Format::Int8 };
-    let backend = Backend::Gpu { formats, launcher: &Emulated };
+    let backend = Backend::Gpu { formats, launcher: &CpuEmulator };
     let model = gpt_of(class).into_decoder(backend).unwrap();
     for config in [
         guided(1.0),
@@ -429,7 +429,7 @@ fn a_weight_that_is_no_number_is_an_error_in_every_backend() {
         }
         for format in [Format::Bf16, Format::Int8] {
             let formats = GpuFormats { weights: format, cache: format };
-            let backend = Backend::Gpu { formats, launcher: &Emulated };
+            let backend = Backend::Gpu { formats, launcher: &CpuEmulator };
             drawn(broken().into_decoder(backend).unwrap());
         }
     }

@@ -100,15 +100,13 @@ impl CpuDecoder {
 
     /// Gives a cache the condition as the layers need it: the mask of a text, and the adaptive norms.
     fn prepare(&self, cond: &Conditioning, prefix: &Tensor, cache: &mut kernels::KvCache) {
-        cache.hide(match cond {
-            Conditioning::Class(_) => vec![],
-            Conditioning::Text { mask, .. } => {
-                let (_, t) = mask.size2().expect("masks are (B, T)");
-                let seen = Vec::<bool>::try_from(mask.to_kind(Kind::Bool).contiguous().view(-1))
-                    .expect("bool tensors are copied to bool vectors");
-                seen.chunks(t as usize).map(|row| row.iter().map(|seen| !seen).collect()).collect()
-            }
+        let rows = cond.prefix_mask().map(|mask| {
+            let (_, t) = mask.size2().expect("masks are (B, T)");
+            let flat = Vec::<bool>::try_from(mask.to_kind(Kind::Bool).contiguous().view(-1))
+                .expect("bool tensors are copied to bool vectors");
+            flat.chunks(t as usize).map(<[bool]>::to_vec).collect::<Vec<_>>()
         });
+        cache.set_prefix_mask(&rows.unwrap_or_default());
         if let Some((layers, last)) = self.modulations(prefix) {
             cache.modulate(layers.iter().map(values).collect(), values(&last));
         }

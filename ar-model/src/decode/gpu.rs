@@ -3,7 +3,7 @@
 //! B sequences, S positions, D width, V vocabulary
 
 use cuda_kernels::{Format, Inputs, KvCache, Shape};
-use libtorch_ext::cuda_kernel::Launch;
+use libtorch_ext::cuda_kernel::KernelLauncher;
 use tch::{Kind, Tensor};
 
 use super::{AutoregressiveModel, CapturableStep};
@@ -61,7 +61,7 @@ pub(super) fn unsupported_reason(config: &ArConfig) -> Option<String> {
         return Some("norms of queries and keys".into());
     }
     match modulation {
-        ModulationConfig::None => shape(config).obstacle(),
+        ModulationConfig::None => shape(config).unsupported_reason(),
         ModulationConfig::AdaLn | ModulationConfig::SimpleAdaLn => Some("adaptive norms".into()),
     }
 }
@@ -78,7 +78,7 @@ pub struct GpuDecoder {
 impl GpuDecoder {
     /// Packs the weights, empties their variables, and runs the kernels once, so that what is wrong with them
     /// shows here.
-    pub(super) fn new(gpt: Gpt, formats: GpuFormats, launcher: &'static dyn Launch) -> Result<Self> {
+    pub(super) fn new(gpt: Gpt, formats: GpuFormats, launcher: &'static dyn KernelLauncher) -> Result<Self> {
         let Gpt { mut embeddings, rope, layers, norm, modulation: _, output, config, spec } = gpt;
         let shape = shape(&config);
         let (norm, output) = (norm.weight(), output.weight());
@@ -140,7 +140,7 @@ impl AutoregressiveModel for GpuDecoder {
 
     fn prefill(&self, cond: &Conditioning, cache: &mut KvCache) -> Tensor {
         let _guard = tch::no_grad_guard();
-        cache.see(cond.prefix_mask());
+        cache.set_prefix_mask(cond.prefix_mask());
         self.run(cache, self.embeddings.prefix(cond, None), &cache.position(0), 1).squeeze_dim(1)
     }
 
@@ -158,7 +158,7 @@ impl AutoregressiveModel for GpuDecoder {
         let x = self.embeddings.sequence(cond, codes, None); // (B, T + N − 1, D)
         let (b, s, _) = x.size3().expect("inputs are (B, S, D)");
         let mut cache = self.kernels.new_cache(b);
-        cache.see(cond.prefix_mask());
+        cache.set_prefix_mask(cond.prefix_mask());
         self.run(&cache, x, &cache.position(0), s - self.spec.prefix_len + 1)
     }
 
@@ -173,8 +173,8 @@ impl CapturableStep<KvCache> for GpuDecoder {
         self.codes(codes, position, cache).squeeze_dim(1)
     }
 
-    fn launcher(&self) -> Option<&'static dyn Launch> {
-        Some(self.kernels.engine())
+    fn launcher(&self) -> Option<&'static dyn KernelLauncher> {
+        Some(self.kernels.launcher())
     }
 }
 

@@ -8,7 +8,7 @@ mod step;
 mod torch;
 
 use base::Precision;
-use libtorch_ext::cuda_kernel::Launch;
+use libtorch_ext::cuda_kernel::KernelLauncher;
 use tch::{Device, Tensor};
 
 use crate::conditioning::Conditioning;
@@ -34,7 +34,7 @@ pub enum Backend {
         /// Formats of weights and cache.
         formats: GpuFormats,
         /// Device that runs the kernels.
-        launcher: &'static dyn Launch,
+        launcher: &'static dyn KernelLauncher,
     },
 }
 
@@ -216,7 +216,7 @@ impl CapturableStep<Cache> for Gpt {
         CapturableStep::<KvCache>::decode_step_at(self, codes, position, length, cache)
     }
 
-    fn launcher(&self) -> Option<&'static dyn Launch> {
+    fn launcher(&self) -> Option<&'static dyn KernelLauncher> {
         CapturableStep::<KvCache>::launcher(self)
     }
 }
@@ -227,7 +227,7 @@ impl CapturableStep<Cache> for GpuDecoder {
         CapturableStep::<cuda_kernels::KvCache>::decode_step_at(self, codes, position, length, cache)
     }
 
-    fn launcher(&self) -> Option<&'static dyn Launch> {
+    fn launcher(&self) -> Option<&'static dyn KernelLauncher> {
         CapturableStep::<cuda_kernels::KvCache>::launcher(self)
     }
 }

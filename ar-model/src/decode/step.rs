@@ -1,6 +1,6 @@
 //! The interface between a transformer and the sampler.
 
-use libtorch_ext::cuda_kernel::Launch;
+use libtorch_ext::cuda_kernel::KernelLauncher;
 use tch::Tensor;
 
 use crate::conditioning::Conditioning;
@@ -60,5 +60,5 @@ pub trait CapturableStep<C> {
     /// is in tensors.
     fn decode_step_at(&self, codes: &Tensor, position: &Tensor, length: i64, cache: &mut C) -> Tensor;
     /// The launcher of the backend's kernels, where it has some for the device.
-    fn launcher(&self) -> Option<&'static dyn Launch>;
+    fn launcher(&self) -> Option<&'static dyn KernelLauncher>;
 }

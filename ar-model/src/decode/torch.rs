@@ -3,7 +3,7 @@
 //! B batch, T prefix length, K new positions, D width, V vocabulary, L positions of the cache
 
 use base::Mode;
-use libtorch_ext::cuda_kernel::Launch;
+use libtorch_ext::cuda_kernel::KernelLauncher;
 use tch::{Device, Kind, Tensor};
 
 use super::{AutoregressiveModel, CapturableStep};
@@ -98,7 +98,7 @@ impl CapturableStep<KvCache> for Gpt {
         self.cached(x, positions, 1, Some(&mask), cache).squeeze_dim(1)
     }
 
-    fn launcher(&self) -> Option<&'static dyn Launch> {
+    fn launcher(&self) -> Option<&'static dyn KernelLauncher> {
         None
     }
 }

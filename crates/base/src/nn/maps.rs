@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use kernels::{Format, Isa, Map, Norm, Team, Winograd};
+use kernels::{Format, Isa, Map, Norm, ThreadPool, Winograd};
 use libtorch_ext::bytes::{Element, tensor_of, with_values};
 use tch::{Device, Kind, Tensor};
 
@@ -26,8 +26,8 @@ pub(super) fn isa() -> Isa {
     Isa::best(Format::F32)
 }
 
-fn team() -> Arc<Team> {
-    Team::shared(usize::try_from(tch::get_num_threads()).unwrap_or(1))
+fn pool() -> Arc<ThreadPool> {
+    ThreadPool::shared(usize::try_from(tch::get_num_threads()).unwrap_or(1))
 }
 
 /// Group norm and the SiLU that may follow, of `pixels` (B, H, W, C); `affine` (C) each.
@@ -54,9 +54,9 @@ pub(super) fn group_norm(
 }
 
 fn normalized<E: Element + kernels::NormElement>(pixels: &Tensor, channels: i64, norm: &Norm) -> Tensor {
-    let (team, isa, channels) = (team(), isa(), channels as usize);
+    let (pool, isa, channels) = (pool(), isa(), channels as usize);
     by_image::<E>(pixels, None, channels as i64, |x, _, out| {
-        kernels::group_norm(&team, isa, x, channels, norm, out);
+        kernels::group_norm(&pool, isa, x, channels, norm, out);
     })
 }
 
@@ -80,9 +80,9 @@ fn convolved<E: Element + kernels::ConvElement>(
     outputs: i64,
     residual: Option<&Tensor>,
 ) -> Tensor {
-    let (team, width) = (team(), pixels.size()[2] as usize);
+    let (pool, width) = (pool(), pixels.size()[2] as usize);
     by_image::<E>(pixels, residual, outputs, |x, residual, out| {
-        packed.run(&team, &Map { x, width, residual }, out);
+        packed.run(&pool, &Map { x, width, residual }, out);
     })
 }
 
