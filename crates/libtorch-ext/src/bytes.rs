@@ -74,6 +74,15 @@ pub fn with_values<E: Element, T>(tensor: &Tensor, f: impl FnOnce(&[E]) -> T) ->
     })
 }
 
+/// All values of a tensor in row-major order, converted to fp32.
+///
+/// # Panics
+/// Panics if libtorch refuses the conversion, like tch's own operators.
+pub fn f32_values(tensor: &Tensor) -> Vec<f32> {
+    let values = with_values(&tensor.to_kind(Kind::Float), <[f32]>::to_vec);
+    values.unwrap_or_else(|e| panic!("{e}"))
+}
+
 /// A contiguous CPU tensor with values written by `fill`, which receives uninitialised numbers.
 ///
 /// # Errors

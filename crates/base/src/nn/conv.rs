@@ -1,6 +1,7 @@
 use std::sync::OnceLock;
 
 use kernels::Winograd;
+use libtorch_ext::bytes::f32_values;
 use tch::{Device, Kind, Tensor};
 
 use super::maps;
@@ -71,7 +72,7 @@ impl Conv2d {
         let pixels = maps::pixels(x).filter(|_| !trained && !slower)?;
         let packed = place.get_or_init(|| {
             let bias = self.bias.as_ref().expect("packed convolutions have a bias");
-            Winograd::new(&maps::values(&self.weight), &maps::values(bias), maps::isa())
+            Winograd::new(&f32_values(&self.weight), &f32_values(bias), maps::isa())
         });
         Some(maps::convolution(packed, &pixels, self.weight.size()[0], residual))
     }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use kernels::{Format, Isa, Map, Norm, ThreadPool, Winograd};
-use libtorch_ext::bytes::{Element, tensor_of, with_values};
+use libtorch_ext::bytes::{Element, f32_values, tensor_of, with_values};
 use tch::{Device, Kind, Tensor};
 
 /// `x` (B, C, H, W) as (B, H, W, C), if these kernels can read it.
@@ -14,11 +14,6 @@ pub(super) fn pixels(x: &Tensor) -> Option<Tensor> {
     let pixels = x.permute([0, 2, 3, 1]);
     let fits = x.device() == Device::Cpu && known && !x.requires_grad() && x.numel() > 0;
     (fits && pixels.is_contiguous()).then_some(pixels)
-}
-
-/// All values in fp32, row after row.
-pub(super) fn values(t: &Tensor) -> Vec<f32> {
-    with_values(&t.to_kind(Kind::Float), <[f32]>::to_vec).expect("it was just made fp32")
 }
 
 /// The best instructions for fp32.
@@ -38,7 +33,7 @@ pub(super) fn group_norm(
     eps: f64,
     silu: bool,
 ) -> Tensor {
-    let (scale, shift) = affine.map(|(w, b)| (values(w), values(b))).unzip();
+    let (scale, shift) = affine.map(|(w, b)| (f32_values(w), f32_values(b))).unzip();
     let norm = Norm {
         groups: usize::try_from(groups).expect("groups are counted"),
         eps,
