@@ -56,6 +56,10 @@ pub struct SamplingSettings {
     /// Minimum probability relative to the most probable code; 0: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_p: Option<f64>,
+    /// Cumulative probability of the most typical codes; 1: all. Absent if it is 1, as in files
+    /// older than this setting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub typical_p: Option<f64>,
 }
 
 impl SamplingSettings {
@@ -70,6 +74,7 @@ impl SamplingSettings {
             top_k: Some(0),
             top_p: Some(1.0),
             min_p: Some(0.0),
+            typical_p: Some(1.0),
             ..Default::default()
         }
     }
@@ -89,6 +94,7 @@ impl SamplingSettings {
             top_k: self.top_k.or(defaults.top_k),
             top_p: self.top_p.or(defaults.top_p),
             min_p: self.min_p.or(defaults.min_p),
+            typical_p: self.typical_p.or(defaults.typical_p),
         }
     }
 
@@ -107,6 +113,7 @@ impl SamplingSettings {
             s.top_k.filter(|&k| k > 0).map(Filter::TopK),
             s.top_p.filter(|&p| p != 1.0).map(Filter::TopP),
             s.min_p.filter(|&p| p != 0.0).map(Filter::MinP),
+            s.typical_p.filter(|&p| p != 1.0).map(Filter::TypicalP),
         ];
         let config = SamplingConfig {
             temperature: s.temperature.unwrap_or(1.0),
@@ -159,6 +166,7 @@ impl SamplingConfig {
                 Filter::TopK(_) => {} // any number: 0 or less is all
                 Filter::TopP(p) => share("top_p", p)?,
                 Filter::MinP(p) => share("min_p", p)?,
+                Filter::TypicalP(p) => share("typical_p", p)?,
             }
         }
         share("cfg_start", start.unwrap_or(0.0))?;
@@ -172,12 +180,13 @@ impl SamplingConfig {
     /// The same as options of the command line, complete.
     pub fn settings(&self) -> SamplingSettings {
         let (cfg_start, cfg_end) = self.guidance.schedule.window();
-        let (mut top_k, mut top_p, mut min_p) = (0, 1.0, 0.0);
+        let (mut top_k, mut top_p, mut min_p, mut typical_p) = (0, 1.0, 0.0, None);
         for filter in &self.filters {
             match *filter {
                 Filter::TopK(k) => top_k = k,
                 Filter::TopP(p) => top_p = p,
                 Filter::MinP(p) => min_p = p,
+                Filter::TypicalP(p) => typical_p = Some(p),
             }
         }
         SamplingSettings {
@@ -190,6 +199,7 @@ impl SamplingConfig {
             top_k: Some(top_k),
             top_p: Some(top_p),
             min_p: Some(min_p),
+            typical_p,
         }
     }
 }
@@ -208,6 +218,7 @@ mod tests {
             cfg: Some(1.75),
             cfg_schedule: Some("step".into()),
             top_k: Some(40),
+            typical_p: Some(0.9),
             ..Default::default()
         };
         let config = s.resolve().unwrap();
@@ -234,6 +245,7 @@ mod tests {
     fn meaningless_numbers_are_refused_by_name() {
         for (s, name) in [
             (SamplingSettings { top_p: Some(1.5), ..Default::default() }, "top_p"),
+            (SamplingSettings { typical_p: Some(-0.1), ..Default::default() }, "typical_p"),
             (SamplingSettings { temperature: Some(-1.0), ..Default::default() }, "temperature"),
             (SamplingSettings { top_k: Some(-5), ..Default::default() }, "top_k"),
             (SamplingSettings { cfg_interval: Some(-2), ..Default::default() }, "cfg_interval"),

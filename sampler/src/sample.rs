@@ -257,8 +257,9 @@ mod tests {
             (vec![Filter::TopK(40)], 0.7),
             (vec![Filter::TopK(900), Filter::MinP(0.05)], 1.3),
             (vec![Filter::TopP(0.9)], 1.0),
+            (vec![Filter::TypicalP(0.9)], 1.0),
         ] {
-            let sorts = filters.contains(&Filter::TopP(0.9));
+            let sorts = filters.iter().any(|f| matches!(f, Filter::TopP(_) | Filter::TypicalP(_)));
             let config = SamplingConfig { temperature, filters, ..Default::default() };
             let expected = inverse_cdf_sample(&config.filtered(&logits), &uniforms);
             let rows = inverse_cdf_rows(&logits, &uniforms, &config);

@@ -165,7 +165,7 @@ fn top_k_v_and_top_p_1_change_nothing() {
     let model = mock();
     let open = guided(2.0);
     let wide = SamplingConfig {
-        filters: vec![Filter::TopK(V), Filter::TopP(1.0), Filter::MinP(0.0)],
+        filters: vec![Filter::TopK(V), Filter::TopP(1.0), Filter::MinP(0.0), Filter::TypicalP(1.0)],
         ..open.clone()
     };
     assert_eq!(codes(&model, &[0, 1, 2], 0, &open), codes(&model, &[0, 1, 2], 0, &wide));
@@ -228,6 +228,27 @@ fn frequencies_match_probabilities() {
     }
 }
 
+/// The kept set is the smallest in the order of typicality whose probability reaches p.
+#[test]
+fn typical_p_keeps_the_smallest_typical_set() {
+    let logits = recipe_tensor("typical", 7, &[50, V], -3.0, 3.0);
+    let rows = Vec::<Vec<f64>>::try_from(logits.softmax(-1, Kind::Double)).unwrap();
+    for mass in [0.2, 0.5, 0.9] {
+        let config = SamplingConfig { filters: vec![Filter::TypicalP(mass)], ..Default::default() };
+        let kept = Vec::<Vec<bool>>::try_from(config.filtered(&logits).isfinite()).unwrap();
+        for (p, kept) in rows.iter().zip(&kept) {
+            let entropy: f64 = p.iter().map(|p| -p * p.ln()).sum();
+            let mut order: Vec<usize> = (0..p.len()).collect();
+            order.sort_by(|&a, &b| (-p[a].ln() - entropy).abs().total_cmp(&(-p[b].ln() - entropy).abs()));
+            let mut sum = 0.0;
+            let below = |code: &&usize| std::mem::replace(&mut sum, sum + p[**code]) < mass;
+            let mut expected = vec![false; p.len()];
+            order.iter().take_while(below).for_each(|&code| expected[code] = true);
+            assert_eq!(*kept, expected, "{mass}");
+        }
+    }
+}
+
 #[test]
 fn streams_and_conditions_must_be_as_many() {
     let model = mock();
@@ -268,6 +289,7 @@ fn speculative_codes_are_those_of_one_at_a_time() {
         guided(3.0),
         SamplingConfig { filters: vec![Filter::TopK(1)], ..guided(2.0) },
         SamplingConfig { filters: vec![Filter::TopP(0.8)], temperature: 0.7, ..guided(2.0) },
+        SamplingConfig { filters: vec![Filter::TypicalP(0.7)], ..guided(2.0) },
     ];
     for config in settings {
         equal_at_any_window(&mock(), &classes(&[0, 1, 2]), &config);
@@ -317,6 +339,7 @@ fn codes_drawn_by_a_gpus_kernel_are_those_of_the_ordinary_loop() {
         SamplingConfig { filters: vec![Filter::MinP(0.3)], ..guided(2.0) },
         SamplingConfig { filters: vec![Filter::MinP(1.0)], ..guided(2.0) },
         SamplingConfig { filters: vec![Filter::TopK(1)], ..guided(2.0) },
+        SamplingConfig { filters: vec![Filter::MinP(0.1), Filter::TypicalP(0.8)], ..guided(2.0) },
     ] {
         equal_when_recorded(&model, [classes(&[0, 1, 2]), classes(&[2, 2, 1])], &config);
     }
@@ -375,6 +398,7 @@ fn a_row_that_is_not_finite_is_an_error_that_names_image_and_step() {
             SamplingConfig { filters: vec![Filter::TopK(1)], ..plain.clone() },
             SamplingConfig { filters: vec![Filter::TopK(4), Filter::MinP(0.1)], ..plain.clone() },
             SamplingConfig { filters: vec![Filter::TopP(0.9)], ..plain.clone() },
+            SamplingConfig { filters: vec![Filter::TypicalP(0.9)], ..plain.clone() },
             guided(2.0),
         ] {
             let mut sampler = Sampler::new(&model);

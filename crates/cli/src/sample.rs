@@ -43,6 +43,7 @@ pub struct SampleArgs {
     #[arg(long, value_name = "PNG", conflicts_with_all = ["class", "prompt", "prompts",
         "negative_prompt", "num", "num_images", "npz", "size", "seed", "rng", "speculative",
         "cfg", "cfg_schedule", "cfg_start", "cfg_end", "cfg_interval", "temperature", "top_k", "top_p", "min_p",
+        "typical_p",
         "batch_size", "precision", "tokenizer_precision"])]
     pub from: Option<PathBuf>,
 
@@ -161,6 +162,11 @@ pub struct SamplingArgs {
     /// Sample from codes at least P times as probable as the best; 0 for all [published: 0]
     #[arg(long, value_name = "P")]
     pub min_p: Option<f64>,
+
+    /// Sample from the most typical codes, whose information content is closest to the entropy, up
+    /// to a probability of P; 1 for all [published: 1]
+    #[arg(long, value_name = "P")]
+    pub typical_p: Option<f64>,
 }
 
 /// Where a run's randomness came from.
