@@ -108,9 +108,9 @@ pub(crate) fn uniforms(streams: &[SampleStream], steps: usize, device: Device) -
     Tensor::from_slice(&values).view([streams.len() as i64, steps as i64]).to_device(device)
 }
 
-/// Inverse-CDF sampling in float64, on any device: (B, V) filtered logits and (B, 1) uniforms → (B,
-/// 1) codes, the first whose cumulative probability exceeds the uniform. Entries at -inf are never
-/// sampled.
+/// Inverse-CDF sampling in float64, on any device. Filtered logits (B, V) and uniforms (B, 1) →
+/// codes (B, 1), the first whose cumulative probability exceeds the uniform. Entries at -inf are
+/// never sampled.
 fn inverse_cdf_sample(logits: &Tensor, uniforms: &Tensor) -> Tensor {
     let v = logits.size()[1];
     let cdf = logits.softmax(-1, Kind::Double).cumsum(-1, Kind::Double); // (B, V)
