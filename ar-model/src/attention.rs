@@ -17,9 +17,9 @@ pub(crate) struct AttentionInput<'a> {
     pub positions: Positions<'a>,
     /// Rotary table, where the model has one.
     pub rope: Option<&'a Tensor>,
-    /// Allowed (query, key) pairs, broadcastable to (B, H, S, L); `None` is plainly causal.
+    /// Allowed (query, key) pairs, broadcastable to (B, H, S, L); `None`: causal.
     pub mask: Option<&'a Tensor>,
-    /// Rate of dropout on the weights of attention; without a cache alone.
+    /// Dropout rate of the attention weights, without a cache only.
     pub dropout: f64,
 }
 
@@ -45,7 +45,8 @@ impl Attention {
         }
     }
 
-    /// (B, S, D) → (B, S, D). With a cache, keys and values are appended and everything before is seen.
+    /// (B, S, D) → (B, S, D). With a cache, keys and values are appended to it, and all earlier
+    /// positions attended to.
     pub fn forward(
         &self,
         x: &Tensor,
@@ -60,7 +61,7 @@ impl Attention {
             return self.wo.forward(&fused::attention(&qkv, self.heads, rows.as_ref(), true));
         }
         let [h, g] = [self.heads, self.kv_heads];
-        // Not three selections: the gradient of each would be as large as all three.
+        // Not three selections, each of whose gradients would have the size of all three.
         let qkv = qkv.view([b, s, h + 2 * g, d / h]).split_with_sizes([h, g, g], 2);
         let [mut q, mut k, v] = heads(qkv); // (B, H, S, K) and twice (B, G, S, K)
         if let Some((q_norm, k_norm)) = &self.qk_norm {
@@ -79,7 +80,7 @@ impl Attention {
         let (k, v) = (shared(k, h / g), shared(v, h / g));
         let first = matches!(input.positions, Positions::Range(0));
         let causal = first && input.mask.is_none();
-        // With a cache, plain products but for a prefix without a mask.
+        // With a cache, plain products except for a prefix without a mask.
         let y = if input.dropout > 0.0 {
             dropped_products(&q, &k, &v, input.mask, input.dropout)
         } else if !fused && (!first || (cached && input.mask.is_some())) {
@@ -91,18 +92,20 @@ impl Attention {
     }
 }
 
-/// Whether libtorch's fused kernels attend over a cache: in half precision on a GPU, one launch instead of eight. (The
-/// official scripts forbid them while drawing codes; what they round differently is within bfloat16's own rounding.)
+/// Whether libtorch's fused kernels attend over a cache: in half precision on a GPU, one launch
+/// instead of eight. (The official scripts disable them for sampling; the difference is within
+/// bfloat16's rounding.)
 pub(crate) fn is_fused(kind: Kind, device: Device) -> bool {
     device.is_cuda() && matches!(kind, Kind::BFloat16 | Kind::Half)
 }
 
-/// Head width in a cache for the fused kernels, which with a mask take multiples of eight alone (GPT-3B has 100).
+/// Head width in a cache for the fused kernels, which with a mask support multiples of eight only
+/// (GPT-3B has 100).
 pub(crate) fn fused_width(head_width: i64) -> i64 {
     (head_width + 7) / 8 * 8
 }
 
-/// (B, G, L, K), each head as often as queries share it → (B, H, L, K).
+/// Repeats each head for the query heads that share it: (B, G, L, K) → (B, H, L, K).
 fn shared(x: Tensor, times: i64) -> Tensor {
     if times == 1 { x } else { x.repeat_interleave_self_int(times, 1, None) }
 }
@@ -113,7 +116,8 @@ fn heads(qkv: Vec<Tensor>) -> [Tensor; 3] {
     each.try_into().expect("queries, keys and values")
 }
 
-/// (B, H, S, K) with (B, H, L, K or [`fused_width`]) twice → (B, H, S, K). What is beyond K is zero.
+/// Fused attention: (B, H, S, K) with (B, H, L, K or [`fused_width`]) twice → (B, H, S, K).
+/// Channels beyond K are zero.
 fn fused_products(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, causal: bool) -> Tensor {
     let width = q.size()[3];
     let padding = k.size()[3] - width;
@@ -125,8 +129,8 @@ fn fused_products(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, cau
     Tensor::scaled_dot_product_attention(&q, k, v, mask, 0.0, causal, scale, false).narrow(3, 0, width)
 }
 
-/// (B, H, S, K) three times → (B, H, S, K), for training with dropout on the weights of attention. Without a mask positions
-/// see those before them.
+/// Attention with dropout on its weights, for training: (B, H, S, K) three times → (B, H, S, K);
+/// causal without a mask.
 fn dropped_products(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, rate: f64) -> Tensor {
     let s = q.size()[2];
     let causal = || Tensor::ones([s, s], (Kind::Bool, q.device())).tril(0);
@@ -134,14 +138,15 @@ fn dropped_products(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, r
     dropout(&attention_weights(q, k, Some(&mask)), rate, true).to_kind(v.kind()).matmul(v)
 }
 
-/// (B, H, S, K) with (B, H, L, K) twice → (B, H, S, K), for drawing codes: positions see those that `mask`, broadcastable
-/// to (B, H, S, L), allows. Plain products, as the official decoding has them: the CPU's fused kernel with several
-/// threads rounds differently from one number of sequences to another, so that an image would depend on its batch.
+/// Attention by plain products, for decoding: (B, H, S, K) with (B, H, L, K) twice → (B, H, S, K);
+/// `mask` broadcasts to (B, H, S, L). As in the official decoding; the CPU's fused kernel with
+/// several threads rounds differently for different numbers of sequences, so that an image would
+/// depend on its batch.
 fn plain_products(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>) -> Tensor {
     attention_weights(q, k, mask).to_kind(v.kind()).matmul(v)
 }
 
-/// (B, H, S, K) and (B, H, L, K) → (B, H, S, L) fp32.
+/// Attention weights: (B, H, S, K) and (B, H, L, K) → (B, H, S, L) fp32.
 fn attention_weights(q: &Tensor, k: &Tensor, mask: Option<&Tensor>) -> Tensor {
     let width = q.size()[3] as f64;
     let scores = (q / width.sqrt()).matmul(&k.transpose(-2, -1));
@@ -156,7 +161,7 @@ fn attention_weights(q: &Tensor, k: &Tensor, mask: Option<&Tensor>) -> Tensor {
 mod tests {
     use super::*;
 
-    /// Heads of 100 channels, as GPT-3B has them, in a cache that is wider.
+    /// Heads of 100 channels, like GPT-3B's, in a wider cache.
     #[test]
     fn fused_attention_over_padded_heads_is_that_of_plain_products() {
         let (kind, device) = (Kind::Float, Device::Cpu);

@@ -1,4 +1,4 @@
-//! What the codes depend on, and its embedding as the prefix of the sequence.
+//! Conditions, and their embedding as the prefix of the sequence.
 //!
 //! B batch, T prefix positions, C text feature width, D model width
 
@@ -12,19 +12,19 @@ use crate::error::{Error, Result};
 /// A batch of conditions.
 #[derive(Debug)]
 pub enum Conditioning {
-    /// (B,) int64 class indices; `num_classes` is the null class, where the model has one.
+    /// (B,) int64 class indices; `num_classes` is the null class, if the model has one.
     Class(Tensor),
-    /// Left-padded text features (B, T, C) and which positions hold text, (B, T) bool.
+    /// Left-padded text features (B, T, C) and their mask (B, T) bool.
     Text {
-        /// Features of the text encoder; zero where there is no text.
+        /// Features of the text encoder; zero at padding.
         features: Tensor,
-        /// True where there is text.
+        /// True at text, false at padding.
         mask: Tensor,
     },
 }
 
 impl Conditioning {
-    /// Conditions in the batch.
+    /// Number of conditions in the batch.
     pub fn batch_size(&self) -> i64 {
         match self {
             Conditioning::Class(ids) => ids.size()[0],
@@ -32,7 +32,7 @@ impl Conditioning {
         }
     }
 
-    /// Those with these indices, int64 on the host, in their order.
+    /// Conditions with these indices, int64 on the host.
     pub fn select(&self, indices: &Tensor) -> Conditioning {
         let of = |t: &Tensor| t.index_select(0, &indices.to_device(t.device()));
         match self {
@@ -43,10 +43,10 @@ impl Conditioning {
         }
     }
 
-    /// Joins batches of one kind.
+    /// Concatenates batches of one type.
     ///
     /// # Errors
-    /// Nothing to join, or classes among texts.
+    /// Returns an error if there are none, or both classes and texts.
     pub fn cat(parts: &[&Conditioning]) -> Result<Conditioning> {
         let mut classes = vec![];
         let mut texts = vec![];
@@ -64,7 +64,7 @@ impl Conditioning {
             }),
             (a, _) => Err(Error::Input {
                 what: "conditions",
-                expected: "one or more of one kind".into(),
+                expected: "one or more of one type".into(),
                 found: if a { "none".into() } else { "classes and texts".into() },
             }),
         }
@@ -81,10 +81,11 @@ impl Conditioning {
 /// Conditions → prefix (B, T, D), under the official prefix `cls_embedding`.
 #[derive(Debug)]
 pub(crate) enum Embedder {
-    /// (num_classes + 1, D); the last row is the null class, where there is one.
+    /// (num_classes + 1, D); the last row is the null class, if there is one.
     Class { table: Tensor, null: i64 },
-    /// Features through `cap_proj` (linear, tanh-GELU, linear, no biases). The null condition is a buffer of random
-    /// features that is never trained but saved, so it must come from the checkpoint.
+    /// Features through `cap_proj` (linear, tanh-GELU, linear, no biases). The null condition is a
+    /// buffer of random features that is not trained, but saved, so that it must come from the
+    /// checkpoint.
     Text { fc1: Linear, fc2: Linear, unconditional: Tensor },
 }
 
@@ -112,8 +113,8 @@ impl Embedder {
         }
     }
 
-    /// The null condition for as many samples as `like` has. Text keeps the mask of its caption, in both halves
-    /// of a guided batch, as published (LlamaGen `generate.py`).
+    /// Null conditions, one for each of `like`. Texts keep the masks of their captions, as
+    /// published (LlamaGen `generate.py`).
     pub fn null(&self, like: &Conditioning) -> Conditioning {
         match (self, like) {
             (Embedder::Text { unconditional, .. }, Conditioning::Text { features, mask }) => {
@@ -145,11 +146,11 @@ impl Embedder {
                     mask: mask.shallow_clone(),
                 }
             }
-            _ => unreachable!("null conditions are of the kind they replace"),
+            _ => unreachable!("null conditions have the type of those they replace"),
         }
     }
 
-    /// (B, T, D) in `kind`.
+    /// Embeds conditions → (B, T, D) in dtype `kind`.
     pub fn forward(&self, cond: &Conditioning, kind: Kind) -> Tensor {
         match (self, cond) {
             (Embedder::Class { table, .. }, Conditioning::Class(ids)) => {

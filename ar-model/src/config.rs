@@ -1,4 +1,4 @@
-//! What a transformer is made of, as a user writes it.
+//! Configuration of a transformer.
 
 use std::path::Path;
 
@@ -15,29 +15,31 @@ mod official;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ArConfig {
-    /// Always `gpt`; tells the file from a tokenizer's.
+    /// Always `gpt`; distinguishes the file from a tokenizer's.
     #[serde(rename = "type")]
     pub kind: Architecture,
     /// Channels of a token (D).
     pub width: i64,
     /// Number of layers.
     pub layers: i64,
-    /// Attention heads; the width is a multiple of it.
+    /// Attention heads; a divisor of the width.
     pub heads: i64,
-    /// Heads of keys and values, each shared by as many heads of queries (grouped-query attention, Ainslie et al., arXiv
-    /// 2305.13245; official `n_kv_head`). As many as heads where it is not given, as in every release.
+    /// Heads of keys and values, each shared by a group of query heads (grouped-query attention,
+    /// Ainslie et al., arXiv 2305.13245; official `n_kv_head`). Default: as many as heads, as in
+    /// every release.
     #[serde(default)]
     pub kv_heads: Option<i64>,
-    /// Hidden width of the feed-forward; see [`ArConfig::feed_forward_width`] for that of every release.
+    /// Hidden width of the feed-forward; see [`ArConfig::feed_forward_width`] for that of every
+    /// release.
     #[serde(default)]
     pub feed_forward_width: Option<i64>,
     /// Number of different codes.
     pub vocab_size: i64,
-    /// Codes of one image.
+    /// Codes per image.
     pub num_tokens: i64,
-    /// How positions enter.
+    /// Encoding of positions.
     pub position: PositionConfig,
-    /// What the codes depend on.
+    /// Condition of the codes.
     pub conditioning: ConditioningConfig,
     /// Base of the rotary embedding's angles.
     #[serde(default = "official::rope_base")]
@@ -45,7 +47,7 @@ pub struct ArConfig {
     /// Epsilon of the RMS norms.
     #[serde(default = "official::norm_eps")]
     pub norm_eps: f64,
-    /// Standard deviation of weights as training draws them.
+    /// Standard deviation of initial weights.
     #[serde(default = "official::initializer_range")]
     pub initializer_range: f64,
     /// LayerNorm on queries and keys, per head (in no release).
@@ -54,12 +56,12 @@ pub struct ArConfig {
     /// Adaptive layer norms (in no release).
     #[serde(default)]
     pub modulation: ModulationConfig,
-    /// Rates that act in training.
+    /// Dropout rates in training.
     #[serde(default)]
     pub dropout: DropoutConfig,
 }
 
-/// The one architecture there is.
+/// Architecture of a transformer; there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Architecture {
@@ -67,19 +69,19 @@ pub enum Architecture {
     Gpt,
 }
 
-/// How positions enter.
+/// Encoding of positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PositionConfig {
-    /// A learned table added to the inputs (GigaTok `gpt_1d`); with a text as condition, which no release has,
-    /// all of its positions share the condition's row.
+    /// A learned table added to the inputs (GigaTok `gpt_1d`). With text conditioning, which no
+    /// release has, all positions of the text share the condition's row.
     Learned,
     /// 2-D rotary embedding of queries and keys (LlamaGen).
     #[serde(rename = "rope_2d")]
     Rope2d,
 }
 
-/// What the codes depend on.
+/// Condition of the codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ConditioningConfig {
@@ -87,8 +89,8 @@ pub enum ConditioningConfig {
     Class {
         /// Number of classes.
         num_classes: i64,
-        /// Whether there is a null class: guidance and dropped conditions need one, and every release has it. (The
-        /// official code leaves it out where `class_dropout_prob` is 0.)
+        /// Whether there is a null class, which guidance and dropped conditions need. Every release
+        /// has it. (The official code has none if `class_dropout_prob` is 0.)
         #[serde(default = "yes")]
         null_class: bool,
     },
@@ -106,12 +108,12 @@ fn yes() -> bool {
 }
 
 impl ConditioningConfig {
-    /// One of so many classes, or the null class.
+    /// Class conditioning with `num_classes` classes and a null class.
     pub fn classes(num_classes: i64) -> Self {
         ConditioningConfig::Class { num_classes, null_class: true }
     }
 
-    /// Positions in front of the first code.
+    /// Positions before the first code.
     pub fn prefix_len(self) -> i64 {
         match self {
             ConditioningConfig::Class { .. } => 1,
@@ -133,17 +135,17 @@ pub enum ModulationConfig {
     SimpleAdaLn,
 }
 
-/// Rates that act in training (official defaults).
+/// Dropout rates in training (official defaults).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DropoutConfig {
-    /// After embeddings and positions.
+    /// Dropout of embeddings with positions.
     pub token: f64,
-    /// On the weights of attention (0 in every release).
+    /// Dropout of attention weights (0 in every release).
     pub attention: f64,
-    /// After the attention's output projection.
+    /// Dropout after the attention's output projection.
     pub residual: f64,
-    /// After the feed-forward's output projection.
+    /// Dropout after the feed-forward's output projection.
     pub feed_forward: f64,
     /// Stochastic depth of the last layer, growing linearly from 0 at the first.
     pub drop_path: f64,
@@ -177,7 +179,8 @@ const SIZES: &[(&str, i64, i64, i64)] = &[
 ];
 
 impl ArConfig {
-    /// A released size by its name, with the published vocabulary of 16,384.
+    /// A released size by name, with the published vocabulary of 16,384; `None` if the name is
+    /// unknown.
     pub fn named(
         name: &str,
         position: PositionConfig,
@@ -204,20 +207,25 @@ impl ArConfig {
         })
     }
 
-    /// The names [`ArConfig::named`] knows.
+    /// Names of the released sizes, for [`ArConfig::named`].
     pub fn names() -> impl Iterator<Item = &'static str> {
         SIZES.iter().map(|s| s.0)
     }
 
-    /// Reads a configuration of ours, or the `model_args` of a golden's manifest or of a checkpoint.
+    /// Reads a configuration, or the official `model_args` of a golden's manifest or of a
+    /// checkpoint.
     ///
     /// # Errors
-    /// The file cannot be read, is not YAML, names an unknown key, or contradicts itself.
+    /// Returns an error if the file cannot be read, is not YAML, has an unknown key, or is
+    /// inconsistent.
     pub fn read(path: &Path) -> Result<Self> {
         Self::from_document(&Document::read(path)?)
     }
 
-    /// The same from parsed YAML.
+    /// [`ArConfig::read`] from parsed YAML.
+    ///
+    /// # Errors
+    /// Returns an error if there is an unknown key, or the configuration is inconsistent.
     pub fn from_document(document: &Document) -> Result<Self> {
         let json = document.to_json()?;
         let config = match official::find(&json) {
@@ -228,26 +236,31 @@ impl ArConfig {
         Ok(config)
     }
 
-    /// The official `ModelArgs` of both projects. `gpt_1d` has learned positions, `gpt` 2-D RoPE; which of them is not
-    /// among the arguments, so `source` (what the file says of its origin) decides, and text conditioning exists
-    /// with RoPE only.
+    /// Converts the official `ModelArgs` of both projects. `gpt_1d` has learned positions, `gpt`
+    /// 2-D RoPE; the arguments do not say which, so `source`, the file's own note of its origin,
+    /// decides. Text conditioning exists with RoPE only.
     ///
     /// # Errors
-    /// An unknown key, or a value that the official code cannot run or that contradicts another.
+    /// Returns an error if a key is unknown, or a value is not supported upstream or inconsistent
+    /// with another.
     pub fn from_official(args: &Value, source: &str) -> Result<Self> {
         let config = official::ModelArgs::read(args)?.convert(source.contains("gpt_1d"))?;
         config.check()?;
         Ok(config)
     }
 
-    /// The keys of official `model_args` in a document that change nothing here, in their order: sizes of caches, the
-    /// choice of attention kernels, options of what is switched off.
+    /// Keys of official `model_args` in a document that have no effect, in their order: cache
+    /// sizes, choice of attention kernels, options of disabled features.
     pub fn keys_without_effect(document: &Document) -> Vec<String> {
         let json = document.to_json().unwrap_or_default();
         official::find(&json).map(|(args, _)| official::without_effect(args)).unwrap_or_default()
     }
 
-    /// Refuses what could not be built.
+    /// Checks that the network can be built.
+    ///
+    /// # Errors
+    /// Returns an error that names the first setting out of its range, or inconsistent with
+    /// another.
     pub fn check(&self) -> Result<()> {
         let fail = |message: String| Err(Error::Settings(message));
         let counts = [self.width, self.layers, self.heads, self.vocab_size, self.num_tokens];
@@ -275,13 +288,13 @@ impl ArConfig {
                 fail(format!("rope_2d needs a head width that is a multiple of 4, found {head_width}"))
             }
             _ if self.modulation != ModulationConfig::None && self.conditioning.prefix_len() != 1 => {
-                fail("adaptive norms go with class conditioning only".into())
+                fail("adaptive norms need class conditioning".into())
             }
             _ => Ok(()),
         }
     }
 
-    /// Refuses sizes that no machine holds, with which later products would overflow.
+    /// Checks upper bounds of sizes, beyond which later products would overflow.
     fn check_bounds(&self) -> Result<()> {
         let (feature_width, classes) = match self.conditioning {
             ConditioningConfig::Class { num_classes, .. } => (1, num_classes),
@@ -325,8 +338,8 @@ impl ArConfig {
         if condition > 0.0 && matches!(self.conditioning, ConditioningConfig::Class { null_class: false, .. })
         {
             return fail(format!(
-                "dropout.condition of {condition} replaces classes by the null class, which `null_class: false` leaves \
-                 out; set either"
+                "dropout.condition of {condition} replaces classes by the null class, which `null_class: false` \
+                 removes; change one of them"
             ));
         }
         let positive = [
@@ -346,27 +359,28 @@ impl ArConfig {
         Ok(())
     }
 
-    /// Heads of keys and values.
+    /// Number of key/value heads.
     pub fn num_kv_heads(&self) -> i64 {
         self.kv_heads.unwrap_or(self.heads)
     }
 
-    /// Channels of the queries, keys and values of a position.
+    /// Channels of queries, keys and values of a position.
     pub fn qkv_width(&self) -> i64 {
         (self.heads + 2 * self.num_kv_heads()) * (self.width / self.heads)
     }
 
-    /// SwiGLU width; where the configuration gives none, two thirds of 4D, rounded up to a multiple of 256.
+    /// Hidden width of the feed-forward; by default two thirds of 4D, rounded up to a multiple of
+    /// 256.
     pub fn feed_forward_width(&self) -> i64 {
         self.feed_forward_width.unwrap_or_else(|| official::feed_forward_width(self.width, None, 256))
     }
 
-    /// How training draws weights that do not start at zero.
+    /// Initial distribution of weights that do not start at zero.
     pub(crate) fn weight_init(&self) -> Init {
         Init::Normal { std: self.initializer_range }
     }
 
-    /// The weights that a position is multiplied with: all but embeddings and norms.
+    /// Number of weights in matrix products: all but embeddings and norms.
     pub fn product_weights(&self) -> i64 {
         let layer = self.width * (self.qkv_width() + self.width + 3 * self.feed_forward_width());
         self.layers * layer + self.vocab_size * self.width

@@ -1,5 +1,5 @@
-//! The inputs of the first layer: embedded conditions and codes, with learned positions where the model has
-//! them.
+//! Inputs of the first layer: embedded conditions and codes, with learned positions if the model
+//! has them.
 //!
 //! B batch, T prefix length, N codes, S positions, D width, V vocabulary
 
@@ -25,7 +25,7 @@ pub(crate) struct Embeddings {
 }
 
 impl Embeddings {
-    /// Variables under `p` with the official names.
+    /// Creates variables under `p` with the official names.
     pub fn new(p: &Scope, config: &ArConfig) -> Self {
         let (d, n) = (config.width, config.num_tokens);
         let learned = config.position == PositionConfig::Learned;
@@ -45,7 +45,7 @@ impl Embeddings {
         self.code_table.device()
     }
 
-    /// Returns an error if conditions are of another kind, shape or range than the model's.
+    /// Returns an error if the type, shape or range of conditions does not match the model.
     pub fn check(&self, cond: &Conditioning) -> Result<()> {
         let fail =
             |expected: String, found: String| Err(Error::Input { what: "conditions", expected, found });
@@ -77,7 +77,8 @@ impl Embeddings {
         }
     }
 
-    /// The prefix (B, T, D) before positions, with the conditions dropped where `drop` (B,) bool says so.
+    /// Embeds conditions → prefix (B, T, D) without positions. Conditions are dropped where `drop`
+    /// (B,) bool is true.
     pub fn condition(&self, cond: &Conditioning, drop: Option<&Tensor>) -> Tensor {
         match drop {
             Some(drop) => self.embedder.forward(&self.embedder.drop(cond, drop), self.compute),
@@ -85,9 +86,9 @@ impl Embeddings {
         }
     }
 
-    /// The prefix with its positions, (B, T, D). All positions of a text get the same row of the learned
-    /// table: the order of a text is in its features, and LlamaGen's rotary table has no positions there
-    /// either.
+    /// Prefix with positions, (B, T, D). All positions of a text have the same row of the learned
+    /// table: the order of a text is in its features, and LlamaGen's rotary table has no positions
+    /// there either.
     pub fn prefix(&self, cond: &Conditioning, drop: Option<&Tensor>) -> Tensor {
         let prefix = self.condition(cond, drop);
         match &self.position_table {
@@ -96,7 +97,8 @@ impl Embeddings {
         }
     }
 
-    /// Codes (B, S) → (B, S, D) with their positions. The learned table has one row for all of the prefix.
+    /// Embeds codes (B, S) → (B, S, D) with positions. The learned table has one row for the whole
+    /// prefix.
     pub fn codes(&self, codes: &Tensor, positions: Positions) -> Tensor {
         let embedded = Tensor::embedding(&self.code_table, codes, -1, false, false).to_kind(self.compute);
         match &self.position_table {
@@ -108,8 +110,8 @@ impl Embeddings {
         }
     }
 
-    /// Inputs of a teacher-forced pass over codes (B, N): prefix and all codes but the last, (B, T + N − 1,
-    /// D).
+    /// Inputs of a teacher-forced pass over codes (B, N): prefix and all codes but the last, (B, T
+    /// + N − 1, D).
     pub fn sequence(&self, cond: &Conditioning, codes: &Tensor, drop: Option<&Tensor>) -> Tensor {
         let prefix = self.prefix(cond, drop);
         let inputs = codes.narrow(1, 0, self.num_tokens - 1);

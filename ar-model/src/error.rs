@@ -2,56 +2,56 @@ use std::path::PathBuf;
 
 use base::Hint;
 
-/// What can go wrong with an autoregressive model.
+/// Errors of an autoregressive model.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration file cannot be read or parsed.
     #[error(transparent)]
     Config(#[from] base::config::ConfigError),
-    /// The configuration contradicts itself or asks for what does not exist.
+    /// The configuration is inconsistent or not supported.
     #[error("model configuration: {0}")]
     Settings(String),
-    /// A directory holds no model.
+    /// A directory is not a model directory.
     #[error("`{dir}` is not a model directory: it has no `{missing}`")]
     NotADirectory {
-        /// The directory given.
+        /// Directory given.
         dir: PathBuf,
-        /// The file it lacks.
+        /// Missing file.
         missing: &'static str,
     },
-    /// The checkpoint does not fit the configuration.
+    /// The checkpoint does not match the configuration.
     #[error("cannot load `{path}` into this model")]
     Load {
         /// The checkpoint.
         path: PathBuf,
-        /// The account of what did not fit.
+        /// Reason.
         #[source]
         source: Box<weights::Error>,
     },
-    /// A way of decoding that the model does not allow.
-    #[error("{by} do not know {found}")]
+    /// The backend does not support an option of the model.
+    #[error("{by} do not support {found}")]
     Unsupported {
-        /// What decodes.
+        /// Name of the backend, in plural.
         by: &'static str,
-        /// What the model has.
+        /// Option of the model.
         found: String,
     },
-    /// The kernels for a GPU cannot be run.
+    /// The kernels for a GPU cannot be compiled or launched.
     #[error(transparent)]
     Kernels(#[from] libtorch_ext::Error),
-    /// Input of the wrong shape or kind.
+    /// An input has the wrong type, shape or range.
     #[error("{what}: expected {expected}, found {found}")]
     Input {
-        /// What was given.
+        /// Name of the input.
         what: &'static str,
-        /// What the model takes.
+        /// Expected type, shape or range.
         expected: String,
-        /// What it got.
+        /// Value found.
         found: String,
     },
 }
 
-/// Shorthand.
+/// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Hint for Error {
@@ -59,7 +59,7 @@ impl Hint for Error {
         match self {
             Error::Config(e) => e.hints(),
             Error::NotADirectory { .. } => vec![
-                "a model directory holds config.yaml and weights.safetensors; for a published file give its config and --weights FILE".into(),
+                "a model directory contains config.yaml and weights.safetensors; for a published checkpoint, give its config and --weights FILE".into(),
             ],
             Error::Load { source, .. } => source.hints(),
             _ => vec![],

@@ -1,4 +1,4 @@
-//! Keys and values of the positions seen so far: allocated once, written in place, reused between calls.
+//! KV cache of the libtorch backend: allocated once, written in place, reused between calls.
 
 use tch::{Device, Kind, Tensor};
 
@@ -6,18 +6,19 @@ use crate::position::Positions;
 
 /// Keys and values of the libtorch backend, and the condition that its steps need.
 ///
-/// B batch, H heads, L length rounded up to a multiple of 8, K head width or more, the rest zero
+/// B batch, H heads, L length rounded up to a multiple of 8, K head width, padded with zeros
 #[derive(Debug)]
 pub struct KvCache {
     layers: Vec<(Tensor, Tensor)>, // (B, H, L, K) each
-    /// The condition of adaptive norms, kept from prefill: (B, 1, D).
+    /// Condition of adaptive norms, set by the prefill: (B, 1, D).
     pub(crate) condition: Option<Tensor>,
-    /// Prefix positions that may be attended to, kept from prefill: (B, T) bool.
+    /// Attention mask of the prefix, set by the prefill: (B, T) bool.
     pub(crate) prefix_mask: Option<Tensor>,
 }
 
 impl KvCache {
-    /// Zeros for `batch` sequences of up to `length` positions in `heads` heads: `[batch, heads, length]`.
+    /// Zeros for `batch` sequences of up to `length` positions in `heads` heads:
+    /// `[batch, heads, length]`.
     pub fn new(
         layers: i64,
         [batch, heads, length]: [i64; 3],
@@ -40,7 +41,8 @@ impl KvCache {
         self.layers.iter().map(|(k, v)| bytes(k) + bytes(v)).sum()
     }
 
-    /// Writes (B, H, S, K) keys and values at their positions, and returns views of all that attention reads.
+    /// Writes keys and values (B, H, S, K) at their positions, and returns views of those that
+    /// attention reads.
     pub(crate) fn append(
         &mut self,
         layer: usize,
@@ -63,8 +65,8 @@ impl KvCache {
         (write(keys, k), write(values, v))
     }
 
-    /// Keeps the condition that the steps after a prefill need, in the memory of the last one where that has
-    /// its shape: a captured step reads it there.
+    /// Stores the condition for the steps after a prefill. A condition of the previous one's shape
+    /// is written to the same memory, where a captured step reads it.
     pub(crate) fn keep(&mut self, condition: Option<Tensor>, prefix_mask: Option<Tensor>) {
         let keep = |slot: &mut Option<Tensor>, new: Option<Tensor>| match (slot.as_mut(), new) {
             (Some(old), Some(new)) if old.size() == new.size() && old.kind() == new.kind() => old.copy_(&new),

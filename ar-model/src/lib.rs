@@ -1,7 +1,8 @@
 //! The autoregressive transformer: p(codes | condition).
 //!
-//! Holds the network in its released flavours, its conditioning, and the decoders that are made from it, and
-//! loads its checkpoints. Drawing codes from its logits belongs to `sampler`, optimisation to `train`.
+//! The network in its released variants, its conditioning, the decoders that are made from it, and
+//! loading of its checkpoints. Sampling from its logits belongs to `sampler`, optimisation to
+//! `train`.
 
 mod attention;
 mod conditioning;
@@ -20,7 +21,8 @@ mod spec;
 pub use conditioning::Conditioning;
 pub use config::{ArConfig, ConditioningConfig, DropoutConfig, ModulationConfig, PositionConfig};
 pub use decode::{
-    AutoregressiveModel, Backend, Cache, CapturableStep, CpuDecoder, Decoder, GpuDecoder, GpuFormats,
+    AutoregressiveModel, Backend, Cache, CapturableStep, CpuDecoder, CpuKernels, DecodeKernels, Decoder,
+    GpuDecoder, GpuFormats, GpuKernels, KernelDecoder,
 };
 pub use error::{Error, Result};
 pub use kv_cache::KvCache;

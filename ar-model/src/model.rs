@@ -1,8 +1,9 @@
 //! The decoder-only transformer of LlamaGen (Sun et al., 2024, arXiv 2406.06525) and GigaTok.
 //!
-//! Loads GigaTok's `gpt_1d` (learned positions) and LlamaGen's `gpt` (2-D RoPE), class- and text-conditional.
-//! It is Llama with a condition as prefix: RMSNorm, SwiGLU, no biases, untied output. GigaTok's `gpt_1d` with
-//! RoPE cannot generate upstream and is left out. Decoding with a cache is in `decode`.
+//! GigaTok's `gpt_1d` (learned positions) and LlamaGen's `gpt` (2-D RoPE), class- and
+//! text-conditional: Llama with a condition as prefix (RMSNorm, SwiGLU, no biases, untied output).
+//! GigaTok's `gpt_1d` with RoPE, which cannot generate upstream, is not supported. Decoding with a
+//! cache is in `decode`.
 //!
 //! B batch, T prefix length, N codes, S positions, D width, V vocabulary
 
@@ -97,7 +98,8 @@ impl Block {
     }
 }
 
-/// The transformer. Its fields are open to the decoding backends, each of which takes all of them.
+/// The transformer. Its fields are visible to the decoding backends, each of which matches all of
+/// them.
 #[derive(Debug)]
 pub struct Gpt {
     pub(crate) embeddings: Embeddings,
@@ -111,11 +113,11 @@ pub struct Gpt {
 }
 
 impl Gpt {
-    /// Variables under `p` with the official names. Activations have the dtype of the variables; see
-    /// [`Gpt::set_compute`].
+    /// Creates variables under `p` with the official names. Activations have the dtype of the
+    /// variables; see [`Gpt::set_compute`].
     ///
     /// # Errors
-    /// Returns an error if the configuration contradicts itself.
+    /// Returns an error if the configuration is inconsistent.
     pub fn new(p: &Scope, config: &ArConfig) -> Result<Self> {
         config.check()?;
         let (d, v, n) = (config.width, config.vocab_size, config.num_tokens);
@@ -144,7 +146,8 @@ impl Gpt {
         })
     }
 
-    /// Sets the dtype of activations, where it differs from the weights' (bf16 over fp32 masters).
+    /// Sets the dtype of activations, if it differs from the weights' (bf16 with fp32 master
+    /// weights).
     pub fn set_compute(&mut self, kind: Kind) {
         self.embeddings.compute = kind;
     }
@@ -154,21 +157,22 @@ impl Gpt {
         &self.config
     }
 
-    /// The prefix (B, T, D) before positions, with the conditions dropped where `drop` (B,) bool says so.
+    /// Embeds conditions → prefix (B, T, D) without positions. Conditions are dropped where `drop`
+    /// (B,) bool is true.
     pub fn embed_condition(&self, cond: &Conditioning, drop: Option<&Tensor>) -> Tensor {
         self.embeddings.condition(cond, drop)
     }
 
-    /// Teacher-forced logits of all codes, (B, N) → (B, N, V) fp32. In training, dropout and condition drop
-    /// act.
+    /// Teacher-forced logits of all codes, (B, N) → (B, N, V) fp32, in training with dropout and
+    /// dropped conditions.
     pub fn forward(&self, cond: &Conditioning, codes: &Tensor, mode: Mode) -> Tensor {
         let (pass, x) = self.teacher_forced(cond, codes, mode);
         let x = pass.head_input(&pass.layers(x, self.layers.len()));
         self.output.forward(&x).to_kind(Kind::Float)
     }
 
-    /// Hidden states (B, T + N − 1, D) after `layer` (1-based) of the teacher-forced pass, without the final
-    /// norm. For probing, which GigaTok does at half of the layers.
+    /// Hidden states (B, T + N − 1, D) after `layer` (1-based) of the teacher-forced pass, without
+    /// the final norm. For probing, in GigaTok at half of the layers.
     pub fn hidden(&self, cond: &Conditioning, codes: &Tensor, layer: usize, mode: Mode) -> Tensor {
         let (pass, x) = self.teacher_forced(cond, codes, mode);
         pass.layers(x, layer)
@@ -189,19 +193,19 @@ impl Gpt {
         })
     }
 
-    /// Final norm and its modulation: the output layer's input.
+    /// Final norm with its modulation → input of the output layer.
     fn final_norm(&self, x: &Tensor, condition: Option<&Tensor>) -> Tensor {
         self.modulation.finish(self.norm.forward(x), condition)
     }
 
     /// Final norm and output layer, (B, S, D) → logits (B, S, V) fp32.
-    pub(crate) fn head(&self, x: &Tensor, condition: Option<&Tensor>) -> Tensor {
+    pub(crate) fn final_norm_and_head(&self, x: &Tensor, condition: Option<&Tensor>) -> Tensor {
         self.output.forward(&self.final_norm(x, condition)).to_kind(Kind::Float)
     }
 }
 
-/// (B, T) → (B, 1, S, S) bool: causal, prefix columns only where there is text, the diagonal always
-/// (LlamaGen `t2i.py`).
+/// Attention mask of a text prefix, (B, T) → (B, 1, S, S) bool: causal, padding of the prefix
+/// excluded, the diagonal always included (LlamaGen `t2i.py`).
 pub(crate) fn prefix_lm_mask(prefix: &Tensor, length: i64) -> Tensor {
     let (b, t) = prefix.size2().expect("masks are (B, T)");
     let options = (Kind::Bool, prefix.device());

@@ -1,4 +1,5 @@
-//! Adaptive layer norms conditioned on the prefix (official `use_adaLN`, `use_simple_adaLN`; in no release).
+//! Adaptive layer norms, conditioned on the prefix (official `use_adaLN`, `use_simple_adaLN`; in no
+//! release).
 //!
 //! B batch, D width. Shift, scale and gate of attention, then of the feed-forward.
 
@@ -11,11 +12,12 @@ use crate::config::ModulationConfig;
 const ZERO: Init = Init::Const(0.0);
 
 fn projection(p: &Scope, width: i64, parts: i64) -> Linear {
-    // Index 1 of a Sequential whose 0 is the SiLU. Zero, so that training starts from the unmodulated model.
+    // Index 1 of a Sequential, whose index 0 is the SiLU. Zero, so that training starts from the
+    // unmodulated model.
     Linear::new(&(p / 1), width, parts * width, ZERO, Some(ZERO))
 }
 
-/// What one layer adds.
+/// Modulation of one layer.
 #[derive(Debug)]
 pub(crate) enum LayerModulation {
     None,
@@ -51,7 +53,7 @@ impl LayerModulation {
     }
 }
 
-/// The condition as the layers take it, computed once a pass.
+/// Condition in the form that layers take, computed once per pass.
 #[derive(Debug)]
 pub(crate) enum ModelCondition {
     None,
@@ -59,7 +61,7 @@ pub(crate) enum ModelCondition {
     Simple(Tensor), // (B, 1, 6, D)
 }
 
-/// What the model adds: the shared projection and the modulation of the final norm.
+/// Modulation shared by all layers, and that of the final norm.
 #[derive(Debug)]
 pub(crate) struct ModelModulation {
     shared: Option<Linear>,
@@ -75,7 +77,7 @@ impl ModelModulation {
         }
     }
 
-    /// True where the condition must be kept for decoding.
+    /// Whether decoding must keep the condition.
     pub fn needs_condition(&self) -> bool {
         self.last.is_some()
     }

@@ -1,4 +1,4 @@
-//! Transformers from files.
+//! Loading of transformers.
 
 use std::path::{Path, PathBuf};
 
@@ -15,19 +15,20 @@ use crate::released::signatures;
 pub struct Loaded {
     /// The network.
     pub model: Gpt,
-    /// What it was built from.
+    /// Configuration of the network.
     pub config: ArConfig,
-    /// Its variables.
+    /// Variables of the network.
     pub vars: Vars,
-    /// The file and the section of it that was taken.
+    /// Checkpoint, with the section that was loaded.
     pub source: Box<dyn TensorSource>,
 }
 
 impl Loaded {
-    /// Hash of the weights in the file, whatever precision they were loaded in. Reads all of it.
+    /// Hash of the weights in the file, whatever precision they were loaded in. Reads the whole
+    /// section.
     ///
     /// # Errors
-    /// The file cannot be read any more.
+    /// Returns an error if the file cannot be read any more.
     pub fn fingerprint(&self) -> Result<String> {
         let path = || self.source.origin().path.clone();
         weights::fingerprint_source(self.source.as_ref()).map_err(|e| load_error(path(), e))
@@ -38,15 +39,17 @@ fn load_error(path: PathBuf, source: weights::Error) -> Error {
     Error::Load { path, source: Box::new(source) }
 }
 
-/// A checkpoint's names → a transformer's. Old LlamaGen files hold the rotary table, which is computed.
+/// Maps a checkpoint's tensor names to the network's. Old LlamaGen files contain the rotary table,
+/// which is computed here.
 pub fn key_map() -> KeyMap {
     KeyMap::identity().drop("freqs_cis", "computed from the configuration")
 }
 
-/// Builds `config` and fills it from an official or our own checkpoint.
+/// Builds the network of `config` with the weights of a checkpoint, official or of this program.
 ///
 /// # Errors
-/// The file cannot be read, or its tensors are not exactly the configuration's.
+/// Returns an error if the file cannot be read, or its tensors are not exactly those of the
+/// configuration.
 pub fn open(config: &ArConfig, checkpoint: &Path, device: Device, precision: Precision) -> Result<Loaded> {
     let vars = Vars::new(device, precision.kind(), Build::Empty);
     let model = Gpt::new(&vars.root(), config)?;
@@ -63,7 +66,7 @@ pub fn open(config: &ArConfig, checkpoint: &Path, device: Device, precision: Pre
 /// Opens a model directory: `config.yaml` and `weights.safetensors`.
 ///
 /// # Errors
-/// A file is missing, or as [`open`].
+/// Returns an error if a file is missing, and the errors of [`open`].
 pub fn open_dir(dir: &Path, device: Device, precision: Precision) -> Result<Loaded> {
     if let Some(missing) = weights::missing_from(dir) {
         return Err(Error::NotADirectory { dir: dir.to_owned(), missing });

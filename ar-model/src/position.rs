@@ -5,15 +5,15 @@ use tch::{Device, Kind, Tensor};
 /// Positions of new inputs in the sequence.
 #[derive(Clone, Copy)]
 pub(crate) enum Positions<'a> {
-    /// Consecutive from this one on; the inputs attend to all before them.
+    /// Consecutive positions from this one on.
     Range(i64),
-    /// One input, whose position is in a tensor, (1) int64 on the device, below `length`: `length` entries of
-    /// the cache are read whatever the position, so that the same operations serve all of them.
+    /// One position in a tensor, (1) int64 on the device, below `length`. `length` entries of the
+    /// cache are read at every position, so that the operations are the same.
     Dynamic { position: &'a Tensor, length: i64 },
 }
 
 impl Positions<'_> {
-    /// The rows of a table of positions for `count` inputs, where its first row is that of position `first`.
+    /// Rows for `count` inputs of a table whose first row is that of position `first`.
     pub fn rows(self, table: &Tensor, first: i64, count: i64) -> Tensor {
         match self {
             Positions::Range(from) => table.narrow(0, from - first, count),
@@ -22,10 +22,10 @@ impl Positions<'_> {
     }
 }
 
-/// (prefix + side², K/2, 2): cosine and sine for each pair of head channels. Half of the pairs turn with the
-/// row, half with the column, by angles of powers of `base`. **Prefix rows are all zero, not the identity**:
-/// queries and keys of condition tokens vanish, so every attention logit from or to them is 0. Released
-/// weights depend on it.
+/// Rotary table (prefix + side², K/2, 2): cosine and sine for each pair of head channels. Half of
+/// the pairs encode the row, half the column, with frequencies that are powers of `base`. **Prefix
+/// rows are zero, not the identity**: queries and keys of condition tokens vanish, so that every
+/// attention logit from or to them is 0. Released weights depend on it.
 pub fn rope_2d(prefix: i64, num_tokens: i64, head_width: i64, base: f64) -> Tensor {
     let side = (num_tokens as f64).sqrt().round() as i64;
     let options = (Kind::Float, Device::Cpu);
@@ -39,8 +39,8 @@ pub fn rope_2d(prefix: i64, num_tokens: i64, head_width: i64, base: f64) -> Tens
     Tensor::cat(&[Tensor::zeros([prefix, half, 2], options), table], 0)
 }
 
-/// Turns adjacent channel pairs of (B, H, S, K) by S rows of the table, (S, K/2, 2), in fp32: a pair and a
-/// row are complex numbers, and turning is their product, in one pass over memory.
+/// Rotates adjacent channel pairs of (B, H, S, K) by S rows of the table, (S, K/2, 2), in fp32, as
+/// products of complex numbers in one pass over memory.
 pub(crate) fn rotate(x: &Tensor, rows: &Tensor) -> Tensor {
     let (b, h, s, k) = x.size4().expect("heads are (B, H, S, K)");
     let pairs = x.to_kind(Kind::Float).reshape([b, h, s, k / 2, 2]).view_as_complex();

@@ -1,4 +1,5 @@
-//! The released configurations, so that a file that does not fit one of them can be told from the others.
+//! The released configurations, by which the error for a checkpoint that does not match a
+//! configuration names the one that it matches.
 
 use base::config::Document;
 use base::{Build, Vars};
@@ -44,7 +45,7 @@ pub const RELEASED: &[(&str, &str)] = configs![
     "llamagen-xxxl-384",
 ];
 
-/// Names and shapes of every released transformer, described without memory.
+/// Tensor names and shapes of every released transformer, built without memory.
 pub fn signatures() -> Vec<Signature> {
     RELEASED.iter().filter_map(|(name, text)| signature(name, text)).collect()
 }

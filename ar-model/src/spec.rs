@@ -1,4 +1,4 @@
-//! Sizes of a transformer as the sampler needs them.
+//! Sizes of a transformer that the sampler needs.
 
 /// Sizes of a transformer's codes and conditions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -7,7 +7,7 @@ pub struct ArSpec {
     pub vocab_size: i64,
     /// Codes of one image (N).
     pub num_tokens: i64,
-    /// Positions in front of the first code (T).
+    /// Positions before the first code (T).
     pub prefix_len: i64,
     /// Number of classes, for class conditioning.
     pub num_classes: Option<i64>,

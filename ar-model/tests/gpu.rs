@@ -1,4 +1,4 @@
-//! The kernels for a GPU, run on the processor: the same source and the same walk through the layers.
+//! The kernels for a GPU, run on the CPU: the same source and the same forward pass.
 
 mod flavours;
 
@@ -6,24 +6,24 @@ use ar_model::{ArConfig, AutoregressiveModel, Backend, Decoder, GpuFormats};
 use base::testing::{max_abs, recipe_integers};
 use cuda_kernels::Format::{self, Bf16, Int8};
 use flavours::{CLASS, TEXT, both_ways, build, condition, config};
-use libtorch_ext::cuda_kernel::Emulated;
+use libtorch_ext::cuda_kernel::CpuEmulator;
 use tch::{Kind, Tensor};
 
 fn backend(weights: Format, cache: Format) -> Backend {
-    Backend::Gpu { formats: GpuFormats { weights, cache }, launcher: &Emulated }
+    Backend::Gpu { formats: GpuFormats { weights, cache }, launcher: &CpuEmulator }
 }
 
 fn packed(config: &ArConfig, weights: Format, cache: Format) -> Decoder {
     build(config).into_decoder(backend(weights, cache)).unwrap()
 }
 
-/// The processor runs thread after thread, so these are as small as they may be.
+/// As small as possible, since the emulator runs threads one after the other.
 fn small(position: &str, conditioning: &str, extra: &str) -> ArConfig {
     config(position, conditioning, &format!("layers: 2\n{extra}"))
 }
 
-/// As near as the rounding of weights and cache lets (2⁻⁹ of each number; 1/254 of the largest of a row, or of a head), in
-/// products of few rows and in libtorch's of many, whose inputs are bf16.
+/// Up to the rounding of weights and cache (2⁻⁹ of each number; 1/254 of the largest of a row, or
+/// of a head), in products of few rows and in libtorch's of many, whose inputs are bf16.
 #[test]
 fn a_model_packed_for_a_gpu_predicts_what_the_model_predicts() {
     let flavours = [
@@ -48,14 +48,15 @@ fn a_model_packed_for_a_gpu_predicts_what_the_model_predicts() {
     }
 }
 
-/// A step whose position is in a tensor, as it is recorded, is the ordinary one, and a block of codes is its steps.
+/// A captured step, with its position in a tensor, equals the plain step, and a chunk of codes
+/// equals its steps.
 #[test]
-fn every_way_through_the_kernels_is_the_same_step() {
+fn captured_steps_and_chunks_equal_plain_steps() {
     let config = small("rope_2d", TEXT, "");
     let (gpt, cond) = (packed(&config, Int8, Int8), condition(&config, 2));
     let codes = recipe_integers("codes", 3, &[2, 16], 40);
-    let [mut steps, mut recorded, mut blocks] = [(); 3].map(|()| gpt.new_cache(2));
-    for cache in [&mut steps, &mut recorded, &mut blocks] {
+    let [mut steps, mut captured, mut chunks] = [(); 3].map(|()| gpt.new_cache(2));
+    for cache in [&mut steps, &mut captured, &mut chunks] {
         let _ = gpt.prefill(&cond, cache);
     }
     let step = gpt.capturable().unwrap();
@@ -64,11 +65,11 @@ fn every_way_through_the_kernels_is_the_same_step() {
         let (code, position) = (codes.narrow(1, t, 1), 5 + t);
         let expected = gpt.decode_step(&code, position, &mut steps);
         let tensor = Tensor::from_slice(&[position]);
-        assert_eq!(step.decode_step_at(&code, &tensor, 21, &mut recorded), expected, "{t}");
+        assert_eq!(step.decode_step_at(&code, &tensor, 21, &mut captured), expected, "{t}");
         found.push(expected);
     }
-    let block = gpt.decode_chunk(&codes.narrow(1, 0, 4), 5, &mut blocks);
-    assert_eq!(block, Tensor::stack(&found, 1));
+    let chunk = gpt.decode_chunk(&codes.narrow(1, 0, 4), 5, &mut chunks);
+    assert_eq!(chunk, Tensor::stack(&found, 1));
 }
 
 #[test]
@@ -88,13 +89,13 @@ fn few_rows_depend_on_nothing_else() {
 #[test]
 fn the_8_bit_cache_is_half_as_large() {
     let config = small("learned", CLASS, "width: 256\nheads: 4");
-    let [wide, narrow] = [Bf16, Int8].map(|cache| packed(&config, Bf16, cache).new_cache(2).bytes());
-    assert_eq!((narrow * 64, 64 + 4), (wide / 2 * (64 + 4), 68)); // and a scale for each head
-    assert_eq!(wide, 2 * 2 * 2 * 17 * 256 * Kind::BFloat16.elt_size_in_bytes() as u64);
+    let [bf16, int8] = [Bf16, Int8].map(|cache| packed(&config, Bf16, cache).new_cache(2).bytes());
+    assert_eq!((int8 * 64, 64 + 4), (bf16 / 2 * (64 + 4), 68)); // plus a scale per head
+    assert_eq!(bf16, 2 * 2 * 2 * 17 * 256 * Kind::BFloat16.elt_size_in_bytes() as u64);
 }
 
 #[test]
-fn what_the_kernels_lack_is_refused() {
+fn unsupported_options_are_refused() {
     for (extra, what) in [
         ("qk_norm: true", "norms of queries and keys"),
         ("modulation: ada_ln", "adaptive norms"),

@@ -46,8 +46,8 @@ fn prefill_and_steps_equal_teacher_forcing_at_every_position() {
     }
 }
 
-/// In fp32 as near as another order of summation comes; in bf16 and int8 as near as the rounding of weights lets
-/// (2⁻⁹ of each, and 1/254 of a row's largest).
+/// In fp32 up to the order of summation; in bf16 and int8 up to the rounding of weights (2⁻⁹ of
+/// each, and 1/254 of a row's largest).
 #[test]
 fn a_packed_model_predicts_what_the_model_predicts() {
     for config in flavours() {
@@ -66,7 +66,7 @@ fn a_packed_model_predicts_what_the_model_predicts() {
     }
 }
 
-/// Exactly: an image drawn alone is the image drawn among others, on any number of threads.
+/// Bit by bit: an image sampled alone equals the same image in a batch, on any number of threads.
 #[test]
 fn a_packed_models_rows_depend_on_nothing_else() {
     let config = config("rope_2d", TEXT, "");
@@ -94,7 +94,7 @@ fn a_packed_models_rows_depend_on_nothing_else() {
 }
 
 #[test]
-fn blocks_equal_teacher_forcing_and_run_over_wrong_guesses() {
+fn chunks_equal_teacher_forcing_and_overwrite_rejected_drafts() {
     for config in flavours() {
         let gpt = build(&config);
         let cond = condition(&config, 3);

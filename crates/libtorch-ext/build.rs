@@ -43,21 +43,23 @@ fn linked(libtorch: &Path) {
         .std("c++17")
         .opt_level(3)
         .warnings(false)
-        // Without -fopenmp the loops of `at::parallel_for`, a template, run on one thread and nothing says so.
+        // Without -fopenmp the loops of `at::parallel_for`, a template, silently run on one
+        // thread.
         .flags(["-fopenmp", "-fno-math-errno", "-fno-trapping-math"])
         .include("csrc") // for gloo's names
         .includes(torch_includes(libtorch))
         .define("USE_C10D_GLOO", None)
         .files(LINKED)
         .compile("ext_linked");
-    // The threads must be those of libtorch's own OpenMP, which its wheel brings along.
+    // The threads must be those of libtorch's own OpenMP, which its wheel contains.
     match libtorch.join("lib/libgomp.so.1").is_file() {
         true => println!("cargo:rustc-link-lib=dylib:+verbatim=libgomp.so.1"),
         false => println!("cargo:rustc-link-lib=dylib=gomp"),
     }
 }
 
-/// A library of its own, because its undefined symbols are those of libtorch's CUDA half, which programs do not link.
+/// Builds a separate library, because its undefined symbols are those of libtorch's CUDA half,
+/// which programs do not link.
 fn cuda_graph(libtorch: &Path, cuda: &Path) {
     let mut build = cc::Build::new();
     build.cpp(true).std("c++17").warnings(false).pic(true).includes(torch_includes(libtorch)).include(cuda);
@@ -68,8 +70,8 @@ fn cuda_graph(libtorch: &Path, cuda: &Path) {
     assert!(status.success(), "{command:?}: {status}");
 }
 
-/// Headers of CUDA's runtime, if they are at hand (`make libtorch` installs them, also without CUDA itself) and libtorch's
-/// own are those of a build with CUDA. Elsewhere the crate is built without graphs and says so when asked.
+/// Headers of CUDA's runtime, if they are installed (by `make libtorch`, even without CUDA) and
+/// libtorch's own are those of a build with CUDA. Otherwise the crate is built without graphs.
 fn cuda_includes(libtorch: &Path) -> Option<PathBuf> {
     let with_cuda = libtorch.join("include/c10/cuda/impl/cuda_cmake_macros.h").is_file();
     let beside = libtorch.parent()?.join("nvidia/cu13/include");

@@ -1,4 +1,4 @@
-//! What a user chooses about sampling.
+//! Sampling settings.
 
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::filter::{self, Filter, KernelFilters, RowFilters};
 use crate::guidance::{Guidance, GuidanceSchedule};
 
-/// How codes are drawn from logits. The default samples the model's own distribution.
+/// Configuration of sampling. The default samples the model's own distribution.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingConfig {
     /// Logits are divided by this, at least 1e-5.
@@ -24,42 +24,47 @@ impl Default for SamplingConfig {
     }
 }
 
-/// [`SamplingConfig`] in the words of the command line, each optional: what `sampling.yaml` beside a model
-/// holds and what an image remembers of how it was made.
+/// [`SamplingConfig`] as options of the command line, each optional: the content of a model's
+/// `sampling.yaml`, and part of an image's provenance.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SamplingSettings {
-    /// Guidance scale; 1 or less: none.
+    /// Guidance scale; 1 or less disables guidance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cfg: Option<f64>,
     /// One of [`GuidanceSchedule::NAMES`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cfg_schedule: Option<String>,
-    /// Where the window of `step` or `rectangular` starts, as a share of the decode steps.
+    /// Start of the window of `step` or `rectangular`, as a fraction of the decode steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cfg_start: Option<f64>,
-    /// Where the window of `rectangular` ends.
+    /// End of the window of `rectangular`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cfg_end: Option<f64>,
-    /// The last guided decode step; -1: all.
+    /// Last guided decode step; -1: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cfg_interval: Option<i64>,
     /// Softmax temperature.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
-    /// 0: all.
+    /// Maximum number of codes; 0: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top_k: Option<i64>,
-    /// 1: all.
+    /// Cumulative probability of the most probable codes; 1: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top_p: Option<f64>,
-    /// 0: all.
+    /// Minimum probability relative to the most probable code; 0: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_p: Option<f64>,
+    /// Cumulative probability of the most typical codes; 1: all. Absent if it is 1, as in files
+    /// older than this setting.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub typical_p: Option<f64>,
 }
 
 impl SamplingSettings {
-    /// GigaTok's published settings (`sample_c2i_cfg_search.py`): guidance 2.0, constant, no filters.
+    /// GigaTok's published settings (`sample_c2i_cfg_search.py`): guidance 2.0, constant, no
+    /// filters.
     pub fn published() -> Self {
         SamplingSettings {
             cfg: Some(2.0),
@@ -69,12 +74,13 @@ impl SamplingSettings {
             top_k: Some(0),
             top_p: Some(1.0),
             min_p: Some(0.0),
+            typical_p: Some(1.0),
             ..Default::default()
         }
     }
 
-    /// These settings, and `defaults` where they are silent. A schedule of one's own brings its own window:
-    /// the defaults' window belongs to the defaults' schedule.
+    /// These settings, completed by `defaults`. If these name a schedule, the defaults' window,
+    /// which belongs to the defaults' schedule, is not used.
     pub fn or(self, defaults: Self) -> Self {
         let own_schedule = self.cfg_schedule.is_some();
         let window = |own: Option<f64>, default: Option<f64>| own.or(default.filter(|_| !own_schedule));
@@ -88,10 +94,15 @@ impl SamplingSettings {
             top_k: self.top_k.or(defaults.top_k),
             top_p: self.top_p.or(defaults.top_p),
             min_p: self.min_p.or(defaults.min_p),
+            typical_p: self.typical_p.or(defaults.typical_p),
         }
     }
 
-    /// The typed configuration; where these settings are silent, [`SamplingSettings::published`] speaks.
+    /// The typed configuration; missing settings are those of [`SamplingSettings::published`].
+    ///
+    /// # Errors
+    /// Returns an error if a setting is out of its range, or the schedule is unknown or has no such
+    /// window.
     pub fn resolve(self) -> Result<SamplingConfig> {
         let s = self.or(Self::published());
         check("top_k", s.top_k.unwrap_or(0) as f64, "0 or more", |k| k >= 0.0)?;
@@ -102,6 +113,7 @@ impl SamplingSettings {
             s.top_k.filter(|&k| k > 0).map(Filter::TopK),
             s.top_p.filter(|&p| p != 1.0).map(Filter::TopP),
             s.min_p.filter(|&p| p != 0.0).map(Filter::MinP),
+            s.typical_p.filter(|&p| p != 1.0).map(Filter::TypicalP),
         ];
         let config = SamplingConfig {
             temperature: s.temperature.unwrap_or(1.0),
@@ -118,28 +130,30 @@ impl SamplingSettings {
 }
 
 impl SamplingConfig {
-    /// (B, V) fp32 logits → the same, divided by the temperature, with the entries that the filters remove at
-    /// -inf.
+    /// (B, V) fp32 logits → the same, divided by the temperature, with filtered entries at -inf.
     pub fn filtered(&self, logits: &Tensor) -> Tensor {
         filter::apply(logits, self.temperature, &self.filters)
     }
 
-    /// Temperature and filters for rows on the CPU; `None` where a filter has no such form.
+    /// Temperature and filters for rows on the CPU; `None` if a filter has no such form.
     pub(crate) fn row_filters(&self) -> Option<RowFilters> {
         RowFilters::new(self.temperature, &self.filters)
     }
 
-    /// Temperature and filters for the GPU's sampling kernel; `None` where it cannot apply them.
+    /// Temperature and filters for the GPU's sampling kernel; `None` if it does not support them.
     pub(crate) fn kernel_filters(&self) -> Option<KernelFilters> {
         KernelFilters::new(self.temperature, &self.filters)
     }
 
-    /// Whether the best code is taken, without random numbers.
+    /// Whether the most probable code is taken, without random numbers.
     pub(crate) fn is_greedy(&self) -> bool {
         self.filters.contains(&Filter::TopK(1))
     }
 
-    /// Refuses numbers that have no meaning.
+    /// Checks the ranges of all settings.
+    ///
+    /// # Errors
+    /// Returns an error that names a setting out of its range.
     pub fn validate(&self) -> Result<()> {
         let unit = 0.0..=1.0;
         let (start, end) = self.guidance.schedule.window();
@@ -152,6 +166,7 @@ impl SamplingConfig {
                 Filter::TopK(_) => {} // any number: 0 or less is all
                 Filter::TopP(p) => share("top_p", p)?,
                 Filter::MinP(p) => share("min_p", p)?,
+                Filter::TypicalP(p) => share("typical_p", p)?,
             }
         }
         share("cfg_start", start.unwrap_or(0.0))?;
@@ -162,15 +177,16 @@ impl SamplingConfig {
         Ok(())
     }
 
-    /// The same in the words of the command line, complete.
+    /// The same as options of the command line, complete.
     pub fn settings(&self) -> SamplingSettings {
         let (cfg_start, cfg_end) = self.guidance.schedule.window();
-        let (mut top_k, mut top_p, mut min_p) = (0, 1.0, 0.0);
+        let (mut top_k, mut top_p, mut min_p, mut typical_p) = (0, 1.0, 0.0, None);
         for filter in &self.filters {
             match *filter {
                 Filter::TopK(k) => top_k = k,
                 Filter::TopP(p) => top_p = p,
                 Filter::MinP(p) => min_p = p,
+                Filter::TypicalP(p) => typical_p = Some(p),
             }
         }
         SamplingSettings {
@@ -183,6 +199,7 @@ impl SamplingConfig {
             top_k: Some(top_k),
             top_p: Some(top_p),
             min_p: Some(min_p),
+            typical_p,
         }
     }
 }
@@ -201,6 +218,7 @@ mod tests {
             cfg: Some(1.75),
             cfg_schedule: Some("step".into()),
             top_k: Some(40),
+            typical_p: Some(0.9),
             ..Default::default()
         };
         let config = s.resolve().unwrap();
@@ -227,6 +245,7 @@ mod tests {
     fn meaningless_numbers_are_refused_by_name() {
         for (s, name) in [
             (SamplingSettings { top_p: Some(1.5), ..Default::default() }, "top_p"),
+            (SamplingSettings { typical_p: Some(-0.1), ..Default::default() }, "typical_p"),
             (SamplingSettings { temperature: Some(-1.0), ..Default::default() }, "temperature"),
             (SamplingSettings { top_k: Some(-5), ..Default::default() }, "top_k"),
             (SamplingSettings { cfg_interval: Some(-2), ..Default::default() }, "cfg_interval"),

@@ -1,11 +1,11 @@
-//! Decoding by a captured step: on a GPU the kernels of one step, sampling included, become a CUDA graph,
-//! which is replayed for every further code. A small network's step is a few hundred launches that take
-//! longer than their work (LlamaGen's own timings are 1 ms a layer and step whatever the width); replayed, it
-//! is one.
+//! Decoding by a captured step: on a GPU the kernels of one step, sampling included, become a CUDA
+//! graph, which is replayed for every further code. A small network's step is a few hundred
+//! launches that take longer than their work (LlamaGen's own timings are 1 ms per layer and step
+//! whatever the width); a replay is one launch.
 //!
-//! All that changes from step to step is in tensors that keep their memory (`StaticBuffers`), and attention
-//! reads a length of the cache that is the next multiple of `CACHE_BUCKET`, so that a few graphs serve all
-//! positions.
+//! Everything that changes from step to step is in tensors with fixed memory (`StaticBuffers`), and
+//! attention reads the cache up to the next multiple of `CACHE_BUCKET`, so that a few graphs serve
+//! all positions.
 //!
 //! B images, R rows of the network (with and without condition), N codes per image, T prefix length
 
@@ -14,30 +14,31 @@ use std::collections::BTreeMap;
 use ar_model::{ArSpec, CapturableStep};
 use base::SampleStream;
 use libtorch_ext::cuda_graph::{CudaGraphs, Graph, Stream};
-use libtorch_ext::cuda_kernel::Launch;
+use libtorch_ext::cuda_kernel::KernelLauncher;
 use tch::{Device, Kind, Tensor};
 
 use crate::batch::{apply_cfg_tensor_scale, row_to_image};
 use crate::config::SamplingConfig;
 use crate::error::Result;
 use crate::filter::KernelFilters;
-use crate::sample;
+use crate::sample::{self, RandomInputs};
 
-/// A graph reads the cache up to a multiple of this many positions.
+/// Positions of the cache by which the attended lengths of two graphs differ.
 const CACHE_BUCKET: i64 = 64;
 
 /// Static input and output buffers of the captured step.
 #[derive(Debug)]
 struct StaticBuffers {
-    position: Tensor, // (1) of the code that goes in
-    input: Tensor,    // (R, 1) codes that go in
-    image: Tensor,    // (R) whose codes go into each row
+    position: Tensor, // (1) of the input code
+    input: Tensor,    // (R, 1) input codes
+    image: Tensor,    // (R) image of each row
     scales: Tensor,   // (N) guidance scale of each code
     uniforms: Tensor, // (B, N) float64
     codes: Tensor,    // (B, N)
 }
 
-/// A step for batches of one size and setting, and its graphs by the length of cache that they read.
+/// The captured step for batches of one size and configuration: graphs by the length of the cache
+/// that they read.
 pub(crate) struct CapturedStep {
     b: i64,
     config: SamplingConfig,
@@ -45,14 +46,14 @@ pub(crate) struct CapturedStep {
     buffers: StaticBuffers,
     graphs: BTreeMap<i64, Graph>,
     /// The sampling kernel: its launcher, and the filters in its form.
-    kernel: Option<(&'static dyn Launch, KernelFilters)>,
+    kernel: Option<(&'static dyn KernelLauncher, KernelFilters)>,
 }
 
 impl CapturedStep {
-    /// For batches of `[B, R]`.
+    /// A step without graphs, for batches of `[B, R]`.
     pub fn new(
         spec: &ArSpec,
-        launcher: Option<&'static dyn Launch>,
+        launcher: Option<&'static dyn KernelLauncher>,
         [b, rows]: [i64; 2],
         config: &SamplingConfig,
         device: Device,
@@ -81,12 +82,12 @@ impl CapturedStep {
         }
     }
 
-    /// Whether it was made for such batches.
+    /// Whether it was made for batches of this size and configuration.
     pub fn serves(&self, b: i64, config: &SamplingConfig) -> bool {
         self.b == b && self.config == *config
     }
 
-    /// Draws all codes, (B, N): the first from the prefill's logits, (R, V).
+    /// Samples all codes, (B, N): the first from the prefill's logits, (R, V).
     ///
     /// # Errors
     /// Returns an error if CUDA graphs are not available.
@@ -99,7 +100,7 @@ impl CapturedStep {
     ) -> Result<Tensor> {
         let uniforms = sample::uniforms(streams, self.spec.num_tokens as usize, Device::Cpu);
         self.buffers.uniforms.copy_(&uniforms);
-        let _ = self.buffers.position.fill_(self.spec.prefix_len - 1); // as if a code had gone in before the first
+        let _ = self.buffers.position.fill_(self.spec.prefix_len - 1); // of the prefix's last position
         self.sample(logits);
         match self.buffers.codes.device() {
             Device::Cuda(i) => {
@@ -125,20 +126,20 @@ impl CapturedStep {
             }
             self.step(model, length, cache);
             if let Some(stream) = stream {
-                let graph = stream.record(|| self.step(model, length, cache))?;
+                let graph = stream.capture(|| self.step(model, length, cache))?;
                 self.graphs.insert(length, graph);
             }
         }
         Ok(())
     }
 
-    /// Runs the codes that go in, and draws the next ones.
+    /// Runs the input codes, and samples the next ones.
     fn step<C>(&self, model: &dyn CapturableStep<C>, length: i64, cache: &mut C) {
         let logits = model.decode_step_at(&self.buffers.input, &self.buffers.position, length, cache);
         self.sample(&logits);
     }
 
-    /// Logits of all rows, (R, V) → the next code of each image, written where the next step reads it.
+    /// Logits of all rows, (R, V) → the next code of each image, written to the next step's input.
     fn sample(&self, logits: &Tensor) {
         match self.kernel {
             Some((launcher, filters)) => self.sample_by_kernel(logits, launcher, filters),
@@ -147,10 +148,10 @@ impl CapturedStep {
         let _ = self.buffers.position.shallow_clone().g_add_scalar_(1);
     }
 
-    fn sample_by_kernel(&self, logits: &Tensor, launcher: &dyn Launch, filters: KernelFilters) {
+    fn sample_by_kernel(&self, logits: &Tensor, launcher: &dyn KernelLauncher, filters: KernelFilters) {
         let StaticBuffers { position, input, scales, uniforms, codes, image: _ } = &self.buffers;
         let KernelFilters { temperature, top_k, min_p } = filters;
-        let draw = cuda_kernels::Draw {
+        let args = cuda_kernels::SampleArgs {
             logits,
             scales: self.config.guidance.active().then_some(scales),
             uniforms,
@@ -159,29 +160,24 @@ impl CapturedStep {
             input,
             before: self.spec.prefix_len - 1,
             top_k,
-            best: self.config.is_greedy(),
+            greedy: self.config.is_greedy(),
             temperature,
             min_p,
         };
-        // As tch's own operations do.
-        cuda_kernels::draw(launcher, &draw).unwrap_or_else(|e| panic!("{e}"));
+        // Panics like tch's own operations.
+        cuda_kernels::sample(launcher, &args).unwrap_or_else(|e| panic!("{e}"));
     }
 
     fn sample_by_tensors(&self, logits: &Tensor) {
         let StaticBuffers { position, input, image, scales, uniforms, codes } = &self.buffers;
-        let number = position - (self.spec.prefix_len - 1); // of the code to draw
+        let number = position - (self.spec.prefix_len - 1); // of the code to sample
         let guided = if self.config.guidance.active() {
             apply_cfg_tensor_scale(logits, self.b, &scales.index_select(0, &number))
         } else {
             logits.narrow(0, 0, self.b)
         };
-        let code = if self.config.is_greedy() {
-            sample::greedy(&guided)
-        } else {
-            let filtered = self.config.filtered(&guided);
-            sample::inverse_cdf_sample(&filtered, &uniforms.index_select(1, &number))
-        }; // (B, 1)
-        let code = sample::marked(&code, &guided);
+        let inputs = RandomInputs::Uniforms(uniforms.index_select(1, &number));
+        let code = sample::sample(&guided, &self.config, &inputs); // (B, 1)
         let _ = codes.shallow_clone().index_copy_(1, &number, &code);
         input.shallow_clone().copy_(&code.index_select(0, image).clamp_min(0));
     }

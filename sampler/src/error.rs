@@ -4,48 +4,48 @@ use base::hint::nearest;
 /// A result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong while sampling.
+/// Errors of sampling.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The transformer and the tokenizer were not made for each other.
+    /// The transformer and the tokenizer do not match.
     #[error(
-        "the model and the tokenizer do not fit together: the model has {what} {model}, the tokenizer {tokenizer}"
+        "the model and the tokenizer do not match: the model has {what} {model}, the tokenizer {tokenizer}"
     )]
     Mismatch {
-        /// Which number differs.
+        /// The number that differs.
         what: &'static str,
-        /// The model's.
+        /// The model's value.
         model: i64,
-        /// The tokenizer's.
+        /// The tokenizer's value.
         tokenizer: i64,
     },
     /// A setting is out of its range.
     #[error("{what} is {found}, expected {expected}")]
     Setting {
-        /// Its name.
+        /// Name of the setting.
         what: &'static str,
-        /// Its value.
+        /// Value found.
         found: f64,
-        /// The range.
+        /// Valid range.
         expected: &'static str,
     },
-    /// No guidance schedule has this name.
+    /// The guidance schedule is unknown.
     #[error("there is no guidance schedule `{given}`")]
     UnknownSchedule {
-        /// The name given.
+        /// Name given.
         given: String,
-        /// The schedules there are.
+        /// Known schedules.
         known: &'static [&'static str],
     },
-    /// A bound was given to a schedule that has no window.
-    #[error("{what} has no meaning with the guidance schedule `{schedule}`")]
+    /// A bound was given for a schedule without a window.
+    #[error("{what} does not apply to the guidance schedule `{schedule}`")]
     NoWindow {
         /// The bound.
         what: &'static str,
         /// The schedule.
         schedule: &'static str,
     },
-    /// Not one random stream per condition.
+    /// The numbers of random streams and conditions differ.
     #[error("{conditions} conditions need as many random streams, found {streams}")]
     Streams {
         /// Conditions in the batch.
@@ -53,41 +53,37 @@ pub enum Error {
         /// Streams given.
         streams: usize,
     },
-    /// Random numbers that the host makes for every step have no place in a captured one.
-    #[error(
-        "a CUDA graph draws from each image's own stream, by `RandomSource::Streams`, and in no other way"
-    )]
+    /// A captured step cannot use random numbers that the host generates for every step.
+    #[error("a CUDA graph samples from each image's own stream only (`RandomSource::Streams`)")]
     NeedsStreams,
-    /// Speculative decoding couples its draws by Gumbel noise.
-    #[error("speculative decoding draws by `RandomSource::Gumbel`, and in no other way")]
+    /// Speculative decoding needs Gumbel noise.
+    #[error("speculative decoding samples with Gumbel noise only (`RandomSource::Gumbel`)")]
     NeedsGumbel,
-    /// The backend has no step that a CUDA graph could hold.
-    #[error("the kernels for the CPU decode without CUDA graphs")]
+    /// The backend has no step that can be captured.
+    #[error("the kernels for the CPU do not support CUDA graphs")]
     NotCapturable,
     /// Capturing a step failed.
     #[error(transparent)]
     Libtorch(#[from] libtorch_ext::Error),
-    /// There is no distribution to draw a code from.
-    #[error(
-        "the transformer's logits of image {image} at step {step} are not finite (NaN or infinite): no code can be drawn"
-    )]
+    /// The logits of a code are NaN or infinite.
+    #[error("the transformer's logits of image {image} at step {step} are not finite (NaN or infinite)")]
     NotFinite {
-        /// The image's number, from 0: in the run, or in the batch where images have no random streams of
-        /// their own.
+        /// Index of the image, from 0: in the run, or in the batch if images have no random
+        /// streams.
         image: u64,
-        /// The code's number, from 0.
+        /// Index of the code, from 0.
         step: usize,
     },
-    /// There is nothing to sample.
+    /// The batch of conditions is empty.
     #[error("there is no condition to sample for")]
     NoConditions,
-    /// From the tokenizer's decoder.
+    /// The tokenizer's decoder failed.
     #[error(transparent)]
     Tokenizer(#[from] tokenizer::Error),
-    /// From the transformer.
+    /// The transformer refused its input.
     #[error(transparent)]
     Model(#[from] ar_model::Error),
-    /// A tensor is not what its type promises.
+    /// A tensor has the wrong shape, dtype or range for its type.
     #[error(transparent)]
     Type(#[from] base::TypeError),
 }
@@ -104,8 +100,8 @@ impl Hint for Error {
                 near.chain([format!("the schedules are {}", known.join(", "))]).collect()
             }
             Error::NotFinite { .. } => vec![
-                "fp16 overflows where bf16 and fp32 do not: `--precision bf16`; a very large `--cfg` overflows too".into(),
-                "else a weight is not finite, as after a training run that diverged: use an earlier checkpoint".into(),
+                "fp16 overflows where bf16 and fp32 do not: try `--precision bf16`; a very large `--cfg` overflows too".into(),
+                "otherwise a weight is not finite, as after a diverged training run: use an earlier checkpoint".into(),
             ],
             Error::NoWindow { .. } => {
                 vec!["`step` has a start; `rectangular` has a start and an end".into()]

@@ -1,31 +1,34 @@
 //! Classifier-free guidance scales as pure functions of the step.
 //!
-//! GigaTok `autoregressive/models/generate.py`. The published numbers depend on these habits of that code, and
-//! they are kept (each has a test of its name):
+//! GigaTok `autoregressive/models/generate.py`. The published numbers depend on these properties of
+//! that code, which are kept (each has a test of its name):
 //!
-//! * **The first code is drawn at full scale**, whatever the schedule: the prefill knows no schedule. (The paper
-//!   calls the first 18% of `step` unguided.)
-//! * **The ratio starts at 1/n** with n = codes - 1, because the first code is not counted; it ends at 1.
-//! * **Unguided steps run at 1.0001**, and the ramps carry +1e-4: the official code tests `c > 1` and its doubled
-//!   batch must stay alive. The two halves are then mixed at 1.0001 rather than the conditional one taken.
-//! * **The interval counts decode steps from 0 and includes its end**: with interval k, codes 1..=k+1 are guided
-//!   and later ones are drawn from the conditional logits; it never reaches the first code.
+//! * **The first code is sampled at full scale**, whatever the schedule: the prefill ignores it.
+//!   (The paper calls the first 18% of `step` unguided.)
+//! * **The ratio starts at 1/n** with n = codes - 1, because the first code is not counted; it ends
+//!   at 1.
+//! * **Unguided steps run at 1.0001**, and the ramps carry +1e-4: the official code tests `c > 1`
+//!   and its doubled batch needs both halves. The halves are mixed at 1.0001 rather than the
+//!   conditional one taken.
+//! * **The interval counts decode steps from 0 and includes its end**: with interval k, codes
+//!   1..=k+1 are guided and later ones are sampled from the conditional logits; it never applies to
+//!   the first code.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// What an unguided step of a window schedule runs at, and what the ramps add.
+/// Offset of the scale above 1 in unguided steps of a window schedule, and of the ramps.
 const KEEP_ALIVE: f64 = 1e-4;
 
-/// Start of `step`'s guided window where none is given (GigaTok `sample_c2i_cfg_search.py`).
+/// Default start of `step`'s guided window (GigaTok `sample_c2i_cfg_search.py`).
 pub const STEP_START: f64 = 0.18;
-/// Start of `rectangular`'s window where none is given.
+/// Default start of `rectangular`'s window.
 pub const RECTANGULAR_START: f64 = 0.05;
-/// End of `rectangular`'s window where none is given.
+/// Default end of `rectangular`'s window.
 pub const RECTANGULAR_END: f64 = 1.0;
 
-/// How the guidance scale changes along the sequence. `r` runs from 1/n to 1, `s` is the full scale.
+/// Guidance scale along the sequence. The ratio `r` runs from 1/n to 1, `s` is the full scale.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GuidanceSchedule {
@@ -49,20 +52,24 @@ pub enum GuidanceSchedule {
         /// Ratio of the first guided step.
         start: f64,
     },
-    /// `1 + (s-1) (1 + cos(π r)) / 2`: falling. The official function crashes (missing import); this is what it
-    /// says.
+    /// `1 + (s-1) (1 + cos(π r)) / 2`: falling. The official function crashes (missing import);
+    /// this is its formula.
     Cosine,
-    /// `1 + (s-1) σ(12 (r - 1/2))`: rising, S-shaped. The official code accepts the name and has no formula; the
-    /// slope is ours, chosen so that the ends come within 0.3% of 1 and `s`.
+    /// `1 + (s-1) σ(12 (r - 1/2))`: rising, S-shaped. The official code accepts the name and has no
+    /// formula; the slope is ours, chosen so that the ends come within 0.3% of 1 and `s`.
     Sigmoid,
 }
 
 impl GuidanceSchedule {
-    /// Every schedule's name, as `--cfg-schedule` takes it.
+    /// Names of all schedules, the values of `--cfg-schedule`.
     pub const NAMES: [&'static str; 8] =
         ["constant", "linear", "linear_re", "triangular", "rectangular", "step", "cosine", "sigmoid"];
 
-    /// The schedule of that name, with the window's bounds where it has one.
+    /// The schedule `name`, with the bounds of its window if it has one.
+    ///
+    /// # Errors
+    /// Returns an error if the name is unknown, or a bound is given that the schedule does not
+    /// have.
     pub fn named(name: &str, start: Option<f64>, end: Option<f64>) -> Result<Self> {
         use GuidanceSchedule as S;
         let schedule = match name {
@@ -88,7 +95,7 @@ impl GuidanceSchedule {
         Ok(schedule)
     }
 
-    /// Its name.
+    /// Name of the schedule.
     pub fn name(self) -> &'static str {
         use GuidanceSchedule as S;
         match self {
@@ -103,7 +110,7 @@ impl GuidanceSchedule {
         }
     }
 
-    /// Start and end of the window, where the schedule has them.
+    /// Start and end of the window, if the schedule has them.
     pub fn window(self) -> (Option<f64>, Option<f64>) {
         match self {
             GuidanceSchedule::Rectangular { start, end } => (Some(start), Some(end)),
@@ -112,7 +119,7 @@ impl GuidanceSchedule {
         }
     }
 
-    /// The scale at ratio `r` of the decode steps, for full scale `s`.
+    /// Scale at ratio `r` of the decode steps, for full scale `s`.
     pub fn scale(self, r: f64, s: f64) -> f64 {
         let ramp = |share: f64| 1.0 + (s - 1.0) * share + KEEP_ALIVE;
         let window = |inside: bool| if inside { s } else { 1.0 + KEEP_ALIVE };
@@ -123,7 +130,7 @@ impl GuidanceSchedule {
             GuidanceSchedule::Triangular if r < 0.5 => ramp(r / 0.5),
             GuidanceSchedule::Triangular => ramp((1.0 - r) / 0.5),
             GuidanceSchedule::Rectangular { start, end } => window(start <= r && r <= end),
-            // The official function leaves a scale of exactly 1 alone.
+            // The official function does not change a scale of exactly 1.
             GuidanceSchedule::Step { start } => window(r >= start || s == 1.0),
             GuidanceSchedule::Cosine => 1.0 + (s - 1.0) * 0.5 * (1.0 + (std::f64::consts::PI * r).cos()),
             GuidanceSchedule::Sigmoid => 1.0 + (s - 1.0) / (1.0 + (-12.0 * (r - 0.5)).exp()),
@@ -131,15 +138,15 @@ impl GuidanceSchedule {
     }
 }
 
-/// Classifier-free guidance: logits become `uncond + (cond - uncond) · c` where c > 1.
+/// Classifier-free guidance: logits become `uncond + (cond - uncond) · c` if c > 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Guidance {
-    /// The full scale. At 1 or below nothing is guided and the null condition is not computed.
+    /// Full scale. 1 or less disables guidance, and the null condition is not computed.
     pub scale: f64,
-    /// How it changes along the sequence.
+    /// Schedule along the sequence.
     pub schedule: GuidanceSchedule,
-    /// The last guided decode step (the first is 0 and draws the second code). `None` or a negative number, as
-    /// the published scripts write it: all of them.
+    /// Last guided decode step (the first is 0 and samples the second code). `None` or a negative
+    /// number, as in the published scripts: all.
     pub interval: Option<i64>,
 }
 
@@ -154,16 +161,16 @@ impl Guidance {
         Guidance { scale, schedule: GuidanceSchedule::Constant, interval: None }
     }
 
-    /// Whether the null condition has to be computed beside the condition.
+    /// Whether the null condition must be computed too.
     pub fn active(&self) -> bool {
         self.scale > 1.0
     }
 
-    /// The scale for code number `step` of `steps` codes, both counted from the first code (step 0). A value of 1
-    /// or below means the conditional logits as they are.
+    /// Scale for code number `step`, from 0, of `steps` codes. 1 or less means the conditional
+    /// logits unchanged.
     pub fn at(&self, step: usize, steps: usize) -> f64 {
         if !self.active() || step == 0 {
-            return self.scale; // the prefill knows no schedule and no interval
+            return self.scale; // the prefill ignores schedule and interval
         }
         let decode_step = step as i64 - 1;
         if self.interval.is_some_and(|k| k >= 0 && decode_step > k) {
@@ -199,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_code_is_drawn_at_full_scale_whatever_the_schedule() {
+    fn the_first_code_is_sampled_at_full_scale_whatever_the_schedule() {
         for s in ALL {
             close(guidance(s).at(0, 256), 3.0);
         }

@@ -1,5 +1,5 @@
-//! Turning an autoregressive model into codes, and codes into images: guidance, filters, the decode loops and
-//! the pipeline that joins a transformer with its tokenizer. It reads no files and knows no class names.
+//! Sampling from an autoregressive model: guidance, filters, decode modes, and the pipeline of a
+//! transformer and its tokenizer. Reads no files and knows no class names.
 
 mod batch;
 pub mod config;

@@ -9,14 +9,17 @@ use crate::error::{Error, Result};
 use crate::sample::RandomSource;
 use crate::sampler::{DecodeMode, Generation, Sampler};
 
-/// A transformer and the tokenizer whose codes it speaks.
+/// A transformer and the tokenizer of its codes.
 pub struct Pipeline<'m, M: AutoregressiveModel, T: Tokenizer> {
     sampler: Sampler<'m, M>,
     tokenizer: &'m T,
 }
 
 impl<'m, M: AutoregressiveModel, T: Tokenizer> Pipeline<'m, M, T> {
-    /// Refuses a pair whose vocabulary and codebook, or whose numbers of codes per image, differ.
+    /// Joins a transformer and a tokenizer.
+    ///
+    /// # Errors
+    /// Returns an error if vocabulary and codebook, or the numbers of codes per image, differ.
     pub fn new(model: &'m M, tokenizer: &'m T) -> Result<Self> {
         let (ar, tok) = (model.spec(), tokenizer.spec());
         let codes =
@@ -31,15 +34,15 @@ impl<'m, M: AutoregressiveModel, T: Tokenizer> Pipeline<'m, M, T> {
         Ok(Pipeline { sampler: Sampler::new(model), tokenizer })
     }
 
-    /// As [`Sampler::set_negative`].
+    /// See [`Sampler::set_negative`].
     pub fn set_negative(&mut self, negative: Option<Conditioning>) {
         self.sampler.set_negative(negative);
     }
 
-    /// Draws codes for a batch of conditions and decodes them. See [`Sampler::generate`].
+    /// Samples codes for a batch of conditions and decodes them. See [`Sampler::generate`].
     ///
     /// # Errors
-    /// Returns an error if codes cannot be drawn, or an image is not finite.
+    /// Returns the errors of [`Sampler::generate`], and an error if an image is not finite.
     pub fn images(
         &mut self,
         cond: &Conditioning,
@@ -58,8 +61,11 @@ impl<'m, M: AutoregressiveModel, T: Tokenizer> Pipeline<'m, M, T> {
     }
 }
 
-/// Bicubic resize to `size` × `size` as the published scripts do where the tokenizer's images have another
-/// size: on the floats before rounding, `align_corners` off, without antialiasing.
+/// Bicubic resize to `size` × `size` as in the published scripts: on the floats before rounding,
+/// `align_corners` off, without antialiasing.
+///
+/// # Errors
+/// Returns an error if a resized image is not finite.
 pub fn resize(images: Images, size: i64) -> Result<Images> {
     let t = images.tensor();
     let (h, w) = (t.size()[2], t.size()[3]);

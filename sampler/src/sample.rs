@@ -1,5 +1,10 @@
 //! Sampling: logits and random numbers → codes.
 //!
+//! [`sample`] is the one entry. Inverse-CDF sampling and the Gumbel-max trick have a form for
+//! tensors on any device and one for rows on the CPU, which neither sorts nor allocates more than a
+//! copy of the row; a captured step samples by the GPU's kernel instead ([`cuda_kernels::sample`]).
+//! The tests of this file compare all forms.
+//!
 //! B batch, V vocabulary
 
 use base::SampleStream;
@@ -14,22 +19,22 @@ use crate::filter::RowFilters;
 /// Source of a run's random numbers.
 #[derive(Debug, Clone, Copy)]
 pub enum RandomSource<'a> {
-    /// One stream per image: image i is the same at any batch size, in any process and after any restart.
-    /// With `top_k` 1 the best code is taken and no number used.
+    /// One stream per image, by inverse-CDF sampling: image i is the same at any batch size, in any
+    /// process and after any restart. With `top_k` 1 the most probable code is taken.
     Streams(&'a [SampleStream]),
-    /// As `Streams`, by the Gumbel-max trick: every code has a random number of its own at every step, and
-    /// the code is the best one after they are added. Each step costs V numbers an image instead of one, but
-    /// a small change of the logits seldom changes the code, on which [`crate::DecodeMode::Speculative`]
-    /// rests.
+    /// One stream per image, by the Gumbel-max trick: every code has its own random number at every
+    /// step, and the code with the largest sum of logit and noise is taken. Each step costs V
+    /// numbers per image instead of one, but a small change of the logits seldom changes the code,
+    /// on which [`crate::DecodeMode::Speculative`] relies.
     Gumbel(&'a [SampleStream]),
-    /// One `multinomial` per step on libtorch's global generator, as the official scripts draw; seed it with
-    /// `tch::manual_seed`. It reproduces an official run of the same batches on the same kind of device, and
-    /// ties the images of a batch together.
+    /// One `multinomial` per step on libtorch's global generator, like the official scripts; seed
+    /// it with `tch::manual_seed`. Reproduces an official run of the same batches on the same type
+    /// of device; an image depends on its batch.
     Torch,
 }
 
 impl RandomSource<'_> {
-    /// The number of the batch's image `i` in the run, where streams have one.
+    /// Index in the run of the batch's image `i`, if streams have one.
     pub(crate) fn image(&self, i: usize) -> u64 {
         match self {
             RandomSource::Streams(streams) | RandomSource::Gumbel(streams) => {
@@ -40,79 +45,124 @@ impl RandomSource<'_> {
     }
 }
 
-/// The "code" of a row of logits that is no distribution: NaN or +inf among them, or −inf throughout. It is
-/// put in place where the logits are, without waiting for the host, and becomes an error once the codes are
-/// there.
-pub const NOT_FINITE: i64 = -1;
-
-/// Codes (B, 1) with [`NOT_FINITE`] where the logits (B, V) they were drawn from are no distribution.
-pub(crate) fn marked(codes: &Tensor, logits: &Tensor) -> Tensor {
-    codes.masked_fill(&is_no_distribution(logits), NOT_FINITE)
+/// Random numbers of one step, for B images.
+#[derive(Debug)]
+pub(crate) enum RandomInputs {
+    /// Uniforms (B, 1) float64, for inverse-CDF sampling.
+    Uniforms(Tensor),
+    /// Streams of noise, B of them, for the Gumbel-max trick.
+    Gumbel(Vec<CodeStream>),
+    /// libtorch's global generator.
+    Torch,
 }
 
-/// (B, V) → (B, 1) bool. The largest of a row is NaN where one of it is.
-fn is_no_distribution(logits: &Tensor) -> Tensor {
+/// Guided logits (B, V) → codes (B, 1), with [`NOT_FINITE`] among them.
+pub(crate) fn sample(guided: &Tensor, config: &SamplingConfig, inputs: &RandomInputs) -> Tensor {
+    match inputs {
+        RandomInputs::Torch => mark_not_finite(&multinomial(&config.filtered(guided)), guided),
+        _ if config.is_greedy() => mark_not_finite(&greedy(guided), guided),
+        RandomInputs::Uniforms(uniforms) => inverse_cdf_rows(guided, uniforms, config).unwrap_or_else(|| {
+            mark_not_finite(&inverse_cdf_sample(&config.filtered(guided), uniforms), guided)
+        }),
+        RandomInputs::Gumbel(streams) => gumbel_max_rows(guided, streams, config)
+            .unwrap_or_else(|| mark_not_finite(&gumbel_max(&config.filtered(guided), streams), guided)),
+    }
+}
+
+/// The "code" sampled from a row of logits that is no distribution: NaN or +inf among them, or −inf
+/// throughout. Stays on the device of the logits, without synchronisation, until [`check`] turns it
+/// into an error.
+pub const NOT_FINITE: i64 = -1;
+
+/// Codes (B, 1) with [`NOT_FINITE`] where the logits (B, V) are no distribution.
+fn mark_not_finite(codes: &Tensor, logits: &Tensor) -> Tensor {
+    codes.masked_fill(&is_not_finite(logits), NOT_FINITE)
+}
+
+/// (B, V) → (B, 1) bool. The largest of a row is NaN if one of it is.
+fn is_not_finite(logits: &Tensor) -> Tensor {
     logits.amax([-1i64].as_slice(), true).isfinite().logical_not()
 }
 
-/// Refuses codes (B, N) that were drawn from logits that are not finite; `image` is an image's number in the
-/// run.
+/// Returns an error if one of the codes (B, N) was sampled from logits that are not finite; `image`
+/// gives an image's index in the run.
 pub(crate) fn check(codes: &Tensor, image: impl Fn(usize) -> u64) -> Result<()> {
     let (_, n) = codes.size2().expect("codes are (B, N)");
     let wrong = Vec::<i64>::try_from(codes.eq(NOT_FINITE).view(-1).nonzero().view(-1));
-    let wrong = wrong.expect("places are int64");
-    match wrong.into_iter().map(|place| (place % n, place / n)).min() {
+    let wrong = wrong.expect("indices are int64");
+    match wrong.into_iter().map(|index| (index % n, index / n)).min() {
         Some((step, i)) => Err(Error::NotFinite { image: image(i as usize), step: step as usize }),
         None => Ok(()),
     }
 }
 
-/// The largest double below 1: `u · total` then stays below `total`, so that some code always has a larger
-/// sum.
+/// The largest double below 1: `u · total` then stays below `total`, so that some code always has a
+/// larger sum.
 const BELOW_ONE: f64 = 1.0 - f64::EPSILON;
 
-/// The uniforms of all images and steps at once, (B, steps) float64, so that a step never waits for the host.
-pub fn uniforms(streams: &[SampleStream], steps: usize, device: Device) -> Tensor {
+/// Uniforms of all images and steps at once, (B, steps) float64, so that a step never waits for the
+/// host.
+pub(crate) fn uniforms(streams: &[SampleStream], steps: usize, device: Device) -> Tensor {
     let values: Vec<f64> =
         streams.iter().flat_map(|s| (0..steps).map(move |t| s.uniform(t as u64).min(BELOW_ONE))).collect();
     Tensor::from_slice(&values).view([streams.len() as i64, steps as i64]).to_device(device)
 }
 
-/// The Gumbel-max trick: (B, V) logits and the places their codes have, B of them → (B, 1) codes, the best
-/// ones of what the filters leave after noise of the place and the code is added; or [`NOT_FINITE`].
-pub fn gumbel_max(logits: &Tensor, places: &[CodeStream], config: &SamplingConfig) -> Tensor {
-    gumbel_max_on_cpu(logits, places, config)
-        .unwrap_or_else(|| marked(&gumbel_max_by_tensors(&config.filtered(logits), places), logits))
+/// Inverse-CDF sampling in float64, on any device. Filtered logits (B, V) and uniforms (B, 1) →
+/// codes (B, 1), the first whose cumulative probability exceeds the uniform. Entries at -inf are
+/// never sampled.
+fn inverse_cdf_sample(logits: &Tensor, uniforms: &Tensor) -> Tensor {
+    let v = logits.size()[1];
+    let cdf = logits.softmax(-1, Kind::Double).cumsum(-1, Kind::Double); // (B, V)
+    let target = uniforms * cdf.narrow(1, v - 1, 1); // the sum is 1 up to rounding
+    cdf.le_tensor(&target).sum_dim_intlist([-1i64].as_slice(), true, Kind::Int64)
 }
 
-/// (B, V) filtered logits → (B, 1) codes, on any device.
-fn gumbel_max_by_tensors(filtered: &Tensor, places: &[CodeStream]) -> Tensor {
+/// Filters and [`inverse_cdf_sample`] in one pass over each row, for logits on the CPU: (B, V) and
+/// (B, 1) → (B, 1), with [`NOT_FINITE`]. Nothing is sorted, and rows are sampled in parallel. Sums
+/// are formed in another order than libtorch's, in double precision: the code is the same unless
+/// the uniform is within 1e-13 of the edge between two codes. `None` as of [`rows_on_cpu`].
+fn inverse_cdf_rows(logits: &Tensor, uniforms: &Tensor, config: &SamplingConfig) -> Option<Tensor> {
+    let (mut rows, v, filters) = rows_on_cpu(logits, config)?;
+    let uniforms = Vec::<f64>::try_from(uniforms.contiguous().view(-1)).ok()?;
+    let isa = kernels::Isa::best(kernels::Format::F32);
+    let sample = |(row, u): (&mut [f32], &f64)| {
+        filters.apply(row);
+        kernels::sample::inverse_cdf_sample(isa, row, *u).map_or(NOT_FINITE, |code| code as i64)
+    };
+    Some(each_row(&mut rows, v, &uniforms, sample))
+}
+
+/// The Gumbel-max trick on any device: (B, V) filtered logits and B streams → (B, 1) codes with the
+/// largest sum of logit and noise.
+fn gumbel_max(filtered: &Tensor, streams: &[CodeStream]) -> Tensor {
     let (b, v) = filtered.size2().expect("logits are (B, V)");
-    let uniforms: Vec<f64> = places.iter().flat_map(|p| (0..v as u64).map(|c| p.uniform(c))).collect();
+    let uniforms: Vec<f64> = streams.iter().flat_map(|s| (0..v as u64).map(|c| s.uniform(c))).collect();
     let noise = -(-Tensor::from_slice(&uniforms).view([b, v]).to_device(filtered.device()).log()).log();
     greedy(&(filtered + noise))
 }
 
-/// [`gumbel_max`] row by row, with noise for those codes only that the filters leave; `None` as of
-/// [`inverse_cdf_on_cpu`].
-fn gumbel_max_on_cpu(logits: &Tensor, places: &[CodeStream], config: &SamplingConfig) -> Option<Tensor> {
+/// Filters and [`gumbel_max`] row by row, with noise for the remaining codes only, and
+/// [`NOT_FINITE`]; `None` as of [`rows_on_cpu`].
+fn gumbel_max_rows(logits: &Tensor, streams: &[CodeStream], config: &SamplingConfig) -> Option<Tensor> {
     let (mut rows, v, filters) = rows_on_cpu(logits, config)?;
-    let sample = |(row, place): (&mut [f32], &CodeStream)| {
+    let sample = |(row, stream): (&mut [f32], &CodeStream)| {
         let largest = row.iter().fold(f32::NEG_INFINITY, |m, &l| m.max(l));
         if !largest.is_finite() || row.iter().any(|l| l.is_nan()) {
             return NOT_FINITE;
         }
         filters.apply(row);
         let left = row.iter().enumerate().filter(|(_, logit)| logit.is_finite());
-        let score = |c: usize, logit: f32| f64::from(logit) - (-place.uniform(c as u64).ln()).ln();
+        let score = |c: usize, logit: f32| f64::from(logit) - (-stream.uniform(c as u64).ln()).ln();
         let scored = left.map(|(c, &logit)| (c as i64, score(c, logit)));
         scored.fold((0, f64::NEG_INFINITY), |best, one| if one.1 > best.1 { one } else { best }).0
     };
-    Some(each_row(&mut rows, v, places, sample))
+    Some(each_row(&mut rows, v, streams, sample))
 }
 
-/// Logits on the CPU, row after row, the rows' length, and the filters for them; `None` on other devices, and
-/// where a filter has no form for rows.
+/// Contiguous rows of logits on the CPU, their length, and the filters in their form for rows;
+/// `None` on other devices, and if a filter has no form for rows, as those that need the order of
+/// all logits.
 fn rows_on_cpu(logits: &Tensor, config: &SamplingConfig) -> Option<(Vec<f32>, usize, RowFilters)> {
     if logits.device() != Device::Cpu {
         return None;
@@ -122,73 +172,51 @@ fn rows_on_cpu(logits: &Tensor, config: &SamplingConfig) -> Option<(Vec<f32>, us
     Some((Vec::<f32>::try_from(logits.to_kind(Kind::Float).contiguous().view(-1)).ok()?, v, filters))
 }
 
-/// Inverts the cumulative distribution in float64: (B, V) filtered logits and (B, 1) uniforms → (B, 1) codes,
-/// the first whose cumulative probability exceeds the uniform. Entries at -inf are never chosen.
-pub fn inverse_cdf_sample(logits: &Tensor, uniforms: &Tensor) -> Tensor {
-    let v = logits.size()[1];
-    let cdf = logits.softmax(-1, Kind::Double).cumsum(-1, Kind::Double); // (B, V)
-    let target = uniforms * cdf.narrow(1, v - 1, 1); // the sum is 1 up to rounding
-    cdf.le_tensor(&target).sum_dim_intlist([-1i64].as_slice(), true, Kind::Int64)
-}
-
-/// [`SamplingConfig::filtered`] and [`inverse_cdf_sample`] in one pass over each row, for logits on the CPU:
-/// (B, V) and (B, 1) → (B, 1). Nothing is sorted, and rows are sampled side by side. Sums are formed in
-/// another order than libtorch's, in double precision: the code is the same unless the uniform lies within
-/// 1e-13 of the edge between two codes; or it is [`NOT_FINITE`]. `None` where a filter has no form for rows
-/// (top-p, which needs the order of all logits).
-pub fn inverse_cdf_on_cpu(logits: &Tensor, uniforms: &Tensor, config: &SamplingConfig) -> Option<Tensor> {
-    let (mut rows, v, filters) = rows_on_cpu(logits, config)?;
-    let uniforms = Vec::<f64>::try_from(uniforms.contiguous().view(-1)).ok()?;
-    let isa = kernels::Isa::best(kernels::Format::F32);
-    let sample = |(row, u): (&mut [f32], &f64)| {
-        filters.apply(row);
-        kernels::choose::invert(isa, row, *u).map_or(NOT_FINITE, |code| code as i64)
-    };
-    Some(each_row(&mut rows, v, &uniforms, sample))
-}
-
-/// The codes (B, 1) of B rows of `v` logits with a number each; side by side, unless handing them to other
-/// threads takes longer than sampling.
+/// Codes (B, 1) of B rows of `v` logits with one random input each. Runs in parallel, unless
+/// handing rows to other threads takes longer than sampling.
 fn each_row<N: Sync>(
     rows: &mut [f32],
     v: usize,
-    numbers: &[N],
+    inputs: &[N],
     sample: impl Fn((&mut [f32], &N)) -> i64 + Sync + Send,
 ) -> Tensor {
     const FEW: usize = 4;
-    let codes: Vec<i64> = match numbers.len() {
-        ..=FEW => rows.chunks_mut(v).zip(numbers).map(sample).collect(),
-        _ => rows.par_chunks_mut(v).zip(numbers).map(sample).collect(),
+    let codes: Vec<i64> = match inputs.len() {
+        ..=FEW => rows.chunks_mut(v).zip(inputs).map(sample).collect(),
+        _ => rows.par_chunks_mut(v).zip(inputs).map(sample).collect(),
     };
     Tensor::from_slice(&codes).unsqueeze(1)
 }
 
-/// The best code, the lowest index among equals: (B, V) → (B, 1). (libtorch's `argmax` promises no order.)
-pub fn greedy(logits: &Tensor) -> Tensor {
+/// The most probable code, the lowest index among equals: (B, V) → (B, 1). (libtorch's `argmax`
+/// promises no order.)
+fn greedy(logits: &Tensor) -> Tensor {
     let best = logits.amax([-1i64].as_slice(), true);
     // The running maximum of "is the best" counts positions from the first best one on.
     let from_first = logits.ge_tensor(&best).to_kind(Kind::Int64).cumsum(-1, Kind::Int64).gt(0);
     logits.size()[1] - from_first.sum_dim_intlist([-1i64].as_slice(), true, Kind::Int64)
 }
 
-/// One draw per row on libtorch's global generator: (B, V) → (B, 1). Rows that are no distribution, with
-/// which libtorch ends the program on a GPU, draw any code.
-pub fn multinomial(logits: &Tensor) -> Tensor {
-    let drawable = logits.masked_fill(&is_no_distribution(logits), 0.0);
-    drawable.softmax(-1, Kind::Float).multinomial(1, false)
+/// One sample per row from libtorch's global generator: (B, V) → (B, 1). Rows that are no
+/// distribution, for which libtorch aborts on a GPU, give any code.
+fn multinomial(logits: &Tensor) -> Tensor {
+    let finite = logits.masked_fill(&is_not_finite(logits), 0.0);
+    finite.softmax(-1, Kind::Float).multinomial(1, false)
 }
 
 #[cfg(test)]
 mod tests {
+    use libtorch_ext::cuda_kernel::CpuEmulator;
+
     use super::*;
-    use crate::filter::Filter;
+    use crate::filter::{Filter, KernelFilters};
 
     fn codes(t: &Tensor) -> Vec<i64> {
         Vec::<i64>::try_from(t.view(-1)).unwrap()
     }
 
     #[test]
-    fn inversion_takes_the_first_code_whose_sum_exceeds_the_uniform() {
+    fn inverse_cdf_takes_the_first_code_whose_sum_exceeds_the_uniform() {
         let p = [0.0f32, 0.25, 0.0, 0.5, 0.25, 0.0];
         let logits = Tensor::from_slice(&p).log().unsqueeze(0);
         let at = |u: f64| codes(&inverse_cdf_sample(&logits, &Tensor::from_slice(&[u]).unsqueeze(0)))[0];
@@ -196,32 +224,64 @@ mod tests {
         assert_eq!(at(BELOW_ONE), 4, "neither past the end nor on a removed entry");
     }
 
+    /// Codes by the GPU's kernel, on the CPU; `None` if it does not support the filters.
+    fn by_kernel(logits: &Tensor, uniforms: &Tensor, config: &SamplingConfig) -> Option<Tensor> {
+        let KernelFilters { temperature, top_k, min_p } = config.kernel_filters()?;
+        let [codes, input] = [(); 2].map(|()| uniforms.zeros_like().to_kind(Kind::Int64));
+        let args = cuda_kernels::SampleArgs {
+            logits,
+            scales: None,
+            uniforms,
+            position: &Tensor::from_slice(&[0i64]),
+            codes: &codes,
+            input: &input,
+            before: 0,
+            top_k,
+            greedy: config.is_greedy(),
+            temperature,
+            min_p,
+        };
+        cuda_kernels::sample(&CpuEmulator, &args).unwrap();
+        Some(codes)
+    }
+
+    /// Tensors, rows on the CPU and the GPU's kernel, where the last two support the filters.
     #[test]
-    fn a_pass_over_rows_samples_what_the_tensors_sample() {
+    fn every_form_of_inverse_cdf_sampling_gives_the_same_codes() {
         tch::manual_seed(1);
         let logits = Tensor::randn([200, 700], (Kind::Float, Device::Cpu)) * 4.0;
         let uniforms = Tensor::rand([200, 1], (Kind::Double, Device::Cpu));
-        for (top_k, min_p, temperature) in
-            [(None, None, 1.0), (Some(1), None, 1.0), (Some(40), None, 0.7), (Some(900), Some(0.05), 1.3)]
-        {
-            let filters = [top_k.map(Filter::TopK), min_p.map(Filter::MinP)].into_iter().flatten().collect();
+        for (filters, temperature) in [
+            (vec![], 1.0),
+            (vec![Filter::TopK(1)], 1.0),
+            (vec![Filter::TopK(40)], 0.7),
+            (vec![Filter::TopK(900), Filter::MinP(0.05)], 1.3),
+            (vec![Filter::TopP(0.9)], 1.0),
+            (vec![Filter::TypicalP(0.9)], 1.0),
+        ] {
+            let sorts = filters.iter().any(|f| matches!(f, Filter::TopP(_) | Filter::TypicalP(_)));
             let config = SamplingConfig { temperature, filters, ..Default::default() };
             let expected = inverse_cdf_sample(&config.filtered(&logits), &uniforms);
-            assert_eq!(inverse_cdf_on_cpu(&logits, &uniforms, &config).unwrap(), expected, "{config:?}");
+            let rows = inverse_cdf_rows(&logits, &uniforms, &config);
+            let kernel = by_kernel(&logits, &uniforms, &config);
+            assert_eq!((rows.is_none(), kernel.is_none()), (sorts, sorts), "{config:?}");
+            for found in rows.into_iter().chain(kernel) {
+                assert_eq!(found, expected, "{config:?}");
+            }
+            let found = sample(&logits, &config, &RandomInputs::Uniforms(uniforms.shallow_clone()));
+            assert_eq!(found, expected, "{config:?}");
         }
-        let config = SamplingConfig { filters: vec![Filter::TopP(0.9)], ..Default::default() };
-        assert!(inverse_cdf_on_cpu(&logits, &uniforms, &config).is_none());
     }
 
     #[test]
-    fn noise_makes_the_same_choice_row_by_row_and_by_tensors() {
+    fn both_forms_of_gumbel_max_give_the_same_codes() {
         let logits = base::testing::recipe_tensor("logits", 3, &[40, 300], -4.0, 4.0);
-        let places: Vec<CodeStream> = (0..40).map(|i| SampleStream { seed: 1, index: 2 }.codes(i)).collect();
+        let streams: Vec<CodeStream> = (0..40).map(|i| SampleStream { seed: 1, index: 2 }.codes(i)).collect();
         for top_k in [None, Some(1), Some(20)] {
             let filters = top_k.map(Filter::TopK).into_iter().collect();
             let config = SamplingConfig { filters, temperature: 0.8, ..Default::default() };
-            let found = gumbel_max_on_cpu(&logits, &places, &config).unwrap();
-            assert_eq!(found, gumbel_max_by_tensors(&config.filtered(&logits), &places));
+            let found = gumbel_max_rows(&logits, &streams, &config).unwrap();
+            assert_eq!(found, gumbel_max(&config.filtered(&logits), &streams));
         }
     }
 

@@ -1,4 +1,4 @@
-//! One entry to decoding: conditions → codes, in any [`DecodeMode`].
+//! The entry to decoding: conditions → codes, in any [`DecodeMode`].
 //!
 //! B images, R rows of the network's batch, N codes per image, V vocabulary
 
@@ -14,35 +14,37 @@ use crate::sample::{self, RandomSource};
 use crate::speculative::JacobiDecoder;
 use crate::stepwise;
 
-/// How the network is run for the codes of a batch.
+/// Execution mode of the decode loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DecodeMode {
-    /// One code a pass.
+    /// One code per pass.
     #[default]
     Stepwise,
-    /// One code a pass, by a CUDA graph of the step, which is kept for batches of the same size and settings.
-    /// Takes [`RandomSource::Streams`] only, since the host makes the other numbers for every step. Sums over
-    /// the cache are of other lengths than stepwise, so a code may differ where its random number falls on
-    /// the edge between two. On the CPU, which has no graphs, the same operations run one by one.
+    /// One code per pass, by a CUDA graph of the step, which is kept for batches of the same size
+    /// and settings. Takes [`RandomSource::Streams`] only, since the host generates the other
+    /// random numbers at every step. Sums over the cache have other lengths than stepwise, so a
+    /// code may differ if its random number is on the edge between two. On the CPU, which has no
+    /// graphs, the same operations run one by one.
     CudaGraph,
-    /// Up to `window` codes a pass, at least 1; see [`crate::speculative`]. Takes [`RandomSource::Gumbel`]
-    /// only. Images are made one by one, for the number of accepted codes differs among them.
+    /// Up to `window` codes per pass, at least 1; see [`crate::speculative`]. Takes
+    /// [`RandomSource::Gumbel`] only. Images are decoded one by one, since the number of accepted
+    /// codes differs.
     Speculative {
-        /// Codes of a pass.
+        /// Maximum number of codes per pass.
         window: usize,
     },
 }
 
-/// The codes of a batch, and the work that they took.
+/// Codes of a batch, and number of forward passes.
 #[derive(Debug)]
 pub struct Generation {
     /// (B, N).
     pub codes: Codes,
-    /// Forward passes of the network, prefills counted.
+    /// Forward passes of the network, including prefills.
     pub passes: usize,
 }
 
-/// Draws codes from a model. Keeps the KV cache from one batch to the next of the same size.
+/// Samples codes from a model. Reuses the KV cache for batches of the same size.
 pub struct Sampler<'m, M: AutoregressiveModel> {
     model: &'m M,
     state: Option<DecodeState<M::Cache>>,
@@ -53,29 +55,29 @@ pub struct Sampler<'m, M: AutoregressiveModel> {
 struct DecodeState<C> {
     rows: i64,
     cache: C,
-    /// A captured step that uses this cache.
+    /// Captured step that uses this cache.
     captured: Option<CapturedStep>,
 }
 
 impl<'m, M: AutoregressiveModel> Sampler<'m, M> {
-    /// A sampler without a cache yet.
+    /// A sampler without a cache.
     pub fn new(model: &'m M) -> Self {
         Sampler { model, state: None, negative: None }
     }
 
-    /// Guides away from this condition, a batch of one, instead of from the model's null condition; `None`
-    /// takes that back. Unlike the null condition of a text, which keeps the mask of its caption, it comes
-    /// with its own mask.
+    /// Sets the negative condition, a batch of one, which guidance steers away from instead of the
+    /// model's null condition; `None` restores the latter. Unlike the null condition of a text,
+    /// which has the mask of the caption, it has its own mask.
     pub fn set_negative(&mut self, negative: Option<Conditioning>) {
         self.negative = negative;
     }
 
-    /// One sequence of N codes for each of the B conditions.
+    /// Samples one sequence of N codes for each of the B conditions.
     ///
     /// # Errors
-    /// Returns an error if a setting is out of its range, the conditions are not the model's, the mode does
-    /// not take this source of random numbers or the model's backend does not have it, or logits are not
-    /// finite.
+    /// Returns an error if a setting is out of its range, the conditions do not match the model,
+    /// the mode does not support this source of random numbers, the model's backend does not
+    /// support the mode, or logits are not finite.
     pub fn generate(
         &mut self,
         cond: &Conditioning,
@@ -90,11 +92,11 @@ impl<'m, M: AutoregressiveModel> Sampler<'m, M> {
         }
     }
 
-    /// The codes, and the guided logits of the first `steps` steps before temperature and filters, (B, steps,
-    /// V).
+    /// Samples codes stepwise; also returns the guided logits of the first `steps` steps before
+    /// temperature and filters, (B, steps, V).
     ///
     /// # Errors
-    /// As [`Sampler::generate`], stepwise.
+    /// See [`Sampler::generate`].
     pub fn generate_with_logits(
         &mut self,
         cond: &Conditioning,
@@ -185,7 +187,7 @@ impl<'m, M: AutoregressiveModel> Sampler<'m, M> {
         Ok(Generation { codes: Codes::new(codes)?, passes: self.model.spec().num_tokens as usize })
     }
 
-    /// Calls `f` with the state for `rows` rows: the last one, if it had as many.
+    /// Calls `f` with the state for `rows` rows: that of the last batch, if it had as many.
     fn with_state<R>(&mut self, rows: i64, f: impl FnOnce(&mut DecodeState<M::Cache>) -> R) -> R {
         let mut state = match self.state.take() {
             Some(state) if state.rows == rows => state,
@@ -207,7 +209,7 @@ impl<'m, M: AutoregressiveModel> Sampler<'m, M> {
             .try_for_each(|cond| Ok(self.model.check_conditioning(cond)?))
     }
 
-    /// The conditions, and under guidance after them the conditions that it leads away from.
+    /// The conditions, under guidance followed by the negative or null conditions.
     fn with_uncond(&self, cond: &Conditioning, guided: bool) -> Result<Conditioning> {
         let uncond = guided.then(|| match &self.negative {
             Some(negative) => repeat_first(negative, cond.batch_size()),
@@ -218,8 +220,9 @@ impl<'m, M: AutoregressiveModel> Sampler<'m, M> {
         Ok(Conditioning::cat(&parts)?)
     }
 
-    /// The network's batch: the conditions, under guidance the unconditional half, and copies of the first
-    /// condition up to a multiple of the backend's rows, so that image i is the same at any batch size.
+    /// The network's batch: the conditions, under guidance the unconditional half, and copies of
+    /// the first condition up to a multiple of the backend's rows, so that image i is the same at
+    /// any batch size.
     fn rows(&self, cond: &Conditioning, guided: bool) -> Result<Conditioning> {
         let used = self.with_uncond(cond, guided)?;
         match (-used.batch_size()).rem_euclid(self.model.batch_multiple()) {
@@ -239,8 +242,9 @@ fn check_batch(b: i64, source: &RandomSource) -> Result<()> {
     }
 }
 
-/// While it lives, libtorch's operations stay on the caller's thread: after each that they share, libtorch's
-/// other threads look for more work for a millisecond, on processors that the network's own threads need.
+/// Keeps libtorch's operations on the caller's thread until dropped: after each parallel operation
+/// libtorch's other threads spin for a millisecond, on processors that the network's own threads
+/// need.
 struct OneThread {
     before: i32,
 }

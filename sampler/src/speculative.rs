@@ -1,13 +1,14 @@
-//! Several codes per pass of the network, and the very codes that one per pass would give.
+//! Several codes per forward pass, with the same result as one code per pass.
 //!
-//! Speculative Jacobi decoding (Teng et al., 2024, arXiv 2410.01699) with coupled draws: a draft of the next
-//! codes goes through the network together; the codes sampled after accepted ones are right themselves, and
-//! the others are the next pass's draft. A code is a fixed function of its logits and of Gumbel noise that
-//! belongs to its place in the image, so the result is, whatever the draft was, the sequence of
-//! [`crate::RandomSource::Gumbel`], up to the rounding of the network; and since a small change of the logits
-//! seldom moves the best code, drafts come right early.
+//! Speculative Jacobi decoding (Teng et al., 2024, arXiv 2410.01699) with coupled noise: one
+//! forward pass verifies a draft of the next codes; the codes sampled after accepted ones are
+//! final, and the others are the next pass's draft. A code is a fixed function of its logits and of
+//! Gumbel noise that belongs to its position in the image, so the result is, whatever the draft,
+//! the sequence of [`crate::RandomSource::Gumbel`], up to the rounding of the network; and since a
+//! small change of the logits seldom changes the code, drafts are accepted early.
 //!
-//! R rows of the network (with and without condition), K codes of a pass, V vocabulary, N codes per image
+//! R rows of the network (with and without condition), K codes of a pass, V vocabulary, N codes per
+//! image
 
 use ar_model::{AutoregressiveModel, Conditioning};
 use base::SampleStream;
@@ -16,7 +17,7 @@ use tch::{Kind, Tensor};
 use crate::batch::apply_cfg;
 use crate::config::SamplingConfig;
 use crate::error::{Error, Result};
-use crate::sample;
+use crate::sample::{self, RandomInputs};
 
 /// An image being decoded.
 pub(crate) struct JacobiDecoder<'a, M> {
@@ -32,12 +33,12 @@ pub(crate) struct JacobiDecoder<'a, M> {
 }
 
 impl<'a, M: AutoregressiveModel> JacobiDecoder<'a, M> {
-    /// Without codes yet.
+    /// A decoder without codes.
     pub fn new(model: &'a M, config: &'a SamplingConfig, stream: SampleStream) -> Self {
         JacobiDecoder { model, config, stream, codes: vec![], draft: vec![], passes: 0 }
     }
 
-    /// Decodes all N codes of one image, whose condition is `rows`, up to `window` codes a pass.
+    /// Decodes all N codes of one image with condition `rows`, up to `window` codes per pass.
     ///
     /// # Errors
     /// Returns an error if logits are not finite.
@@ -57,13 +58,14 @@ impl<'a, M: AutoregressiveModel> JacobiDecoder<'a, M> {
             let known = self.codes.len();
             self.codes.extend(&drawn[..=accepted]);
             self.check(known)?;
-            // Codes after a rejected one may be anything.
+            // Codes after a rejected one may be NOT_FINITE.
             self.draft = drawn[accepted + 1..].iter().map(|&code| code.max(0)).collect();
         }
         Ok(self)
     }
 
-    /// Refuses a code from number `from` on that was drawn from logits that are not finite.
+    /// Returns an error if a code from number `from` on was sampled from logits that are not
+    /// finite.
     fn check(&self, from: usize) -> Result<()> {
         match self.codes[from..].iter().position(|&code| code == sample::NOT_FINITE) {
             Some(i) => Err(Error::NotFinite { image: self.stream.index, step: from + i }),
@@ -71,8 +73,8 @@ impl<'a, M: AutoregressiveModel> JacobiDecoder<'a, M> {
         }
     }
 
-    /// Cuts or fills the draft to `n` codes, the new ones from the last logits there are. (The last code of
-    /// all is nobody's input.)
+    /// Truncates or extends the draft to `n` codes, new ones sampled from the last known logits.
+    /// (The last code of the image is never an input.)
     fn propose(&mut self, logits: &Tensor, n: usize) {
         self.draft.truncate(n);
         let last = logits.narrow(0, logits.size()[0] - 1, 1);
@@ -82,7 +84,7 @@ impl<'a, M: AutoregressiveModel> JacobiDecoder<'a, M> {
         }
     }
 
-    /// Runs the last final code and the draft. → (K, V) guided logits
+    /// Runs the last final code and the draft → guided logits (K, V).
     fn verify(&mut self, rows: i64, cache: &mut M::Cache) -> Tensor {
         self.passes += 1;
         let known = self.codes.len();
@@ -93,7 +95,7 @@ impl<'a, M: AutoregressiveModel> JacobiDecoder<'a, M> {
         self.guided(&logits)
     }
 
-    /// (R, K, V) logits of the codes from the first unknown one on → (K, V).
+    /// Guides the logits (R, K, V) of the codes from the first unknown one on → (K, V).
     fn guided(&self, logits: &Tensor) -> Tensor {
         let (known, steps) = (self.codes.len(), self.model.spec().num_tokens as usize);
         let one = |k| apply_cfg(&logits.select(1, k), 1, &self.config.guidance, known + k as usize, steps);
@@ -102,13 +104,9 @@ impl<'a, M: AutoregressiveModel> JacobiDecoder<'a, M> {
 
     /// (K, V) guided logits of the codes from number `from` on → K codes.
     fn sample(&self, guided: &Tensor, from: usize) -> Vec<i64> {
-        let codes = if self.config.is_greedy() {
-            sample::marked(&sample::greedy(guided), guided)
-        } else {
-            let places = from..from + guided.size()[0] as usize;
-            let places: Vec<_> = places.map(|place| self.stream.codes(place as u64)).collect();
-            sample::gumbel_max(guided, &places, self.config)
-        };
+        let numbers = from..from + guided.size()[0] as usize;
+        let streams = numbers.map(|number| self.stream.codes(number as u64)).collect();
+        let codes = sample::sample(guided, self.config, &RandomInputs::Gumbel(streams));
         Vec::try_from(codes.view(-1).to_kind(Kind::Int64)).expect("codes are int64")
     }
 }

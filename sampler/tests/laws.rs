@@ -1,11 +1,11 @@
-//! Properties of sampling, on a model whose logits are chosen.
+//! Properties of sampling, with a mock model of known logits.
 
 use ar_model::{ArConfig, ArSpec, AutoregressiveModel, Backend, Conditioning, Decoder, Gpt, GpuFormats};
 use base::config::Document;
 use base::testing::recipe_tensor;
 use base::{Build, Precision, SampleStream, Vars};
 use cuda_kernels::Format;
-use libtorch_ext::cuda_kernel::Emulated;
+use libtorch_ext::cuda_kernel::CpuEmulator;
 use sampler::DecodeMode::{CudaGraph, Speculative, Stepwise};
 use sampler::RandomSource::{Gumbel, Streams, Torch};
 use sampler::{Filter, Generation, Guidance, GuidanceSchedule, Sampler, SamplingConfig};
@@ -15,8 +15,8 @@ const V: i64 = 12;
 const N: i64 = 16;
 const CLASSES: i64 = 3;
 
-/// Logits are a table over (class, position) plus one over the previous code, so that every wrong input shows: a code
-/// fed into the wrong row, a wrong position, swapped halves.
+/// Logits are the sum of a table over (class, position) and one over the previous code, so that
+/// every wrong input shows: a code in the wrong row, a wrong position, swapped halves.
 struct Mock {
     spec: ArSpec,
     by_class: Tensor, // (CLASSES + 1, N, V)
@@ -24,7 +24,7 @@ struct Mock {
     caches: std::cell::Cell<usize>,
 }
 
-/// The classes of the batch, and the position that comes next.
+/// Classes of the batch, and the next position.
 struct MockCache {
     rows: i64,
     classes: Option<Tensor>,
@@ -165,7 +165,7 @@ fn top_k_v_and_top_p_1_change_nothing() {
     let model = mock();
     let open = guided(2.0);
     let wide = SamplingConfig {
-        filters: vec![Filter::TopK(V), Filter::TopP(1.0), Filter::MinP(0.0)],
+        filters: vec![Filter::TopK(V), Filter::TopP(1.0), Filter::MinP(0.0), Filter::TypicalP(1.0)],
         ..open.clone()
     };
     assert_eq!(codes(&model, &[0, 1, 2], 0, &open), codes(&model, &[0, 1, 2], 0, &wide));
@@ -199,7 +199,8 @@ fn the_cache_is_kept_between_batches_of_one_size() {
     assert_eq!(model.caches.get(), 2);
 }
 
-/// Chi-squared of 20,000 first codes against the filtered distribution, for every source of randomness.
+/// Chi-squared of 20,000 first codes against the filtered distribution, for every source of
+/// randomness.
 #[test]
 fn frequencies_match_probabilities() {
     const DRAWS: usize = 20_000;
@@ -228,6 +229,31 @@ fn frequencies_match_probabilities() {
     }
 }
 
+/// The kept set is the smallest in the order of typicality whose probability reaches p.
+#[test]
+fn typical_p_keeps_the_smallest_typical_set() {
+    let logits = recipe_tensor("typical", 7, &[50, V], -3.0, 3.0);
+    let rows = Vec::<Vec<f64>>::try_from(logits.softmax(-1, Kind::Double)).unwrap();
+    for mass in [0.2, 0.5, 0.9] {
+        let config = SamplingConfig { filters: vec![Filter::TypicalP(mass)], ..Default::default() };
+        let kept = Vec::<Vec<bool>>::try_from(config.filtered(&logits).isfinite()).unwrap();
+        for (p, kept) in rows.iter().zip(&kept) {
+            let entropy: f64 = p.iter().map(|p| -p * p.ln()).sum();
+            let mut order: Vec<usize> = (0..p.len()).collect();
+            order.sort_by(|&a, &b| (-p[a].ln() - entropy).abs().total_cmp(&(-p[b].ln() - entropy).abs()));
+            let mut sum = 0.0;
+            let below = |code: &&usize| {
+                let before = sum;
+                sum += p[**code];
+                before < mass
+            };
+            let mut expected = vec![false; p.len()];
+            order.iter().take_while(below).for_each(|&code| expected[code] = true);
+            assert_eq!(*kept, expected, "{mass}");
+        }
+    }
+}
+
 #[test]
 fn streams_and_conditions_must_be_as_many() {
     let model = mock();
@@ -238,7 +264,7 @@ fn streams_and_conditions_must_be_as_many() {
     assert!(Sampler::new(&model).generate(&classes(&[]), &guided(1.0), Torch, Stepwise).is_err());
 }
 
-/// A transformer in float64, where rounding decides nothing.
+/// A transformer in float64, so that rounding does not matter.
 fn gpt() -> Gpt {
     gpt_of("num_tokens: 16\nposition: rope_2d\nconditioning: { type: text, length: 5, feature_width: 12 }\n")
 }
@@ -268,6 +294,7 @@ fn speculative_codes_are_those_of_one_at_a_time() {
         guided(3.0),
         SamplingConfig { filters: vec![Filter::TopK(1)], ..guided(2.0) },
         SamplingConfig { filters: vec![Filter::TopP(0.8)], temperature: 0.7, ..guided(2.0) },
+        SamplingConfig { filters: vec![Filter::TypicalP(0.7)], ..guided(2.0) },
     ];
     for config in settings {
         equal_at_any_window(&mock(), &classes(&[0, 1, 2]), &config);
@@ -284,10 +311,11 @@ fn texts(seed: u64) -> Conditioning {
     Conditioning::Text { features, mask }
 }
 
-/// Of more codes than one recording serves, with all that a step may depend on: learned positions, rotary positions,
-/// masks, conditions kept for adaptive norms, schedules of guidance; and batch after batch with what the last one left.
+/// With more codes than one graph serves, and everything that a step may depend on: learned
+/// positions, rotary positions, masks, conditions of adaptive norms, guidance schedules; and for
+/// consecutive batches, which reuse state.
 #[test]
-fn codes_of_a_recorded_step_are_those_of_one_made_for_its_position() {
+fn codes_of_a_captured_step_equal_those_of_plain_steps() {
     let class = "num_tokens: 81\nposition: learned\nconditioning: { type: class, num_classes: 3 }\n";
     let adaptive = format!("{class}modulation: ada_ln\n");
     let text =
@@ -297,19 +325,19 @@ fn codes_of_a_recorded_step_are_those_of_one_made_for_its_position() {
     let narrowed = SamplingConfig { filters: vec![Filter::TopP(0.8)], temperature: 0.7, ..guided(2.0) };
     let greedy = SamplingConfig { filters: vec![Filter::TopK(1)], ..guided(2.0) };
     let labels = || [classes(&[0, 1, 2]), classes(&[2, 2, 1])];
-    equal_when_recorded(&gpt_of(class), labels(), &guided(1.0));
-    equal_when_recorded(&gpt_of(class), labels(), &scheduled);
-    equal_when_recorded(&gpt_of(&adaptive), labels(), &greedy);
-    equal_when_recorded(&gpt_of(text), [texts(2), texts(3)], &narrowed);
+    equal_when_captured(&gpt_of(class), labels(), &guided(1.0));
+    equal_when_captured(&gpt_of(class), labels(), &scheduled);
+    equal_when_captured(&gpt_of(&adaptive), labels(), &greedy);
+    equal_when_captured(&gpt_of(text), [texts(2), texts(3)], &narrowed);
 }
 
-/// The kernels for a GPU, drawing included, run on the processor.
+/// The kernels for a GPU, sampling included, run on the CPU.
 #[test]
-fn codes_drawn_by_a_gpus_kernel_are_those_of_the_ordinary_loop() {
+fn codes_sampled_by_a_gpus_kernel_equal_those_of_the_plain_loop() {
     let class = "num_tokens: 5\nposition: learned\nconditioning: { type: class, num_classes: 3 }\n";
     let cosine = Guidance { schedule: GuidanceSchedule::Cosine, interval: Some(3), scale: 3.0 };
     let formats = GpuFormats { weights: Format::Bf16, cache: Format::Int8 };
-    let backend = Backend::Gpu { formats, launcher: &Emulated };
+    let backend = Backend::Gpu { formats, launcher: &CpuEmulator };
     let model = gpt_of(class).into_decoder(backend).unwrap();
     for config in [
         guided(1.0),
@@ -317,25 +345,26 @@ fn codes_drawn_by_a_gpus_kernel_are_those_of_the_ordinary_loop() {
         SamplingConfig { filters: vec![Filter::MinP(0.3)], ..guided(2.0) },
         SamplingConfig { filters: vec![Filter::MinP(1.0)], ..guided(2.0) },
         SamplingConfig { filters: vec![Filter::TopK(1)], ..guided(2.0) },
+        SamplingConfig { filters: vec![Filter::MinP(0.1), Filter::TypicalP(0.8)], ..guided(2.0) },
     ] {
-        equal_when_recorded(&model, [classes(&[0, 1, 2]), classes(&[2, 2, 1])], &config);
+        equal_when_captured(&model, [classes(&[0, 1, 2]), classes(&[2, 2, 1])], &config);
     }
 }
 
-fn equal_when_recorded<M: AutoregressiveModel>(
+fn equal_when_captured<M: AutoregressiveModel>(
     model: &M,
     batches: [Conditioning; 2],
     config: &SamplingConfig,
 ) {
-    let (mut plain, mut recorded) = (Sampler::new(model), Sampler::new(model));
+    let (mut plain, mut captured) = (Sampler::new(model), Sampler::new(model));
     for (seed, cond) in batches.iter().enumerate() {
         let streams = streams(seed as u64, 3);
         let draw = Streams(&streams);
         let expected = plain.generate(cond, config, draw, Stepwise).unwrap();
-        let found = recorded.generate(cond, config, draw, CudaGraph).unwrap();
+        let found = captured.generate(cond, config, draw, CudaGraph).unwrap();
         assert_eq!(found.codes.tensor(), expected.codes.tensor(), "{config:?}");
     }
-    assert!(recorded.generate(&batches[0], config, Torch, CudaGraph).is_err());
+    assert!(captured.generate(&batches[0], config, Torch, CudaGraph).is_err());
 }
 
 fn equal_at_any_window<M: AutoregressiveModel>(model: &M, cond: &Conditioning, config: &SamplingConfig) {
@@ -352,7 +381,7 @@ fn equal_at_any_window<M: AutoregressiveModel>(model: &M, cond: &Conditioning, c
     assert!(sampler.generate(cond, config, Gumbel(&streams), Speculative { window: 0 }).is_err());
 }
 
-/// Of the error: the image's number in the run and the step's.
+/// Image and step of a [`sampler::Error::NotFinite`].
 fn refused<T>(result: Result<T, sampler::Error>) -> (u64, usize) {
     match result {
         Err(sampler::Error::NotFinite { image, step }) => (image, step),
@@ -361,7 +390,7 @@ fn refused<T>(result: Result<T, sampler::Error>) -> (u64, usize) {
     }
 }
 
-/// In every way of drawing, and for all that a row can hold that is no number.
+/// With every source of randomness and mode, for NaN and infinity.
 #[test]
 fn a_row_that_is_not_finite_is_an_error_that_names_image_and_step() {
     for wrong in [f64::NAN, f64::INFINITY] {
@@ -375,6 +404,7 @@ fn a_row_that_is_not_finite_is_an_error_that_names_image_and_step() {
             SamplingConfig { filters: vec![Filter::TopK(1)], ..plain.clone() },
             SamplingConfig { filters: vec![Filter::TopK(4), Filter::MinP(0.1)], ..plain.clone() },
             SamplingConfig { filters: vec![Filter::TopP(0.9)], ..plain.clone() },
+            SamplingConfig { filters: vec![Filter::TypicalP(0.9)], ..plain.clone() },
             guided(2.0),
         ] {
             let mut sampler = Sampler::new(&model);
@@ -401,9 +431,9 @@ fn a_row_that_is_not_finite_is_an_error_that_names_image_and_step() {
     assert_eq!(refused(found), (0, 0));
 }
 
-/// One NaN among the weights, in each form that the transformer decodes in.
+/// One NaN among the weights, in each backend.
 #[test]
-fn a_weight_that_is_no_number_is_an_error_in_every_backend() {
+fn a_weight_that_is_not_finite_is_an_error_in_every_backend() {
     const REST: &str = "num_tokens: 4\nposition: learned\nconditioning: { type: class, num_classes: 3 }\n";
     let streams = streams(40, 2);
     let cond = classes(&[0, 1]);
@@ -429,13 +459,13 @@ fn a_weight_that_is_no_number_is_an_error_in_every_backend() {
         }
         for format in [Format::Bf16, Format::Int8] {
             let formats = GpuFormats { weights: format, cache: format };
-            let backend = Backend::Gpu { formats, launcher: &Emulated };
+            let backend = Backend::Gpu { formats, launcher: &CpuEmulator };
             drawn(broken().into_decoder(backend).unwrap());
         }
     }
 }
 
-/// Chi-squared of 4,000 pairs of the first two codes, drawn speculatively.
+/// Chi-squared of 4,000 pairs of the first two codes, sampled speculatively.
 #[test]
 fn speculation_leaves_the_distribution_alone() {
     const DRAWS: usize = 4_000;

@@ -220,7 +220,7 @@ fn graph(device: Device) -> f64 {
     let replayed = CudaGraphs::open(index).and_then(|graphs| {
         graphs.on_stream(|stream| {
             work();
-            let graph = stream.record(work)?;
+            let graph = stream.capture(work)?;
             x.shallow_clone().copy_(&second);
             stream.replay(&graph)
         })

@@ -1,4 +1,5 @@
-//! `ModelArgs` of LlamaGen's `gpt.py` and GigaTok's `gpt.py` and `gpt_1d.py`: every field of theirs, with their defaults.
+//! `ModelArgs` of LlamaGen's `gpt.py` and GigaTok's `gpt.py` and `gpt_1d.py`: all fields, with
+//! their defaults.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -18,20 +19,21 @@ pub(super) fn initializer_range() -> f64 {
     0.02
 }
 
-/// `model_args` at the top or under `config`, and the manifest's `source`.
+/// `model_args` at the top level or under `config`, and the manifest's `source`.
 pub(super) fn find(document: &Value) -> Option<(&Value, &str)> {
     let args = document.get("model_args").or_else(|| document.get("config")?.get("model_args"))?;
     Some((args, document.get("source").and_then(Value::as_str).unwrap_or("")))
 }
 
-/// `FeedForward`: two thirds of 4D, rounded down, times `multiplier`, rounded down, rounded up to a multiple of `multiple`.
+/// Hidden width of `FeedForward`: two thirds of 4D, rounded down, times `multiplier`, rounded down,
+/// rounded up to a multiple of `multiple`.
 pub(super) fn feed_forward_width(width: i64, multiplier: Option<f64>, multiple: i64) -> i64 {
     let hidden = 8 * width / 3;
     let hidden = multiplier.map_or(hidden, |m| (m * hidden as f64) as i64);
     hidden + (multiple - hidden % multiple) % multiple
 }
 
-/// What changes nothing in any case, and what is ignored beside what else the arguments say.
+/// Keys that never have an effect, and keys that have none with the other arguments.
 pub(super) fn without_effect(args: &Value) -> Vec<String> {
     let Some(keys) = args.as_object() else { return vec![] };
     let is = |key: &str, value: bool| keys.get(key).and_then(Value::as_bool) == Some(value);
@@ -66,7 +68,7 @@ pub(super) struct ModelArgs {
     /// 1-D rotary positions of `gpt_1d`.
     rope: bool,
     use_qk_norm: bool,
-    /// Which kernel attends.
+    /// Choice of the attention kernel.
     #[serde(rename = "use_flash_attn")]
     _use_flash_attn: Option<bool>,
     #[serde(rename = "use_adaLN")]
@@ -184,13 +186,13 @@ impl ModelArgs {
         }
     }
 
-    /// The feed-forward's width, where it is not what follows from the model's.
+    /// Hidden width of the feed-forward, if it is not the default for the model's width.
     fn feed_forward(&self) -> Result<Option<i64>> {
         let multiplier = self.ffn_dim_multiplier.unwrap_or(1.0);
         let fits = self.multiple_of >= 1 && multiplier.is_finite() && multiplier > 0.0;
         if !fits || !(1..=1 << 24).contains(&self.dim) || self.multiple_of > 1 << 24 || multiplier > 1e6 {
             return refuse(format!(
-                "dim {}, multiple_of {} and ffn_dim_multiplier {multiplier} make no feed-forward",
+                "dim {}, multiple_of {} and ffn_dim_multiplier {multiplier} give no feed-forward width",
                 self.dim, self.multiple_of
             ));
         }

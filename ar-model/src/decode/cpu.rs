@@ -1,24 +1,21 @@
-//! Decoding on the CPU with the kernels of [`kernels`]: weights packed once, keys and values in place.
+//! Decoding on the CPU with the kernels of [`kernels`]: weights packed once, keys and values in
+//! place.
 //!
-//! B sequences, T prefix positions, N codes, D width, V vocabulary
+//! B sequences, S positions, T prefix positions, D width, V vocabulary
 
 use base::Precision;
+use base::nn::LayerNorm;
 use kernels::{Format, Token};
-use libtorch_ext::bytes::tensor_of;
+use libtorch_ext::bytes::{f32_values, tensor_of};
 use tch::{Kind, Tensor};
 
-use super::AutoregressiveModel;
-use crate::attention::Attention;
+use super::kernel_decoder::{DecodeKernels, KernelDecoder, LayerWeights, release};
 use crate::conditioning::Conditioning;
 use crate::config::{ArConfig, Architecture, ConditioningConfig, ModulationConfig, PositionConfig};
-use crate::embeddings::Embeddings;
-use crate::error::Result;
-use crate::model::{Block, FeedForward, Gpt};
+use crate::model::{Block, Gpt};
 use crate::modulation::{LayerModulation, ModelModulation};
-use crate::position::Positions;
-use crate::spec::ArSpec;
 
-/// The kernels' format for weights of `precision`; `None` where there is no kernel for it.
+/// The kernels' format for weights of `precision`; `None` if there is no kernel for it.
 pub(super) fn format(precision: Precision) -> Option<Format> {
     match precision {
         Precision::Fp32 => Some(Format::F32),
@@ -28,8 +25,8 @@ pub(super) fn format(precision: Precision) -> Option<Format> {
     }
 }
 
-/// None today. An option of the configuration that is not decided on here does not compile, nor does a new
-/// variant of one.
+/// None: all configurations are supported. A new option, or a new variant of one, does not compile
+/// until it is decided on here.
 pub(super) fn unsupported_reason(config: &ArConfig) -> Option<String> {
     let ArConfig {
         kind: Architecture::Gpt,
@@ -52,157 +49,99 @@ pub(super) fn unsupported_reason(config: &ArConfig) -> Option<String> {
     None
 }
 
-/// A transformer packed for the CPU's kernels, many times faster than libtorch with few rows. Activations
-/// between products are fp32 in every format.
+/// A transformer packed for the CPU's kernels, many times faster than libtorch for few rows.
+/// Activations between products are fp32 in every format.
+pub type CpuDecoder = KernelDecoder<CpuKernels>;
+
+/// The CPU's kernels, and the adaptive norms.
 #[derive(Debug)]
-pub struct CpuDecoder {
-    kernels: kernels::Decoder,
-    embeddings: Embeddings,
+pub struct CpuKernels {
+    decoder: kernels::Decoder,
     layers: Vec<LayerModulation>,
     modulation: ModelModulation,
-    config: ArConfig,
-    spec: ArSpec,
 }
 
-impl CpuDecoder {
-    /// Packs the weights and empties their variables. The process keeps the memory of one step for the next:
-    /// a row of logits is so large that the C library would give it back.
-    pub(super) fn new(gpt: Gpt, format: Format) -> Self {
-        let Gpt { mut embeddings, rope, layers, norm, modulation, output, config, spec } = gpt;
-        libtorch_ext::runtime::keep_freed_memory();
-        let shape = kernels::Shape {
-            width: config.width as usize,
-            heads: config.heads as usize,
-            kv_heads: config.num_kv_heads() as usize,
-            hidden: config.feed_forward_width() as usize,
-            vocabulary: config.vocab_size as usize,
-            eps: config.norm_eps as f32,
-        };
-        let (norm, output) = (values(norm.weight()), release(output.weight()));
-        // Heads are what attention is shared out by; far more threads than those would only wait.
-        let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1).min(shape.heads);
-        let rope = rope.as_ref().map(values);
-        let mut kernels = kernels::Decoder::new(shape, format, &norm, &output, rope, threads);
-        let layers = layers.into_iter().map(|block| push(&mut kernels, block)).collect();
-        embeddings.compute = Kind::Float;
-        CpuDecoder { kernels, embeddings, layers, modulation, config, spec }
-    }
+/// Packs the weights and empties their variables. From then on the process keeps freed memory:
+/// logits of a row are so large that the C library would return them to the system after every
+/// step.
+pub(super) fn pack(gpt: Gpt, format: Format) -> CpuDecoder {
+    let Gpt { embeddings, rope, layers, norm, modulation, output, config, spec } = gpt;
+    libtorch_ext::runtime::keep_freed_memory();
+    let shape = kernels::Shape {
+        width: config.width as usize,
+        heads: config.heads as usize,
+        kv_heads: config.num_kv_heads() as usize,
+        hidden: config.feed_forward_width() as usize,
+        vocabulary: config.vocab_size as usize,
+        eps: config.norm_eps as f32,
+    };
+    let (norm, output) = (f32_values(norm.weight()), take(output.weight()));
+    // Attention is divided among threads by heads; more threads would only wait.
+    let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1).min(shape.heads);
+    let rope = rope.as_ref().map(f32_values);
+    let mut decoder = kernels::Decoder::new(shape, format, &norm, &output, rope, threads);
+    let layers = layers.into_iter().map(|block| push(&mut decoder, block)).collect();
+    KernelDecoder::new(CpuKernels { decoder, layers, modulation }, embeddings, config, spec)
+}
 
-    /// The configuration of the network.
-    pub fn config(&self) -> &ArConfig {
-        &self.config
-    }
-
-    /// Bytes of the weights that a step reads.
-    pub fn weight_bytes(&self) -> usize {
-        self.kernels.bytes()
-    }
-
-    /// Gives a cache the condition as the layers need it: the mask of a text, and the adaptive norms.
-    fn prepare(&self, cond: &Conditioning, prefix: &Tensor, cache: &mut kernels::KvCache) {
-        cache.hide(match cond {
-            Conditioning::Class(_) => vec![],
-            Conditioning::Text { mask, .. } => {
-                let (_, t) = mask.size2().expect("masks are (B, T)");
-                let seen = Vec::<bool>::try_from(mask.to_kind(Kind::Bool).contiguous().view(-1))
-                    .expect("bool tensors are copied to bool vectors");
-                seen.chunks(t as usize).map(|row| row.iter().map(|seen| !seen).collect()).collect()
-            }
-        });
-        if let Some((layers, last)) = self.modulations(prefix) {
-            cache.modulate(layers.iter().map(values).collect(), values(&last));
-        }
-    }
-
-    /// Adaptive norms under a condition (B, 1, D): of each layer (B, 6, D), of the final norm (B, 2, D).
+impl CpuKernels {
+    /// Adaptive norms under a condition (B, 1, D): of each layer (B, 6, D), of the final norm (B,
+    /// 2, D).
     fn modulations(&self, condition: &Tensor) -> Option<(Vec<Tensor>, Tensor)> {
         let last = Tensor::cat(&self.modulation.last_parts(Some(condition))?, 1);
         let shared = self.modulation.condition(Some(condition));
         let layer = |layer: &LayerModulation| layer.parts(&shared).map(|parts| Tensor::cat(&parts, 1));
         Some((self.layers.iter().filter_map(layer).collect(), last))
     }
-
-    /// Runs (B, S, D) from position `from` on; logits of the positions that are `wanted`, `rows` in all.
-    fn run(
-        &self,
-        cache: &mut kernels::KvCache,
-        x: &Tensor,
-        from: i64,
-        wanted: impl Fn(i64) -> bool,
-        rows: i64,
-    ) -> Tensor {
-        let (b, s, _) = x.size3().expect("inputs are (B, S, D)");
-        let all = (0..b).flat_map(|sequence| (0..s).map(move |i| (sequence, i)));
-        let token = |(sequence, i)| Token { sequence: sequence as usize, position: (from + i) as usize };
-        let tokens: Vec<Token> = all.clone().map(token).collect();
-        let wanted: Vec<usize> = all.enumerate().filter(|(_, (_, i))| wanted(*i)).map(|(n, _)| n).collect();
-        let size = [rows, self.kernels.shape().vocabulary as i64];
-        tensor_of(&size, |logits| self.kernels.forward(cache, &tokens, &values(x), &wanted, logits))
-            .expect("libtorch has memory for logits")
-    }
 }
 
-impl AutoregressiveModel for CpuDecoder {
+impl DecodeKernels for CpuKernels {
     type Cache = kernels::KvCache;
+    const OWN_THREADS: bool = true;
 
-    fn spec(&self) -> &ArSpec {
-        &self.spec
+    fn new_cache(&self, batch: i64, length: i64) -> kernels::KvCache {
+        self.decoder.new_cache(batch as usize, length as usize)
     }
 
-    fn check_conditioning(&self, cond: &Conditioning) -> Result<()> {
-        self.embeddings.check(cond)
+    fn weight_bytes(&self) -> usize {
+        self.decoder.bytes()
     }
 
-    fn null_conditioning(&self, like: &Conditioning) -> Conditioning {
-        self.embeddings.embedder.null(like)
+    fn set_condition(&self, cond: &Conditioning, prefix: &Tensor, cache: &mut kernels::KvCache) {
+        let rows = cond.prefix_mask().map(|mask| {
+            let (_, t) = mask.size2().expect("masks are (B, T)");
+            let flat = Vec::<bool>::try_from(mask.to_kind(Kind::Bool).contiguous().view(-1))
+                .expect("bool tensors are copied to bool vectors");
+            flat.chunks(t as usize).map(<[bool]>::to_vec).collect::<Vec<_>>()
+        });
+        cache.set_prefix_mask(&rows.unwrap_or_default());
+        if let Some((layers, last)) = self.modulations(prefix) {
+            cache.modulate(layers.iter().map(f32_values).collect(), f32_values(&last));
+        }
     }
 
-    fn new_cache(&self, batch: i64) -> kernels::KvCache {
-        self.kernels.new_cache(batch as usize, (self.spec.prefix_len + self.spec.num_tokens) as usize)
-    }
-
-    fn prefill(&self, cond: &Conditioning, cache: &mut kernels::KvCache) -> Tensor {
-        let _guard = tch::no_grad_guard();
-        let x = self.embeddings.prefix(cond, None); // (B, T, D)
-        self.prepare(cond, &x, cache);
-        let (b, t, _) = x.size3().expect("prefixes are (B, T, D)");
-        self.run(cache, &x, 0, |i| i + 1 == t, b)
-    }
-
-    fn decode_chunk(&self, codes: &Tensor, position: i64, cache: &mut kernels::KvCache) -> Tensor {
-        let _guard = tch::no_grad_guard();
-        let (b, k) = codes.size2().expect("codes are (B, K)");
-        let x = self.embeddings.codes(codes, Positions::Range(position));
-        self.run(cache, &x, position, |_| true, b * k).view([b, k, -1])
-    }
-
-    fn batch_multiple(&self) -> i64 {
-        1
-    }
-
-    fn has_own_threads(&self) -> bool {
-        true
-    }
-
-    fn logits(&self, cond: &Conditioning, codes: &Tensor) -> Tensor {
-        let _guard = tch::no_grad_guard();
-        let x = self.embeddings.sequence(cond, codes, None); // (B, T + N − 1, D)
+    fn forward(&self, x: Tensor, position: i64, wanted: i64, cache: &mut kernels::KvCache) -> Tensor {
         let (b, s, _) = x.size3().expect("inputs are (B, S, D)");
-        let mut cache = self.kernels.new_cache(b as usize, s as usize);
-        let t = self.spec.prefix_len;
-        self.prepare(cond, &x.narrow(1, 0, t), &mut cache);
-        self.run(&mut cache, &x, 0, |i| i + 1 >= t, b * (s - t + 1)).view([b, s - t + 1, -1])
+        let token = |sequence, i| Token { sequence: sequence as usize, position: (position + i) as usize };
+        let tokens: Vec<Token> = (0..b).flat_map(|row| (0..s).map(move |i| token(row, i))).collect();
+        let last = (0..b).flat_map(|row| (s - wanted..s).map(move |i| (row * s + i) as usize));
+        let (last, vocabulary) = (last.collect::<Vec<_>>(), self.decoder.shape().vocabulary as i64);
+        tensor_of(&[b, wanted, vocabulary], |logits| {
+            self.decoder.forward(cache, &tokens, &f32_values(&x), &last, logits);
+        })
+        .expect("libtorch has memory for logits")
     }
 }
 
-/// Appends a layer to the kernels' decoder; its modulation stays with libtorch.
+/// Appends a layer to the kernels' decoder, and returns its modulation.
 fn push(decoder: &mut kernels::Decoder, block: Block) -> LayerModulation {
-    let Block { attention, feed_forward, attention_norm, ffn_norm, modulation, drop_path: _ } = block;
-    let Attention { wqkv, wo, qk_norm, heads: _, kv_heads: _ } = attention;
-    let FeedForward { w1, w2, w3 } = feed_forward;
-    let [wqkv, wo, w1, w2, w3] = [wqkv, wo, w1, w2, w3].map(|linear| release(linear.weight()));
-    let [attention_norm, ffn_norm] = [attention_norm, ffn_norm].map(|norm| values(norm.weight()));
-    let qk_norm = qk_norm.map(|(q, k)| [q.weight(), q.bias(), k.weight(), k.bias()].map(values));
+    let layer = LayerWeights::from(block);
+    let weights = [&layer.wqkv, &layer.wo, &layer.w1, &layer.w2, &layer.w3];
+    let [wqkv, wo, w1, w2, w3] = weights.map(|linear| take(linear.weight()));
+    let [attention_norm, ffn_norm] = [&layer.attention_norm, &layer.ffn_norm].map(f32_values);
+    let parts =
+        |(q, k): &(LayerNorm, LayerNorm)| [q.weight(), q.bias(), k.weight(), k.bias()].map(f32_values);
+    let qk_norm = layer.qk_norm.as_ref().map(parts);
     decoder.push(kernels::Block {
         wqkv: &wqkv,
         wo: &wo,
@@ -213,18 +152,12 @@ fn push(decoder: &mut kernels::Decoder, block: Block) -> LayerModulation {
         ffn_norm: &ffn_norm,
         qk_norm: qk_norm.as_ref().map(|parts| parts.each_ref().map(Vec::as_slice)),
     });
-    modulation
+    layer.modulation
 }
 
-/// All values of a tensor in fp32, row after row.
-fn values(t: &Tensor) -> Vec<f32> {
-    let flat = t.to_kind(Kind::Float).contiguous().view(-1);
-    Vec::<f32>::try_from(flat).expect("fp32 tensors are copied to fp32 vectors")
-}
-
-/// The values of a weight, whose memory is given back.
-fn release(weight: &Tensor) -> Vec<f32> {
-    let values = values(weight);
-    weight.shallow_clone().set_data(&Tensor::empty([0], (weight.kind(), weight.device())));
+/// Values of a weight, which is emptied.
+fn take(weight: &Tensor) -> Vec<f32> {
+    let values = f32_values(weight);
+    release(weight);
     values
 }

@@ -1,26 +1,25 @@
 //! Decoding on a GPU with the kernels of [`cuda_kernels`].
 //!
-//! B sequences, S positions, D width, V vocabulary
+//! B sequences, S positions, K codes, D width, V vocabulary
 
 use cuda_kernels::{Format, Inputs, KvCache, Shape};
-use libtorch_ext::cuda_kernel::Launch;
+use libtorch_ext::cuda_kernel::KernelLauncher;
 use tch::{Kind, Tensor};
 
-use super::{AutoregressiveModel, CapturableStep};
-use crate::attention::Attention;
+use super::CapturableStep;
+use super::kernel_decoder::{DecodeKernels, KernelDecoder, LayerWeights, release};
 use crate::conditioning::Conditioning;
 use crate::config::{ArConfig, Architecture, ConditioningConfig, ModulationConfig, PositionConfig};
 use crate::embeddings::Embeddings;
 use crate::error::Result;
-use crate::model::{Block, FeedForward, Gpt};
-use crate::spec::ArSpec;
+use crate::model::{Block, Gpt};
 
 /// Storage formats of a GPU's decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GpuFormats {
-    /// Of the weights.
+    /// Format of the weights.
     pub weights: Format,
-    /// Of the cache.
+    /// Format of the KV cache.
     pub cache: Format,
 }
 
@@ -36,8 +35,8 @@ fn shape(config: &ArConfig) -> Shape {
     }
 }
 
-/// The kernels lack what no release has: norms of queries and keys, adaptive norms, odd sizes. An option of
-/// the configuration that is not decided on here does not compile, nor does a new variant of one.
+/// The kernels lack norms of queries and keys, adaptive norms and odd sizes, which no release has.
+/// A new option, or a new variant of one, does not compile until it is decided on here.
 pub(super) fn unsupported_reason(config: &ArConfig) -> Option<String> {
     let ArConfig {
         kind: Architecture::Gpt,
@@ -61,120 +60,94 @@ pub(super) fn unsupported_reason(config: &ArConfig) -> Option<String> {
         return Some("norms of queries and keys".into());
     }
     match modulation {
-        ModulationConfig::None => shape(config).obstacle(),
+        ModulationConfig::None => shape(config).unsupported_reason(),
         ModulationConfig::AdaLn | ModulationConfig::SimpleAdaLn => Some("adaptive norms".into()),
     }
 }
 
-/// A transformer in the format of the GPU's kernels.
+/// A transformer packed for a GPU's kernels.
+pub type GpuDecoder = KernelDecoder<GpuKernels>;
+
+/// A GPU's kernels.
 #[derive(Debug)]
-pub struct GpuDecoder {
-    kernels: cuda_kernels::Decoder,
-    embeddings: Embeddings,
-    config: ArConfig,
-    spec: ArSpec,
+pub struct GpuKernels {
+    decoder: cuda_kernels::Decoder,
 }
 
-impl GpuDecoder {
-    /// Packs the weights, empties their variables, and runs the kernels once, so that what is wrong with them
-    /// shows here.
-    pub(super) fn new(gpt: Gpt, formats: GpuFormats, launcher: &'static dyn Launch) -> Result<Self> {
-        let Gpt { mut embeddings, rope, layers, norm, modulation: _, output, config, spec } = gpt;
-        let shape = shape(&config);
-        let (norm, output) = (norm.weight(), output.weight());
-        let formats = [formats.weights, formats.cache];
-        let inputs = inputs(&embeddings);
-        let mut kernels =
-            cuda_kernels::Decoder::new(shape, formats, norm, output, rope.as_ref(), inputs, launcher);
-        release([output]);
-        layers.into_iter().for_each(|block| push(&mut kernels, block));
-        let nothing = Tensor::zeros([1, 1, shape.width], (Kind::Float, embeddings.device()));
-        let cache = kernels.new_cache(1);
-        let _ = kernels.forward(&cache, nothing, &cache.position(0), 1)?;
-        embeddings.compute = Kind::Float;
-        Ok(GpuDecoder { kernels, embeddings, config, spec })
-    }
+/// Packs the weights, empties their variables, and runs the kernels once, so that their errors
+/// appear here.
+pub(super) fn pack(
+    gpt: Gpt,
+    formats: GpuFormats,
+    launcher: &'static dyn KernelLauncher,
+) -> Result<GpuDecoder> {
+    let Gpt { embeddings, rope, layers, norm, modulation: _, output, config, spec } = gpt;
+    let shape = shape(&config);
+    let (norm, output) = (norm.weight(), output.weight());
+    let formats = [formats.weights, formats.cache];
+    let inputs = inputs(&embeddings);
+    let mut decoder =
+        cuda_kernels::Decoder::new(shape, formats, norm, output, rope.as_ref(), inputs, launcher);
+    release(output);
+    layers.into_iter().for_each(|block| push(&mut decoder, block));
+    let zeros = Tensor::zeros([1, 1, shape.width], (Kind::Float, embeddings.device()));
+    let cache = decoder.new_cache(1);
+    let _ = decoder.forward(&cache, zeros, &cache.position(0), 1)?;
+    Ok(KernelDecoder::new(GpuKernels { decoder }, embeddings, config, spec))
+}
 
-    /// The configuration of the network.
-    pub fn config(&self) -> &ArConfig {
-        &self.config
-    }
-
-    /// Bytes of the weights that a step reads.
-    pub fn weight_bytes(&self) -> usize {
-        self.kernels.bytes()
-    }
-
-    /// Codes (B, K) from `position` (1) on → logits of the code after each, (B, K, V).
-    fn codes(&self, codes: &Tensor, position: &Tensor, cache: &KvCache) -> Tensor {
-        let x = self.kernels.embed(codes, position).unwrap_or_else(|e| panic!("{e}"));
-        self.run(cache, x, position, codes.size()[1])
+impl GpuKernels {
+    /// Codes (B, K) from `position` (1) on → inputs (B, K, D).
+    fn embed_at(&self, codes: &Tensor, position: &Tensor) -> Tensor {
+        self.decoder.embed(codes, position).unwrap_or_else(|e| panic!("{e}"))
     }
 
     /// Inputs (B, S, D) from `position` (1) on → logits of the last `wanted`, (B, wanted, V).
-    fn run(&self, cache: &KvCache, x: Tensor, position: &Tensor, wanted: i64) -> Tensor {
-        let logits = self.kernels.forward(cache, x, position, wanted);
-        // As tch's own operations do; the kernels ran when the decoder was made.
-        logits.unwrap_or_else(|e| panic!("{e}"))
+    /// Panics like tch's own operations; the kernels ran when the decoder was made.
+    fn forward_at(&self, x: Tensor, position: &Tensor, wanted: i64, cache: &KvCache) -> Tensor {
+        self.decoder.forward(cache, x, position, wanted).unwrap_or_else(|e| panic!("{e}"))
     }
 }
 
-impl AutoregressiveModel for GpuDecoder {
+impl DecodeKernels for GpuKernels {
     type Cache = KvCache;
+    const OWN_THREADS: bool = false;
 
-    fn spec(&self) -> &ArSpec {
-        &self.spec
+    /// Caches have the length that the kernels are compiled for.
+    fn new_cache(&self, batch: i64, _length: i64) -> KvCache {
+        self.decoder.new_cache(batch)
     }
 
-    fn check_conditioning(&self, cond: &Conditioning) -> Result<()> {
-        self.embeddings.check(cond)
+    fn weight_bytes(&self) -> usize {
+        self.decoder.bytes()
     }
 
-    fn null_conditioning(&self, like: &Conditioning) -> Conditioning {
-        self.embeddings.embedder.null(like)
+    fn set_condition(&self, cond: &Conditioning, _prefix: &Tensor, cache: &mut KvCache) {
+        cache.set_prefix_mask(cond.prefix_mask());
     }
 
-    fn new_cache(&self, batch: i64) -> KvCache {
-        self.kernels.new_cache(batch)
+    fn forward(&self, x: Tensor, position: i64, wanted: i64, cache: &mut KvCache) -> Tensor {
+        self.forward_at(x, &cache.position(position), wanted, cache)
     }
 
-    fn prefill(&self, cond: &Conditioning, cache: &mut KvCache) -> Tensor {
-        let _guard = tch::no_grad_guard();
-        cache.see(cond.prefix_mask());
-        self.run(cache, self.embeddings.prefix(cond, None), &cache.position(0), 1).squeeze_dim(1)
+    fn embed(&self, codes: &Tensor, position: i64, cache: &KvCache) -> Option<Tensor> {
+        Some(self.embed_at(codes, &cache.position(position)))
     }
 
-    fn decode_chunk(&self, codes: &Tensor, position: i64, cache: &mut KvCache) -> Tensor {
-        let _guard = tch::no_grad_guard();
-        self.codes(codes, &cache.position(position), cache)
-    }
-
-    fn batch_multiple(&self) -> i64 {
-        1
-    }
-
-    fn logits(&self, cond: &Conditioning, codes: &Tensor) -> Tensor {
-        let _guard = tch::no_grad_guard();
-        let x = self.embeddings.sequence(cond, codes, None); // (B, T + N − 1, D)
-        let (b, s, _) = x.size3().expect("inputs are (B, S, D)");
-        let mut cache = self.kernels.new_cache(b);
-        cache.see(cond.prefix_mask());
-        self.run(&cache, x, &cache.position(0), s - self.spec.prefix_len + 1)
-    }
-
-    fn capturable(&self) -> Option<&dyn CapturableStep<KvCache>> {
-        Some(self)
+    fn capturable(decoder: &GpuDecoder) -> Option<&dyn CapturableStep<KvCache>> {
+        Some(decoder)
     }
 }
 
 impl CapturableStep<KvCache> for GpuDecoder {
     fn decode_step_at(&self, codes: &Tensor, position: &Tensor, _: i64, cache: &mut KvCache) -> Tensor {
         let _guard = tch::no_grad_guard();
-        self.codes(codes, position, cache).squeeze_dim(1)
+        let x = self.kernels.embed_at(codes, position);
+        self.kernels.forward_at(x, position, 1, cache).squeeze_dim(1)
     }
 
-    fn launcher(&self) -> Option<&'static dyn Launch> {
-        Some(self.kernels.engine())
+    fn launcher(&self) -> Option<&'static dyn KernelLauncher> {
+        Some(self.kernels.decoder.launcher())
     }
 }
 
@@ -191,20 +164,13 @@ fn inputs(embeddings: &Embeddings) -> Inputs {
     }
 }
 
-/// Appends a layer.
+/// Appends a layer to the kernels' decoder.
 fn push(decoder: &mut cuda_kernels::Decoder, block: Block) {
-    let Block { attention, feed_forward, attention_norm, ffn_norm, modulation: _, drop_path: _ } = block;
-    let Attention { wqkv, wo, qk_norm: _, heads: _, kv_heads: _ } = attention;
-    let FeedForward { w1, w2, w3 } = feed_forward;
-    let [wqkv, wo, w1, w2, w3] = [&wqkv, &wo, &w1, &w2, &w3].map(|linear| linear.weight());
-    let [attention_norm, ffn_norm] = [&attention_norm, &ffn_norm].map(|norm| norm.weight());
+    let layer = LayerWeights::from(block);
+    let linears = [&layer.wqkv, &layer.wo, &layer.w1, &layer.w2, &layer.w3];
+    let weights = linears.map(|linear| linear.weight());
+    let [wqkv, wo, w1, w2, w3] = weights;
+    let (attention_norm, ffn_norm) = (&layer.attention_norm, &layer.ffn_norm);
     decoder.push(cuda_kernels::Block { wqkv, wo, w1, w2, w3, attention_norm, ffn_norm });
-    release([wqkv, wo, w1, w2, w3]);
-}
-
-/// Gives weights' memory back.
-fn release<const N: usize>(weights: [&Tensor; N]) {
-    for weight in weights {
-        weight.shallow_clone().set_data(&Tensor::empty([0], (weight.kind(), weight.device())));
-    }
+    weights.into_iter().for_each(release);
 }

@@ -4,11 +4,12 @@
 
 mod cpu;
 mod gpu;
+mod kernel_decoder;
 mod step;
 mod torch;
 
 use base::Precision;
-use libtorch_ext::cuda_kernel::Launch;
+use libtorch_ext::cuda_kernel::KernelLauncher;
 use tch::{Device, Tensor};
 
 use crate::conditioning::Conditioning;
@@ -18,8 +19,9 @@ use crate::kv_cache::KvCache;
 use crate::model::Gpt;
 use crate::spec::ArSpec;
 
-pub use cpu::CpuDecoder;
-pub use gpu::{GpuDecoder, GpuFormats};
+pub use cpu::{CpuDecoder, CpuKernels};
+pub use gpu::{GpuDecoder, GpuFormats, GpuKernels};
+pub use kernel_decoder::{DecodeKernels, KernelDecoder};
 pub use step::{AutoregressiveModel, CapturableStep};
 
 /// Implementation of a decode step.
@@ -27,26 +29,26 @@ pub use step::{AutoregressiveModel, CapturableStep};
 pub enum Backend {
     /// libtorch's operations, on any device.
     Torch,
-    /// The kernels of [`kernels`] on the CPU, with weights of this format.
+    /// The kernels for the CPU, with weights of this format.
     Cpu(kernels::Format),
-    /// The kernels of [`cuda_kernels`].
+    /// The kernels for a GPU.
     Gpu {
         /// Formats of weights and cache.
         formats: GpuFormats,
         /// Device that runs the kernels.
-        launcher: &'static dyn Launch,
+        launcher: &'static dyn KernelLauncher,
     },
 }
 
 impl Backend {
-    /// The fastest backend that gives the very model: the CPU's kernels where there are some for `precision`
-    /// (fp32, bf16, int8), else libtorch.
+    /// Default backend: the CPU's kernels if they support `precision` (fp32, bf16, int8), else
+    /// libtorch.
     pub fn default_for(device: Device, precision: Precision) -> Backend {
         let format = cpu::format(precision).filter(|_| device == Device::Cpu);
         format.map_or(Backend::Torch, Backend::Cpu)
     }
 
-    /// The part of a configuration that this backend cannot decode, if there is one.
+    /// The first option of a configuration that this backend does not support, if there is one.
     pub fn unsupported_reason(&self, config: &ArConfig) -> Option<String> {
         match self {
             Backend::Torch => torch::unsupported_reason(config),
@@ -64,24 +66,25 @@ impl Backend {
     }
 }
 
-/// A transformer ready for decoding and evaluation. It can neither be trained nor asked for hidden states.
+/// A transformer for decoding and evaluation, without training and hidden states.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant)] // there is one of it
+#[allow(clippy::large_enum_variant)] // few instances exist
 pub enum Decoder {
-    /// By libtorch's operations.
+    /// Decodes with libtorch's operations.
     Torch(Gpt),
-    /// By the kernels for the CPU.
+    /// Decodes with the kernels for the CPU.
     Cpu(CpuDecoder),
-    /// By the kernels for a GPU.
+    /// Decodes with the kernels for a GPU.
     Gpu(GpuDecoder),
 }
 
 impl Gpt {
-    /// A decoder of this network. The backends with their own kernels copy the layers' weights into the
-    /// kernels' format and **empty the variables**, whoever else holds them.
+    /// Makes a decoder of this network. Backends with custom kernels copy the layers' weights into
+    /// the kernels' format and **empty the variables**, whoever else holds them.
     ///
     /// # Errors
-    /// Returns an error if the backend does not support the configuration, or its kernels cannot be run.
+    /// Returns an error if the backend does not support the configuration, or its kernels cannot be
+    /// run.
     pub fn into_decoder(self, backend: Backend) -> Result<Decoder> {
         if let Some(found) = backend.unsupported_reason(&self.config) {
             return Err(Error::Unsupported { by: backend.name(), found });
@@ -89,8 +92,8 @@ impl Gpt {
         let _guard = tch::no_grad_guard();
         Ok(match backend {
             Backend::Torch => Decoder::Torch(self),
-            Backend::Cpu(format) => Decoder::Cpu(CpuDecoder::new(self, format)),
-            Backend::Gpu { formats, launcher } => Decoder::Gpu(GpuDecoder::new(self, formats, launcher)?),
+            Backend::Cpu(format) => Decoder::Cpu(cpu::pack(self, format)),
+            Backend::Gpu { formats, launcher } => Decoder::Gpu(gpu::pack(self, formats, launcher)?),
         })
     }
 }
@@ -117,12 +120,12 @@ macro_rules! each_with_cache {
 }
 
 impl Decoder {
-    /// The configuration of the network.
+    /// Configuration of the network.
     pub fn config(&self) -> &ArConfig {
         each!(self, m => m.config())
     }
 
-    /// Bytes of the weights that a step reads, where the backend has its own format.
+    /// Bytes of the weights that a step reads, if the backend has its own format.
     pub fn weight_bytes(&self) -> Option<usize> {
         match self {
             Decoder::Torch(_) => None,
@@ -132,14 +135,14 @@ impl Decoder {
     }
 }
 
-/// Decoding state of a [`Decoder`]: keys and values, and the condition as steps need it.
+/// Decoding state of a [`Decoder`]: the KV cache, and the condition as steps need it.
 #[derive(Debug)]
 pub enum Cache {
-    /// Of [`Decoder::Torch`].
+    /// Cache of [`Decoder::Torch`].
     Torch(KvCache),
-    /// Of [`Decoder::Cpu`].
+    /// Cache of [`Decoder::Cpu`].
     Cpu(kernels::KvCache),
-    /// Of [`Decoder::Gpu`].
+    /// Cache of [`Decoder::Gpu`].
     Gpu(cuda_kernels::KvCache),
 }
 
@@ -216,7 +219,7 @@ impl CapturableStep<Cache> for Gpt {
         CapturableStep::<KvCache>::decode_step_at(self, codes, position, length, cache)
     }
 
-    fn launcher(&self) -> Option<&'static dyn Launch> {
+    fn launcher(&self) -> Option<&'static dyn KernelLauncher> {
         CapturableStep::<KvCache>::launcher(self)
     }
 }
@@ -227,7 +230,7 @@ impl CapturableStep<Cache> for GpuDecoder {
         CapturableStep::<cuda_kernels::KvCache>::decode_step_at(self, codes, position, length, cache)
     }
 
-    fn launcher(&self) -> Option<&'static dyn Launch> {
+    fn launcher(&self) -> Option<&'static dyn KernelLauncher> {
         CapturableStep::<cuda_kernels::KvCache>::launcher(self)
     }
 }

@@ -1,9 +1,9 @@
-//! Decoding by libtorch's operations: the network itself, with a cache.
+//! Decoding with libtorch's operations: the network itself, with a KV cache.
 //!
 //! B batch, T prefix length, K new positions, D width, V vocabulary, L positions of the cache
 
 use base::Mode;
-use libtorch_ext::cuda_kernel::Launch;
+use libtorch_ext::cuda_kernel::KernelLauncher;
 use tch::{Device, Kind, Tensor};
 
 use super::{AutoregressiveModel, CapturableStep};
@@ -16,13 +16,14 @@ use crate::model::{Gpt, prefix_lm_mask};
 use crate::position::Positions;
 use crate::spec::ArSpec;
 
-/// None: the layers are the network's own.
+/// None: all configurations are supported.
 pub(super) fn unsupported_reason(_: &ArConfig) -> Option<String> {
     None
 }
 
 impl Gpt {
-    /// Runs new positions, (B, S, D), through the cache; logits of the last `wanted` of them, (B, wanted, V).
+    /// Runs new positions, (B, S, D), through the cache; logits of the last `wanted` of them, (B,
+    /// wanted, V).
     fn cached(
         &self,
         x: Tensor,
@@ -35,7 +36,7 @@ impl Gpt {
         let condition = cache.condition.as_ref().map(Tensor::shallow_clone);
         let input = AttentionInput { positions, rope: self.rope.as_ref(), mask, dropout: 0.0 };
         let x = self.cached_layers(x, &input, condition.as_ref(), cache);
-        self.head(&x.narrow(1, skipped, wanted), condition.as_ref())
+        self.final_norm_and_head(&x.narrow(1, skipped, wanted), condition.as_ref())
     }
 }
 
@@ -98,13 +99,13 @@ impl CapturableStep<KvCache> for Gpt {
         self.cached(x, positions, 1, Some(&mask), cache).squeeze_dim(1)
     }
 
-    fn launcher(&self) -> Option<&'static dyn Launch> {
+    fn launcher(&self) -> Option<&'static dyn KernelLauncher> {
         None
     }
 }
 
-/// Attention mask of `k` new positions from `position` on over the L = position + k, (B or 1, 1, k, L) bool:
-/// the past of each, and of the prefix (B, T) the text. `None` is everything.
+/// Attention mask of `k` new positions from `position` on over L = position + k positions, (B or 1,
+/// 1, k, L) bool: causal, and excluding the padding of the prefix (B, T). `None`: no mask.
 fn chunk_mask(prefix: Option<&Tensor>, position: i64, k: i64, device: Device) -> Option<Tensor> {
     let columns = prefix.map(|m| {
         let (b, t) = m.size2().expect("masks are (B, T)");
@@ -118,8 +119,8 @@ fn chunk_mask(prefix: Option<&Tensor>, position: i64, k: i64, device: Device) ->
     }
 }
 
-/// Attention mask of one new position over the first `length` entries of the cache: (1 or B, 1, 1, length)
-/// bool.
+/// Attention mask of one new position over the first `length` entries of the cache, (1 or B, 1, 1,
+/// length) bool.
 fn decode_mask(prefix: Option<&Tensor>, position: &Tensor, length: i64) -> Tensor {
     let past = Tensor::arange(length, (Kind::Int64, position.device())).le_tensor(position); // (length)
     match prefix {

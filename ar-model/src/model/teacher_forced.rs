@@ -1,5 +1,5 @@
-//! The teacher-forced pass in pieces, so that training may run layers a second time instead of keeping what they
-//! computed, and may cut the output layer into parts.
+//! The teacher-forced pass in pieces, so that training can recompute layers instead of storing
+//! activations, and split the output layer.
 
 use base::nn::dropout;
 use base::{Mode, random, rng};
@@ -11,7 +11,7 @@ use crate::conditioning::Conditioning;
 use crate::modulation::ModelCondition;
 use crate::position::Positions;
 
-/// A pass through the layers: what they all need.
+/// State of a forward pass that all layers share.
 #[derive(Debug)]
 pub struct TeacherForced<'a> {
     gpt: &'a Gpt,
@@ -19,12 +19,13 @@ pub struct TeacherForced<'a> {
     modulation: ModelCondition,
     mask: Option<Tensor>,
     train: bool,
-    /// Decides dropout in each layer; `None` where nothing is dropped.
+    /// Seed of dropout in all layers; `None` without dropout.
     seed: Option<u64>,
 }
 
 impl Gpt {
-    /// Begins a pass over codes (B, N): what its layers need, and the input of the first, (B, T + N − 1, D).
+    /// Starts a pass over codes (B, N). Returns its state, and the first layer's input, (B, T + N −
+    /// 1, D).
     pub fn teacher_forced(
         &self,
         cond: &Conditioning,
@@ -51,20 +52,20 @@ impl Gpt {
         (pass, dropout(&x, rates.token, train))
     }
 
-    /// The output layer's weight (V, D); the logits are `head_input · weightᵀ`.
+    /// Weight of the output layer (V, D); the logits are `head_input · weightᵀ`.
     pub fn output_weight(&self) -> &Tensor {
         self.output.weight()
     }
 }
 
 impl TeacherForced<'_> {
-    /// The number of layers.
+    /// Number of layers.
     pub fn num_layers(&self) -> usize {
         self.gpt.layers.len()
     }
 
-    /// Layer `index`, from 0: (B, S, D) → (B, S, D). Run again it drops the same, since each layer of a pass has a seed
-    /// of its own.
+    /// Runs layer `index`, from 0: (B, S, D) → (B, S, D). A second run has the same dropout mask,
+    /// since each layer of a pass has its own seed.
     pub fn layer(&self, index: usize, x: &Tensor) -> Tensor {
         if let Some(seed) = self.seed {
             random::seed(rng::hash(seed, &[index as u64]).cast_signed());
@@ -79,12 +80,12 @@ impl TeacherForced<'_> {
         gpt.layers[index].forward(x, &self.modulation, &input, None, &gpt.config.dropout, self.train)
     }
 
-    /// The first `depth` layers.
+    /// Runs the first `depth` layers.
     pub fn layers(&self, x: Tensor, depth: usize) -> Tensor {
         (0..depth).fold(x, |x, i| self.layer(i, &x))
     }
 
-    /// The output layer's input for each code, (B, N, D), from the last layer's output.
+    /// Input of the output layer for each code, (B, N, D), from the last layer's output.
     pub fn head_input(&self, x: &Tensor) -> Tensor {
         let x = x.narrow(1, self.gpt.spec.prefix_len - 1, self.gpt.spec.num_tokens);
         self.gpt.final_norm(&x, self.condition.as_ref())

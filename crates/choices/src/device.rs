@@ -1,9 +1,9 @@
-//! Where to compute.
+//! Choice of a device.
 
-/// What `--device` says.
+/// Value of `--device`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeviceChoice {
-    /// CUDA where there is one, else the CPU.
+    /// CUDA if available, else the CPU.
     #[default]
     Auto,
     /// The CPU.

@@ -1,5 +1,6 @@
-//! What a user chooses by a word: precision and device. It knows no libtorch, so that arguments can be read and help be
-//! given before libtorch is loaded; `base` says what the words mean for tensors.
+//! Plain values of a user's choices: precision and device. Without libtorch, so that arguments are
+//! parsed and help is printed before libtorch is loaded; `base` maps them to tensors' dtypes and
+//! devices.
 
 mod device;
 mod launch;

@@ -34,7 +34,8 @@ pub struct BenchArgs {
     #[arg(long, value_name = "SCALE", value_delimiter = ',', default_value = "1.75,1")]
     pub cfg: Vec<f64>,
 
-    /// Training on the CPU: number of micro-batches processed side by side, each on its share of --threads
+    /// Training on the CPU: number of micro-batches processed in parallel, each on a share of
+    /// --threads
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1",
           value_parser = clap::value_parser!(i64).range(1..))]
     pub workers: Vec<i64>,
@@ -50,8 +51,8 @@ pub struct BenchArgs {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub repeat: u32,
 
-    /// Model: a directory, the name of a bundled model, or a config for random weights of that size [default: the bundled
-    /// model]
+    /// Model: a directory, the name of a bundled model, or a config, for random weights [default:
+    /// the bundled model]
     #[arg(long, value_name = "DIR|CONFIG|NAME", help_heading = "Model")]
     pub model: Option<String>,
 
@@ -67,7 +68,7 @@ pub struct BenchArgs {
     pub device: DeviceArgs,
 }
 
-/// A kind of work.
+/// Workload of `gen bench`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Work {

@@ -42,7 +42,7 @@ pub struct ConvertArgs {
     pub json: JsonArgs,
 }
 
-/// Formats that are written.
+/// Output formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum TargetFormat {
     /// PyTorch; opens with torch.load(weights_only=True)

@@ -9,7 +9,8 @@ use crate::{BatchArgs, ComputeArgs, JsonArgs, TokenizerArgs};
 /// Arguments of `gen encode`.
 #[derive(Debug, Args)]
 pub struct EncodeArgs {
-    /// Images: files, folders, tar archives, or safetensors files with a tensor `images` (B, 3, H, W) in [-1, 1]
+    /// Images: files, folders, tar archives, or safetensors files with a tensor `images` (B, 3, H,
+    /// W) in [-1, 1]
     #[arg(value_name = "IMAGES", required = true)]
     pub images: Vec<PathBuf>,
 

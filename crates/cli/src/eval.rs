@@ -24,14 +24,14 @@ pub struct EvalArgs {
     pub recipe: RecipeArgs,
 }
 
-/// What belongs to evaluation beside scoring.
+/// Subcommands of evaluation.
 #[derive(Debug, Subcommand)]
 pub enum EvalCommand {
     /// Compute the statistics of a reference set
     Stats(StatsArgs),
 }
 
-/// Which published number a score is to stand beside.
+/// Protocol of a score, which decides its reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Protocol {
     /// Reconstructions against the validation images
@@ -47,13 +47,13 @@ pub struct RunArgs {
     #[arg(value_name = "IMAGES", conflicts_with_all = ["num_images", "reconstruct", "likelihood", "features"])]
     pub images: Option<PathBuf>,
 
-    /// Reference: images in any of these forms, or statistics (.npz of ADM, pytorch-fid, clean-fid or `gen eval stats`, .pt
-    /// of torch-fidelity)
+    /// Reference: images in any of these forms, or statistics (.npz of ADM, pytorch-fid, clean-fid
+    /// or `gen eval stats`, .pt of torch-fidelity)
     #[arg(long, value_name = "PATH")]
     pub reference: Option<PathBuf>,
 
-    /// Comma-separated metrics [default: psnr,ssim,ssim_dr2,lpips,fid,codebook with --reconstruct, ar_loss with
-    /// --likelihood, else fid,sfid,is,precision,recall]
+    /// Comma-separated metrics [default: psnr,ssim,ssim_dr2,lpips,fid,codebook with --reconstruct,
+    /// ar_loss with --likelihood, else fid,sfid,is,precision,recall]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub metrics: Vec<Metric>,
 
@@ -65,11 +65,12 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE", requires = "features")]
     pub reference_features: Option<PathBuf>,
 
-    /// What a model makes now is scored; nothing is written
+    /// Images sampled by a model for scoring; nothing is written
     #[command(flatten)]
     pub draw: DrawArgs,
 
-    /// Score the tokenizer's reconstructions of these images, against the images themselves unless --reference is given
+    /// Score the tokenizer's reconstructions of these images, against the images themselves unless
+    /// --reference is given
     #[arg(long, value_name = "IMAGES", conflicts_with_all = ["num_images", "likelihood", "features"])]
     pub reconstruct: Option<PathBuf>,
 
@@ -77,21 +78,24 @@ pub struct RunArgs {
     #[arg(long, value_name = "DATA", conflicts_with_all = ["num_images", "reference", "features"])]
     pub likelihood: Option<PathBuf>,
 
-    /// Prompts for clip_score: one line per image, or JSON lines with path and text [default: captions of the data set;
-    /// captions.txt, result.jsonl or metadata.jsonl in or next to the folder; PNG metadata]
+    /// Prompts for clip_score: one line per image, or JSON lines with path and text [default:
+    /// captions of the data set; captions.txt, result.jsonl or metadata.jsonl in or next to the
+    /// folder; PNG metadata]
     #[arg(long, value_name = "FILE", conflicts_with_all = ["num_images", "likelihood", "features"])]
     pub captions: Option<PathBuf>,
 
-    /// Crop and resize images to this size first, like ADM [default: images are used as stored and must have one size]
+    /// Crop and resize images to this size first, like ADM [default: images are used as stored and
+    /// must have one size]
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=8192))]
     pub resize: Option<u32>,
 
-    /// With --reconstruct: resize reconstructions and originals to this size before scoring, by PyTorch's bicubic like
-    /// LlamaGen [default: the size at which they are encoded]
+    /// With --reconstruct: resize reconstructions and originals to this size before scoring, by
+    /// PyTorch's bicubic like LlamaGen [default: the size at which they are encoded]
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=8192))]
     pub score_size: Option<u32>,
 
-    /// Reject references of another kind [default: rfid with --reconstruct, gfid with --num-images, else any kind]
+    /// Reject references of another kind [default: rfid with --reconstruct, gfid with --num-images,
+    /// else any kind]
     #[arg(long, value_enum, value_name = "NAME")]
     pub protocol: Option<Protocol>,
 
@@ -103,7 +107,8 @@ pub struct RunArgs {
     #[arg(long)]
     pub interval: bool,
 
-    /// Number of nearest neighbours for precision and recall [default: 3], density and coverage [default: 5]
+    /// Number of nearest neighbours for precision and recall [default: 3], density and coverage
+    /// [default: 5]
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(i64).range(1..))]
     pub neighbours: Option<i64>,
 
@@ -115,8 +120,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub kid_subset_size: usize,
 
-    /// Classes among which class_agreement is also computed: indices, ranges, WordNet ids or names [default: the classes of
-    /// the images]
+    /// Classes among which class_agreement is also computed: indices, ranges, WordNet ids or names
+    /// [default: the classes of the images]
     #[arg(long, value_name = "LIST")]
     pub among: Option<String>,
 
@@ -145,14 +150,14 @@ pub struct RunArgs {
     pub json: JsonArgs,
 }
 
-/// The networks that scores are computed with, and their weights.
+/// Networks of scores, and their weights.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Networks")]
 pub struct NetworkArgs {
-    /// Feature network for fid, sfid, is, is_fidelity, kid, precision, recall, density and coverage (reported under names
-    /// that say so) and classifier for class_agreement: inception-fid, dinov2-{s,b,l,g}14, dinov2-{s,b,l,g}14-reg,
-    /// clip-b32, clip-l14, clip-l14-336 or efficientnet-lite{0..4} [default: inception-fid; efficientnet-lite0 for
-    /// class_agreement]
+    /// Feature network for fid, sfid, is, is_fidelity, kid, precision, recall, density and coverage
+    /// (reported under names that say so) and classifier for class_agreement: inception-fid,
+    /// dinov2-{s,b,l,g}14, dinov2-{s,b,l,g}14-reg, clip-b32, clip-l14, clip-l14-336 or
+    /// efficientnet-lite{0..4} [default: inception-fid; efficientnet-lite0 for class_agreement]
     #[arg(long, value_name = "NAME", conflicts_with_all = ["inception", "inception_input"])]
     pub network: Option<String>,
 
@@ -160,13 +165,13 @@ pub struct NetworkArgs {
     #[arg(long, value_name = "FILE|random:SEED")]
     pub network_weights: Option<String>,
 
-    /// Preprocessing for this network: pil or stored (efficientnet-lite), pil or tf (dinov2), tf, pf or clean
-    /// (inception-fid), clip or cmmd (clip) [default: the first]
+    /// Preprocessing for this network: pil or stored (efficientnet-lite), pil or tf (dinov2), tf,
+    /// pf or clean (inception-fid), clip or cmmd (clip) [default: the first]
     #[arg(long, value_name = "PATH")]
     pub network_input: Option<String>,
 
-    /// Weights of FID's Inception: a file, or random:SEED for scores that are not comparable [default, here and below: the
-    /// public file in the models folder]
+    /// Weights of FID's Inception: a file, or random:SEED for scores that are not comparable
+    /// [default, here and below: the public file in the models folder]
     #[arg(long, value_name = "FILE|random:SEED")]
     pub inception: Option<String>,
 
@@ -226,7 +231,7 @@ pub struct NetworkArgs {
     pub models: ModelsDirArgs,
 }
 
-/// Parts of a run.
+/// Partial runs.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Parts")]
 pub struct PartArgs {
@@ -266,7 +271,8 @@ pub struct StatsArgs {
     #[arg(long, conflicts_with = "network")]
     pub fdd: bool,
 
-    /// Crop and resize images to this size first, like ADM [default: images are used as stored and must have one size]
+    /// Crop and resize images to this size first, like ADM [default: images are used as stored and
+    /// must have one size]
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=8192))]
     pub resize: Option<u32>,
 
@@ -280,7 +286,7 @@ pub struct StatsArgs {
     pub json: JsonArgs,
 }
 
-/// What a file of statistics is for.
+/// Purpose of a file of statistics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum StatsKind {
     /// Validation images, for reconstructions

@@ -6,10 +6,12 @@ use clap::{Args, ValueEnum};
 
 use crate::{BatchArgs, ComputeArgs, JsonArgs, TokenizerArgs};
 
-/// Encodes a data set to codes, or with --text its captions to features, for training transformers. Run the same command again to resume.
+/// Encodes a data set to codes, or with --text its captions to features, for training transformers.
+/// Run the same command again to resume.
 #[derive(Debug, Args)]
 pub struct ExtractArgs {
-    /// Images: class folders, a folder, tar shards or a pattern of them, or a .jsonl or .csv list; repeatable
+    /// Images: class folders, a folder, tar shards or a pattern of them, or a .jsonl or .csv list;
+    /// repeatable
     #[arg(long, value_name = "PATH", required = true)]
     pub data: Vec<PathBuf>,
 
@@ -17,7 +19,8 @@ pub struct ExtractArgs {
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
 
-    /// Extract caption features with this text encoder instead of codes (FLAN-T5 in Hugging Face's layout)
+    /// Extract caption features with this text encoder instead of codes (FLAN-T5 in Hugging Face's
+    /// layout)
     #[arg(long, value_name = "DIR", help_heading = "Text", conflicts_with_all = ["augment", "crop_factor", "format",
         "tokenizer", "image_size"])]
     pub text: Option<PathBuf>,
@@ -43,8 +46,8 @@ pub struct ExtractArgs {
     #[arg(long, value_name = "VIEWS", default_value = "none")]
     pub augment: Augment,
 
-    /// With ten-crop: size of the square that crops are taken from, as a multiple of the image size; several values, such
-    /// as `1.1,1.05`, give ten views each
+    /// With ten-crop: size of the square that crops are taken from, as a multiple of the image
+    /// size; several values, such as `1.1,1.05`, give ten views each
     #[arg(long, value_name = "FACTOR", value_delimiter = ',', default_value = "1.1")]
     pub crop_factor: Vec<f64>,
 
@@ -81,7 +84,7 @@ pub enum Augment {
     TenCrop,
 }
 
-/// How codes are stored.
+/// Storage formats of codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// Safetensors shards with an index

@@ -9,7 +9,8 @@ use crate::{BatchArgs, DeviceArgs, JsonArgs, ModelsDirArgs};
 /// Arguments of `gen features`.
 #[derive(Debug, Args)]
 pub struct FeaturesArgs {
-    /// Images: files, folders, tar archives, or safetensors files with a tensor `images` (B, 3, H, W) in [-1, 1]
+    /// Images: files, folders, tar archives, or safetensors files with a tensor `images` (B, 3, H,
+    /// W) in [-1, 1]
     #[arg(value_name = "IMAGES", required = true)]
     pub images: Vec<PathBuf>,
 
@@ -17,12 +18,13 @@ pub struct FeaturesArgs {
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
 
-    /// Network: inception-fid, dinov2-{s,b,l,g}14, dinov2-{s,b,l,g}14-reg, clip-b32, clip-l14, clip-l14-336 or
-    /// efficientnet-lite{0..4}
+    /// Network: inception-fid, dinov2-{s,b,l,g}14, dinov2-{s,b,l,g}14-reg, clip-b32, clip-l14,
+    /// clip-l14-336 or efficientnet-lite{0..4}
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     pub network: String,
 
-    /// Weight file, or random:SEED for random weights, whose features are not comparable [default: the public file in the models folder]
+    /// Weight file, or random:SEED for random weights, whose features are not comparable [default:
+    /// the public file in the models folder]
     #[arg(long, value_name = "FILE|random:SEED", help_heading = "Model")]
     pub weights: Option<String>,
 

@@ -9,7 +9,8 @@ use crate::JsonArgs;
 /// Arguments of `gen inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// Checkpoint (.pt, .safetensors, or a shard index), config, folder of codes or its index, or model directory
+    /// Checkpoint (.pt, .safetensors, or a shard index), config, folder of codes or its index, or
+    /// model directory
     #[arg(value_name = "FILE|DIR")]
     pub path: PathBuf,
 
@@ -17,7 +18,8 @@ pub struct InspectArgs {
     #[arg(long, value_name = "NAME")]
     pub section: Option<String>,
 
-    /// Also print the fingerprint of the section's tensors, which images and codes refer to; reads the whole section
+    /// Also print the fingerprint of the section's tensors, which images and codes refer to; reads
+    /// the whole section
     #[arg(long)]
     pub fingerprint: bool,
 

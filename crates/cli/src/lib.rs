@@ -1,6 +1,6 @@
-//! What can be typed: clap types and nothing else, so that help needs no libtorch. Their meaning is worked out in
-//! `gen`'s `settings`.
-#![allow(missing_docs)] // clap takes doc comments for help texts
+//! Command-line arguments: clap types only, so that help needs no libtorch. `gen`'s `settings`
+//! resolve them.
+#![allow(missing_docs)] // doc comments are help texts
 
 pub mod bench;
 pub mod convert;
@@ -42,12 +42,12 @@ pub struct Cli {
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_pixels: Option<u64>,
 
-    /// What to do
+    /// Command
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// One variant for each verb.
+/// Verbs of `gen`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Generate images from classes or prompts
@@ -82,7 +82,8 @@ pub enum Command {
     Inspect(inspect::InspectArgs),
     /// Convert checkpoints between .pt and .safetensors
     Convert(convert::ConvertArgs),
-    /// Benchmark sampling, encoding, decoding, training and evaluation against the hardware's limits
+    /// Benchmark sampling, encoding, decoding, training and evaluation against the hardware's
+    /// limits
     Bench(bench::BenchArgs),
     /// Run a verb as several processes on this machine
     Launch(launch::LaunchArgs),
@@ -96,7 +97,7 @@ impl Command {
         matches!(self, Command::Extract(_))
     }
 
-    /// The batch size in use, for the hint after running out of memory.
+    /// Batch size, for the hint after running out of memory.
     pub fn batch_size(&self) -> Option<i64> {
         match self {
             Command::Sample(args) => Some(args.batch.batch_size),
@@ -113,7 +114,7 @@ impl Command {
     }
 }
 
-/// Where and how to compute.
+/// Device and precision.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Computing")]
 pub struct ComputeArgs {
@@ -125,17 +126,18 @@ pub struct ComputeArgs {
     pub precision: Precision,
 }
 
-/// A precision that every network can run in.
+/// Parses a precision that every network supports.
 fn floating(text: &str) -> Result<Precision, String> {
     match text.parse()? {
-        Precision::Int8 => {
-            Err("int8 is for a transformer that decodes (`gen sample`); choose fp32, bf16 or fp16".into())
-        }
+        Precision::Int8 => Err(
+            "int8 is supported for a transformer's decoding only (`gen sample`); choose fp32, bf16 or fp16"
+                .into(),
+        ),
         precision => Ok(precision),
     }
 }
 
-/// Where to compute.
+/// Device.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Computing")]
 pub struct DeviceArgs {
@@ -147,18 +149,18 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub threads: Option<u16>,
 
-    /// Allow TF32 in fp32 matrix products and convolutions on CUDA devices, as the official trainers do: several times
-    /// faster, with 10-bit mantissas
+    /// Allow TF32 in fp32 matrix products and convolutions on CUDA devices, as the official
+    /// trainers do: several times faster, with 10-bit mantissas
     #[arg(long)]
     pub tf32: bool,
 }
 
-/// How a GPU decodes.
+/// Kernels of a GPU.
 #[derive(Debug, Clone, Copy, Default, Args)]
 #[command(next_help_heading = "Computing")]
 pub struct GpuArgs {
-    /// Decode with custom CUDA kernels instead of libtorch's operations, in bf16 (int8 always uses them); also runs a bf16
-    /// tokenizer channels-last, with custom group norms
+    /// Decode with custom CUDA kernels instead of libtorch's operations, in bf16 (int8 always uses
+    /// them); also runs a bf16 tokenizer channels-last, with custom group norms
     #[arg(long)]
     pub gpu_kernels: bool,
 
@@ -171,7 +173,8 @@ pub struct GpuArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub struct TokenizerArgs {
-    /// Tokenizer: a directory, a config (with --weights), or the name of a bundled model [default: the bundled model's]
+    /// Tokenizer: a directory, a config (with --weights), or the name of a bundled model [default:
+    /// the bundled model's]
     #[arg(long, value_name = "DIR|CONFIG|NAME")]
     pub tokenizer: Option<String>,
 
@@ -180,11 +183,12 @@ pub struct TokenizerArgs {
     pub weights: Option<PathBuf>,
 }
 
-/// A transformer, and the tokenizer it goes with.
+/// A transformer.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// Model: a directory, a config (with --weights), or the name of a bundled model [default: the bundled model]
+    /// Model: a directory, a config (with --weights), or the name of a bundled model [default: the
+    /// bundled model]
     #[arg(long, value_name = "DIR|CONFIG|NAME")]
     pub model: Option<String>,
 
@@ -193,11 +197,12 @@ pub struct ModelArgs {
     pub weights: Option<PathBuf>,
 }
 
-/// The tokenizer beside [`ModelArgs`].
+/// The tokenizer of a transformer.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub struct PairedTokenizerArgs {
-    /// Tokenizer: a directory, or a config (with --tokenizer-weights) [default: the one in the model directory]
+    /// Tokenizer: a directory, or a config (with --tokenizer-weights) [default: the one in the
+    /// model directory]
     #[arg(long, value_name = "DIR|CONFIG|NAME")]
     pub tokenizer: Option<String>,
 
@@ -206,15 +211,16 @@ pub struct PairedTokenizerArgs {
     pub tokenizer_weights: Option<PathBuf>,
 }
 
-/// Where the weights of frozen networks are.
+/// Folder of frozen networks' weights.
 #[derive(Debug, Clone, Args)]
 pub struct ModelsDirArgs {
-    /// Folder of public weight files [default: $GEN_MODELS, else gen/models in the user's cache folder]
+    /// Folder of public weight files [default: $GEN_MODELS, else gen/models in the user's cache
+    /// folder]
     #[arg(long, value_name = "DIR", help_heading = "Model")]
     pub models_dir: Option<PathBuf>,
 }
 
-/// How many items go through the model together.
+/// Batch size.
 #[derive(Debug, Clone, Args)]
 pub struct BatchArgs {
     /// Batch size
@@ -222,7 +228,7 @@ pub struct BatchArgs {
     pub batch_size: i64,
 }
 
-/// The seed of all randomness.
+/// Random seed.
 #[derive(Debug, Clone, Args)]
 pub struct SeedArgs {
     /// Random seed
@@ -230,7 +236,7 @@ pub struct SeedArgs {
     pub seed: u64,
 }
 
-/// For machines.
+/// JSON output.
 #[derive(Debug, Clone, Args)]
 pub struct JsonArgs {
     /// Print the results as one JSON document

@@ -29,9 +29,9 @@ pub enum Metric {
     Precision,
     /// Share of the reference inside the samples' manifold (ADM)
     Recall,
-    /// How densely samples lie in the reference's manifold (prdc)
+    /// Density of samples in the reference's manifold (prdc)
     Density,
-    /// Share of the reference's neighbourhoods that hold a sample (prdc)
+    /// Share of the reference's neighbourhoods that contain a sample (prdc)
     Coverage,
     /// Kernel Inception distance
     Kid,

@@ -15,7 +15,8 @@ pub struct PlotArgs {
     #[arg(short, long, value_name = "FILE", default_value = "curves.png")]
     pub output: PathBuf,
 
-    /// Terms to plot, as named in `log.jsonl`; `*` matches any part of a name [default: all losses and validation metrics]
+    /// Terms to plot, as named in `log.jsonl`; `*` matches any part of a name [default: all losses
+    /// and validation metrics]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub terms: Vec<String>,
 
@@ -23,7 +24,8 @@ pub struct PlotArgs {
     #[arg(long, value_name = "AXIS", default_value = "steps")]
     pub x: Axis,
 
-    /// Smoothing by an exponential moving average, 0 (none) to 1; the raw curve stays in the background
+    /// Smoothing by an exponential moving average, 0 (none) to 1; the raw curve stays in the
+    /// background
     #[arg(long, value_name = "WEIGHT", default_value_t = 0.0, value_parser = weight)]
     pub smooth: f64,
 
@@ -36,7 +38,7 @@ pub struct PlotArgs {
     pub names: Vec<String>,
 }
 
-/// What the horizontal axis shows.
+/// Quantity on the horizontal axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Axis {
     /// Optimizer steps
@@ -50,6 +52,6 @@ pub enum Axis {
 fn weight(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(w) if (0.0..1.0).contains(&w) => Ok(w),
-        _ => Err("expected a number from 0 up to, but not, 1".into()),
+        _ => Err("expected a number from 0 to below 1".into()),
     }
 }

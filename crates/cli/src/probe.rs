@@ -6,15 +6,17 @@ use clap::{Args, ValueEnum};
 
 use crate::{ComputeArgs, JsonArgs, ModelArgs, PairedTokenizerArgs, SeedArgs};
 
-/// Trains a linear classifier on frozen features and reports its accuracy on held-out images (GigaTok's "Acc.", after
-/// MAE). Probes a transformer, or with --tokenizer and no --model, that tokenizer. Run the same command again to resume.
+/// Trains a linear classifier on frozen features and reports its accuracy on held-out images
+/// (GigaTok's "Acc.", after MAE). Probes a transformer, or with --tokenizer and no --model, that
+/// tokenizer. Run the same command again to resume.
 #[derive(Debug, Args)]
 pub struct ProbeArgs {
-    /// Labelled training images: class folders, tar shards or a pattern of them, a .jsonl or .csv list
+    /// Labelled training images: class folders, tar shards or a pattern of them, a .jsonl or .csv
+    /// list
     #[arg(long, value_name = "PATH")]
     pub data: PathBuf,
 
-    /// Labelled held-out images of the same kinds
+    /// Labelled held-out images, in the same forms
     #[arg(long, value_name = "PATH")]
     pub validation: PathBuf,
 
@@ -26,9 +28,9 @@ pub struct ProbeArgs {
     #[arg(long, value_name = "DIR")]
     pub cache: Option<PathBuf>,
 
-    /// Cache the features of N fixed views of each training image. Faster, but not the protocol, which crops anew in every
-    /// epoch
-    #[arg(long, value_name = "V", value_parser = clap::value_parser!(u16).range(1..))]
+    /// Cache the features of N fixed views of each training image. Faster, but deviates from the
+    /// protocol, which draws new crops in every epoch
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub cache_views: Option<u16>,
 
     /// Maximum number of unreadable images to skip per data set
@@ -55,7 +57,7 @@ pub struct ProbeArgs {
     pub json: JsonArgs,
 }
 
-/// What is probed.
+/// Probed features.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Features")]
 pub struct FeatureArgs {
@@ -80,7 +82,7 @@ pub struct FeatureArgs {
     pub feature_norm: FeatureNormArg,
 }
 
-/// How the head is trained.
+/// Training of the head.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Head")]
 pub struct HeadArgs {
@@ -113,7 +115,7 @@ pub struct HeadArgs {
     pub accumulate: usize,
 }
 
-/// A switch.
+/// On or off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Switch {
     /// Yes
@@ -122,7 +124,7 @@ pub enum Switch {
     Off,
 }
 
-/// What is done to features.
+/// Normalisation of features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum FeatureNormArg {
     /// Nothing

@@ -4,17 +4,18 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-/// A published figure, measured again.
+/// Reproduction of a published figure.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Published figures")]
 pub struct RecipeArgs {
-    /// Reproduce a published figure: a name in `configs/benchmarks`, or a file. Exit code 1 if the result is outside the
-    /// tolerance, 2 if a file is missing
+    /// Reproduce a published figure: a name in `configs/benchmarks`, or a file. Exit code 1 if the
+    /// result is outside the tolerance, 2 if a file is missing
     #[arg(long, value_name = "NAME|FILE", conflicts_with_all = ["images", "reference", "metrics", "features", "num",
         "reconstruct", "partial", "shard", "merge", "report", "model", "tokenizer"])]
     pub recipe: Option<String>,
 
-    /// With --recipe: folder of checkpoints, reference files and network weights; repeatable [default: the current folder]
+    /// With --recipe: folder of checkpoints, reference files and network weights; repeatable
+    /// [default: the current folder]
     #[arg(long, value_name = "DIR", requires = "recipe")]
     pub pieces: Vec<PathBuf>,
 
@@ -26,7 +27,8 @@ pub struct RecipeArgs {
     #[arg(long, value_name = "PATH", requires = "recipe")]
     pub train_data: Option<PathBuf>,
 
-    /// With --recipe: folder of the run; run the same command again to resume [default: `benchmarks/NAME`]
+    /// With --recipe: folder of the run; run the same command again to resume [default:
+    /// `benchmarks/NAME`]
     #[arg(long, value_name = "DIR", requires = "recipe")]
     pub work: Option<PathBuf>,
 

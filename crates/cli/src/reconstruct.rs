@@ -9,11 +9,13 @@ use crate::{BatchArgs, ComputeArgs, JsonArgs, TokenizerArgs};
 /// Arguments of `gen reconstruct`.
 #[derive(Debug, Args)]
 pub struct ReconstructArgs {
-    /// Images: files, folders, tar archives, or safetensors files with a tensor `images` (B, 3, H, W) in [-1, 1]
+    /// Images: files, folders, tar archives, or safetensors files with a tensor `images` (B, 3, H,
+    /// W) in [-1, 1]
     #[arg(value_name = "IMAGES", required = true)]
     pub images: Vec<PathBuf>,
 
-    /// Output folder for reconstructions and `sheet.png`, with originals and reconstructions side by side
+    /// Output folder for reconstructions and `sheet.png`, with originals and reconstructions side
+    /// by side
     #[arg(short, long, value_name = "DIR", default_value = "reconstructions")]
     pub output: PathBuf,
 

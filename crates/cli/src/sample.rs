@@ -12,7 +12,8 @@ use crate::{BatchArgs, DeviceArgs, GpuArgs, JsonArgs, ModelArgs, PairedTokenizer
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").args(["class", "prompt", "prompts", "num_images", "from"]).multiple(true).required(true))]
 pub struct SampleArgs {
-    /// Classes by index, WordNet id or name; lists and ranges (207, n02099601, "golden retriever", 0-9,360)
+    /// Classes by index, WordNet id or name; lists and ranges (207, n02099601, "golden retriever",
+    /// 0-9,360)
     #[arg(long, value_name = "CLASS", num_args = 1..)]
     pub class: Vec<String>,
 
@@ -43,10 +44,12 @@ pub struct SampleArgs {
     #[arg(long, value_name = "PNG", conflicts_with_all = ["class", "prompt", "prompts",
         "negative_prompt", "num", "num_images", "npz", "size", "seed", "rng", "speculative",
         "cfg", "cfg_schedule", "cfg_start", "cfg_end", "cfg_interval", "temperature", "top_k", "top_p", "min_p",
+        "typical_p",
         "batch_size", "precision", "tokenizer_precision"])]
     pub from: Option<PathBuf>,
 
-    /// Output folder for PNGs and a contact sheet [default: samples, unless --npz is given; with --from: samples/again]
+    /// Output folder for PNGs and a contact sheet [default: samples, unless --npz is given; with
+    /// --from: samples/again]
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<PathBuf>,
 
@@ -65,8 +68,8 @@ pub struct SampleArgs {
     #[arg(long, value_enum, help_heading = "Sampling")]
     pub rng: Option<Rng>,
 
-    /// Speculative decoding: verify up to K draft codes per forward pass; the same images as --rng gumbel, faster at small
-    /// batch sizes
+    /// Speculative decoding: verify up to K draft codes per forward pass; the same images as --rng
+    /// gumbel, faster at small batch sizes
     #[arg(long, value_name = "K", help_heading = "Sampling", value_parser = clap::value_parser!(u64).range(2..=4096))]
     pub speculative: Option<u64>,
 
@@ -84,15 +87,15 @@ pub struct SampleArgs {
     pub json: JsonArgs,
 }
 
-/// Where and how to compute.
+/// Device, precision and kernels.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Computing")]
 pub struct DecodingArgs {
     #[command(flatten)]
     pub device: DeviceArgs,
 
-    /// Dtype of the transformer's weights: fp32, bf16, fp16, or int8 (fastest for small batches). The text encoder runs in
-    /// bf16 with bf16, else in fp32, since T5 overflows in fp16
+    /// Dtype of the transformer's weights: fp32, bf16, fp16, or int8 (fastest for small batches).
+    /// The text encoder runs in bf16 with bf16, else in fp32, since T5 overflows in fp16
     #[arg(long, value_name = "DTYPE", default_value_t)]
     pub precision: Precision,
 
@@ -100,8 +103,8 @@ pub struct DecodingArgs {
     #[arg(long, value_name = "DTYPE", default_value_t, value_parser = crate::floating)]
     pub tokenizer_precision: Precision,
 
-    /// Capture one decoding step as a CUDA graph and replay it for every code, which saves most of the time of small
-    /// models; with --rng image
+    /// Capture one decoding step as a CUDA graph and replay it for every code, which saves most of
+    /// the time of small models; with --rng image
     #[arg(long, conflicts_with_all = ["speculative", "rng"])]
     pub cuda_graph: bool,
 
@@ -109,10 +112,11 @@ pub struct DecodingArgs {
     pub gpu: GpuArgs,
 }
 
-/// How many images of which classes or prompts.
+/// Number of images, and choice of their classes or prompts.
 #[derive(Debug, Clone, Args)]
 pub struct DrawArgs {
-    /// Total number of images, of random classes (all known ones, or those given), as for FID, or of random prompts
+    /// Total number of images, of random classes (all known ones, or those given), as for FID, or
+    /// of random prompts
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub num_images: Option<u64>,
 
@@ -121,7 +125,7 @@ pub struct DrawArgs {
     pub balanced: bool,
 }
 
-/// How codes are drawn. Without a flag: what the model's `sampling.yaml` says, else the published setting.
+/// Guidance and filters. Defaults: the model's `sampling.yaml`, else the published settings.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Sampling")]
 pub struct SamplingArgs {
@@ -129,8 +133,8 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "SCALE")]
     pub cfg: Option<f64>,
 
-    /// Guidance schedule: constant, linear, linear_re, triangular, rectangular, step, cosine or sigmoid [published:
-    /// constant]
+    /// Guidance schedule: constant, linear, linear_re, triangular, rectangular, step, cosine or
+    /// sigmoid [published: constant]
     #[arg(long, value_name = "NAME")]
     pub cfg_schedule: Option<String>,
 
@@ -150,7 +154,8 @@ pub struct SamplingArgs {
     #[arg(long, value_name = "T")]
     pub temperature: Option<f64>,
 
-    /// Sample from the K most probable codes; 0 for all, 1 for greedy decoding [published: 0; prompts: 1000]
+    /// Sample from the K most probable codes; 0 for all, 1 for greedy decoding [published: 0;
+    /// prompts: 1000]
     #[arg(long, value_name = "K", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(0..))]
     pub top_k: Option<i64>,
 
@@ -161,9 +166,14 @@ pub struct SamplingArgs {
     /// Sample from codes at least P times as probable as the best; 0 for all [published: 0]
     #[arg(long, value_name = "P")]
     pub min_p: Option<f64>,
+
+    /// Sample from the most typical codes, whose information content is closest to the entropy, up
+    /// to a probability of P; 1 for all [published: 1]
+    #[arg(long, value_name = "P")]
+    pub typical_p: Option<f64>,
 }
 
-/// Where a run's randomness came from.
+/// Source of a run's randomness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Rng {
@@ -172,6 +182,7 @@ pub enum Rng {
     Image,
     /// Like image, with one Gumbel number per candidate code (Gumbel-max); used by --speculative
     Gumbel,
-    /// libtorch's global generator, one draw per step for the whole batch, like the official scripts
+    /// libtorch's global generator, one call per step for the whole batch, like the official
+    /// scripts
     Torch,
 }

@@ -1,4 +1,4 @@
-//! What all training verbs take.
+//! Arguments common to all training verbs.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::DeviceArgs;
 
-/// A number above 0.
+/// Parses a number above 0.
 fn positive(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(n) if n > 0.0 && f64::is_finite(n) => Ok(n),
@@ -14,7 +14,7 @@ fn positive(text: &str) -> Result<f64, String> {
     }
 }
 
-/// A run: its recipe, where it is kept, and what it computes on.
+/// A run: recipe, directories, data and device.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
     /// Recipe, as in `configs/train/` [default: a built-in one for 64×64 images]
@@ -29,17 +29,19 @@ pub struct RunArgs {
     #[arg(long)]
     pub resume: bool,
 
-    /// Start from the weights of this checkpoint or model directory, at step 0 with a fresh optimizer
+    /// Start from the weights of this checkpoint or model directory, at step 0 with a fresh
+    /// optimizer
     #[arg(long, value_name = "DIR|FILE", conflicts_with = "resume")]
     pub init_from: Option<PathBuf>,
 
-    /// Start a new run in --output from the complete state of another: weights, optimizer, averages, step, position in the
-    /// data, and recipe. A run (its newest checkpoint), or a file in its `state/`
+    /// Start a new run in --output from the complete state of another: weights, optimizer,
+    /// averages, step, position in the data, and recipe. A run (its newest checkpoint), or a file
+    /// in its `state/`
     #[arg(long, value_name = "RUN|FILE", conflicts_with_all = ["resume", "recipe", "init_from"])]
     pub fork: Option<PathBuf>,
 
-    /// Print the cost of the run in FLOPs, time and memory, and exit. Needs no data and no weights; with --data, also
-    /// measures image decoding speed
+    /// Print the cost of the run in FLOPs, time and memory, and exit. Needs no data and no weights;
+    /// with --data, also measures image decoding speed
     #[arg(long)]
     pub plan: bool,
 
@@ -68,7 +70,7 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    /// The run's directory; with `--plan` alone there is none.
+    /// The run's directory; empty with `--plan` alone.
     pub fn output(&self) -> &Path {
         self.output.as_deref().unwrap_or(Path::new(""))
     }

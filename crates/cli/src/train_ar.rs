@@ -5,14 +5,15 @@ use clap::Args;
 use crate::TokenizerArgs;
 use crate::train::RunArgs;
 
-/// Trains a transformer on a tokenizer's codes, stored by `gen extract` or computed on the fly. Ctrl-C finishes the step,
-/// saves and exits; `--resume` continues.
+/// Trains a transformer on a tokenizer's codes, stored by `gen extract` or computed on the fly.
+/// Ctrl-C finishes the step, saves and exits; `--resume` continues.
 #[derive(Debug, Args)]
 pub struct TrainArArgs {
     #[command(flatten)]
     pub tokenizer: TokenizerArgs,
 
-    /// Stored codes to train on instead of images; further folders are further views of the same images
+    /// Stored codes to train on instead of images; further folders are further views of the same
+    /// images
     #[arg(long, value_name = "DIR", conflicts_with = "data", help_heading = "Data")]
     pub codes: Vec<PathBuf>,
 
@@ -20,7 +21,8 @@ pub struct TrainArArgs {
     #[arg(long, value_name = "DIR", help_heading = "Data")]
     pub validation_codes: Vec<PathBuf>,
 
-    /// Folder of a frozen text encoder (FLAN-T5 in Hugging Face's layout), for text-conditional recipes
+    /// Folder of a frozen text encoder (FLAN-T5 in Hugging Face's layout), for text-conditional
+    /// recipes
     #[arg(long, value_name = "DIR", conflicts_with = "text_features", help_heading = "Text")]
     pub text_encoder: Option<PathBuf>,
 

@@ -1,6 +1,6 @@
-// Codes become inputs: a row of the embedding, and of the table of positions where there is one.
+// Embedding of codes, plus learned positions if there are any. One block per code.
 //
-// Compiled for TABLE, the type of both.
+// Compiled for TABLE, the type of both tables.
 
 struct Embed {
     const TABLE *embedding;    // (codes, width)
@@ -9,16 +9,15 @@ struct Embed {
     const long long *position; // of the first code of each sequence
     float *output;             // (sequences, count, width)
     int width, count;
-    int before; // the position of the table's first row
+    int before; // position of the first row of `positions`
 };
 
-// A block works on one code.
 extern "C" __global__ void __launch_bounds__(THREADS) embed(const Embed e) {
     const TABLE *embedding = e.embedding + static_cast<size_t>(e.codes[blockIdx.x]) * e.width;
     const int row = static_cast<int>(*e.position) + blockIdx.x % e.count - e.before;
     const TABLE *positions = e.positions ? e.positions + static_cast<size_t>(row) * e.width : nullptr;
     for (int i = threadIdx.x; i < e.width; i += THREADS) {
-        const float value = number(embedding[i]);
-        e.output[static_cast<size_t>(blockIdx.x) * e.width + i] = positions ? value + number(positions[i]) : value;
+        const float value = to_f32(embedding[i]);
+        e.output[static_cast<size_t>(blockIdx.x) * e.width + i] = positions ? value + to_f32(positions[i]) : value;
     }
 }

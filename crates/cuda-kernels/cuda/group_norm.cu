@@ -1,27 +1,27 @@
-// Group norm of maps that lie channels last, with the SiLU that may follow: sums over slices of each image, what follows
-// from them for each channel, and one pass that applies it. Numbers are bf16.
+// Group norm of channels-last bf16 maps, with an optional SiLU, in three kernels: sums over slices
+// of each image, scale and shift of each channel, and a pass that applies them.
 //
 // Compiled for CHANNELS and GROUPS.
 
-constexpr int PART = CHUNK<bf16>, PARTS = CHANNELS / PART; // a pixel, as threads read it
+constexpr int PART = CHUNK<bf16>, PARTS = CHANNELS / PART; // channels of a load, loads of a pixel
 constexpr int WIDTH = CHANNELS / GROUPS;                   // channels of a group
-constexpr int PIXELS = THREADS / PARTS;                    // that a block reads at a time
+constexpr int PIXELS = THREADS / PARTS;                    // pixels that a block reads at a time
 static_assert(CHANNELS % PART == 0 && PARTS <= THREADS && CHANNELS % GROUPS == 0, "channels of that number");
 
 struct GroupNorm {
     const bf16 *input;        // (images, pixels, CHANNELS)
     bf16 *output;             // the same
-    float *sums;              // (images, slices, 2, CHANNELS): of numbers and of squares
+    float *sums;              // (images, slices, 2, CHANNELS): sums of values and of squares
     float *affine;            // (images, 2, CHANNELS): factor and summand
     const float *scale;       // (CHANNELS), or (images, CHANNELS); null: 1
     const float *shift;       // likewise; null: 0
     int pixels, slices, step; // pixels of a slice
-    int per_image;            // whether scale and shift are for each image
+    int per_image;            // whether scale and shift have an axis of images
     int silu;
     float eps;
 };
 
-// A block for each slice (x) of each image (y).
+// One block per slice (x) and image (y).
 extern "C" __global__ void __launch_bounds__(THREADS) sums_of_slices(const GroupNorm n) {
     __shared__ float sums[2][CHANNELS];
     const int part = threadIdx.x % PARTS, row = threadIdx.x / PARTS;
@@ -34,12 +34,12 @@ extern "C" __global__ void __launch_bounds__(THREADS) sums_of_slices(const Group
         load(n.input + (static_cast<size_t>(blockIdx.y) * n.pixels + p) * CHANNELS + part * PART, x);
         for (int i = 0; i < PART; ++i) sum[i] += x[i], square[i] += x[i] * x[i];
     }
-    for (int turn = 0; turn < PIXELS; ++turn) { // one after the other, always in this order
-        if (row == turn) {
+    for (int pixel = 0; pixel < PIXELS; ++pixel) { // in a fixed order, for deterministic sums
+        if (row == pixel) {
             for (int i = 0; i < PART; ++i) {
                 const int c = part * PART + i;
-                sums[0][c] = (turn ? sums[0][c] : 0.0f) + sum[i];
-                sums[1][c] = (turn ? sums[1][c] : 0.0f) + square[i];
+                sums[0][c] = (pixel ? sums[0][c] : 0.0f) + sum[i];
+                sums[1][c] = (pixel ? sums[1][c] : 0.0f) + square[i];
             }
         }
         __syncthreads();
@@ -48,7 +48,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) sums_of_slices(const Group
     for (int c = threadIdx.x; c < CHANNELS; c += THREADS) to[c] = sums[0][c], to[CHANNELS + c] = sums[1][c];
 }
 
-// A block for each group (x) of each image (y).
+// One block per group (x) and image (y).
 extern "C" __global__ void __launch_bounds__(THREADS) affine_of_groups(const GroupNorm n) {
     __shared__ double parts[2][THREADS];
     const float *from = n.sums + static_cast<size_t>(blockIdx.y) * n.slices * 2 * CHANNELS + blockIdx.x * WIDTH;
@@ -73,7 +73,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) affine_of_groups(const Gro
     to[CHANNELS] = (n.shift ? n.shift[at] : 0.0f) - static_cast<float>(mean) * factor;
 }
 
-// A block for each slice (x) of each image (y).
+// One block per slice (x) and image (y).
 extern "C" __global__ void __launch_bounds__(THREADS) apply(const GroupNorm n) {
     const int part = threadIdx.x % PARTS, row = threadIdx.x / PARTS;
     if (row >= PIXELS) return;

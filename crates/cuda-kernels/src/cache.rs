@@ -1,58 +1,59 @@
-//! Keys and values of the positions seen so far.
+//! The KV cache: keys and values of earlier positions.
 
 use tch::{Device, Kind, Tensor};
 
 use crate::{Format, sources};
 
-/// For a number of sequences; allocated once, so that a recorded step finds it where it was.
+/// Keys and values of a fixed number of sequences. Allocated once, so that a captured step can
+/// refer to the memory.
 ///
-/// B sequences, H heads of keys and values, L positions, K channels of a head or more, the rest zero
+/// B sequences, H heads of keys and values, L positions, K channels of a head, padded with zeros
 #[derive(Debug)]
 pub struct KvCache {
     pub(crate) layers: Vec<Layer>,
     pub(crate) format: Format,
     pub(crate) length: i64,
-    /// Which positions of the prefix are seen, (B, T) uint8; `None`: all.
-    pub(crate) seen: Option<Tensor>,
+    /// Attention mask of the prefix, (B, T) uint8; `None`: all positions are attended to.
+    pub(crate) prefix_mask: Option<Tensor>,
     positions: Tensor, // (L) int64, each its own number
 }
 
 #[derive(Debug)]
 pub(crate) struct Layer {
-    pub keys: Stored,
-    pub values: Stored,
+    pub keys: QuantizedTensor,
+    pub values: QuantizedTensor,
 }
 
-/// Keys or values.
+/// Keys or values of a layer.
 #[derive(Debug)]
-pub(crate) struct Stored {
-    pub numbers: Tensor,       // (B, H, L, K)
+pub(crate) struct QuantizedTensor {
+    pub data: Tensor,          // (B, H, L, K)
     pub scale: Option<Tensor>, // (B, H, L) fp32
 }
 
-impl Stored {
+impl QuantizedTensor {
     fn new([b, h, l]: [i64; 3], width: i64, format: Format, device: Device) -> Self {
-        Stored {
-            numbers: Tensor::zeros([b, h, l, width], (format.kind(), device)),
+        QuantizedTensor {
+            data: Tensor::zeros([b, h, l, width], (format.kind(), device)),
             scale: (format == Format::Int8).then(|| Tensor::zeros([b, h, l], (Kind::Float, device))),
         }
     }
 
     fn bytes(&self) -> u64 {
         let bytes = |t: &Tensor| (t.numel() * t.kind().elt_size_in_bytes()) as u64;
-        bytes(&self.numbers) + self.scale.as_ref().map_or(0, bytes)
+        bytes(&self.data) + self.scale.as_ref().map_or(0, bytes)
     }
 }
 
 impl KvCache {
-    /// Zeros for `[sequences, heads, length]` with heads of `head` channels.
+    /// Zeros for `[sequences, heads, length]` and heads of `head` channels.
     pub(crate) fn new(layers: usize, size: [i64; 3], head: i64, format: Format, device: Device) -> Self {
-        let stored = || Stored::new(size, sources::stored_width(head, format), format, device);
+        let tensor = || QuantizedTensor::new(size, sources::padded_head_dim(head, format), format, device);
         KvCache {
-            layers: (0..layers).map(|_| Layer { keys: stored(), values: stored() }).collect(),
+            layers: (0..layers).map(|_| Layer { keys: tensor(), values: tensor() }).collect(),
             format,
             length: size[2],
-            seen: None,
+            prefix_mask: None,
             positions: Tensor::arange(size[2], (Kind::Int64, device)),
         }
     }
@@ -62,17 +63,17 @@ impl KvCache {
         self.layers.iter().map(|layer| layer.keys.bytes() + layer.values.bytes()).sum()
     }
 
-    /// From now on only those positions of the prefix are seen that this (B, T) says; `None`: all. Takes the place of the
-    /// last one of its shape, where a recorded step reads it.
-    pub fn see(&mut self, prefix: Option<&Tensor>) {
+    /// Sets the attention mask of the prefix, (B, T); `None`: all positions are attended to. A mask
+    /// of the previous one's shape is written to the same memory, where a captured step reads it.
+    pub fn set_prefix_mask(&mut self, prefix: Option<&Tensor>) {
         let new = prefix.map(|p| p.to_kind(Kind::Bool).to_kind(Kind::Uint8).contiguous());
-        match (&mut self.seen, new) {
+        match (&mut self.prefix_mask, new) {
             (Some(old), Some(new)) if old.size() == new.size() => old.copy_(&new),
-            (seen, new) => *seen = new,
+            (prefix_mask, new) => *prefix_mask = new,
         }
     }
 
-    /// A position's number, (1) int64 on the device, without a copy to it.
+    /// A position as a tensor, (1) int64 on the device, without a copy from the host.
     pub fn position(&self, position: i64) -> Tensor {
         self.positions.narrow(0, position, 1)
     }

@@ -2,16 +2,16 @@
 //!
 //! B images, H×W pixels, C channels
 
-use libtorch_ext::cuda_kernel::{Arg, Launch};
+use libtorch_ext::cuda_kernel::{Arg, KernelLauncher};
 use tch::{Kind, Tensor};
 
 use crate::sources::GROUP_NORM_THREADS as THREADS;
 use crate::{Result, sources};
 
-/// Slices of an image; with a few images they occupy all of a GPU.
+/// Slices of an image, enough for a few images to occupy a GPU.
 const SLICES: i64 = 64;
 
-/// What a group norm does.
+/// Parameters of a group norm.
 #[derive(Debug, Clone, Copy)]
 pub struct Norm<'a> {
     /// Groups; C is a multiple.
@@ -24,21 +24,22 @@ pub struct Norm<'a> {
     pub silu: bool,
 }
 
-/// Whether there is a kernel for maps of so many channels.
+/// Whether the kernels support this number of channels.
 pub(crate) fn fits(channels: i64, groups: i64) -> bool {
     channels % 8 == 0 && channels <= 8 * THREADS && channels % groups == 0 && channels / groups <= THREADS
 }
 
-/// Norms `pixels` (B, H, W, C), contiguous and bf16; `None` where there is no kernel for so many channels.
+/// Normalises `pixels` (B, H, W, C), contiguous; `None` if they are not bf16, or the kernels do not
+/// support the number of channels.
 ///
 /// # Errors
-/// The kernels do not compile or cannot be launched.
-pub fn group_norm(engine: &dyn Launch, pixels: &Tensor, norm: &Norm) -> Result<Option<Tensor>> {
+/// Returns an error if the kernels do not compile or cannot be launched.
+pub fn group_norm(launcher: &dyn KernelLauncher, pixels: &Tensor, norm: &Norm) -> Result<Option<Tensor>> {
     let (b, h, w, c) = pixels.size4().expect("pixels are (B, H, W, C)");
     if !fits(c, norm.groups) || pixels.kind() != Kind::BFloat16 {
         return Ok(None);
     }
-    let (output, device) = (pixels.empty_like(), engine.device());
+    let (output, device) = (pixels.empty_like(), launcher.device());
     let slices = SLICES.min(h * w);
     let step = (h * w + slices - 1) / slices;
     let sums = Tensor::empty([b, slices, 2, c], (Kind::Float, device));
@@ -58,16 +59,16 @@ pub fn group_norm(engine: &dyn Launch, pixels: &Tensor, norm: &Norm) -> Result<O
         Arg::Int(norm.silu.into()),
         Arg::Float(norm.eps),
     ];
-    let program = sources::group_norm(c, norm.groups);
+    let source = sources::group_norm(c, norm.groups);
     for (kernel, x) in [("sums_of_slices", slices), ("affine_of_groups", norm.groups), ("apply", slices)] {
-        engine.launch(&program, kernel, [x, b], &args)?;
+        launcher.launch(&source, kernel, [x, b], &args)?;
     }
     Ok(Some(output))
 }
 
 #[cfg(test)]
 mod tests {
-    use libtorch_ext::cuda_kernel::Emulated;
+    use libtorch_ext::cuda_kernel::CpuEmulator;
     use tch::Device;
 
     use super::*;
@@ -76,7 +77,8 @@ mod tests {
     fn it_is_libtorchs_group_norm_and_silu() {
         tch::manual_seed(2);
         let float = (Kind::Float, Device::Cpu);
-        // Fewer pixels than slices; slices that do not divide them; threads beyond the last whole pixel.
+        // Fewer pixels than slices; slices that do not divide them; threads beyond the last whole
+        // pixel.
         for (channels, side, groups) in [(32, 5, 8), (48, 11, 6), (128, 9, 32)] {
             let x = (Tensor::randn([2, channels, side, side], float) * 2.0 + 3.0).to_kind(Kind::BFloat16);
             let pixels = x.permute([0, 2, 3, 1]).contiguous();
@@ -96,7 +98,7 @@ mod tests {
             ] {
                 let affine = affine.as_ref().map(|(scale, shift)| (scale, shift));
                 let norm = Norm { groups, eps: 1e-6, affine, silu };
-                let found = group_norm(&Emulated, &pixels, &norm).unwrap().unwrap();
+                let found = group_norm(&CpuEmulator, &pixels, &norm).unwrap().unwrap();
                 let found = found.permute([0, 3, 1, 2]).to_kind(Kind::Float);
                 let off = (found - &expected).norm().double_value(&[]) / expected.norm().double_value(&[]);
                 assert!(off < 3e-3, "{channels} {silu}: {off}");

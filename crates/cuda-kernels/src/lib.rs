@@ -1,42 +1,43 @@
-//! Decoding a transformer on a GPU with kernels of its own: five launches a layer where libtorch's operations take some
-//! twenty, weights of 8 bits, and a cache of 8 bits; one launch each to embed and to draw codes. And a tokenizer's group
-//! norms over maps that lie channels last, the order in which convolutions are fastest and for which libtorch has none.
+//! CUDA kernels for decoding a transformer: five launches per layer where libtorch's operations
+//! take some twenty, 8-bit weights, and an 8-bit KV cache; one launch each to embed and to sample
+//! codes. Also group norms over channels-last maps, the layout in which convolutions are fastest
+//! and for which libtorch has no group norm.
 //!
-//! The GPU's counterpart of `kernels`: the decoder walks through the layers, over tensors of libtorch. Products of up to
-//! [`FEW`] rows read each weight once, with norm, residual sum and SwiGLU on the way; those of more rows are libtorch's,
-//! where arithmetic bounds. The sources are in `cuda/`, compiled for the GPU at hand when first needed; the tests run
-//! them on the processor.
+//! The GPU's counterpart of `kernels`, on libtorch's tensors. Products of up to [`GEMV_MAX_ROWS`]
+//! rows read each weight once, with norm, residual sum and SwiGLU fused; those of more rows, which
+//! are compute-bound, are libtorch's. The sources are in `cuda/`, compiled at first use for the GPU
+//! at hand; tests run them on the CPU.
 
 mod cache;
 mod decoder;
-mod draw;
 mod group_norm;
+mod sample;
 mod sources;
 mod weight;
 
 pub use cache::KvCache;
 pub use decoder::{Block, Decoder, Inputs, Shape};
-pub use draw::{Draw, draw};
 pub use group_norm::{Norm, group_norm};
+pub use sample::{SampleArgs, sample};
 pub use sources::all as sources;
-pub use weight::FEW;
+pub use weight::GEMV_MAX_ROWS;
 
 use libtorch_ext::Error;
 
 /// Errors of the kernels.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// How weights or keys and values are stored.
+/// Storage format of weights, or of keys and values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
     /// bfloat16.
     Bf16,
-    /// Integers of 8 bits with a scale for each output of a weight, or for each position and head of a cache.
+    /// 8-bit integers with a scale per output of a weight, or per position and head of a cache.
     Int8,
 }
 
 impl Format {
-    /// Its name in the kernels' sources.
+    /// Name of the type in the kernels' sources.
     fn name(self) -> &'static str {
         match self {
             Format::Bf16 => "bf16",
@@ -44,7 +45,7 @@ impl Format {
         }
     }
 
-    /// Numbers in the 16 bytes that a thread reads at a time.
+    /// Numbers in the 16 bytes that a thread loads at a time.
     pub(crate) fn chunk(self) -> i64 {
         match self {
             Format::Bf16 => 8,
@@ -52,7 +53,7 @@ impl Format {
         }
     }
 
-    /// Of the tensors that hold it.
+    /// Dtype of the tensors that hold it.
     fn kind(self) -> tch::Kind {
         match self {
             Format::Bf16 => tch::Kind::BFloat16,

@@ -1,25 +1,26 @@
-//! The sources as NVIDIA's compiler sees them; it needs no GPU.
+//! The sources compile with NVIDIA's compiler, which needs no GPU.
 
 use libtorch_ext::cuda_kernel::{compile, compiler_is_present};
 
 #[test]
 fn every_source_compiles_for_the_gpus_it_may_meet() {
-    // So that libtorch is loaded, beside which the compiler is looked for.
+    // Loads libtorch, next to which the compiler is looked for.
     assert_eq!(tch::Tensor::from_slice(&[1i64]).numel(), 1);
     if !compiler_is_present() {
-        // `make test` installs it; elsewhere at least what is missing is said.
+        // `make test` installs it; elsewhere the error names the missing library.
         let error = compile(&cuda_kernels::sources()[0], (9, 0)).unwrap_err().to_string();
         assert!(error.contains("libnvrtc.so"), "{error}");
         return;
     }
-    for program in cuda_kernels::sources() {
+    for source in cuda_kernels::sources() {
         for capability in [(8, 0), (9, 0)] {
-            let ptx = compile(&program, capability)
-                .unwrap_or_else(|e| panic!("{capability:?} {:?}: {e}", program.defines));
-            // Without a bound on its threads a kernel may take more registers than a block of them has.
+            let ptx = compile(&source, capability)
+                .unwrap_or_else(|e| panic!("{capability:?} {:?}: {e}", source.defines));
+            // Without a bound on its threads a kernel may take more registers than a block of them
+            // has.
             let ptx = ptx.to_src();
             let [kernels, bounds] = [".entry", ".maxntid"].map(|word| ptx.matches(word).count());
-            assert!(kernels > 0 && kernels == bounds, "{}: {kernels} kernels, {bounds} bounds", program.name);
+            assert!(kernels > 0 && kernels == bounds, "{}: {kernels} kernels, {bounds} bounds", source.name);
         }
     }
 }

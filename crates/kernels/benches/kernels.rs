@@ -1,11 +1,14 @@
-//! `cargo bench -p kernels`: products, attention, and the choice of a code, at the sizes of GPT-B; the layers of a
-//! tokenizer's maps.
+//! `cargo bench -p kernels`: products, attention and sampling of a code at the sizes of GPT-B;
+//! layers over a tokenizer's maps.
 #![allow(missing_docs)] // criterion's macros make public functions
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use kernels::attention::{attend_bf16, attend_f32};
-use kernels::choose::{invert, keep_largest};
-use kernels::{ConvElement, Format, Isa, Map, Matrix, Norm, NormElement, Rows, Team, Winograd, group_norm};
+use kernels::sample::{inverse_cdf_sample, top_k_mask};
+use kernels::{
+    ConvElement, Format, Isa, Map, Matrix, Norm, NormElement, PackedActivations, ThreadPool, Winograd,
+    group_norm,
+};
 
 const WIDTH: usize = 768;
 const VOCABULARY: usize = 16_384;
@@ -14,7 +17,8 @@ fn numbers(n: usize) -> Vec<f32> {
     (0..n).map(|i| ((i * 7919) % 1000) as f32 / 1000.0 - 0.5).collect()
 }
 
-/// The output layer, larger than the second cache, with one thread; the throughput is of weights.
+/// The output layer, larger than the second-level cache, on one thread; the throughput is of
+/// weights.
 fn products(c: &mut Criterion) {
     let weight = numbers(VOCABULARY * WIDTH);
     let mut group = c.benchmark_group("product 16384×768");
@@ -23,11 +27,10 @@ fn products(c: &mut Criterion) {
             let matrix = Matrix::pack_for(&weight, WIDTH, 64, format, isa);
             group.throughput(Throughput::Bytes(matrix.bytes() as u64));
             for rows in [1, 2, 8, 32] {
-                let mut x = Rows::of(&matrix, rows);
+                let mut x = PackedActivations::new(&matrix, rows);
                 x.set(&numbers(rows * WIDTH));
                 let mut out = vec![0.0; rows * 64];
-                let all =
-                    |out: &mut Vec<f32>| (0..matrix.sections()).for_each(|s| matrix.product(s, &x, out));
+                let all = |out: &mut Vec<f32>| (0..matrix.panels()).for_each(|s| matrix.matmul(s, &x, out));
                 let name = BenchmarkId::new(format!("{format:?} {isa:?}"), format!("{rows} rows"));
                 group.bench_function(name, |b| b.iter(|| all(&mut out)));
             }
@@ -51,7 +54,7 @@ fn attention(c: &mut Criterion) {
     group.finish();
 }
 
-fn choice(c: &mut Criterion) {
+fn sample(c: &mut Criterion) {
     let isa = Isa::best(Format::F32);
     let logits = numbers(VOCABULARY);
     let mut group = c.benchmark_group("a code of 16384");
@@ -59,23 +62,23 @@ fn choice(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("top-k", k), |b| {
             b.iter(|| {
                 let mut row = logits.clone();
-                keep_largest(&mut row, k);
-                invert(isa, &row, 0.5)
+                top_k_mask(&mut row, k);
+                inverse_cdf_sample(isa, &row, 0.5)
             });
         });
     }
     group.finish();
 }
 
-/// The layers of a 64×64 map of 256 channels, with one thread. A convolution is counted as the nine products that it
-/// replaces.
+/// Layers over a 64×64 map of 256 channels, on one thread. A convolution counts as the nine
+/// products that it replaces.
 fn maps(c: &mut Criterion) {
     map_layers(c, "fp32", &numbers(64 * 64 * 256));
     map_layers(c, "bf16", &vec![0x3F00u16; 64 * 64 * 256]);
 }
 
 fn map_layers<T: NormElement + ConvElement + Default>(c: &mut Criterion, kind: &str, x: &[T]) {
-    let (team, isa) = (Team::new(1), Isa::best(Format::F32));
+    let (pool, isa) = (ThreadPool::new(1), Isa::best(Format::F32));
     let bias = numbers(256);
     let packed = Winograd::new(&numbers(256 * 256 * 9), &bias, isa);
     let norm = Norm { groups: 32, eps: 1e-6, scale: Some(&bias), shift: Some(&bias), silu: true };
@@ -84,14 +87,14 @@ fn map_layers<T: NormElement + ConvElement + Default>(c: &mut Criterion, kind: &
     group.sample_size(10);
     group.throughput(Throughput::Bytes(size_of_val(x) as u64));
     group.bench_function(BenchmarkId::new("group norm and SiLU", kind), |b| {
-        b.iter(|| group_norm(&team, isa, x, 256, &norm, &mut out));
+        b.iter(|| group_norm(&pool, isa, x, 256, &norm, &mut out));
     });
     group.throughput(Throughput::Elements(2 * 9 * 256 * x.len() as u64));
     group.bench_function(BenchmarkId::new("3×3 convolution", kind), |b| {
-        b.iter(|| packed.run(&team, &Map { x, width: 64, residual: None }, &mut out));
+        b.iter(|| packed.run(&pool, &Map { x, width: 64, residual: None }, &mut out));
     });
     group.finish();
 }
 
-criterion_group!(benches, products, attention, choice, maps);
+criterion_group!(benches, products, attention, sample, maps);
 criterion_main!(benches);

@@ -1,69 +1,42 @@
-//! Attention of one new position over a cache, one head of one sequence at a time, without copies.
+//! Attention of one new position over a KV cache, one head of one sequence at a time, without
+//! copies.
 //!
-//! Keys lie in blocks of 16 positions, channel after channel, so that 16 scores are summed side by side; values lie
-//! position after position.
+//! Keys are stored in blocks of 16 positions, channel by channel, so that 16 scores are summed side
+//! by side; values are stored position by position.
 
+use crate::element::Element;
 use crate::isa::for_each_isa;
-use crate::math::{exp, fma, from_bf16, to_bf16};
-use crate::memory::Number;
+use crate::math::{exp, fma};
 
 /// Positions in a block of keys.
 pub const BLOCK: usize = 16;
 
-/// A number as the cache stores it.
-pub(crate) trait Stored: Number {
-    fn store(x: f32) -> Self;
-    fn load(self) -> f32;
-}
-
-impl Stored for f32 {
-    #[inline(always)]
-    fn store(x: f32) -> f32 {
-        x
-    }
-    #[inline(always)]
-    fn load(self) -> f32 {
-        self
-    }
-}
-
-impl Stored for u16 {
-    #[inline(always)]
-    fn store(x: f32) -> u16 {
-        to_bf16(x)
-    }
-    #[inline(always)]
-    fn load(self) -> f32 {
-        from_bf16(self)
-    }
-}
-
-/// Puts a key (head width) at `position` of a head's keys.
-pub(crate) fn write_key<T: Stored>(keys: &mut [T], position: usize, key: &[f32]) {
+/// Writes a key (head width) at `position` of a head's keys.
+pub(crate) fn write_key<T: Element>(keys: &mut [T], position: usize, key: &[f32]) {
     let block = &mut keys[position / BLOCK * BLOCK * key.len()..][..BLOCK * key.len()];
     for (slot, &k) in block.iter_mut().skip(position % BLOCK).step_by(BLOCK).zip(key) {
-        *slot = T::store(k);
+        *slot = T::write(k);
     }
 }
 
-/// Puts a value (padded to the width of `values`' rows) at `position` of a head's values.
-pub(crate) fn write_value<T: Stored>(values: &mut [T], position: usize, value: &[f32]) {
+/// Writes a value (padded to the width of `values`' rows) at `position` of a head's values.
+pub(crate) fn write_value<T: Element>(values: &mut [T], position: usize, value: &[f32]) {
     for (slot, &v) in values[position * value.len()..][..value.len()].iter_mut().zip(value) {
-        *slot = T::store(v);
+        *slot = T::write(v);
     }
 }
 
 for_each_isa! {
-    /// `softmax(q K / sqrt(width)) V` over positions `0..length` in single precision. `q` has the head's width; `out`
-    /// the values' padded width. `hidden` says which of the first positions may not be seen. `scores` is room for
-    /// `length` rounded up to a block.
-    pub fn attend_f32(q: &[f32], keys: &[f32], values: &[f32], length: usize, hidden: &[bool], scores: &mut [f32],
+    /// `softmax(q K / sqrt(width)) V` over positions `0..length` in single precision. `q` has the
+    /// head's width, `out` the values' padded width. `masked` marks those of the first positions
+    /// that are not attended to. `scores` is scratch space for `length` rounded up to a block.
+    pub fn attend_f32(q: &[f32], keys: &[f32], values: &[f32], length: usize, masked: &[bool], scores: &mut [f32],
         out: &mut [f32]) = attend_f32_body
 }
 
 for_each_isa! {
     /// As [`attend_f32`], over a cache in bfloat16.
-    pub fn attend_bf16(q: &[f32], keys: &[u16], values: &[u16], length: usize, hidden: &[bool], scores: &mut [f32],
+    pub fn attend_bf16(q: &[f32], keys: &[u16], values: &[u16], length: usize, masked: &[bool], scores: &mut [f32],
         out: &mut [f32]) = attend_bf16_body
 }
 
@@ -73,11 +46,11 @@ fn attend_f32_body<const FUSED: bool>(
     keys: &[f32],
     values: &[f32],
     length: usize,
-    hidden: &[bool],
+    masked: &[bool],
     scores: &mut [f32],
     out: &mut [f32],
 ) {
-    attend::<FUSED, f32>(q, keys, values, length, hidden, scores, out);
+    attend::<FUSED, f32>(q, keys, values, length, masked, scores, out);
 }
 
 #[inline(always)]
@@ -86,20 +59,20 @@ fn attend_bf16_body<const FUSED: bool>(
     keys: &[u16],
     values: &[u16],
     length: usize,
-    hidden: &[bool],
+    masked: &[bool],
     scores: &mut [f32],
     out: &mut [f32],
 ) {
-    attend::<FUSED, u16>(q, keys, values, length, hidden, scores, out);
+    attend::<FUSED, u16>(q, keys, values, length, masked, scores, out);
 }
 
 #[inline(always)]
-fn attend<const FUSED: bool, T: Stored>(
+fn attend<const FUSED: bool, T: Element>(
     q: &[f32],
     keys: &[T],
     values: &[T],
     length: usize,
-    hidden: &[bool],
+    masked: &[bool],
     scores: &mut [f32],
     out: &mut [f32],
 ) {
@@ -108,16 +81,16 @@ fn attend<const FUSED: bool, T: Stored>(
     for score in scores[length..].iter_mut() {
         *score = f32::NEG_INFINITY;
     }
-    for (score, _) in scores.iter_mut().zip(hidden).filter(|(_, hidden)| **hidden) {
+    for (score, _) in scores.iter_mut().zip(masked).filter(|(_, masked)| **masked) {
         *score = f32::NEG_INFINITY;
     }
     softmax::<FUSED>(scores);
     weigh::<FUSED, T>(&scores[..length], values, out);
 }
 
-/// Scores of whole blocks; four partial sums hide the latency of the additions.
+/// Scores of whole blocks. Four partial sums hide the latency of the additions.
 #[inline(always)]
-fn score<const FUSED: bool, T: Stored>(q: &[f32], keys: &[T], scores: &mut [f32]) {
+fn score<const FUSED: bool, T: Element>(q: &[f32], keys: &[T], scores: &mut [f32]) {
     let scale = 1.0 / (q.len() as f32).sqrt();
     let blocks = keys.chunks_exact(BLOCK * q.len());
     for (block, scores) in blocks.zip(scores.as_chunks_mut::<BLOCK>().0) {
@@ -127,13 +100,13 @@ fn score<const FUSED: bool, T: Stored>(q: &[f32], keys: &[T], scores: &mut [f32]
         for (quad, q) in quads.iter().zip(q_quads) {
             for (part, sums) in sums.iter_mut().enumerate() {
                 for (lane, s) in sums.iter_mut().enumerate() {
-                    *s = fma::<FUSED>(quad[part * BLOCK + lane].load(), q[part], *s);
+                    *s = fma::<FUSED>(quad[part * BLOCK + lane].read(), q[part], *s);
                 }
             }
         }
         for (keys, q) in rest.as_chunks::<BLOCK>().0.iter().zip(q_rest) {
             for (s, k) in sums[0].iter_mut().zip(keys) {
-                *s = fma::<FUSED>(k.load(), *q, *s);
+                *s = fma::<FUSED>(k.read(), *q, *s);
             }
         }
         for (lane, score) in scores.iter_mut().enumerate() {
@@ -142,7 +115,7 @@ fn score<const FUSED: bool, T: Stored>(q: &[f32], keys: &[T], scores: &mut [f32]
     }
 }
 
-/// In place, over whole blocks; hidden ones hold -inf.
+/// Softmax in place, over whole blocks; masked positions hold -inf.
 #[inline(always)]
 fn softmax<const FUSED: bool>(scores: &mut [f32]) {
     let blocks = scores.as_chunks_mut::<BLOCK>().0;
@@ -167,9 +140,9 @@ fn softmax<const FUSED: bool>(scores: &mut [f32]) {
     }
 }
 
-/// The weighted sum of the values, 64 channels at a time.
+/// Weighted sum of the values, 64 channels at a time.
 #[inline(always)]
-fn weigh<const FUSED: bool, T: Stored>(weights: &[f32], values: &[T], out: &mut [f32]) {
+fn weigh<const FUSED: bool, T: Element>(weights: &[f32], values: &[T], out: &mut [f32]) {
     let width = out.len();
     let (wide, rest) = out.as_chunks_mut::<64>();
     for (i, out) in wide.iter_mut().enumerate() {
@@ -182,7 +155,7 @@ fn weigh<const FUSED: bool, T: Stored>(weights: &[f32], values: &[T], out: &mut 
 }
 
 #[inline(always)]
-fn part<const FUSED: bool, T: Stored, const W: usize>(
+fn part<const FUSED: bool, T: Element, const W: usize>(
     weights: &[f32],
     values: &[T],
     width: usize,
@@ -192,7 +165,7 @@ fn part<const FUSED: bool, T: Stored, const W: usize>(
     for (weight, row) in weights.iter().zip(values.chunks(width)) {
         let row: &[T; W] = row.first_chunk().expect("rows of values are whole");
         for (s, v) in sums.iter_mut().zip(row) {
-            *s = fma::<FUSED>(v.load(), *weight, *s);
+            *s = fma::<FUSED>(v.read(), *weight, *s);
         }
     }
     *out = sums;

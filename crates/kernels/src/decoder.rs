@@ -1,23 +1,26 @@
-//! A Llama-like decoder (RMSNorm, SwiGLU, no biases) that runs a few new positions through a cache of keys and values.
+//! A Llama-like decoder (RMSNorm, SwiGLU, no biases) that runs a few new positions through a KV
+//! cache.
 //!
-//! All threads walk through the layers in step. In each layer a thread computes keys and values of its heads and the queries
-//! that share them, writes the cache and attends, with no waiting in between; then its share of the output projection's columns, of
-//! the gated hidden channels, and of the columns that come back from them: four barriers a layer. Norms and the
-//! conversion of inputs are so little work that every thread does them for itself.
+//! All threads run the layers in step. In each layer a thread computes keys and values of its heads
+//! and the queries that share them, writes the cache and attends, without a barrier in between;
+//! then its chunk of the output projection's columns, of the gated hidden channels, and of the down
+//! projection's columns: four barriers per layer. Norms and the conversion of inputs are so little
+//! work that every thread repeats them.
 //!
-//! N tokens of this call, D width, H heads, G heads of keys and values, K head width, F hidden channels, V vocabulary
+//! N tokens of this call, D width, H heads, G heads of keys and values, K head width, F hidden
+//! channels, V vocabulary
 
 use std::sync::{Mutex, PoisonError};
 
 use crate::attention::{self, BLOCK, attend_bf16, attend_f32, write_key, write_value};
 use crate::isa::{Format, Isa};
 use crate::math::{layer_norm, rms_norm, rotate, swiglu};
-use crate::matmul::{Matrix, Rows};
-use crate::memory::{Aligned, Shared};
-use crate::team::{Member, Team};
+use crate::matmul::{Matrix, PackedActivations};
+use crate::memory::{Aligned, DisjointSlice};
+use crate::thread_pool::{ThreadPool, Worker};
 
 /// Columns that a thread computes at a time.
-const SECTION: usize = 64;
+const PANEL: usize = 64;
 
 /// Sizes of a decoder.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,7 +44,7 @@ impl Shape {
         self.width / self.heads
     }
 
-    /// Heads of queries that share keys and values.
+    /// Query heads that share keys and values.
     fn group(&self) -> usize {
         self.heads / self.kv_heads
     }
@@ -69,16 +72,16 @@ pub struct Block<'a> {
 }
 
 struct Layer {
-    qkv: Matrix,     // a section a head of keys and values: its queries, keys, values
+    qkv: Matrix,     // one panel per key/value head: its queries, keys, values
     wo: Matrix,      // D → D
-    gate_up: Matrix, // a section: rows of w1, then the same rows of w3
+    gate_up: Matrix, // each panel: rows of w1, then the same rows of w3
     down: Matrix,    // F → D
     attention_norm: Vec<f32>,
     ffn_norm: Vec<f32>,
     qk_norm: Option<[Vec<f32>; 4]>,
 }
 
-/// A decoder with its weights packed.
+/// A decoder with packed weights.
 pub struct Decoder {
     layers: Vec<Layer>,
     norm: Vec<f32>,
@@ -88,7 +91,7 @@ pub struct Decoder {
     shape: Shape,
     format: Format,
     isa: Isa,
-    team: Team,
+    pool: ThreadPool,
 }
 
 impl std::fmt::Debug for Decoder {
@@ -99,17 +102,17 @@ impl std::fmt::Debug for Decoder {
             self.shape,
             self.layers.len(),
             self.format,
-            self.team
+            self.pool
         )
     }
 }
 
-/// One new position.
+/// A new position of a sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Token {
-    /// Which sequence of the cache.
+    /// Index of the sequence in the cache.
     pub sequence: usize,
-    /// Where in it. Positions of one sequence come in order, with none left out.
+    /// Position in the sequence. Positions of one sequence come in order, without gaps.
     pub position: usize,
 }
 
@@ -117,7 +120,7 @@ impl Decoder {
     /// A decoder without layers yet, run by `threads` threads.
     ///
     /// # Panics
-    /// If a weight has another size than `shape` says.
+    /// Panics if a weight's size does not match `shape`.
     pub fn new(
         shape: Shape,
         format: Format,
@@ -131,19 +134,19 @@ impl Decoder {
         Decoder {
             layers: vec![],
             norm: norm.to_vec(),
-            output: Matrix::pack(output, shape.width, SECTION, format),
+            output: Matrix::pack(output, shape.width, PANEL, format),
             rotary,
             shape,
             format,
             isa: Isa::best(Format::F32),
-            team: Team::new(threads),
+            pool: ThreadPool::new(threads),
         }
     }
 
     /// Packs one more layer.
     ///
     /// # Panics
-    /// If a weight has another size than the shape says.
+    /// Panics if a weight's size does not match the shape.
     pub fn push(&mut self, block: Block) {
         let Shape { width: d, heads, kv_heads, hidden: f, .. } = self.shape;
         let (k, group) = (self.shape.head_width(), self.shape.group());
@@ -153,21 +156,21 @@ impl Decoder {
         let rows = |head: usize, count: usize| &block.wqkv[head * k * d..][..count * k * d];
         let of = |g: usize| [rows(g * group, group), rows(heads + g, 1), rows(heads + kv_heads + g, 1)];
         let by_head = (0..kv_heads).flat_map(of).collect::<Vec<_>>().concat();
-        let share = hidden_share(f);
-        let shares = block.w1.chunks_exact(share * d).zip(block.w3.chunks_exact(share * d));
-        let gate_up = shares.flat_map(|(gate, up)| [gate, up]).collect::<Vec<_>>().concat();
+        let chunk = hidden_chunk(f);
+        let chunks = block.w1.chunks_exact(chunk * d).zip(block.w3.chunks_exact(chunk * d));
+        let gate_up = chunks.flat_map(|(gate, up)| [gate, up]).collect::<Vec<_>>().concat();
         self.layers.push(Layer {
             qkv: Matrix::pack(&by_head, d, (group + 2) * k, self.format),
-            wo: Matrix::pack(block.wo, d, SECTION, self.format),
-            gate_up: Matrix::pack(&gate_up, d, 2 * share, self.format),
-            down: Matrix::pack(block.w2, f, SECTION, self.format),
+            wo: Matrix::pack(block.wo, d, PANEL, self.format),
+            gate_up: Matrix::pack(&gate_up, d, 2 * chunk, self.format),
+            down: Matrix::pack(block.w2, f, PANEL, self.format),
             attention_norm: block.attention_norm.to_vec(),
             ffn_norm: block.ffn_norm.to_vec(),
             qk_norm: block.qk_norm.map(|parts| parts.map(<[f32]>::to_vec)),
         });
     }
 
-    /// How the weights are stored.
+    /// Storage format of the weights.
     pub fn format(&self) -> Format {
         self.format
     }
@@ -177,34 +180,34 @@ impl Decoder {
         &self.shape
     }
 
-    /// Bytes of weights that one call reads.
+    /// Bytes of weights that one call of [`Decoder::forward`] reads.
     pub fn bytes(&self) -> usize {
         let layer = |l: &Layer| [&l.qkv, &l.wo, &l.gate_up, &l.down].iter().map(|m| m.bytes()).sum::<usize>();
         self.layers.iter().map(layer).sum::<usize>() + self.output.bytes()
     }
 
-    /// A cache for `sequences` of up to `positions`.
+    /// A cache for `sequences` sequences of up to `positions` positions.
     pub fn new_cache(&self, sequences: usize, positions: usize) -> KvCache {
         let positions = positions.next_multiple_of(BLOCK);
         let (heads, k) = (self.shape.kv_heads, self.shape.head_width());
         let (keys, values) = (k * positions, k.next_multiple_of(16) * positions);
-        let layer = |_| Layered::new(self.format, heads * sequences * keys, heads * sequences * values);
+        let layer = |_| LayerKv::new(self.format, heads * sequences * keys, heads * sequences * values);
         KvCache {
             layers: (0..self.layers.len()).map(layer).collect(),
             sequences,
             positions,
-            hidden: vec![],
+            masked: vec![],
             modulation: None,
             work: Work::default(),
-            scratch: (0..self.team.size()).map(|_| Mutex::new(None)).collect(),
+            scratch: (0..self.pool.size()).map(|_| Mutex::new(None)).collect(),
         }
     }
 
-    /// Runs new tokens, whose inputs are `x` (N × D), through the cache; logits of the tokens with the numbers `wanted`
-    /// into `logits`, one row of V after the other.
+    /// Runs new tokens with inputs `x` (N × D) through the cache, and writes the logits of the
+    /// tokens with indices `wanted` to `logits` (wanted × V).
     ///
     /// # Panics
-    /// If sizes do not fit each other or the cache.
+    /// Panics if sizes do not match each other or the cache.
     pub fn forward(
         &self,
         cache: &mut KvCache,
@@ -219,80 +222,84 @@ impl Decoder {
         assert!(tokens.iter().all(|t| t.sequence < cache.sequences && t.position < cache.positions));
         assert!(wanted.iter().all(|&w| w < n));
         cache.work.resize(x, n * channels);
-        let KvCache { layers, sequences, positions, hidden, modulation, work, scratch } = cache;
+        let KvCache { layers, sequences, positions, masked, modulation, work, scratch } = cache;
         let run = Run {
             decoder: self,
             tokens,
             wanted,
-            x: Shared::new(&mut work.x),
-            attended: Shared::new(&mut work.attended),
-            gated: Shared::new(&mut work.gated),
-            logits: Shared::new(logits),
-            layers: layers.iter_mut().map(Layered::share).collect(),
+            x: DisjointSlice::new(&mut work.x),
+            attended: DisjointSlice::new(&mut work.attended),
+            gated: DisjointSlice::new(&mut work.gated),
+            logits: DisjointSlice::new(logits),
+            layers: layers.iter_mut().map(LayerKv::slices).collect(),
             sequences: *sequences,
             positions: *positions,
-            hidden,
+            masked,
             modulation: modulation.as_ref(),
         };
         let scratch = &*scratch;
-        self.team.run(|member| {
-            let mut scratch = scratch[member.index()].lock().unwrap_or_else(PoisonError::into_inner);
+        self.pool.run(|worker| {
+            let mut scratch = scratch[worker.index()].lock().unwrap_or_else(PoisonError::into_inner);
             if scratch.as_ref().is_none_or(|s| s.tokens != n || s.wanted != wanted.len()) {
                 *scratch = Some(Scratch::new(self, n, wanted.len(), run.positions));
             }
-            run.walk(member, scratch.as_mut().expect("made above"));
+            run.forward_layers(worker, scratch.as_mut().expect("made above"));
         });
     }
 }
 
-/// Hidden channels of a section: what divides them, up to half a group.
-fn hidden_share(hidden: usize) -> usize {
+/// Hidden channels of a panel: a divisor of their number, up to half a tile.
+fn hidden_chunk(hidden: usize) -> usize {
     [32, 16, 8, 4, 2].into_iter().find(|s| hidden.is_multiple_of(*s)).unwrap_or(1)
 }
 
-enum Layered {
+/// Keys and values of one layer.
+enum LayerKv {
     F32(Aligned<f32>, Aligned<f32>),
     Bf16(Aligned<u16>, Aligned<u16>),
 }
 
-enum SharedLayer<'a> {
-    F32(Shared<'a, f32>, Shared<'a, f32>),
-    Bf16(Shared<'a, u16>, Shared<'a, u16>),
+/// [`LayerKv`] as the workers share it during a call.
+enum LayerKvSlices<'a> {
+    F32(DisjointSlice<'a, f32>, DisjointSlice<'a, f32>),
+    Bf16(DisjointSlice<'a, u16>, DisjointSlice<'a, u16>),
 }
 
-impl Layered {
+impl LayerKv {
     fn new(format: Format, keys: usize, values: usize) -> Self {
         match format {
-            Format::F32 => Layered::F32(Aligned::zeros(keys), Aligned::zeros(values)),
-            Format::Bf16 | Format::Int8 => Layered::Bf16(Aligned::zeros(keys), Aligned::zeros(values)),
+            Format::F32 => LayerKv::F32(Aligned::zeros(keys), Aligned::zeros(values)),
+            Format::Bf16 | Format::Int8 => LayerKv::Bf16(Aligned::zeros(keys), Aligned::zeros(values)),
         }
     }
 
     fn bytes(&self) -> usize {
         match self {
-            Layered::F32(k, v) => size_of_val(k.as_slice()) + size_of_val(v.as_slice()),
-            Layered::Bf16(k, v) => size_of_val(k.as_slice()) + size_of_val(v.as_slice()),
+            LayerKv::F32(k, v) => size_of_val(k.as_slice()) + size_of_val(v.as_slice()),
+            LayerKv::Bf16(k, v) => size_of_val(k.as_slice()) + size_of_val(v.as_slice()),
         }
     }
 
-    fn share(&mut self) -> SharedLayer<'_> {
+    fn slices(&mut self) -> LayerKvSlices<'_> {
         match self {
-            Layered::F32(k, v) => {
-                SharedLayer::F32(Shared::new(k.as_mut_slice()), Shared::new(v.as_mut_slice()))
+            LayerKv::F32(k, v) => {
+                LayerKvSlices::F32(DisjointSlice::new(k.as_mut_slice()), DisjointSlice::new(v.as_mut_slice()))
             }
-            Layered::Bf16(k, v) => {
-                SharedLayer::Bf16(Shared::new(k.as_mut_slice()), Shared::new(v.as_mut_slice()))
-            }
+            LayerKv::Bf16(k, v) => LayerKvSlices::Bf16(
+                DisjointSlice::new(k.as_mut_slice()),
+                DisjointSlice::new(v.as_mut_slice()),
+            ),
         }
     }
 }
 
-/// Keys and values of the positions seen so far, in single precision beside fp32 weights, else in bfloat16.
+/// KV cache: keys and values of earlier positions, in single precision with fp32 weights, else in
+/// bfloat16.
 pub struct KvCache {
-    layers: Vec<Layered>, // keys: (G, sequences, positions/16, K, 16); values: (G, sequences, positions, K padded)
+    layers: Vec<LayerKv>, // keys: (G, sequences, positions/16, K, 16); values: (G, sequences, positions, K padded)
     sequences: usize,
     positions: usize,
-    hidden: Vec<Vec<bool>>,
+    masked: Vec<Vec<bool>>, // of each sequence's first positions
     modulation: Option<Modulation>,
     work: Work,
     scratch: Vec<Mutex<Option<Scratch>>>,
@@ -304,7 +311,7 @@ impl std::fmt::Debug for KvCache {
     }
 }
 
-/// What adaptive norms do to each sequence.
+/// Parameters of adaptive norms for each sequence.
 #[derive(Debug, Clone)]
 struct Modulation {
     layers: Vec<Vec<f32>>, // each (sequences, 6, D)
@@ -312,33 +319,35 @@ struct Modulation {
 }
 
 impl KvCache {
-    /// Sequences it was made for.
+    /// Number of sequences.
     pub fn sequences(&self) -> usize {
         self.sequences
     }
 
     /// Bytes of keys and values.
     pub fn bytes(&self) -> usize {
-        self.layers.iter().map(Layered::bytes).sum()
+        self.layers.iter().map(LayerKv::bytes).sum()
     }
 
-    /// Which of its first positions each sequence may not see (its own excepted); none: all are seen.
+    /// Attention mask of each sequence's first positions: true where later positions attend to it.
+    /// (A position always attends to itself.) Empty: all are attended to.
     ///
     /// # Panics
-    /// If it is not one list a sequence.
-    pub fn hide(&mut self, hidden: Vec<Vec<bool>>) {
-        assert!(hidden.is_empty() || hidden.len() == self.sequences);
-        self.hidden = hidden;
+    /// Panics unless there is one mask per sequence.
+    pub fn set_prefix_mask(&mut self, mask: &[Vec<bool>]) {
+        assert!(mask.is_empty() || mask.len() == self.sequences);
+        self.masked = mask.iter().map(|row| row.iter().map(|attended| !attended).collect()).collect();
     }
 
-    /// Adaptive norms: for each layer (sequences, 6, D) shift, scale and gate of the attention, then of the
-    /// feed-forward; and (sequences, 2, D) shift and scale of the final norm.
+    /// Sets the adaptive norms: for each layer (sequences, 6, D) shift, scale and gate of the
+    /// attention, then of the feed-forward; and (sequences, 2, D) shift and scale of the final
+    /// norm.
     pub fn modulate(&mut self, layers: Vec<Vec<f32>>, last: Vec<f32>) {
         self.modulation = Some(Modulation { layers, last });
     }
 }
 
-/// What the members share.
+/// Activations that all workers share.
 #[derive(Default)]
 struct Work {
     x: Vec<f32>,        // (N, D)
@@ -355,17 +364,17 @@ impl Work {
     }
 }
 
-/// What a member has for itself.
+/// Scratch memory of one worker.
 struct Scratch {
     tokens: usize,
     wanted: usize,
-    normed: Vec<f32>,  // (N, D)
-    rows: Rows,        // (N, D)
-    hidden: Rows,      // (N, F)
-    last: Rows,        // (wanted, D)
-    product: Vec<f32>, // (N, a padded section)
-    scores: Vec<f32>,  // (positions)
-    value: Vec<f32>,   // (K padded)
+    normed: Vec<f32>,          // (N, D)
+    rows: PackedActivations,   // (N, D)
+    hidden: PackedActivations, // (N, F)
+    last: PackedActivations,   // (wanted, D)
+    out: Vec<f32>,             // (N, padded panel): a product's result
+    scores: Vec<f32>,          // (positions)
+    value: Vec<f32>,           // (K padded)
 }
 
 impl Scratch {
@@ -373,15 +382,15 @@ impl Scratch {
         let width = decoder.shape.width;
         let down = decoder.layers.first().map_or(&decoder.output, |layer| &layer.down);
         let widest = decoder.layers.iter().flat_map(|l| [&l.qkv, &l.wo, &l.gate_up, &l.down]);
-        let widest = widest.map(Matrix::padded_section).max().unwrap_or(0).max(SECTION);
+        let widest = widest.map(Matrix::padded_panel).max().unwrap_or(0).max(PANEL);
         Scratch {
             tokens,
             wanted,
             normed: vec![0.0; tokens * width],
-            rows: Rows::of(&decoder.output, tokens),
-            hidden: Rows::of(down, tokens),
-            last: Rows::of(&decoder.output, wanted),
-            product: vec![0.0; tokens * widest],
+            rows: PackedActivations::new(&decoder.output, tokens),
+            hidden: PackedActivations::new(down, tokens),
+            last: PackedActivations::new(&decoder.output, wanted),
+            out: vec![0.0; tokens * widest],
             scores: vec![0.0; positions],
             value: vec![0.0; decoder.shape.head_width().next_multiple_of(16)],
         }
@@ -393,63 +402,64 @@ struct Run<'a> {
     decoder: &'a Decoder,
     tokens: &'a [Token],
     wanted: &'a [usize],
-    x: Shared<'a, f32>,
-    attended: Shared<'a, f32>,
-    gated: Shared<'a, f32>,
-    logits: Shared<'a, f32>,
-    layers: Vec<SharedLayer<'a>>,
+    x: DisjointSlice<'a, f32>,
+    attended: DisjointSlice<'a, f32>,
+    gated: DisjointSlice<'a, f32>,
+    logits: DisjointSlice<'a, f32>,
+    layers: Vec<LayerKvSlices<'a>>,
     sequences: usize,
     positions: usize,
-    hidden: &'a [Vec<bool>],
+    masked: &'a [Vec<bool>],
     modulation: Option<&'a Modulation>,
 }
 
 impl Run<'_> {
-    fn walk(&self, member: &Member, scratch: &mut Scratch) {
+    fn forward_layers(&self, worker: &Worker, scratch: &mut Scratch) {
         for (i, layer) in self.decoder.layers.iter().enumerate() {
             self.norm(&layer.attention_norm, i, 0, scratch);
-            for head in member.share(self.decoder.shape.kv_heads) {
+            for head in worker.chunk(self.decoder.shape.kv_heads) {
                 self.project(i, head, scratch);
                 self.attend(i, head, scratch);
             }
-            member.barrier();
-            // SAFETY: the barrier ended the writing of `attended`, and nobody writes it before the next.
+            worker.barrier();
+            // SAFETY: the barrier ended the writing of `attended`; it is not written before the
+            // next one.
             let attended = unsafe { self.attended.read(0, self.tokens.len() * self.decoder.shape.width) };
             scratch.rows.set(attended);
-            for section in member.share(layer.wo.sections()) {
-                layer.wo.product(section, &scratch.rows, &mut scratch.product);
-                self.add(&layer.wo, section, &scratch.product, i, 2);
+            for panel in worker.chunk(layer.wo.panels()) {
+                layer.wo.matmul(panel, &scratch.rows, &mut scratch.out);
+                self.add(&layer.wo, panel, &scratch.out, i, 2);
             }
-            member.barrier();
+            worker.barrier();
             self.norm(&layer.ffn_norm, i, 3, scratch);
-            for section in member.share(layer.gate_up.sections()) {
-                layer.gate_up.product(section, &scratch.rows, &mut scratch.product);
-                self.gate(&layer.gate_up, section, &scratch.product);
+            for panel in worker.chunk(layer.gate_up.panels()) {
+                layer.gate_up.matmul(panel, &scratch.rows, &mut scratch.out);
+                self.gate(&layer.gate_up, panel, &scratch.out);
             }
-            member.barrier();
+            worker.barrier();
             // SAFETY: as above, for `gated`.
             let gated = unsafe { self.gated.read(0, self.tokens.len() * self.decoder.shape.hidden) };
             scratch.hidden.set(gated);
-            for section in member.share(layer.down.sections()) {
-                layer.down.product(section, &scratch.hidden, &mut scratch.product);
-                self.add(&layer.down, section, &scratch.product, i, 5);
+            for panel in worker.chunk(layer.down.panels()) {
+                layer.down.matmul(panel, &scratch.hidden, &mut scratch.out);
+                self.add(&layer.down, panel, &scratch.out, i, 5);
             }
-            member.barrier();
+            worker.barrier();
         }
-        self.head(member, scratch);
+        self.final_norm_and_head(worker, scratch);
     }
 
-    /// Six parts of a layer's modulation of a token's sequence, from part `from` on.
+    /// Parts `from..6` of a layer's modulation for a token's sequence.
     fn modulation(&self, layer: usize, token: usize, from: usize) -> Option<&[f32]> {
         let d = self.decoder.shape.width;
         let sequence = self.tokens[token].sequence;
         self.modulation.map(|m| &m.layers[layer][(sequence * 6 + from) * d..(sequence + 1) * 6 * d])
     }
 
-    /// Normed and modulated inputs of all tokens, as rows for products.
+    /// Norms and modulates the inputs of all tokens, and packs them for products.
     fn norm(&self, weight: &[f32], layer: usize, part: usize, scratch: &mut Scratch) {
         let Decoder { shape: Shape { width: d, eps, .. }, isa, .. } = *self.decoder;
-        // SAFETY: a barrier ended the writing of `x`; it is written again after the next one.
+        // SAFETY: a barrier ended the writing of `x`; it is written again only after the next one.
         let x = unsafe { self.x.read(0, self.tokens.len() * d) };
         rms_norm(isa, x, weight, eps, &mut scratch.normed);
         for (token, row) in scratch.normed.chunks_exact_mut(d).enumerate() {
@@ -460,12 +470,12 @@ impl Run<'_> {
         scratch.rows.set(&scratch.normed);
     }
 
-    /// Queries into `scratch.product`; keys and values into the cache.
+    /// Writes a head's queries to `scratch.out`, its keys and values to the cache.
     fn project(&self, layer: usize, head: usize, scratch: &mut Scratch) {
         let Layer { qkv, qk_norm, .. } = &self.decoder.layers[layer];
         let (k, group) = (self.decoder.shape.head_width(), self.decoder.shape.group());
-        qkv.product(head, &scratch.rows, &mut scratch.product);
-        for (token, row) in self.tokens.iter().zip(scratch.product.chunks_exact_mut(qkv.padded_section())) {
+        qkv.matmul(head, &scratch.rows, &mut scratch.out);
+        for (token, row) in self.tokens.iter().zip(scratch.out.chunks_exact_mut(qkv.padded_panel())) {
             let (queries, rest) = row.split_at_mut(group * k);
             let (key, rest) = rest.split_at_mut(k);
             if let Some([qw, qb, kw, kb]) = qk_norm {
@@ -475,32 +485,33 @@ impl Run<'_> {
                 layer_norm(self.decoder.isa, key, kw, kb, 1e-5);
             }
             if let Some(table) = &self.decoder.rotary {
-                let turn = &table[token.position * k..(token.position + 1) * k];
-                queries.chunks_exact_mut(k).for_each(|query| rotate(query, turn));
-                rotate(key, turn);
+                let angles = &table[token.position * k..(token.position + 1) * k];
+                queries.chunks_exact_mut(k).for_each(|query| rotate(query, angles));
+                rotate(key, angles);
             }
             scratch.value[..k].copy_from_slice(&rest[..k]);
             self.store(layer, head, *token, key, &scratch.value);
         }
     }
 
-    /// Where a head's keys and values of a sequence lie: start and length of each.
-    fn place(&self, head: usize, sequence: usize) -> [(usize, usize); 2] {
+    /// Start and length of a head's keys and of its values, for one sequence.
+    fn kv_ranges(&self, head: usize, sequence: usize) -> [(usize, usize); 2] {
         let k = self.decoder.shape.head_width();
         let at = head * self.sequences + sequence;
         [k, k.next_multiple_of(16)].map(|w| w * self.positions).map(|len| (at * len, len))
     }
 
     fn store(&self, layer: usize, head: usize, token: Token, key: &[f32], value: &[f32]) {
-        let [(k, k_len), (v, v_len)] = self.place(head, token.sequence);
-        // SAFETY: a head belongs to one member during a call, which holds no other view of its cache here.
+        let [(k, k_len), (v, v_len)] = self.kv_ranges(head, token.sequence);
+        // SAFETY: a head belongs to one worker during a call, which holds no other view of its
+        // cache here.
         unsafe {
             match &self.layers[layer] {
-                SharedLayer::F32(keys, values) => {
+                LayerKvSlices::F32(keys, values) => {
                     write_key(keys.write(k, k_len), token.position, key);
                     write_value(values.write(v, v_len), token.position, value);
                 }
-                SharedLayer::Bf16(keys, values) => {
+                LayerKvSlices::Bf16(keys, values) => {
                     write_key(keys.write(k, k_len), token.position, key);
                     write_value(values.write(v, v_len), token.position, value);
                 }
@@ -508,49 +519,51 @@ impl Run<'_> {
         }
     }
 
-    /// Attention of all tokens in one head of keys and values, into the columns of `attended` of the heads that share it.
+    /// Attention of all tokens in one key/value head, into the columns of `attended` of the query
+    /// heads that share it.
     fn attend(&self, layer: usize, head: usize, scratch: &mut Scratch) {
         let Decoder { shape, isa, .. } = self.decoder;
         let (k, group) = (shape.head_width(), shape.group());
-        let stride = self.decoder.layers[layer].qkv.padded_section();
+        let stride = self.decoder.layers[layer].qkv.padded_panel();
         let queries = self.tokens.iter().enumerate().flat_map(|row| (0..group).map(move |q| (row, q)));
         for ((i, token), q) in queries {
-            let query = &scratch.product[i * stride + q * k..][..k];
-            let [(keys_at, keys_len), (values_at, values_len)] = self.place(head, token.sequence);
-            let hidden =
-                self.hidden.get(token.sequence).map_or(&[][..], |h| &h[..h.len().min(token.position)]);
+            let query = &scratch.out[i * stride + q * k..][..k];
+            let [(keys_at, keys_len), (values_at, values_len)] = self.kv_ranges(head, token.sequence);
+            let masked =
+                self.masked.get(token.sequence).map_or(&[][..], |m| &m[..m.len().min(token.position)]);
             let (length, scores, out) = (token.position + 1, &mut scratch.scores, &mut scratch.value);
-            // SAFETY: this member wrote this head's cache, and nobody else touches it during this call.
+            // SAFETY: this worker wrote this head's cache, and no other touches it during this
+            // call.
             unsafe {
                 match &self.layers[layer] {
-                    SharedLayer::F32(keys, values) => {
+                    LayerKvSlices::F32(keys, values) => {
                         let (keys, values) =
                             (keys.read(keys_at, keys_len), values.read(values_at, values_len));
-                        attend_f32(*isa, query, keys, values, length, hidden, scores, out);
+                        attend_f32(*isa, query, keys, values, length, masked, scores, out);
                     }
-                    SharedLayer::Bf16(keys, values) => {
+                    LayerKvSlices::Bf16(keys, values) => {
                         let (keys, values) =
                             (keys.read(keys_at, keys_len), values.read(values_at, values_len));
-                        attend_bf16(*isa, query, keys, values, length, hidden, scores, out);
+                        attend_bf16(*isa, query, keys, values, length, masked, scores, out);
                     }
                 }
             }
-            // SAFETY: these columns belong to this head, so to this member, until the barrier.
-            let mine = unsafe { self.attended.write(i * shape.width + (head * group + q) * k, k) };
-            mine.copy_from_slice(&out[..k]);
+            // SAFETY: these columns belong to this head, so to this worker, until the barrier.
+            let columns = unsafe { self.attended.write(i * shape.width + (head * group + q) * k, k) };
+            columns.copy_from_slice(&out[..k]);
         }
-        // The padding of values is zero again, whatever attention left there.
+        // Clears what attention left in the padding of values.
         scratch.value[k..].fill(0.0);
     }
 
-    /// Adds a section's columns to `x`, through the gate of the modulation.
-    fn add(&self, matrix: &Matrix, section: usize, product: &[f32], layer: usize, gate: usize) {
+    /// Adds a panel's columns to `x`, through the gate of the modulation.
+    fn add(&self, matrix: &Matrix, panel: usize, out: &[f32], layer: usize, gate: usize) {
         let d = self.decoder.shape.width;
-        let first = section * matrix.section();
-        let columns = matrix.section().min(d - first);
-        for (token, row) in product.chunks_exact(matrix.padded_section()).take(self.tokens.len()).enumerate()
-        {
-            // SAFETY: these columns are this member's, and nobody reads `x` between the barriers around this.
+        let first = panel * matrix.panel();
+        let columns = matrix.panel().min(d - first);
+        for (token, row) in out.chunks_exact(matrix.padded_panel()).take(self.tokens.len()).enumerate() {
+            // SAFETY: these columns are this worker's, and `x` is not read between the barriers
+            // around this.
             let x = unsafe { self.x.write(token * d + first, columns) };
             match self.modulation(layer, token, gate) {
                 None => x.iter_mut().zip(row).for_each(|(x, y)| *x += y),
@@ -559,20 +572,19 @@ impl Run<'_> {
         }
     }
 
-    /// `silu(gate) · up` of a section's hidden channels, into `gated`.
-    fn gate(&self, matrix: &Matrix, section: usize, product: &[f32]) {
+    /// Writes `silu(gate) · up` of a panel's hidden channels to `gated`.
+    fn gate(&self, matrix: &Matrix, panel: usize, product: &[f32]) {
         let Decoder { shape: Shape { hidden, .. }, isa, .. } = *self.decoder;
-        let share = matrix.section() / 2;
-        for (token, row) in product.chunks_exact(matrix.padded_section()).take(self.tokens.len()).enumerate()
-        {
-            // SAFETY: these channels are this member's until the barrier.
-            let out = unsafe { self.gated.write(token * hidden + section * share, share) };
-            swiglu(isa, &row[..share], &row[share..2 * share], out);
+        let channels = matrix.panel() / 2;
+        for (token, row) in product.chunks_exact(matrix.padded_panel()).take(self.tokens.len()).enumerate() {
+            // SAFETY: these channels are this worker's until the barrier.
+            let out = unsafe { self.gated.write(token * hidden + panel * channels, channels) };
+            swiglu(isa, &row[..channels], &row[channels..2 * channels], out);
         }
     }
 
     /// Final norm and logits of the wanted tokens.
-    fn head(&self, member: &Member, scratch: &mut Scratch) {
+    fn final_norm_and_head(&self, worker: &Worker, scratch: &mut Scratch) {
         let Decoder { shape: Shape { width: d, vocabulary, eps, .. }, isa, norm, output, .. } = self.decoder;
         for (&token, row) in self.wanted.iter().zip(scratch.normed.chunks_exact_mut(*d)) {
             // SAFETY: the last barrier ended the writing of `x`.
@@ -584,13 +596,13 @@ impl Run<'_> {
             }
         }
         scratch.last.set(&scratch.normed[..self.wanted.len() * d]);
-        for section in member.share(output.sections()) {
-            output.product(section, &scratch.last, &mut scratch.product);
-            let first = section * output.section();
-            let columns = output.section().min(vocabulary - first);
-            let rows = scratch.product.chunks_exact(output.padded_section());
+        for panel in worker.chunk(output.panels()) {
+            output.matmul(panel, &scratch.last, &mut scratch.out);
+            let first = panel * output.panel();
+            let columns = output.panel().min(vocabulary - first);
+            let rows = scratch.out.chunks_exact(output.padded_panel());
             for (i, row) in rows.take(self.wanted.len()).enumerate() {
-                // SAFETY: these columns are this member's.
+                // SAFETY: these columns are this worker's.
                 let out = unsafe { self.logits.write(i * vocabulary + first, columns) };
                 out.copy_from_slice(&row[..columns]);
             }

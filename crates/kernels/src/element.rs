@@ -1,4 +1,4 @@
-//! The numbers of a map as they are stored: `f32`, or `u16` holding bf16.
+//! Elements of feature maps and of the KV cache: `f32`, or `u16` holding bf16.
 
 use crate::math::{from_bf16, to_bf16};
 use crate::memory::Number;

@@ -1,35 +1,35 @@
-//! Group normalisation of maps whose channels lie side by side, fused with the SiLU that follows.
+//! Group normalisation of channels-last maps, fused with the SiLU that follows.
 //!
 //! P pixels, C channels, G groups
 
 use crate::element::Element;
 use crate::isa::{Isa, for_each_isa};
 use crate::math::{exp, fma};
-use crate::memory::Shared;
-use crate::team::Team;
+use crate::memory::DisjointSlice;
+use crate::thread_pool::ThreadPool;
 
-/// Pixels whose sums are taken in fp32; beyond them in double precision.
+/// Pixels summed in fp32; sums of blocks are added in double precision.
 const BLOCK: usize = 128;
-/// Numbers below which waking the other threads costs more than they save.
+/// Size of a map up to which waking the other threads costs more than they save.
 const ALONE: usize = 1 << 17;
 
-/// What follows the division by the spread.
+/// Parameters of a group norm.
 #[derive(Debug, Clone, Copy)]
 pub struct Norm<'a> {
     /// G; divides C.
     pub groups: usize,
     /// Added to the variance.
     pub eps: f64,
-    /// Factors (C), 1 if none.
+    /// Scale (C); `None`: 1.
     pub scale: Option<&'a [f32]>,
-    /// Summands (C), 0 if none.
+    /// Shift (C); `None`: 0.
     pub shift: Option<&'a [f32]>,
-    /// Whether `x · sigmoid(x)` comes last.
+    /// Whether a SiLU follows.
     pub silu: bool,
 }
 
-/// A number of a map that can be normalised: `f32`, or `u16` holding bf16.
-#[allow(private_bounds)] // nobody else's types
+/// Element of a map that can be normalised: `f32`, or `u16` holding bf16.
+#[allow(private_bounds)] // sealed
 pub trait NormElement: NormKernels {}
 impl NormElement for f32 {}
 impl NormElement for u16 {}
@@ -58,21 +58,22 @@ impl NormKernels for u16 {
     }
 }
 
-/// `(x - mean) · scale + shift` for each channel, (C) each. What the single-precision mean leaves off is in the shift, so
-/// that nothing is lost where means are large beside spreads.
+/// `(x - mean) · scale + shift` for each channel, (C) each. The shift contains the rounding error
+/// of the single-precision mean, so that means that are large relative to the variance lose no
+/// precision.
 pub(crate) struct Affine {
     mean: Vec<f32>,
     scale: Vec<f32>,
     shift: Vec<f32>,
 }
 
-/// Normalises one image `x` (P, C) into `out`. The result depends neither on the number of threads nor on other images:
+/// Normalises one image `x` (P, C) into `out`. The result does not depend on the number of threads:
 /// sums are taken over the same blocks of pixels in the same order.
 ///
 /// # Panics
-/// If lengths do not fit each other.
+/// Panics if lengths do not match.
 pub fn group_norm<T: NormElement>(
-    team: &Team,
+    pool: &ThreadPool,
     isa: Isa,
     x: &[T],
     channels: usize,
@@ -83,29 +84,29 @@ pub fn group_norm<T: NormElement>(
     assert!(x.len() == out.len(), "shapes do not fit");
     let blocks = x.len().div_ceil(BLOCK * channels);
     let mut moments = vec![0.0f64; blocks * norm.groups * 2];
-    if x.len() <= ALONE || team.size() == 1 {
+    if x.len() <= ALONE || pool.size() == 1 {
         for (x, moments) in x.chunks(BLOCK * channels).zip(moments.chunks_mut(norm.groups * 2)) {
             block_moments(isa, x, channels, moments);
         }
         T::finish(isa, x, &affine(&moments, x.len() / channels, channels, norm), norm.silu, out);
         return;
     }
-    let (shared, out) = (Shared::new(&mut moments), Shared::new(out));
-    team.run(|m| {
-        let own = m.share(blocks);
+    let (shared, out) = (DisjointSlice::new(&mut moments), DisjointSlice::new(out));
+    pool.run(|m| {
+        let own = m.chunk(blocks);
         for block in own.clone() {
-            // SAFETY: every block is one member's alone.
+            // SAFETY: every block belongs to one worker.
             let moments = unsafe { shared.write(block * norm.groups * 2, norm.groups * 2) };
             block_moments(isa, part(x, block, channels), channels, moments);
         }
         m.barrier();
-        // SAFETY: nobody writes after the barrier.
+        // SAFETY: the moments are not written after the barrier.
         let moments = unsafe { shared.read(0, blocks * norm.groups * 2) };
         let map = affine(moments, x.len() / channels, channels, norm);
         // Backwards, since the last blocks are still in the caches.
         for block in own.rev() {
             let x = part(x, block, channels);
-            // SAFETY: every block is one member's alone.
+            // SAFETY: every block belongs to one worker.
             let out = unsafe { out.write(block * BLOCK * channels, x.len()) };
             T::finish(isa, x, &map, norm.silu, out);
         }
@@ -117,7 +118,7 @@ fn part<T>(x: &[T], block: usize, channels: usize) -> &[T] {
     &x[at..x.len().min(at + BLOCK * channels)]
 }
 
-/// Mean and sum of squared deviations of each group in a block, pairs (G, 2).
+/// Mean and sum of squared deviations of each group in a block, (G, 2).
 fn block_moments<T: NormElement>(isa: Isa, x: &[T], channels: usize, moments: &mut [f64]) {
     let mut lanes = vec![0.0f32; 3 * channels];
     let (first, rest) = lanes.split_at_mut(channels);
@@ -134,7 +135,7 @@ fn block_moments<T: NormElement>(isa: Isa, x: &[T], channels: usize, moments: &m
     }
 }
 
-/// Puts blocks together (Chan, Golub and LeVeque 1983), in double precision and in order.
+/// Combines the moments of blocks (Chan, Golub and LeVeque 1983), in double precision and in order.
 fn affine(moments: &[f64], pixels: usize, channels: usize, norm: &Norm) -> Affine {
     let width = channels / norm.groups;
     let mut map = Affine { mean: vec![], scale: vec![], shift: vec![] };
@@ -149,7 +150,7 @@ fn affine(moments: &[f64], pixels: usize, channels: usize, norm: &Norm) -> Affin
         let mean = blocks().map(|(n, mean, _)| n * mean).sum::<f64>() / pixels as f64;
         let spread = blocks().map(|(n, m, squares)| squares + n * width as f64 * (m - mean).powi(2));
         let spread = spread.sum::<f64>();
-        let spread = if spread < 0.0 { 0.0 } else { spread }; // NaN stays NaN, which `max` would not leave it
+        let spread = if spread < 0.0 { 0.0 } else { spread }; // keeps NaN, unlike `max`
         let variance = spread / (pixels * width) as f64;
         let inverse = 1.0 / (variance + norm.eps).sqrt();
         for c in group * width..(group + 1) * width {
@@ -181,8 +182,8 @@ fn moments_bf16_body<const FUSED: bool>(x: &[u16], first: &mut [f32], sums: &mut
     moments_of::<FUSED, u16>(x, first, sums, squares);
 }
 
-/// The first pixel of each channel, and sums of differences to it and of their squares: small numbers even where the
-/// values are large.
+/// First pixel of each channel, and sums of differences to it and of their squares, which are small
+/// even if the values are large.
 #[inline(always)]
 fn moments_of<const FUSED: bool, T: Element>(
     x: &[T],

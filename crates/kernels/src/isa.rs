@@ -1,19 +1,20 @@
-//! Which instructions this processor has, asked at run time, for weights of a format.
+//! Storage formats of weights, and the instruction sets of this processor for them, detected at run
+//! time.
 
-/// How weights are stored.
+/// Storage format of weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Format {
-    /// Single precision, inputs too.
+    /// Single precision, as are the inputs.
     F32,
-    /// bfloat16, inputs too; sums in single precision.
+    /// bfloat16, as are the inputs; sums in single precision.
     Bf16,
-    /// 8-bit integers and a scale for each output. Inputs are 16-bit integers with a scale for each row, and the sums
-    /// are exact, so that only the weights lose precision that shows.
+    /// 8-bit integers and a scale per output. Inputs are 16-bit integers with a scale per row, and
+    /// sums are exact, so that only the rounding of the weights matters.
     Int8,
 }
 
-/// A set of instructions that kernels are written for, and proof that this processor has them: those beyond
-/// [`Isa::PLAIN`] come from [`Isa::available`] and [`Isa::best`] alone.
+/// An instruction set that kernels are written for, and proof that this processor supports it:
+/// those beyond [`Isa::PLAIN`] come from [`Isa::available`] and [`Isa::best`] only.
 ///
 /// ```compile_fail
 /// let unchecked = kernels::Isa(kernels::isa::Level::Avx512);
@@ -27,7 +28,7 @@ pub(crate) enum Level {
     Plain,
     /// AVX2 and FMA.
     Avx2,
-    /// AVX-512, with what the weights' format needs: BF16 for bf16, VNNI for int8.
+    /// AVX-512, with the extension that the weights' format needs: BF16 for bf16, VNNI for int8.
     Avx512,
 }
 
@@ -45,12 +46,12 @@ impl Isa {
         self.0
     }
 
-    /// The best that this processor has for weights of `format`.
+    /// The best instruction set of this processor for weights of `format`.
     pub fn best(format: Format) -> Isa {
         *Isa::available(format).last().expect("plain code runs anywhere")
     }
 
-    /// All that this processor has for weights of `format`, best last.
+    /// All instruction sets of this processor for weights of `format`, best last.
     pub fn available(format: Format) -> Vec<Isa> {
         let mut found = vec![Isa::PLAIN];
         #[cfg(target_arch = "x86_64")]
@@ -76,9 +77,9 @@ impl Isa {
     }
 }
 
-/// Whether this processor multiplies matrices of bf16 in a unit of its own (AMX), which libraries use and stable Rust does
-/// not reach.
-pub fn has_bf16_matrices() -> bool {
+/// Whether this processor has AMX for bf16 matrix products, which libraries use and stable Rust
+/// does not expose.
+pub fn has_amx_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{__cpuid, __cpuid_count};
@@ -89,8 +90,8 @@ pub fn has_bf16_matrices() -> bool {
     false
 }
 
-/// One body, compiled for each [`Isa`] and chosen by the first argument. The body is generic in whether products and
-/// sums are fused, and is inlined into functions that may use the instructions.
+/// Compiles one body for each [`Isa`], selected by the first argument. The body is generic over
+/// whether products and sums are fused, and is inlined into functions with the target features.
 macro_rules! for_each_isa {
     ($(#[$doc:meta])* pub fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
         $(#[$doc])*
@@ -107,7 +108,8 @@ macro_rules! for_each_isa {
                     $body::<true>($($arg),*)
                 }
                 match isa.level() {
-                    // SAFETY: an `Isa` other than `PLAIN` comes from `Isa::available`, which asked the processor.
+                    // SAFETY: an `Isa` other than `PLAIN` comes from `Isa::available`, which
+                    // detects the features.
                     $crate::isa::Level::Avx512 => return unsafe { avx512($($arg),*) },
                     // SAFETY: as above.
                     $crate::isa::Level::Avx2 => return unsafe { avx2($($arg),*) },

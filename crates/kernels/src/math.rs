@@ -1,8 +1,8 @@
-//! Functions of single numbers and of rows.
+//! Elementary functions of numbers and rows.
 
 use crate::isa::for_each_isa;
 
-/// `a · b + c`, rounded once where the processor can.
+/// `a · b + c`, rounded once if `FUSED`.
 #[inline(always)]
 pub(crate) fn fma<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FUSED { a.mul_add(b, c) } else { a * b + c }
@@ -13,7 +13,8 @@ fn fma64<const FUSED: bool>(a: f64, b: f64, c: f64) -> f64 {
     if FUSED { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// eˣ to within two units in the last place, without branches: x = n ln 2 + r, and a polynomial in r.
+/// eˣ to within two units in the last place, without branches: x = n ln 2 + r, and a polynomial in
+/// r.
 #[inline(always)]
 pub(crate) fn exp<const FUSED: bool>(x: f32) -> f32 {
     const LN2_HIGH: f32 = 0.693_359_4;
@@ -73,7 +74,7 @@ pub(crate) fn exp64<const FUSED: bool>(x: f64) -> f64 {
     if small { 0.0 } else { y }
 }
 
-/// To bfloat16, rounding to nearest, ties to even. NaN stays NaN.
+/// Converts to bfloat16, rounding to nearest, ties to even. NaN stays NaN.
 #[inline(always)]
 pub(crate) fn to_bf16(x: f32) -> u16 {
     let bits = x.to_bits();
@@ -81,13 +82,14 @@ pub(crate) fn to_bf16(x: f32) -> u16 {
     if x.is_nan() { 0x7FC0 } else { rounded }
 }
 
-/// From bfloat16.
+/// Converts from bfloat16.
 #[inline(always)]
 pub(crate) fn from_bf16(x: u16) -> f32 {
     f32::from_bits(u32::from(x) << 16)
 }
 
-/// Sum in sixteen lanes, each in order, then the lanes in order: vector code and the same on every processor.
+/// Sums in sixteen lanes, each in order, then over the lanes in order: vector code with one result
+/// on every processor.
 #[inline(always)]
 pub(crate) fn sum_of<const FUSED: bool>(x: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
     let mut lanes = [0.0f32; 16];
@@ -148,10 +150,10 @@ fn swiglu_body<const FUSED: bool>(gate: &[f32], up: &[f32], out: &mut [f32]) {
     }
 }
 
-/// Turns adjacent pairs of one head by `table` (pairs of cosine and sine).
+/// Rotates adjacent channel pairs of one head by `table` (pairs of cosine and sine).
 pub(crate) fn rotate(x: &mut [f32], table: &[f32]) {
-    for (pair, turn) in x.as_chunks_mut::<2>().0.iter_mut().zip(table.as_chunks::<2>().0) {
-        let ([a, b], [cos, sin]) = (*pair, *turn);
+    for (pair, angle) in x.as_chunks_mut::<2>().0.iter_mut().zip(table.as_chunks::<2>().0) {
+        let ([a, b], [cos, sin]) = (*pair, *angle);
         *pair = [a * cos - b * sin, b * cos + a * sin];
     }
 }

@@ -1,4 +1,4 @@
-//! Memory that begins on a cache line, and memory that a team writes in disjoint parts.
+//! Memory aligned to cache lines, and slices that the workers of a pool write in disjoint parts.
 
 use std::cell::UnsafeCell;
 
@@ -9,8 +9,8 @@ use memmap2::MmapMut;
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
-/// From this size on memory comes from the system in huge pages, where it has them: a product runs through its weights
-/// once, and with pages of 4 kB it would wait for their addresses.
+/// Minimum size of memory mapped in huge pages, if the system has them: a product streams through
+/// its weights once, and with 4 kB pages it would stall on address translation.
 const LARGE: usize = 1 << 21;
 
 enum Lines {
@@ -45,23 +45,24 @@ impl<T: Number> Aligned<T> {
         Aligned { lines, len, kind: std::marker::PhantomData }
     }
 
-    /// All of it.
+    /// All elements.
     pub fn as_slice(&self) -> &[T] {
         let start = match &self.lines {
             Lines::Heap(lines) => lines.as_ptr().cast(),
             Lines::Pages(pages) => pages.as_ptr(),
         };
-        // SAFETY: both hold at least `len` numbers, are aligned for them, and any bits are a number.
+        // SAFETY: both hold at least `len` numbers, are aligned for them, and any bits are a
+        // number.
         unsafe { std::slice::from_raw_parts(start.cast(), self.len) }
     }
 
-    /// All of it.
+    /// All elements.
     pub fn as_mut_slice(&mut self) -> &mut [T] {
         let start = match &mut self.lines {
             Lines::Heap(lines) => lines.as_mut_ptr().cast(),
             Lines::Pages(pages) => pages.as_mut_ptr(),
         };
-        // SAFETY: as above, and `self` is borrowed alone.
+        // SAFETY: as above, and `self` is borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(start.cast(), self.len) }
     }
 }
@@ -74,38 +75,41 @@ fn pages(bytes: usize) -> Option<MmapMut> {
     Some(pages)
 }
 
-/// Numbers that the members of a team write in disjoint parts and read after a barrier.
-pub(crate) struct Shared<'a, T>(&'a [UnsafeCell<T>]);
+/// A slice that the workers of a pool write in disjoint parts and read after a barrier.
+pub(crate) struct DisjointSlice<'a, T>(&'a [UnsafeCell<T>]);
 
-// SAFETY: every access goes through the two unsafe functions, whose callers keep parts disjoint between barriers.
-unsafe impl<T: Send> Sync for Shared<'_, T> {}
+// SAFETY: every access goes through the two unsafe functions, whose callers keep parts disjoint
+// between barriers.
+unsafe impl<T: Send> Sync for DisjointSlice<'_, T> {}
 
-impl<'a, T: Number> Shared<'a, T> {
-    /// Shares what is borrowed alone.
+impl<'a, T: Number> DisjointSlice<'a, T> {
+    /// Shares an exclusively borrowed slice.
     pub fn new(slice: &'a mut [T]) -> Self {
         let cells: *const [UnsafeCell<T>] = std::ptr::from_mut(slice) as *const [UnsafeCell<T>];
-        // SAFETY: `UnsafeCell<T>` has the layout of `T`, and the slice is borrowed alone for 'a.
-        Shared(unsafe { &*cells })
+        // SAFETY: `UnsafeCell<T>` has the layout of `T`, and the slice is borrowed exclusively for
+        // 'a.
+        DisjointSlice(unsafe { &*cells })
     }
 
-    /// Elements `at..at + len`, to be read.
+    /// Elements `at..at + len` for reading.
     ///
     /// # Safety
-    /// Nobody writes them until the next barrier.
+    /// No worker writes them until the next barrier.
     pub unsafe fn read(&self, at: usize, len: usize) -> &'a [T] {
         let part = &self.0[at..at + len];
-        // SAFETY: in bounds by the line above; nobody writes, by the caller's word.
+        // SAFETY: in bounds by the line above; no writer, by the caller's contract.
         unsafe { std::slice::from_raw_parts(part.as_ptr().cast(), len) }
     }
 
-    /// Elements `at..at + len`, to be written.
+    /// Elements `at..at + len` for writing.
     ///
     /// # Safety
-    /// Nobody else reads or writes them until the next barrier, and the caller holds no other view of them.
+    /// No other worker reads or writes them until the next barrier, and the caller holds no other
+    /// view of them.
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn write(&self, at: usize, len: usize) -> &'a mut [T] {
         let part = &self.0[at..at + len];
-        // SAFETY: in bounds by the line above; alone, by the caller's word.
+        // SAFETY: in bounds by the line above; exclusive, by the caller's contract.
         unsafe { std::slice::from_raw_parts_mut(part.as_ptr() as *mut T, len) }
     }
 }

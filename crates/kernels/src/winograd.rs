@@ -1,9 +1,9 @@
-//! 3×3 convolutions of maps whose channels lie side by side, by Winograd's minimal filtering F(4×4, 3×3) (Lavin and Gray,
-//! arXiv 1509.09308): 36 products instead of 144 for sixteen pixels.
+//! 3×3 convolutions of channels-last maps, by Winograd's minimal filtering F(4×4, 3×3) (Lavin and
+//! Gray, arXiv 1509.09308): 36 products instead of 144 for sixteen pixels.
 //!
-//! The points are 0, ±3/4, ±3/2 and infinity. With them single precision errs about 1.6 times as much as in the sum of
-//! nine products, instead of 3.3 times with the usual 0, ±1, ±2 (128 channels, measured). Arithmetic is fp32 whatever the
-//! map's kind.
+//! The points are 0, ±3/4, ±3/2 and infinity. With them the single-precision error is about 1.6
+//! times that of the sum of nine products, instead of 3.3 times with the usual 0, ±1, ±2 (128
+//! channels, measured). Arithmetic is fp32 whatever the map's dtype.
 //!
 //! C inputs, K outputs, T tiles of 4×4 pixels
 
@@ -13,8 +13,8 @@ use crate::element::Element;
 use crate::isa::{Format, Isa, for_each_isa};
 use crate::math::fma;
 use crate::matmul::Matrix;
-use crate::memory::{Aligned, Shared};
-use crate::team::Team;
+use crate::memory::{Aligned, DisjointSlice};
+use crate::thread_pool::ThreadPool;
 
 const A: f32 = 0.75;
 const B: f32 = 1.5;
@@ -23,7 +23,8 @@ const OUT: usize = 4;
 const IN: usize = 6;
 const PLACES: usize = IN * IN;
 const LANES: usize = 16;
-/// Tiles that go through the products together: a multiple of the products' rows, whose two halves stay in a second cache.
+/// Tiles in one batch of products: a multiple of the products' rows, small enough that both
+/// transforms stay in the second-level cache.
 const TOGETHER: usize = 48;
 
 /// The weights of one convolution with stride 1 and same padding.
@@ -35,8 +36,8 @@ pub struct Winograd {
     isa: Isa,
 }
 
-/// A number of a map that can be convolved: `f32`, or `u16` holding bf16.
-#[allow(private_bounds)] // nobody else's types
+/// Element of a map that can be convolved: `f32`, or `u16` holding bf16.
+#[allow(private_bounds)] // sealed
 pub trait ConvElement: ConvKernels {}
 impl ConvElement for f32 {}
 impl ConvElement for u16 {}
@@ -65,7 +66,7 @@ impl ConvKernels for u16 {
     }
 }
 
-/// The map that a convolution reads, and what is added to its result.
+/// Input map of a convolution, and the residual added to its result.
 #[derive(Debug, Clone, Copy)]
 pub struct Map<'a, T> {
     /// (H, W, C)
@@ -77,15 +78,15 @@ pub struct Map<'a, T> {
 }
 
 impl Winograd {
-    /// Whether there is a kernel for so many inputs and outputs.
+    /// Whether the kernel supports these numbers of channels.
     pub fn fits(inputs: usize, outputs: usize) -> bool {
         inputs.is_multiple_of(LANES) && outputs.is_multiple_of(LANES)
     }
 
-    /// From weights (K, C, 3, 3) and bias (K).
+    /// Transforms weights (K, C, 3, 3), with bias (K).
     ///
     /// # Panics
-    /// If the sizes do not fit each other or [`Winograd::fits`] says no.
+    /// Panics if the sizes do not match, or [`Winograd::fits`] is false.
     pub fn new(weight: &[f32], bias: &[f32], isa: Isa) -> Self {
         let inputs = weight.len() / (9 * bias.len());
         assert!(Winograd::fits(inputs, bias.len()) && weight.len() == 9 * bias.len() * inputs);
@@ -105,21 +106,22 @@ impl Winograd {
         self.weights.iter().map(Matrix::bytes).sum()
     }
 
-    /// One image into `out` (H, W, K). The result depends neither on the number of threads nor on other images.
+    /// Convolves one image into `out` (H, W, K). The result does not depend on the number of
+    /// threads.
     ///
     /// # Panics
-    /// If lengths do not fit each other.
-    pub fn run<T: ConvElement>(&self, team: &Team, map: &Map<T>, out: &mut [T]) {
+    /// Panics if lengths do not match.
+    pub fn run<T: ConvElement>(&self, pool: &ThreadPool, map: &Map<T>, out: &mut [T]) {
         let outputs = self.bias.len();
         let pixels = map.x.len() / self.inputs;
         assert!(map.x.len() == pixels * self.inputs && out.len() == pixels * outputs, "sizes do not fit");
         assert!(pixels.is_multiple_of(map.width) && map.residual.is_none_or(|r| r.len() == out.len()));
         let across = map.width.div_ceil(OUT);
         let tiles = (pixels / map.width).div_ceil(OUT) * across;
-        let out = Shared::new(out);
-        team.run(|m| {
+        let out = DisjointSlice::new(out);
+        pool.run(|m| {
             SCRATCH.with_borrow_mut(|scratch| {
-                let own = m.share(tiles);
+                let own = m.chunk(tiles);
                 for first in own.clone().step_by(TOGETHER) {
                     let tiles = first..own.end.min(first + TOGETHER);
                     let strides = [tiles.len() * self.inputs + LANES, tiles.len() * outputs + LANES];
@@ -143,24 +145,30 @@ impl Winograd {
         let before = before.chunks_exact(before.len() / PLACES);
         let after = after.chunks_exact_mut(after.len() / PLACES);
         for ((matrix, x), y) in self.weights.iter().zip(before).zip(after) {
-            matrix.product_f32(&x[..tiles * self.inputs], tiles, y);
+            matrix.matmul_f32(&x[..tiles * self.inputs], tiles, y);
         }
     }
 
-    /// The part of a tile (OUT, OUT, K) that lies on the map, plus the residual.
-    fn store<T: ConvElement>(&self, tile: &[f32], place: &Place, residual: Option<&[T]>, out: &Shared<T>) {
+    /// Writes the part of a tile (OUT, OUT, K) that is inside the map, plus the residual.
+    fn store<T: ConvElement>(
+        &self,
+        tile: &[f32],
+        place: &Place,
+        residual: Option<&[T]>,
+        out: &DisjointSlice<T>,
+    ) {
         let outputs = self.bias.len();
         let length = OUT.min(place.width - place.x) * outputs;
         for (y, row) in (place.y..place.height).zip(tile.chunks_exact(OUT * outputs)) {
             let from = (y * place.width + place.x) * outputs;
-            // SAFETY: a tile's pixels are its own, and this is the only view of them.
+            // SAFETY: tiles do not overlap, and this is the only view of the tile's pixels.
             let out = unsafe { out.write(from, length) };
             T::store(self.isa, row, residual.map(|r| &r[from..from + length]), out);
         }
     }
 }
 
-/// Where a tile's first output pixel lies.
+/// First output pixel of a tile, and size of the map.
 pub(crate) struct Place {
     y: usize,
     x: usize,
@@ -178,19 +186,20 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch(None)) };
 }
 
-/// Tiles before and after the products and one tile of the result, kept from one convolution to the next.
+/// Tiles before and after the products and one tile of the result, kept from one convolution to the
+/// next.
 struct Scratch(Option<Aligned<f32>>);
 
 impl Scratch {
-    /// (PLACES, stride) twice, and (OUT, OUT, K). Strides are odd numbers of cache lines: with powers of two all
-    /// places of a tile would fall on the same few lines of a cache.
+    /// Slices (PLACES, stride) twice, and (OUT, OUT, K). Strides are odd numbers of cache lines:
+    /// with powers of two all places of a tile would map to the same few cache sets.
     fn of(&mut self, strides: [usize; 2], outputs: usize) -> (&mut [f32], &mut [f32], &mut [f32]) {
         let [before, after] = strides.map(|stride| PLACES * stride);
         let needed = before + after + OUT * OUT * outputs;
         if self.0.as_ref().is_none_or(|s| s.as_slice().len() < needed) {
             self.0 = Some(Aligned::zeros(needed));
         }
-        let all = self.0.as_mut().expect("it was just made").as_mut_slice();
+        let all = self.0.as_mut().expect("allocated above").as_mut_slice();
         let (x, rest) = all.split_at_mut(before);
         let (y, rest) = rest.split_at_mut(after);
         (x, y, &mut rest[..OUT * OUT * outputs])
@@ -257,7 +266,7 @@ fn before<const FUSED: bool>(d: &[Lanes; IN]) -> [Lanes; IN] {
     ]
 }
 
-/// `Bᵀ d B` of a tile's input, all channels, to `at` of each place in `out` (PLACES, T, C).
+/// Writes `Bᵀ d B` of a tile's input, all channels, to `at` of each place in `out` (PLACES, T, C).
 #[inline(always)]
 fn gather_of<const FUSED: bool, T: Element>(x: &[T], channels: usize, p: &Place, out: &mut [f32], at: usize) {
     let stride = out.len() / PLACES;
@@ -303,7 +312,8 @@ fn after<const FUSED: bool>(m: &[Lanes; IN]) -> [Lanes; OUT] {
 }
 
 for_each_isa! {
-    /// `Aᵀ m A` of the tile at `at` of each place in `m` (PLACES, T, K), plus the bias, into `out` (OUT, OUT, K).
+    /// Writes `Aᵀ m A` of the tile at `at` of each place in `m` (PLACES, T, K), plus the bias, to
+    /// `out` (OUT, OUT, K).
     pub fn scatter(m: &[f32], at: usize, bias: &[f32], out: &mut [f32]) = scatter_body
 }
 

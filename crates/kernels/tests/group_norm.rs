@@ -1,6 +1,6 @@
-//! Group norm against the obvious way in double precision.
+//! Group norm, compared with a naive loop in double precision.
 
-use kernels::{Format, Isa, Norm, NormElement, Team, group_norm};
+use kernels::{Format, Isa, Norm, NormElement, ThreadPool, group_norm};
 
 fn numbers(seed: u64, n: usize, mean: f32, spread: f32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
@@ -34,7 +34,7 @@ fn naive(x: &[f32], channels: usize, norm: &Norm) -> Vec<f64> {
 
 fn run<T: NormElement + Default>(threads: usize, isa: Isa, x: &[T], channels: usize, norm: &Norm) -> Vec<T> {
     let mut out = vec![T::default(); x.len()];
-    group_norm(&Team::new(threads), isa, x, channels, norm, &mut out);
+    group_norm(&ThreadPool::new(threads), isa, x, channels, norm, &mut out);
     out
 }
 

@@ -1,8 +1,8 @@
-//! Packed products and attention against the obvious loops.
+//! Packed products and attention, compared with naive loops.
 
 use kernels::attention::{BLOCK, attend_bf16, attend_f32};
 use kernels::matmul::as_stored;
-use kernels::{Format, Isa, Matrix, Rows};
+use kernels::{Format, Isa, Matrix, PackedActivations};
 
 const FORMATS: [Format; 3] = [Format::F32, Format::Bf16, Format::Int8];
 
@@ -17,15 +17,15 @@ fn numbers(seed: u64, n: usize) -> Vec<f32> {
 }
 
 fn product(matrix: &Matrix, x: &[f32], rows: usize) -> Vec<f32> {
-    let mut prepared = Rows::of(matrix, rows);
+    let mut prepared = PackedActivations::new(matrix, rows);
     prepared.set(x);
-    let (width, outputs) = (matrix.padded_section(), matrix.outputs());
+    let (width, outputs) = (matrix.padded_panel(), matrix.outputs());
     let mut y = vec![0.0; rows * outputs];
     let mut part = vec![f32::NAN; rows * width];
-    for section in 0..matrix.sections() {
-        matrix.product(section, &prepared, &mut part);
-        let first = section * matrix.section();
-        let columns = matrix.section().min(outputs - first);
+    for panel in 0..matrix.panels() {
+        matrix.matmul(panel, &prepared, &mut part);
+        let first = panel * matrix.panel();
+        let columns = matrix.panel().min(outputs - first);
         for row in 0..rows {
             y[row * outputs + first..][..columns].copy_from_slice(&part[row * width..][..columns]);
         }
@@ -38,23 +38,24 @@ fn naive(weight: &[f32], x: &[f32], inputs: usize) -> Vec<f64> {
     x.chunks(inputs).flat_map(|x| weight.chunks(inputs).map(move |w| dot(w, x))).collect()
 }
 
-/// Every format, every instruction set of this machine, shapes with and without remainders, 1 to 13 rows.
+/// Every format, every instruction set of this machine, shapes with and without remainders, 1 to 13
+/// rows.
 #[test]
 fn products_agree_with_the_obvious_loop() {
-    for (outputs, inputs, section) in
-        [(192, 64, 192), (70, 37, 64), (140, 100, 128), (300, 20, 60), (5, 3, 64)]
+    for (outputs, inputs, panel) in [(192, 64, 192), (70, 37, 64), (140, 100, 128), (300, 20, 60), (5, 3, 64)]
     {
         let weight = numbers(1, outputs * inputs);
         for format in FORMATS {
             let stored = as_stored(&weight, inputs, format);
             for isa in Isa::available(format) {
-                let matrix = Matrix::pack_for(&weight, inputs, section, format, isa);
+                let matrix = Matrix::pack_for(&weight, inputs, panel, format, isa);
                 for rows in [1, 2, 3, 5, 8, 13] {
                     let x = numbers(rows as u64 + 7, rows * inputs);
                     let seen = if format == Format::Bf16 { as_stored(&x, inputs, format) } else { x.clone() };
                     let expected = naive(&stored, &seen, inputs);
                     for (y, e) in product(&matrix, &x, rows).iter().zip(expected) {
-                        // Inputs of int8 products are whole multiples of 1/32767 of the row's largest.
+                        // Inputs of int8 products are whole multiples of 1/32767 of the row's
+                        // largest.
                         let bound = if format == Format::Int8 { 2e-5 * inputs as f64 } else { 1e-5 };
                         let off = (f64::from(*y) - e).abs();
                         assert!(off < bound, "{format:?} {isa:?} {outputs}×{inputs}, {rows} rows: {y} {e}");
@@ -76,7 +77,7 @@ fn int8_products_are_the_same_on_every_processor() {
     assert!(results.windows(2).all(|w| w[0] == w[1]));
 }
 
-/// The largest numbers that integers hold, more of them than a 32-bit sum does.
+/// Largest integers, in sums longer than 32 bits hold.
 #[test]
 fn long_sums_of_int8_do_not_overflow() {
     for isa in Isa::available(Format::Int8) {

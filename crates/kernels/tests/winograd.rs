@@ -1,6 +1,6 @@
-//! Convolutions by minimal filtering against the nine products.
+//! Convolutions by minimal filtering, compared with the nine products.
 
-use kernels::{Format, Isa, Map, Team, Winograd};
+use kernels::{Format, Isa, Map, ThreadPool, Winograd};
 
 fn numbers(seed: u64, n: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
@@ -11,7 +11,7 @@ fn numbers(seed: u64, n: usize) -> Vec<f32> {
     (0..n).map(|_| next()).collect()
 }
 
-/// Sizes in pixels and channels, and what goes in.
+/// Sizes in pixels and channels, and inputs.
 struct Case {
     size: [usize; 4], // H, W, C, K
     x: Vec<f32>,
@@ -49,12 +49,12 @@ impl Case {
         let packed = Winograd::new(&self.weight, &self.bias, isa);
         let mut out = vec![f32::NAN; self.residual.len()];
         let map = Map { x: &self.x, width: self.size[1], residual: Some(&self.residual) };
-        packed.run(&Team::new(threads), &map, &mut out);
+        packed.run(&ThreadPool::new(threads), &map, &mut out);
         out
     }
 }
 
-/// Sizes that are no whole tiles, more tiles than go together, outputs in more than one group.
+/// Sizes that are not whole tiles, more tiles than a batch, outputs in more than one tile.
 #[test]
 fn it_agrees_with_nine_products_on_every_instruction_set() {
     for size in [[1, 1, 16, 16], [5, 7, 16, 96], [4, 3, 48, 32], [30, 29, 32, 16], [8, 8, 128, 80]] {
@@ -89,7 +89,7 @@ fn bf16_maps_are_rounded_once() {
     for isa in Isa::available(Format::F32) {
         let mut out = vec![0u16; residual.len()];
         let map = Map { x: &x, width: 10, residual: Some(&residual) };
-        Winograd::new(&case.weight, &case.bias, isa).run(&Team::new(2), &map, &mut out);
+        Winograd::new(&case.weight, &case.bias, isa).run(&ThreadPool::new(2), &map, &mut out);
         for (y, e) in out.iter().zip(&expected) {
             let off = (f64::from(wide(*y)) - e).abs();
             assert!(off <= e.abs() / 255.0 + 1e-5, "{isa:?}: {off} from {e}");

@@ -1,9 +1,10 @@
-// Attention of training on a CPU, from the queries, keys and values as their products leave them to the input of the
-// output's product, rotary positions included, forward and backward. A head of one sequence is one thread's work, in
-// its second cache: a few queries at a time against all keys, so that no matrix of scores exists, and softmaxes are taken
-// again on the way back rather than kept. Numbers are fp32 or bf16 in memory and fp32 in between.
+// Attention for training on a CPU, forward and backward, with rotary embedding: from the qkv
+// projection's output to the output projection's input. A thread computes one head of one sequence
+// within its second-level cache: a few queries at a time against all keys, so that the matrix of
+// scores is never stored; the backward pass recomputes softmaxes. fp32 or bf16 in memory, fp32
+// arithmetic.
 //
-// L queries, S positions that they see, H heads, K channels of a head
+// L queries, S positions of keys and values, H heads, K channels of a head
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
@@ -30,16 +31,17 @@ using torch::autograd::variable_list;
 namespace {
 
 constexpr int64_t QUERIES = 48;  // at a time
-constexpr int64_t AHEAD = 8;     // rows that are on their way
-// Where the queries, keys or values of all positions lie, (B, length, H, K): in a contiguous tensor of their own, or one
-// that they share.
+constexpr int64_t AHEAD = 8;     // rows prefetched
+
+// Queries, keys or values of all positions, (B, length, H, K), in a contiguous tensor that they may
+// share.
 struct Part {
   Tensor tensor;
-  Tensor gradient;  // none on the way forward
+  Tensor gradient;  // backward only
   int64_t length, stride, offset;
 };
 
-// What one call works on; out, or its gradient, is (B, L, H, K).
+// Arguments of a call; out, or its gradient, is (B, L, H, K).
 struct Call {
   const Part* parts;  // queries, keys, values
   const Tensor& out;
@@ -54,13 +56,13 @@ struct Call {
   float scale() const { return 1 / std::sqrt(float(width)); }
 };
 
-// One thread's room.
-struct Room {
+// Scratch memory of one thread.
+struct Scratch {
   std::vector<float> memory;
   int64_t used = 0;
   Matrix q, k, v, keys, values, p, o, g, dp, dq, dk, dv;
 
-  explicit Room(const Call& call) {
+  explicit Scratch(const Call& call) {
     const int64_t wide = padded(call.width) + GAP, far = padded(call.length()) + GAP;
     const int64_t l = call.queries(), s = call.length(), k_rows = padded(call.width);
     memory.resize((2 * l + 4 * s) * wide + 2 * k_rows * far + 2 * QUERIES * (far + wide));
@@ -78,7 +80,7 @@ struct Room {
   }
 };
 
-// The K numbers of a row of a tensor as fp32.
+// Reads the K numbers of a row of a tensor as fp32.
 void read(const Tensor& t, int64_t at, float* to, int64_t n) {
   if (t.scalar_type() == at::kFloat)
     std::memcpy(to, static_cast<const float*>(t.data_ptr()) + at, n * sizeof(float));
@@ -93,13 +95,13 @@ void write(const Tensor& t, int64_t at, const float* from, int64_t n) {
     narrow(from, static_cast<uint16_t*>(t.data_ptr()) + at, n);
 }
 
-// A head's rows lie too far from each other for the processor to foresee the next.
-void foresee(const Tensor& t, int64_t at, int64_t n) {
+// Prefetches a head's row, too far from the last one for the hardware prefetcher.
+void prefetch(const Tensor& t, int64_t at, int64_t n) {
   const char* data = static_cast<const char*>(t.data_ptr());
   for (int64_t byte = at * t.element_size(); byte < (at + n) * t.element_size(); byte += 64) __builtin_prefetch(data + byte);
 }
 
-// Turns pairs of channels by a row of the table, or back by its transpose.
+// Rotates pairs of channels by a row of the table, or back by its transpose.
 INLINE void rotate(float* x, const float* row, int64_t width, bool back) {
   for (int64_t i = 0; i < width; i += 2) {
     const float c = row[i], s = back ? -row[i + 1] : row[i + 1], x0 = x[i], x1 = x[i + 1];
@@ -108,7 +110,7 @@ INLINE void rotate(float* x, const float* row, int64_t width, bool back) {
   }
 }
 
-INLINE void turn(Matrix from, Matrix to, int64_t rows, int64_t columns) {
+INLINE void transpose(Matrix from, Matrix to, int64_t rows, int64_t columns) {
   for (int64_t i = 0; i < rows; i += 16)
     for (int64_t j = 0; j < columns; j++)
       for (int64_t r = i; r < std::min(rows, i + 16); r++) to.row(j)[r] = from.row(r)[j];
@@ -118,7 +120,7 @@ struct Head {
   const Call& call;
   int64_t batch, head;
 
-  // Where this head's numbers of a position lie.
+  // Offset of this head's numbers of a position.
   int64_t at(const Part& part, int64_t position) const {
     return (batch * part.length + position) * part.stride + part.offset + head * call.width;
   }
@@ -127,33 +129,33 @@ struct Head {
   }
   const float* rotation(int64_t position) const { return call.rotary + position * call.width; }
 
-  INLINE void load(Room& room) const {
-    const Matrix rooms[3] = {room.q, room.k, room.v};
+  INLINE void load(Scratch& scratch) const {
+    const Matrix targets[3] = {scratch.q, scratch.k, scratch.v};
     for (int64_t i = 0; i < std::max(call.queries(), call.length()); i++)
       for (int which = 0; which < 3; which++) {
         const Part& part = call.parts[which];
         if (i >= part.length) continue;
-        if (i + AHEAD < part.length) foresee(part.tensor, at(part, i + AHEAD), call.width);
-        float* row = rooms[which].row(i);
+        if (i + AHEAD < part.length) prefetch(part.tensor, at(part, i + AHEAD), call.width);
+        float* row = targets[which].row(i);
         read(part.tensor, at(part, i), row, call.width);
         if (which < 2 && call.rotary) rotate(row, rotation(i), call.width, false);
       }
-    turn(room.k, room.keys, call.length(), call.width);
+    transpose(scratch.k, scratch.keys, call.length(), call.width);
   }
 
-  // Positions that queries before `end` may see.
-  int64_t seen(int64_t end) const { return call.causal ? std::min(end, call.length()) : call.length(); }
+  // Number of positions that queries before `end` attend to.
+  int64_t visible(int64_t end) const { return call.causal ? std::min(end, call.length()) : call.length(); }
 
   // softmax(q kᵀ / √K) of queries `from..from + count`, into p.
   template <class V>
-  INLINE void weigh(Room& room, int64_t from, int64_t count) const {
-    const Matrix q = {room.q.row(from), room.q.stride};
-    const int64_t columns = padded(seen(from + count));
+  INLINE void weigh(Scratch& scratch, int64_t from, int64_t count) const {
+    const Matrix q = {scratch.q.row(from), scratch.q.stride};
+    const int64_t columns = padded(visible(from + count));
     const float scale = call.scale();
-    product<V>(plain(q), room.keys, room.p, count, columns, call.width, false);
+    product<V>(plain(q), scratch.keys, scratch.p, count, columns, call.width, false);
     for (int64_t i = 0; i < count; i++) {
-      float* p = room.p.row(i);
-      const int64_t n = seen(from + i + 1);
+      float* p = scratch.p.row(i);
+      const int64_t n = visible(from + i + 1);
       float most = p[0], sum = 0;
 #pragma omp simd reduction(max : most)
       for (int64_t j = 1; j < n; j++) most = p[j] > most ? p[j] : most;
@@ -169,51 +171,51 @@ struct Head {
   }
 
   template <class V>
-  INLINE void forward(Room& room) const {
-    load(room);
+  INLINE void forward(Scratch& scratch) const {
+    load(scratch);
     for (int64_t from = 0; from < call.queries(); from += QUERIES) {
       const int64_t count = std::min(QUERIES, call.queries() - from);
-      weigh<V>(room, from, count);
-      product<V>(plain(room.p), room.v, room.o, count, padded(call.width), seen(from + count), false);
-      for (int64_t i = 0; i < count; i++) write(call.out, joined(from + i), room.o.row(i), call.width);
+      weigh<V>(scratch, from, count);
+      product<V>(plain(scratch.p), scratch.v, scratch.o, count, padded(call.width), visible(from + count), false);
+      for (int64_t i = 0; i < count; i++) write(call.out, joined(from + i), scratch.o.row(i), call.width);
     }
   }
 
   // dv = pᵀ g; dp = g vᵀ; ds = p (dp - Σ p dp) / √K; dq = ds k; dk = dsᵀ q.
   template <class V>
-  INLINE void backward(Room& room) const {
-    load(room);
-    turn(room.v, room.values, call.length(), call.width);
+  INLINE void backward(Scratch& scratch) const {
+    load(scratch);
+    transpose(scratch.v, scratch.values, call.length(), call.width);
     for (int64_t i = 0; i < call.queries(); i++) {
-      if (i + AHEAD < call.queries()) foresee(call.out, joined(i + AHEAD), call.width);
-      read(call.out, joined(i), room.g.row(i), call.width);
+      if (i + AHEAD < call.queries()) prefetch(call.out, joined(i + AHEAD), call.width);
+      read(call.out, joined(i), scratch.g.row(i), call.width);
     }
     for (int64_t i = 0; i < call.length(); i++) {
-      std::fill_n(room.dk.row(i), padded(call.width), 0.0f);
-      std::fill_n(room.dv.row(i), padded(call.width), 0.0f);
+      std::fill_n(scratch.dk.row(i), padded(call.width), 0.0f);
+      std::fill_n(scratch.dv.row(i), padded(call.width), 0.0f);
     }
     const int64_t width = padded(call.width);
     const float scale = call.scale();
     for (int64_t from = 0; from < call.queries(); from += QUERIES) {
-      const int64_t count = std::min(QUERIES, call.queries() - from), n = seen(from + count), columns = padded(n);
-      const Matrix q = {room.q.row(from), room.q.stride}, g = {room.g.row(from), room.g.stride};
-      weigh<V>(room, from, count);
-      product<V>(turned(room.p), g, room.dv, n, width, count, true);
-      product<V>(plain(g), room.values, room.dp, count, columns, call.width, false);
+      const int64_t count = std::min(QUERIES, call.queries() - from), n = visible(from + count), columns = padded(n);
+      const Matrix q = {scratch.q.row(from), scratch.q.stride}, g = {scratch.g.row(from), scratch.g.stride};
+      weigh<V>(scratch, from, count);
+      product<V>(transposed(scratch.p), g, scratch.dv, n, width, count, true);
+      product<V>(plain(g), scratch.values, scratch.dp, count, columns, call.width, false);
       for (int64_t i = 0; i < count; i++) {
-        const float* p = room.p.row(i);
-        float *dp = room.dp.row(i), mean = 0;
+        const float* p = scratch.p.row(i);
+        float *dp = scratch.dp.row(i), mean = 0;
 #pragma omp simd reduction(+ : mean)
         for (int64_t j = 0; j < columns; j++) mean += p[j] * dp[j];
         for (int64_t j = 0; j < columns; j++) dp[j] = p[j] * (dp[j] - mean) * scale;
       }
-      product<V>(plain(room.dp), room.k, room.dq, count, width, n, false);
-      product<V>(turned(room.dp), q, room.dk, n, width, count, true);
-      for (int64_t i = 0; i < count; i++) give(0, from + i, room.dq.row(i));
+      product<V>(plain(scratch.dp), scratch.k, scratch.dq, count, width, n, false);
+      product<V>(transposed(scratch.dp), q, scratch.dk, n, width, count, true);
+      for (int64_t i = 0; i < count; i++) give(0, from + i, scratch.dq.row(i));
     }
     for (int64_t i = 0; i < call.length(); i++) {
-      give(1, i, room.dk.row(i));
-      give(2, i, room.dv.row(i));
+      give(1, i, scratch.dk.row(i));
+      give(2, i, scratch.dv.row(i));
     }
   }
 
@@ -223,32 +225,32 @@ struct Head {
   }
 
   template <class V>
-  INLINE void run(Room& room) const {
-    call.back ? backward<V>(room) : forward<V>(room);
+  INLINE void run(Scratch& scratch) const {
+    call.back ? backward<V>(scratch) : forward<V>(scratch);
   }
 };
 
 void run(const Call& call) {
-  const auto head = best<Head, Room>();
+  const auto head = best<Head, Scratch>();
   at::parallel_for(0, call.parts[0].tensor.size(0) * call.heads, 1, [&](int64_t from, int64_t to) {
-    Room room(call);
-    for (int64_t i = from; i < to; i++) head({call, i / call.heads, i % call.heads}, room);
+    Scratch scratch(call);
+    for (int64_t i = from; i < to; i++) head({call, i / call.heads, i % call.heads}, scratch);
   });
 }
 
 using Table = std::optional<Tensor>;
 
-// The same in libtorch's operations, of one tensor or three.
+// Attention by libtorch's operations, of one tensor or three.
 Tensor plain_attention(const variable_list& inputs, const Tensor& rotary, int64_t heads, bool causal) {
   const variable_list parts = inputs.size() == 1 ? inputs[0].chunk(3, -1) : inputs;
   const auto split = [&](const Tensor& x) { return x.to(at::kFloat).unflatten(-1, {heads, -1}).transpose(1, 2); };
-  const auto turned = [&](const Tensor& x) {
+  const auto rotated = [&](const Tensor& x) {
     if (!rotary.defined()) return x;
     const Tensor pairs = x.unflatten(-1, {-1, 2}), cosine = rotary.select(-1, 0), sine = rotary.select(-1, 1);
     const Tensor re = pairs.select(-1, 0), im = pairs.select(-1, 1);
     return at::stack({re * cosine - im * sine, re * sine + im * cosine}, -1).flatten(-2);
   };
-  const Tensor q = turned(split(parts[0])), k = turned(split(parts[1])), v = split(parts[2]);
+  const Tensor q = rotated(split(parts[0])), k = rotated(split(parts[1])), v = split(parts[2]);
   Tensor scores = q.matmul(k.transpose(-2, -1)) / std::sqrt(double(q.size(-1)));
   if (causal) scores = scores.masked_fill(at::ones({q.size(2), k.size(2)}, at::kBool).triu(1), -INFINITY);
   return scores.softmax(-1).matmul(v).transpose(1, 2).flatten(-2).to(inputs[0].scalar_type());
@@ -281,7 +283,7 @@ struct Attention : torch::autograd::Function<Attention> {
   static Tensor forward(AutogradContext* ctx, at::TensorList given, const Table& table, int64_t heads, bool causal) {
     const Tensor rotary = table.value_or(Tensor());
     const Tensor out = pass(contiguous(given), {}, rotary, heads, causal, Tensor());
-    // The inputs themselves: contiguous copies have no graph.
+    // The original inputs, since contiguous copies have no graph.
     variable_list saved = given.vec();
     saved.push_back(rotary);
     ctx->save_for_backward(saved);

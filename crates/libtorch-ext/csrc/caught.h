@@ -1,4 +1,4 @@
-// How functions that Rust calls say what went wrong.
+// Error messages for functions called from Rust.
 
 #pragma once
 
@@ -7,7 +7,7 @@
 
 namespace {
 
-// Null, or the words of what `work` threw as text that the caller frees.
+// Null, or the message of the exception thrown by `work`, which the caller frees.
 template <class Work>
 char* caught(const Work& work) {
   try {

@@ -1,7 +1,8 @@
-// Streams and graphs of libtorch's CUDA half behind C functions, for src/cuda_graph.rs.
+// C functions over streams and graphs of libtorch's CUDA half, for src/cuda_graph.rs.
 //
-// Compiled into a small library of its own that is opened after libtorch_cuda.so, where its undefined symbols are; the
-// program itself never links CUDA. Every function returns false where libtorch throws, with the text in `message`.
+// Compiled into a small library that is opened after libtorch_cuda.so, which has its undefined
+// symbols; the program itself does not link CUDA. Every function returns false if libtorch throws,
+// with the text in `message`.
 
 #include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDAStream.h>
@@ -32,7 +33,8 @@ using at::cuda::CUDAGraph;
 
 extern "C" {
 
-// Makes a stream of libtorch's pool this thread's current one: a graph cannot be recorded on the default stream.
+// Makes a stream of libtorch's pool this thread's current one: a graph cannot be captured on the
+// default stream.
 bool gen_stream_enter(int device, char *message, size_t size) {
     return guarded(message, size, [&] {
         c10::cuda::setCurrentCUDAStream(c10::cuda::getStreamFromPool(false, static_cast<c10::DeviceIndex>(device)));
@@ -57,7 +59,8 @@ bool gen_graph_new(void **graph, char *message, size_t size) {
     return guarded(message, size, [&] { *graph = new CUDAGraph(); });
 }
 
-// From here on the current stream's work is recorded, not done. Other threads may use CUDA meanwhile.
+// Starts capturing the current stream's work, which does not run. Other threads may use CUDA
+// meanwhile.
 bool gen_graph_begin(void *graph, char *message, size_t size) {
     return guarded(message, size, [&] {
         static_cast<CUDAGraph *>(graph)->capture_begin({0, 0}, cudaStreamCaptureModeThreadLocal);

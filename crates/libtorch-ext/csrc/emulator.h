@@ -1,5 +1,6 @@
-// CUDA on a processor, one block after the other: enough of it to run kernels in tests. Each thread of a block is a
-// context of its own that gives way to the others at barriers and exchanges. Stands before a kernel's source.
+// Emulation of CUDA on a CPU, one block at a time, sufficient to run kernels in tests. Each thread
+// of a block is a context that yields to the others at barriers and shuffles. Prepended to a
+// kernel's source.
 
 #include <math.h>
 #include <setjmp.h>
@@ -32,23 +33,23 @@ namespace emulator {
 constexpr size_t STACK = 64 << 10;
 
 struct Thread {
-    ucontext_t context; // to begin with
-    jmp_buf place;      // to go on at: a tenth of the time, since it leaves signals alone
+    ucontext_t context; // start of the thread
+    jmp_buf place;      // where it resumes; takes a tenth of the time of a context, since it does not save signals
     bool begun = false;
     std::unique_ptr<char[]> stack{new char[STACK]};
     bool done = false;
-    long block_barriers = 0, warp_barriers = 0; // that it has come to
-    float offered[2];                           // to its warp, in turn: nobody is two exchanges ahead
+    long block_barriers = 0, warp_barriers = 0; // barriers reached
+    float offered[2];                           // values shuffled, alternating: no thread is two shuffles ahead
 };
 
 static std::vector<Thread> threads;
 static ucontext_t scheduler;
 static jmp_buf scheduler_place;
-static long steps; // barriers reached and threads ended, by all
+static long steps; // barriers reached and threads ended, of all threads
 
 static Thread &self() { return threads[threadIdx.x]; }
 
-static void give_way() {
+static void yield() {
     if (!_setjmp(self().place)) _longjmp(scheduler_place, 1);
 }
 
@@ -59,7 +60,7 @@ static void resume(Thread &thread) {
     swapcontext(&scheduler, &thread.context);
 }
 
-// Goes on when all threads from `first` to `last` that are not done have come as far.
+// Waits until all threads from `first` to `last` that are not done have reached this barrier.
 static void wait(long Thread::*barriers, size_t first, size_t last) {
     const long mine = ++(self().*barriers);
     ++steps;
@@ -68,7 +69,7 @@ static void wait(long Thread::*barriers, size_t first, size_t last) {
             if (!threads[i].done && threads[i].*barriers < mine) return true;
         return false;
     };
-    while (behind()) give_way();
+    while (behind()) yield();
 }
 
 static void wait_for_warp() {
@@ -84,13 +85,13 @@ using Kernel = void (*)(Arguments);
 static Kernel kernel;
 static Arguments arguments;
 
-// Threads are kept from one block to the next.
+// Threads are reused for the next block.
 static void run_thread() {
     for (;;) {
         kernel(arguments);
         self().done = true;
         ++steps;
-        give_way();
+        yield();
     }
 }
 
@@ -105,7 +106,7 @@ static void make_threads(unsigned count) {
     }
 }
 
-// False where threads wait for each other for ever.
+// False if threads deadlock.
 static bool run_block(unsigned count) {
     make_threads(count);
     for (Thread &thread : threads) thread.done = false, thread.block_barriers = thread.warp_barriers = 0;
@@ -125,7 +126,8 @@ static bool run_block(unsigned count) {
 
 }  // namespace emulator
 
-// Larger structures than 16 bytes are passed in memory, whatever their size; every kernel's is.
+// Structures of more than 16 bytes, as every kernel's argument is, are passed in memory, whatever
+// their size.
 extern "C" bool gen_emulate(void *kernel, const void *arguments, size_t size, unsigned x, unsigned y, unsigned count) {
     if (size > sizeof(emulator::Arguments)) return false;
     memcpy(emulator::arguments.bytes, arguments, size);

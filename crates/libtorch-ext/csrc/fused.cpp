@@ -1,6 +1,6 @@
-// Layers that training on a CPU runs in one pass over memory, forward and backward, as nodes of libtorch's graph, and
-// its fused AdamW. Numbers are fp32 or bf16 in memory and fp32 in between; a row's result depends on nothing else.
-// Functions return null, or what went wrong as text that the caller frees.
+// Fused layers for training on a CPU, forward and backward, as nodes of libtorch's graph, and
+// libtorch's fused AdamW. fp32 or bf16 in memory, fp32 arithmetic; a row's result does not depend
+// on the others. Functions return null, or an error message that the caller frees.
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
@@ -66,7 +66,8 @@ CLONES void swiglu_backward(const float* a, const float* b, const float* g, floa
   }
 }
 
-// Returns -log softmax(x)[code] · weight; y becomes its gradient by x, weight (softmax(x) - one-hot). y may be x.
+// Returns -log softmax(x)[code] · weight; y becomes its gradient by x, weight (softmax(x) -
+// one-hot). y may be x.
 CLONES float cross_entropy(const float* x, float* y, int64_t n, int64_t code, float weight) {
   float largest = x[0];
 #pragma omp simd reduction(max : largest)
@@ -90,7 +91,7 @@ inline uint32_t mix(uint32_t h) {  // lowbias32 of Chris Wellons' hash-prospecto
   return h ^ h >> 16;
 }
 
-// y = a / (1 - p) where it is kept, which follows from the row's key alone.
+// y = a / (1 - p) where the mask, a function of the row's key, keeps it.
 CLONES void dropped(const float* a, float* y, int64_t n, uint32_t key, uint32_t limit, float scale) {
   for (int64_t i = 0; i < n; i++) y[i] = mix(mix(uint32_t(i) + key) ^ key) >= limit ? a[i] * scale : 0.0f;
 }
@@ -100,7 +101,7 @@ CLONES void add_dropped(const float* x, const float* a, float* y, int64_t n, uin
   for (int64_t i = 0; i < n; i++) y[i] = x[i] + (mix(mix(uint32_t(i) + key) ^ key) >= limit ? a[i] * scale : 0.0f);
 }
 
-// Rows of tensors as fp32: where they lie, or in a buffer.
+// Rows of tensors as fp32: in place, or in a buffer.
 
 struct Rows {
   char* data;
@@ -119,7 +120,7 @@ struct Rows {
     return buffer.data();
   }
 
-  // Where to write a row; `written` must follow.
+  // Memory to write a row to; `written` must follow.
   float* place(int64_t row, std::vector<float>& buffer) const {
     if (wide) return reinterpret_cast<float*>(at(row));
     buffer.resize(width);
@@ -131,12 +132,12 @@ struct Rows {
   }
 };
 
-// Rows that one thread takes at a time, whatever the number of threads, so that sums over rows are always the same.
+// Rows of a chunk, whatever the number of threads, so that sums over rows are deterministic.
 constexpr int64_t CHUNK = 64;
 
 int64_t count(const Tensor& t) { return t.numel() / std::max<int64_t>(t.size(-1), 1); }
 
-// `work(chunk, first row, end)` for all chunks.
+// Calls `work(chunk, first row, end)` for all chunks.
 template <class Work>
 void in_chunks(int64_t rows, const Work& work) {
   const int64_t chunks = (rows + CHUNK - 1) / CHUNK;
@@ -234,7 +235,7 @@ struct SwiGlu : torch::autograd::Function<SwiGlu> {
   }
 };
 
-// `x`, if there is one, plus what is kept of `a`.
+// `x`, if there is one, plus dropout of `a`.
 Tensor with_dropped(const Tensor* x, const Tensor& a, double p, int64_t seed) {
   Tensor y = at::empty_like(a);
   const Rows as(a), ys(y), xs(x ? *x : a);
@@ -257,7 +258,7 @@ Tensor with_dropped(const Tensor* x, const Tensor& a, double p, int64_t seed) {
   return y;
 }
 
-// Linear, and so its own gradient.
+// Linear, so that it is its own gradient.
 struct Dropped : torch::autograd::Function<Dropped> {
   static Tensor forward(AutogradContext* ctx, const Tensor& a, double p, int64_t seed) {
     ctx->saved_data["p"] = p;
@@ -285,7 +286,7 @@ struct AddDropped : torch::autograd::Function<AddDropped> {
   }
 };
 
-// The identity, for what stands in for a function by its gradient alone and so cannot be differentiated again.
+// The identity, with a gradient that cannot be differentiated again.
 struct Once : torch::autograd::Function<Once> {
   static Tensor forward(AutogradContext*, const Tensor& x) { return x.view_as(x); }
 
@@ -295,7 +296,7 @@ struct Once : torch::autograd::Function<Once> {
   }
 };
 
-// Each row's loss; the logits become its gradient.
+// Loss of each row; its gradient replaces the logits.
 Tensor cross_entropies(const Tensor& logits, const Tensor& codes, const Tensor& weights) {
   Tensor losses = at::empty({count(logits)}, weights.options());
   const Rows rows(logits);

@@ -1,6 +1,7 @@
-// The linear layer of training on a CPU in fp32: its three products by oneDNN, where libtorch gives them to MKL, which on
-// some processors reaches less (of an AMD processor with AVX-512 two thirds of what it computes, oneDNN nearly all).
-// Functions return null, or what went wrong as text that the caller frees.
+// The linear layer for training on a CPU in fp32: its three products by oneDNN. libtorch uses MKL,
+// which is slower on some processors (it reaches two thirds of the peak of an AMD processor with
+// AVX-512, oneDNN nearly all of it). Functions return null, or an error message that the caller
+// frees.
 
 #include <ATen/Parallel.h>
 #include <ATen/core/List.h>
@@ -27,7 +28,7 @@ using Text = std::optional<c10::string_view>;
 using Scalars = c10::List<std::optional<at::Scalar>>;
 using Product = Tensor(const Tensor&, const Tensor&, const Bias&, c10::string_view, Scalars, Text);
 
-// libtorch's own operation over oneDNN; null in a libtorch without.
+// libtorch's operation for oneDNN; null if this libtorch has none.
 std::optional<c10::TypedOperatorHandle<Product>> find() {
   const auto found = c10::Dispatcher::singleton().findSchema({"mkldnn::_linear_pointwise", ""});
   if (!found) return std::nullopt;
@@ -46,7 +47,7 @@ Tensor product(const Tensor& x, const Tensor& weight, const Bias& bias) {
 
 typedef float Four __attribute__((vector_size(16)));
 
-// Four rows of `from` as columns of `to`.
+// Transposes four rows of `from`.
 void transpose_four(const float* from, int64_t from_stride, float* to, int64_t to_stride) {
   Four a[4], b[4];
   for (int i = 0; i < 4; i++) std::memcpy(&a[i], from + i * from_stride, sizeof(Four));
@@ -61,9 +62,9 @@ void transpose_four(const float* from, int64_t from_stride, float* to, int64_t t
   for (int i = 0; i < 4; i++) std::memcpy(to + i * to_stride, &a[i], sizeof(Four));
 }
 
-// (M, N) → (N, M), a square at a time.
+// Transposes (M, N) → (N, M), a square at a time.
 Tensor transposed(const Tensor& x) {
-  constexpr int64_t SIDE = 64; // a square fits the first cache, and few pages are touched for little of each
+  constexpr int64_t SIDE = 64; // a square fits the first-level cache and touches few pages
   const int64_t m = x.size(0), n = x.size(1);
   Tensor y = at::empty({n, m}, x.options());
   const float* from = x.data_ptr<float>();
@@ -74,21 +75,21 @@ Tensor transposed(const Tensor& x) {
       for (int64_t top = 0; top < m; top += SIDE) {
         const int64_t height = std::min(SIDE, m - top);
         const float* corner = from + top * n + left;
-        float turned[SIDE][SIDE];
+        float transposed[SIDE][SIDE];
         if (height == SIDE && width == SIDE)
           for (int64_t i = 0; i < SIDE; i += 4)
-            for (int64_t j = 0; j < SIDE; j += 4) transpose_four(corner + i * n + j, n, &turned[j][i], SIDE);
+            for (int64_t j = 0; j < SIDE; j += 4) transpose_four(corner + i * n + j, n, &transposed[j][i], SIDE);
         else
           for (int64_t i = 0; i < height; i++)
-            for (int64_t j = 0; j < width; j++) turned[j][i] = corner[i * n + j];
-        for (int64_t j = 0; j < width; j++) std::memcpy(to + (left + j) * m + top, turned[j], height * sizeof(float));
+            for (int64_t j = 0; j < width; j++) transposed[j][i] = corner[i * n + j];
+        for (int64_t j = 0; j < width; j++) std::memcpy(to + (left + j) * m + top, transposed[j], height * sizeof(float));
       }
     }
   });
   return y;
 }
 
-// The gradients by x (M, K) and by the weight (N, K) from that by the layer's output, (M, N).
+// Gradients by x (M, K) and by the weight (N, K), from the gradient by the output (M, N).
 Tensor of_input(const Tensor& g, const Tensor& weight) { return product(g, transposed(weight), {}); }
 Tensor of_weight(const Tensor& g, const Tensor& x) { return product(transposed(g), transposed(x), {}); }
 
@@ -96,7 +97,7 @@ Tensor rows(const Tensor& x) { return x.contiguous().view({-1, x.size(-1)}); }
 
 struct Linear : torch::autograd::Function<Linear> {
   static Tensor forward(AutogradContext* ctx, const Tensor& input, const Tensor& weight, const Bias& bias) {
-    // The inputs themselves: what is made of them here has no graph.
+    // The original inputs, since tensors made here have no graph.
     ctx->save_for_backward({input, weight});
     ctx->saved_data["biased"] = bias.has_value();
     auto size = input.sizes().vec();
@@ -127,7 +128,7 @@ char* ext_linear(Tensor** out, const Tensor* x, const Tensor* weight, const Tens
   return caught([&] { *out = new Tensor(Linear::apply(*x, *weight, bias ? Bias(*bias) : Bias())); });
 }
 
-// All contiguous and of two axes.
+// All tensors are contiguous and have two axes.
 char* ext_linear_of_input(Tensor** out, const Tensor* g, const Tensor* weight) {
   return caught([&] { *out = new Tensor(of_input(*g, *weight)); });
 }

@@ -1,11 +1,12 @@
-// Loops over numbers that the fused layers share.
+// Elementwise loops of the fused layers.
 
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
-// The compiler writes each loop for several processors; which one runs is decided when the program starts.
+// The compiler generates each loop for several processors; the version is selected when the program
+// starts.
 #if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__)
 #define CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
@@ -21,7 +22,7 @@ CLONES void widen(const uint16_t* from, float* to, int64_t n) {
   }
 }
 
-// To the nearest, ties to even; not a number stays that.
+// Rounds to nearest, ties to even. NaN stays NaN.
 CLONES void narrow(const float* from, uint16_t* to, int64_t n) {
   for (int64_t i = 0; i < n; i++) {
     uint32_t bits;
@@ -31,7 +32,8 @@ CLONES void narrow(const float* from, uint16_t* to, int64_t n) {
   }
 }
 
-// Cephes' exponential, 2^n times a polynomial, good to 2 units in the last place; of -87 and 87 beyond these.
+// Cephes' exponential, 2^n times a polynomial, to within 2 units in the last place; arguments are
+// clamped to ±87.
 inline float exponential(float z) {
   z = z < -87.0f ? -87.0f : z;
   z = z > 87.0f ? 87.0f : z;

@@ -1,4 +1,4 @@
-// Products of small matrices by the processor's widest vectors, which are chosen when the program runs.
+// Products of small matrices with the processor's widest vectors, selected at run time.
 
 #pragma once
 
@@ -9,15 +9,15 @@
 
 namespace {
 
-// A vector of the processor's floats, at any address.
+// A vector of floats, at any address.
 template <int BYTES>
 struct Simd {
   typedef float Vector __attribute__((vector_size(BYTES), aligned(4), may_alias));
   static constexpr int LANES = BYTES / 4;
 };
 
-constexpr int64_t COLUMNS = 32;  // what widths are rounded up to: two of the widest vectors
-constexpr int64_t GAP = 16;      // keeps rows of a matrix from falling on the same lines of a cache
+constexpr int64_t COLUMNS = 32;  // widths are rounded up to a multiple: two of the widest vectors
+constexpr int64_t GAP = 16;      // keeps rows of a matrix from mapping to the same cache sets
 
 int64_t padded(int64_t n) { return (n + COLUMNS - 1) / COLUMNS * COLUMNS; }
 
@@ -28,13 +28,13 @@ struct Matrix {
   float* row(int64_t i) const { return data + i * stride; }
 };
 
-// A factor as it lies in memory, or the other way round.
+// Left factor of a product, plain or transposed.
 struct Left {
   const float* data;
   int64_t row, column;
 };
 INLINE Left plain(Matrix m) { return {m.data, m.stride, 1}; }
-INLINE Left turned(Matrix m) { return {m.data, 1, m.stride}; }
+INLINE Left transposed(Matrix m) { return {m.data, 1, m.stride}; }
 
 template <class V, int R>
 INLINE void tile(Left a, const float* b, int64_t b_stride, float* c, int64_t c_stride, int64_t depth, bool add) {
@@ -80,23 +80,23 @@ INLINE void product(Left a, Matrix b, Matrix c, int64_t rows, int64_t columns, i
     }
 }
 
-// `work.run<V>(room)` for the widest vectors.
-template <class Work, class Room>
-void run_plain(const Work& work, Room& room) { work.template run<Simd<16>>(room); }
+// `work.run<V>(scratch)` for the widest vectors.
+template <class Work, class Scratch>
+void run_plain(const Work& work, Scratch& scratch) { work.template run<Simd<16>>(scratch); }
 #if defined(__x86_64__)
-template <class Work, class Room>
-__attribute__((target("avx2,fma"))) void run_avx2(const Work& work, Room& room) { work.template run<Simd<32>>(room); }
-template <class Work, class Room>
-__attribute__((target("avx512f"))) void run_avx512(const Work& work, Room& room) { work.template run<Simd<64>>(room); }
+template <class Work, class Scratch>
+__attribute__((target("avx2,fma"))) void run_avx2(const Work& work, Scratch& scratch) { work.template run<Simd<32>>(scratch); }
+template <class Work, class Scratch>
+__attribute__((target("avx512f"))) void run_avx512(const Work& work, Scratch& scratch) { work.template run<Simd<64>>(scratch); }
 #endif
 
-template <class Work, class Room>
+template <class Work, class Scratch>
 auto best() {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f")) return run_avx512<Work, Room>;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return run_avx2<Work, Room>;
+  if (__builtin_cpu_supports("avx512f")) return run_avx512<Work, Scratch>;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return run_avx2<Work, Scratch>;
 #endif
-  return run_plain<Work, Room>;
+  return run_plain<Work, Scratch>;
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
-// The choice of codes in training on a CPU: the nearest code of each vector, and the entropy loss over soft choices, a few
-// vectors at a time, where libtorch goes some twenty times over a matrix of all distances. On the way back distances are
-// taken again. fp32.
+// Vector quantization for training on a CPU: the nearest code of each vector, and the entropy loss
+// of soft assignments, a few vectors at a time, where libtorch makes some twenty passes over a
+// matrix of all distances. The backward pass recomputes distances. fp32.
 //
 // M vectors, V codes, D channels
 
@@ -27,25 +27,25 @@ using torch::autograd::variable_list;
 namespace {
 
 constexpr int64_t VECTORS = 24;  // at a time
-constexpr int64_t PARTS = 16;    // of all vectors, whatever the number of threads, so that sums are always the same
+constexpr int64_t PARTS = 16;    // of all vectors, whatever the number of threads, so that sums are deterministic
 constexpr float EPSILON = 1e-5f;
 
-// What one call works on: vectors (M, D) and codes (V, D), contiguous.
+// Arguments of a call: vectors (M, D) and codes (V, D), contiguous.
 struct Call {
   const float *vectors, *codes;
   int64_t m, v, d;
   float sharpness;            // 1 / temperature
-  std::vector<float> turned;  // codes as (D, V), padded
+  std::vector<float> transposed;  // codes as (D, V), padded
   std::vector<float> norms;   // |e|²
-  std::vector<float> ones;    // on the way back: codes with a 1 behind them, (V, D + 1), padded
+  std::vector<float> ones;    // backward: codes followed by a 1, (V, D + 1), padded
 
   Call(const Tensor& z, const Tensor& rows, double temperature, bool back)
       : vectors(z.data_ptr<float>()), codes(rows.data_ptr<float>()), m(z.size(0)), v(rows.size(0)), d(z.size(1)),
-        sharpness(float(1 / temperature)), turned(d * far(), 0.0f), norms(v, 0.0f) {
+        sharpness(float(1 / temperature)), transposed(d * far(), 0.0f), norms(v, 0.0f) {
     for (int64_t code = 0; code < v; code++)
       for (int64_t i = 0; i < d; i++) {
         const float e = codes[code * d + i];
-        turned[i * far() + code] = e;
+        transposed[i * far() + code] = e;
         norms[code] += e * e;
       }
     if (!back) return;
@@ -58,28 +58,30 @@ struct Call {
 
   int64_t far() const { return padded(v) + GAP; }
   int64_t wide() const { return padded(d + 1); }
-  // Rows of one part, and how many parts there are.
+  // Rows of a part, and number of parts.
   int64_t share() const { return std::max(VECTORS, (m + PARTS - 1) / PARTS); }
   int64_t parts() const { return (m + share() - 1) / share(); }
 };
 
-// What a part's vectors give, and the room for some of them.
-struct Room {
+// Results of a part, and scratch memory for a few of its vectors.
+struct Scratch {
   std::vector<float> memory;
   Matrix distances, soft, z, dz;
-  // Forward: the nearest codes of all vectors; of the part the sum of entropies and of soft choices (V).
+  // Forward: nearest codes of all vectors; the part's sum of entropies, and of soft assignments
+  // (V).
   int64_t* chosen = nullptr;
   float* usage = nullptr;
   double entropy = 0;
-  // Back: the derivative by soft choices (V), gradients of all vectors (M, D), of the part's codes (V, D + 1), padded.
+  // Backward: derivative by soft assignments (V), gradients of all vectors (M, D), of the part's
+  // codes (V, D + 1), padded.
   const float* of_choice = nullptr;
   float scale = 0;
   float* of_vectors = nullptr;
   std::vector<float> of_codes;
 
-  Room(const Room&) = delete;
-  Room(Room&&) = default;
-  explicit Room(const Call& call) : memory(2 * VECTORS * (call.far() + call.wide())) {
+  Scratch(const Scratch&) = delete;
+  Scratch(Scratch&&) = default;
+  explicit Scratch(const Call& call) : memory(2 * VECTORS * (call.far() + call.wide())) {
     const int64_t far = call.far(), wide = call.wide();
     distances = {memory.data(), far};
     soft = {distances.row(VECTORS), far};
@@ -88,12 +90,12 @@ struct Room {
   }
 };
 
-// For each part.
-std::vector<Room> room_for(const Call& call) {
-  std::vector<Room> rooms;
-  rooms.reserve(call.parts());
-  for (int64_t part = 0; part < call.parts(); part++) rooms.emplace_back(call);
-  return rooms;
+// Runs each part.
+std::vector<Scratch> room_for(const Call& call) {
+  std::vector<Scratch> targets;
+  targets.reserve(call.parts());
+  for (int64_t part = 0; part < call.parts(); part++) targets.emplace_back(call);
+  return targets;
 }
 
 struct Some {
@@ -101,19 +103,19 @@ struct Some {
   int64_t from, end;  // vectors
   bool back;
 
-  // |z|² + |e|² - 2 z·e of `count` vectors, which come to lie in the room with a 1 behind them.
+  // |z|² + |e|² - 2 z·e of `count` vectors, which are copied to the scratch memory, followed by a 1.
   template <class V>
-  INLINE void measure(Room& room, int64_t first, int64_t count) const {
+  INLINE void measure(Scratch& scratch, int64_t first, int64_t count) const {
     for (int64_t i = 0; i < count; i++) {
-      float* row = room.z.row(i);
+      float* row = scratch.z.row(i);
       std::copy_n(call.vectors + (first + i) * call.d, call.d, row);
       row[call.d] = 1;
     }
-    product<V>(plain(room.z), {const_cast<float*>(call.turned.data()), call.far()}, room.distances, count, padded(call.v),
+    product<V>(plain(scratch.z), {const_cast<float*>(call.transposed.data()), call.far()}, scratch.distances, count, padded(call.v),
                call.d, false);
     for (int64_t i = 0; i < count; i++) {
-      float norm = 0, *d = room.distances.row(i);
-      const float *z = room.z.row(i), *norms = call.norms.data();
+      float norm = 0, *d = scratch.distances.row(i);
+      const float *z = scratch.z.row(i), *norms = call.norms.data();
       for (int64_t j = 0; j < call.d; j++) norm += z[j] * z[j];
       for (int64_t j = 0; j < call.v; j++) d[j] = norm + norms[j] - 2 * d[j];
     }
@@ -126,10 +128,10 @@ struct Some {
     return least;
   }
 
-  // Soft choices of a row and their entropy -Σ p log p.
-  INLINE void choose(Room& room, int64_t i) const {
-    const float *d = room.distances.row(i), nearest = least(d);
-    float *p = room.soft.row(i), sum = 0, mean = 0;
+  // Soft assignments of a row and their entropy -Σ p log p.
+  INLINE void choose(Scratch& scratch, int64_t i) const {
+    const float *d = scratch.distances.row(i), nearest = least(d);
+    float *p = scratch.soft.row(i), sum = 0, mean = 0;
     const float sharpness = call.sharpness;
 #pragma omp simd reduction(+ : sum, mean)
     for (int64_t j = 0; j < call.v; j++) {
@@ -139,15 +141,16 @@ struct Some {
       mean += p[j] * x;
     }
     const float inverse = 1 / sum;
-    room.entropy += std::log(sum) - mean * inverse;
-    float* usage = room.usage;
+    scratch.entropy += std::log(sum) - mean * inverse;
+    float* usage = scratch.usage;
     for (int64_t j = 0; j < call.v; j++) usage[j] += p[j] * inverse;
   }
 
-  // Distances become the loss's derivative by them: p (log p + H + c - Σ p c) / (M T), where c is the derivative by p's mean.
-  INLINE void derive(Room& room, int64_t i) const {
-    float *d = room.distances.row(i), *p = room.soft.row(i), sum = 0, mean = 0, usual = 0;
-    const float nearest = least(d), sharpness = call.sharpness, *c = room.of_choice;
+  // Replaces distances by the loss's derivative: p (log p + H + c - Σ p c) / (M T), where c is the
+  // derivative by p's mean.
+  INLINE void derive(Scratch& scratch, int64_t i) const {
+    float *d = scratch.distances.row(i), *p = scratch.soft.row(i), sum = 0, mean = 0, usual = 0;
+    const float nearest = least(d), sharpness = call.sharpness, *c = scratch.of_choice;
 #pragma omp simd reduction(+ : sum, mean, usual)
     for (int64_t j = 0; j < call.v; j++) {
       const float x = (nearest - d[j]) * sharpness;
@@ -156,50 +159,51 @@ struct Some {
       mean += p[j] * x;
       usual += p[j] * c[j];
     }
-    const float inverse = 1 / sum, shift = -(mean + usual) * inverse, scale = room.scale * inverse;
+    const float inverse = 1 / sum, shift = -(mean + usual) * inverse, scale = scratch.scale * inverse;
     for (int64_t j = 0; j < call.v; j++) d[j] = scale * p[j] * ((nearest - d[j]) * sharpness + c[j] + shift);
   }
 
   template <class V>
-  INLINE void run(Room& room) const {
+  INLINE void run(Scratch& scratch) const {
     for (int64_t first = from; first < end; first += VECTORS) {
       const int64_t count = std::min(VECTORS, end - first);
-      measure<V>(room, first, count);
+      measure<V>(scratch, first, count);
       for (int64_t i = 0; i < count; i++) {
-        const float* d = room.distances.row(i);
+        const float* d = scratch.distances.row(i);
         if (back) {
-          derive(room, i);
+          derive(scratch, i);
           continue;
         }
         const float nearest = least(d);
         int64_t code = 0;
         while (code + 1 < call.v && d[code] != nearest) code++;
-        room.chosen[first + i] = d[code] == nearest ? code : 0;
-        choose(room, i);
+        scratch.chosen[first + i] = d[code] == nearest ? code : 0;
+        choose(scratch, i);
       }
       if (!back) continue;
-      // By a vector 2 (z Σ g - Σ g e), by a code 2 (e Σ g - Σ g z); the 1 behind takes the sum of g.
+      // By a vector 2 (z Σ g - Σ g e), by a code 2 (e Σ g - Σ g z); the trailing 1 gives the sum of
+      // g.
       const int64_t wide = call.wide();
-      product<V>(plain(room.distances), {const_cast<float*>(call.ones.data()), wide}, room.dz, count, wide, call.v, false);
+      product<V>(plain(scratch.distances), {const_cast<float*>(call.ones.data()), wide}, scratch.dz, count, wide, call.v, false);
       for (int64_t i = 0; i < count; i++) {
-        const float *z = room.z.row(i), *sums = room.dz.row(i);
-        float* out = room.of_vectors + (first + i) * call.d;
+        const float *z = scratch.z.row(i), *sums = scratch.dz.row(i);
+        float* out = scratch.of_vectors + (first + i) * call.d;
         for (int64_t j = 0; j < call.d; j++) out[j] = 2 * (z[j] * sums[call.d] - sums[j]);
       }
-      product<V>(turned(room.distances), room.z, {room.of_codes.data(), wide}, call.v, wide, count, true);
+      product<V>(transposed(scratch.distances), scratch.z, {scratch.of_codes.data(), wide}, call.v, wide, count, true);
     }
   }
 };
 
-void run(const Call& call, std::vector<Room>& rooms, bool back) {
-  const auto some = best<Some, Room>();
+void run(const Call& call, std::vector<Scratch>& targets, bool back) {
+  const auto some = best<Some, Scratch>();
   at::parallel_for(0, call.parts(), 1, [&](int64_t from, int64_t to) {
     for (int64_t part = from; part < to; part++)
-      some({call, part * call.share(), std::min(call.m, (part + 1) * call.share()), back}, rooms[part]);
+      some({call, part * call.share(), std::min(call.m, (part + 1) * call.share()), back}, targets[part]);
   });
 }
 
-// The loss alone, in libtorch's operations.
+// The loss by libtorch's operations.
 Tensor plain_loss(const Tensor& z, const Tensor& codes, double temperature) {
   const auto norms = [](const Tensor& x) { return x.square().sum(-1, true); };
   const Tensor distances = norms(z) + norms(codes).t() - 2 * z.matmul(codes.t());
@@ -207,21 +211,21 @@ Tensor plain_loss(const Tensor& z, const Tensor& codes, double temperature) {
   return (mean * (mean + double(EPSILON)).log()).sum() - (p * choices).sum() / double(z.size(0));
 }
 
-// Codes (M), and mean entropy of soft choices minus entropy of the mean choice.
+// Codes (M), and mean entropy of soft assignments minus entropy of their mean.
 struct Choice : torch::autograd::Function<Choice> {
   static variable_list forward(AutogradContext* ctx, const Tensor& given, const Tensor& rows, double temperature) {
     const Tensor z = given.contiguous(), codes = rows.contiguous();
     const Call call(z, codes, temperature, false);
     const Tensor chosen = at::empty({call.m}, z.options().dtype(at::kLong));
     Tensor usage = at::zeros({call.parts(), call.v}, z.options());
-    std::vector<Room> rooms = room_for(call);
+    std::vector<Scratch> targets = room_for(call);
     for (int64_t part = 0; part < call.parts(); part++) {
-      rooms[part].chosen = chosen.data_ptr<int64_t>();
-      rooms[part].usage = usage.data_ptr<float>() + part * call.v;
+      targets[part].chosen = chosen.data_ptr<int64_t>();
+      targets[part].usage = usage.data_ptr<float>() + part * call.v;
     }
-    run(call, rooms, false);
+    run(call, targets, false);
     double entropy = 0, spread = 0;
-    for (const Room& room : rooms) entropy += room.entropy;
+    for (const Scratch& scratch : targets) entropy += scratch.entropy;
     usage = usage.sum(0).div_(double(call.m));
     const float* mean = usage.data_ptr<float>();
     for (int64_t j = 0; j < call.v; j++) spread -= mean[j] * std::log(mean[j] + EPSILON);
@@ -247,17 +251,17 @@ struct Choice : torch::autograd::Function<Choice> {
     for (int64_t j = 0; j < call.v; j++)
       of_choice[j] = -(std::log(mean[j] + EPSILON) + mean[j] / (mean[j] + EPSILON));
     Tensor dz = at::empty_like(z), de = at::empty_like(codes);
-    std::vector<Room> rooms = room_for(call);
-    for (Room& room : rooms) {
-      room.of_choice = of_choice.data();
-      room.scale = grads[1].item<float>() * call.sharpness / float(call.m);
-      room.of_vectors = dz.data_ptr<float>();
-      room.of_codes.assign(call.v * call.wide(), 0.0f);
+    std::vector<Scratch> targets = room_for(call);
+    for (Scratch& scratch : targets) {
+      scratch.of_choice = of_choice.data();
+      scratch.scale = grads[1].item<float>() * call.sharpness / float(call.m);
+      scratch.of_vectors = dz.data_ptr<float>();
+      scratch.of_codes.assign(call.v * call.wide(), 0.0f);
     }
-    run(call, rooms, true);
-    std::vector<float> sums = std::move(rooms[0].of_codes);
-    for (size_t part = 1; part < rooms.size(); part++)
-      for (size_t i = 0; i < sums.size(); i++) sums[i] += rooms[part].of_codes[i];
+    run(call, targets, true);
+    std::vector<float> sums = std::move(targets[0].of_codes);
+    for (size_t part = 1; part < targets.size(); part++)
+      for (size_t i = 0; i < sums.size(); i++) sums[i] += targets[part].of_codes[i];
     float* out = de.data_ptr<float>();
     for (int64_t code = 0; code < call.v; code++) {
       const float* sum = &sums[code * call.wide()];

@@ -1,5 +1,5 @@
-// Random numbers of a thread's own: libtorch's operations take a generator, which tch leaves at the global one.
-// Functions return null, or what went wrong as text that the caller frees.
+// Thread-local random generators: libtorch's operations take a generator, for which tch always
+// passes the global one. Functions return null, or an error message that the caller frees.
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/Tensor.h>
@@ -17,7 +17,7 @@ using at::Tensor;
 
 namespace {
 
-// Without one, libtorch takes the global generator.
+// Empty: libtorch uses the global generator.
 thread_local std::optional<at::Generator> own;
 
 }  // namespace
@@ -30,7 +30,7 @@ char* ext_random_begin(int64_t seed) {
 
 void ext_random_end() { own.reset(); }
 
-// False where the thread has no generator of its own.
+// False if the thread has no generator.
 bool ext_random_seed(int64_t seed) {
   if (own) own->set_current_seed(uint64_t(seed));
   return own.has_value();
@@ -49,7 +49,7 @@ char* ext_random_integer(int64_t* out) {
   });
 }
 
-// As libtorch's own dropout, number for number.
+// Bit by bit libtorch's own dropout.
 char* ext_random_dropout(Tensor** out, const Tensor* x, double p) {
   return caught([&] {
     Tensor kept = at::empty_like(*x);

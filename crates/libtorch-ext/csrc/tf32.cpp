@@ -1,5 +1,5 @@
 // Whether a GPU rounds the inputs of fp32 products and convolutions to ten bits.
-// Functions return null, or what went wrong as text that the caller frees.
+// Functions return null, or an error message that the caller frees.
 
 #include <ATen/Context.h>
 

@@ -1,4 +1,4 @@
-// Gradients that are differentiated again.
+// Second derivatives.
 
 #pragma once
 
@@ -10,12 +10,12 @@
 
 namespace {
 
-// Whether the gradient being taken is to have a graph itself (`create_graph`): libtorch records what a node's backward
-// does then, and what it does outside of libtorch's operations would count as constant without a word.
+// Whether the gradient needs a graph itself (`create_graph`): libtorch then records a node's
+// backward pass, and would silently treat work outside of its operations as constant.
 inline bool differentiates_twice() { return c10::GradMode::is_enabled(); }
 
-// The gradients of `plain(inputs)` by `inputs`, which take part in the graph themselves, in libtorch's own operations;
-// undefined where none is needed. `g` is the gradient by the result.
+// Gradients of `plain(inputs)` by `inputs`, with a graph, by libtorch's operations; undefined for
+// inputs that need none. `g` is the gradient by the result.
 template <class Plain>
 torch::autograd::variable_list recorded_gradients(const Plain& plain, const torch::autograd::variable_list& inputs,
                                                   const at::Tensor& g) {

@@ -4,7 +4,10 @@ use tch::{Device, Kind, TchError, Tensor};
 
 /// A contiguous CPU tensor holding a copy of `data` (native byte order, any alignment).
 ///
-/// tch's own `f_from_data_size` does not check the length, and fills the memory with zeros first.
+/// Unlike tch's `f_from_data_size`, checks the length and does not zero the memory first.
+///
+/// # Errors
+/// Returns an error if the length does not match the shape and dtype.
 pub fn tensor_from_bytes(data: &[u8], shape: &[i64], kind: Kind) -> Result<Tensor, TchError> {
     let expected = shape
         .iter()
@@ -15,28 +18,32 @@ pub fn tensor_from_bytes(data: &[u8], shape: &[i64], kind: Kind) -> Result<Tenso
     }
     let tensor = Tensor::f_empty(shape, (kind, Device::Cpu))?;
     if !data.is_empty() {
-        // SAFETY: a fresh contiguous tensor of exactly `data.len()` bytes, which nothing else refers to yet.
+        // SAFETY: a fresh contiguous tensor of exactly `data.len()` bytes, which nothing else
+        // refers to yet.
         unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), tensor.data_ptr().cast::<u8>(), data.len()) };
     }
     Ok(tensor)
 }
 
-/// Calls `f` with a tensor's values as bytes (row-major, native byte order), copying only if the tensor is
-/// not already contiguous on the CPU.
+/// Calls `f` with a tensor's values as bytes (row-major, native byte order), copying only if the
+/// tensor is not contiguous on the CPU.
+///
+/// # Errors
+/// Returns an error if libtorch refuses the copy.
 pub fn with_bytes<T>(tensor: &Tensor, f: impl FnOnce(&[u8]) -> T) -> Result<T, TchError> {
     let tensor = tensor.f_to_device(Device::Cpu)?.f_contiguous()?;
     let length = tensor.numel() * tensor.f_kind()?.elt_size_in_bytes();
     if length == 0 {
         return Ok(f(&[]));
     }
-    // SAFETY: contiguous CPU memory of that many bytes, kept alive by `tensor` until `f` returns; values of
-    // every kind are plain bytes.
+    // SAFETY: contiguous CPU memory of that many bytes, kept alive by `tensor` until `f` returns;
+    // values of every dtype are plain bytes.
     Ok(f(unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<u8>(), length) }))
 }
 
-/// Numbers as tensors store them; bf16 as its sixteen bits.
+/// Element of a tensor in Rust; bf16 as its sixteen bits.
 pub trait Element: private::Plain {
-    /// The kind of such tensors.
+    /// Dtype of such tensors.
     const KIND: Kind;
 }
 impl Element for f32 {
@@ -53,29 +60,38 @@ mod private {
     impl Plain for u16 {}
 }
 
-/// Calls `f` with a tensor's values, copying only if the tensor is not already contiguous on the CPU.
+/// Calls `f` with a tensor's values, copying only if the tensor is not contiguous on the CPU.
 ///
 /// # Errors
-/// The tensor is of another kind.
+/// Returns an error if the tensor has another dtype.
 pub fn with_values<E: Element, T>(tensor: &Tensor, f: impl FnOnce(&[E]) -> T) -> Result<T, TchError> {
     check_kind::<E>(tensor.f_kind()?)?;
     with_bytes(tensor, |bytes| {
-        // SAFETY: any bits are a value of `E`; what lies outside the aligned middle is refused below.
+        // SAFETY: any bits are a value of `E`; bytes outside the aligned middle are refused below.
         let (before, values, after) = unsafe { bytes.align_to::<E>() };
         assert!(before.is_empty() && after.is_empty(), "tensors are aligned to their elements");
         f(values)
     })
 }
 
-/// A contiguous CPU tensor whose values `fill` writes. Before that they are whatever the memory holds.
+/// All values of a tensor in row-major order, converted to fp32.
+///
+/// # Panics
+/// Panics if libtorch refuses the conversion, like tch's own operators.
+pub fn f32_values(tensor: &Tensor) -> Vec<f32> {
+    let values = with_values(&tensor.to_kind(Kind::Float), <[f32]>::to_vec);
+    values.unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// A contiguous CPU tensor with values written by `fill`, which receives uninitialised numbers.
 ///
 /// # Errors
-/// libtorch has no memory for it.
+/// Returns an error if libtorch cannot allocate it.
 pub fn tensor_of<E: Element>(shape: &[i64], fill: impl FnOnce(&mut [E])) -> Result<Tensor, TchError> {
     let tensor = Tensor::f_empty(shape, (E::KIND, Device::Cpu))?;
     if tensor.numel() > 0 {
-        // SAFETY: a fresh contiguous tensor of that many elements, which nothing else refers to yet; libtorch aligns
-        // memory to 64 bytes, and any bits are a value of `E`.
+        // SAFETY: a fresh contiguous tensor of that many elements, which nothing else refers to
+        // yet; libtorch aligns memory to 64 bytes, and any bits are a value of `E`.
         fill(unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<E>(), tensor.numel()) });
     }
     Ok(tensor)
@@ -85,7 +101,7 @@ fn check_kind<E: Element>(kind: Kind) -> Result<(), TchError> {
     if kind == E::KIND {
         return Ok(());
     }
-    Err(TchError::Kind(format!("{kind:?} where {:?} is read", E::KIND)))
+    Err(TchError::Kind(format!("expected a tensor of {:?}, found {kind:?}", E::KIND)))
 }
 
 #[cfg(test)]
@@ -102,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_read_where_they_lie_and_written_into_fresh_tensors() {
+    fn values_are_read_in_place_and_written_into_fresh_tensors() {
         let t = Tensor::from_slice(&[1.0f32, 2.0, 3.0, 4.0]).view([2, 2]);
         assert_eq!(with_values(&t.tr(), <[f32]>::to_vec).unwrap(), [1.0, 3.0, 2.0, 4.0]);
         assert!(with_values(&t, <[u16]>::to_vec).is_err());

@@ -1,7 +1,9 @@
-//! CUDA graphs: the kernels that a piece of work launches, recorded once and launched again at the cost of one launch.
+//! CUDA graphs: a sequence of kernel launches, captured once and replayed at the cost of one
+//! launch.
 //!
-//! tch binds nothing of the kind. The functions are in a small library compiled with this crate and carried inside
-//! the program, which opens it after libtorch's CUDA half; so the program itself needs no CUDA.
+//! tch does not bind them. The functions are in a small library compiled with this crate and
+//! embedded in the program, which opens it after libtorch's CUDA half, so that the program itself
+//! does not link to CUDA.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::marker::PhantomData;
@@ -17,7 +19,7 @@ const BYTES: Option<&[u8]> = Some(include_bytes!(concat!(env!("OUT_DIR"), "/cuda
 #[cfg(not(cuda_graphs))]
 const BYTES: Option<&[u8]> = None;
 
-/// Whether this program was built with the headers that recording needs.
+/// Whether this program was built with the headers that capturing needs.
 pub fn built_in() -> bool {
     BYTES.is_some()
 }
@@ -40,7 +42,7 @@ struct Functions {
 }
 
 impl Functions {
-    /// Opened at first use, for as long as the program runs.
+    /// Opened at first use, and never closed.
     fn get() -> Result<&'static Functions, Error> {
         static FUNCTIONS: OnceLock<Functions> = OnceLock::new();
         match FUNCTIONS.get() {
@@ -52,7 +54,8 @@ impl Functions {
     fn open() -> Result<Self, Error> {
         let bytes = BYTES.ok_or(Error::NotBuilt)?;
         let missing = |e: libloading::Error| Error::open(LIBRARY, &e.to_string());
-        // SAFETY: the library is our own; it has no initialisers of its own, and the types are those of its source.
+        // SAFETY: the library is built with this crate; it has no initialisers, and the types are
+        // those of its source.
         unsafe {
             let library = library::from_bytes(LIBRARY, bytes).map_err(|e| Error::open(LIBRARY, &e))?;
             Ok(Functions {
@@ -70,19 +73,19 @@ impl Functions {
     }
 }
 
-/// Calls `function` with room for a message, which becomes the error where it returns false.
+/// Calls `function` with a buffer for a message, which becomes the error if it returns false.
 fn call(name: &'static str, function: impl FnOnce(*mut c_char, usize) -> bool) -> Result<(), Error> {
     let mut message = [0 as c_char; 2048];
     if function(message.as_mut_ptr(), message.len()) {
         return Ok(());
     }
-    // SAFETY: the library ends what it writes with a zero, and the buffer was zeroed.
+    // SAFETY: the library terminates the message with a zero, and the buffer was zeroed.
     let text = unsafe { CStr::from_ptr(message.as_ptr()) }.to_string_lossy();
     // libtorch appends a C++ backtrace.
     Err(Error::Graph { call: name, message: text.lines().next().unwrap_or_default().to_owned() })
 }
 
-/// Recording on one GPU.
+/// Capturing on one GPU.
 #[derive(Clone)]
 pub struct CudaGraphs {
     functions: &'static Functions,
@@ -90,15 +93,17 @@ pub struct CudaGraphs {
 }
 
 impl CudaGraphs {
-    /// Opens what recording needs; libtorch's CUDA half must be open (see [`crate::runtime::load_cuda`]).
+    /// Opens the library for capturing. libtorch's CUDA half must be open (see
+    /// [`crate::runtime::load_cuda`]).
     ///
     /// # Errors
-    /// Where the program was built without it, or libtorch's CUDA half is not that of its version.
+    /// Returns an error if the program was built without it, or libtorch's CUDA half has another
+    /// version.
     pub fn open(device: usize) -> Result<Self, Error> {
         Ok(CudaGraphs { functions: Functions::get()?, device })
     }
 
-    /// The stream of this thread that libtorch's next work on the device goes to, a `cudaStream_t`.
+    /// libtorch's current stream of this thread, a `cudaStream_t`.
     pub(crate) fn current_stream(&self) -> Result<*mut c_void, Error> {
         let mut stream = std::ptr::null_mut();
         // SAFETY: a device number, and `stream` receives a handle that stays libtorch's.
@@ -108,11 +113,11 @@ impl CudaGraphs {
         Ok(stream)
     }
 
-    /// Runs `work` on a stream on which its parts can be recorded, after all earlier and before all later work of the
-    /// device.
+    /// Runs `work` on a stream that allows capturing, after all earlier and before all later work
+    /// of the device.
     ///
     /// # Errors
-    /// Where the stream cannot be had, and what `work` returns.
+    /// Returns an error if the stream is not available, and the errors of `work`.
     pub fn on_stream<T, E: From<Error>>(&self, work: impl FnOnce(&Stream) -> Result<T, E>) -> Result<T, E> {
         let (f, device) = (self.functions, self.device as c_int);
         tch::Cuda::synchronize(self.device as i64);
@@ -126,31 +131,32 @@ impl CudaGraphs {
     }
 }
 
-/// Returns to the default stream, also where the work panics.
+/// Returns to the default stream when dropped, also if the work panics.
 struct Leave<'a>(&'a CudaGraphs);
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
         let (f, device) = (self.0.functions, self.0.device as c_int);
-        // SAFETY: as for entering. A failure leaves the other stream current, which changes no result.
+        // SAFETY: as for entering. A failure leaves the other stream current, which changes no
+        // result.
         let _ = call("stream", |text, size| unsafe { (f.leave)(device, text, size) });
     }
 }
 
-/// The stream that is this thread's current one.
+/// This thread's current stream.
 pub struct Stream<'a> {
     graphs: &'a CudaGraphs,
     _thread: PhantomData<*const ()>, // streams are current in one thread
 }
 
 impl Stream<'_> {
-    /// Records what `work` launches, without doing it. The tensors that it reads and writes must live as long as the
-    /// graph; those that it makes and drops belong to the graph. The same work must have been done once before on
-    /// this stream, so that what libraries set up at first use is there.
+    /// Captures the launches of `work` without running them. The tensors that it reads and writes
+    /// must live as long as the graph; those that it allocates and drops belong to the graph. The
+    /// same work must have run once before on this stream, so that libraries are initialised.
     ///
     /// # Errors
-    /// libtorch's message, as of work that waits for the host.
-    pub fn record(&self, work: impl FnOnce()) -> Result<Graph, Error> {
+    /// Returns libtorch's message, for example if the work synchronises with the host.
+    pub fn capture(&self, work: impl FnOnce()) -> Result<Graph, Error> {
         let functions = self.graphs.functions;
         let mut handle = std::ptr::null_mut();
         // SAFETY: `handle` receives a graph that only [`Graph`] owns.
@@ -165,17 +171,17 @@ impl Stream<'_> {
         Ok(graph)
     }
 
-    /// Does the recorded work, after all earlier work of the stream, without waiting for it.
+    /// Replays the captured work after all earlier work of the stream, without waiting for it.
     ///
     /// # Errors
-    /// libtorch's message.
+    /// Returns libtorch's message.
     pub fn replay(&self, graph: &Graph) -> Result<(), Error> {
-        // SAFETY: the handle is a live graph, whose recording is complete.
+        // SAFETY: the handle is a live graph, whose capture is complete.
         call("replay", |text, size| unsafe { (graph.functions.replay)(graph.handle, text, size) })
     }
 }
 
-/// A recording. Its work may be replayed on any stream of its device.
+/// A captured graph. It may be replayed on any stream of its device.
 pub struct Graph {
     functions: &'static Functions,
     handle: *mut c_void,
@@ -192,7 +198,7 @@ impl Drop for Graph {
 mod tests {
     use super::*;
 
-    /// Where there is no CUDA half of libtorch, its symbols are missing, which must be an error and no crash.
+    /// Missing symbols of libtorch's CUDA half must be an error, not a crash.
     #[test]
     fn without_cuda_it_says_what_is_missing() {
         if tch::Cuda::is_available() {

@@ -1,5 +1,5 @@
-//! A few questions to the CUDA driver (`libcuda.so.1`), asked before libtorch's CUDA half is opened: opening
-//! that costs seconds and gigabytes, which a machine without a GPU should not pay.
+//! Queries to the CUDA driver (`libcuda.so.1`), before libtorch's CUDA half is opened: that takes
+//! seconds and gigabytes, which a machine without a GPU can save.
 
 use std::ffi::{CStr, c_char, c_int};
 
@@ -25,7 +25,10 @@ pub struct CudaDriver {
 }
 
 impl CudaDriver {
-    /// Opens the driver and initialises it. Fails where there is no driver or no GPU that it can use.
+    /// Opens and initialises the driver.
+    ///
+    /// # Errors
+    /// Returns an error if there is no driver, or no GPU that it can use.
     pub fn open() -> Result<Self, Error> {
         // SAFETY: the driver is a system library whose initialisers have no preconditions.
         let library = unsafe { Library::open(Some(LIBRARY), RTLD_NOW | RTLD_LOCAL) }
@@ -39,7 +42,10 @@ impl CudaDriver {
         Ok(driver)
     }
 
-    /// The CUDA version the driver supports, as (major, minor).
+    /// CUDA version that the driver supports, as (major, minor).
+    ///
+    /// # Errors
+    /// Returns the driver's error code.
     pub fn version(&self) -> Result<(i32, i32), Error> {
         let mut v: c_int = 0;
         // SAFETY: `CUresult cuDriverGetVersion(int *)`, given a valid pointer.
@@ -50,7 +56,10 @@ impl CudaDriver {
         Ok((v / 1000, v % 1000 / 10))
     }
 
-    /// Every GPU that is visible to this process.
+    /// All GPUs visible to this process.
+    ///
+    /// # Errors
+    /// Returns the driver's error code.
     pub fn devices(&self) -> Result<Vec<CudaDevice>, Error> {
         let mut count: c_int = 0;
         // SAFETY: `CUresult cuDeviceGetCount(int *)`, given a valid pointer.
@@ -65,7 +74,8 @@ impl CudaDriver {
         let mut handle: c_int = 0;
         let mut name = [0 as c_char; 256];
         let mut memory: usize = 0;
-        // SAFETY: the documented signatures of the driver API, with valid pointers and the name's true length.
+        // SAFETY: the documented signatures of the driver API, with valid pointers and the name's
+        // true length.
         unsafe {
             let get = self.function::<unsafe extern "C" fn(*mut c_int, c_int) -> c_int>("cuDeviceGet")?;
             check("cuDeviceGet", get(&mut handle, index))?;

@@ -1,4 +1,4 @@
-//! What can go wrong below tch.
+//! Errors below tch.
 
 use std::ffi::{CStr, c_char};
 
@@ -8,60 +8,60 @@ pub enum Error {
     /// A shared library cannot be opened.
     #[error("cannot open `{library}`: {message}")]
     Open {
-        /// Its name, as the loader looks it up.
+        /// Name of the library.
         library: &'static str,
-        /// The loader's own words.
+        /// The loader's message.
         message: String,
     },
     /// The CUDA driver answered with an error code.
-    #[error("the CUDA driver refuses `{call}` with code {code}")]
+    #[error("the CUDA driver refused `{call}` with code {code}")]
     Driver {
         /// The function called.
         call: &'static str,
         /// Its `CUresult`.
         code: i32,
     },
-    /// The program was built where headers of CUDA were missing.
+    /// The program was built without CUDA's headers.
     #[error("this program was built without CUDA graphs")]
     NotBuilt,
-    /// A CUDA kernel of one's own could not be compiled or run.
-    #[error("CUDA kernels `{program}`, {call}: {message}")]
+    /// A custom CUDA kernel could not be compiled or launched.
+    #[error("CUDA kernels `{file}`, {call}: {message}")]
     Kernel {
-        /// The source.
-        program: &'static str,
-        /// The kernel, or what else was asked.
+        /// Name of the source file.
+        file: &'static str,
+        /// The kernel, or the step that failed.
         call: &'static str,
-        /// The compiler's or the driver's own words.
+        /// The compiler's or the driver's message.
         message: String,
     },
     /// A CUDA kernel cannot take an argument.
-    #[error("a CUDA kernel takes contiguous tensors on {expected:?} and numbers of 32 bits, not {found}")]
+    #[error("a CUDA kernel takes contiguous tensors on {expected:?} and 32-bit numbers, found {found}")]
     Argument {
-        /// Where the kernel runs.
+        /// Device of the kernel.
         expected: tch::Device,
         /// The argument.
         found: String,
     },
-    /// libtorch refused something else.
+    /// Another call of libtorch failed.
     #[error("libtorch, {call}: {message}")]
     Libtorch {
-        /// What was asked of it.
+        /// The call.
         call: &'static str,
-        /// Its own words.
+        /// libtorch's message.
         message: String,
     },
-    /// libtorch could not do something with a CUDA graph.
+    /// A call for a CUDA graph failed.
     #[error("CUDA graph, {call}: {message}")]
     Graph {
-        /// What was asked of it.
+        /// The call.
         call: &'static str,
-        /// Its own words.
+        /// libtorch's message.
         message: String,
     },
 }
 
 impl Error {
-    /// The loader starts its message with the name of the library that it could not find; once is enough.
+    /// [`Error::Open`], without the library's name at the start of the loader's message.
     pub(crate) fn open(library: &'static str, message: &str) -> Self {
         let own = message.strip_prefix(library).and_then(|m| m.strip_prefix(": "));
         Error::Open { library, message: own.unwrap_or(message).to_owned() }
@@ -72,12 +72,12 @@ unsafe extern "C" {
     fn ext_free(text: *mut c_char);
 }
 
-/// The words of an error that a function of this crate's C++ gave back; null is none.
-pub(crate) fn words(error: *mut c_char) -> Result<(), String> {
+/// Converts the error message of this crate's C++ functions; null means success.
+pub(crate) fn check_message(error: *mut c_char) -> Result<(), String> {
     if error.is_null() {
         return Ok(());
     }
-    // SAFETY: a text that the other side made and that is ours to give back.
+    // SAFETY: a string allocated by the C++ side, which we own and free.
     Err(unsafe {
         let text = CStr::from_ptr(error).to_string_lossy().into_owned();
         ext_free(error);

@@ -1,16 +1,16 @@
-//! Layers in one pass over memory, forward and backward, for training on a CPU: libtorch makes five to ten passes over
-//! the same numbers, which costs as much as an eighth of the products of a step. And libtorch's fused AdamW, which
-//! tch does not bind.
+//! Fused layers, forward and backward, for training on a CPU: one pass over memory where libtorch
+//! makes five to ten, which cost as much as an eighth of the products of a step. Also libtorch's
+//! fused AdamW, which tch does not bind.
 //!
-//! Every layer can be differentiated any number of times: where a gradient is to have a graph itself (`create_graph`, as
-//! gradient penalties want), it is taken by libtorch's own operations.
+//! Every layer can be differentiated any number of times: a gradient that needs a graph itself
+//! (`create_graph`, as for gradient penalties) is computed by libtorch's operations.
 
 use std::ffi::c_char;
 
 use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
 
-use crate::error::words;
+use crate::error::check_message;
 
 unsafe extern "C" {
     fn ext_rms_norm(
@@ -79,7 +79,7 @@ unsafe extern "C" {
     ) -> *mut c_char;
 }
 
-/// Whether these functions take a tensor: fp32 or bf16 on a CPU.
+/// Whether these functions support a tensor: fp32 or bf16 on a CPU.
 pub fn takes(x: &Tensor) -> bool {
     x.device() == Device::Cpu && matches!(x.kind(), Kind::Float | Kind::BFloat16)
 }
@@ -98,21 +98,23 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Tensor {
     made(|out| unsafe { ext_swiglu(out, gate.as_ptr(), up.as_ptr()) })
 }
 
-/// `x + dropout(a)` with probability `p` < 1, of equal shapes. What is dropped follows from `seed`, so that no mask is
-/// kept.
+/// `x + dropout(a)` with probability `p` < 1, of equal shapes. The mask is a function of `seed`, so
+/// that it need not be stored.
 pub fn add_dropped(x: &Tensor, a: &Tensor, p: f64, seed: i64) -> Tensor {
     check(&[x, a], x.size() == a.size() && (0.0..1.0).contains(&p));
     // SAFETY: live tensors, on a CPU and of the expected kinds and shapes.
     made(|out| unsafe { ext_add_dropped(out, x.as_ptr(), a.as_ptr(), p, seed) })
 }
 
-/// Whether [`linear`] takes a tensor: fp32 on a CPU, where libtorch has oneDNN. (In bf16 libtorch itself takes oneDNN.)
+/// Whether [`linear`] supports a tensor: fp32 on a CPU, if libtorch has oneDNN. (In bf16 libtorch
+/// itself uses oneDNN.)
 pub fn takes_linear(x: &Tensor) -> bool {
-    // SAFETY: asks libtorch for an operation's name.
+    // SAFETY: looks up an operation by name.
     takes(x) && x.kind() == Kind::Float && unsafe { ext_has_linear() }
 }
 
-/// `x · weightᵀ + bias`, (…, I), (O, I), (O) → (…, O), forward and backward by oneDNN, where libtorch takes MKL's products.
+/// `x · weightᵀ + bias`, (…, I), (O, I), (O) → (…, O), forward and backward by oneDNN, where
+/// libtorch uses MKL.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     let inputs = x.size().last().copied();
     let fits = weight.dim() == 2 && weight.size().get(1).copied() == inputs;
@@ -123,8 +125,8 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     made(|out| unsafe { ext_linear(out, x.as_ptr(), weight.as_ptr(), bias) })
 }
 
-/// The gradients of a layer `x · weightᵀ`, (M, I), (O, I) → (M, O), by `x` and by `weight`, from that by its result: what
-/// [`linear`] does on the way back, for who goes that way by hand.
+/// Backward pass of [`linear`] without autograd: the gradient by the result of `x · weightᵀ`, (M,
+/// O), → the gradients by `x` (M, I) and by `weight` (O, I).
 pub fn linear_gradients(g: &Tensor, x: &Tensor, weight: &Tensor) -> (Tensor, Tensor) {
     let (rows, outputs) = g.size2().expect("gradients are (M, O)");
     let inputs = x.size().last().copied().unwrap_or(0);
@@ -138,21 +140,22 @@ pub fn linear_gradients(g: &Tensor, x: &Tensor, weight: &Tensor) -> (Tensor, Ten
     (of_input, of_weight)
 }
 
-/// Attention within each sequence, from queries, keys and values side by side, (B, S, 3·H·K), to all heads side by side,
-/// (B, S, H·K); causal, or seeing everything. `rotary`, (S, K/2, 2), is the cosine and sine that turn each pair of
-/// channels of queries and keys.
+/// Self-attention: concatenated queries, keys and values (B, S, 3·H·K) → concatenated heads (B, S,
+/// H·K); causal or bidirectional. `rotary`, (S, K/2, 2), is the cosine and sine that rotate each
+/// pair of channels of queries and keys.
 pub fn attention(qkv: &Tensor, heads: i64, rotary: Option<&Tensor>, causal: bool) -> Tensor {
     let (_, s, width) = qkv.size3().expect("queries, keys and values are (B, S, 3·H·K)");
     let rotary = rotary.map(|r| r.to_kind(Kind::Float).contiguous());
     let table_fits = rotary.as_ref().is_none_or(|r| r.size() == [s, width / 3 / heads / 2, 2]);
     check(&[qkv], s > 0 && width % (3 * heads) == 0 && table_fits);
     let rotary = rotary.as_ref().map_or(std::ptr::null(), Tensor::as_ptr);
-    // SAFETY: live tensors, on a CPU and of the expected kinds and shapes; the table may be missing.
+    // SAFETY: live tensors, on a CPU and of the expected kinds and shapes; the table may be
+    // missing.
     made(|out| unsafe { ext_attention(out, qkv.as_ptr(), rotary, heads, causal) })
 }
 
-/// Attention of queries (B, L, H·K) over keys and values (B, S, H·K) each, all heads side by side → (B, L, H·K); every
-/// query sees everything.
+/// Cross-attention of queries (B, L, H·K) over keys and values (B, S, H·K) each, heads concatenated
+/// → (B, L, H·K), without a mask.
 pub fn attention_of(q: &Tensor, k: &Tensor, v: &Tensor, heads: i64) -> Tensor {
     let (b, _, width) = q.size3().expect("queries are (B, L, H·K)");
     let seen = k.size();
@@ -162,15 +165,17 @@ pub fn attention_of(q: &Tensor, k: &Tensor, v: &Tensor, heads: i64) -> Tensor {
     made(|out| unsafe { ext_attention_of(out, q.as_ptr(), k.as_ptr(), v.as_ptr(), heads) })
 }
 
-/// Whether [`choice`] takes vectors (M, D): fp32 on a CPU, and not too wide for it to pay.
+/// Whether [`choice`] supports vectors (M, D): fp32 on a CPU, and narrow enough for it to be
+/// faster.
 pub fn takes_choice(vectors: &Tensor) -> bool {
     const WIDEST: i64 = 63;
     let fits = vectors.dim() == 2 && vectors.size()[0] > 0 && vectors.size()[1] <= WIDEST;
     fits && takes(vectors) && vectors.kind() == Kind::Float
 }
 
-/// The nearest of `codes` (V, D) to each of `vectors` (M, D), (M) int64, the lowest of equal ones; and with soft choices
-/// `p = softmax(-|z - e|² / temperature)` the mean entropy of p minus the entropy `-Σ q log(q + 1e-5)` of its mean q.
+/// Nearest of `codes` (V, D) to each of `vectors` (M, D): indices (M) int64, the lowest of equal
+/// ones; and the entropy loss of soft assignments `p = softmax(-|z - e|² / temperature)`: the mean
+/// entropy of p minus the entropy `-Σ q log(q + 1e-5)` of their mean q.
 pub fn choice(vectors: &Tensor, codes: &Tensor, temperature: f64) -> (Tensor, Tensor) {
     let fits = codes.dim() == 2 && codes.size()[0] > 0 && codes.size().last() == vectors.size().last();
     assert!(fits && takes_choice(vectors) && takes_choice(codes), "vectors and codes of one width");
@@ -182,15 +187,15 @@ pub fn choice(vectors: &Tensor, codes: &Tensor, temperature: f64) -> (Tensor, Te
     (chosen, unsafe { Tensor::from_ptr(loss) })
 }
 
-/// `x`, whose gradient refuses to be differentiated again (libtorch's error names it): for a value that carries its gradient
-/// along, which libtorch would otherwise take for constant.
+/// `x`, with a gradient that cannot be differentiated again (libtorch's error names it): for a
+/// value with a precomputed gradient, which libtorch would otherwise treat as constant.
 pub fn once(x: &Tensor) -> Tensor {
     // SAFETY: a live tensor.
     made(|out| unsafe { ext_once(out, x.as_ptr()) })
 }
 
-/// The cross-entropy of each row of logits (M, V) with its code (M) times its weight (M, fp32), and its gradient by the
-/// logits, in their memory.
+/// Weighted cross-entropy of each row of logits (M, V) with its code (M) and weight (M, fp32), and
+/// its gradient by the logits, which replaces them in memory.
 pub fn cross_entropies(logits: Tensor, codes: &Tensor, weights: &Tensor) -> (Tensor, Tensor) {
     let rows = logits.size()[0];
     let fits = logits.dim() == 2 && codes.size() == [rows] && weights.size() == [rows];
@@ -202,7 +207,8 @@ pub fn cross_entropies(logits: Tensor, codes: &Tensor, weights: &Tensor) -> (Ten
     (losses, logits)
 }
 
-/// What AdamW updates in place, item by item: parameters, gradients, both moments, and the number of the step (fp32).
+/// Tensors of an AdamW step, item by item: parameters, gradients, both moments, and the step number
+/// (fp32).
 #[derive(Debug, Default)]
 pub struct AdamWLists {
     /// Parameters.
@@ -213,7 +219,7 @@ pub struct AdamWLists {
     pub exp_avg: Vec<Tensor>,
     /// Second moments.
     pub exp_avg_sq: Vec<Tensor>,
-    /// For each the number of this step, from 1, a scalar on the parameter's device.
+    /// Number of this step for each parameter, from 1; scalars on the parameter's device.
     pub steps: Vec<Tensor>,
 }
 
@@ -223,7 +229,7 @@ impl AdamWLists {
         let lists = [&self.params, &self.grads, &self.exp_avg, &self.exp_avg_sq, &self.steps];
         let n = self.params.len();
         assert!(lists.iter().all(|l| l.len() == n), "lists of one length");
-        // The CPU's kernel does not look.
+        // The CPU's kernel does not check.
         let alike =
             |p: &Tensor, t: &Tensor| t.size() == p.size() && t.kind() == p.kind() && t.is_contiguous();
         for list in &lists[..4] {
@@ -248,9 +254,9 @@ pub(crate) fn made(f: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) -> Tensor 
     unsafe { Tensor::from_ptr(out) }
 }
 
-/// Panics with libtorch's words, as tch's own operators do.
+/// Panics with libtorch's message, like tch's own operators.
 pub(crate) fn checked(error: *mut c_char) {
-    words(error).unwrap_or_else(|text| panic!("{text}"));
+    check_message(error).unwrap_or_else(|text| panic!("{text}"));
 }
 
 #[cfg(test)]
@@ -259,7 +265,7 @@ mod tests {
 
     const WIDE: (Kind, Device) = (Kind::Float, Device::Cpu);
 
-    /// Value and gradients of a function that sums `out` with uneven weights.
+    /// Value and gradients of a function, by an unevenly weighted sum of its result.
     fn with_gradients(f: impl Fn(&[Tensor]) -> Tensor, inputs: &[Tensor]) -> Vec<Tensor> {
         let leaves: Vec<Tensor> = inputs.iter().map(|t| t.copy().set_requires_grad(true)).collect();
         let y = f(&leaves);
@@ -293,7 +299,8 @@ mod tests {
         }
     }
 
-    /// Equal to the plain operators in fp32, up to rounding, and in bf16 up to bf16's. Second gradients in fp32.
+    /// Equal to the plain operators in fp32, up to rounding, and in bf16 up to bf16's. Second
+    /// gradients in fp32.
     fn agree(fused: impl Fn(&[Tensor]) -> Tensor, plain: impl Fn(&[Tensor]) -> Tensor, inputs: &[Tensor]) {
         agree_twice(&fused, &plain, inputs);
         let expected = with_gradients(plain, inputs);
@@ -315,7 +322,8 @@ mod tests {
             let scale = (t[0].square().mean_dim([-1i64].as_slice(), true, Kind::Float) + 1e-5).rsqrt();
             &t[0] * scale * &t[1]
         };
-        // More rows than go through at a time, not a multiple of them, and a width that no vector divides.
+        // More rows than go through at a time, not a multiple of them, and a width that no vector
+        // divides.
         let inputs = [Tensor::randn([3, 67, 37], WIDE) * 0.1, Tensor::randn([37], WIDE)];
         agree(|t| rms_norm(&t[0], &t[1], 1e-5), plain, &inputs);
         let every_other = inputs[0].transpose(0, 1);
@@ -348,7 +356,8 @@ mod tests {
         }
     }
 
-    /// Channels that no vector divides, more queries than go at a time, and a table whose first row is zero.
+    /// Channels that no vector divides, more queries than go at a time, and a table whose first row
+    /// is zero.
     #[test]
     fn attention_equals_its_formula_and_so_do_its_gradients() {
         tch::manual_seed(1);
@@ -380,7 +389,7 @@ mod tests {
         }
     }
 
-    /// Fewer queries than positions, and more.
+    /// Fewer queries than positions, and more queries than positions.
     #[test]
     fn attention_over_another_sequence_equals_its_formula_and_so_do_its_gradients() {
         tch::manual_seed(1);

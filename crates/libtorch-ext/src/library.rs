@@ -1,4 +1,4 @@
-//! Libraries that the program carries inside itself.
+//! Shared libraries embedded in the program.
 
 use std::fs::File;
 use std::io::Write;
@@ -8,8 +8,8 @@ use std::os::fd::AsRawFd;
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use rustix::fs::{MemfdFlags, memfd_create};
 
-/// An open library, and the file in memory that it came from: were that gone, the loader would take the next one in its
-/// place for the same library.
+/// An open library and its file in memory. If the file were closed, the loader would mistake the
+/// next one with its descriptor for the same library.
 pub(crate) struct FromBytes {
     library: Library,
     _file: File,
@@ -23,7 +23,7 @@ impl Deref for FromBytes {
     }
 }
 
-/// Opens a library from an anonymous file: a folder for temporary files may forbid programs.
+/// Opens a library from an anonymous file, since a folder for temporary files may forbid execution.
 ///
 /// # Safety
 /// Its initialisers run.

@@ -1,6 +1,6 @@
-//! Random numbers in training. They come from libtorch's global generator, or on the CPU from one of the thread's own
-//! ([`seeded`]), so that threads draw side by side and each the same as it would alone. Both kinds give the same
-//! numbers after the same seed.
+//! Random numbers for training, from libtorch's global generator, or on the CPU from a thread-local
+//! one ([`seeded`]), whose numbers do not depend on other threads. Both give the same numbers after
+//! the same seed.
 
 use std::ffi::c_char;
 
@@ -19,13 +19,13 @@ unsafe extern "C" {
     fn ext_random_dropout(out: *mut *mut C_tensor, x: *const C_tensor, p: f64) -> *mut c_char;
 }
 
-/// Runs `work` with a fresh seed: on the CPU that of a generator which only this thread draws from and only meanwhile;
-/// on a GPU that of the global ones. Not to be nested.
+/// Runs `work` with a fresh seed: on the CPU with a generator of this thread for the duration of
+/// the call; on a GPU with the global ones. Calls must not be nested.
 pub fn seeded<R>(device: Device, seed: i64, work: impl FnOnce() -> R) -> R {
     struct Own;
     impl Drop for Own {
         fn drop(&mut self) {
-            // SAFETY: forgets this thread's generator.
+            // SAFETY: drops this thread's generator.
             unsafe { ext_random_end() }
         }
     }
@@ -33,15 +33,15 @@ pub fn seeded<R>(device: Device, seed: i64, work: impl FnOnce() -> R) -> R {
         tch::manual_seed(seed);
         return work();
     }
-    // SAFETY: makes a generator for this thread.
+    // SAFETY: creates a generator for this thread.
     checked(unsafe { ext_random_begin(seed) });
     let _own = Own;
     work()
 }
 
-/// Begins anew with `seed`: the thread's own generator within [`seeded`], the global ones otherwise.
+/// Seeds the thread's generator within [`seeded`], the global ones otherwise.
 pub fn seed(seed: i64) {
-    // SAFETY: looks at this thread's generator only.
+    // SAFETY: accesses this thread's generator only.
     if !unsafe { ext_random_seed(seed) } {
         tch::manual_seed(seed);
     }
@@ -57,7 +57,7 @@ pub fn uniform(shape: &[i64], (kind, device): (Kind, Device)) -> Tensor {
     made(|out| unsafe { ext_random_uniform(out, shape.as_ptr(), shape.len(), kind == Kind::Double) })
 }
 
-/// A seed for something else, without waiting for a device.
+/// A random seed, without synchronising with a device.
 pub fn draw_seed() -> u64 {
     let mut drawn = 0;
     // SAFETY: writes one number.
@@ -65,7 +65,7 @@ pub fn draw_seed() -> u64 {
     drawn.cast_unsigned()
 }
 
-/// Each value 0 with probability `p` < 1, and the others divided by 1 - `p`.
+/// Dropout: sets each value to 0 with probability `p` < 1, and divides the others by 1 - `p`.
 pub fn dropout(x: &Tensor, p: f64) -> Tensor {
     if x.device() != Device::Cpu {
         return x.dropout(p, true);

@@ -1,4 +1,5 @@
-//! libtorch as it is found at run time: its CUDA half, opened when asked for, and its version.
+//! libtorch at run time: its CUDA half, opened on request, its version, and the C library's
+//! allocator.
 
 use std::sync::OnceLock;
 
@@ -8,15 +9,19 @@ use crate::Error;
 
 const CUDA_LIBRARY: &str = "libtorch_cuda.so";
 
-/// Opens libtorch's CUDA half, once, and keeps it open.
+/// Opens libtorch's CUDA half once, and keeps it open.
 ///
-/// Programs link only the CPU half, so that one binary serves machines with and without CUDA. This must come
-/// before the first tensor: libtorch looks for its CUDA hooks when they are first needed and remembers what it
-/// found. The loader searches the program's own run path and `LD_LIBRARY_PATH`.
+/// Programs link only the CPU half, so that one binary serves machines with and without CUDA. Call
+/// this before the first tensor is created: libtorch looks up its CUDA hooks at first use and
+/// caches the result. The loader searches the program's run path and `LD_LIBRARY_PATH`.
+///
+/// # Errors
+/// Returns an error if the library cannot be opened.
 pub fn load_cuda() -> Result<(), Error> {
     static OPENED: OnceLock<Result<Library, String>> = OnceLock::new();
     let opened = OPENED.get_or_init(|| {
-        // SAFETY: libtorch_cuda's initialisers only register its kernels with the libtorch already loaded.
+        // SAFETY: libtorch_cuda's initialisers only register its kernels with the libtorch already
+        // loaded.
         unsafe { Library::open(Some(CUDA_LIBRARY), RTLD_NOW | RTLD_GLOBAL) }.map_err(|e| e.to_string())
     });
     match opened {
@@ -25,9 +30,9 @@ pub fn load_cuda() -> Result<(), Error> {
     }
 }
 
-/// Lets the C library keep the memory that tensors give back instead of returning it to the system, which hands it out
-/// again page by page, zeroed: training asks for the same sizes in every step. Threads share it, since what is kept for
-/// one alone is limited to 64 MiB a piece. Only with glibc; elsewhere nothing happens.
+/// Makes the C library keep freed memory instead of returning it to the system, which would hand it
+/// out again page by page, zeroed: training allocates the same sizes in every step. Threads share
+/// one arena, since blocks of others are limited to 64 MiB. Has an effect with glibc only.
 pub fn keep_freed_memory() {
     #[cfg(target_env = "gnu")]
     {
@@ -41,18 +46,22 @@ pub fn keep_freed_memory() {
         const ARENA_MAX: c_int = -8;
         let kept = [(TRIM_THRESHOLD, c_int::MAX), (TOP_PAD, 64 << 20), (MMAP_MAX, 0), (ARENA_MAX, 1)];
         for (parameter, value) in kept {
-            // SAFETY: glibc's documented interface; a parameter that it does not know is refused by its result.
+            // SAFETY: glibc's documented interface; an unknown parameter is reported by the result.
             let _ = unsafe { mallopt(parameter, value) };
         }
     }
 }
 
-/// The version of the libtorch in use, such as `2.11.0`; it may differ from the one compiled against.
+/// Version of the libtorch in use, such as `2.11.0`, which may differ from the one compiled
+/// against.
+///
+/// # Errors
+/// Returns an error if libtorch does not export its version.
 pub fn libtorch_version() -> Result<String, Error> {
     const SYMBOL: &str = "aoti_torch_abi_version";
     let missing = |e: libloading::Error| Error::open("libtorch_cpu.so", &e.to_string());
-    // SAFETY: libtorch exports `uint64_t aoti_torch_abi_version()` from its C shim (major, minor and patch in
-    // the three highest bytes).
+    // SAFETY: libtorch exports `uint64_t aoti_torch_abi_version()` from its C shim (major, minor
+    // and patch in the three highest bytes).
     let packed = unsafe {
         let this = Library::this();
         let version = this.get::<unsafe extern "C" fn() -> u64>(SYMBOL.as_bytes()).map_err(missing)?;
@@ -65,7 +74,7 @@ pub fn libtorch_version() -> Result<String, Error> {
 mod tests {
     #[test]
     fn the_version_is_the_one_tch_was_made_for() {
-        // A tensor is made so that the linker keeps libtorch.
+        // Creates a tensor so that the linker keeps libtorch.
         assert_eq!(tch::Tensor::from_slice(&[1i64, 2]).sum(tch::Kind::Int64).int64_value(&[]), 3);
         assert!(super::libtorch_version().unwrap().starts_with("2.11."));
     }

@@ -1,16 +1,17 @@
-//! Whole pieces of work on threads of their own. An operation on small tensors loses more by meeting the other threads
-//! of its parallel loop than it gains by them; pieces that meet only at their end do not.
+//! Independent jobs on separate threads. An operation on small tensors loses more by synchronising
+//! the threads of its parallel loop than it gains; jobs that synchronise only at their end do not.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 use std::thread::Builder;
 
-/// What threads read at once.
+/// A value that threads read concurrently.
 struct Shared<'a, S: ?Sized>(&'a S);
 
-// SAFETY: tch's tensors are not `Sync`, since an operation may change one in place; libtorch itself lets threads read a
-// tensor, make graphs of it and differentiate them at once: counts of references are atomic, and the rest is locked.
-// That nothing else is touched is what `side_by_side` asks of its callers.
+// SAFETY: tch's tensors are not `Sync`, since an operation may change one in place; libtorch itself
+// lets threads read a tensor, build graphs on it and differentiate them concurrently: reference
+// counts are atomic, and the rest is locked. `side_by_side` requires of its callers that nothing
+// else is accessed.
 unsafe impl<S: ?Sized> Sync for Shared<'_, S> {}
 
 impl<S: ?Sized> Shared<'_, S> {
@@ -19,7 +20,7 @@ impl<S: ?Sized> Shared<'_, S> {
     }
 }
 
-/// Results on their way to where they are taken in order.
+/// Reorders results into the order of the jobs.
 struct InOrder<R, Take> {
     next: usize,
     early: BTreeMap<usize, R>,
@@ -40,20 +41,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// How many of `wanted` workers there are with this thread's number of threads, and how many threads each then has for
-/// its operations.
+/// Number of workers, at most `wanted` and at most this thread's number of threads, and number of
+/// threads per worker.
 pub fn split(wanted: usize) -> (usize, i32) {
     let threads = tch::get_num_threads().max(1);
     let workers = wanted.clamp(1, threads as usize);
     (workers, threads / workers as i32)
 }
 
-/// Gives each of `jobs`, with its number, to `work` on one of [`split`]`(workers)` threads, the caller's among them,
-/// and the results to `take`, in the order of the jobs, whatever order they come in. One worker does the jobs one after
-/// the other, with all threads.
+/// Runs `work` on each of `jobs`, with its number, on [`split`]`(workers)` threads, the caller's
+/// included, and passes the results to `take` in the order of the jobs. A single worker runs the
+/// jobs sequentially, with all threads.
 ///
-/// `shared` is handed to all threads at once, although it holds tensors: `work` must not change these in place, and
-/// `shared` must hold no other thing that is not `Sync` and that `work` uses.
+/// All threads share `shared`, although it contains tensors: `work` must not change these in place,
+/// and must not use anything else in `shared` that is not `Sync`.
 pub fn side_by_side<S: ?Sized, J: Send, R: Send>(
     shared: &S,
     workers: usize,
@@ -78,18 +79,18 @@ pub fn side_by_side<S: ?Sized, J: Send, R: Send>(
             lock(&results).add(number, result);
         }
     };
-    // The number of threads is each thread's own, but what new threads start with is the last that was set.
+    // The number of threads is thread-local; new threads start with the last one set.
     let _threads = Threads::set(threads);
     std::thread::scope(|scope| {
         for number in 1..workers {
-            // Where the system gives no more threads, the others do its work.
+            // If the system refuses a thread, the others do its work.
             let _ = Builder::new().name(format!("worker-{number}")).spawn_scoped(scope, worker);
         }
         worker();
     });
 }
 
-/// Another number of threads for this thread's operations, for a while.
+/// Changes the number of threads of this thread's operations, until dropped.
 struct Threads {
     before: i32,
 }

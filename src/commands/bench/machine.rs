@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use base::{Precision, TensorKind};
-use kernels::{Format, Team, ceiling};
+use kernels::{Format, ThreadPool, roofline};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
@@ -27,7 +27,7 @@ impl Machine {
     pub fn measure(device: Device) -> Self {
         let threads = tch::get_num_threads();
         let (bandwidth, arithmetic) = match device {
-            Device::Cpu => on_cpu(&Team::new(usize::try_from(threads).unwrap_or(1))),
+            Device::Cpu => on_cpu(&ThreadPool::new(usize::try_from(threads).unwrap_or(1))),
             device => on_gpu(device),
         };
         let name = match device {
@@ -64,11 +64,12 @@ fn processor() -> Option<String> {
     Some(line.trim_start_matches([' ', '\t', ':']).to_owned())
 }
 
-fn on_cpu(team: &Team) -> (f64, BTreeMap<String, f64>) {
+fn on_cpu(pool: &ThreadPool) -> (f64, BTreeMap<String, f64>) {
     let formats =
         [(Precision::Fp32, Format::F32), (Precision::Bf16, Format::Bf16), (Precision::Int8, Format::Int8)];
-    let rates = formats.map(|(precision, format)| (precision.to_string(), ceiling::arithmetic(team, format)));
-    (ceiling::bandwidth(team), rates.into())
+    let rates =
+        formats.map(|(precision, format)| (precision.to_string(), roofline::arithmetic(pool, format)));
+    (roofline::bandwidth(pool), rates.into())
 }
 
 /// A copy counts as read and written; the products are of 4096².

@@ -93,6 +93,7 @@ pub(super) fn settings(args: &SamplingArgs) -> SamplingSettings {
         top_k: a.top_k,
         top_p: a.top_p,
         min_p: a.min_p,
+        typical_p: a.typical_p,
     }
 }
 

@@ -1,6 +1,7 @@
 use std::sync::OnceLock;
 
 use kernels::Winograd;
+use libtorch_ext::bytes::f32_values;
 use tch::{Device, Kind, Tensor};
 
 use super::maps;
@@ -67,11 +68,11 @@ impl Conv2d {
     fn packed_forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Option<Tensor> {
         let place = self.packed.as_ref().filter(|_| x.size()[2] * x.size()[3] >= MANY_PIXELS)?;
         let trained = self.weight.requires_grad() || residual.is_some_and(Tensor::requires_grad);
-        let slower = x.kind() == Kind::BFloat16 && kernels::has_bf16_matrices();
+        let slower = x.kind() == Kind::BFloat16 && kernels::has_amx_bf16();
         let pixels = maps::pixels(x).filter(|_| !trained && !slower)?;
         let packed = place.get_or_init(|| {
             let bias = self.bias.as_ref().expect("packed convolutions have a bias");
-            Winograd::new(&maps::values(&self.weight), &maps::values(bias), maps::isa())
+            Winograd::new(&f32_values(&self.weight), &f32_values(bias), maps::isa())
         });
         Some(maps::convolution(packed, &pixels, self.weight.size()[0], residual))
     }

@@ -14,8 +14,8 @@ pub(super) fn group_norm(x: &Tensor, norm: &Norm) -> Option<Tensor> {
     if !here || trained(x) || norm.affine.is_some_and(|(scale, shift)| trained(scale) || trained(shift)) {
         return None;
     }
-    let engine = CudaKernels::shared(index).ok()?;
-    let normed = cuda_kernels::group_norm(engine, &pixels, norm);
+    let launcher = CudaKernels::shared(index).ok()?;
+    let normed = cuda_kernels::group_norm(launcher, &pixels, norm);
     // As tch's own operations do.
     Some(normed.unwrap_or_else(|e| panic!("{e}"))?.permute([0, 3, 1, 2]))
 }

@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use kernels::{Format, Isa, Map, Norm, Team, Winograd};
-use libtorch_ext::bytes::{Element, tensor_of, with_values};
+use kernels::{Format, Isa, Map, Norm, ThreadPool, Winograd};
+use libtorch_ext::bytes::{Element, f32_values, tensor_of, with_values};
 use tch::{Device, Kind, Tensor};
 
 /// `x` (B, C, H, W) as (B, H, W, C), if these kernels can read it.
@@ -16,18 +16,13 @@ pub(super) fn pixels(x: &Tensor) -> Option<Tensor> {
     (fits && pixels.is_contiguous()).then_some(pixels)
 }
 
-/// All values in fp32, row after row.
-pub(super) fn values(t: &Tensor) -> Vec<f32> {
-    with_values(&t.to_kind(Kind::Float), <[f32]>::to_vec).expect("it was just made fp32")
-}
-
 /// The best instructions for fp32.
 pub(super) fn isa() -> Isa {
     Isa::best(Format::F32)
 }
 
-fn team() -> Arc<Team> {
-    Team::shared(usize::try_from(tch::get_num_threads()).unwrap_or(1))
+fn pool() -> Arc<ThreadPool> {
+    ThreadPool::shared(usize::try_from(tch::get_num_threads()).unwrap_or(1))
 }
 
 /// Group norm and the SiLU that may follow, of `pixels` (B, H, W, C); `affine` (C) each.
@@ -38,7 +33,7 @@ pub(super) fn group_norm(
     eps: f64,
     silu: bool,
 ) -> Tensor {
-    let (scale, shift) = affine.map(|(w, b)| (values(w), values(b))).unzip();
+    let (scale, shift) = affine.map(|(w, b)| (f32_values(w), f32_values(b))).unzip();
     let norm = Norm {
         groups: usize::try_from(groups).expect("groups are counted"),
         eps,
@@ -54,9 +49,9 @@ pub(super) fn group_norm(
 }
 
 fn normalized<E: Element + kernels::NormElement>(pixels: &Tensor, channels: i64, norm: &Norm) -> Tensor {
-    let (team, isa, channels) = (team(), isa(), channels as usize);
+    let (pool, isa, channels) = (pool(), isa(), channels as usize);
     by_image::<E>(pixels, None, channels as i64, |x, _, out| {
-        kernels::group_norm(&team, isa, x, channels, norm, out);
+        kernels::group_norm(&pool, isa, x, channels, norm, out);
     })
 }
 
@@ -80,9 +75,9 @@ fn convolved<E: Element + kernels::ConvElement>(
     outputs: i64,
     residual: Option<&Tensor>,
 ) -> Tensor {
-    let (team, width) = (team(), pixels.size()[2] as usize);
+    let (pool, width) = (pool(), pixels.size()[2] as usize);
     by_image::<E>(pixels, residual, outputs, |x, residual, out| {
-        packed.run(&team, &Map { x, width, residual }, out);
+        packed.run(&pool, &Map { x, width, residual }, out);
     })
 }
 

@@ -1,22 +1,24 @@
-//! Products with AVX2. A tile of up to six rows by one vector of outputs, in two registers a row, fits the sixteen (int8:
-//! by half a vector, or of two rows by a whole one). A group is one vector: its weights stay in a second cache, from where further
-//! tiles take them.
+//! Products with AVX2. Up to six rows by one vector of outputs, in two registers per row, fit the
+//! sixteen registers (int8: by half a vector, or two rows by a whole one). A tile is one vector of
+//! outputs; its weights stay in the second-level cache, from which further blocks of rows read
+//! them.
 
 use std::arch::x86_64::*;
 
 use super::{LANES, Scaling, Tile};
 
-/// Rows of a tile.
+/// Rows computed together.
 const ROWS: usize = 6;
-/// Rows of a tile of integer sums, of which a whole vector's take four registers a row.
+/// Rows of integer sums computed together by whole vectors, which take four registers per row.
 const WHOLE_ROWS: usize = 2;
-/// Groups of four inputs whose products fit the 32-bit sums, two of them in each: 2 · 127 · 32767 · 256 < 2³¹.
+/// Quads of inputs whose products fit the 32-bit sums, two in each: 2 · 127 · 32767 · 256 < 2³¹.
 const QUADS: usize = 256;
-/// Bytes ahead of the weights in use that are asked for: the processor's own guesses end at each 4 kB.
+/// Prefetch distance in bytes: the hardware prefetcher stops at each 4 kB page.
 const AHEAD: usize = 1024;
 
-/// Calls `$call` with `$row` the first of each tile of at most `$most` rows, all about equally large, `$R` its rows, and
-/// `$ahead` how many bytes ahead of its own weights it asks for some: the last tile, for the next group's.
+/// Calls `$call` for blocks of at most `$most` rows, all about equally large, with `$row` the
+/// block's first row, `$R` its number of rows, and `$ahead` its prefetch distance in bytes; the
+/// last block prefetches the next tile's weights.
 macro_rules! by_rows {
     ($rows:expr, $most:expr, $weights:expr, [$($N:literal),*], |$row:ident, $R:ident, $ahead:ident| $call:expr) => {
         let tiles = $rows.div_ceil($most);
@@ -37,7 +39,7 @@ macro_rules! by_rows {
 pub(super) fn f32(tile: &Tile, w: &[f32], x: &[f32], out: &mut [f32]) {
     tile.check(w.len(), x.len(), out.len());
     by_rows!(tile.rows, ROWS, w, [1, 2, 3, 4, 5, 6], |row, R, ahead| {
-        // SAFETY: `Tile::check` holds, and `Isa` asked for the instructions.
+        // SAFETY: `Tile::check` holds, and `Isa` detected the instructions.
         unsafe { f32_tile::<R>(tile, w.as_ptr(), x.as_ptr(), out.as_mut_ptr(), row, ahead) }
     });
 }
@@ -57,7 +59,7 @@ unsafe fn f32_tile<const R: usize>(
         let x = x.add(row * tile.depth);
         for k in 0..tile.depth {
             let w = w.add(k * LANES);
-            ask_ahead(w, ahead);
+            prefetch(w, ahead);
             let weights = [_mm256_load_ps(w), _mm256_load_ps(w.add(8))];
             for (r, sums) in sums.iter_mut().enumerate() {
                 let input = _mm256_set1_ps(*x.add(r * tile.depth + k));
@@ -95,7 +97,7 @@ unsafe fn bf16_tile<const R: usize>(
         let x = x.add(row * tile.depth);
         for k in (0..tile.depth).step_by(2) {
             let w = w.add(k * LANES).cast();
-            ask_ahead(w, ahead);
+            prefetch(w, ahead);
             let pairs = [_mm256_load_si256(w), _mm256_load_si256(w.add(1))];
             // A bfloat16 is the upper half of its number.
             let even = pairs.map(|pair| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(pair)));
@@ -132,7 +134,8 @@ pub(super) fn int8(tile: &Tile, w: &[i8], x: &[i16], scales: &[f32], scaling: &S
     }
     by_rows!(tile.rows, ROWS, w, [1, 2, 3, 4, 5, 6], |row, R, ahead| {
         let mut totals = [[0.0; LANES]; R];
-        // SAFETY: as in `f32`. The second half asks for nothing: its weights have come with the first's.
+        // SAFETY: as in `f32`. The second half prefetches nothing: its weights came with the first
+        // half's.
         unsafe {
             int8_tile::<R, 2>(tile, w_at, x_at, row, 0, ahead, &mut totals);
             int8_tile::<R, 2>(tile, w_at, x_at, row, 2, 0, &mut totals);
@@ -141,7 +144,7 @@ pub(super) fn int8(tile: &Tile, w: &[i8], x: &[i16], scales: &[f32], scaling: &S
     });
 }
 
-/// The exact sums of `P` parts of four outputs from the part `part` on, rounded once.
+/// Exact sums of `P` parts of four outputs from the part `part` on, rounded once.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn int8_tile<const R: usize, const P: usize>(
     tile: &Tile,
@@ -161,7 +164,7 @@ unsafe fn int8_tile<const R: usize, const P: usize>(
             let mut sums = [[_mm256_setzero_si256(); P]; R]; // two for each output, side by side
             for k in first..quads.min(first + QUADS) {
                 let w = w.add(k * 4 * LANES);
-                ask_ahead(w, ahead);
+                prefetch(w, ahead);
                 let mut weights = [_mm256_setzero_si256(); P];
                 for (i, weights) in weights.iter_mut().enumerate() {
                     *weights = _mm256_cvtepi8_epi16(_mm_load_si128(w.add((part + i) * 16).cast()));
@@ -189,10 +192,10 @@ unsafe fn int8_tile<const R: usize, const P: usize>(
     }
 }
 
-/// Nothing is read there, so it may lie beyond the weights.
+/// Prefetches weights. The address may be beyond the slice, since nothing is read.
 #[inline(always)]
-fn ask_ahead<T>(w: *const T, ahead: usize) {
-    // SAFETY: a hint; the processor drops what it cannot follow.
+fn prefetch<T>(w: *const T, ahead: usize) {
+    // SAFETY: a hint, which never faults.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(w.cast::<i8>().wrapping_add(ahead)) };
 }
 

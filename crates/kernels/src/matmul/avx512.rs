@@ -1,16 +1,17 @@
-//! Products with AVX-512. A tile of up to six rows (int8: three, with two sums each) by up to four vectors keeps all its
-//! sums in registers.
+//! Products with AVX-512. Up to six rows (int8: three, with two sums each) by up to four vectors
+//! keep all their sums in registers.
 
 use std::arch::x86_64::*;
 
 use super::{LANES, Scaling, Tile};
 
-/// Rows of a tile of floating-point sums: 6 × 4 sums, 4 weights and an input fit 32 registers.
+/// Rows of floating-point sums computed together: 6 × 4 sums, 4 weights and an input fit 32
+/// registers.
 const ROWS: usize = 6;
-/// Rows of a tile of integer sums, each with a high and a low part.
+/// Rows of integer sums computed together, each with a high and a low part.
 const INT8_ROWS: usize = 3;
 
-/// The instance of `$kernel` for a number of vectors and of rows.
+/// Selects the instance of `$kernel` for a number of vectors and of rows.
 macro_rules! pick {
     ($vectors:expr, $rows:expr, $kernel:ident, [$($R:literal),*]) => {
         match ($vectors, $rows) {
@@ -30,7 +31,7 @@ pub(super) fn f32(tile: &Tile, w: &[f32], x: &[f32], out: &mut [f32]) {
     type Kernel = unsafe fn(&Tile, *const f32, *const f32, *mut f32, usize);
     for row in (0..tile.rows).step_by(ROWS) {
         let kernel: Kernel = pick!(tile.vectors, (tile.rows - row).min(ROWS), f32_tile, [1, 2, 3, 4, 5, 6]);
-        // SAFETY: `Tile::check` holds, and `Isa` asked for the instructions.
+        // SAFETY: `Tile::check` holds, and `Isa` detected the instructions.
         unsafe { kernel(tile, w.as_ptr(), x.as_ptr(), out.as_mut_ptr(), row) };
     }
 }
@@ -69,7 +70,7 @@ pub(super) fn bf16(tile: &Tile, w: &[u16], x: &[u16], out: &mut [f32]) {
     type Kernel = unsafe fn(&Tile, *const u16, *const u16, *mut f32, usize);
     for row in (0..tile.rows).step_by(ROWS) {
         let kernel: Kernel = pick!(tile.vectors, (tile.rows - row).min(ROWS), bf16_tile, [1, 2, 3, 4, 5, 6]);
-        // SAFETY: `Tile::check` holds, and `Isa` asked for the instructions.
+        // SAFETY: `Tile::check` holds, and `Isa` detected the instructions.
         unsafe { kernel(tile, w.as_ptr(), x.as_ptr(), out.as_mut_ptr(), row) };
     }
 }
@@ -83,7 +84,8 @@ unsafe fn bf16_tile<const V: usize, const R: usize>(
     row: usize,
 ) {
     let mut sums = [[_mm512_setzero_ps(); V]; R];
-    // SAFETY: `Tile::check` holds for these pointers and this tile; the vector types are 64 bytes of any content.
+    // SAFETY: `Tile::check` holds for these pointers and this tile; the vector types are 64 bytes
+    // of any content.
     unsafe {
         let x = x.add(row * tile.depth);
         for k in 0..tile.depth / 2 {
@@ -104,7 +106,7 @@ unsafe fn bf16_tile<const V: usize, const R: usize>(
     }
 }
 
-/// The inputs' `bytes`: high and low.
+/// `bytes` are the inputs' high and low bytes.
 pub(super) fn int8(
     tile: &Tile,
     w: &[i8],

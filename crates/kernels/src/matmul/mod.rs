@@ -1,9 +1,10 @@
 //! `y = x Wᵀ` for a few rows, with W packed once so that a product reads it as one stream.
 //!
-//! W (outputs, inputs) is cut into sections of consecutive outputs, so that threads can share them out. A section is
-//! cut into groups of outputs, as many as a kernel takes at a time; a group is stored input after input, all its outputs
-//! side by side (bf16: two inputs, int8: four inputs of an output side by side, as the processor's dot products take
-//! them). Outputs are padded to 16, inputs to 4, with zeros.
+//! W (outputs, inputs) is split into panels of consecutive outputs, which threads divide among
+//! themselves. A panel is split into tiles of outputs, as many as a kernel computes at a time. A
+//! tile is stored input by input, all its outputs side by side (bf16: two inputs, int8: four inputs
+//! of an output side by side, as the processor's dot products take them). Outputs are padded to 16,
+//! inputs to 4, with zeros.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -22,8 +23,8 @@ use crate::memory::Aligned;
 /// Outputs in a vector.
 const LANES: usize = 16;
 
-/// Vectors in a group: what the registers of a kernel hold beside several rows' sums.
-fn group(isa: Isa) -> usize {
+/// Vectors of outputs in a tile: as many as fit the registers with the sums of several rows.
+fn tile_vectors(isa: Isa) -> usize {
     if isa.level() == Level::Avx512 { 4 } else { 1 }
 }
 
@@ -43,7 +44,7 @@ pub struct Matrix {
     data: Data,
     inputs: usize,
     outputs: usize,
-    section: usize, // outputs of a section, a divisor of `outputs` but for the last section
+    panel: usize, // outputs of a panel; the last may have fewer
     isa: Isa,
 }
 
@@ -54,35 +55,35 @@ impl std::fmt::Debug for Matrix {
 }
 
 impl Matrix {
-    /// Packs `weight` (outputs × inputs, row after row) in sections of `section` outputs; the last may be shorter.
+    /// Packs `weight` (outputs × inputs) in panels of `panel` outputs; the last may be shorter.
     ///
     /// # Panics
-    /// If `weight` is not a whole number of rows, or empty.
-    pub fn pack(weight: &[f32], inputs: usize, section: usize, format: Format) -> Self {
-        Self::pack_for(weight, inputs, section, format, Isa::best(format))
+    /// Panics if `weight` is not a whole number of rows, or empty.
+    pub fn pack(weight: &[f32], inputs: usize, panel: usize, format: Format) -> Self {
+        Self::pack_for(weight, inputs, panel, format, Isa::best(format))
     }
 
-    /// As [`Matrix::pack`], to be computed with `isa`, which must be of [`Isa::available`].
+    /// Like [`Matrix::pack`], for products with the instructions `isa`, one of [`Isa::available`].
     ///
     /// # Panics
-    /// If `weight` is not a whole number of rows, or empty, or the processor lacks `isa`.
-    pub fn pack_for(weight: &[f32], inputs: usize, section: usize, format: Format, isa: Isa) -> Self {
-        assert!(inputs > 0 && section > 0 && !weight.is_empty() && weight.len().is_multiple_of(inputs));
+    /// Panics if `weight` is not a whole number of rows, or empty, or the processor lacks `isa`.
+    pub fn pack_for(weight: &[f32], inputs: usize, panel: usize, format: Format, isa: Isa) -> Self {
+        assert!(inputs > 0 && panel > 0 && !weight.is_empty() && weight.len().is_multiple_of(inputs));
         assert!(Isa::available(format).contains(&isa), "this processor has no {isa:?} for {format:?}");
         let outputs = weight.len() / inputs;
-        let mut matrix = Matrix { data: Data::F32(Aligned::zeros(0)), inputs, outputs, section, isa };
-        let padded = matrix.sections() * matrix.padded_section() * padded_inputs(inputs);
+        let mut matrix = Matrix { data: Data::F32(Aligned::zeros(0)), inputs, outputs, panel, isa };
+        let padded = matrix.panels() * matrix.padded_panel() * padded_inputs(inputs);
         matrix.data = match format {
-            Format::F32 => Data::F32(matrix.place(weight, padded, 1, |w, _| w)),
-            Format::Bf16 => Data::Bf16(matrix.place(weight, padded, 2, |w, _| to_bf16(w))),
+            Format::F32 => Data::F32(matrix.pack_with(weight, padded, 1, |w, _| w)),
+            Format::Bf16 => Data::Bf16(matrix.pack_with(weight, padded, 2, |w, _| to_bf16(w))),
             Format::Int8 => matrix.quantize(weight, padded),
         };
         matrix
     }
 
-    /// Puts each weight, through `convert` (which also gets its output), where the kernels look for it; `side` inputs
-    /// of an output lie side by side. On all cores.
-    fn place<T: crate::memory::Number>(
+    /// Converts each weight by `convert(weight, output)` and stores it in the kernels' layout, with
+    /// `side` inputs of an output side by side. Uses all cores.
+    fn pack_with<T: crate::memory::Number>(
         &self,
         weight: &[f32],
         padded: usize,
@@ -91,15 +92,15 @@ impl Matrix {
     ) -> Aligned<T> {
         let mut packed = Aligned::zeros(padded);
         let depth = padded_inputs(self.inputs);
-        let sections = packed.as_mut_slice().par_chunks_mut(self.padded_section() * depth);
-        let rows = weight.par_chunks(self.section * self.inputs);
-        sections.zip(rows).enumerate().for_each(|(section, (section_data, rows))| {
-            let most = group(self.isa) * LANES;
-            let groups = section_data.chunks_mut(most * depth).zip(rows.chunks(most * self.inputs));
-            for (group, (data, rows)) in groups.enumerate() {
-                let first = section * self.section + group * most; // output
+        let panels = packed.as_mut_slice().par_chunks_mut(self.padded_panel() * depth);
+        let rows = weight.par_chunks(self.panel * self.inputs);
+        panels.zip(rows).enumerate().for_each(|(panel, (panel_data, rows))| {
+            let most = tile_vectors(self.isa) * LANES;
+            let tiles = panel_data.chunks_mut(most * depth).zip(rows.chunks(most * self.inputs));
+            for (tile, (data, rows)) in tiles.enumerate() {
+                let first = panel * self.panel + tile * most; // output
                 let width = data.len() / depth;
-                // A few inputs at a time, so that what is written lies in a first cache.
+                // A few inputs at a time, so that writes hit the first-level cache.
                 for inputs in (0..self.inputs).step_by(64) {
                     let inputs = inputs..self.inputs.min(inputs + 64);
                     for (lane, row) in rows.chunks_exact(self.inputs).enumerate() {
@@ -122,11 +123,11 @@ impl Matrix {
                 (scale, row.iter().map(|w| i32::from(nearest(w / scale) as i8)).sum::<i32>())
             })
             .unzip();
-        let weights = self.place(weight, padded, 4, |w, output| nearest(w / scales[output]) as i8);
+        let weights = self.pack_with(weight, padded, 4, |w, output| nearest(w / scales[output]) as i8);
         Data::Int8 { weights, scales, sums }
     }
 
-    /// How the weights are stored.
+    /// Storage format of the weights.
     pub fn format(&self) -> Format {
         match self.data {
             Data::F32(_) => Format::F32,
@@ -135,7 +136,7 @@ impl Matrix {
         }
     }
 
-    /// Which instructions compute it.
+    /// Instruction set of the products.
     pub fn isa(&self) -> Isa {
         self.isa
     }
@@ -150,19 +151,19 @@ impl Matrix {
         self.outputs
     }
 
-    /// Number of sections.
-    pub fn sections(&self) -> usize {
-        self.outputs.div_ceil(self.section)
+    /// Number of panels.
+    pub fn panels(&self) -> usize {
+        self.outputs.div_ceil(self.panel)
     }
 
-    /// Columns of y in a section.
-    pub fn section(&self) -> usize {
-        self.section
+    /// Columns of y in a panel.
+    pub fn panel(&self) -> usize {
+        self.panel
     }
 
-    /// Columns that [`Matrix::product`] writes: a section's, padded.
-    pub fn padded_section(&self) -> usize {
-        self.section.next_multiple_of(LANES)
+    /// Columns that [`Matrix::matmul`] writes: those of a panel, padded.
+    pub fn padded_panel(&self) -> usize {
+        self.panel.next_multiple_of(LANES)
     }
 
     /// Bytes that a product reads.
@@ -174,51 +175,52 @@ impl Matrix {
         }
     }
 
-    /// The groups of a section: for each its first column there and where its weights lie.
-    fn groups(&self, section: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
-        let (vectors, most) = (self.padded_section() / LANES, group(self.isa));
+    /// Tiles of a panel: first column in the panel, and range of the weights.
+    fn tiles(&self, panel: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let (vectors, most) = (self.padded_panel() / LANES, tile_vectors(self.isa));
         let vector = LANES * padded_inputs(self.inputs); // its weights
         (0..vectors).step_by(most).map(move |first| {
-            let from = section * vectors + first;
+            let from = panel * vectors + first;
             (first * LANES, from * vector..(from + most.min(vectors - first)) * vector)
         })
     }
 
-    /// All columns for `rows` rows of `x`, which lie side by side, into `out` (rows × outputs): for fp32 whose inputs and
-    /// sections need no padding.
-    pub(crate) fn product_f32(&self, x: &[f32], rows: usize, out: &mut [f32]) {
-        let (depth, width) = (padded_inputs(self.inputs), self.sections() * self.padded_section());
+    /// All columns for `rows` contiguous rows of `x`, into `out` (rows × outputs). For fp32
+    /// matrices whose inputs and panels need no padding.
+    pub(crate) fn matmul_f32(&self, x: &[f32], rows: usize, out: &mut [f32]) {
+        let (depth, width) = (padded_inputs(self.inputs), self.panels() * self.padded_panel());
         assert!(depth == self.inputs && width == self.outputs);
         let Data::F32(weights) = &self.data else { panic!("the weights are {:?}", self.format()) };
-        for section in 0..self.sections() {
-            for (first, at) in self.groups(section) {
+        for panel in 0..self.panels() {
+            for (first, at) in self.tiles(panel) {
                 let tile = Tile { vectors: at.len() / depth / LANES, rows, depth, width };
-                tile.f32(self.isa, &weights.as_slice()[at], x, &mut out[section * self.section + first..]);
+                tile.f32(self.isa, &weights.as_slice()[at], x, &mut out[panel * self.panel + first..]);
             }
         }
     }
 
-    /// Columns of `section` for all rows of `x`, into `out` (rows × [`Matrix::padded_section`]).
+    /// Columns of `panel` for all rows of `x`, into `out` (rows × [`Matrix::padded_panel`]).
     ///
     /// # Panics
-    /// If `x` was made for another format, other instructions or another width, or `out` is too short.
-    pub fn product(&self, section: usize, x: &Rows, out: &mut [f32]) {
-        let (depth, width) = (padded_inputs(self.inputs), self.padded_section());
-        assert!(section < self.sections() && out.len() >= x.rows * width);
+    /// Panics if `x` has another format, instruction set or width, or `out` is too short.
+    pub fn matmul(&self, panel: usize, x: &PackedActivations, out: &mut [f32]) {
+        let (depth, width) = (padded_inputs(self.inputs), self.padded_panel());
+        assert!(panel < self.panels() && out.len() >= x.rows * width);
         assert!(
             (x.format, x.isa, x.inputs) == (self.format(), self.isa, self.inputs),
-            "{x:?} were made for another matrix than {self:?}"
+            "{x:?} do not match {self:?}"
         );
-        for (first, at) in self.groups(section) {
+        for (first, at) in self.tiles(panel) {
             let tile = Tile { vectors: at.len() / depth / LANES, rows: x.rows, depth, width };
             let out = &mut out[first..];
             match (&self.data, &x.data) {
-                (Data::F32(w), RowData::F32(x)) => tile.f32(self.isa, &w.as_slice()[at], x.as_slice(), out),
+                (Data::F32(w), ActivationData::F32(x)) => {
+                    tile.f32(self.isa, &w.as_slice()[at], x.as_slice(), out)
+                }
                 (Data::Bf16(w), x) => tile.bf16(self.isa, &w.as_slice()[at], x, out),
                 (Data::Int8 { weights, scales, sums }, x) => {
-                    let first = section * self.section + first;
-                    let end =
-                        self.outputs.min((section + 1) * self.section).min(first + tile.vectors * LANES);
+                    let first = panel * self.panel + first;
+                    let end = self.outputs.min((panel + 1) * self.panel).min(first + tile.vectors * LANES);
                     let outputs = first.min(end)..end;
                     let scaling = Scaling { outputs: &scales[outputs.clone()], sums: &sums[outputs] };
                     tile.int8(self.isa, &weights.as_slice()[at], x, &scaling, out);
@@ -229,10 +231,10 @@ impl Matrix {
     }
 }
 
-/// What one call of a kernel computes: all rows, one group.
+/// The work of one kernel call: all rows, one tile of outputs.
 #[derive(Clone, Copy)]
 struct Tile {
-    /// Vectors of outputs in the group; 1 but with AVX-512.
+    /// Vectors of outputs; 1 except with AVX-512.
     vectors: usize,
     rows: usize,
     /// Padded inputs.
@@ -241,21 +243,22 @@ struct Tile {
     width: usize,
 }
 
-/// What turns exact integer sums into results.
+/// Scales that turn exact integer sums into results.
 struct Scaling<'a> {
     outputs: &'a [f32],
     sums: &'a [i32],
 }
 
 impl Scaling<'_> {
-    /// `256 (Σ high·w − 128 Σ w) + Σ low·w` of an output: split inputs have 32768 = 256 · 128 added.
+    /// Sum of an output, `256 (Σ high·w − 128 Σ w) + Σ low·w`: split inputs have 32768 = 256 · 128
+    /// added.
     #[inline(always)]
     fn total(&self, output: usize, high: i32, low: i32) -> f32 {
         let offset = self.sums.get(output).map_or(0, |sum| 128 * i64::from(*sum));
         (256 * (i64::from(high) - offset) + i64::from(low)) as f32
     }
 
-    /// The outputs from `first` on of a row with this scale. Padding is zero.
+    /// Writes the outputs from `first` on for a row with this scale. Padding becomes zero.
     #[inline(always)]
     fn apply(&self, first: usize, row_scale: f32, totals: &[f32; LANES], out: &mut [f32]) {
         out.fill(0.0);
@@ -267,7 +270,7 @@ impl Scaling<'_> {
 }
 
 impl Tile {
-    /// The kernels read and write without further checks.
+    /// Panics if a slice is too short. The kernels read and write without further checks.
     fn check(&self, weights: usize, x: usize, out: usize) {
         assert!(weights >= self.vectors * LANES * self.depth, "weights are too short");
         assert!(x >= self.rows * self.depth, "inputs are too short");
@@ -285,31 +288,31 @@ impl Tile {
         }
     }
 
-    fn bf16(&self, isa: Isa, w: &[u16], x: &RowData, out: &mut [f32]) {
+    fn bf16(&self, isa: Isa, w: &[u16], x: &ActivationData, out: &mut [f32]) {
         match (isa.level(), x) {
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx512, RowData::Bf16(x)) => avx512::bf16(self, w, x.as_slice(), out),
+            (Level::Avx512, ActivationData::Bf16(x)) => avx512::bf16(self, w, x.as_slice(), out),
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx2, RowData::F32(x)) => avx2::bf16(self, w, x.as_slice(), out),
-            (_, RowData::F32(x)) => plain::bf16(self, w, x.as_slice(), out),
-            _ => unreachable!("`Rows::of` chose by the same instructions"),
+            (Level::Avx2, ActivationData::F32(x)) => avx2::bf16(self, w, x.as_slice(), out),
+            (_, ActivationData::F32(x)) => plain::bf16(self, w, x.as_slice(), out),
+            _ => unreachable!("`PackedActivations::new` selects by the same instruction set"),
         }
     }
 
-    fn int8(&self, isa: Isa, w: &[i8], x: &RowData, scaling: &Scaling, out: &mut [f32]) {
+    fn int8(&self, isa: Isa, w: &[i8], x: &ActivationData, scaling: &Scaling, out: &mut [f32]) {
         match (isa.level(), x) {
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx512, RowData::Bytes { high, low, scales }) => {
+            (Level::Avx512, ActivationData::Bytes { high, low, scales }) => {
                 avx512::int8(self, w, [high.as_slice(), low.as_slice()], scales, scaling, out);
             }
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx2, RowData::Int16 { values, scales }) => {
+            (Level::Avx2, ActivationData::Int16 { values, scales }) => {
                 avx2::int8(self, w, values.as_slice(), scales, scaling, out);
             }
-            (_, RowData::Int16 { values, scales }) => {
+            (_, ActivationData::Int16 { values, scales }) => {
                 plain::int8(self, w, values.as_slice(), scales, scaling, out);
             }
-            _ => unreachable!("`Rows::of` chose by the same instructions"),
+            _ => unreachable!("`PackedActivations::new` selects by the same instruction set"),
         }
     }
 }
@@ -318,8 +321,8 @@ fn padded_inputs(inputs: usize) -> usize {
     inputs.next_multiple_of(4)
 }
 
-enum RowData {
-    /// For fp32; and for bf16 where there is no dot product of it: rounded to bfloat16.
+enum ActivationData {
+    /// For fp32; for bf16 without a dot product instruction: rounded to bfloat16.
     F32(Aligned<f32>),
     Bf16(Aligned<u16>),
     /// 16-bit integers, for int8.
@@ -327,7 +330,7 @@ enum RowData {
         values: Aligned<i16>,
         scales: Vec<f32>,
     },
-    /// The same with 32768 added, high and low bytes apart, for a dot product of bytes.
+    /// The same with 32768 added, split into high and low bytes, for dot products of bytes.
     Bytes {
         high: Aligned<u8>,
         low: Aligned<u8>,
@@ -335,67 +338,69 @@ enum RowData {
     },
 }
 
-/// Rows of x in the form that products with a format and some instructions take. Made once, filled again and again.
-pub struct Rows {
-    data: RowData,
+/// Rows of x in the layout that products of a format and an instruction set take. Allocated once,
+/// refilled for each product.
+pub struct PackedActivations {
+    data: ActivationData,
     format: Format,
     isa: Isa,
     inputs: usize,
     rows: usize,
 }
 
-impl std::fmt::Debug for Rows {
+impl std::fmt::Debug for PackedActivations {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Rows({} × {}, {:?}, {:?})", self.rows, self.inputs, self.format, self.isa)
+        write!(f, "PackedActivations({} × {}, {:?}, {:?})", self.rows, self.inputs, self.format, self.isa)
     }
 }
 
-impl Rows {
-    /// Room for `rows` inputs of `matrix`, and of any other of its format, instructions and width.
-    pub fn of(matrix: &Matrix, rows: usize) -> Self {
+impl PackedActivations {
+    /// Memory for `rows` inputs of `matrix`, and of any other with its format, instruction set and
+    /// width.
+    pub fn new(matrix: &Matrix, rows: usize) -> Self {
         let (format, isa, inputs) = (matrix.format(), matrix.isa, matrix.inputs);
         let n = rows * padded_inputs(inputs);
         let scales = || vec![0.0; rows];
         let data = match (format, isa.level()) {
-            (Format::Bf16, Level::Avx512) => RowData::Bf16(Aligned::zeros(n)),
-            (Format::F32 | Format::Bf16, _) => RowData::F32(Aligned::zeros(n)),
+            (Format::Bf16, Level::Avx512) => ActivationData::Bf16(Aligned::zeros(n)),
+            (Format::F32 | Format::Bf16, _) => ActivationData::F32(Aligned::zeros(n)),
             (Format::Int8, Level::Avx512) => {
-                RowData::Bytes { high: Aligned::zeros(n), low: Aligned::zeros(n), scales: scales() }
+                ActivationData::Bytes { high: Aligned::zeros(n), low: Aligned::zeros(n), scales: scales() }
             }
-            (Format::Int8, _) => RowData::Int16 { values: Aligned::zeros(n), scales: scales() },
+            (Format::Int8, _) => ActivationData::Int16 { values: Aligned::zeros(n), scales: scales() },
         };
-        Rows { data, format, isa, inputs, rows }
+        PackedActivations { data, format, isa, inputs, rows }
     }
 
-    /// Takes the values of `x` (rows × inputs).
+    /// Packs the values of `x` (rows × inputs).
     ///
     /// # Panics
-    /// If `x` has another size.
+    /// Panics if `x` has another size.
     pub fn set(&mut self, x: &[f32]) {
         assert_eq!(x.len(), self.rows * self.inputs);
         let (depth, isa) = (padded_inputs(self.inputs), self.isa);
         let rows = x.chunks_exact(self.inputs);
         match &mut self.data {
-            RowData::F32(data) => {
+            ActivationData::F32(data) => {
                 for (x, out) in rows.zip(data.as_mut_slice().chunks_exact_mut(depth)) {
                     match self.format {
                         Format::F32 => out[..x.len()].copy_from_slice(x),
-                        _ => widened_row(isa, x, &mut out[..x.len()]),
+                        _ => round_to_bf16_row(isa, x, &mut out[..x.len()]),
                     }
                 }
             }
-            RowData::Bf16(data) => {
+            ActivationData::Bf16(data) => {
                 for (x, out) in rows.zip(data.as_mut_slice().chunks_exact_mut(depth)) {
-                    round_row(isa, x, &mut out[..x.len()]);
+                    row_to_bf16(isa, x, &mut out[..x.len()]);
                 }
             }
-            RowData::Int16 { values, scales } => {
+            ActivationData::Int16 { values, scales } => {
                 let values = values.as_mut_slice().chunks_exact_mut(depth);
                 for ((x, values), scale) in rows.zip(values).zip(scales) {
                     *scale = quantize_row(isa, x, &mut values[..x.len()]);
                 }
             }
-            RowData::Bytes { high, low, scales } => {
+            ActivationData::Bytes { high, low, scales } => {
                 let high = high.as_mut_slice().chunks_exact_mut(depth);
                 let low = low.as_mut_slice().chunks_exact_mut(depth);
                 for (((x, high), low), scale) in rows.zip(high).zip(low).zip(scales) {
@@ -407,31 +412,31 @@ impl Rows {
 }
 
 for_each_isa! {
-    /// A row to bfloat16.
-    pub fn round_row(x: &[f32], out: &mut [u16]) = round_row_body
+    /// Converts a row to bfloat16.
+    pub fn row_to_bf16(x: &[f32], out: &mut [u16]) = row_to_bf16_body
 }
 
 #[inline(always)]
-fn round_row_body<const FUSED: bool>(x: &[f32], out: &mut [u16]) {
+fn row_to_bf16_body<const FUSED: bool>(x: &[f32], out: &mut [u16]) {
     for (o, v) in out.iter_mut().zip(x) {
         *o = to_bf16(*v);
     }
 }
 
 for_each_isa! {
-    /// A row rounded to bfloat16, in single precision.
-    pub fn widened_row(x: &[f32], out: &mut [f32]) = widened_row_body
+    /// Rounds a row to bfloat16, kept in single precision.
+    pub fn round_to_bf16_row(x: &[f32], out: &mut [f32]) = round_to_bf16_row_body
 }
 
 #[inline(always)]
-fn widened_row_body<const FUSED: bool>(x: &[f32], out: &mut [f32]) {
+fn round_to_bf16_row_body<const FUSED: bool>(x: &[f32], out: &mut [f32]) {
     for (o, v) in out.iter_mut().zip(x) {
         *o = from_bf16(to_bf16(*v));
     }
 }
 
 for_each_isa! {
-    /// A row to 16-bit integers; returns their scale.
+    /// Quantizes a row to 16-bit integers and returns their scale.
     pub fn quantize_row(x: &[f32], out: &mut [i16]) -> f32 = quantize_row_body
 }
 
@@ -445,7 +450,7 @@ fn quantize_row_body<const FUSED: bool>(x: &[f32], out: &mut [i16]) -> f32 {
 }
 
 for_each_isa! {
-    /// As [`quantize_row`], with 32768 added, the high and the low bytes apart.
+    /// Like [`quantize_row`], with 32768 added, split into high and low bytes.
     pub fn split_row(x: &[f32], high: &mut [u8], low: &mut [u8]) -> f32 = split_row_body
 }
 
@@ -460,8 +465,8 @@ fn split_row_body<const FUSED: bool>(x: &[f32], high: &mut [u8], low: &mut [u8])
     scale
 }
 
-/// What the numbers of a row are divided by so that the largest becomes `most`. NaN where one of them is not finite: so is
-/// then everything that is multiplied with the row.
+/// Scale that maps the largest magnitude of a row to `most`. NaN if a number is not finite, which
+/// makes every product with the row NaN.
 #[inline(always)]
 fn scale_to(most: f32, x: &[f32]) -> f32 {
     let larger = |a: f32, b: f32| if b > a || b.is_nan() { b } else { a };
@@ -480,14 +485,14 @@ fn scale_to(most: f32, x: &[f32]) -> f32 {
     }
 }
 
-/// The nearest whole number, of those below 2²²; adding 1.5 · 2²³ leaves it in the low bits.
+/// Nearest integer, for magnitudes below 2²²: adding 1.5 · 2²³ leaves it in the low bits.
 #[inline(always)]
 fn nearest(x: f32) -> u32 {
     const ROUND: f32 = 12_582_912.0;
     (x + ROUND).to_bits().wrapping_sub(ROUND.to_bits())
 }
 
-/// What `format` makes of a weight matrix, as numbers again: for tests and for measuring what is lost.
+/// A weight matrix rounded by `format`, for tests and for measuring the loss of precision.
 pub fn as_stored(weight: &[f32], inputs: usize, format: Format) -> Vec<f32> {
     match format {
         Format::F32 => weight.to_vec(),
@@ -506,7 +511,8 @@ pub fn as_stored(weight: &[f32], inputs: usize, format: Format) -> Vec<f32> {
 mod tests {
     use super::*;
 
-    /// What a dot product of bytes sums up is what 16-bit integers do, whether or not this processor has one.
+    /// Dot products of split bytes equal those of 16-bit integers, whether or not this processor
+    /// has the instruction.
     #[test]
     fn sums_of_split_inputs_are_those_of_whole_ones() {
         let x: Vec<f32> = (0..100).map(|i| (i as f32 * 0.37).sin() * 3.0).collect();

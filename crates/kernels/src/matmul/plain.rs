@@ -3,7 +3,7 @@
 use super::{LANES, Scaling, Tile};
 use crate::math::from_bf16;
 
-/// Rows computed together, so that a weight once loaded serves them all.
+/// Rows computed together, which share each loaded weight.
 const ROWS: usize = 4;
 /// Inputs whose products fit a 32-bit sum: 127 · 32767 · 512 < 2³¹.
 const SUMMED: usize = 512;
@@ -30,7 +30,7 @@ pub(super) fn bf16(tile: &Tile, w: &[u16], x: &[f32], out: &mut [f32]) {
     });
 }
 
-/// Lets `sum` add up the products of up to [`ROWS`] rows of `x` at a time.
+/// Calls `sum` to accumulate the products of up to [`ROWS`] rows of `x` at a time.
 fn by_rows(tile: &Tile, x: &[f32], out: &mut [f32], sum: impl Fn(&[f32], &mut [[f32; LANES]])) {
     let x = x[..tile.rows * tile.depth].chunks(ROWS * tile.depth);
     for (x, out) in x.zip(out.chunks_mut(ROWS * tile.width)) {

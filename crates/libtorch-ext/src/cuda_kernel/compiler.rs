@@ -1,4 +1,4 @@
-//! NVRTC: opened at first use.
+//! NVRTC, the run-time compiler, opened at first use.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -6,39 +6,39 @@ use std::sync::OnceLock;
 use cudarc::nvrtc::{self, CompileError, CompileOptions, Ptx};
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 
-use super::Program;
+use super::KernelSource;
 use crate::Error;
 
 const LIBRARY: &str = "libnvrtc.so.13";
-/// The compiler opens it by its name, but does not look beside itself.
+/// The compiler opens it by name, but does not search its own folder.
 const BUILTINS: &str = "libnvrtc-builtins.so";
 
-/// Compiles for a GPU of this compute capability, such as `(9, 0)`. Needs no GPU.
+/// Compiles for GPUs of this compute capability, such as `(9, 0)`. Needs no GPU.
 ///
 /// # Errors
-/// There is no compiler, or it refuses the program.
-pub fn compile(program: &Program, capability: (i32, i32)) -> Result<Ptx, Error> {
+/// Returns an error if there is no compiler, or it rejects the source.
+pub fn compile(source: &KernelSource, capability: (i32, i32)) -> Result<Ptx, Error> {
     open()?;
     let (major, minor) = capability;
     let mut options = vec![format!("--gpu-architecture=compute_{major}{minor}"), "--std=c++17".to_owned()];
-    options.extend(program.options());
-    let options = CompileOptions { options, name: Some(program.name.to_owned()), ..Default::default() };
-    nvrtc::compile_ptx_with_opts(program.source, options).map_err(|e| {
+    options.extend(source.options());
+    let options = CompileOptions { options, name: Some(source.name.to_owned()), ..Default::default() };
+    nvrtc::compile_ptx_with_opts(source.text, options).map_err(|e| {
         let message = match &e {
             CompileError::CompileError { log, .. } => log.to_string_lossy().into_owned(),
             _ => e.to_string(),
         };
-        Error::Kernel { program: program.name, call: "compile", message }
+        Error::Kernel { file: source.name, call: "compile", message }
     })
 }
 
-/// Whether there is a compiler.
+/// Whether the compiler is installed.
 pub fn compiler_is_present() -> bool {
     open().is_ok()
 }
 
-/// Opens the compiler for as long as the program runs: where the loader finds it, else in libtorch's neighbourhood. From
-/// then on it is found by its name.
+/// Opens the compiler once, from the CUDA libraries next to libtorch if it is there, else by the
+/// loader. Later calls find it by name.
 pub(super) fn open() -> Result<(), Error> {
     static OPENED: OnceLock<Result<Vec<Library>, String>> = OnceLock::new();
     let open = |path: &Path| {
@@ -55,7 +55,7 @@ pub(super) fn open() -> Result<(), Error> {
     opened.as_ref().map(drop).map_err(|message| Error::open(LIBRARY, message))
 }
 
-/// The folder of CUDA's libraries where libtorch came from PyPI, if the compiler is in it.
+/// Folder of CUDA's libraries next to a libtorch from PyPI, if the compiler is in it.
 fn beside_libtorch() -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     let library = maps.lines().find_map(|l| l.ends_with("/libtorch_cpu.so").then(|| l.split_once('/'))?)?.1;

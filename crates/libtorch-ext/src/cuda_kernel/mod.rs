@@ -1,13 +1,14 @@
-//! CUDA kernels of one's own: source text, compiled when it is first needed for the GPU at hand, launched on libtorch's
-//! current stream over tensors' memory.
+//! Custom CUDA kernels: source text, compiled at first use for the GPU at hand, and launched on
+//! libtorch's current stream.
 //!
-//! tch binds nothing of the kind. The compiler is NVRTC, which comes with libtorch's CUDA libraries, so that a program
-//! is built without any of CUDA. Tests run the same source on the processor (`Emulated`, feature `testing`).
+//! tch does not offer this. The compiler is NVRTC, which comes with libtorch's CUDA libraries, so
+//! that programs build without CUDA. Tests run the same source on the CPU (`CpuEmulator`, feature
+//! `testing`).
 
 mod compiler;
-mod cuda;
 #[cfg(feature = "testing")]
-mod emulated;
+mod cpu_emulator;
+mod cuda;
 
 use std::fmt::Debug;
 use std::hash::{Hash, Hasher};
@@ -17,38 +18,38 @@ use tch::{Device, Tensor};
 use crate::Error;
 
 pub use compiler::{compile, compiler_is_present};
-pub use cuda::CudaKernels;
 #[cfg(feature = "testing")]
-pub use emulated::Emulated;
+pub use cpu_emulator::CpuEmulator;
+pub use cuda::CudaKernels;
 
-/// A source and what it is compiled for.
+/// A kernel source and the macros that it is compiled with.
 #[derive(Debug, Clone)]
-pub struct Program {
-    /// Tells sources apart, and names them in messages.
+pub struct KernelSource {
+    /// Unique name of the source, used in messages.
     pub name: &'static str,
-    /// CUDA C++ without includes. Its kernels are `extern "C"` and take one structure.
-    pub source: &'static str,
+    /// CUDA C++ without includes. Its kernels are `extern "C"` and take one structure each.
+    pub text: &'static str,
     /// Threads of a block, the macro `THREADS` of the source.
     pub threads: i64,
     /// Further macros and their values.
     pub defines: Vec<(&'static str, String)>,
 }
 
-impl PartialEq for Program {
+impl PartialEq for KernelSource {
     fn eq(&self, other: &Self) -> bool {
         (self.name, &self.defines) == (other.name, &other.defines)
     }
 }
 
-impl Eq for Program {}
+impl Eq for KernelSource {}
 
-impl Hash for Program {
+impl Hash for KernelSource {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (self.name, &self.defines).hash(state);
     }
 }
 
-impl Program {
+impl KernelSource {
     /// `-DNAME=VALUE` for each macro.
     fn options(&self) -> impl Iterator<Item = String> {
         let threads = format!("-DTHREADS={}", self.threads);
@@ -57,13 +58,13 @@ impl Program {
     }
 }
 
-/// Blocks of threads in x and y.
+/// Grid size: number of thread blocks in x and y.
 pub type Blocks = [i64; 2];
 
 /// A field of the structure that a kernel takes.
 #[derive(Debug)]
 pub enum Arg<'a> {
-    /// A pointer to a tensor's numbers, which lie contiguously on the kernels' device.
+    /// A pointer to the data of a contiguous tensor on the kernels' device.
     Tensor(&'a Tensor),
     /// A null pointer.
     Null,
@@ -79,25 +80,27 @@ impl<'a> From<Option<&'a Tensor>> for Arg<'a> {
     }
 }
 
-/// What runs kernels. Results are there for whatever libtorch does next on its current stream.
-pub trait Launch: Debug + Sync {
-    /// Where tensors must lie.
+/// Device that runs kernels, in order with libtorch's work on its current stream.
+pub trait KernelLauncher: Debug + Sync {
+    /// Device of the tensors.
     fn device(&self) -> Device;
 
-    /// Runs a kernel of a program over tensors whose shapes and kinds are those that it expects.
+    /// Launches a kernel of `source`. The caller ensures that the tensors have the shapes and
+    /// dtypes that it expects.
     ///
     /// # Errors
-    /// The program does not compile, a tensor lies elsewhere, or the driver refuses.
+    /// Returns an error if the source does not compile, a tensor is on another device or not
+    /// contiguous, or the driver refuses.
     fn launch(
         &self,
-        program: &Program,
+        source: &KernelSource,
         kernel: &'static str,
         blocks: Blocks,
         args: &[Arg],
     ) -> Result<(), Error>;
 }
 
-/// The fields as C lays out a structure of them; its size is a multiple of 8.
+/// The arguments as a structure in C layout, with a size that is a multiple of 8.
 fn layout(args: &[Arg], device: Device) -> Result<Vec<u8>, Error> {
     let mut bytes = vec![];
     for arg in args {
@@ -136,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_lie_as_in_a_structure_of_c() {
+    fn fields_have_the_layout_of_a_c_structure() {
         let args = [Arg::Int(7), Arg::Null, Arg::Int(-1), Arg::Float(1.0), Arg::Int(5)];
         let bytes = layout(&args, Device::Cpu).unwrap();
         let words: Vec<i32> =

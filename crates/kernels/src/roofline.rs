@@ -1,32 +1,33 @@
-//! What this machine can do at best, measured: the ceilings that decoding is judged by.
+//! The hardware's limits, measured: memory bandwidth and arithmetic throughput, the roofline of
+//! decoding.
 
 use std::time::Instant;
 
 use crate::isa::{Format, Isa, for_each_isa};
-use crate::matmul::{Matrix, Rows};
+use crate::matmul::{Matrix, PackedActivations};
 use crate::memory::Aligned;
-use crate::team::Team;
+use crate::thread_pool::ThreadPool;
 
-/// Well beyond any cache.
+/// Bytes; well beyond any cache.
 const BUFFER: usize = 256 << 20;
 const TRIES: usize = 5;
 
-/// Bytes a second that the team reads from memory, in long runs; the best of a few tries.
-pub fn bandwidth(team: &Team) -> f64 {
+/// Memory bandwidth in bytes per second, over long contiguous reads; the best of a few tries.
+pub fn bandwidth(pool: &ThreadPool) -> f64 {
     let mut buffer = Aligned::<f32>::zeros(BUFFER / 4);
-    buffer.as_mut_slice().fill(1.0); // pages that were never written are all the same one
+    buffer.as_mut_slice().fill(1.0); // untouched pages all map to one zero page
     let (buffer, isa) = (buffer.as_slice(), Isa::best(Format::F32));
     BUFFER as f64
         / fastest(|| {
-            team.run(|m| {
-                std::hint::black_box(sum(isa, &buffer[m.share(buffer.len())]));
+            pool.run(|m| {
+                std::hint::black_box(sum(isa, &buffer[m.chunk(buffer.len())]));
             })
         })
 }
 
-/// Operations a second (two for each weight and row) of products with `format` whose weights stay in the first
-/// caches; the best of a few tries.
-pub fn arithmetic(team: &Team, format: Format) -> f64 {
+/// Operations per second (two for each weight and row) of matrix products with weights in `format`
+/// that fit the first-level caches; the best of a few tries.
+pub fn arithmetic(pool: &ThreadPool, format: Format) -> f64 {
     const ROWS: usize = 24;
     const INPUTS: usize = 256;
     const OUTPUTS: usize = 64;
@@ -34,17 +35,17 @@ pub fn arithmetic(team: &Team, format: Format) -> f64 {
     let weight: Vec<f32> = (0..INPUTS * OUTPUTS).map(|i| (i % 17) as f32 - 8.0).collect();
     let matrix = Matrix::pack(&weight, INPUTS, OUTPUTS, format);
     let x: Vec<f32> = (0..INPUTS * ROWS).map(|i| (i % 13) as f32 - 6.0).collect();
-    let mut rows = Rows::of(&matrix, ROWS);
+    let mut rows = PackedActivations::new(&matrix, ROWS);
     rows.set(&x);
     let seconds = fastest(|| {
-        team.run(|_| {
+        pool.run(|_| {
             let mut out = vec![0.0; ROWS * OUTPUTS];
             for _ in 0..TIMES {
-                matrix.product(0, &rows, std::hint::black_box(&mut out));
+                matrix.matmul(0, &rows, std::hint::black_box(&mut out));
             }
         });
     });
-    (2 * ROWS * INPUTS * OUTPUTS * TIMES * team.size()) as f64 / seconds
+    (2 * ROWS * INPUTS * OUTPUTS * TIMES * pool.size()) as f64 / seconds
 }
 
 fn fastest(mut work: impl FnMut()) -> f64 {
@@ -57,7 +58,7 @@ fn fastest(mut work: impl FnMut()) -> f64 {
 }
 
 for_each_isa! {
-    /// The sum of all numbers, in 64 lanes.
+    /// Sum of all numbers, in 64 lanes.
     pub fn sum(x: &[f32]) -> f32 = sum_body
 }
 

@@ -1,11 +1,11 @@
-//! One code from a row of logits, without sorting them.
+//! Sampling a code from a row of logits, without sorting them.
 
 use crate::isa::for_each_isa;
 use crate::math::exp64;
 
-/// Removes entries (−inf) that are not among the `k` largest; ties with the k-th stay. Keeps everything where `k` is
-/// 0 or not below the row's length.
-pub fn keep_largest(logits: &mut [f32], k: usize) {
+/// Sets entries that are not among the `k` largest to −inf; ties with the k-th stay. Keeps
+/// everything if `k` is 0 or at least the row's length.
+pub fn top_k_mask(logits: &mut [f32], k: usize) {
     if k == 0 || k >= logits.len() {
         return;
     }
@@ -17,10 +17,10 @@ pub fn keep_largest(logits: &mut [f32], k: usize) {
     }
 }
 
-/// The first entry whose cumulative probability exceeds `uniform` (from 0 to below 1), in double precision: what
-/// inverting the cumulative distribution gives. Entries at −inf are never chosen. `None` where there is no distribution: an
-/// entry is NaN or +inf, or all are −inf.
-pub fn invert(isa: crate::Isa, logits: &[f32], uniform: f64) -> Option<usize> {
+/// Inverse-CDF sampling in double precision: the first entry whose cumulative probability exceeds
+/// `uniform`, from 0 to below 1. Entries at −inf are never sampled. `None` if the row is no
+/// distribution: an entry is NaN or +inf, or all are −inf.
+pub fn inverse_cdf_sample(isa: crate::Isa, logits: &[f32], uniform: f64) -> Option<usize> {
     let most = f64::from(largest(isa, logits));
     let mut blocks = vec![0.0; logits.len().div_ceil(BLOCK)];
     sum_exponentials(isa, logits, most, &mut blocks);
@@ -45,7 +45,7 @@ pub fn invert(isa: crate::Isa, logits: &[f32], uniform: f64) -> Option<usize> {
             }
         }
     }
-    // Only rounding can bring us here: the last entry that has any probability.
+    // Reached by rounding only: the last entry of nonzero probability.
     Some(logits.iter().rposition(|&l| f64::from(l) - most > UNDERFLOW)?.max(last))
 }
 
@@ -55,7 +55,7 @@ const BLOCK: usize = 128;
 /// Below this an exponential is zero.
 const UNDERFLOW: f64 = -700.0;
 
-/// Entries looked at side by side.
+/// Entries processed side by side.
 const LANES: usize = 16;
 
 for_each_isa! {
@@ -89,7 +89,7 @@ fn exponentials_body<const FUSED: bool>(logits: &[f32], most: f64, out: &mut [f6
 }
 
 for_each_isa! {
-    /// The sum of `exp(logit - most)` in double precision, of each block of 128.
+    /// Sum of `exp(logit - most)` over each block of 128, in double precision.
     pub fn sum_exponentials(logits: &[f32], most: f64, out: &mut [f64]) = sum_exponentials_body
 }
 

@@ -1,11 +1,12 @@
-// Products of a few rows with a weight: memory-bound, so each weight is read once, and what stands before and after the
-// product (RMS norm; residual sum; SwiGLU) happens on the way. A warp computes two outputs for all rows.
+// Products of a few rows with a weight. They are memory-bound, so each weight is read once, and the
+// operations around the product (RMS norm before; residual sum or SwiGLU after) are fused. A warp
+// computes two outputs for all rows.
 //
-// Compiled for WEIGHT, the type of weights (bf16 or int8 with a scale an output), and ROWS.
+// Compiled for WEIGHT, the type of weights (bf16, or int8 with a scale per output), and ROWS.
 
-struct Product {
+struct Gemv {
     const WEIGHT *weight;  // (rows of the weight, inputs)
-    const float *scale;    // one a row of the weight, of int8 alone
+    const float *scale;    // one per row of the weight, int8 only
     const float *input;    // (ROWS, inputs)
     const float *gamma;    // (inputs), the norm's weight
     float *output;         // (ROWS, outputs)
@@ -13,18 +14,18 @@ struct Product {
     float eps;
 };
 
-enum class End {
+enum class Epilogue {
     store,    // output = y
     add,      // output += y
     swiglu,   // output = silu(y of row o) · y of row o + outputs
 };
 
-template <bool normed, End end>
-__device__ void product(const Product &p) {
+template <bool normed, Epilogue epilogue>
+__device__ void gemv(const Gemv &p) {
     constexpr int STEP = CHUNK<WEIGHT>;
     const int warp = (blockIdx.x * blockDim.x + threadIdx.x) / WARP, lane = threadIdx.x % WARP;
-    const int first = end == End::swiglu ? warp : 2 * warp;
-    const int second = end == End::swiglu ? warp + p.outputs : first + 1;
+    const int first = epilogue == Epilogue::swiglu ? warp : 2 * warp;
+    const int second = epilogue == Epilogue::swiglu ? warp + p.outputs : first + 1;
     if (first >= p.outputs) return;
     const WEIGHT *weights[2] = {p.weight + static_cast<size_t>(first) * p.inputs,
                                 p.weight + static_cast<size_t>(second) * p.inputs};
@@ -58,9 +59,9 @@ __device__ void product(const Product &p) {
         const float z = sum_of_lanes(sums[1][row]) * root * scales[1];
         if (lane != 0) continue;
         float *output = p.output + static_cast<size_t>(row) * p.outputs + first;
-        if (end == End::swiglu) {
+        if (epilogue == Epilogue::swiglu) {
             output[0] = silu(y) * z;
-        } else if (end == End::add) {
+        } else if (epilogue == Epilogue::add) {
             output[0] += y;
             output[1] += z;
         } else {
@@ -70,6 +71,6 @@ __device__ void product(const Product &p) {
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) normed_product(const Product p) { product<true, End::store>(p); }
-extern "C" __global__ void __launch_bounds__(THREADS) product_added(const Product p) { product<false, End::add>(p); }
-extern "C" __global__ void __launch_bounds__(THREADS) normed_swiglu(const Product p) { product<true, End::swiglu>(p); }
+extern "C" __global__ void __launch_bounds__(THREADS) norm_gemv(const Gemv p) { gemv<true, Epilogue::store>(p); }
+extern "C" __global__ void __launch_bounds__(THREADS) gemv_add(const Gemv p) { gemv<false, Epilogue::add>(p); }
+extern "C" __global__ void __launch_bounds__(THREADS) norm_gemv_swiglu(const Gemv p) { gemv<true, Epilogue::swiglu>(p); }

@@ -1,45 +1,45 @@
-//! Drawing codes from logits.
+//! Sampling: logits and uniforms → codes.
 //!
 //! B images, R rows of the network, N codes an image, V vocabulary
 
-use libtorch_ext::cuda_kernel::{Arg, Launch};
+use libtorch_ext::cuda_kernel::{Arg, KernelLauncher};
 use tch::Tensor;
 
 use crate::{Result, sources};
 
-/// What drawing reads and writes, and how it draws. All tensors are on the kernels' device.
+/// Inputs, outputs and settings of a sampling step. All tensors are on the kernels' device.
 #[derive(Debug, Clone, Copy)]
-pub struct Draw<'a> {
-    /// (R, V) fp32; R is B, or under guidance 2 B, the rows with the condition first.
+pub struct SampleArgs<'a> {
+    /// (R, V) fp32; R is B, or under guidance 2 B, the conditional rows first.
     pub logits: &'a Tensor,
-    /// (N) fp32 guidance scales; those up to 1 are none. `None`: R is B.
+    /// (N) fp32 guidance scales; 1 or less disables guidance at that step. `None`: R is B.
     pub scales: Option<&'a Tensor>,
     /// (B, N) float64, below 1.
     pub uniforms: &'a Tensor,
-    /// (1) int64, of the code that has just gone in.
+    /// (1) int64, position of the last input code.
     pub position: &'a Tensor,
-    /// (B, N) int64, one code of each row written; −1 where the logits are no distribution (NaN, +inf, or −inf
-    /// throughout), after which 0 goes in.
+    /// (B, N) int64, one code of each row is written; −1 if the logits are no distribution (NaN,
+    /// +inf, or −inf throughout), with 0 as the next input.
     pub codes: &'a Tensor,
-    /// (R, 1) int64, the codes that go in next.
+    /// (R, 1) int64, the next step's input codes.
     pub input: &'a Tensor,
-    /// The position at which the first code is drawn.
+    /// Position whose logits give the first code.
     pub before: i64,
-    /// The k largest logits and what equals the last of them; 0: all.
+    /// Keeps the k largest logits, and ties with the k-th; 0: all.
     pub top_k: i64,
-    /// The best code, without randomness.
-    pub best: bool,
-    /// What logits are divided by.
+    /// Takes the most probable code, without randomness.
+    pub greedy: bool,
+    /// Divisor of the logits.
     pub temperature: f64,
-    /// Codes less than this times as probable as the best are left out; 0: none.
+    /// Removes codes less than this times as probable as the most probable one; 0: none.
     pub min_p: f64,
 }
 
-/// Draws the next code of each image.
+/// Samples the next code of each image.
 ///
 /// # Errors
-/// The kernel does not compile or cannot be launched.
-pub fn draw(engine: &dyn Launch, d: &Draw) -> Result<()> {
+/// Returns an error if the kernel does not compile or cannot be launched.
+pub fn sample(launcher: &dyn KernelLauncher, d: &SampleArgs) -> Result<()> {
     let (images, steps) = d.codes.size2().expect("codes are (B, N)");
     let vocabulary = d.logits.size()[1];
     let margin = if d.min_p > 0.0 { -d.min_p.min(1.0).ln() } else { -1.0 };
@@ -54,16 +54,16 @@ pub fn draw(engine: &dyn Launch, d: &Draw) -> Result<()> {
         Arg::Int(steps),
         Arg::Int(d.before),
         Arg::Int(d.top_k.clamp(0, vocabulary)),
-        Arg::Int(d.best.into()),
+        Arg::Int(d.greedy.into()),
         Arg::Float(d.temperature),
         Arg::Float(margin),
     ];
-    engine.launch(&sources::draw(vocabulary), "draw", [images, 1], &args)
+    launcher.launch(&sources::sample(vocabulary), "sample", [images, 1], &args)
 }
 
 #[cfg(test)]
 mod tests {
-    use libtorch_ext::cuda_kernel::Emulated;
+    use libtorch_ext::cuda_kernel::CpuEmulator;
     use tch::{Device, Kind};
 
     use super::*;
@@ -71,7 +71,7 @@ mod tests {
     const IMAGES: i64 = 6;
     const STEPS: i64 = 4;
 
-    /// Guided, filtered logits → the first code whose cumulative probability exceeds the uniform, by tensors.
+    /// Inverse-CDF sampling from filtered, guided logits, by tensors.
     fn expected(logits: &Tensor, uniforms: &Tensor, top_k: i64, min_p: f64) -> Tensor {
         let v = logits.size()[1];
         let lowest = if top_k > 0 {
@@ -115,7 +115,7 @@ mod tests {
                 let rows = if scale.is_some() { 2 * IMAGES } else { IMAGES };
                 let input = Tensor::zeros([rows, 1], (Kind::Int64, Device::Cpu));
                 let position = Tensor::from_slice(&[before + step]);
-                let d = Draw {
+                let d = SampleArgs {
                     logits: &logits,
                     scales: scales.as_ref(),
                     uniforms: &uniforms,
@@ -124,18 +124,18 @@ mod tests {
                     input: &input,
                     before,
                     top_k,
-                    best: false,
+                    greedy: false,
                     temperature,
                     min_p,
                 };
-                draw(&Emulated, &d).unwrap();
+                sample(&CpuEmulator, &d).unwrap();
                 let found = codes.select(1, step);
                 assert_eq!(found, expected(&guided, &u, top_k, min_p), "{v} {scale:?} {top_k} {min_p}");
                 assert_eq!(input.view([-1, IMAGES]).get(0), found);
                 assert_eq!(input.view([-1, IMAGES]).get(rows / IMAGES - 1), found);
                 assert_eq!(codes.sum(Kind::Int64), found.sum(Kind::Int64)); // nothing else is written
 
-                draw(&Emulated, &Draw { best: true, ..d }).unwrap();
+                sample(&CpuEmulator, &SampleArgs { greedy: true, ..d }).unwrap();
                 let best = guided.eq_tensor(&guided.amax([1], true)).to_kind(Kind::Int64).argmax(1, false);
                 assert_eq!(codes.select(1, step), best);
             }
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn no_code_is_drawn_from_a_row_that_is_not_finite() {
+    fn no_code_is_sampled_from_a_row_that_is_not_finite() {
         let v = 40;
         let logits = Tensor::zeros([4, v], (Kind::Float, Device::Cpu));
         for (row, wrong) in [(0, f64::NAN), (2, f64::INFINITY)] {
@@ -151,8 +151,8 @@ mod tests {
         }
         let _ = logits.get(3).fill_(f64::NEG_INFINITY);
         let [codes, input] = [(); 2].map(|()| Tensor::full([4, 1], 5i64, (Kind::Int64, Device::Cpu)));
-        for (top_k, best) in [(0, false), (3, false), (1, true)] {
-            let d = Draw {
+        for (top_k, greedy) in [(0, false), (3, false), (1, true)] {
+            let d = SampleArgs {
                 logits: &logits,
                 scales: None,
                 uniforms: &Tensor::full([4, 1], 0.99, (Kind::Double, Device::Cpu)),
@@ -161,12 +161,12 @@ mod tests {
                 input: &input,
                 before: 0,
                 top_k,
-                best,
+                greedy,
                 temperature: 1.0,
                 min_p: 0.0,
             };
-            draw(&Emulated, &d).unwrap();
-            let code = if best { 0 } else { 39 };
+            sample(&CpuEmulator, &d).unwrap();
+            let code = if greedy { 0 } else { 39 };
             assert_eq!(Vec::<i64>::try_from(codes.view(-1)).unwrap(), [-1, code, -1, -1], "{top_k}");
             assert_eq!(Vec::<i64>::try_from(input.view(-1)).unwrap(), [0, code, 0, 0], "{top_k}");
         }
