@@ -27,7 +27,8 @@ pub struct LlamaGenVq {
 impl LlamaGenVq {
     /// Variables under `p` with the official names.
     pub fn new(p: &Scope, config: &LlamaGenVqConfig) -> Self {
-        let (z, d) = (config.cnn.z_channels, config.quantizer.code_dim());
+        let quantizer = config.quantizer.settings();
+        let (z, d) = (config.cnn.z_channels, quantizer.code_dim());
         let side = config.image_size / config.cnn.patch();
         let pointwise = |p: Scope, inputs, outputs| {
             let init = Init::torch_default(inputs);
@@ -36,11 +37,11 @@ impl LlamaGenVq {
         LlamaGenVq {
             encoder: CnnEncoder::new(&(p / "encoder"), &config.cnn),
             quant_conv: pointwise(p / "quant_conv", z, d),
-            quantizer: config.quantizer.build(&(p / "quantize")),
+            quantizer: quantizer.build(&(p / "quantize")),
             post_quant_conv: pointwise(p / "post_quant_conv", d, z),
             decoder: CnnDecoder::new(&(p / "decoder"), &config.cnn),
             spec: TokenizerSpec {
-                codebook_size: config.quantizer.codebook_size(),
+                codebook_size: quantizer.codebook_size(),
                 code_dim: d,
                 num_tokens: side * side,
                 image_size: config.image_size,

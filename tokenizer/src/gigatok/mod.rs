@@ -41,7 +41,8 @@ impl GigaTok {
     /// # Errors
     /// The multi-level queries do not fit the grid.
     pub fn new(p: &Scope, config: &GigaTokConfig) -> Result<Self> {
-        let (z, d) = (config.cnn.z_channels, config.quantizer.code_dim());
+        let quantizer = config.quantizer.settings();
+        let (z, d) = (config.cnn.z_channels, quantizer.code_dim());
         let grid = config.grid();
         let layout = match config.latent {
             Latent::Sequence { num_tokens, .. } => CodeLayout::Sequence { len: num_tokens },
@@ -60,12 +61,12 @@ impl GigaTok {
             grid,
             to_latents: qformer::Encoder::new(p, config)?,
             quant_conv: pointwise(p / "quant_conv", z, d),
-            quantizer: config.quantizer.build(&(p / "quantize")),
+            quantizer: quantizer.build(&(p / "quantize")),
             post_quant_conv: pointwise(p / "post_quant_conv", d, z),
             to_grid: qformer::Decoder::new(p, config),
             decoder: CnnDecoder::new(&(p / "decoder"), &config.cnn),
             spec: TokenizerSpec {
-                codebook_size: config.quantizer.codebook_size(),
+                codebook_size: quantizer.codebook_size(),
                 code_dim: d,
                 num_tokens: config.num_tokens(),
                 image_size: config.image_size,

@@ -3,18 +3,15 @@
 mod interface;
 mod vector;
 
-use base::Scope;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use crate::error::{Error, Result};
-
-pub use interface::{Quantized, Quantizer, QuantizerLosses};
+pub use interface::{Quantized, Quantizer, QuantizerLosses, QuantizerSettings};
 pub use vector::{Gradient, VectorQuantizer, VectorQuantizerConfig, entropy_loss};
 
-/// A quantizer by its key `type`. Without one it is a vector quantizer, as in all files from before there was
-/// a choice; and a vector quantizer is written without one, so that older versions read it.
+/// Settings of a quantizer, tagged by the key `type`. Without it they are a vector quantizer's, as in files
+/// from before there was a choice; a vector quantizer is written without it, so that older versions read it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum QuantizerConfig {
     /// `vector`.
@@ -22,55 +19,10 @@ pub enum QuantizerConfig {
 }
 
 impl QuantizerConfig {
-    /// Number of codes (V).
-    pub fn codebook_size(&self) -> i64 {
+    /// Sizes, costs and the quantizer itself.
+    pub fn settings(&self) -> &dyn QuantizerSettings {
         match self {
-            QuantizerConfig::Vector(c) => c.codebook_size,
-        }
-    }
-
-    /// Width of a code vector (D).
-    pub fn code_dim(&self) -> i64 {
-        match self {
-            QuantizerConfig::Vector(c) => c.code_dim,
-        }
-    }
-
-    /// Floating-point operations of choosing the code of one vector.
-    pub fn encode_flops(&self) -> f64 {
-        match self {
-            QuantizerConfig::Vector(c) => 2.0 * c.codebook_size as f64 * c.code_dim as f64,
-        }
-    }
-
-    /// Bytes that a training pass keeps for the backward pass, for each vector, beside the vectors
-    /// themselves.
-    pub fn activation_bytes(&self) -> f64 {
-        match self {
-            QuantizerConfig::Vector(c) if c.entropy != 0.0 => 3.0 * 4.0 * c.codebook_size as f64,
-            QuantizerConfig::Vector(_) => 0.0,
-        }
-    }
-
-    /// Returns an error if it cannot be built.
-    pub(crate) fn check(&self) -> Result<()> {
-        if self.codebook_size() < 1 || self.code_dim() < 1 {
-            return Err(Error::Settings("codebook_size and code_dim must be at least 1".into()));
-        }
-        let QuantizerConfig::Vector(c) = self;
-        let weights = [("commitment", c.commitment), ("entropy", c.entropy)];
-        match weights.iter().find(|(_, w)| !(w.is_finite() && *w >= 0.0)) {
-            Some((key, found)) => {
-                Err(Error::Settings(format!("quantizer.{key} must be 0 or more, found {found}")))
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// The quantizer, with its variables under `p`.
-    pub(crate) fn build(&self, p: &Scope) -> Box<dyn Quantizer> {
-        match self {
-            QuantizerConfig::Vector(c) => Box::new(VectorQuantizer::new(p, c)),
+            QuantizerConfig::Vector(c) => c,
         }
     }
 }
