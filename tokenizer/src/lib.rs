@@ -30,8 +30,8 @@ pub use gigatok::GigaTok;
 pub use llamagen_vq::LlamaGenVq;
 pub use open::{Loaded, open, open_dir};
 pub use quantizer::{
-    Gradient, Quantized, Quantizer, QuantizerConfig, QuantizerLosses, QuantizerSettings, VectorQuantizer,
-    VectorQuantizerConfig, entropy_loss,
+    Fsq, FsqConfig, Gradient, Quantized, Quantizer, QuantizerConfig, QuantizerLosses, QuantizerSettings,
+    VectorQuantizer, VectorQuantizerConfig, entropy_loss,
 };
 pub use sizes::{Size, TransformerSize};
 pub use spec::{CodeLayout, Latents, Tokenizer, TokenizerSpec, TrainOutput};

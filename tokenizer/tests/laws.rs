@@ -31,6 +31,7 @@ fn configs() -> Vec<TokenizerConfig> {
         gigatok("{ type: sequence, num_tokens: 5, query_init: learned }"),
         gigatok("{ type: grid, layers: standard }"),
         gigatok("{ type: grid, layers: qformer }"),
+        gigatok("{ type: grid, layers: standard }").replace(QUANTIZER, "{ type: fsq, levels: [4, 4, 4] }"),
         format!(
             "type: llamagen_vq\nimage_size: 16\ncnn: {}\nquantizer: {QUANTIZER}",
             cnn.replace("depth_to_space", "nearest")

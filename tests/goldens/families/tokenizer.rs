@@ -29,7 +29,7 @@ pub fn as_map(tokens: &Tensor, shape: &[i64]) -> Tensor {
 /// Squared distances of all vectors of (B, N, D) to all codebook rows, (B·N, V), by the definition.
 pub fn distances(config: &TokenizerConfig, vars: &Vars, z: &Tensor) -> Result<Tensor> {
     let codebook = vars.get("quantize.embedding.weight").context("the codebook has another name")?;
-    let QuantizerConfig::Vector(quantizer) = config.quantizer();
+    let QuantizerConfig::Vector(quantizer) = config.quantizer() else { bail!("not a vector quantizer") };
     let normalise = quantizer.l2_normalize;
     let rows = |x: &Tensor| {
         let x = x.reshape([-1, x.size()[x.dim() - 1]]);

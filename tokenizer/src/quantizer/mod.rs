@@ -1,5 +1,6 @@
 //! Quantizers: each in a file, chosen by the tagged [`QuantizerConfig`].
 
+mod fsq;
 mod interface;
 mod vector;
 
@@ -7,6 +8,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+pub use fsq::{Fsq, FsqConfig};
 pub use interface::{Quantized, Quantizer, QuantizerLosses, QuantizerSettings};
 pub use vector::{Gradient, VectorQuantizer, VectorQuantizerConfig, entropy_loss};
 
@@ -16,6 +18,8 @@ pub use vector::{Gradient, VectorQuantizer, VectorQuantizerConfig, entropy_loss}
 pub enum QuantizerConfig {
     /// `vector`.
     Vector(VectorQuantizerConfig),
+    /// `fsq`.
+    Fsq(FsqConfig),
 }
 
 impl QuantizerConfig {
@@ -23,6 +27,7 @@ impl QuantizerConfig {
     pub fn settings(&self) -> &dyn QuantizerSettings {
         match self {
             QuantizerConfig::Vector(c) => c,
+            QuantizerConfig::Fsq(c) => c,
         }
     }
 }
@@ -32,12 +37,15 @@ impl<'de> Deserialize<'de> for QuantizerConfig {
         let mut fields = Map::deserialize(deserializer)?;
         let kind = fields.remove("type").unwrap_or("vector".into());
         let fields = Value::Object(fields);
-        match kind.as_str() {
-            Some("vector") => {
-                serde_json::from_value(fields).map(QuantizerConfig::Vector).map_err(D::Error::custom)
+        let config = match kind.as_str() {
+            Some("vector") => serde_json::from_value(fields).map(QuantizerConfig::Vector),
+            Some("fsq") => serde_json::from_value(fields).map(QuantizerConfig::Fsq),
+            _ => {
+                let message = format!("unknown quantizer type {kind}, expected `vector` or `fsq`");
+                return Err(D::Error::custom(message));
             }
-            _ => Err(D::Error::custom(format!("unknown quantizer type {kind}, expected `vector`"))),
-        }
+        };
+        config.map_err(D::Error::custom)
     }
 }
 
@@ -45,8 +53,18 @@ impl Serialize for QuantizerConfig {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         match self {
             QuantizerConfig::Vector(c) => c.serialize(serializer),
+            QuantizerConfig::Fsq(c) => Tagged { kind: "fsq", fields: c }.serialize(serializer),
         }
     }
+}
+
+/// Settings with their key `type`.
+#[derive(Serialize)]
+struct Tagged<'a, T> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(flatten)]
+    fields: &'a T,
 }
 
 #[cfg(test)]
@@ -73,5 +91,16 @@ mod tests {
         unknown["levels"] = 5.into();
         let error = serde_json::from_value::<QuantizerConfig>(unknown).unwrap_err().to_string();
         assert!(error.contains("unknown field `levels`"), "{error}");
+    }
+
+    #[test]
+    fn other_quantizers_are_written_with_their_type() {
+        let fsq = json!({"type": "fsq", "levels": [8, 5, 5, 5]});
+        let config: QuantizerConfig = serde_json::from_value(fsq.clone()).unwrap();
+        assert_eq!((config.settings().codebook_size(), config.settings().code_dim()), (1000, 4));
+        assert_eq!(serde_json::to_value(&config).unwrap(), fsq);
+        let other = json!({"type": "fsq", "levels": [8, 5], "code_dim": 2});
+        let error = serde_json::from_value::<QuantizerConfig>(other).unwrap_err().to_string();
+        assert!(error.contains("unknown field `code_dim`"), "{error}");
     }
 }
