@@ -4,6 +4,7 @@
 #[cfg(not(unix))]
 compile_error!("reading shards from several threads needs Unix's positioned reads");
 
+mod claim;
 mod classes;
 pub mod codes;
 mod content;

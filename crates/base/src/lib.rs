@@ -12,6 +12,7 @@ pub mod npz;
 pub mod precision;
 pub mod progress;
 pub mod recipe;
+pub mod resume;
 pub mod rng;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -16,6 +16,7 @@ pub use npy::{NpyCodes, NpyWriter};
 pub use shards::{CodeIndex, CodeShards, ShardEntry};
 pub use writer::{CodePlan, CodeWriter, PendingShard};
 
+use crate::claim::PLAN;
 use crate::{Class, Error, Result};
 
 /// One record's codes in one view, and its label.
@@ -103,7 +104,7 @@ fn open_one(path: &Path) -> Result<Arc<dyn CodeSource>> {
     if let Some((codes, labels)) = npy::folders(path)? {
         return Ok(Arc::new(NpyCodes::open(path, &codes, &labels)?));
     }
-    let found = if path.join(writer::PLAN).is_file() {
+    let found = if path.join(PLAN).is_file() {
         "the extraction that writes it has not finished (no `index.json` yet)"
     } else {
         "neither `index.json` nor a pair of folders `*_codes` and `*_labels` is there"
