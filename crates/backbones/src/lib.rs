@@ -17,6 +17,7 @@ mod input_path;
 mod lpips;
 mod network;
 mod perceptual;
+mod public_file;
 mod random;
 pub mod resize;
 mod source;

@@ -6,6 +6,7 @@ pub mod carried;
 pub mod config;
 pub mod device;
 pub mod files;
+pub mod hash;
 pub mod hint;
 pub mod nn;
 pub mod npz;

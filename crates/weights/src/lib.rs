@@ -9,6 +9,9 @@ mod fill;
 mod fingerprint;
 mod keymap;
 mod load;
+mod origin;
+mod parse;
+mod parsed;
 mod pickle;
 mod recognise;
 mod safetensors;
@@ -17,20 +20,23 @@ mod save_torch;
 mod shards;
 mod source;
 mod torch_file;
+mod torch_graph;
 mod torch_objects;
 mod torch_rebuild;
 mod torch_tensor;
 
 pub use adopt::adopt;
-pub use checkpoint::{Checkpoint, Format, Section, Want};
+pub use checkpoint::{Checkpoint, Section, Want};
 pub use error::{Error, LoadFailure, Mismatch};
 pub use fill::{CONFIG_FILE, WEIGHTS_FILE, fill, missing_from};
 pub use fingerprint::{fingerprint, fingerprint_source};
 pub use keymap::{KeyMap, matches};
 pub use load::{Dropped, LoadReport, Signature, likely, load};
+pub use origin::{Origin, Unsupported};
+pub use parsed::Format;
 pub use save::{export_safetensors, named_tensors, save_safetensors, save_with_digest};
 pub use save_torch::{export_torch, save_torch};
-pub use source::{Origin, TensorInfo, TensorSource, Unsupported};
+pub use source::{TensorInfo, TensorSource};
 
 /// What this crate returns.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use base::hash::fnv1a;
 use base::resume::{Claim, ShardPlan};
 use base::{ImagesU8, Mode, Progress, rng};
 use data::{Augment, Dataset, Loader, LoaderConfig, RandomViews, Subset, Transform};
@@ -81,7 +82,7 @@ impl FeatureCache {
     /// It cannot be made, or holds something else.
     pub fn open(root: &Path, plan: FeaturePlan) -> Result<Self> {
         let text = serde_json::to_string_pretty(&plan).map_err(|e| Error::Recipe(format!("plan: {e}")))?;
-        let folder = root.join(format!("{:016x}", data::key_hash(&text)));
+        let folder = root.join(format!("{:016x}", fnv1a(&text)));
         let claim = Claim::new(folder.join(PLAN), &plan);
         if !claim.resumes()? {
             claim.write()?;
