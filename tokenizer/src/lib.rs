@@ -4,6 +4,7 @@
 //! checkpoints. Losses that compare images, optimisation and data belong to other crates.
 
 mod any;
+mod bottleneck;
 mod cnn;
 mod config;
 mod cost;

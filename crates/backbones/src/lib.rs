@@ -11,6 +11,7 @@ mod error;
 mod extractor;
 mod feature_cnn;
 pub mod files;
+mod imagenet;
 mod inception_blocks;
 mod inception_fid;
 mod input_path;
@@ -36,6 +37,7 @@ pub use efficientnet_lite::{
 pub use error::{Error, Result};
 pub use extractor::{FeatureExtractor, FeatureId, Features};
 pub use feature_cnn::{FeatureCnn, FeatureCnnConfig};
+pub use imagenet::{IMAGENET_MEAN, IMAGENET_STD};
 pub use inception_fid::{InceptionExtractor, InceptionFid, InceptionOutput};
 pub use input_path::InputPath;
 pub use lpips::{HeadDropout, Lpips, LpipsNet};
