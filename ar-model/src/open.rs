@@ -1,10 +1,10 @@
 //! Loading of transformers.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use base::{Build, Precision, TensorKind, Vars};
 use tch::Device;
-use weights::{CONFIG_FILE, KeyMap, TensorSource, WEIGHTS_FILE};
+use weights::{CONFIG_FILE, KeyMap, WEIGHTS_FILE};
 
 use crate::config::ArConfig;
 use crate::error::{Error, Result};
@@ -12,32 +12,7 @@ use crate::model::Gpt;
 use crate::released::signatures;
 
 /// A transformer with its weights.
-pub struct Loaded {
-    /// The network.
-    pub model: Gpt,
-    /// Configuration of the network.
-    pub config: ArConfig,
-    /// Variables of the network.
-    pub vars: Vars,
-    /// Checkpoint, with the section that was loaded.
-    pub source: Box<dyn TensorSource>,
-}
-
-impl Loaded {
-    /// Hash of the weights in the file, whatever precision they were loaded in. Reads the whole
-    /// section.
-    ///
-    /// # Errors
-    /// Returns an error if the file cannot be read any more.
-    pub fn fingerprint(&self) -> Result<String> {
-        let path = || self.source.origin().path.clone();
-        weights::fingerprint_source(self.source.as_ref()).map_err(|e| load_error(path(), e))
-    }
-}
-
-fn load_error(path: PathBuf, source: weights::Error) -> Error {
-    Error::Load { path, source: Box::new(source) }
-}
+pub type Loaded = weights::Loaded<Gpt, ArConfig>;
 
 /// Maps a checkpoint's tensor names to the network's. Old LlamaGen files contain the rotary table,
 /// which is computed here.
@@ -59,7 +34,7 @@ pub fn open(config: &ArConfig, checkpoint: &Path, device: Device, precision: Pre
         &key_map().drop("text_encoder.**", "a text encoder that was trained along"),
         signatures,
     )
-    .map_err(|e| load_error(checkpoint.to_owned(), e))?;
+    .map_err(|e| Error::Load { path: checkpoint.to_owned(), source: Box::new(e) })?;
     Ok(Loaded { model, config: config.clone(), vars, source })
 }
 

@@ -1,22 +1,14 @@
 //! The released configurations, by which the error for a checkpoint that does not match a
 //! configuration names the one that it matches.
 
-use base::config::Document;
-use base::{Build, Vars};
-use tch::{Device, Kind};
 use weights::Signature;
 
 use crate::config::ArConfig;
 use crate::model::Gpt;
 
-macro_rules! configs {
-    ($($name:literal),* $(,)?) => {
-        &[$(($name, include_str!(concat!("../../configs/ar/", $name, ".yaml")))),*]
-    };
-}
-
 /// Name and text of each configuration in `configs/ar/`.
-pub const RELEASED: &[(&str, &str)] = configs![
+pub const RELEASED: &[(&str, &str)] = weights::released![
+    "../../configs/ar/":
     "gigatok-gpt-1b",
     "gigatok-gpt-3b",
     "gigatok-gpt-7b",
@@ -47,17 +39,9 @@ pub const RELEASED: &[(&str, &str)] = configs![
 
 /// Tensor names and shapes of every released transformer, built without memory.
 pub fn signatures() -> Vec<Signature> {
-    RELEASED.iter().filter_map(|(name, text)| signature(name, text)).collect()
-}
-
-fn signature(name: &str, text: &str) -> Option<Signature> {
-    let config = ArConfig::from_document(&Document::parse(name, text).ok()?).ok()?;
-    let vars = Vars::new(Device::Cpu, Kind::Float, Build::Describe);
-    Gpt::new(&vars.root(), &config).ok()?;
-    Some(Signature {
-        name: name.to_string(),
-        advice: format!("try `--model configs/ar/{name}.yaml`"),
-        tensors: vars.all().into_iter().map(|v| (v.name, v.tensor.size())).collect(),
+    weights::signatures(RELEASED, "--model configs/ar", |document, scope| {
+        let config = ArConfig::from_document(document).ok()?;
+        Gpt::new(scope, &config).ok().map(drop)
     })
 }
 

@@ -6,8 +6,6 @@
 use std::io::BufRead;
 use std::path::PathBuf;
 
-use sha2::{Digest, Sha256};
-
 fn main() -> std::io::Result<()> {
     let folder = std::env::args().nth(1).map(PathBuf::from);
     std::panic::set_hook(Box::new(|_| ())); // a decoder's panic is its image's error
@@ -15,8 +13,7 @@ fn main() -> std::io::Result<()> {
         let name = line?;
         match data::decode(&name, &std::fs::read(&name)?) {
             Ok((image, _)) => {
-                let digest: String =
-                    Sha256::digest(image.as_raw()).iter().map(|byte| format!("{byte:02x}")).collect();
+                let digest = base::hash::hex(&base::hash::sha256(image.as_raw()));
                 println!("{name}\t{}x{}\t{digest}", image.width(), image.height());
                 if let Some(folder) = &folder {
                     std::fs::write(folder.join(format!("{number}.rgb")), image.as_raw())?;

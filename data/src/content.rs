@@ -5,8 +5,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
+use base::hash::Sha256;
 use rayon::prelude::*;
-use sha2::{Digest as _, Sha256};
 
 use crate::{Dataset, fingerprint};
 
@@ -19,24 +19,24 @@ const PIECE: u64 = 1 << 12;
 /// Hex hash (16 digits) of all keys, labels, classes and files: other images under the same names have another one,
 /// which [`fingerprint`] does not tell.
 pub fn content_fingerprint(dataset: &dyn Dataset) -> String {
-    let mut hash = Sha256::new();
+    let mut hash = Sha256::default();
     hash.update(fingerprint(dataset));
     for class in dataset.classes() {
         hash.update(format!("{} {} {}\n", class.index, class.wnid, class.name));
     }
     let stamps: Vec<[u8; 32]> = dataset.files().par_iter().map(|file| stamp(file)).collect();
     stamps.iter().for_each(|stamp| hash.update(stamp));
-    hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect()
+    hash.fingerprint()
 }
 
 /// A hash of a file: of all its bytes, or of a large one's length, time of change and bytes here and there. What cannot
 /// be read has a hash of its own.
 fn stamp(path: &Path) -> [u8; 32] {
-    let mut hash = Sha256::new();
+    let mut hash = Sha256::default();
     if read(path, &mut hash).is_err() {
         hash.update("cannot be read");
     }
-    hash.finalize().into()
+    hash.digest()
 }
 
 fn read(path: &Path, hash: &mut Sha256) -> io::Result<()> {

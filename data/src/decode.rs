@@ -1,53 +1,16 @@
 //! Bytes → RGB, as Pillow's `Image.open(f).convert("RGB")`.
 
 use std::io::Cursor;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
+use crate::limits::{check_size, max_pixels, most_bytes};
+use crate::stored::Stored;
 use crate::{Error, Result, gif, jpeg};
 
 /// Extensions taken for images when folders and archives are listed: torchvision's `IMG_EXTENSIONS`, less the
 /// formats we do not decode, plus GIF.
 pub const IMAGE_EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "bmp", "gif"];
-
-/// Pillow's own limit, beyond which it takes an image for a decompression bomb.
-const PILLOWS_LIMIT: u64 = 178_956_970;
-static MAX_PIXELS: AtomicU64 = AtomicU64::new(PILLOWS_LIMIT);
-
-/// Sets how many pixels an image may have; larger ones count as damaged. For the whole process, as in Pillow.
-pub fn set_max_pixels(pixels: u64) {
-    MAX_PIXELS.store(pixels, Ordering::Relaxed);
-}
-
-pub(crate) fn max_pixels() -> u64 {
-    MAX_PIXELS.load(Ordering::Relaxed)
-}
-
-/// Bytes that no file of so many pixels exceeds: 16 bits of four channels, and room for what else is in it. Decoding takes
-/// no more at a time.
-pub(crate) fn most_bytes() -> u64 {
-    max_pixels().saturating_mul(8).saturating_add(1 << 26)
-}
-
-/// Refuses a size before anything of it is allocated.
-pub(crate) fn check_size(width: u64, height: u64) -> std::result::Result<(), String> {
-    if width == 0 || height == 0 {
-        return Err(format!("{width}x{height} pixels"));
-    }
-    match width.checked_mul(height).is_some_and(|pixels| pixels <= max_pixels()) {
-        true => Ok(()),
-        false => Err(too_large(width, height)),
-    }
-}
-
-/// Of a size that is refused.
-pub(crate) fn too_large(width: u64, height: u64) -> String {
-    format!(
-        "{width}x{height} pixels are more than the {} that are read; `--max-pixels N` allows more",
-        max_pixels()
-    )
-}
 
 /// True if the name ends like an image's.
 pub fn looks_like_image(name: &str) -> bool {
@@ -57,43 +20,6 @@ pub fn looks_like_image(name: &str) -> bool {
 /// True if the bytes begin like an image of a format we decode.
 pub fn is_image(bytes: &[u8]) -> bool {
     image::guess_format(bytes).is_ok_and(|f| f.reading_enabled())
-}
-
-/// What an image's file holds, where that is not 8-bit RGB.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stored {
-    /// 8-bit RGB, or a palette of it: taken as it is.
-    Rgb,
-    /// Grey: repeated on three channels, as Pillow does.
-    Grey,
-    /// With transparency, which is dropped.
-    Transparent,
-    /// More than 8 bits a channel: rounded to 8.
-    Deep,
-    /// Four inks, converted by Pillow's formula.
-    Cmyk,
-}
-
-impl Stored {
-    fn of(color: ExtendedColorType) -> Self {
-        use ExtendedColorType as C;
-        match color {
-            C::L1 | C::L2 | C::L4 | C::L8 => Stored::Grey,
-            C::A8
-            | C::La1
-            | C::La2
-            | C::La4
-            | C::La8
-            | C::Rgba1
-            | C::Rgba2
-            | C::Rgba4
-            | C::Rgba8
-            | C::Bgra8 => Stored::Transparent,
-            C::L16 | C::La16 | C::Rgb16 | C::Rgba16 | C::Rgb32F | C::Rgba32F => Stored::Deep,
-            C::Cmyk8 | C::Cmyk16 => Stored::Cmyk,
-            _ => Stored::Rgb,
-        }
-    }
 }
 
 /// Decodes by content, whatever the name says; of an animation the first picture. Transparency is dropped, not blended, and

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 
 use image::{Rgb, RgbImage};
 
-use crate::decode::{check_size, max_pixels};
+use crate::limits::{check_size, max_pixels};
 
 /// The picture, and whether it has a transparent colour. What it does not cover of the canvas has that colour, or else the
 /// first of its palette; transparency itself is dropped.

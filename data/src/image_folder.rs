@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use base::files::{NOT_REGULAR, name_of, open_regular};
 use walkdir::WalkDir;
 
-use crate::decode::{decode, looks_like_image, most_bytes};
+use crate::decode::{decode, looks_like_image};
+use crate::limits::most_bytes;
 use crate::{Class, Dataset, Error, LeftOut, Record, Result, Target, labels, table};
 
 /// Image files with optional labels.

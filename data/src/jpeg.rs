@@ -6,7 +6,8 @@
 use image::RgbImage;
 use libjpeg::Pixels;
 
-use crate::decode::{Stored, check_size};
+use crate::limits::check_size;
+use crate::stored::Stored;
 
 const END: u8 = 0xD9;
 const SCAN: u8 = 0xDA;

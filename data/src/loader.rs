@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use base::hash::fnv1a;
 use base::{ImagesU8, rng};
 use image::RgbImage;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
@@ -11,7 +12,6 @@ use tch::Tensor;
 
 use crate::corrupt::CorruptLog;
 use crate::partition::{LoaderState, Partition, Schedule};
-use crate::record::key_hash;
 use crate::transform::{Augment, Draws};
 use crate::{Dataset, Error, LeftOut, Result, Target};
 
@@ -252,7 +252,8 @@ impl Source {
         for attempt in 0u64.. {
             match self.dataset.get(at) {
                 Ok(record) => {
-                    let mut draws = Draws::new(self.config.seed, epoch, key_hash(&record.key));
+                    // By its key, so that an augmentation does not depend on the order.
+                    let mut draws = Draws::new(self.config.seed, epoch, fnv1a(&record.key));
                     let images = self.augment.apply(&record.image, &mut draws);
                     return Ok(Some(Ready { index: at, key: record.key, images, target: record.target }));
                 }

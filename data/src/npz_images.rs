@@ -7,7 +7,7 @@ use base::npz::{Npz, Rows};
 use image::RgbImage;
 use tch::{Kind, Tensor};
 
-use crate::decode::{max_pixels, too_large};
+use crate::limits::{max_pixels, too_large};
 use crate::table::shortened;
 use crate::{Class, Dataset, Error, Record, Result, Stored, Target, labels};
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use base::hash::Sha256;
 use image::RgbImage;
-use sha2::{Digest, Sha256};
 
 use crate::{Class, Result, Stored};
 
@@ -87,7 +87,7 @@ pub fn count_left_out<'a>(files: impl IntoIterator<Item = &'a LeftOut>) -> Optio
 
 /// Hex hash (16 digits) of all keys and labels in order: two data sets with the same one hold the same records.
 pub fn fingerprint(dataset: &dyn Dataset) -> String {
-    let mut hash = Sha256::new();
+    let mut hash = Sha256::default();
     for i in 0..dataset.len() {
         hash.update(dataset.key(i));
         hash.update(match dataset.target(i) {
@@ -96,10 +96,5 @@ pub fn fingerprint(dataset: &dyn Dataset) -> String {
             Target::Caption(text) => format!("\0caption {text}\0"),
         });
     }
-    hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect()
-}
-
-/// A 64-bit hash of a record's key (FNV-1a), which decides its augmentation wherever it stands in the order.
-pub fn key_hash(key: &str) -> u64 {
-    key.bytes().fold(0xCBF2_9CE4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01B3))
+    hash.fingerprint()
 }

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use base::files::{name_of, open_regular};
 
-use crate::decode::{decode, most_bytes};
+use crate::decode::decode;
 use crate::gzip::Streams;
+use crate::limits::most_bytes;
 use crate::tar_members::{self, Group, Members, Span, folder};
 use crate::{Class, Dataset, Error, LeftOut, Record, Result, Target, labels, table};
 

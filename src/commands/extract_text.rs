@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering;
 
 use anyhow::Result;
 use backbones::t5::{EncoderFiles, TextEncoder};
+use base::hash::Sha256;
 use base::{Precision, Progress as _, TensorKind};
 use cli::extract::ExtractArgs;
 use data::text_features::{EncoderId, TextIndex, TextPlan, TextWriter};
 use data::{Dataset, Target};
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use tch::Device;
 use train::tasks::first_sentence;
 
@@ -82,12 +82,12 @@ fn captions(images: &dyn Dataset, first_sentences: bool) -> Result<Vec<String>> 
 }
 
 fn plan(args: &ExtractArgs, captions: &[String], encoder: &TextEncoder, images: &dyn Dataset) -> TextPlan {
-    let mut hash = Sha256::new();
+    let mut hash = Sha256::default();
     for caption in captions {
         hash.update((caption.len() as u64).to_le_bytes());
         hash.update(caption);
     }
-    let captions_fingerprint = hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect();
+    let captions_fingerprint = hash.fingerprint();
     let id = EncoderId {
         fingerprint: encoder.fingerprint().to_owned(),
         width: encoder.width(),

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
+use base::resume::{Claim, ClaimError};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -148,18 +149,17 @@ impl Runner<'_> {
 
     /// A folder belongs to one recipe and one number of images.
     fn claim(&self) -> anyhow::Result<()> {
-        let path = self.job.output.join("order.json");
         let mine = serde_json::json!({ "recipe": self.recipe, "limit": self.job.limit });
-        if path.is_file() {
-            let text =
-                std::fs::read_to_string(&path).with_context(|| format!("reading `{}`", path.display()))?;
-            if serde_json::from_str::<Value>(&text).ok().as_ref() != Some(&mine) {
+        let claim = Claim::new(self.job.output.join("order.json"), &mine);
+        match claim.resumes() {
+            Ok(true) => Ok(()),
+            Ok(false) => Ok(claim.write()?),
+            Err(ClaimError::Differs { .. } | ClaimError::Malformed { .. }) => {
                 let message = format!("`{}` holds the run of another recipe", self.job.output.display());
-                return Err(Failure::new(message).hint("choose another `--output`").into());
+                Err(Failure::new(message).hint("choose another `--output`").into())
             }
-            return Ok(());
+            Err(other) => Err(other.into()),
         }
-        files::write(&path, &serde_json::to_vec_pretty(&mine)?)
     }
 
     /// Tries one scale after the other; the result is that of the best.

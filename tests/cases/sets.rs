@@ -6,7 +6,6 @@ use std::path::Path;
 
 use data::open_codes;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::case;
 use crate::common::{Place, Tiny, stderr, write_model};
@@ -88,7 +87,7 @@ fn class_names_are_bytes() {
 fn scans_of_single_components_are_read_as_pillow_reads_them() {
     let Some(place) = place("jpeg_non_interleaved") else { return };
     let (image, _) = data::decode("x.jpg", &std::fs::read(place.path("x.jpg")).unwrap()).unwrap();
-    let digest: String = Sha256::digest(image.as_raw()).iter().map(|b| format!("{b:02x}")).collect();
+    let digest = base::hash::hex(&base::hash::sha256(image.as_raw()));
     assert_eq!(digest, "d5885fa982f766742b0f4d038fda3fbad889dde09a6240d3c0414f9932715be5");
 }
 

@@ -155,8 +155,8 @@ impl Tokenizer for Model {
         let _guard = tch::no_grad_guard();
         let kind = self.kind();
         let images = in_parts(codes.tensor(), |part| {
-            let part = Codes::new(part)?;
-            Ok(each!(self, m => m.decode_codes(&part, kind)).to_kind(Kind::Float))
+            let rows = self.quantizer().lookup(&Codes::new(part)?); // the exact code vectors
+            Ok(self.decode_latents(&rows.to_kind(kind)).to_kind(Kind::Float))
         })?;
         refuse_not_finite(&images, "decoder")?;
         Ok(Images::new(images)?)

@@ -314,7 +314,11 @@ impl TokenizerConfig {
         if self.image_size() <= 0 || self.image_size() % patch != 0 {
             return fail(format!("image_size {} is not a multiple of the patch {patch}", self.image_size()));
         }
-        self.quantizer().check()?;
+        let quantizer = self.quantizer().settings();
+        if quantizer.codebook_size() < 1 || quantizer.code_dim() < 1 {
+            return fail("codebook_size and code_dim must be at least 1".into());
+        }
+        quantizer.check()?;
         if let TokenizerConfig::Gigatok(c) = self {
             c.check()?;
         }
@@ -323,7 +327,7 @@ impl TokenizerConfig {
 
     /// Refuses sizes that no machine holds, with which later products would overflow.
     fn check_bounds(&self) -> Result<()> {
-        let (cnn, quantizer) = (self.cnn(), self.quantizer());
+        let (cnn, quantizer) = (self.cnn(), self.quantizer().settings());
         let levels = cnn.encoder_multipliers.len() as i64;
         let multipliers = cnn.encoder_multipliers.iter().chain(&cnn.decoder_multipliers);
         let mut bounds = vec![

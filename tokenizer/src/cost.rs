@@ -25,7 +25,7 @@ pub fn cost(config: &TokenizerConfig) -> Cost {
         TokenizerConfig::Gigatok(c) => c.num_tokens() as f64,
         TokenizerConfig::LlamagenVq(_) => grid * grid,
     };
-    let search = codes * quantizer.encode_flops();
+    let search = codes * quantizer.settings().encode_flops();
     let transformers = match config {
         TokenizerConfig::Gigatok(c) => [
             transformer(c, c.encoder.resolve(), codes, grid * grid),

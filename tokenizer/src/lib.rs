@@ -4,6 +4,7 @@
 //! checkpoints. Losses that compare images, optimisation and data belong to other crates.
 
 mod any;
+mod bottleneck;
 mod cnn;
 mod config;
 mod cost;
@@ -30,8 +31,8 @@ pub use gigatok::GigaTok;
 pub use llamagen_vq::LlamaGenVq;
 pub use open::{Loaded, open, open_dir};
 pub use quantizer::{
-    Gradient, Quantized, Quantizer, QuantizerConfig, QuantizerLosses, VectorQuantizer, VectorQuantizerConfig,
-    entropy_loss,
+    Fsq, FsqConfig, Gradient, Quantized, Quantizer, QuantizerConfig, QuantizerLosses, QuantizerSettings,
+    VectorQuantizer, VectorQuantizerConfig, entropy_loss,
 };
 pub use sizes::{Size, TransformerSize};
 pub use spec::{CodeLayout, Latents, Tokenizer, TokenizerSpec, TrainOutput};

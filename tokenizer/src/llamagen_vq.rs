@@ -4,10 +4,10 @@
 //!
 //! B batch, Z CNN channels, N = h·w codes, D code width
 
-use base::nn::Conv2d;
-use base::{Codes, Init, Mode, Scope};
+use base::{Mode, Scope};
 use tch::Tensor;
 
+use crate::bottleneck::{Bottleneck, to_tokens};
 use crate::cnn::{CnnDecoder, CnnEncoder};
 use crate::config::LlamaGenVqConfig;
 use crate::quantizer::Quantizer;
@@ -17,9 +17,7 @@ use crate::spec::{CodeLayout, Latents, TokenizerSpec, TrainOutput};
 #[derive(Debug)]
 pub struct LlamaGenVq {
     encoder: CnnEncoder,
-    quant_conv: Conv2d,
-    quantizer: Box<dyn Quantizer>,
-    post_quant_conv: Conv2d,
+    bottleneck: Bottleneck,
     decoder: CnnDecoder,
     spec: TokenizerSpec,
 }
@@ -27,21 +25,15 @@ pub struct LlamaGenVq {
 impl LlamaGenVq {
     /// Variables under `p` with the official names.
     pub fn new(p: &Scope, config: &LlamaGenVqConfig) -> Self {
-        let (z, d) = (config.cnn.z_channels, config.quantizer.code_dim());
+        let quantizer = config.quantizer.settings();
         let side = config.image_size / config.cnn.patch();
-        let pointwise = |p: Scope, inputs, outputs| {
-            let init = Init::torch_default(inputs);
-            Conv2d::new(&p, inputs, outputs, 1, init, init)
-        };
         LlamaGenVq {
             encoder: CnnEncoder::new(&(p / "encoder"), &config.cnn),
-            quant_conv: pointwise(p / "quant_conv", z, d),
-            quantizer: config.quantizer.build(&(p / "quantize")),
-            post_quant_conv: pointwise(p / "post_quant_conv", d, z),
+            bottleneck: Bottleneck::new(p, config.cnn.z_channels, &config.quantizer),
             decoder: CnnDecoder::new(&(p / "decoder"), &config.cnn),
             spec: TokenizerSpec {
-                codebook_size: config.quantizer.codebook_size(),
-                code_dim: d,
+                codebook_size: quantizer.codebook_size(),
+                code_dim: quantizer.code_dim(),
                 num_tokens: side * side,
                 image_size: config.image_size,
                 layout: CodeLayout::Grid { height: side, width: side },
@@ -57,7 +49,7 @@ impl LlamaGenVq {
 
     /// The quantizer.
     pub fn quantizer(&self) -> &dyn Quantizer {
-        self.quantizer.as_ref()
+        self.bottleneck.quantizer.as_ref()
     }
 
     pub(crate) fn pack_cnn(&mut self) {
@@ -74,11 +66,10 @@ impl LlamaGenVq {
     /// `projected` are the CNN's.
     pub fn latents(&self, images: &Tensor) -> Latents {
         let cnn = self.encoder.forward(images);
-        let tokens = |map: &Tensor| map.flatten(2, 3).transpose(1, 2);
         Latents {
-            pre_quantized: tokens(&self.quant_conv.forward(&cnn)),
-            features: tokens(&cnn),
-            projected: tokens(&cnn),
+            pre_quantized: self.bottleneck.project(&cnn),
+            features: to_tokens(&cnn),
+            projected: to_tokens(&cnn),
             cnn,
             vision: None,
         }
@@ -92,18 +83,13 @@ impl LlamaGenVq {
     fn grid_features(&self, z: &Tensor) -> Tensor {
         let (b, n, d) = z.size3().expect("latents are (B, N, D)");
         let side = (n as f64).sqrt().round() as i64;
-        self.post_quant_conv.forward(&z.transpose(1, 2).reshape([b, d, side, side]))
-    }
-
-    /// Codes → (B, 3, H, W) through exact codebook rows.
-    pub fn decode_codes(&self, codes: &Codes, kind: tch::Kind) -> Tensor {
-        self.decode_latents(&self.quantizer.lookup(codes).to_kind(kind))
+        self.bottleneck.expand(&z.transpose(1, 2).reshape([b, d, side, side]))
     }
 
     /// The whole pass with what the losses need.
     pub fn forward_train(&self, images: &Tensor, mode: Mode, direct: bool) -> TrainOutput {
         let latents = self.latents(images);
-        let quantized = self.quantizer.forward(&latents.pre_quantized, mode);
+        let quantized = self.bottleneck.quantizer.forward(&latents.pre_quantized, mode);
         let grid = self.grid_features(&quantized.z);
         TrainOutput {
             reconstruction: self.decoder.forward(&grid),

@@ -1,11 +1,11 @@
 //! Tokenizers from files.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use base::{Build, Precision, TensorKind, Vars};
 use libtorch_ext::cuda_kernel::CudaKernels;
 use tch::{Device, Kind};
-use weights::{CONFIG_FILE, KeyMap, TensorSource, WEIGHTS_FILE};
+use weights::{CONFIG_FILE, KeyMap, WEIGHTS_FILE};
 
 use crate::any::Model;
 use crate::config::TokenizerConfig;
@@ -13,31 +13,7 @@ use crate::error::{Error, Result};
 use crate::released::signatures;
 
 /// A tokenizer with its weights.
-pub struct Loaded {
-    /// The network.
-    pub model: Model,
-    /// What it was built from.
-    pub config: TokenizerConfig,
-    /// Its variables.
-    pub vars: Vars,
-    /// The file and the section of it that was taken.
-    pub source: Box<dyn TensorSource>,
-}
-
-impl Loaded {
-    /// Hash of the weights in the file, whatever precision they were loaded in. Reads all of it.
-    ///
-    /// # Errors
-    /// The file cannot be read any more.
-    pub fn fingerprint(&self) -> Result<String> {
-        let path = || self.source.origin().path.clone();
-        weights::fingerprint_source(self.source.as_ref()).map_err(|e| load_error(path(), e))
-    }
-}
-
-fn load_error(path: PathBuf, source: weights::Error) -> Error {
-    Error::Load { path, source: Box::new(source) }
-}
+pub type Loaded = weights::Loaded<Model, TokenizerConfig>;
 
 /// Builds `config` and fills it from an official or our own checkpoint.
 ///
@@ -52,7 +28,7 @@ pub fn open(
     let vars = Vars::new(device, precision.kind(), Build::Empty);
     let mut model = Model::new(&vars.root(), config)?;
     let source = weights::fill(&vars, checkpoint, &KeyMap::identity(), signatures)
-        .map_err(|e| load_error(checkpoint.to_owned(), e))?;
+        .map_err(|e| Error::Load { path: checkpoint.to_owned(), source: Box::new(e) })?;
     model.pack(&vars);
     Ok(Loaded { model, config: config.clone(), vars, source })
 }

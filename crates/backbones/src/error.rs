@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use base::Hint;
 
-use crate::files::PublicFile;
+use crate::public_file::PublicFile;
 
 /// What can go wrong with a frozen network.
 #[derive(Debug, thiserror::Error)]

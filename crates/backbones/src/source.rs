@@ -1,16 +1,14 @@
 //! Where a network's weights come from: a file, or the recipe.
 
 use std::convert::Infallible;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use base::Vars;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use weights::{Checkpoint, Format, KeyMap, TensorSource, Want};
 
-use crate::files::PublicFile;
+use crate::files::{PublicFile, sha256};
 use crate::random::{RandomWeights, Range};
 use crate::{Error, Result};
 
@@ -118,22 +116,4 @@ fn open(network: &str, path: &Path) -> Result<Box<dyn TensorSource>> {
 
 fn load_error(network: &str, path: &Path, source: weights::Error) -> Error {
     Error::Load { network: network.to_owned(), path: path.to_owned(), source: Box::new(source) }
-}
-
-/// SHA-256 of a file, in hexadecimal.
-///
-/// # Errors
-/// It cannot be read.
-pub fn sha256(path: &Path) -> Result<String> {
-    let fail = |source| Error::Read { path: path.to_owned(), source };
-    let mut file = base::files::open_regular(path).map_err(fail)?;
-    let mut hash = Sha256::new();
-    let mut block = vec![0; 1 << 20];
-    loop {
-        let n = file.read(&mut block).map_err(fail)?;
-        if n == 0 {
-            return Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect());
-        }
-        hash.update(&block[..n]);
-    }
 }

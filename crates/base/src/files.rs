@@ -2,11 +2,12 @@
 
 use std::ffi::OsStr;
 use std::fs::{File, Permissions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use serde::Serialize;
 use tempfile::NamedTempFile;
 
 /// The folder that a file of this path is in.
@@ -86,6 +87,15 @@ pub fn write_atomic(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>
     publish(temporary, path)
 }
 
+/// Writes a value as indented JSON, whole or not at all.
+///
+/// # Errors
+/// Returns an error if the file cannot be written, or the value is not JSON.
+pub fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    let text = serde_json::to_string_pretty(value)?;
+    write_atomic(path, |file| writeln!(file, "{text}"))
+}
+
 /// `tempfile` adds the temporary name to its errors, which is of no interest to a reader.
 fn without_name(error: io::Error) -> io::Error {
     match error.to_string().split_once(" at path ") {
@@ -97,7 +107,6 @@ fn without_name(error: io::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
 
     #[test]
     fn a_failed_write_leaves_the_old_file_and_nothing_else() {

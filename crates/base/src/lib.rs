@@ -6,12 +6,14 @@ pub mod carried;
 pub mod config;
 pub mod device;
 pub mod files;
+pub mod hash;
 pub mod hint;
 pub mod nn;
 pub mod npz;
 pub mod precision;
 pub mod progress;
 pub mod recipe;
+pub mod resume;
 pub mod rng;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

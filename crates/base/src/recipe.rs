@@ -4,13 +4,10 @@
 //! Element i of tensor NAME under SEED: a SplitMix64 stream whose start is `FNV-1a-64(NAME) ^ SEED · 0x9E37…7C15`,
 //! 24 bits of it scaled to [lo, hi) in f64 and rounded to f32 once.
 
+use crate::hash::fnv1a;
 use crate::rng::mix;
 
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
-
-fn fnv1a(name: &str) -> u64 {
-    name.bytes().fold(0xCBF2_9CE4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01B3))
-}
 
 /// The stream of tensor `name`; each value holds 24 good bits at the top.
 pub(crate) fn words(name: &str, seed: u64) -> impl Iterator<Item = u64> {

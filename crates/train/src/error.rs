@@ -2,6 +2,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use base::Hint;
+use base::resume::ClaimError;
 
 /// What can go wrong in training.
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +152,20 @@ impl Error {
     pub(crate) fn file(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Error + use<> {
         let path = path.to_owned();
         move |source| Error::File { action, path, source }
+    }
+}
+
+impl From<ClaimError> for Error {
+    fn from(error: ClaimError) -> Self {
+        match error {
+            ClaimError::Read { path, source } => Error::File { action: "read", path, source },
+            ClaimError::Write { path, source } => Error::File { action: "write", path, source },
+            ClaimError::Malformed { path, message } => Error::State { path, message },
+            ClaimError::Differs { path, keys } => {
+                let message = format!("its settings differ in {}; remove the folder", keys.join(", "));
+                Error::State { path, message }
+            }
+        }
     }
 }
 

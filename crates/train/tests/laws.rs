@@ -53,6 +53,36 @@ fn both_models_learn_a_small_set() {
     ar_model::open_dir(&a, tch::Device::Cpu, base::Precision::Fp32).unwrap();
 }
 
+/// The quantizer has nothing to learn and no losses; its grid is the transformer's vocabulary.
+#[test]
+fn a_tokenizer_with_fsq_learns_and_a_transformer_takes_its_codes() {
+    let _alone = common::alone();
+    let dir = tempfile::tempdir().unwrap();
+    let (data, t, a) = (images(dir.path()), dir.path().join("t"), dir.path().join("a"));
+    let held_out = format!("data.validation={}", data.display());
+    let changes = [
+        "losses.adversarial=null",
+        "model.quantizer={type: fsq, levels: [5, 4, 3]}",
+        "optimization.steps=40",
+        "optimization.lr=0.01",
+        "every.save=0",
+        &held_out,
+    ];
+    go(tokenizer_task(&data, &changes), &t, 100).unwrap();
+    let l2 = logged(&t, "l2");
+    assert!(l2[39] < 0.8 * l2[0], "{} → {}", l2[0], l2[39]);
+    assert!(logged(&t, "codebook").is_empty() && logged(&t, "commitment").is_empty());
+    let usage = logged(&t, "validation/codebook_usage")[0];
+    assert!(usage > 1.0 / 60.0 && usage <= 1.0, "{usage}");
+    let tokenizer = open_tokenizer(&t);
+    assert!(tokenizer.vars.all().iter().all(|v| !v.name.starts_with("quantize.")));
+    assert_eq!(ar_recipe(&[], &tokenizer).unwrap().model.vocab_size, 60);
+    let images = format!("data.images.train={}", data.display());
+    go(ar_task(&t, &[&images, "optimization.steps=20", "every.save=0"]), &a, 100).unwrap();
+    let loss = logged(&a, "loss");
+    assert!((loss[0] - 60f64.ln()).abs() < 1e-3 && loss[19] < loss[0], "{} → {}", loss[0], loss[19]);
+}
+
 #[test]
 fn a_loss_that_is_no_number_stops_the_run_by_name() {
     let _alone = common::alone();
@@ -141,7 +171,7 @@ fn recipes_that_lack_something_or_contradict_themselves_are_refused_by_name() {
         );
     }
     let teacher = "losses.semantic={weight: 0.5, teacher: {type: dinov2, size: s, weights: random:1}}";
-    let cases: [(&[&str], &str); 27] = [
+    let cases: [(&[&str], &str); 28] = [
         (
             &["losses.semantic={weight: 0.5, teacher: {type: efficientnet_lite, size: lite0, block: 99}}"],
             "0 to 15, found [99]",
@@ -179,6 +209,7 @@ fn recipes_that_lack_something_or_contradict_themselves_are_refused_by_name() {
         (&["losses.adversarial.optimization={lr: .inf}"], "optimization: lr must be positive"),
         (&["model.quantizer.commitment=-0.25"], "quantizer.commitment must be 0 or more"),
         (&["model.quantizer.entropy=-0.02"], "quantizer.entropy must be 0 or more"),
+        (&["model.quantizer={type: fsq, levels: [8, 1]}"], "quantizer.levels must be 2 or more each"),
         (&["losses.adversarial.optimization={}"], "give lr, betas or both"),
         (&["losses.adversarial.optimization={betas: [0.0, 1.0]}"], "betas are in [0, 1)"),
         (&["init.icnr=true", "model.cnn.upsample=nearest"], "the decoder has no sub-pixel convolution"),

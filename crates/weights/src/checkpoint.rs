@@ -1,40 +1,15 @@
 //! A checkpoint of any format, opened by content, and the sections it holds.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
-use crate::source::{Blob, Entry, FileTensors, Origin};
-use crate::{Error, Result, TensorSource, recognise, safetensors, shards, torch_file};
-
-/// How a file is laid out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// One safetensors file.
-    Safetensors,
-    /// Several safetensors files with an index.
-    ShardedSafetensors,
-    /// Several files of `torch.save` with an index.
-    ShardedTorch,
-    /// `torch.save`, as since PyTorch 1.6.
-    TorchZip,
-    /// `torch.save`, as before PyTorch 1.6.
-    TorchLegacy,
-}
-
-impl std::fmt::Display for Format {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Format::Safetensors => "safetensors",
-            Format::ShardedSafetensors => "sharded safetensors",
-            Format::ShardedTorch => "sharded PyTorch",
-            Format::TorchZip => "PyTorch (zip)",
-            Format::TorchLegacy => "PyTorch (before 1.6)",
-        })
-    }
-}
+use crate::origin::Origin;
+use crate::parse::{head_of, parse_file};
+use crate::parsed::{Entries, Format, Parsed};
+use crate::source::{Blob, Entry, FileTensors};
+use crate::{Error, Result, TensorSource, safetensors, shards};
 
 /// Which weights of a training dictionary to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -70,19 +45,6 @@ pub struct Section {
     pub tensors: usize,
     /// Their bytes in all.
     pub bytes: u64,
-}
-
-/// Named tensors and where they lie.
-type Entries = Vec<(String, Entry)>;
-
-/// What a reader of one format hands over.
-pub(crate) struct Parsed {
-    pub format: Format,
-    pub blobs: Vec<Blob>,
-    pub sections: Vec<(Option<String>, Entries)>,
-    pub metadata: Map<String, Json>,
-    /// What the file holds beside tensors and `metadata`, and why it cannot be shown.
-    pub not_shown: Vec<(String, String)>,
 }
 
 /// An open checkpoint. Only its table of contents has been read.
@@ -218,35 +180,6 @@ fn parse(path: &Path) -> Result<Parsed> {
         return shards::open(path, &text);
     }
     parse_file(path)
-}
-
-fn head_of(path: &Path) -> Result<Vec<u8>> {
-    let mut head = Vec::new();
-    let file = base::files::open_regular(path).map_err(Error::read(path))?;
-    file.take(512).read_to_end(&mut head).map_err(Error::read(path))?;
-    Ok(head)
-}
-
-/// One file that holds tensors itself.
-pub(crate) fn parse_file(path: &Path) -> Result<Parsed> {
-    let head = head_of(path)?;
-    let map = || libtorch_ext::mmap::open(path).map_err(Error::read(path));
-    if head.starts_with(b"PK\x03\x04") {
-        return torch_file::open_zip(path, map()?);
-    }
-    if torch_file::recognise_legacy(&head) {
-        return torch_file::open_legacy(path, map()?);
-    }
-    if safetensors::recognise(&head) {
-        return Ok(bare(Format::Safetensors, safetensors::open(path, map()?)?));
-    }
-    let (found, advice) = recognise::describe(&head);
-    Err(Error::NotACheckpoint { path: path.to_owned(), found, advice })
-}
-
-fn bare(format: Format, contents: safetensors::Contents) -> Parsed {
-    let safetensors::Contents { blobs, entries, metadata } = contents;
-    Parsed { format, blobs, sections: vec![(None, entries)], metadata, not_shown: vec![] }
 }
 
 /// A directory's index of shards, or its only file; safetensors before `.bin`.

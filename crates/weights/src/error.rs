@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use base::hint::{Hint, nearest};
 
-use crate::source::{Origin, Unsupported};
+use crate::origin::{Origin, Unsupported};
 
 /// An error about a checkpoint file.
 #[derive(Debug, thiserror::Error)]

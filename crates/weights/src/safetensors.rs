@@ -8,7 +8,8 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value as Json};
 use tch::Kind;
 
-use crate::source::{Blob, Entry, TensorInfo, Unsupported};
+use crate::origin::Unsupported;
+use crate::source::{Blob, Entry, TensorInfo};
 use crate::{Error, Result};
 
 /// A file's tensors and metadata.

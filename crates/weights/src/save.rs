@@ -5,10 +5,10 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use base::files::write_atomic;
+use base::hash::Sha256;
 use base::{Precision, TensorKind, Vars};
 use libtorch_ext::bytes::with_bytes;
 use serde_json::{Map, Value as Json, json};
-use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
 use crate::{Error, Result, TensorSource, keymap::strip, safetensors::dtype_name};
@@ -114,12 +114,12 @@ pub fn save_with_digest(
     tensors: &[(String, Tensor)],
     metadata: &BTreeMap<String, String>,
 ) -> Result<(String, u64)> {
-    let (mut digest, mut length) = (Sha256::new(), 0);
+    let (mut digest, mut length) = (Sha256::default(), 0);
     write_through(path, items_of(tensors), metadata, &mut |bytes| {
         digest.update(bytes);
         length += bytes.len() as u64;
     })?;
-    Ok((digest.finalize().iter().map(|b| format!("{b:02x}")).collect(), length))
+    Ok((digest.hex(), length))
 }
 
 /// Writes the tensors of another file as safetensors, one at a time, without the prefixes of wrappers; floating ones

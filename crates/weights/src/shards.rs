@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
-use crate::checkpoint::{Format, Parsed, parse_file};
+use crate::parse::parse_file;
+use crate::parsed::{Format, Parsed};
 use crate::{Error, Result};
 
 /// Reads all shards that an index names, as one file.

@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use libtorch_ext::{bytes::tensor_from_bytes, mmap::Mmap};
 use tch::{Device, Kind, Tensor};
 
+use crate::origin::{Origin, Unsupported};
 use crate::{Error, Result};
 
 /// What is known of a tensor without reading it.
@@ -19,52 +19,6 @@ pub struct TensorInfo {
     pub kind: Kind,
     /// Its size in bytes, as a contiguous tensor.
     pub bytes: u64,
-}
-
-/// Something that holds values of weights in a form that this program does not read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unsupported {
-    /// Its dtype, layout or class: `torch.float8_e4m3fn`, "a quantized tensor".
-    pub what: String,
-    /// What to save instead.
-    pub advice: Option<String>,
-}
-
-impl Unsupported {
-    pub(crate) fn new(what: impl Into<String>, advice: &str) -> Self {
-        Unsupported { what: what.into(), advice: Some(advice.into()) }
-    }
-
-    /// A dtype that libtorch's C++ side or tch lacks.
-    pub(crate) fn dtype(name: String) -> Self {
-        Unsupported { what: name, advice: None }
-    }
-
-    /// A tensor whose parts lie in the files of several processes.
-    pub(crate) fn sharded(class: &str) -> Self {
-        let advice = "save the full tensor: `tensor.full_tensor()`, or `get_model_state_dict` with \
-                      `StateDictOptions(full_state_dict=True)`";
-        Unsupported::new(format!("a sharded tensor ({class})"), advice)
-    }
-}
-
-/// Where tensors come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
-    /// File (or directory of shards).
-    pub path: PathBuf,
-    /// Section of a training dictionary; `None` when the tensors stand at the top level.
-    pub section: Option<String>,
-}
-
-impl std::fmt::Display for Origin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "`{}`", self.path.display())?;
-        match &self.section {
-            Some(section) => write!(f, " (section `{section}`)"),
-            None => Ok(()),
-        }
-    }
 }
 
 /// Named tensors, read on demand.

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use libtorch_ext::mmap::{Mmap, sparingly};
 use serde_json::Map;
 
-use crate::checkpoint::{Format, Parsed};
+use crate::origin::Unsupported;
+use crate::parsed::{Format, Parsed};
 use crate::pickle::{self, Id, Node, Pickle};
-use crate::source::{Blob, Entry, Unsupported};
+use crate::source::{Blob, Entry};
 use crate::torch_objects::{Reader, Trouble};
 use crate::torch_tensor::{Element, Storage, storage_id};
 use crate::{Error, Result};
@@ -226,7 +227,7 @@ fn interpret(
         None => bare = the_only_value(path, &reader)?,
         Some(pairs) => {
             for (key, value) in pairs {
-                let name = reader.key(key);
+                let name = reader.graph.key(key);
                 let mut tensors = entries(path, &reader, &name, value)?;
                 // A tensor itself has the empty path below its key.
                 match tensors.as_mut_slice() {
@@ -263,14 +264,14 @@ fn interpret(
 
 /// The tensors of a file whose outermost value is no dictionary.
 fn the_only_value(path: &Path, reader: &Reader) -> Result<Vec<(String, Entry)>> {
-    if let Some(class) = reader.object_class(reader.pickle.root) {
+    if let Some(class) = reader.object_class(reader.graph.pickle.root) {
         return Err(Error::NotACheckpoint {
             path: path.to_owned(),
             found: format!("is {class} in a file of torch.save"),
             advice: "save its `state_dict()`: `torch.save(module.state_dict(), …)`".into(),
         });
     }
-    entries(path, reader, "the file's value", reader.pickle.root)
+    entries(path, reader, "the file's value", reader.graph.pickle.root)
 }
 
 /// The tensors of one value of the outermost dictionary, called `key`.

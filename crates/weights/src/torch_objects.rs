@@ -1,13 +1,15 @@
 //! What the nodes of a torch pickle mean: tensors, dictionaries, plain values.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use serde_json::{Map, Value as Json};
 
+use crate::origin::Unsupported;
 use crate::pickle::{Id, Node, Object, Pickle};
-use crate::source::{Entry, Unsupported};
-use crate::torch_rebuild::{array, tensor_of};
+use crate::source::Entry;
+use crate::torch_graph::Graph;
+use crate::torch_rebuild::tensor_of;
 use crate::torch_tensor::Storage;
 
 type Result<T> = std::result::Result<T, String>;
@@ -59,10 +61,7 @@ impl std::fmt::Display for Trouble {
 
 /// Reads the graph of one pickle.
 pub(crate) struct Reader<'a> {
-    pub pickle: &'a Pickle,
-    pub storages: HashMap<String, Storage>,
-    /// Of each node, whether values of tensors are below it.
-    holds: OnceCell<Vec<bool>>,
+    pub graph: Graph<'a>,
     work: Cell<usize>,
     /// Of the walk that goes on.
     most_work: Cell<usize>,
@@ -70,12 +69,12 @@ pub(crate) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub fn new(pickle: &'a Pickle, storages: HashMap<String, Storage>) -> Self {
-        Reader { pickle, storages, holds: OnceCell::new(), work: Cell::new(0), most_work: Cell::new(0) }
+        Reader { graph: Graph::new(pickle, storages), work: Cell::new(0), most_work: Cell::new(0) }
     }
 
     /// The pairs of the outermost dictionary, or of something like it.
     pub fn top(&self) -> Result<Option<Vec<(Id, Id)>>> {
-        Ok(match self.meaning(self.pickle.root)? {
+        Ok(match self.meaning(self.graph.pickle.root)? {
             Meaning::Dict(pairs) => Some(pairs),
             Meaning::Object { class: "collections.OrderedDict" | "collections.defaultdict", .. } => None,
             Meaning::Object { object, .. } if !object.items.is_empty() => Some(object.items.clone()),
@@ -93,31 +92,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// True if values of tensors, known or not, are below `id`.
-    pub fn holds_tensors(&self, id: Id) -> bool {
-        // All values lie in storages, or in arrays; tensors without storage are told by their calls.
-        let seed = |node: &Node| match node {
-            Node::Persistent(_) => true,
-            Node::Global(name) => array(name).is_some() || name.starts_with("torch._utils._rebuild_"),
-            _ => false,
-        };
-        self.holds.get_or_init(|| self.pickle.reaching(seed))[id.index()]
-    }
-
-    /// True for a state that says nothing.
-    pub fn is_empty(&self, id: Id) -> bool {
-        match self.pickle.node(id) {
-            Node::None => true,
-            Node::Dict(pairs) => pairs.is_empty(),
-            // Of a class with `__slots__` it is a pair.
-            Node::Tuple(parts) => parts.iter().all(|&part| match self.pickle.node(part) {
-                Node::Dict(pairs) => pairs.is_empty(),
-                node => node == &Node::None,
-            }),
-            _ => false,
-        }
-    }
-
     /// All tensors below `id`, named by their path from `prefix`. Those that cannot be read are among them, by what
     /// they are.
     pub fn tensors(&self, id: Id, out: &mut Vec<(String, Entry)>) -> std::result::Result<(), Trouble> {
@@ -132,7 +106,7 @@ impl<'a> Reader<'a> {
         depth: usize,
         out: &mut Vec<(String, Entry)>,
     ) -> std::result::Result<(), Trouble> {
-        if !self.holds_tensors(id) {
+        if !self.graph.holds_tensors(id) {
             return Ok(());
         }
         self.visit(depth, prefix.len())?;
@@ -142,8 +116,10 @@ impl<'a> Reader<'a> {
             items.try_for_each(|(i, &item)| self.collect(&name(&i.to_string()), item, depth + 1, out))
         };
         let pairs = |pairs: &[(Id, Id)], out: &mut Vec<(String, Entry)>| {
-            let mut pairs = pairs.iter().filter(|(_, value)| self.holds_tensors(*value));
-            pairs.try_for_each(|&(key, value)| self.collect(&name(&self.key(key)), value, depth + 1, out))
+            let mut pairs = pairs.iter().filter(|(_, value)| self.graph.holds_tensors(*value));
+            pairs.try_for_each(|&(key, value)| {
+                self.collect(&name(&self.graph.key(key)), value, depth + 1, out)
+            })
         };
         match self.meaning(id).map_err(|e| format!("`{prefix}`: {e}"))? {
             Meaning::Tensor(entry) => out.push((prefix.to_owned(), entry)),
@@ -165,13 +141,13 @@ impl<'a> Reader<'a> {
     /// True for an object whose tensors are anywhere but in its items, as a dictionary or list of another class has
     /// them: they would get the names of its insides.
     fn is_opaque(&self, object: &Object) -> bool {
-        let inside = std::iter::once(object.args).chain(object.state).any(|id| self.holds_tensors(id));
+        let inside = std::iter::once(object.args).chain(object.state).any(|id| self.graph.holds_tensors(id));
         inside || (object.items.is_empty() && object.list.is_empty())
     }
 
     fn unsupported_object(&self, class: &str, object: &Object) -> Unsupported {
         let attributes = self.attributes(object);
-        let is = |key: Id, wanted: &str| matches!(self.pickle.node(key), Node::Str(s) if s == wanted);
+        let is = |key: Id, wanted: &str| matches!(self.graph.pickle.node(key), Node::Str(s) if s == wanted);
         let has = |wanted: &str| attributes.iter().any(|&(key, _)| is(key, wanted));
         if has("_parameters") && has("_modules") {
             let advice = "save `module.state_dict()` with `torch.save`, or as safetensors";
@@ -206,7 +182,7 @@ impl<'a> Reader<'a> {
                 let mut map = Map::new();
                 self.spend(class.len() / LETTERS)?;
                 map.insert("__class__".into(), class.into());
-                let args = self.pickle.items(object.args).iter().chain(&object.list);
+                let args = self.graph.pickle.items(object.args).iter().chain(&object.list);
                 if let Some(args) = self.plain_list(args, depth)?
                     && args.as_array().is_some_and(|a| !a.is_empty())
                 {
@@ -240,7 +216,7 @@ impl<'a> Reader<'a> {
         let empty = pairs.is_empty();
         for (key, value) in pairs {
             if let Some(value) = self.plain(value, depth + 1)? {
-                let key = self.key(key);
+                let key = self.graph.key(key);
                 self.spend(key.len() / LETTERS)?;
                 map.insert(key, value);
             }
@@ -267,38 +243,16 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A dictionary's key as text; the end of a long one is cut off.
-    pub fn key(&self, id: Id) -> String {
-        const LONGEST: usize = 1000;
-        const PARTS: usize = 16; // of a tuple
-        match self.pickle.node(id) {
-            Node::Str(s) | Node::Global(s) => s.chars().take(LONGEST).collect(),
-            Node::Int(i) => i.to_string(),
-            Node::Float(x) => x.to_string(),
-            Node::Bool(b) => b.to_string(),
-            Node::None => "None".into(),
-            Node::Tuple(parts) => {
-                let part = |&id: &Id| match self.pickle.node(id) {
-                    Node::Tuple(_) => "(…)".to_owned(),
-                    _ => self.key(id),
-                };
-                format!("({})", parts.iter().take(PARTS).map(part).collect::<Vec<_>>().join(", "))
-            }
-            Node::Bytes(_) => "(bytes)".into(),
-            _ => "(…)".into(),
-        }
-    }
-
     /// What an object got by `__setstate__` and `__setitem__`. A state is a dictionary, or a pair of one and another
     /// for `__slots__`.
     fn attributes(&self, object: &Object) -> Vec<(Id, Id)> {
         let states = object.state.into_iter().flat_map(|s| {
-            std::iter::once(s).chain(match self.pickle.node(s) {
+            std::iter::once(s).chain(match self.graph.pickle.node(s) {
                 Node::Tuple(both) => both.iter().copied(),
                 _ => [].iter().copied(),
             })
         });
-        let pairs = states.flat_map(|s| match self.pickle.node(s) {
+        let pairs = states.flat_map(|s| match self.graph.pickle.node(s) {
             Node::Dict(pairs) => pairs.as_slice(),
             _ => &[],
         });
@@ -306,7 +260,7 @@ impl<'a> Reader<'a> {
     }
 
     fn meaning(&self, id: Id) -> Result<Meaning<'a>> {
-        Ok(match self.pickle.node(id) {
+        Ok(match self.graph.pickle.node(id) {
             Node::None => Meaning::Scalar(Json::Null),
             Node::Bool(b) => Meaning::Scalar((*b).into()),
             Node::Int(i) => {
@@ -323,22 +277,22 @@ impl<'a> Reader<'a> {
                 Meaning::Tensor(Entry::unsupported(vec![], storage))
             }
             Node::Object(object) => {
-                let class = self.pickle.global(object.callee).unwrap_or("(unnamed)");
+                let class = self.graph.pickle.global(object.callee).unwrap_or("(unnamed)");
                 self.object(class, object)?
             }
         })
     }
 
     fn object(&self, class: &'a str, object: &'a Object) -> Result<Meaning<'a>> {
-        if let Some(entry) = tensor_of(self, object)? {
+        if let Some(entry) = tensor_of(&self.graph, object)? {
             return Ok(Meaning::Tensor(entry));
         }
-        let args = self.pickle.items(object.args);
-        let first = args.first().map(|&id| self.pickle.node(id));
+        let args = self.graph.pickle.items(object.args);
+        let first = args.first().map(|&id| self.graph.pickle.node(id));
         Ok(match class {
             // `_metadata` of a state dictionary is an attribute, and says nothing here.
             "collections.OrderedDict" | "collections.defaultdict"
-                if !object.state.is_some_and(|state| self.holds_tensors(state)) =>
+                if !object.state.is_some_and(|state| self.graph.holds_tensors(state)) =>
             {
                 let given =
                     if let Some(Node::List(list)) = first { self.listed_pairs(list)? } else { vec![] };
@@ -367,7 +321,7 @@ impl<'a> Reader<'a> {
     }
 
     fn listed_pairs(&self, list: &[Id]) -> Result<Vec<(Id, Id)>> {
-        let pair = |&id: &Id| match self.pickle.node(id) {
+        let pair = |&id: &Id| match self.graph.pickle.node(id) {
             Node::Tuple(p) | Node::List(p) if p.len() == 2 => Ok((p[0], p[1])),
             _ => Err("a dictionary's item is not a pair".to_owned()),
         };
@@ -377,13 +331,15 @@ impl<'a> Reader<'a> {
     /// `numpy.core.multiarray.scalar(dtype('f8', …), b'…')`.
     fn numpy_scalar(&self, args: &[Id]) -> Option<Json> {
         let [dtype, value] = args else { return None };
-        let Node::Object(dtype) = self.pickle.node(*dtype) else { return None };
-        let Node::Str(code) = self.pickle.node(*self.pickle.items(dtype.args).first()?) else { return None };
+        let Node::Object(dtype) = self.graph.pickle.node(*dtype) else { return None };
+        let Node::Str(code) = self.graph.pickle.node(*self.graph.pickle.items(dtype.args).first()?) else {
+            return None;
+        };
         // The state's second item is the byte order; dtypes without one have `|`.
         if let Some(state) = dtype.state
-            && let Node::Tuple(state) = self.pickle.node(state)
+            && let Node::Tuple(state) = self.graph.pickle.node(state)
             && let Some(&order) = state.get(1)
-            && let Node::Str(order) = self.pickle.node(order)
+            && let Node::Str(order) = self.graph.pickle.node(order)
             && order == ">"
         {
             return None;
@@ -403,14 +359,14 @@ impl<'a> Reader<'a> {
 
     /// Bytes, or `_codecs.encode(text, 'latin1')`, which protocol 2 writes for them.
     fn raw(&self, id: Id) -> Option<Vec<u8>> {
-        match self.pickle.node(id) {
+        match self.graph.pickle.node(id) {
             Node::Bytes(b) if b.len() <= 16 => Some(b.clone()),
             Node::Str(s) if s.len() <= 16 => Some(s.as_bytes().to_vec()),
             Node::Object(object)
-                if self.pickle.node(object.callee) == &Node::Global("_codecs.encode".into()) =>
+                if self.graph.pickle.node(object.callee) == &Node::Global("_codecs.encode".into()) =>
             {
-                let text = self.pickle.items(object.args).first()?;
-                let Node::Str(text) = self.pickle.node(*text) else { return None };
+                let text = self.graph.pickle.items(object.args).first()?;
+                let Node::Str(text) = self.graph.pickle.node(*text) else { return None };
                 text.chars().take(17).map(|c| u8::try_from(u32::from(c)).ok()).collect()
             }
             _ => None,

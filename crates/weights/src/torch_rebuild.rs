@@ -1,9 +1,10 @@
 //! The calls that make tensors in a torch pickle (`torch/_utils.py`, `torch/_tensor.py`): those that are understood, and
 //! the names of those that are not. Every argument counts, or is refused.
 
+use crate::origin::Unsupported;
 use crate::pickle::{Id, Node, Object};
-use crate::source::{Entry, Unsupported};
-use crate::torch_objects::Reader;
+use crate::source::Entry;
+use crate::torch_graph::{Graph, array};
 use crate::torch_tensor::{dtype_element, shape_of, tensor};
 
 type Result<T> = std::result::Result<T, String>;
@@ -12,15 +13,15 @@ type Result<T> = std::result::Result<T, String>;
 const MOST_WRAPPERS: usize = 8;
 
 /// The tensor that a call makes; `None` for an object that is none.
-pub(crate) fn tensor_of(reader: &Reader, object: &Object) -> Result<Option<Entry>> {
+pub(crate) fn tensor_of(graph: &Graph, object: &Object) -> Result<Option<Entry>> {
     let mut call = (object.callee, object.args);
     for _ in 0..MOST_WRAPPERS {
-        let (Some(class), args) = (reader.pickle.global(call.0), reader.pickle.items(call.1)) else {
+        let (Some(class), args) = (graph.pickle.global(call.0), graph.pickle.items(call.1)) else {
             return Ok(None);
         };
         call = match (class, args) {
             // (data, requires_grad, backward_hooks[, state]): nothing but the data is a value, unless the state has some.
-            ("torch._utils._rebuild_parameter_with_state", [.., state]) if reader.holds_tensors(*state) => {
+            ("torch._utils._rebuild_parameter_with_state", [.., state]) if graph.holds_tensors(*state) => {
                 let what = "a parameter with tensors among its attributes";
                 let unsupported = Unsupported::new(what, "save them under names of their own");
                 return Ok(Some(Entry::unsupported(vec![], unsupported)));
@@ -28,7 +29,7 @@ pub(crate) fn tensor_of(reader: &Reader, object: &Object) -> Result<Option<Entry
             (
                 "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state",
                 [data, ..],
-            ) => match reader.pickle.node(*data) {
+            ) => match graph.pickle.node(*data) {
                 Node::Object(inner) => (inner.callee, inner.args),
                 _ => return Err("a parameter without a tensor".into()),
             },
@@ -39,26 +40,26 @@ pub(crate) fn tensor_of(reader: &Reader, object: &Object) -> Result<Option<Entry
                 | "torch.tensor._rebuild_from_type",
                 &[function, class, args, ref state @ ..],
             ) => {
-                let plain = reader.pickle.global(class).is_some_and(is_plain);
-                if state.iter().any(|&s| reader.holds_tensors(s) || !plain && !reader.is_empty(s)) {
-                    return Ok(Some(subclass(reader, class, reader.pickle.items(args).get(2))));
+                let plain = graph.pickle.global(class).is_some_and(is_plain);
+                if state.iter().any(|&s| graph.holds_tensors(s) || !plain && !graph.is_empty(s)) {
+                    return Ok(Some(subclass(graph, class, graph.pickle.items(args).get(2))));
                 }
                 (function, args)
             }
-            _ => return plain(reader, class, args),
+            _ => return plain(graph, class, args),
         };
     }
     Err("parameters are nested too deeply".into())
 }
 
 /// A call that wraps no other.
-fn plain(reader: &Reader, class: &str, args: &[Id]) -> Result<Option<Entry>> {
-    let pickle = reader.pickle;
+fn plain(graph: &Graph, class: &str, args: &[Id]) -> Result<Option<Entry>> {
+    let pickle = graph.pickle;
     let unsupported = |shape: Option<&Id>, what: &str, advice: &str| {
         let shape = shape.and_then(|&id| shape_of(pickle, id).ok()).unwrap_or_default();
         Ok(Some(Entry::unsupported(shape, Unsupported::new(what, advice))))
     };
-    let read = |dtype| tensor(pickle, &reader.storages, args, dtype).map(Some);
+    let read = |dtype| tensor(pickle, &graph.storages, args, dtype).map(Some);
     let Some(call) = class.strip_prefix("torch._utils._rebuild_") else {
         return match array(class) {
             Some((what, advice)) => unsupported(None, what, advice),
@@ -68,14 +69,14 @@ fn plain(reader: &Reader, class: &str, args: &[Id]) -> Result<Option<Entry>> {
     match call {
         "tensor" => read(None),
         // (storage, offset, size, stride, requires_grad, backward_hooks[, metadata])
-        "tensor_v2" => match view_bits(reader, args.get(6))? {
+        "tensor_v2" => match view_bits(graph, args.get(6))? {
             Some(view) => unsupported(args.get(2), &view, RESOLVE),
             None => read(None),
         },
         // The same with the dtype before the metadata.
         "tensor_v3" => {
             let dtype = args.get(6).and_then(|&id| pickle.global(id)).ok_or("a tensor without a dtype")?;
-            match view_bits(reader, args.get(7))? {
+            match view_bits(graph, args.get(7))? {
                 Some(view) => unsupported(args.get(2), &view, RESOLVE),
                 None => read(Some(dtype_element(dtype))),
             }
@@ -98,29 +99,9 @@ fn plain(reader: &Reader, class: &str, args: &[Id]) -> Result<Option<Entry>> {
         }
         "wrapper_subclass" => {
             let class = args.first().copied().ok_or("a tensor without a class")?;
-            Ok(Some(subclass(reader, class, args.get(2))))
+            Ok(Some(subclass(graph, class, args.get(2))))
         }
         _ => unsupported(None, &format!("what {class} makes"), "save a plain, dense tensor"),
-    }
-}
-
-/// What a call makes that holds numbers without a storage of torch, and what to save instead.
-pub(crate) fn array(call: &str) -> Option<(&'static str, &'static str)> {
-    match call {
-        "torch.storage._load_from_bytes" => {
-            Some(("a tensor's storage in a pickle of its own", "save the tensor with `torch.save`"))
-        }
-        "array.array" | "array._array_reconstructor" => {
-            Some(("an array of Python's", "save `torch.tensor(array)`"))
-        }
-        _ if !call.starts_with("numpy") => None,
-        _ if call.ends_with("._mareconstruct") => {
-            Some(("a masked numpy array", "save `torch.from_numpy(array.filled())`"))
-        }
-        _ if call.ends_with("._reconstruct") || call.ends_with("._frombuffer") => {
-            Some(("a numpy array", "save `torch.from_numpy(array)`"))
-        }
-        _ => None,
     }
 }
 
@@ -133,19 +114,19 @@ fn is_plain(class: &str) -> bool {
 const RESOLVE: &str = "save `tensor.resolve_neg().resolve_conj()`";
 
 /// The bits of a view (negative, conjugate) that a tensor's metadata sets.
-fn view_bits(reader: &Reader, metadata: Option<&Id>) -> Result<Option<String>> {
-    let pairs = match metadata.map(|&id| reader.pickle.node(id)) {
+fn view_bits(graph: &Graph, metadata: Option<&Id>) -> Result<Option<String>> {
+    let pairs = match metadata.map(|&id| graph.pickle.node(id)) {
         None | Some(Node::None) => return Ok(None),
         Some(Node::Dict(pairs)) => pairs,
         Some(_) => return Err("a tensor's metadata are not a dictionary".into()),
     };
-    let set = pairs.iter().find(|&&(_, value)| reader.pickle.node(value) != &Node::Bool(false));
-    Ok(set.map(|&(key, _)| format!("a view with the bit `{}`", reader.key(key))))
+    let set = pairs.iter().find(|&&(_, value)| graph.pickle.node(value) != &Node::Bool(false));
+    Ok(set.map(|&(key, _)| format!("a view with the bit `{}`", graph.key(key))))
 }
 
-fn subclass(reader: &Reader, class: Id, size: Option<&Id>) -> Entry {
-    let class = reader.pickle.global(class).unwrap_or("(unnamed)");
-    let shape = size.and_then(|&id| shape_of(reader.pickle, id).ok()).unwrap_or_default();
+fn subclass(graph: &Graph, class: Id, size: Option<&Id>) -> Entry {
+    let class = graph.pickle.global(class).unwrap_or("(unnamed)");
+    let shape = size.and_then(|&id| shape_of(graph.pickle, id).ok()).unwrap_or_default();
     let unsupported = match class.rsplit('.').next() {
         Some("DTensor") => Unsupported::sharded(class),
         _ => Unsupported::new(format!("a tensor of class {class}"), "save it as a plain tensor"),

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use tch::Kind;
 
+use crate::origin::Unsupported;
 use crate::pickle::{Id, Node, Pickle};
-use crate::source::{Entry, TensorInfo, Unsupported};
+use crate::source::{Entry, TensorInfo};
 
 type Result<T> = std::result::Result<T, String>;
 

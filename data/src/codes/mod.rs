@@ -8,14 +8,15 @@ mod writer;
 use std::path::Path;
 use std::sync::Arc;
 
+use base::hash::Sha256;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 pub use loader::{CodeBatch, CodeLoader, CodeLoaderConfig};
 pub use npy::{NpyCodes, NpyWriter};
 pub use shards::{CodeIndex, CodeShards, ShardEntry};
 pub use writer::{CodePlan, CodeWriter, PendingShard};
 
+use crate::claim::PLAN;
 use crate::{Class, Error, Result};
 
 /// One record's codes in one view, and its label.
@@ -72,7 +73,7 @@ pub trait CodeSource: Send + Sync {
 /// A record cannot be read.
 pub fn fingerprint(source: &dyn CodeSource) -> Result<String> {
     const PROBES: usize = 64;
-    let mut hash = Sha256::new();
+    let mut hash = Sha256::default();
     let tokenizer = source.tokenizer().map_or("", |t| t.fingerprint.as_str());
     hash.update(format!("{} {} {} {tokenizer}", source.len(), source.views(), source.num_tokens()));
     for probe in 0..PROBES.min(source.len()) {
@@ -81,7 +82,7 @@ pub fn fingerprint(source: &dyn CodeSource) -> Result<String> {
         hash.update(record.label.to_le_bytes());
         record.codes.iter().for_each(|code| hash.update(code.to_le_bytes()));
     }
-    Ok(hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect())
+    Ok(hash.fingerprint())
 }
 
 /// Opens stored codes: a folder of our shards (with `index.json`) or of the official layout (`*_codes/` and
@@ -103,7 +104,7 @@ fn open_one(path: &Path) -> Result<Arc<dyn CodeSource>> {
     if let Some((codes, labels)) = npy::folders(path)? {
         return Ok(Arc::new(NpyCodes::open(path, &codes, &labels)?));
     }
-    let found = if path.join(writer::PLAN).is_file() {
+    let found = if path.join(PLAN).is_file() {
         "the extraction that writes it has not finished (no `index.json` yet)"
     } else {
         "neither `index.json` nor a pair of folders `*_codes` and `*_labels` is there"

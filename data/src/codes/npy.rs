@@ -15,6 +15,7 @@ use ndarray_npy::WriteNpyExt;
 use super::shards::read_classes;
 use super::writer::write_classes;
 use super::{CodePlan, CodeRecord, CodeSource, TokenizerId};
+use crate::claim::PLAN;
 use crate::{Class, Error, Result};
 
 /// Reader of the official layout, in either of its forms. Every read opens two files.
@@ -52,7 +53,7 @@ impl NpyCodes {
     /// Opens the two folders. Files must be numbered from 0 without gaps; sizes are taken from the first. What our
     /// own extraction noted in the folder `root` around them is used too; the official one notes nothing.
     pub fn open(root: &Path, codes: &Path, labels: &Path) -> Result<Self> {
-        let plan = CodePlan::read(root)?;
+        let plan = base::resume::read::<CodePlan>(&root.join(PLAN))?;
         let len = count(codes)?;
         let others = count(labels)?;
         if len != others {

@@ -3,17 +3,18 @@
 use std::collections::HashMap;
 use std::io::Write;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use base::files::write_atomic;
+use base::files::{write_atomic, write_json};
+use base::resume::ShardPlan;
 use safetensors::{Dtype, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::shards::{CAPTION_ENDS, CAPTIONS, CLASSES, INDEX, Shard};
 use super::{CodeIndex, ShardEntry, TokenizerId};
+use crate::claim::claim;
 use crate::{Class, Error, Result, to_tsv};
 
-pub(super) const PLAN: &str = "plan.json";
 /// Codes are stored as u16.
 const LARGEST_CODEBOOK: i64 = 1 << 16;
 
@@ -38,10 +39,6 @@ pub struct CodePlan {
 }
 
 impl CodePlan {
-    fn num_shards(&self) -> usize {
-        self.records.div_ceil(self.shard_size)
-    }
-
     fn validate(&self) -> Result<()> {
         let ok = self.records > 0 && self.shard_size > 0 && !self.views.is_empty();
         if !ok || !(1..=LARGEST_CODEBOOK).contains(&self.tokenizer.codebook_size) {
@@ -57,46 +54,21 @@ impl CodePlan {
         Ok(())
     }
 
-    /// The plan of the run that writes, or wrote, into `root`.
-    pub(super) fn read(root: &Path) -> Result<Option<CodePlan>> {
-        let path = root.join(PLAN);
-        if !path.exists() {
-            return Ok(None);
-        }
-        let text = std::fs::read_to_string(&path).map_err(Error::read(&path))?;
-        serde_json::from_str(&text).map(Some).map_err(|e| Error::malformed(&path, format!("not a plan: {e}")))
-    }
-
-    /// Makes `root` if need be and notes the plan there. Refuses a folder that another plan, or something else, uses.
+    /// Claims `root`, which is created if it is missing, for a run with this plan.
     pub(super) fn claim(&self, root: &Path) -> Result<()> {
         self.validate()?;
-        std::fs::create_dir_all(root).map_err(Error::write(root))?;
-        let refuse = |differences: String| Error::OtherCodes { path: root.to_owned(), differences };
-        if let Some(begun) = CodePlan::read(root)? {
-            let differences = begun.differences(self);
-            return if differences.is_empty() { Ok(()) } else { Err(refuse(differences.join(", "))) };
-        }
-        if let Some(entry) = std::fs::read_dir(root).map_err(Error::read(root))?.next() {
-            let name = entry.map_err(Error::read(root))?.file_name();
-            return Err(refuse(format!("there is no `{PLAN}`, but `{}`", name.to_string_lossy())));
-        }
-        write_json(&root.join(PLAN), self)
+        let refusal = |differences| Error::OtherCodes { path: root.to_owned(), differences };
+        claim(root, self, &["data"], setting_name, refusal)
     }
+}
 
-    /// Which settings differ, for the refusal to continue another run's folder.
-    fn differences(&self, other: &CodePlan) -> Vec<&'static str> {
-        let mut d = vec![];
-        let mut note = |same: bool, what| {
-            if !same {
-                d.push(what)
-            }
-        };
-        note(self.tokenizer == other.tokenizer, "the tokenizer");
-        note(self.precision == other.precision, "the precision");
-        note(self.views == other.views, "the augmentations");
-        note(self.data_fingerprint == other.data_fingerprint && self.records == other.records, "the images");
-        note(self.shard_size == other.shard_size, "the shard size");
-        d
+fn setting_name(key: &str) -> &'static str {
+    match key {
+        "tokenizer" => "the tokenizer",
+        "precision" => "the precision",
+        "views" => "the augmentations",
+        "shard_size" => "the shard size",
+        _ => "the images",
     }
 }
 
@@ -113,40 +85,35 @@ pub struct PendingShard {
 /// Writer of code shards. Each shard appears under its name only when it is complete.
 #[derive(Debug)]
 pub struct CodeWriter {
-    root: PathBuf,
     plan: CodePlan,
+    shards: ShardPlan,
 }
 
 impl CodeWriter {
-    /// Begins or continues in `root`, which is created if need be.
+    /// Begins or continues in `root`, which is created if it is missing.
+    ///
+    /// # Errors
+    /// Returns an error if the folder belongs to another run, a file fails, or the plan stores nothing.
     pub fn create(root: &Path, plan: CodePlan) -> Result<Self> {
         plan.claim(root)?;
-        Ok(CodeWriter { root: root.to_owned(), plan })
+        let CodePlan { records, shard_size, .. } = plan;
+        let shards = ShardPlan { folder: root.to_owned(), stem: "codes", records, shard_size };
+        Ok(CodeWriter { plan, shards })
     }
 
-    /// What is written.
+    /// Settings of the run.
     pub fn plan(&self) -> &CodePlan {
         &self.plan
     }
 
-    /// The numbers of the shards still to be written.
+    /// Shards still to be written.
     pub fn missing(&self) -> Vec<usize> {
-        (0..self.plan.num_shards()).filter(|i| !self.root.join(self.file(*i)).exists()).collect()
+        self.shards.missing()
     }
 
-    /// The images that belong into a shard.
+    /// Images of a shard.
     pub fn range(&self, shard: usize) -> Range<usize> {
-        let start = shard * self.plan.shard_size;
-        start..(start + self.plan.shard_size).min(self.plan.records)
-    }
-
-    /// The file for the names of images that cannot be decoded.
-    pub fn skipped_list(&self) -> PathBuf {
-        self.root.join("skipped.tsv")
-    }
-
-    fn file(&self, shard: usize) -> String {
-        format!("codes-{shard:05}-of-{:05}.safetensors", self.plan.num_shards())
+        self.shards.range(shard)
     }
 
     /// An empty shard to be filled record by record and given to [`CodeWriter::write`].
@@ -178,7 +145,7 @@ impl CodeWriter {
 
     /// Writes a shard. It may hold fewer records than planned, if images could not be decoded.
     pub fn write(&self, pending: PendingShard) -> Result<()> {
-        let path = self.root.join(self.file(pending.shard));
+        let path = self.shards.path(pending.shard);
         let records = pending.labels.len();
         let bytes = |numbers: &[i64]| numbers.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>();
         let (labels, ends) = (bytes(&pending.labels), bytes(&pending.caption_ends));
@@ -203,9 +170,8 @@ impl CodeWriter {
     /// # Errors
     /// A shard cannot be read.
     pub fn has_records(&self) -> Result<bool> {
-        for file in (0..self.plan.num_shards()).map(|i| self.file(i)).filter(|f| self.root.join(f).exists()) {
-            let shard = Shard::open(&self.root, &file, &self.plan.tokenizer, self.plan.views.len())?;
-            if !shard.labels.is_empty() {
+        for file in self.shards.files().filter(|file| self.shards.folder.join(file).exists()) {
+            if !self.open(&file)?.labels.is_empty() {
                 return Ok(true);
             }
         }
@@ -215,20 +181,22 @@ impl CodeWriter {
     /// Writes the index and the class names once no shard is missing.
     pub fn finish(&self, classes: &[Class]) -> Result<CodeIndex> {
         if let Some(i) = self.missing().first() {
-            return Err(Error::Settings(format!("shard `{}` is still missing", self.file(*i))));
+            return Err(Error::Settings(format!("shard `{}` is still missing", self.shards.file(*i))));
         }
-        let mut shards = vec![];
-        for file in (0..self.plan.num_shards()).map(|i| self.file(i)) {
-            let shard = Shard::open(&self.root, &file, &self.plan.tokenizer, self.plan.views.len())?;
-            shards.push(ShardEntry { file, records: shard.labels.len() });
-        }
+        let entry = |file: String| Ok(ShardEntry { records: self.open(&file)?.labels.len(), file });
+        let shards = self.shards.files().map(entry).collect::<Result<Vec<_>>>()?;
         let records = shards.iter().map(|s| s.records).sum();
         let CodePlan { tokenizer, views, precision, data, .. } = self.plan.clone();
         let skipped = self.plan.records - records;
         let index = CodeIndex { tokenizer, views, precision, records, skipped, data, shards };
-        write_classes(&self.root, classes)?;
-        write_json(&self.root.join(INDEX), &index)?;
+        write_classes(&self.shards.folder, classes)?;
+        let path = self.shards.folder.join(INDEX);
+        write_json(&path, &index).map_err(Error::write(&path))?;
         Ok(index)
+    }
+
+    fn open(&self, file: &str) -> Result<Shard> {
+        Shard::open(&self.shards.folder, file, &self.plan.tokenizer, self.plan.views.len())
     }
 }
 
@@ -239,9 +207,4 @@ pub(super) fn write_classes(root: &Path, classes: &[Class]) -> Result<()> {
     }
     let path = root.join(CLASSES);
     write_atomic(&path, |f| f.write_all(to_tsv(classes).as_bytes())).map_err(Error::write(&path))
-}
-
-fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).expect("plain data");
-    write_atomic(path, |f| writeln!(f, "{text}")).map_err(Error::write(path))
 }

@@ -11,10 +11,10 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use base::hash::sha256;
 use libtorch_ext::bytes::tensor_from_bytes;
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor};
 
 pub use writer::{TextPlan, TextWriter};
@@ -76,7 +76,7 @@ struct Shard {
 /// What a caption is found by.
 fn digest(caption: &str) -> [u8; 16] {
     let mut short = [0; 16];
-    short.copy_from_slice(&Sha256::digest(caption)[..16]);
+    short.copy_from_slice(&sha256(caption)[..16]);
     short
 }
 

@@ -2,19 +2,19 @@
 
 use std::io::Write;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use base::files::write_atomic;
+use base::files::{write_atomic, write_json};
+use base::resume::ShardPlan;
 use libtorch_ext::bytes::with_bytes;
 use safetensors::{Dtype, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::{EncoderId, INDEX, TextIndex};
+use crate::claim::claim;
 use crate::codes::ShardEntry;
 use crate::{Error, Result};
-
-const PLAN: &str = "plan.json";
 
 /// All that decides what a run writes. A folder is continued only by a run with an equal plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,68 +33,51 @@ pub struct TextPlan {
 }
 
 impl TextPlan {
-    /// Makes `root` if need be and notes the plan there. Refuses a folder that another plan, or something else, uses.
+    /// Claims `root`, which is created if it is missing, for a run with this plan.
     fn claim(&self, root: &Path) -> Result<()> {
-        std::fs::create_dir_all(root).map_err(Error::write(root))?;
-        let refuse = |differences: &str| {
-            Err(Error::OtherFeatures { path: root.to_owned(), differences: differences.to_owned() })
-        };
-        let path = root.join(PLAN);
-        if path.exists() {
-            let text = std::fs::read_to_string(&path).map_err(Error::read(&path))?;
-            let begun: TextPlan = serde_json::from_str(&text)
-                .map_err(|e| Error::malformed(&path, format!("not a plan of text features: {e}")))?;
-            return match &begun {
-                b if b == self => Ok(()),
-                b if b.encoder != self.encoder => refuse("the encoder, its precision or the cleaning"),
-                b if b.shard_size != self.shard_size => refuse("the shard size"),
-                _ => refuse("the captions"),
-            };
-        }
-        if std::fs::read_dir(root).map_err(Error::read(root))?.next().is_some() {
-            return refuse("there is no `plan.json`, but other files");
-        }
-        write_json(&path, self)
+        let refusal = |differences| Error::OtherFeatures { path: root.to_owned(), differences };
+        claim(root, self, &[], setting_name, refusal)
     }
+}
 
-    fn num_shards(&self) -> usize {
-        self.captions.div_ceil(self.shard_size)
+fn setting_name(key: &str) -> &'static str {
+    match key {
+        "encoder" => "the encoder, its precision or the cleaning",
+        "shard_size" => "the shard size",
+        _ => "the captions",
     }
 }
 
 /// Writer of text features. Each shard appears under its name only when it is complete.
 #[derive(Debug)]
 pub struct TextWriter {
-    root: PathBuf,
     plan: TextPlan,
+    shards: ShardPlan,
 }
 
 impl TextWriter {
-    /// Begins or continues in `root`, which is created if need be.
+    /// Begins or continues in `root`, which is created if it is missing.
     ///
     /// # Errors
-    /// The folder belongs to another run, or there is nothing to write.
+    /// Returns an error if the folder belongs to another run, a file fails, or there is nothing to write.
     pub fn create(root: &Path, plan: TextPlan) -> Result<Self> {
         if plan.captions == 0 || plan.shard_size == 0 {
             return Err(Error::Settings("there is no caption to store features of".into()));
         }
         plan.claim(root)?;
-        Ok(TextWriter { root: root.to_owned(), plan })
+        let TextPlan { captions: records, shard_size, .. } = plan;
+        let shards = ShardPlan { folder: root.to_owned(), stem: "text", records, shard_size };
+        Ok(TextWriter { plan, shards })
     }
 
-    /// The numbers of the shards still to be written.
+    /// Shards still to be written.
     pub fn missing(&self) -> Vec<usize> {
-        (0..self.plan.num_shards()).filter(|i| !self.root.join(self.file(*i)).exists()).collect()
+        self.shards.missing()
     }
 
-    /// The captions that belong into a shard.
+    /// Captions of a shard.
     pub fn range(&self, shard: usize) -> Range<usize> {
-        let start = shard * self.plan.shard_size;
-        start..(start + self.plan.shard_size).min(self.plan.captions)
-    }
-
-    fn file(&self, shard: usize) -> String {
-        format!("text-{shard:05}-of-{:05}.safetensors", self.plan.num_shards())
+        self.shards.range(shard)
     }
 
     /// Writes a shard: its captions, and the features (L, C) of each, in bf16 or fp32 on the CPU.
@@ -102,7 +85,7 @@ impl TextWriter {
     /// # Errors
     /// It cannot be written, or the features are not the encoder's.
     pub fn write<S: AsRef<str>>(&self, shard: usize, captions: &[S], features: &[Tensor]) -> Result<()> {
-        let path = self.root.join(self.file(shard));
+        let path = self.shards.path(shard);
         let width = self.plan.encoder.width;
         let good = features.iter().all(|f| f.size().get(1) == Some(&width));
         if captions.len() != self.range(shard).len() || features.len() != captions.len() || !good {
@@ -139,14 +122,14 @@ impl TextWriter {
     /// One is missing, or the index cannot be written.
     pub fn finish(&self) -> Result<TextIndex> {
         if let Some(i) = self.missing().first() {
-            return Err(Error::Settings(format!("shard `{}` is still missing", self.file(*i))));
+            return Err(Error::Settings(format!("shard `{}` is still missing", self.shards.file(*i))));
         }
         let TextPlan { encoder, captions, data, .. } = self.plan.clone();
-        let shards = (0..self.plan.num_shards())
-            .map(|i| ShardEntry { file: self.file(i), records: self.range(i).len() })
-            .collect();
+        let entry = |(i, file)| ShardEntry { file, records: self.range(i).len() };
+        let shards = self.shards.files().enumerate().map(entry).collect();
         let index = TextIndex { encoder, captions, data, shards };
-        write_json(&self.root.join(INDEX), &index)?;
+        let path = self.shards.folder.join(INDEX);
+        write_json(&path, &index).map_err(Error::write(&path))?;
         Ok(index)
     }
 }
@@ -160,9 +143,4 @@ fn ends(lengths: impl Iterator<Item = i64>) -> (Vec<u8>, i64) {
         bytes.extend(sum.to_le_bytes());
     }
     (bytes, sum)
-}
-
-fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).expect("plain data");
-    write_atomic(path, |f| writeln!(f, "{text}")).map_err(Error::write(path))
 }

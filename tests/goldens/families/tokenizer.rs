@@ -29,7 +29,7 @@ pub fn as_map(tokens: &Tensor, shape: &[i64]) -> Tensor {
 /// Squared distances of all vectors of (B, N, D) to all codebook rows, (B·N, V), by the definition.
 pub fn distances(config: &TokenizerConfig, vars: &Vars, z: &Tensor) -> Result<Tensor> {
     let codebook = vars.get("quantize.embedding.weight").context("the codebook has another name")?;
-    let QuantizerConfig::Vector(quantizer) = config.quantizer();
+    let QuantizerConfig::Vector(quantizer) = config.quantizer() else { bail!("not a vector quantizer") };
     let normalise = quantizer.l2_normalize;
     let rows = |x: &Tensor| {
         let x = x.reshape([-1, x.size()[x.dim() - 1]]);
@@ -144,15 +144,15 @@ fn training(check: &mut Check, loaded: &Loaded, image: &Tensor) -> Result<()> {
     let direct = out.direct.as_ref().context("no direct reconstruction")?;
     check.compare("train_decoded", Rule::Bounded, || out.reconstruction.shallow_clone())?;
     check.compare("train_direct_decoded", Rule::Bounded, || direct.shallow_clone())?;
-    let q = &out.losses;
-    let entropy = q.entropy.as_ref().map_or_else(|| Tensor::from(0f32), Tensor::shallow_clone);
+    let [codebook, commitment, entropy] = ["codebook", "commitment", "entropy"]
+        .map(|name| out.losses.get(name).map_or_else(|| Tensor::from(0f32), Tensor::shallow_clone));
     let rec = reconstruction::l2(image, &out.reconstruction);
     let direct_rec = reconstruction::l2(image, direct);
     let features = feature_loss(check.golden, &out)?;
-    let usage = loaded.model.quantizer().usage();
+    let usage = loaded.model.quantizer().usage().context("no record of usage")?;
     for (name, loss) in [
-        ("vq_loss", &q.codebook),
-        ("commit_loss", &q.commitment),
+        ("vq_loss", &codebook),
+        ("commit_loss", &commitment),
         ("entropy_loss", &entropy),
         ("fea_rec_loss", &features),
         ("rec_loss", &rec),
@@ -162,7 +162,7 @@ fn training(check: &mut Check, loaded: &Loaded, image: &Tensor) -> Result<()> {
     }
     check.scalar("codebook_usage", Near::Within(1e-9), usage)?;
 
-    let mut late = &rec + &q.codebook + &q.commitment + &entropy;
+    let mut late = &rec + &codebook + &commitment + &entropy;
     if let Some(aligned) = &out.aligned {
         let teacher = check.input("sem_feat")?;
         let towards = semantic::alignment(aligned, &teacher);

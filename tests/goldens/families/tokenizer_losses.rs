@@ -85,9 +85,9 @@ fn generator_total(check: &mut Check, s: &Setting, auxiliary: bool) -> Result<(T
         let seen = hinge_generator(&s.network.forward(image, Mode::Train));
         reconstruction::l2(&s.image, image) + &near * perceptual + seen * weight
     };
-    let mut total = judged(&fake) + &out.losses.codebook + &out.losses.commitment;
-    if let Some(entropy) = &out.losses.entropy {
-        total += entropy;
+    let mut total = judged(&fake);
+    for loss in ["codebook", "commitment", "entropy"].iter().filter_map(|name| out.losses.get(name)) {
+        total += loss;
     }
     if let (Some(aligned), true) = (&out.aligned, s.tokenizer.has("sem_feat")) {
         let teacher = s.tokenizer.tensor("sem_feat")?;

@@ -9,10 +9,10 @@ mod qformer;
 pub(crate) mod query_init;
 pub(crate) mod vision;
 
-use base::nn::Conv2d;
-use base::{Codes, Init, Mode, Scope};
+use base::{Mode, Scope};
 use tch::Tensor;
 
+use crate::bottleneck::{Bottleneck, to_tokens};
 use crate::cnn::{CnnDecoder, CnnEncoder};
 use crate::config::{GigaTokConfig, Latent};
 use crate::error::Result;
@@ -26,9 +26,7 @@ pub struct GigaTok {
     vision: Option<vision::Vision>,
     grid: i64,
     to_latents: qformer::Encoder,
-    quant_conv: Conv2d,
-    quantizer: Box<dyn Quantizer>,
-    post_quant_conv: Conv2d,
+    bottleneck: Bottleneck,
     to_grid: qformer::Decoder,
     decoder: CnnDecoder,
     cnn_alignment: Option<qformer::AlignmentMlp>,
@@ -41,16 +39,12 @@ impl GigaTok {
     /// # Errors
     /// The multi-level queries do not fit the grid.
     pub fn new(p: &Scope, config: &GigaTokConfig) -> Result<Self> {
-        let (z, d) = (config.cnn.z_channels, config.quantizer.code_dim());
+        let quantizer = config.quantizer.settings();
+        let z = config.cnn.z_channels;
         let grid = config.grid();
         let layout = match config.latent {
             Latent::Sequence { num_tokens, .. } => CodeLayout::Sequence { len: num_tokens },
             Latent::Grid { .. } => CodeLayout::Grid { height: grid, width: grid },
-        };
-        // PyTorch's default: these two are made after the official initialisation has run.
-        let pointwise = |p: Scope, inputs, outputs| {
-            let init = Init::torch_default(inputs);
-            Conv2d::new(&p, inputs, outputs, 1, init, init)
         };
         let on_cnn = config.alignment.filter(|a| a.decoder_layer().is_none());
         Ok(GigaTok {
@@ -59,14 +53,12 @@ impl GigaTok {
             vision: config.vision.map(|v| vision::Vision::new(p, v, z)),
             grid,
             to_latents: qformer::Encoder::new(p, config)?,
-            quant_conv: pointwise(p / "quant_conv", z, d),
-            quantizer: config.quantizer.build(&(p / "quantize")),
-            post_quant_conv: pointwise(p / "post_quant_conv", d, z),
+            bottleneck: Bottleneck::new(p, z, &config.quantizer),
             to_grid: qformer::Decoder::new(p, config),
             decoder: CnnDecoder::new(&(p / "decoder"), &config.cnn),
             spec: TokenizerSpec {
-                codebook_size: config.quantizer.codebook_size(),
-                code_dim: d,
+                codebook_size: quantizer.codebook_size(),
+                code_dim: quantizer.code_dim(),
                 num_tokens: config.num_tokens(),
                 image_size: config.image_size,
                 layout,
@@ -82,7 +74,7 @@ impl GigaTok {
 
     /// The quantizer.
     pub fn quantizer(&self) -> &dyn Quantizer {
-        self.quantizer.as_ref()
+        self.bottleneck.quantizer.as_ref()
     }
 
     pub(crate) fn pack_cnn(&mut self) {
@@ -105,8 +97,8 @@ impl GigaTok {
         });
         let (map, features) = self.to_latents.forward(&cnn);
         Latents {
-            pre_quantized: qformer::to_tokens(&self.quant_conv.forward(&map)),
-            projected: qformer::to_tokens(&map),
+            pre_quantized: self.bottleneck.project(&map),
+            projected: to_tokens(&map),
             features,
             cnn,
             vision,
@@ -116,7 +108,7 @@ impl GigaTok {
     /// (B, N, D) → decoder features for the CNN (B, Z, h, w), and the aligned layer's output (B, P, W).
     pub fn grid_features(&self, z: &Tensor) -> (Tensor, Option<Tensor>) {
         let row = z.transpose(1, 2).unsqueeze(2); // (B, D, 1, N)
-        self.to_grid.forward(&qformer::to_tokens(&self.post_quant_conv.forward(&row)))
+        self.to_grid.forward(&to_tokens(&self.bottleneck.expand(&row)))
     }
 
     /// The aligned decoder layer's output through `distill_mlp`: (B, P, W) → (B, P, teacher width).
@@ -129,18 +121,13 @@ impl GigaTok {
         self.decoder.forward(&self.grid_features(z).0)
     }
 
-    /// Codes → (B, 3, H, W) through exact codebook rows.
-    pub fn decode_codes(&self, codes: &Codes, kind: tch::Kind) -> Tensor {
-        self.decode_latents(&self.quantizer.lookup(codes).to_kind(kind))
-    }
-
     /// The whole pass with what the losses need. `direct` adds the reconstruction that bypasses transformers and
     /// quantizer (the auxiliary phase of training).
     pub fn forward_train(&self, images: &Tensor, mode: Mode, direct: bool) -> TrainOutput {
         let latents = self.latents(images);
-        let quantized = self.quantizer.forward(&latents.pre_quantized, mode);
+        let quantized = self.bottleneck.quantizer.forward(&latents.pre_quantized, mode);
         let (grid, tapped) = self.grid_features(&quantized.z);
-        let on_cnn = |mlp: &qformer::AlignmentMlp| mlp.forward(&qformer::to_tokens(&latents.cnn));
+        let on_cnn = |mlp: &qformer::AlignmentMlp| mlp.forward(&to_tokens(&latents.cnn));
         let aligned = tapped.as_ref().and_then(|t| self.align(t));
         TrainOutput {
             reconstruction: self.decoder.forward(&grid),

@@ -7,6 +7,7 @@ use base::{Init, Scope};
 use tch::Tensor;
 
 use super::query_init;
+use crate::bottleneck::to_tokens;
 use crate::cnn::{WEIGHT, ZERO};
 use crate::config::{GigaTokConfig, GridLayers, Latent, QueryInit};
 use crate::error::Result;
@@ -25,11 +26,6 @@ fn positions(p: &Scope, name: &str, length: i64, width: i64) -> Tensor {
 
 fn add(x: &Tensor, table: &Tensor) -> Tensor {
     x + table.to_kind(x.kind()).transpose(0, 1)
-}
-
-/// (B, C, h, w) → (B, P, C), row-major.
-pub(crate) fn to_tokens(map: &Tensor) -> Tensor {
-    map.flatten(2, 3).transpose(1, 2)
 }
 
 /// (B, P, C) → (B, C, h, w), contiguous: libtorch's group norm is less exact on channels-last maps, which is what

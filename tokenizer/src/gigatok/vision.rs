@@ -6,7 +6,8 @@ use base::Scope;
 use base::nn::{LayerNorm, Linear};
 use tch::Tensor;
 
-use super::qformer::{to_map, to_tokens};
+use super::qformer::to_map;
+use crate::bottleneck::to_tokens;
 use crate::cnn::{WEIGHT, ZERO};
 use crate::config::VisionConfig;
 use crate::error::Result;

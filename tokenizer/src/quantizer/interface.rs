@@ -2,10 +2,30 @@
 //!
 //! B batch, N codes of an image, D code width
 
-use base::{Codes, Mode};
+use base::{Codes, Mode, Scope};
 use tch::Tensor;
 
 use crate::error::Result;
+
+/// Settings from which a quantizer is built.
+pub trait QuantizerSettings {
+    /// Number of codes (V).
+    fn codebook_size(&self) -> i64;
+    /// Width of a code vector (D).
+    fn code_dim(&self) -> i64;
+    /// Floating-point operations of choosing the code of one vector.
+    fn encode_flops(&self) -> f64;
+    /// Bytes that a training pass keeps for the backward pass, for each vector, beside the vectors
+    /// themselves.
+    fn activation_bytes(&self) -> f64;
+    /// Checks the settings; the sizes are known to be positive.
+    ///
+    /// # Errors
+    /// Returns an error if no quantizer can be built from them.
+    fn check(&self) -> Result<()>;
+    /// The quantizer, with its variables under `p`.
+    fn build(&self, p: &Scope) -> Box<dyn Quantizer>;
+}
 
 /// Latents ⇄ codes.
 pub trait Quantizer: std::fmt::Debug + Send {
@@ -13,16 +33,20 @@ pub trait Quantizer: std::fmt::Debug + Send {
     fn encode(&self, z: &Tensor) -> Tensor;
     /// Codes → their exact vectors, (B, N, D).
     fn lookup(&self, codes: &Codes) -> Tensor;
-    /// (B, N, D) → code vectors with gradient, codes and losses. [`Mode::Train`] updates what
-    /// [`Quantizer::usage`] counts.
+    /// (B, N, D) → code vectors with gradient, codes and losses. [`Mode::Train`] updates the record that
+    /// [`Quantizer::usage`] reads.
     fn forward(&self, z: &Tensor, mode: Mode) -> Quantized;
-    /// Checks the parameters, with which any code might be chosen if they were not numbers.
+    /// Checks the parameters; with one that is not finite, any code might be chosen.
     ///
     /// # Errors
     /// Returns an error if one is not finite.
-    fn check_finite(&self) -> Result<()>;
-    /// Share of the codes that recent training used.
-    fn usage(&self) -> f64;
+    fn check_finite(&self) -> Result<()> {
+        Ok(())
+    }
+    /// Share of the codes that recent training used, if the quantizer keeps a record.
+    fn usage(&self) -> Option<f64> {
+        None
+    }
 }
 
 /// A pass through the quantizer.
@@ -37,13 +61,29 @@ pub struct Quantized {
     pub losses: QuantizerLosses,
 }
 
-/// Loss terms of the quantizer, already weighted: the trainer adds them as they are.
-#[derive(Debug)]
-pub struct QuantizerLosses {
-    /// Moves codes to vectors.
-    pub codebook: Tensor,
-    /// Moves vectors to codes, times the commitment weight.
-    pub commitment: Tensor,
-    /// Confident single choices, even use overall; `None` at weight 0.
-    pub entropy: Option<Tensor>,
+/// Loss terms of a quantizer by name, already weighted: the trainer adds them as they are.
+#[derive(Debug, Default)]
+pub struct QuantizerLosses(Vec<(&'static str, Tensor)>);
+
+impl QuantizerLosses {
+    /// Adds a term.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: Tensor) -> Self {
+        self.0.push((name, value));
+        self
+    }
+
+    /// A term by its name.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.0.iter().find(|(n, _)| *n == name).map(|(_, value)| value)
+    }
+}
+
+impl IntoIterator for QuantizerLosses {
+    type Item = (&'static str, Tensor);
+    type IntoIter = std::vec::IntoIter<Self::Item>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
 }

@@ -8,7 +8,7 @@ use base::{Codes, Init, Mode, Scope};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use super::interface::{Quantized, Quantizer, QuantizerLosses};
+use super::interface::{Quantized, Quantizer, QuantizerLosses, QuantizerSettings};
 use crate::error::{Error, Result};
 
 /// Length of the queue of recent codes from which usage is read.
@@ -28,7 +28,7 @@ pub struct VectorQuantizerConfig {
     pub code_dim: i64,
     /// Compare directions: vectors and codebook rows are normalised at every use.
     pub l2_normalize: bool,
-    /// How the gradient passes the nearest-neighbour choice.
+    /// Gradient estimator of the nearest-neighbour choice.
     pub gradient: Gradient,
     /// Weight of the commitment loss (beta).
     pub commitment: f64,
@@ -37,7 +37,39 @@ pub struct VectorQuantizerConfig {
     pub entropy: f64,
 }
 
-/// How the gradient passes the quantizer.
+impl QuantizerSettings for VectorQuantizerConfig {
+    fn codebook_size(&self) -> i64 {
+        self.codebook_size
+    }
+
+    fn code_dim(&self) -> i64 {
+        self.code_dim
+    }
+
+    fn encode_flops(&self) -> f64 {
+        2.0 * self.codebook_size as f64 * self.code_dim as f64
+    }
+
+    fn activation_bytes(&self) -> f64 {
+        if self.entropy != 0.0 { 3.0 * 4.0 * self.codebook_size as f64 } else { 0.0 }
+    }
+
+    fn check(&self) -> Result<()> {
+        let weights = [("commitment", self.commitment), ("entropy", self.entropy)];
+        match weights.iter().find(|(_, w)| !(w.is_finite() && *w >= 0.0)) {
+            Some((key, found)) => {
+                Err(Error::Settings(format!("quantizer.{key} must be 0 or more, found {found}")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn build(&self, p: &Scope) -> Box<dyn Quantizer> {
+        Box::new(VectorQuantizer::new(p, self))
+    }
+}
+
+/// Gradient estimator of the nearest-neighbour choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Gradient {
@@ -125,10 +157,13 @@ impl Quantizer for VectorQuantizer {
         if mode.is_train() {
             carried::change(&self.used, Change::Push(codes.shallow_clone()));
         }
-        let losses = QuantizerLosses {
-            codebook: (&chosen - flat.detach()).square().mean(Kind::Float),
-            commitment: (chosen.detach() - &flat).square().mean(Kind::Float) * self.config.commitment,
-            entropy: entropy.map(|loss| loss * self.config.entropy),
+        let distance = |a: &Tensor, b: &Tensor| (a - b).square().mean(Kind::Float);
+        let losses = QuantizerLosses::default()
+            .with("codebook", distance(&chosen, &flat.detach()))
+            .with("commitment", distance(&chosen.detach(), &flat) * self.config.commitment);
+        let losses = match entropy {
+            Some(loss) => losses.with("entropy", loss * self.config.entropy),
+            None => losses,
         };
         let out = match self.config.gradient {
             Gradient::StraightThrough => &flat + (&chosen - &flat).detach(),
@@ -148,9 +183,9 @@ impl Quantizer for VectorQuantizer {
 
     /// Over the most recent 65,536 codes. The queue starts with zeros, which count as code 0, as they do
     /// upstream.
-    fn usage(&self) -> f64 {
+    fn usage(&self) -> Option<f64> {
         let (distinct, _, _) = self.used.unique_dim(0, true, false, false);
-        distinct.size()[0] as f64 / self.config.codebook_size as f64
+        Some(distinct.size()[0] as f64 / self.config.codebook_size as f64)
     }
 }
 

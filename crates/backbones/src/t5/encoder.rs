@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use base::hash::Sha256;
 use base::{Build, Vars};
-use sha2::{Digest, Sha256};
 use tch::{Device, Kind};
 use weights::{Checkpoint, KeyMap, TensorSource, Want};
 
@@ -177,7 +177,7 @@ fn key_map(source: &dyn TensorSource, prefix: Option<&str>) -> KeyMap {
 
 /// Of everything that decides a feature but the length and the cleaning. Reads all weights.
 fn fingerprint(tokenizer: &Path, source: &dyn TensorSource, prefix: Option<&str>) -> weights::Result<String> {
-    let mut hash = Sha256::new();
+    let mut hash = Sha256::default();
     hash.update(match prefix {
         None => weights::fingerprint_source(source)?,
         Some(prefix) => {
@@ -194,5 +194,5 @@ fn fingerprint(tokenizer: &Path, source: &dyn TensorSource, prefix: Option<&str>
             break;
         }
     }
-    Ok(hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect())
+    Ok(hash.fingerprint())
 }

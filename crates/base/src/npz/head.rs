@@ -4,7 +4,21 @@ use std::io::{self, Read};
 
 use tch::Kind;
 
-use super::ArrayInfo;
+/// Head of an array.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArrayInfo {
+    /// Its name, without `.npy`.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<i64>,
+    /// The dtype of its numbers; `None` for texts and other values.
+    pub kind: Option<Kind>,
+    /// NumPy's name of the type.
+    pub descr: String,
+    pub(super) fortran: bool,
+    /// Size of all values; 0 unless they are numbers.
+    pub(super) bytes: u64,
+}
 
 /// The longest head that is read, bytes. NumPy's own limit is 10,000.
 const LONGEST: u32 = 1 << 20;

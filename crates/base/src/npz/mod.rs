@@ -17,6 +17,7 @@ use tch::{Kind, Tensor};
 use zip::CompressionMethod;
 use zip::read::ZipArchive;
 
+pub use self::head::ArrayInfo;
 use self::head::read_head;
 pub use self::write::{npy_header, npy_texts, write};
 use crate::files;
@@ -35,22 +36,6 @@ impl Hint for NpzError {
     fn hints(&self) -> Vec<String> {
         self.hints.clone()
     }
-}
-
-/// What an array's head says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ArrayInfo {
-    /// Its name, without `.npy`.
-    pub name: String,
-    /// Its shape.
-    pub shape: Vec<i64>,
-    /// The kind of its numbers; `None` for texts and whatever else is no number.
-    pub kind: Option<Kind>,
-    /// NumPy's name of the type.
-    pub descr: String,
-    fortran: bool,
-    /// Of all values; 0 for what is no number.
-    bytes: u64,
 }
 
 /// An open archive.

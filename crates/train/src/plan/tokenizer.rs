@@ -121,7 +121,7 @@ fn feature_stages(network: &std::path::Path) -> Result<Vec<(i64, usize)>> {
 fn forward(config: &TokenizerConfig, kind: f64) -> Work {
     let mut work = Work::new(kind);
     let cnn = config.cnn();
-    let quantizer = config.quantizer();
+    let quantizer = config.quantizer().settings();
     let grid = config.image_size() / cnn.patch();
     encoder(&mut work, cnn, config.image_size());
     let tokens = match config {

@@ -1,11 +1,12 @@
 //! Features on the disk: a folder for each (model, place, images, views), in shards, so that an interrupted
 //! extraction goes on where it stopped.
 
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use base::hash::fnv1a;
+use base::resume::{Claim, ShardPlan};
 use base::{ImagesU8, Mode, Progress, rng};
 use data::{Augment, Dataset, Loader, LoaderConfig, RandomViews, Subset, Transform};
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,6 @@ use tch::{Device, Kind, Tensor};
 use weights::{Checkpoint, TensorSource};
 
 use super::subject::{Subject, SubjectId};
-use crate::files::write_atomically;
 use crate::{Error, Result};
 
 /// Images of a shard.
@@ -66,21 +66,13 @@ impl FeaturePlan {
             FeatureViews::Random { views, .. } => views,
         }
     }
-
-    fn shards(&self) -> usize {
-        self.records.div_ceil(SHARD)
-    }
-
-    fn range(&self, shard: usize) -> Range<usize> {
-        shard * SHARD..((shard + 1) * SHARD).min(self.records)
-    }
 }
 
 /// A folder of features.
 #[derive(Debug)]
 pub struct FeatureCache {
-    folder: PathBuf,
     plan: FeaturePlan,
+    shards: ShardPlan,
 }
 
 impl FeatureCache {
@@ -90,28 +82,18 @@ impl FeatureCache {
     /// It cannot be made, or holds something else.
     pub fn open(root: &Path, plan: FeaturePlan) -> Result<Self> {
         let text = serde_json::to_string_pretty(&plan).map_err(|e| Error::Recipe(format!("plan: {e}")))?;
-        let folder = root.join(format!("{:016x}", data::key_hash(&text)));
-        std::fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
-        let path = folder.join(PLAN);
-        if path.exists() {
-            let found = std::fs::read_to_string(&path).map_err(Error::file("read", &path))?;
-            if found != text {
-                let message = "its settings are others than the folder's name says; remove the folder".into();
-                return Err(Error::State { path, message });
-            }
-        } else {
-            write_atomically(&path, text.as_bytes())?;
+        let folder = root.join(format!("{:016x}", fnv1a(&text)));
+        let claim = Claim::new(folder.join(PLAN), &plan);
+        if !claim.resumes()? {
+            claim.write()?;
         }
-        Ok(FeatureCache { folder, plan })
+        let shards = ShardPlan { folder, stem: "features", records: plan.records, shard_size: SHARD };
+        Ok(FeatureCache { plan, shards })
     }
 
-    /// Where it lies.
+    /// Folder of these features.
     pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
-    fn file(&self, shard: usize) -> PathBuf {
-        self.folder.join(format!("features-{shard:05}-of-{:05}.safetensors", self.plan.shards()))
+        &self.shards.folder
     }
 
     /// Makes what is missing, `batch_size` images at a time, until done or told to stop; returns whether it is
@@ -126,16 +108,16 @@ impl FeatureCache {
         stop: &AtomicBool,
         progress: &mut dyn Progress,
     ) -> Result<bool> {
-        let missing: Vec<usize> = (0..self.plan.shards()).filter(|s| !self.file(*s).exists()).collect();
+        let missing = self.shards.missing();
         if missing.is_empty() {
             return Ok(true);
         }
         let mut skipped = 0;
-        for shard in (0..self.plan.shards()).filter(|s| !missing.contains(s)) {
-            skipped +=
-                self.plan.range(shard).len() - Shard::open(&self.file(shard), &self.plan)?.labels.len();
+        for shard in (0..self.shards.count()).filter(|s| !missing.contains(s)) {
+            let stored = Shard::open(&self.shards.path(shard), &self.plan)?;
+            skipped += self.shards.range(shard).len() - stored.labels.len();
         }
-        let total: usize = missing.iter().map(|s| self.plan.range(*s).len()).sum();
+        let total: usize = missing.iter().map(|s| self.shards.range(*s).len()).sum();
         progress.start("features", Some(total as u64));
         for shard in missing {
             let work = Work { cache: self, subject, images, batch_size, shard };
@@ -156,8 +138,8 @@ impl FeatureCache {
     /// # Errors
     /// A shard is missing or damaged, or no image could be used.
     pub fn features(&self) -> Result<Features> {
-        let open = |shard| Shard::open(&self.file(shard), &self.plan);
-        let shards = (0..self.plan.shards()).map(open).collect::<Result<Vec<_>>>()?;
+        let open = |shard| Shard::open(&self.shards.path(shard), &self.plan);
+        let shards = (0..self.shards.count()).map(open).collect::<Result<Vec<_>>>()?;
         let shards: Vec<Shard> = shards.into_iter().filter(|s| !s.labels.is_empty()).collect();
         let Some(width) = shards.first().map(|s| s.width) else {
             return Err(Error::Recipe("not one of the images could be decoded".into()));
@@ -197,7 +179,7 @@ impl Work<'_> {
         progress: &mut dyn Progress,
     ) -> Result<Option<usize>> {
         let plan = &self.cache.plan;
-        let range = plan.range(self.shard);
+        let range = self.cache.shards.range(self.shard);
         let mut loader = self.loader(max_corrupt)?;
         let (mut features, mut labels): (Vec<Tensor>, Vec<i64>) = (vec![], vec![]);
         let mut made = 0;
@@ -221,16 +203,16 @@ impl Work<'_> {
             _ => Tensor::cat(&features, 0).view([rows, views, -1]),
         };
         let tensors = [("features".to_owned(), features), ("labels".to_owned(), Tensor::from_slice(&labels))];
-        weights::save_safetensors(&self.cache.file(self.shard), &tensors, &Default::default())?;
+        weights::save_safetensors(&self.cache.shards.path(self.shard), &tensors, &Default::default())?;
         Ok(Some(range.len() - labels.len()))
     }
 
     fn loader(&self, max_corrupt: usize) -> Result<Loader> {
         let plan = &self.cache.plan;
-        let images = Subset::new(Arc::clone(self.images), plan.range(self.shard).collect());
+        let images = Subset::new(Arc::clone(self.images), self.cache.shards.range(self.shard).collect());
         let mut config = LoaderConfig::once((self.batch_size / plan.views()).max(1));
         config.max_corrupt = max_corrupt;
-        config.corrupt_list = Some(self.cache.folder.join("skipped.tsv"));
+        config.corrupt_list = Some(self.cache.shards.folder.join("skipped.tsv"));
         let size = self.subject.image_size();
         Ok(match plan.views {
             FeatureViews::Center => loader(images, Transform::center(size), config)?,

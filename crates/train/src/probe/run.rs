@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use base::resume::{Claim, ClaimError};
 use base::{Progress, rng};
 use data::{Class, Dataset};
-use serde_json::{Value, json};
+use serde_json::json;
 use tch::{Device, Kind, Reduction, Tensor};
 
 use super::cache::{FeatureCache, FeaturePlan, FeatureViews, Features};
@@ -17,7 +18,6 @@ use super::head::{ProbeHead, Scores};
 use super::protocol;
 use super::source::Training;
 use super::subject::{Subject, SubjectId};
-use crate::files::write_atomically;
 use crate::optim::Lars;
 use crate::state::{self, Keep, Moment, Saved, Tally};
 use crate::{Error, Log, Result};
@@ -125,36 +125,25 @@ fn claim(job: &ProbeJob, id: &SubjectId, classes: &ClassMap) -> Result<String> {
         "head": job.config,
         "cached_views": job.cached_views,
     });
-    let path = job.output.join("settings.json");
-    if path.is_file() {
-        let text = std::fs::read_to_string(&path).map_err(Error::file("read", &path))?;
-        let found: Value = serde_json::from_str(&text).unwrap_or_default();
-        let differing = differing_keys(&found, &settings);
-        if !differing.is_empty() {
-            return Err(Error::OtherProbe { path: job.output.clone(), differences: differing.join(", ") });
+    let claim = Claim::new(job.output.join("settings.json"), &settings);
+    match claim.resumes() {
+        Ok(true) => {}
+        Ok(false) => {
+            state::check_unused(&job.output)?;
+            claim.write()?;
         }
-    } else {
-        state::check_unused(&job.output)?;
-        std::fs::create_dir_all(&job.output).map_err(Error::file("create", &job.output))?;
-        write_atomically(&path, format!("{settings:#}\n").as_bytes())?;
+        Err(ClaimError::Differs { keys, .. }) => {
+            let differences = keys.iter().map(|key| setting_name(key)).collect::<Vec<_>>().join(", ");
+            return Err(Error::OtherProbe { path: job.output.clone(), differences });
+        }
+        Err(other) => return Err(other.into()),
     }
     Ok(settings.to_string())
 }
 
-/// The settings in which two runs differ, those of the head one by one.
-fn differing_keys(found: &Value, expected: &Value) -> Vec<String> {
-    let Some(keys) = expected.as_object() else { return vec![] };
-    let mut differing = vec![];
-    for (key, value) in keys {
-        match value.as_object().filter(|_| key == "head") {
-            Some(inner) => {
-                differing.extend(inner.iter().filter(|(k, v)| found[key][*k] != **v).map(|(k, _)| k.clone()));
-            }
-            None if found[key] != *value => differing.push(key.clone()),
-            None => {}
-        }
-    }
-    differing
+/// Settings of the head one by one, all others by their outer key.
+fn setting_name(key: &str) -> &str {
+    key.strip_prefix("head.").unwrap_or_else(|| key.split('.').next().unwrap_or(key))
 }
 
 struct Trainer<'a> {

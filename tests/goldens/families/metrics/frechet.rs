@@ -3,7 +3,6 @@
 use anyhow::{Context, Result};
 use base::testing::recipe_integers;
 use eval::{FrechetReference, Moments, Statistics, frechet_of_features};
-use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor};
 
 use crate::check::{Check, Near, Rule};
@@ -99,7 +98,7 @@ fn features(check: &mut Check, set: &str, i: u8) -> Result<Tensor> {
     let n = check.golden.scalar(&count)? as i64;
     let x = by_recipe(check, check.golden.meaning(&count), n, d)?;
     let bytes: Vec<u8> = Vec::<f32>::try_from(x.view(-1))?.iter().flat_map(|v| v.to_le_bytes()).collect();
-    let found: String = Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect();
+    let found = base::hash::hex(&base::hash::sha256(bytes));
     let digest = format!("{stored}_sha256");
     let expected = check.golden.get("scalars")[&digest]["value"].as_str().unwrap_or("").to_owned();
     check.must(&digest, found == expected, format!("{found}, expected {expected}"));

@@ -27,10 +27,8 @@ impl TokenizerTask {
         if let Some(direct) = &out.direct {
             self.guides.perceptual(&mut losses, "direct_perceptual", &batch.images, direct);
         }
-        losses.add("codebook", out.losses.codebook, 1.0);
-        losses.add("commitment", out.losses.commitment, 1.0);
-        if let Some(entropy) = out.losses.entropy {
-            losses.add("entropy", entropy, 1.0);
+        for (name, loss) in out.losses {
+            losses.add(name, loss, 1.0);
         }
         if let Some(a) = auxiliary.filter(|a| a.feature_weight != 0.0) {
             let distance = match a.feature_distance {
