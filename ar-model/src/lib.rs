@@ -6,6 +6,7 @@
 mod attention;
 mod conditioning;
 mod config;
+mod cost;
 mod decode;
 mod embeddings;
 mod error;
@@ -19,6 +20,7 @@ mod spec;
 
 pub use conditioning::Conditioning;
 pub use config::{ArConfig, ConditioningConfig, DropoutConfig, ModulationConfig, PositionConfig};
+pub use cost::ArCost;
 pub use decode::{
     AutoregressiveModel, Backend, Cache, CapturableStep, CpuDecoder, Decoder, GpuDecoder, GpuFormats,
 };

@@ -7,7 +7,7 @@ use base::TensorKind;
 use base::config::Document;
 use cli::train::RunArgs;
 use tch::Device;
-use train::{Observer, Recipe, Run, Saved, Task};
+use train::{Observer, Recipe, Run, Task, TrainCheckpoint};
 
 use crate::context::{Context, Outcome};
 use crate::settings::device;
@@ -19,7 +19,7 @@ pub struct Start {
     /// What was typed, as `key=value` changes to it.
     pub changes: Vec<String>,
     /// The state to go on from.
-    pub saved: Option<Saved>,
+    pub saved: Option<TrainCheckpoint>,
 }
 
 /// Finds the recipe and the state. `typed` are overrides that stand for flags of the verb; what is typed as
@@ -31,11 +31,11 @@ pub fn start(
     context: &Context,
 ) -> anyhow::Result<Start> {
     if !args.resume && !args.plan {
-        train::state::check_unused(args.output())?;
+        train::check_unused(args.output())?;
     }
     let state = match &args.fork {
-        Some(fork) => Some((fork.as_path(), Saved::at(fork)?)),
-        None if args.resume => Some((args.output(), Saved::newest(args.output())?)),
+        Some(fork) => Some((fork.as_path(), TrainCheckpoint::at(fork)?)),
+        None if args.resume => Some((args.output(), TrainCheckpoint::newest(args.output())?)),
         None => None,
     };
     let (recipe, saved) = if let Some((from, (saved, damaged))) = state {
@@ -82,12 +82,12 @@ fn program() -> anyhow::Result<String> {
 /// `--plan`: prints what a run would cost.
 pub fn plan(recipe: &impl Recipe, context: &Context) -> anyhow::Result<Outcome> {
     recipe.check()?;
-    let plan = recipe.plan()?;
-    let mut lines = plan.lines();
+    let cost = recipe.cost()?;
+    let mut lines = cost.lines();
     if let Some((data, size)) = recipe.images().filter(|(data, _)| data.train.is_some()) {
         let speed = train::images_per_second(data, size)?;
         lines.push(("pictures, one core".into(), format!("{speed:.0} images/s decoded and cut, measured")));
-        let wanted = plan.h200_images_per_second();
+        let wanted = cost.h200_images_per_second();
         lines.push(("cores to feed an H200".into(), format!("{:.0}", (wanted / speed).ceil())));
     }
     let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
@@ -99,10 +99,10 @@ pub fn plan(recipe: &impl Recipe, context: &Context) -> anyhow::Result<Outcome> 
 
 /// Says what memory the run will take, and what to do if that is more than there is.
 fn say_memory(recipe: &impl Recipe, device: Device, context: &Context) -> anyhow::Result<()> {
-    let (plan, available) = (recipe.plan()?, device::memory(device));
-    context.printer.note(&plan.memory_line(available));
-    if let Some(free) = available.filter(|free| plan.bytes() > *free as f64) {
-        let parts = plan.micro_batches_for(free as f64).map(|n| format!("`optimization.micro_batches={n}`"));
+    let (cost, available) = (recipe.cost()?, device::memory(device));
+    context.printer.note(&cost.memory_line(available));
+    if let Some(free) = available.filter(|free| cost.bytes() > *free as f64) {
+        let parts = cost.micro_batches_for(free as f64).map(|n| format!("`optimization.micro_batches={n}`"));
         let recompute = recipe.can_recompute().then(|| "`recompute=true`".to_owned());
         let ways: Vec<String> = parts.into_iter().chain(recompute).collect();
         let ways = if ways.is_empty() { "a smaller model".to_owned() } else { ways.join(" or ") };
@@ -115,7 +115,7 @@ fn say_memory(recipe: &impl Recipe, device: Device, context: &Context) -> anyhow
 pub fn run<T: Task>(
     mut task: T,
     args: &RunArgs,
-    saved: Option<Saved>,
+    saved: Option<TrainCheckpoint>,
     device: Device,
     observer: &mut dyn Observer<T>,
     context: &Context,

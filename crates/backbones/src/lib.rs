@@ -5,12 +5,14 @@
 mod alexnet;
 mod clip;
 mod conv_bn;
+mod dino_vit;
 mod dinov2;
 mod efficientnet_lite;
 mod error;
 mod extractor;
 mod feature_cnn;
 pub mod files;
+mod imagenet;
 mod inception_blocks;
 mod inception_fid;
 mod input_path;
@@ -26,6 +28,7 @@ mod vgg16;
 
 pub use alexnet::AlexNet;
 pub use clip::{Clip, ClipConfig, ClipExtractor, ClipModel, ClipTokenizer, TowerConfig};
+pub use dino_vit::{DinoVit, DinoVitConfig};
 pub use dinov2::{
     DinoConfig, DinoExtractor, DinoSize, DinoTeacher, DinoTokens, DinoV2, FeedForward, Positions,
 };
@@ -35,6 +38,7 @@ pub use efficientnet_lite::{
 pub use error::{Error, Result};
 pub use extractor::{FeatureExtractor, FeatureId, Features};
 pub use feature_cnn::{FeatureCnn, FeatureCnnConfig};
+pub use imagenet::{IMAGENET_MEAN, IMAGENET_STD};
 pub use inception_fid::{InceptionExtractor, InceptionFid, InceptionOutput};
 pub use input_path::InputPath;
 pub use lpips::{HeadDropout, Lpips, LpipsNet};

@@ -4,9 +4,11 @@
 
 pub mod carried;
 pub mod config;
+pub mod cost;
 pub mod device;
 pub mod files;
 pub mod hint;
+pub mod image;
 pub mod nn;
 pub mod npz;
 pub mod precision;

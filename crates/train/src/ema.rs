@@ -3,8 +3,8 @@
 use base::vars::Var;
 use tch::Tensor;
 
-/// A moving average of parameters: `ema ← decay · ema + (1 - decay) · parameter`, started at the initial weights.
-/// Buffers are not averaged, as in the official trainers.
+/// A moving average of parameters: `ema ← decay · ema + (1 - decay) · parameter`, started at the
+/// initial weights. Buffers are not averaged, as in the official trainers.
 #[derive(Debug)]
 pub struct Ema {
     decay: f64,
@@ -12,7 +12,7 @@ pub struct Ema {
 }
 
 impl Ema {
-    /// Starts at the present values of `parameters`.
+    /// Starts at the current values of `parameters`.
     pub fn new(parameters: Vec<Var>, decay: f64) -> Self {
         let _guard = tch::no_grad_guard();
         let slot = |v: Var| {
@@ -23,7 +23,7 @@ impl Ema {
         Ema { decay, slots: parameters.into_iter().map(slot).collect() }
     }
 
-    /// Moves the averages towards the present parameters.
+    /// Moves the averages towards the current parameters.
     pub fn update(&mut self) {
         let _guard = tch::no_grad_guard();
         for (_, parameter, average) in &mut self.slots {
@@ -41,12 +41,15 @@ impl Ema {
         }
     }
 
-    /// The averages by parameter name, shared with this store.
+    /// The averages by parameter name; the tensors are shared.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         self.slots.iter().map(|(n, _, a)| (n.clone(), a.shallow_clone())).collect()
     }
 
-    /// Takes over saved averages; returns the name of one that is missing or has another shape.
+    /// Restores saved averages.
+    ///
+    /// # Errors
+    /// Returns the name of one that is missing or has another shape.
     pub fn load_state(&mut self, get: impl Fn(&str) -> Option<Tensor>) -> Result<(), String> {
         let _guard = tch::no_grad_guard();
         for (name, _, average) in &mut self.slots {

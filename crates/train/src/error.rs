@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use base::Hint;
 
-/// What can go wrong in training.
+/// Errors of training.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Settings that contradict each other, the data or the tokenizer.
@@ -16,23 +16,23 @@ pub enum Error {
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// Cause.
         source: std::io::Error,
     },
-    /// The output directory holds something already.
+    /// The output directory is not empty.
     #[error("`{path}` is not empty")]
     Occupied {
         /// The directory.
         path: PathBuf,
-        /// True if what it holds is a training run.
+        /// True if it holds a training run.
         run: bool,
     },
-    /// There is nothing to resume.
+    /// No saved state to resume from.
     #[error("`{path}` holds no saved state to resume from{}", passed_over(damaged))]
     NoState {
         /// The run's directory.
         path: PathBuf,
-        /// What is wrong with the states that are there.
+        /// Errors of the damaged states.
         damaged: Vec<String>,
     },
     /// Another process trains in the directory.
@@ -46,51 +46,51 @@ pub enum Error {
     State {
         /// The file.
         path: PathBuf,
-        /// What was expected and found.
+        /// Expected and found values.
         message: String,
     },
-    /// Stored codes that another tokenizer made.
+    /// Stored codes of another tokenizer.
     #[error("{codes} holds codes of tokenizer {found}, not of this one, {expected}")]
     OtherTokenizer {
         /// The folders.
         codes: String,
-        /// The fingerprint they state.
+        /// Fingerprint in their files.
         found: String,
         /// This tokenizer's.
         expected: String,
     },
-    /// A part of the model that is to be frozen and does not exist.
-    #[error("freeze: no parameter of the model is called `{pattern}` or stands below it")]
+    /// A `freeze` pattern that matches no parameter.
+    #[error("freeze: no parameter of the model matches `{pattern}`")]
     NoSuchParameter {
-        /// What the recipe says.
+        /// The pattern.
         pattern: String,
-        /// Names alike.
+        /// Similar names.
         similar: Vec<String>,
     },
-    /// A caption of which no features are stored.
+    /// A caption without stored features.
     #[error("there are no features of the caption {caption:?} in {sets}")]
     NoFeatures {
         /// The caption.
         caption: String,
-        /// Where they were looked for.
+        /// Searched folders.
         sets: String,
     },
-    /// A frozen network that a recipe asks for without naming its weights.
+    /// A frozen network without a file of weights in the recipe.
     #[error("the recipe uses {network}, and `{key}` names no file for its weights")]
     NoWeights {
         /// The network, and the public file's name.
         network: &'static str,
-        /// The key of the recipe that is empty.
+        /// The empty key of the recipe.
         key: &'static str,
     },
-    /// A loss or a gradient stopped being a number. Nothing was updated.
-    #[error("step {step}, {phase}: {what} is not finite; the step was not made")]
+    /// A loss or gradient that is not finite. Nothing was updated.
+    #[error("step {step}, {phase}: {what} is not finite; the weights were not updated")]
     NotFinite {
         /// The step.
         step: u64,
-        /// Which phase of it.
+        /// The phase.
         phase: &'static str,
-        /// The loss terms, or else the parameters whose gradient it is.
+        /// Loss terms, parameters or gradients.
         what: String,
     },
     /// A linear probe's folder with other settings.
@@ -98,15 +98,15 @@ pub enum Error {
     OtherProbe {
         /// The folder.
         path: PathBuf,
-        /// Which settings.
+        /// Differing settings.
         differences: String,
     },
-    /// A linear probe's loss stopped being a number.
+    /// A linear probe's loss that is not finite.
     #[error("step {step}: the probe's loss is not finite (learning rate {lr:.3e})")]
     Diverged {
         /// The step.
         step: u64,
-        /// The learning rate it was made with.
+        /// Learning rate of the step.
         lr: f64,
     },
     /// A later step of the run would fail.
@@ -114,7 +114,7 @@ pub enum Error {
     Later {
         /// The step.
         step: u64,
-        /// How.
+        /// The step's error.
         source: Box<Error>,
     },
     /// libtorch refused an operation.
@@ -161,43 +161,43 @@ impl Hint for Error {
                 vec!["`--resume` continues the run in it; or choose another `--output`".into()]
             }
             Error::Occupied { run: false, .. } => vec!["choose another `--output`, or empty it".into()],
-            Error::NoState { .. } => vec!["leave `--resume` out to begin a new run".into()],
+            Error::NoState { .. } => vec!["leave out `--resume` to start a new run".into()],
             Error::File { source, .. } | Error::Weights(weights::Error::Io { source, .. })
                 if source.kind() == ErrorKind::StorageFull =>
             {
-                vec!["the states saved before are whole; make room, and `--resume` goes on".into()]
+                vec!["the states saved before are whole; make room and continue with `--resume`".into()]
             }
             Error::Busy { .. } => vec!["wait for it, or choose another `--output`".into()],
             Error::OtherTokenizer { .. } => {
-                vec!["extract them anew with `gen extract`, or give the tokenizer that made them".into()]
+                vec!["extract them again with `gen extract`, or use the tokenizer that made them".into()]
             }
             Error::NoSuchParameter { similar, .. } => {
                 let near = similar.iter().map(|s| format!("`{s}`")).collect::<Vec<_>>().join(" or ");
                 let near = (!near.is_empty()).then(|| format!("did you mean {near}?"));
-                let all = "`gen inspect` on the run's weights lists all names; `*` stands for one part of a name".into();
+                let all = "`gen inspect` on the run's weights lists all names; `*` matches one part of a name".into();
                 near.into_iter().chain([all]).collect()
             }
             Error::NoFeatures { .. } => vec![
-                "`gen extract --text ENCODER` stores those of a data set's captions; add `--first-sentence` where the \
+                "`gen extract --text ENCODER` stores the features of a data set's captions; add `--first-sentence` if the \
                  recipe has `text.first_sentence`"
                     .into(),
             ],
             Error::NoWeights { key: "text.encoder.folder", .. } => {
-                vec!["add `--text-encoder DIR`, or `--text-features DIR` with what `gen extract --text` stored".into()]
+                vec!["add `--text-encoder DIR`, or `--text-features DIR` with features stored by `gen extract --text`".into()]
             }
             Error::NoWeights { key, .. } => {
-                vec![format!("add `{key}=FILE`; `{key}=random:0` tries the recipe out without the file")]
+                vec![format!("add `{key}=FILE`; `{key}=random:0` tries the recipe without the file")]
             }
             Error::NotFinite { .. } => vec![
                 "lower `optimization.lr`, raise `optimization.warmup`, or train in fp32; `--resume` continues from \
-                 the last saved state; `optimization.on_nonfinite=skip` leaves such steps out"
+                 the last saved state; `optimization.on_nonfinite=skip` skips such steps"
                     .into(),
             ],
             Error::OtherProbe { .. } => {
                 vec!["choose another `--output`; `--cache` lets both share stored features".into()]
             }
             Error::Diverged { .. } => {
-                vec!["lower `--base-lr`; features that are not finite themselves come from a damaged model".into()]
+                vec!["lower `--base-lr`; if the features are not finite either, the model is damaged".into()]
             }
             Error::Torch { micro_batch, message, .. } if message.contains("memory") => {
                 vec![format!(

@@ -1,4 +1,4 @@
-//! Scalars of a run, one JSON object a line.
+//! Log of a run's scalars, one JSON object a line.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -18,8 +18,11 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the log in the directory of a run that stands at `step`, dropping what a killed process had written
-    /// after it.
+    /// Opens the log in the directory of a run after `step`, and drops lines that a killed process
+    /// wrote after it.
+    ///
+    /// # Errors
+    /// Returns an error if a file cannot be read or written.
     pub fn open(run: &Path, step: u64) -> Result<Self> {
         let path = run.join("log.jsonl");
         if path.exists() {
@@ -30,7 +33,10 @@ impl Log {
         Ok(Log { path, file, events: EventWriter::open(run, step)? })
     }
 
-    /// One line: the step, then `scalars` in their order. Numbers that JSON cannot hold become null.
+    /// Appends one line: the step, then `scalars` in their order. NaN and infinities become null.
+    ///
+    /// # Errors
+    /// Returns an error if a file cannot be written.
     pub fn write(&mut self, step: u64, scalars: &[(String, f64)]) -> Result<()> {
         let mut line = Map::new();
         line.insert("step".into(), step.into());
@@ -42,7 +48,7 @@ impl Log {
     }
 }
 
-/// Rewrites a log without lines of later steps or a torn last line.
+/// Rewrites a log without lines of later steps and without an incomplete last line.
 fn keep_until(path: &Path, step: u64) -> Result<()> {
     let file = File::open(path).map_err(Error::file("read", path))?;
     let mut kept = String::new();

@@ -1,14 +1,15 @@
-//! What a caller wants to see of a model while it is trained.
+//! Observers of a model in training.
 
 use crate::Task;
 
-/// Called every `every.samples` steps, such as to draw samples: `train` knows neither sampling nor metrics.
+/// Called every `every.samples` steps, for example to draw samples: `train` itself has neither
+/// sampling nor metrics.
 pub trait Observer<T: Task> {
-    /// Looks at the model with the weights that are kept, the average where there is one. The figures are logged under
-    /// `samples/`.
+    /// Receives the model with the kept weights: the average if the recipe has one. The scalars
+    /// returned are logged under `samples/`.
     ///
     /// # Errors
-    /// A reason why nothing came of it; training goes on.
+    /// An error becomes a warning; training continues.
     fn observe(
         &mut self,
         task: &T,
@@ -16,7 +17,7 @@ pub trait Observer<T: Task> {
     ) -> Result<Vec<(&'static str, f64)>, Box<dyn std::error::Error + Send + Sync>>;
 }
 
-/// Sees nothing.
+/// Observer that does nothing.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Unobserved;
 

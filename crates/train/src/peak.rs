@@ -1,15 +1,15 @@
-//! The fastest that a device multiplies matrices, to compare training with.
+//! Fastest rate at which a device multiplies matrices: the reference of MFU.
 
 use std::time::Instant;
 
 use tch::{Cuda, Device, Kind, Tensor};
 
-/// How long one product should take to be believed.
+/// Shortest time of a product that is measured reliably, seconds.
 const LONG_ENOUGH: f64 = 0.02;
 const LARGEST: i64 = 8192;
 
-/// FLOP/s of the fastest of a few square products in this kind, made until they take 20 ms. What else computes on the
-/// device at the time makes it smaller.
+/// FLOP/s of the fastest of a few square products in this dtype, of growing size until they take
+/// 20 ms. Other work on the device makes the result smaller.
 pub fn measure(device: Device, kind: Kind) -> f64 {
     let _guard = tch::no_grad_guard();
     let mut side = 256;

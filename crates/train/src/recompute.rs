@@ -1,12 +1,12 @@
-//! Backward without the activations of the layers: only each layer's input is kept, and the layer is run a second time
-//! when its gradient is due (Chen et al., 2016, arXiv 1604.06174).
+//! Backward pass with recomputed activations: only each layer's input is kept, and the layer is run
+//! a second time for its gradient (Chen et al., 2016, arXiv 1604.06174).
 
 use tch::{Kind, Tensor};
 
 use crate::task::Gradients;
 
 /// The gradient of `head(layer L−1 (… layer 0 (first)))` by `params`; the head's output is a
-/// scalar. `layer` must do the same each time it is given the same.
+/// scalar. `layer` must be deterministic.
 pub(crate) fn backward(
     first: &Tensor,
     layers: usize,

@@ -2,13 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How the learning rate goes over a run.
+/// Shape of the learning rate over a run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Shape {
-    /// The base rate all along.
+    /// The base rate in all steps.
     Constant,
-    /// Half a cosine from the base rate to `end_lr` (official names: `cosine_v2`; `cosine` is `end_lr` 0).
+    /// Half a cosine from the base rate to `end_lr` (official names: `cosine_v2`; `cosine` is
+    /// `end_lr` 0).
     Cosine {
         /// The last learning rate.
         end_lr: f64,
@@ -30,14 +31,15 @@ pub struct Schedule {
     pub warmup: u64,
     /// Steps of the whole run.
     pub total: u64,
-    /// What happens after warm-up.
+    /// Shape after warm-up.
     pub shape: Shape,
     /// Reproduce the official trainers' timing, see [`Schedule::for_step`].
     pub parity: bool,
 }
 
 impl Schedule {
-    /// The step from which on the rate falls, and depends on the number of steps; `None` for one that never does.
+    /// First step of a rate that falls and depends on the number of steps; `None` for a constant
+    /// rate.
     pub fn decay_start(&self) -> Option<u64> {
         match self.shape {
             Shape::Constant => None,
@@ -72,13 +74,13 @@ impl Schedule {
         }
     }
 
-    /// The rate of optimizer step `step` (1 is the first): the schedule at `step - 1`, so warm-up is warm from
-    /// the first update.
+    /// The rate of optimizer step `step` (1 is the first): the schedule at `step - 1`, so warm-up
+    /// is warm from the first update.
     ///
-    /// With `parity` it is what GigaTok's trainers use (`vq_train.py`, `train_c2i.py`): they evaluate the
-    /// schedule after the optimizer's step, so its first step (`first`) runs at the full rate despite
-    /// warm-up, and each later one at the value meant for the step before. An optimizer that starts late, like
-    /// the discriminator's, has its own first step.
+    /// With `parity`, the rate of GigaTok's trainers (`vq_train.py`, `train_c2i.py`): they evaluate
+    /// the schedule after the optimizer's step, so the first step (`first`) has the full rate
+    /// despite warm-up, and each later one the value meant for the step before. An optimizer that
+    /// starts late, like the discriminator's, has its own first step.
     pub fn for_step(&self, step: u64, first: bool) -> f64 {
         match (self.parity, first) {
             (false, _) => self.at(step.saturating_sub(1)),
@@ -88,7 +90,8 @@ impl Schedule {
     }
 }
 
-/// Linear warm-up from 0, then half a cosine down to 0, over fractional epochs (MAE's `adjust_learning_rate`).
+/// Linear warm-up from 0, then half a cosine down to 0, over fractional epochs (MAE's
+/// `adjust_learning_rate`).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EpochSchedule {
     /// The rate after warm-up.
@@ -100,7 +103,7 @@ pub struct EpochSchedule {
 }
 
 impl EpochSchedule {
-    /// The rate at `epoch`, which is steps made so far / steps of an epoch.
+    /// The rate at `epoch`: finished steps / steps of an epoch.
     pub fn at(&self, epoch: f64) -> f64 {
         if epoch < self.warmup {
             return self.lr * epoch / self.warmup;

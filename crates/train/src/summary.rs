@@ -1,15 +1,15 @@
-//! How a run stands, for people.
+//! Status lines of a run.
 
-/// Figures at a step, in one line.
+/// Scalars at a step, in one line.
 pub(crate) fn line(step: u64, steps: u64, scalars: &[(String, f64)]) -> String {
     let parts: Vec<String> = scalars.iter().map(|(n, v)| format!("{n} {}", short(*v))).collect();
     format!("step {step}/{steps}  {}", parts.join("  "))
 }
 
-/// The step; the losses; learning rates and norms; speed.
+/// Parts of the status: step, losses, learning rates and norms, speed.
 pub(crate) fn status(step: u64, steps: u64, scalars: &[(String, f64)]) -> Vec<String> {
     let value = |key: &str| scalars.iter().find(|(n, _)| n == key).map(|(_, v)| *v);
-    let ending = |n: &str, what: &[&str]| what.contains(&n.rsplit('/').next().unwrap_or(n));
+    let ending = |n: &str, names: &[&str]| names.contains(&n.rsplit('/').next().unwrap_or(n));
     let (mut losses, mut rates) = (vec![], vec![]);
     for (n, v) in scalars {
         if n.starts_with("seconds") || SPEED.contains(&n.as_str()) {

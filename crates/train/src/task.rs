@@ -1,115 +1,112 @@
-//! What the loop needs to know of a thing to be trained.
+//! Interface between the training loop and a thing to be trained.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use base::Vars;
-use base::config::to_yaml;
 use data::LeftOut;
 use serde::Serialize;
 use tch::Tensor;
 use weights::{KeyMap, Signature};
 
-use crate::recipe::{ImageData, Intervals, Optimization};
-use crate::{Losses, Plan, Result};
+use crate::recipe::{CommonKeys as _, Optimization, Recipe};
+use crate::{Losses, Result};
 
-/// What every recipe has beside its model, data and losses.
-#[derive(Debug, Clone, Copy)]
-pub struct Common<'a> {
-    /// Decides all randomness.
-    pub seed: u64,
-    /// Steps, batches, optimizer.
-    pub optimization: &'a Optimization,
-    /// How often to log, validate and save.
-    pub every: Intervals,
-    /// A checkpoint or a model's directory to begin with.
-    pub init_from: Option<&'a Path>,
-    /// Parameters of the model that are not trained, by patterns as in [`weights::matches`].
-    pub freeze: &'a [String],
-}
-
-/// How a checkpoint becomes a task's first weights.
-pub struct Adoption {
-    /// The file's names → the model's.
+/// Rules for loading a pretrained checkpoint into a task's model.
+pub struct InitPolicy {
+    /// Map from the file's names to the model's.
     pub map: KeyMap,
-    /// Parts that may be other ones than the file's, and are then drawn anew: patterns as in [`weights::matches`].
-    pub replaceable: &'static [&'static str],
-    /// The released models, for a word on what a file that does not fit looks like.
+    /// Parts that may differ from the file's and are then initialised anew: patterns as in
+    /// [`weights::matches`].
+    pub reinit_allowed: &'static [&'static str],
+    /// Signatures of the released models, to name the one that a file which does not fit resembles.
     pub known: fn() -> Vec<Signature>,
-}
-
-/// Everything that decides a run; as YAML it is itself valid input.
-pub trait Recipe: Serialize {
-    /// The parts that the loop needs.
-    fn common(&self) -> Common<'_>;
-
-    /// What the run will cost.
-    fn plan(&self) -> Result<Plan>;
-
-    /// Refuses settings that contradict each other.
-    ///
-    /// # Errors
-    /// Says which.
-    fn check(&self) -> Result<()> {
-        self.common().optimization.check()
-    }
-
-    /// The images that it trains on and their side, where they are read in training.
-    fn images(&self) -> Option<(&ImageData, i64)> {
-        None
-    }
-
-    /// Whether it could save memory by `recompute`, and does not yet.
-    fn can_recompute(&self) -> bool {
-        false
-    }
-
-    /// Every file and folder that it names.
-    fn paths(&mut self) -> Vec<&mut PathBuf>;
 }
 
 /// One optimizer's part of a step: the generator's or the discriminator's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Phase {
-    /// Its name in logs and saved states.
+    /// Name in logs and saved states.
     pub name: &'static str,
-    /// The first step, counted from 1, that it takes part in.
+    /// First step that it takes part in, counted from 1.
     pub start: u64,
 }
 
 /// Variables of one phase. The first module of a task is the model itself.
 #[derive(Debug, Clone, Copy)]
 pub struct Module<'a> {
-    /// Its name in saved states.
+    /// Name in saved states.
     pub name: &'static str,
     /// Its variables.
     pub vars: &'a Vars,
 }
 
-/// What a run was trained on, for its directory.
+/// Identity of the training data, for `run.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DataFacts {
-    /// What was recognised.
+    /// Recognised form and size.
     pub description: String,
-    /// How many records there are.
+    /// Number of records.
     pub records: usize,
-    /// A hash that other data do not have: of images the names and labels, of codes also some of the content.
+    /// Hash of the images' names and labels; for stored codes also of part of the content.
     pub fingerprint: String,
 }
 
-/// The losses of a model on its data. The loop owns the order of a step, the task owns what is minimised.
+/// Training data with a position that a saved state holds.
+pub trait TrainingData {
+    /// One micro-batch as the data has it, on the CPU.
+    type Batch;
+
+    /// The next micro-batch. May wait for data.
+    ///
+    /// # Errors
+    /// Returns an error if records cannot be read or the data ended.
+    fn next(&mut self) -> Result<Self::Batch>;
+
+    /// The position in the data, for [`TrainingData::restore`].
+    ///
+    /// # Errors
+    /// Returns an error if the position cannot be written as text.
+    fn position(&self) -> Result<String>;
+
+    /// Continues at a position that [`TrainingData::position`] returned.
+    ///
+    /// # Errors
+    /// Returns an error if `position` is damaged or beyond the data.
+    fn restore(&mut self, position: &str) -> Result<()>;
+
+    /// Identity of the data. May read some of them.
+    ///
+    /// # Errors
+    /// Returns an error if the data cannot be read.
+    fn facts(&self) -> Result<DataFacts>;
+
+    /// Files skipped so far, held-out ones included, with the reason.
+    fn skipped(&self) -> Vec<LeftOut>;
+}
+
+/// Losses of a model on its data. The loop owns the order of a step, the task the objective.
 pub trait Task {
-    /// One micro-batch, on the device. A phase may leave in it what a later phase of the same step needs.
+    /// One micro-batch, on the device. A phase may leave in it what a later phase of the same step
+    /// needs.
     type Batch: Send;
-    /// What decides the run.
+    /// Settings of the run.
     type Recipe: Recipe;
+    /// Training data.
+    type Data: TrainingData;
 
     /// The resolved recipe.
     fn recipe(&self) -> &Self::Recipe;
 
+    /// The training data.
+    fn data(&self) -> &Self::Data;
+
+    /// The training data, to read on or to restore a position.
+    fn data_mut(&mut self) -> &mut Self::Data;
+
     /// The phases of a step, in order.
     fn phases(&self) -> &[Phase];
 
-    /// What phase number `phase` trains; as many as there are phases. The first is the model, whose average is
+    /// Variables that phase number `phase` trains. The first module is the model, whose average is
     /// kept.
     fn module(&self, phase: usize) -> Module<'_>;
 
@@ -118,43 +115,52 @@ pub trait Task {
         self.recipe().common().optimization
     }
 
-    /// The same for one phase, whose learning rate and optimizer may be its own.
+    /// Steps, batches and optimizer of one phase, whose learning rate and betas may differ.
     fn optimization_of(&self, _phase: usize) -> Optimization {
         self.optimization().clone()
     }
 
-    /// How often to log, validate and save.
-    fn intervals(&self) -> Intervals {
-        self.recipe().common().every
-    }
-
-    /// Decides all randomness.
+    /// Seed of everything random.
     fn seed(&self) -> u64 {
         self.recipe().common().seed
     }
 
-    /// The resolved recipe as YAML.
-    fn recipe_yaml(&self) -> Result<String> {
-        Ok(to_yaml(self.recipe())?)
+    /// Rules for loading another model's weights.
+    fn init_policy(&self) -> InitPolicy {
+        InitPolicy { map: KeyMap::identity(), reinit_allowed: &[], known: Vec::new }
     }
 
-    /// How another model's weights become the first ones of this.
-    fn adoption(&self) -> Adoption {
-        Adoption { map: KeyMap::identity(), replaceable: &[], known: Vec::new }
+    /// Moves a micro-batch to the device in the form that the losses take.
+    ///
+    /// # Errors
+    /// Returns an error if a record lacks what the model needs, such as a class or a caption.
+    fn prepare(&self, batch: <Self::Data as TrainingData>::Batch) -> Result<Self::Batch>;
+
+    /// The next micro-batch, on the device.
+    ///
+    /// # Errors
+    /// As [`TrainingData::next`] and [`Task::prepare`].
+    fn batch(&mut self) -> Result<Self::Batch> {
+        let batch = self.data_mut().next()?;
+        self.prepare(batch)
     }
 
-    /// The next micro-batch. May wait for data.
-    fn batch(&mut self) -> Result<Self::Batch>;
-
-    /// The loss terms of one phase, with their graph. Several threads may ask at once, each for a micro-batch of its own.
-    /// Everything random comes from [`base::random`], which the loop seeds for each (step, micro-batch, phase), and
-    /// buffers change by [`base::carried`] alone: each micro-batch finds them as the step did, and its changes take place
-    /// in the order of the micro-batches once the step is made.
+    /// Loss terms of one phase, with their graph. Several threads may ask at once, each for its own
+    /// micro-batch. Everything random comes from [`base::random`], which the loop seeds for each
+    /// (step, micro-batch, phase), and buffers change by [`base::carried`] alone: each micro-batch
+    /// finds them as the step did, and its changes take place in the order of the micro-batches
+    /// after the step.
+    ///
+    /// # Errors
+    /// Returns an error if a network refuses the batch.
     fn losses(&self, batch: &mut Self::Batch, phase: usize, step: u64) -> Result<Losses>;
 
-    /// The losses of a task's only phase together with `scale` times their gradient by `params`, for a task that runs
-    /// parts of its model twice rather than keep what they computed; `None` where [`Task::losses`] is to be
-    /// differentiated.
+    /// Losses of a task's only phase together with `scale` times their gradient by `params`, for a
+    /// task that recomputes activations in the backward pass; `None` where [`Task::losses`] is to
+    /// be differentiated.
+    ///
+    /// # Errors
+    /// As [`Task::losses`].
     fn recomputed(
         &self,
         _batch: &mut Self::Batch,
@@ -164,27 +170,21 @@ pub trait Task {
         Ok(None)
     }
 
-    /// Where the data stands, and [`Task::restore`] to continue there.
-    fn position(&self) -> Result<String>;
-
-    /// Continues where [`Task::position`] was taken.
-    fn restore(&mut self, position: &str) -> Result<()>;
-
-    /// What the training data are. May read some of them.
-    fn data(&self) -> Result<DataFacts>;
-
-    /// The files that were left out of the data so far, and why.
-    fn left_out(&self) -> Vec<LeftOut>;
-
-    /// Codes of one image, where speed is told in codes.
+    /// Codes of one image, for a task whose speed is also logged in codes a second.
     fn codes_per_image(&self) -> Option<u64> {
         None
     }
 
-    /// Figures on held-out data with the present weights, by name; empty if there is no such data.
+    /// Metrics on held-out data with the present weights, by name; empty without such data.
+    ///
+    /// # Errors
+    /// Returns an error if the held-out data cannot be read.
     fn validate(&mut self) -> Result<Vec<(&'static str, f64)>>;
 
-    /// Writes the directory that sampling or encoding opens, but for `weights.safetensors`.
+    /// Writes the files of a model directory except `weights.safetensors`.
+    ///
+    /// # Errors
+    /// Returns an error if a file cannot be written.
     fn write_model_files(&self, dir: &Path) -> Result<()>;
 }
 

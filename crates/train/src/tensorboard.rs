@@ -1,8 +1,9 @@
 //! Event files as TensorBoard reads them: TFRecords of protocol buffers.
 //!
-//! A record is its length (u64), a checksum of the length, the message, and a checksum of the message; a checksum is
-//! CRC-32C, rotated and shifted by a constant (TensorFlow `lib/io/record_writer.cc`, `lib/hash/crc32c.h`). The
-//! messages are the part of TensorFlow's `event.proto` and `summary.proto` that scalars need.
+//! A record is its length (u64), a checksum of the length, the message, and a checksum of the
+//! message; a checksum is CRC-32C, rotated and shifted by a constant (TensorFlow
+//! `lib/io/record_writer.cc`, `lib/hash/crc32c.h`). The messages are the part of TensorFlow's
+//! `event.proto` and `summary.proto` that scalars need.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -41,7 +42,7 @@ pub struct Summary {
 /// `tensorflow.Summary.Value`.
 #[derive(Clone, PartialEq, Message)]
 pub struct Value {
-    /// The scalar's name; what stands before a `/` groups it.
+    /// The scalar's name; a prefix before `/` is its group.
     #[prost(string, tag = "1")]
     pub tag: String,
     /// Its value.
@@ -51,7 +52,7 @@ pub struct Value {
 
 const PREFIX: &str = "events.out.tfevents.";
 
-/// Appends scalars to an event file of its own, beside those of earlier starts of the same run.
+/// Appends scalars to a new event file, beside those of earlier starts of the same run.
 #[derive(Debug)]
 pub struct EventWriter {
     path: PathBuf,
@@ -59,11 +60,11 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// A new file in `run` for a run that stands at `step`. What a killed process had written after that step, or had
-    /// half written, is cut off the older files first.
+    /// Creates a file in `run` for a run after `step`. Records that a killed process wrote after
+    /// that step or left incomplete are first cut off the older files.
     ///
     /// # Errors
-    /// A file cannot be read, cut or created.
+    /// Returns an error if a file cannot be read, cut or created.
     pub fn open(run: &Path, step: u64) -> Result<Self> {
         for old in event_files(run)? {
             cut(&old, step)?;
@@ -83,17 +84,17 @@ impl EventWriter {
         Ok(writer)
     }
 
-    /// The scalars of one step.
+    /// Appends the scalars of one step.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn write(&mut self, step: u64, scalars: &[(String, f64)]) -> Result<()> {
         let value = |(tag, v): &(String, f64)| Value { tag: tag.clone(), simple_value: Some(*v as f32) };
         let summary = Some(Summary { value: scalars.iter().map(value).collect() });
         self.append(&Event { wall_time: wall_time(), step: step as i64, file_version: None, summary })
     }
 
-    /// In one call, so that a killed process leaves at most one record unfinished.
+    /// Writes in one call, so that a killed process leaves at most one incomplete record.
     fn append(&mut self, event: &Event) -> Result<()> {
         self.file.write_all(&record(&event.encode_to_vec())).map_err(Error::file("write", &self.path))
     }
@@ -102,7 +103,7 @@ impl EventWriter {
 /// The event files of a run, oldest first.
 ///
 /// # Errors
-/// The folder cannot be read.
+/// Returns an error if the folder cannot be read.
 pub fn event_files(run: &Path) -> Result<Vec<PathBuf>> {
     let mut files = vec![];
     for entry in std::fs::read_dir(run).map_err(Error::file("read", run))? {
@@ -115,11 +116,11 @@ pub fn event_files(run: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The whole records of an event file, each with where it ends in the file. Reading stops at the first one that is cut
-/// short or whose checksums do not hold.
+/// The complete records of an event file, each with its end offset. Reading stops at the first
+/// record that is incomplete or has a wrong checksum.
 ///
 /// # Errors
-/// The file cannot be read.
+/// Returns an error if the file cannot be read.
 pub fn read(path: &Path) -> Result<Vec<(Event, u64)>> {
     let bytes = std::fs::read(path).map_err(Error::file("read", path))?;
     let (mut events, mut at) = (vec![], 0);
@@ -131,7 +132,7 @@ pub fn read(path: &Path) -> Result<Vec<(Event, u64)>> {
     Ok(events)
 }
 
-/// Ends a file behind its last record of a step up to `step`; steps only grow within a file.
+/// Truncates a file after its last record of a step up to `step`; steps only grow within a file.
 fn cut(path: &Path, step: u64) -> Result<()> {
     let kept = read(path)?.into_iter().take_while(|(event, _)| event.step <= step as i64);
     let end = kept.last().map_or(0, |(_, end)| end);

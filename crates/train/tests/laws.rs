@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use base::Hint;
 use common::{ar_recipe, ar_task, distance, go, images, logged, open_tokenizer, tokenizer_task};
 use train::tasks::TokenizerRecipe;
-use train::{Error, Task};
+use train::{Error, Recipe as _, Task, TrainingData as _};
 
 const NO_ADVERSARY: [&str; 2] = ["losses.adversarial=null", "model.quantizer.entropy=0.0"];
 
@@ -62,7 +62,7 @@ fn a_loss_that_is_no_number_stops_the_run_by_name() {
     let error = go(tokenizer_task(&data, &changes), &a, 100).unwrap_err();
     assert!(matches!(&error, Error::NotFinite { step: 2, what, .. } if what.contains("loss `")), "{error}");
     assert!(!error.hints().is_empty());
-    let (saved, _) = train::Saved::newest(&a).unwrap();
+    let (saved, _) = train::TrainCheckpoint::newest(&a).unwrap();
     assert_eq!(saved.step, 1);
 }
 
@@ -394,6 +394,22 @@ fn stored_codes_train_and_those_of_another_tokenizer_do_not() {
     assert!(matches!(&error, Error::OtherTokenizer { found, .. } if found == "0123456789abcdef"), "{error}");
 }
 
+/// The peak of `go` is 1e9 FLOP/s.
+#[test]
+fn mfu_is_the_share_of_the_recipes_flops_in_the_peak() {
+    let _alone = common::alone();
+    let dir = tempfile::tempdir().unwrap();
+    let (data, t, a) = (images(dir.path()), dir.path().join("t"), dir.path().join("a"));
+    go(tokenizer_task(&data, &["optimization.steps=1"]), &t, 1).unwrap();
+    let images = format!("data.images.train={}", data.display());
+    let task = ar_task(&t, &[&images, "optimization.steps=1"]);
+    let flops = task.recipe().cost().unwrap().flops_per_image;
+    assert_eq!(flops, task.model().cost().training_flops(false));
+    go(task, &a, 1).unwrap();
+    let (mfu, speed) = (logged(&a, "mfu")[0], logged(&a, "images_per_second")[0]);
+    assert!((mfu / (speed * flops / 1e9) - 1.0).abs() < 1e-9, "{mfu} at {speed} images/s");
+}
+
 #[test]
 fn damaged_held_out_images_are_told_of_beside_stored_codes_too() {
     let _alone = common::alone();
@@ -406,7 +422,7 @@ fn damaged_held_out_images_are_told_of_beside_stored_codes_too() {
     let held_out = format!("data.images.validation={}", data.display());
     let mut task = ar_task(&t, &[&stored, &held_out]);
     assert_eq!(task.validate().unwrap().len(), 1);
-    let left_out = task.left_out();
+    let left_out = task.data().skipped();
     assert_eq!(left_out.len(), 1);
     assert_eq!(left_out[0].name, "validation/n01443537/1.png");
 }

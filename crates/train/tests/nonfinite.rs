@@ -1,4 +1,4 @@
-//! Losses and gradients that are no numbers, with a task made for it.
+//! Losses and gradients that are not finite, with a toy task.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -10,20 +10,26 @@ use serde::Serialize;
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 use train::recipe::{Intervals, OnNonfinite, Optimization};
-use train::{Common, DataFacts, Error, Losses, Module, Outcome, Phase, Plan, Recipe, Result, Run, Task};
+use train::{
+    Common, CommonKeys, DataFacts, Error, Losses, Module, Outcome, Phase, Recipe, Result, Run, RunCost, Task,
+    TrainingData,
+};
 
 #[derive(Serialize)]
 struct ToyRecipe {
     optimization: Optimization,
 }
 
-impl Recipe for ToyRecipe {
+impl CommonKeys for ToyRecipe {
     fn common(&self) -> Common<'_> {
         let every = json!({ "log": 1, "validate": 0, "save": 1, "keep": 1 });
         let every: Intervals = serde_json::from_value(every).unwrap();
         Common { seed: 0, optimization: &self.optimization, every, init_from: None, freeze: &[] }
     }
-    fn plan(&self) -> Result<Plan> {
+}
+
+impl Recipe for ToyRecipe {
+    fn cost(&self) -> Result<RunCost> {
         Err(Error::Recipe("nobody asks what a toy costs".into()))
     }
     fn paths(&mut self) -> Vec<&mut PathBuf> {
@@ -31,7 +37,7 @@ impl Recipe for ToyRecipe {
     }
 }
 
-/// What goes wrong, from a step on and for so many steps.
+/// Fault that is injected in a range of steps.
 #[derive(Clone, Copy, PartialEq)]
 enum Harm {
     /// A term of the loss is NaN.
@@ -49,6 +55,7 @@ struct Toy {
     recipe: ToyRecipe,
     harm: (Harm, std::ops::Range<u64>),
     phases: Vec<Phase>,
+    data: NoData,
     /// Whether the loss of a second phase has no gradient.
     broken: bool,
 }
@@ -70,6 +77,7 @@ impl Toy {
             recipe: ToyRecipe { optimization: serde_json::from_value(optimization).unwrap() },
             harm: (harm, steps),
             phases: vec![Phase { name: "model", start: 1 }],
+            data: NoData,
             broken: false,
         }
     }
@@ -79,9 +87,32 @@ impl Toy {
     }
 }
 
+struct NoData;
+
+impl TrainingData for NoData {
+    type Batch = ();
+
+    fn next(&mut self) -> Result<()> {
+        Ok(())
+    }
+    fn position(&self) -> Result<String> {
+        Ok(String::new())
+    }
+    fn restore(&mut self, _position: &str) -> Result<()> {
+        Ok(())
+    }
+    fn facts(&self) -> Result<DataFacts> {
+        Ok(DataFacts { description: "nothing".into(), records: 0, fingerprint: "0".into() })
+    }
+    fn skipped(&self) -> Vec<LeftOut> {
+        vec![]
+    }
+}
+
 impl Task for Toy {
     type Batch = ();
     type Recipe = ToyRecipe;
+    type Data = NoData;
 
     fn phases(&self) -> &[Phase] {
         &self.phases
@@ -92,7 +123,13 @@ impl Task for Toy {
     fn recipe(&self) -> &ToyRecipe {
         &self.recipe
     }
-    fn batch(&mut self) -> Result<()> {
+    fn data(&self) -> &NoData {
+        &self.data
+    }
+    fn data_mut(&mut self) -> &mut NoData {
+        &mut self.data
+    }
+    fn prepare(&self, _batch: ()) -> Result<()> {
         Ok(())
     }
     fn losses(&self, _batch: &mut (), phase: usize, step: u64) -> Result<Losses> {
@@ -109,18 +146,6 @@ impl Task for Toy {
         let shift = if harmed && self.harm.0 == Harm::Gradient { 0.0 } else { 1.0 };
         losses.add("root", (self.b.square() + shift).sqrt().sum(Kind::Float), 1.0);
         Ok(losses)
-    }
-    fn position(&self) -> Result<String> {
-        Ok(String::new())
-    }
-    fn restore(&mut self, _position: &str) -> Result<()> {
-        Ok(())
-    }
-    fn data(&self) -> Result<DataFacts> {
-        Ok(DataFacts { description: "nothing".into(), records: 0, fingerprint: "0".into() })
-    }
-    fn left_out(&self) -> Vec<LeftOut> {
-        vec![]
     }
     fn validate(&mut self) -> Result<Vec<(&'static str, f64)>> {
         Ok(vec![])
@@ -169,7 +194,7 @@ fn term_and_layer_are_named_before_anything_is_updated() {
         assert!(matches!(error, Error::NotFinite { step: 3, .. }));
         assert!(error.to_string().starts_with(says), "{error}");
         assert!(toy.a.isfinite().all().int64_value(&[]) == 1 && toy.b.isfinite().all().int64_value(&[]) == 1);
-        assert_eq!(train::Saved::newest(dir.path()).unwrap().0.step, 2);
+        assert_eq!(train::TrainCheckpoint::newest(dir.path()).unwrap().0.step, 2);
     }
 }
 
@@ -220,8 +245,8 @@ fn single_steps_can_be_left_out_and_are_counted() {
     four.recipe.optimization.steps = 4;
     go(&mut four, other.path()).0.unwrap();
     assert_eq!(toy.a, four.a);
-    let saved = train::Saved::newest(dir.path()).unwrap().0;
-    assert_eq!((saved.tally.skipped, saved.tally.samples), (2, 24));
+    let saved = train::TrainCheckpoint::newest(dir.path()).unwrap().0;
+    assert_eq!((saved.stats.skipped, saved.stats.samples), (2, 24));
 }
 
 #[test]

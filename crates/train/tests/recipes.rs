@@ -1,5 +1,5 @@
-//! Every recipe of the repository, at reduced width: it parses, builds, and takes a step with all its losses. Frozen
-//! networks get random weights, as `random:SEED` in a recipe does.
+//! Every recipe of the repository, at reduced width: it parses, builds, and takes a step with all
+//! its losses. Frozen networks get random weights, as `random:SEED` in a recipe does.
 
 mod common;
 
@@ -19,7 +19,7 @@ fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs").join(name)
 }
 
-/// What a recipe trains, by `model.type`; a feature network's has none.
+/// The recipe's `model.type`; a feature network has none.
 fn kind(document: &Document) -> Option<String> {
     document.to_json().unwrap()["model"]["type"].as_str().map(str::to_owned)
 }
@@ -42,7 +42,8 @@ fn all_recipes() -> Vec<(String, Document)> {
     paths.into_iter().map(named).collect()
 }
 
-/// The same recipe, small: 32×32 images, whose grid stays as large as it was, and one step with every term.
+/// The same recipe, small: 32×32 images, whose grid stays as large as it was, and one step with
+/// every term.
 fn reduced(document: &Document, data: &Path, steps: u64) -> TokenizerRecipe {
     let recipe = document.typed::<TokenizerRecipe>().unwrap();
     let mut changes = vec![
@@ -120,7 +121,7 @@ fn every_recipe_takes_a_step_at_reduced_width() {
         assert_eq!(has("perceptual"), losses.perceptual.is_some(), "{name}");
         assert_eq!(has("semantic"), losses.semantic.is_some(), "{name}");
         assert_eq!(has("feature"), losses.auxiliary.is_some(), "{name}");
-        assert_eq!(has("direct_perceptual"), losses.auxiliary.is_some_and(|a| a.direct), "{name}");
+        assert_eq!(has("direct_perceptual"), losses.auxiliary.is_some_and(|a| a.skip_quantizer), "{name}");
         assert_eq!(has("adversarial"), losses.adversarial.is_some(), "{name}");
         assert_eq!(has("discriminator/hinge"), losses.adversarial.is_some(), "{name}");
     }
@@ -166,8 +167,8 @@ fn recipes_of_released_models_train_these_models() {
     }
 }
 
-/// The tables of the official settings, in one place: steps, batch, warm-up, first step of the discriminator, last
-/// auxiliary step.
+/// The tables of the official settings, in one place: steps, batch, warm-up, first step of the
+/// discriminator, last auxiliary step.
 #[test]
 fn the_published_numbers_are_in_the_recipes() {
     let table: [(&str, [u64; 5]); 10] = [
@@ -245,8 +246,8 @@ fn every_other_recipe_takes_a_step_at_reduced_width() {
     }
 }
 
-/// Steps, batch, warm-up, 10⁻⁶ of the learning rate, codes, parity and the decaying share of every transformer that was
-/// published, and which configuration of `configs/ar` it is.
+/// Steps, batch, warm-up, 10⁻⁶ of the learning rate, codes, parity and the decaying share of every
+/// transformer that was published, and which configuration of `configs/ar` it is.
 #[test]
 fn the_published_numbers_are_in_the_transformers_recipes() {
     const WSD: f64 = 0.2;

@@ -34,8 +34,9 @@ fn a_tokenizer_resumes_exactly() {
     assert_same(&a, &b);
 }
 
-/// Frozen DINO backbone, spectral norms, draws of augmentation and crops, LPIPS with dropout, adaptive weight; then fixed
-/// random mixing of frozen features, warm-up, an optimizer of its own; then double backward; then averages of LeCam.
+/// Frozen DINO backbone, spectral norms, draws of augmentation and crops, LPIPS with dropout,
+/// adaptive weight; then fixed random mixing of frozen features, warm-up, an optimizer of its own;
+/// then double backward; then averages of LeCam.
 const ADVERSARIES: [&[&str]; 4] = [
     &[
         "losses.adversarial.discriminator={type: dino, weights: random:3, width: 12, heads: 2, depth: 2, taps: [1], \
@@ -69,7 +70,8 @@ fn every_adversary_resumes_exactly() {
     }
 }
 
-/// Frozen features everywhere: beside the encoder, as the teacher of a decoder layer, and as the perceptual loss.
+/// Frozen features everywhere: beside the encoder, as the teacher of a decoder layer, and as the
+/// perceptual loss.
 const FROZEN: [&[&str]; 2] = [
     &[
         "model.vision={size: lite0, block: 4, upsample: 2}",
@@ -117,7 +119,8 @@ fn a_killed_run_repeats_the_steps_after_its_last_save() {
     let (data, a, b) = (images(dir.path()), dir.path().join("a"), dir.path().join("b"));
     go(tokenizer_task(&data, &[]), &a, 100).unwrap();
     go(tokenizer_task(&data, &[]), &b, 5).unwrap();
-    // As if it had been killed: the newest state is cut short, and the log is ahead of the one before it.
+    // As if it had been killed: the newest state is cut short, and the log is ahead of the one
+    // before it.
     let newest = newest_state(&b);
     let bytes = std::fs::read(&newest).unwrap();
     std::fs::write(&newest, &bytes[..bytes.len() / 2]).unwrap();
@@ -144,7 +147,8 @@ fn a_transformer_resumes_exactly_with_dropout_and_a_tokenizer_in_the_loop() {
     );
 }
 
-/// Any number of workers makes the same of the same micro-batches, state for state; a run may go on with another number.
+/// Any number of workers makes the same of the same micro-batches, state for state; a run may go on
+/// with another number.
 fn assert_workers_alike<T: Task>(dir: &Path, task: impl Fn(&[&str]) -> T) {
     let threads = tch::get_num_threads();
     let run = |name: &str, threads: i32, workers: usize, steps: u64| {

@@ -77,7 +77,8 @@ fn nothing_else_may_differ_and_the_number_of_steps_starts_at_nought() {
     let error = go(ar_task(&tokenizer, &[&images, &from, "model.layers=3"]), &a, 1).unwrap_err();
     assert!(error.to_string().contains("does not fit the model"), "{error}");
     assert!(!a.exists(), "nothing is written");
-    // A file as good as a directory, and of a tokenizer as well; an official one is read in the same way.
+    // A file as good as a directory, and of a tokenizer as well; an official one is read in the
+    // same way.
     let from = format!("init_from={}", tokenizer.join("weights.safetensors").display());
     let changes =
         [from.as_str(), "freeze=[encoder, s2to1encoder, quant_conv, quantize]", "optimization.steps=3"];

@@ -19,6 +19,7 @@ pub use config::{DinoConfig, DinoSize, FeedForward, Positions};
 pub use extractor::DinoExtractor;
 pub use teacher::DinoTeacher;
 
+use crate::imagenet::{IMAGENET_MEAN, IMAGENET_STD};
 use crate::random::fan_in;
 use crate::source::{Provenance, fill, fill_from};
 use crate::{Error, Result, WeightSource};
@@ -288,13 +289,10 @@ impl DinoV2 {
     }
 }
 
-const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-const STD: [f32; 3] = [0.229, 0.224, 0.225];
-
 /// ImageNet's mean and deviation, for images in [0, 1].
 fn normalized(x: &Tensor) -> Tensor {
     let colour = |c: [f32; 3]| Tensor::from_slice(&c).view([1, 3, 1, 1]).to_device(x.device());
-    (x - colour(MEAN)) / colour(STD)
+    (x - colour(IMAGENET_MEAN)) / colour(IMAGENET_STD)
 }
 
 /// timm's copies of the files lack the mask token.

@@ -1,6 +1,7 @@
-//! Differentiable augmentation of what a discriminator is shown (Zhao et al., arXiv 2006.10738), with the
-//! operations and their order as in StyleGAN-T (Sauer et al., arXiv 2301.09515), which GigaTok's `diffaug.py` takes
-//! over: blur, translation, colour, cutout. Each sample has draws of its own; gradients pass to the images.
+//! Differentiable augmentation of a discriminator's inputs (Zhao et al., arXiv 2006.10738), with
+//! the operations and their order of StyleGAN-T (Sauer et al., arXiv 2301.09515) and GigaTok's
+//! `diffaug.py`: blur, translation, colour, cutout. Random per sample; gradients pass to the
+//! images.
 //!
 //! B batch, C channels, H×W image
 
@@ -11,15 +12,18 @@ use tch::{Device, Kind, Tensor};
 /// Largest translation, as a share of the side.
 const TRANSLATION: f64 = 0.125;
 
-/// How images are augmented.
+/// Settings of the augmentation.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DiffAug {
-    /// Probability of each of translation, colour and cutout; one draw for the whole batch. 1 as published.
+    /// Probability of each of translation, colour and cutout; one draw for the whole batch. 1 as
+    /// published.
     pub probability: f64,
-    /// Side of the square that is cut out, as a share of the image's; 0 cuts nothing. 0.2 as published.
+    /// Side of the square that is cut out, as a share of the image's; 0 cuts nothing. 0.2 as
+    /// published.
     pub cutout: f64,
-    /// Strength of a Gaussian blur before all else, 0 as published: its sigma is `blur · √(H/2)` pixels.
+    /// Strength of a Gaussian blur before all else, 0 as published: its sigma is `blur · √(H/2)`
+    /// pixels.
     pub blur: f64,
 }
 
@@ -29,12 +33,13 @@ impl Default for DiffAug {
     }
 }
 
-/// Everything random of one call.
+/// Random numbers of one call.
 #[derive(Debug)]
 pub struct Draws {
     /// Translation, colour and cutout take place where the uniform is at most the probability.
     pub gates: [f64; 3],
-    /// (7, B, 1, 1) uniforms: translation down and right, brightness, saturation, contrast, cutout row and column.
+    /// (7, B, 1, 1) uniforms: translation down and right, brightness, saturation, contrast, cutout
+    /// row and column.
     pub uniforms: Tensor,
 }
 
@@ -81,7 +86,7 @@ fn range(n: i64, like: &Tensor) -> Tensor {
     Tensor::arange(n, (Kind::Int64, like.device()))
 }
 
-/// Moves each image by whole pixels, up to an eighth of the side each way; zeros come in.
+/// Moves each image by whole pixels, up to an eighth of the side each way, with zeros at the edges.
 fn translate(x: &Tensor, draws: &Draws) -> Tensor {
     let (b, c, h, w) = x.size4().expect("images are (B, C, H, W)");
     // For each output position its position in the padded image: output(p) = input(p + t).
@@ -96,8 +101,8 @@ fn translate(x: &Tensor, draws: &Draws) -> Tensor {
     padded.gather(2, &rows, false).gather(3, &columns, false)
 }
 
-/// Brightness by U(-½, ½); saturation times U(0, 2) about each pixel's mean; contrast times U(½, 3/2) about each
-/// image's mean.
+/// Brightness by U(-½, ½); saturation times U(0, 2) about each pixel's mean; contrast times U(½,
+/// 3/2) about each image's mean.
 fn recolour(x: &Tensor, draws: &Draws) -> Tensor {
     let uniform = |row| draws.uniform(row).unsqueeze(-1); // (B, 1, 1, 1)
     let scale = |x: &Tensor, dims: &[i64], factor: Tensor| {
@@ -109,10 +114,10 @@ fn recolour(x: &Tensor, draws: &Draws) -> Tensor {
     scale(&x, &[1, 2, 3], uniform(4) + 0.5)
 }
 
-/// Zeros a square whose centre is anywhere in the image.
+/// Zeros a square with a random centre in the image.
 fn cut_out(x: &Tensor, share: f64, draws: &Draws) -> Tensor {
     let (b, _, h, w) = x.size4().expect("images are (B, C, H, W)");
-    // Which positions of one axis the square covers, (B, side).
+    // Positions of one axis that the square covers, (B, side).
     let covered = |side: i64, row: i64| {
         let length = pixels(share, side);
         let centre = (draws.uniform(row) * (side + 1 - length % 2) as f64).floor().to_kind(Kind::Int64);
@@ -124,7 +129,8 @@ fn cut_out(x: &Tensor, share: f64, draws: &Draws) -> Tensor {
     x * square.logical_not().to_kind(x.kind())
 }
 
-/// Separable blur with the kernel 2^-(k/σ)², σ = strength · √(H/2), out to 3σ; the image is mirrored at its edges.
+/// Separable blur with the kernel 2^-(k/σ)², σ = strength · √(H/2), out to 3σ; the image is
+/// mirrored at its edges.
 fn blur(x: &Tensor, strength: f64) -> Tensor {
     let (_, c, h, _) = x.size4().expect("images are (B, C, H, W)");
     let sigma = (h as f64 * 0.5).sqrt() * strength;

@@ -1,5 +1,6 @@
-//! Networks that tell photographs from reconstructions, and how they are chosen.
+//! Discriminators: networks that tell real images from reconstructions, and their configuration.
 
+mod cost;
 mod diffaug;
 mod dino;
 mod patchgan;
@@ -15,7 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tch::{Kind, Tensor};
 
 pub use diffaug::{DiffAug, Draws};
-pub use dino::{DinoConfig, DinoDiscriminator, DinoVit, View};
+pub use dino::{DinoConfig, DinoDiscriminator, View};
 pub use patchgan::{PatchGan, PatchGanConfig};
 pub(crate) use projected::Scales;
 pub use projected::{Projected, ProjectedConfig};
@@ -23,10 +24,10 @@ pub use stylegan::{StyleGan, StyleGanConfig};
 
 use crate::Result;
 
-/// What the tokenizer's training needs of a discriminator.
+/// A discriminator in a tokenizer's training.
 pub trait Discriminator: std::fmt::Debug {
-    /// Images (B, 3, H, W) in [-1, 1] → logits (B, …), computed in `kind`. What is random comes from the
-    /// thread's generator ([`base::random`]), and buffers change by [`base::carried`].
+    /// Images (B, 3, H, W) in [-1, 1] → logits (B, …), computed in `kind`. Random numbers come from
+    /// the thread's generator ([`base::random`]), and buffers change by [`base::carried`].
     fn logits(&self, images: &Tensor, kind: Kind, mode: Mode) -> Tensor;
 }
 
@@ -88,10 +89,10 @@ impl<'de> Deserialize<'de> for DiscriminatorConfig {
 }
 
 impl DiscriminatorConfig {
-    /// Refuses what could not be built, or not shown `batch` images of side `image_size` at once.
+    /// Refuses a network that cannot be built or cannot take `batch` images of side `image_size`.
     ///
     /// # Errors
-    /// Says what is wrong.
+    /// Returns an error that names the setting.
     pub fn check(&self, image_size: i64, batch: i64) -> Result<()> {
         match self {
             DiscriminatorConfig::Patchgan(config) => config.check(image_size),
@@ -101,7 +102,7 @@ impl DiscriminatorConfig {
         }
     }
 
-    /// The file of frozen weights, where there is one.
+    /// File of frozen weights, if given.
     pub(crate) fn path_mut(&mut self) -> Option<&mut PathBuf> {
         let weights = match self {
             DiscriminatorConfig::Dino(config) => &mut config.weights,
@@ -111,11 +112,11 @@ impl DiscriminatorConfig {
         weights.as_mut().and_then(WeightSource::path_mut)
     }
 
-    /// Freshly drawn variables under `p`, for images of side `image_size` and training in `precision`; frozen weights are
-    /// read from their file.
+    /// Builds the network with variables under `p`, for images of side `image_size` and training in
+    /// `precision`; frozen weights are read from their file.
     ///
     /// # Errors
-    /// A file of frozen weights is missing or is another network's.
+    /// Returns an error if a file of frozen weights is missing or does not fit.
     pub fn build(&self, p: &Scope, image_size: i64, precision: Precision) -> Result<Box<dyn Discriminator>> {
         Ok(match self {
             DiscriminatorConfig::Patchgan(config) => Box::new(PatchGan::new(p, config)),
@@ -125,9 +126,9 @@ impl DiscriminatorConfig {
         })
     }
 
-    /// Whether the reconstructions are shown before the photographs, as the official trainer does with DINO. The
-    /// order matters to what training passes leave behind: power iterations and running statistics.
-    pub fn fakes_first(&self) -> bool {
+    /// Whether the discriminator sees reconstructions before real images, as in the official
+    /// trainer with DINO. Power iterations and running statistics depend on the order.
+    pub fn fake_first(&self) -> bool {
         matches!(self, DiscriminatorConfig::Dino(_))
     }
 }
@@ -143,8 +144,9 @@ mod tests {
         serde_json::from_str(text).unwrap()
     }
 
-    /// The gradient of R1 by each variable, in fp32 as training takes it, against central differences along some
-    /// directions; a few may cross a kink of a leaky ReLU, where the penalty jumps.
+    /// The gradient of R1 by each variable, in fp32 as training takes it, against central
+    /// differences along some directions; a few may cross a kink of a leaky ReLU, where the penalty
+    /// jumps.
     #[test]
     fn gradients_of_the_penalty_equal_finite_differences_for_every_discriminator() {
         let dino = r#"{"type": "dino", "weights": "random:1", "width": 12, "heads": 2, "depth": 2, "taps": [1],

@@ -16,14 +16,15 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PatchGanConfig {
-    /// Channels of the first layer; each further one doubles them, up to eight times. 64 in all releases.
+    /// Channels of the first layer; each further one doubles them, up to eight times. 64 in all
+    /// releases.
     pub channels: i64,
     /// Strided layers; 3 in all releases. One more at stride 1 and the output layer follow.
     pub layers: i64,
 }
 
 impl PatchGanConfig {
-    /// Refuses images that the strided layers leave too little of.
+    /// Refuses images that are too small for the strided layers.
     pub(super) fn check(self, image_size: i64) -> Result<()> {
         let strided = u32::try_from(self.layers).ok().filter(|n| *n < 32);
         let left = strided.map_or(0, |n| (image_size >> n) - 2); // two layers at stride 1 take one each
@@ -44,7 +45,7 @@ struct Block {
     norm: Option<BatchNorm2d>,
 }
 
-/// The discriminator: images to one logit for each patch.
+/// The discriminator: images → one logit for each patch.
 #[derive(Debug)]
 pub struct PatchGan {
     blocks: Vec<Block>,
@@ -56,7 +57,8 @@ const WEIGHT: Init = Init::Normal { std: 0.02 };
 const NORM_WEIGHT: Init = Init::NormalAround { mean: 1.0, std: 0.02 };
 
 impl PatchGan {
-    /// Convolution weights N(0, 0.02), their biases PyTorch's default; batch norm weights N(1, 0.02), biases 0.
+    /// Convolution weights N(0, 0.02), their biases PyTorch's default; batch norm weights N(1,
+    /// 0.02), biases 0.
     pub fn new(p: &Scope, config: &PatchGanConfig) -> Self {
         let main = p / "main";
         let width = |i: i64| config.channels << i.min(3);

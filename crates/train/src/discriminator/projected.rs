@@ -1,12 +1,13 @@
-//! The discriminator of Projected GANs (Sauer et al., arXiv 2111.01007): what a frozen EfficientNet-Lite sees at four depths,
-//! mixed over channels and over scales by convolutions that stay as they were drawn, and a small trained head at each
-//! scale.
+//! The discriminator of Projected GANs (Sauer et al., arXiv 2111.01007): features of a frozen
+//! EfficientNet-Lite at four depths, mixed over channels and scales by fixed random convolutions,
+//! and a small trained head at each scale.
 //!
-//! Otherwise than in the published code, heads have group norms in place of batch norms, so that an image's logits do not
-//! depend on the others beside it or on the size of a micro-batch; convolutions mix scales before their output is
-//! enlarged, not after, at a quarter of the cost; and they are 3×3 as in the paper, not 1×1.
+//! Unlike in the published code, heads have group norms instead of batch norms, so that an image's
+//! logits do not depend on the other images or the size of a micro-batch; convolutions mix scales
+//! before their output is enlarged, not after, at a quarter of the cost; and they are 3×3 as in the
+//! paper, not 1×1.
 //!
-//! B batch, C channels, H×W places
+//! B batch, C channels, H×W positions
 
 use backbones::resize::half_pixel_bilinear;
 use backbones::{EfficientNetLite, EfficientNetSize, WeightSource, efficientnet_weights};
@@ -25,13 +26,13 @@ use crate::{Error, Result};
 pub struct ProjectedConfig {
     /// The frozen network.
     pub size: EfficientNetSize,
-    /// Its weights; the public file in the models folder (`gen fetch`) where none are given.
+    /// Its weights. Null: the public file in the models folder (`gen fetch`).
     pub weights: Option<WeightSource>,
-    /// Side that images are resized to for it, pixels. 224 as published; for 64×64 images 128 costs a third and 64 a
-    /// twelfth of that.
+    /// Side of its input images, pixels. 224 as published; for 64×64 images 128 costs a third and
+    /// 64 a twelfth of that.
     pub image_size: i64,
-    /// Channels of the finest mixed features; coarser ones have up to four times as many, heads up to eight times. 64
-    /// as published.
+    /// Channels of the finest mixed features; coarser ones have up to four times as many, heads up
+    /// to eight times. 64 as published.
     pub channels: i64,
 }
 
@@ -47,14 +48,14 @@ const GROUPS: i64 = 8;
 /// The coarsest features' stride.
 const STRIDE: i64 = 32;
 
-/// Maps of this side and less are not halved any more, once they have been.
+/// Largest side of a head's final map.
 const LEAST: i64 = 8;
 
 /// Kernel of the heads' convolutions.
 const KERNEL: i64 = 4;
 
 impl ProjectedConfig {
-    /// Refuses what could not be built.
+    /// Refuses sizes that cannot be built.
     pub(super) fn check(&self) -> Result<()> {
         let fail = |message: String| Err(Error::Recipe(format!("projected discriminator: {message}")));
         if !(STRIDE..=1024).contains(&self.image_size) || self.image_size % STRIDE != 0 {
@@ -72,7 +73,7 @@ impl ProjectedConfig {
         Ok(())
     }
 
-    /// What happens at each scale, finest first.
+    /// Sizes of each scale, finest first.
     pub(crate) fn scales(&self) -> [ScaleShape; 4] {
         let channels = self.size.channels();
         [0, 1, 2, 3].map(|i| {
@@ -103,7 +104,7 @@ impl ProjectedConfig {
 /// Sizes at one scale.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ScaleShape {
-    /// The block of the frozen network whose output it is.
+    /// Block of the frozen network whose output is mixed.
     pub block: usize,
     /// Side of that output.
     pub side: i64,
@@ -134,10 +135,10 @@ pub struct Projected {
 }
 
 impl Projected {
-    /// Draws mixing and heads under `p`; the frozen network computes in `precision`.
+    /// Initialises mixing and heads under `p`; the frozen network computes in `precision`.
     ///
     /// # Errors
-    /// The frozen network's weights are missing or another network's.
+    /// Returns an error if the frozen network's weights are missing or do not fit.
     pub fn new(p: &Scope, config: &ProjectedConfig, precision: Precision) -> Result<Self> {
         let weights = efficientnet_weights(config.weights.as_ref(), config.size)?;
         Ok(Projected {
@@ -148,7 +149,7 @@ impl Projected {
         })
     }
 
-    /// What is mixed, finest first: (B, 3, H, W) in [-1, 1] → (B, C, H', W') each.
+    /// Features to mix, finest first: (B, 3, H, W) in [-1, 1] → (B, C, H', W') each.
     fn features(&self, images: &Tensor) -> Vec<Tensor> {
         let images = images.to_kind(Kind::Float);
         let shown = match images.size()[2..] == [self.size; 2] {
@@ -158,14 +159,14 @@ impl Projected {
         self.network.features(&EfficientNetLite::scaled(&shown), &self.blocks)
     }
 
-    /// (B, 3, H, W) in [-1, 1] → logits (B, places of all scales), the heads computing in `kind`. Training makes one power
-    /// iteration of every spectral norm.
+    /// (B, 3, H, W) in [-1, 1] → logits (B, positions of all scales); the heads compute in `kind`.
+    /// In training mode, one power iteration of every spectral norm.
     pub fn forward(&self, images: &Tensor, kind: Kind, mode: Mode) -> Tensor {
         self.scales.forward(&self.features(images), kind, mode)
     }
 }
 
-/// Everything behind the frozen network.
+/// All layers after the frozen network.
 #[derive(Debug)]
 pub(crate) struct Scales(Vec<Scale>);
 
@@ -244,7 +245,7 @@ impl Head {
         }
     }
 
-    /// (B, C, H, W) → (B, places).
+    /// (B, C, H, W) → (B, positions).
     fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
         let x = self.blocks.iter().fold(x.shallow_clone(), |x, block| block.forward(&x, mode));
         let weight = self.output.normalized(mode).to_kind(x.kind());

@@ -4,9 +4,9 @@ use base::carried::{self, Change};
 use base::{Init, Mode, Scope};
 use tch::{Kind, Tensor};
 
-/// A convolution's weight under `torch.nn.utils.spectral_norm`: one power iteration each training pass; the weight is
-/// divided by its estimated largest singular value, through which gradients flow with both singular vectors held
-/// constant. The vectors are buffers.
+/// A convolution's weight under `torch.nn.utils.spectral_norm`: one power iteration in each
+/// training pass; the weight is divided by its estimated largest singular value, through which
+/// gradients flow with both singular vectors held constant. The vectors are buffers.
 #[derive(Debug)]
 pub(super) struct SpectralWeight {
     weight: Tensor, // (out, in, …)
@@ -15,7 +15,8 @@ pub(super) struct SpectralWeight {
 }
 
 impl SpectralWeight {
-    /// Variable `weight_orig` (out, in, …) with PyTorch's default initialisation; buffers `weight_u` and `weight_v`.
+    /// Variable `weight_orig` (out, in, …) with PyTorch's default initialisation; buffers
+    /// `weight_u` and `weight_v`.
     pub fn new(p: &Scope, shape: &[i64]) -> Self {
         let fan_in = shape[1..].iter().product();
         let vector = |name: &str, n: i64| {
@@ -38,7 +39,7 @@ impl SpectralWeight {
         if mode.is_train() {
             self.iterate(&matrix.detach());
         }
-        // Copies: the next pass moves the vectors before this one's gradient is taken.
+        // Copies, since the next pass changes the vectors before this one's gradient is computed.
         let (u, v) = (carried::value(&self.u).copy(), carried::value(&self.v).copy());
         &self.weight / u.dot(&matrix.mv(&v))
     }

@@ -1,6 +1,7 @@
-//! The residual discriminator of StyleGAN2 (Karras et al., arXiv 1912.04958, figure 7c) as in MaskGIT and GigaTok's
-//! `discriminator_stylegan.py`, under the official names. It has no minibatch statistics and no equalised learning
-//! rate; weights start as PyTorch's do. No released model used it.
+//! The residual discriminator of StyleGAN2 (Karras et al., arXiv 1912.04958, figure 7c) as in
+//! MaskGIT and GigaTok's `discriminator_stylegan.py`, under the official names, without minibatch
+//! statistics and equalised learning rate, with PyTorch's default initialisation. No released model
+//! used it.
 //!
 //! B batch, C channels, H×W image, R side in pixels
 
@@ -48,7 +49,7 @@ impl StyleGanConfig {
     }
 }
 
-/// The discriminator: images to one logit each.
+/// The discriminator: images → one logit each.
 #[derive(Debug)]
 pub struct StyleGan {
     stem: Conv2d,
@@ -95,7 +96,8 @@ impl StyleGan {
     }
 }
 
-/// Two convolutions, then blur and a strided one, beside a strided pointwise shortcut: (B, C, R, R) → (B, C', R/2, R/2).
+/// Two convolutions, then blur and a strided one, beside a strided pointwise shortcut: (B, C, R, R)
+/// → (B, C', R/2, R/2).
 #[derive(Debug)]
 struct Block {
     shortcut: Conv2d,
@@ -173,7 +175,8 @@ mod tests {
         assert!(gradient.abs().min().double_value(&[]) > 0.0);
     }
 
-    /// The gradient by a weight, and that of the image gradient's length by it, against central differences in fp64.
+    /// The gradient by a weight, and that of the image gradient's length by it, against central
+    /// differences in fp64.
     #[test]
     fn gradients_of_both_orders_equal_finite_differences() {
         let options = (Kind::Double, Device::Cpu);

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-/// Which pair of losses generator and discriminator minimise.
+/// Pair of losses that generator and discriminator minimise.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AdversarialLoss {
@@ -12,20 +12,21 @@ pub enum AdversarialLoss {
     Hinge,
     /// The original discriminator's, with the generator's `-mean(fake)`, as in VQGAN.
     Vanilla,
-    /// The original non-saturating pair (Goodfellow et al., arXiv 1406.2661). Upstream's has input and target of
-    /// the cross-entropy swapped, so that it is no such loss; this is the right one.
+    /// The original non-saturating pair (Goodfellow et al., arXiv 1406.2661). Upstream swaps input
+    /// and target of the cross-entropy, which is another loss; this one is correct.
     NonSaturating,
-    /// R3GAN (Huang et al., arXiv 2501.05441): relativistic, with gradient penalties on both kinds of image.
+    /// R3GAN (Huang et al., arXiv 2501.05441): relativistic, with gradient penalties on both kinds
+    /// of image.
     R3gan,
 }
 
 impl AdversarialLoss {
-    /// Whether logits count only relative to those of the other kind of image.
+    /// Whether only differences between logits of real and generated images count.
     pub fn is_relative(self) -> bool {
         self == AdversarialLoss::R3gan
     }
 
-    /// The discriminator's, without R3GAN's penalties ([`gradient_penalty`]).
+    /// The discriminator's loss, without R3GAN's penalties ([`gradient_penalty`]).
     pub fn discriminator(self, real: &Tensor, fake: &Tensor) -> Tensor {
         match self {
             AdversarialLoss::Hinge => hinge_discriminator(real, fake),
@@ -34,13 +35,13 @@ impl AdversarialLoss {
         }
     }
 
-    /// The generator's; `real` is looked at only where the loss is relative.
+    /// The generator's loss; `real` is used only by a relativistic loss.
     pub fn generator(self, real: Option<&Tensor>, fake: &Tensor) -> Tensor {
         match (self, real) {
             (AdversarialLoss::Hinge | AdversarialLoss::Vanilla, _) => hinge_generator(fake),
             (AdversarialLoss::NonSaturating, _) => non_saturating_generator(fake),
             (AdversarialLoss::R3gan, real) => {
-                relativistic(fake, real.expect("a relative loss is given the logits of both"))
+                relativistic(fake, real.expect("a relativistic loss takes the logits of both"))
             }
         }
     }
@@ -65,7 +66,7 @@ pub fn hinge_generator(fake: &Tensor) -> Tensor {
     -fp32(fake).mean(Kind::Float)
 }
 
-/// `mean softplus(-fake)`, on logits: minus the log-probability that reconstructions are photographs.
+/// `mean softplus(-fake)`, on logits: minus the log-probability that reconstructions are real.
 pub fn non_saturating_generator(fake: &Tensor) -> Tensor {
     (-fp32(fake)).softplus().mean(Kind::Float)
 }
@@ -75,8 +76,9 @@ pub fn relativistic(better: &Tensor, worse: &Tensor) -> Tensor {
     (fp32(worse) - fp32(better)).softplus().mean(Kind::Float)
 }
 
-/// `γ/2 · mean ‖∂ Σ logits/∂ image‖²` (R1 on photographs, R2 on reconstructions; Roth et al., arXiv 1705.09367,
-/// Mescheder et al., arXiv 1801.04406). The images require a gradient; the result has one.
+/// `γ/2 · mean ‖∂ Σ logits/∂ image‖²` (R1 on real images, R2 on reconstructions; Roth et al., arXiv
+/// 1705.09367, Mescheder et al., arXiv 1801.04406). The images require a gradient; the result has
+/// one.
 pub fn gradient_penalty(logits: &Tensor, images: &Tensor, gamma: f64) -> Tensor {
     let sum = fp32(logits).sum(Kind::Float);
     assert!(sum.requires_grad(), "the penalty needs logits that depend on the images");
@@ -85,8 +87,9 @@ pub fn gradient_penalty(logits: &Tensor, images: &Tensor, gamma: f64) -> Tensor 
     squares.mean(Kind::Float) * (gamma / 2.0)
 }
 
-/// `‖∂nll/∂w‖ / (‖∂gen/∂w‖ + 1e-4)`, clamped to [0, 10⁴] and detached, where w is the decoder's last layer (VQGAN,
-/// Esser et al., arXiv 2012.09841, eq. 7). No released model used it. Both losses keep their graphs.
+/// `‖∂nll/∂w‖ / (‖∂gen/∂w‖ + 1e-4)`, clamped to [0, 10⁴] and detached, where w is the decoder's
+/// last layer (VQGAN, Esser et al., arXiv 2012.09841, eq. 7). No released model used it. Both
+/// losses keep their graphs.
 pub fn adaptive_weight(nll: &Tensor, generator: &Tensor, last_layer: &Tensor) -> Tensor {
     let norm = |loss: &Tensor| {
         assert!(
@@ -118,7 +121,7 @@ mod tests {
         let (r, f) =
             (Tensor::from_slice(&real.map(|v| v as f32)), Tensor::from_slice(&fake.map(|v| v as f32)));
         let mean = |g: &dyn Fn(usize) -> f64| (0..3).map(g).sum::<f64>() / 3.0;
-        // -log σ(x) of photographs and -log (1 - σ(x)) of reconstructions, by their definition.
+        // -log σ(x) of real images and -log (1 - σ(x)) of reconstructions, by their definition.
         let sigma = |x: f64| 1.0 / (1.0 + (-x).exp());
         let bce = 0.5 * (mean(&|i| -sigma(real[i]).ln()) + mean(&|i| -(1.0 - sigma(fake[i])).ln()));
         use AdversarialLoss::{NonSaturating, R3gan, Vanilla};
@@ -130,7 +133,8 @@ mod tests {
         near(&R3gan.generator(Some(&r), &f), mean(&|i| -sigma(fake[i] - real[i]).ln()));
     }
 
-    /// D(x) = Σ w x²/2 has the gradient w x, so the penalty is γ/2 mean ‖w x‖², whose derivative by w is γ mean Σ w x².
+    /// D(x) = Σ w x²/2 has the gradient w x, so the penalty is γ/2 mean ‖w x‖², whose derivative by
+    /// w is γ mean Σ w x².
     #[test]
     fn penalties_and_their_gradients_equal_the_closed_form() {
         let options = (Kind::Float, tch::Device::Cpu);

@@ -10,8 +10,8 @@ pub fn cross_entropy(logits: &Tensor, codes: &Tensor) -> Tensor {
     flat.cross_entropy_loss::<Tensor>(&codes.reshape([-1]), None, Reduction::Mean, -100, 0.0)
 }
 
-/// Cross-entropy over the samples that are `valid` (B,), divided by the number of valid codes, at least 1
-/// (LlamaGen's text-to-image trainer, which replaces unreadable samples by dummies).
+/// Cross-entropy over the samples that are `valid` (B,), divided by the number of valid codes, at
+/// least 1 (LlamaGen's text-to-image trainer, which replaces unreadable samples by dummies).
 pub fn masked_cross_entropy(logits: &Tensor, codes: &Tensor, valid: &Tensor) -> Tensor {
     let v = logits.size()[logits.dim() - 1];
     let flat = logits.to_kind(Kind::Float).reshape([-1, v]);
@@ -19,7 +19,7 @@ pub fn masked_cross_entropy(logits: &Tensor, codes: &Tensor, valid: &Tensor) -> 
     (each * position_weights(codes, Some(valid))).sum(Kind::Float)
 }
 
-/// What each position (B · N) counts in the mean over all, or over those of `valid` samples.
+/// Weight of each position (B · N) in the mean over all, or over those of `valid` samples.
 fn position_weights(codes: &Tensor, valid: Option<&Tensor>) -> Tensor {
     let (b, n) = codes.size2().expect("codes are (B, N)");
     match valid {
@@ -32,13 +32,13 @@ fn position_weights(codes: &Tensor, valid: Option<&Tensor>) -> Tensor {
     }
 }
 
-/// Logits that are held at a time: 64 MiB in fp32.
+/// Number of logits computed at a time: 64 MiB in fp32.
 pub(crate) const LOGITS_AT_A_TIME: i64 = 1 << 24;
 
-/// [`cross_entropy`], or [`masked_cross_entropy`], of `hidden · outputᵀ` for hidden states (B, N, D) and an output layer
-/// (V, D), without ever holding all logits: positions go through in parts, and the gradients of hidden states and output
-/// layer are taken along with the loss. Memory does not grow with B · N · V, and the logits are read and written
-/// less often.
+/// [`cross_entropy`], or [`masked_cross_entropy`], of `hidden · outputᵀ` for hidden states (B, N,
+/// D) and an output layer (V, D), in parts of the positions, so that not all logits are in memory.
+/// The gradients of hidden states and output layer are computed together with the loss. Memory does
+/// not grow with B · N · V, and the logits are read and written less often.
 pub fn chunked_cross_entropy(
     hidden: &Tensor,
     output: &Tensor,
@@ -52,7 +52,7 @@ pub fn chunked_cross_entropy(
 fn in_parts(hidden: &Tensor, output: &Tensor, codes: &Tensor, valid: Option<&Tensor>, rows: i64) -> Tensor {
     let width = output.size()[1];
     let hidden = hidden.reshape([-1, width]);
-    // Whether a graph is being recorded shows in what is made of a parameter.
+    // A view of a parameter requires a gradient only while a graph is recorded.
     let trains_output = output.narrow(0, 0, 1).requires_grad();
     let mut parts = Parts::new(&hidden, output, trains_output || hidden.requires_grad());
     {
@@ -66,7 +66,8 @@ fn in_parts(hidden: &Tensor, output: &Tensor, codes: &Tensor, valid: Option<&Ten
     }
     let Parts { loss, gradients, .. } = parts;
     let Some((of_hidden, of_output)) = gradients else { return loss };
-    // A scalar with these very gradients; its own value is taken off again. They are constants, so it has no second ones.
+    // A scalar with these gradients, minus its own value. They are constants, so there are no
+    // second gradients.
     let mut carrier = (hidden * Tensor::cat(&of_hidden, 0)).sum(Kind::Float);
     if trains_output {
         carrier += output.reshape([-1]).dot(&of_output.reshape([-1]));
@@ -76,7 +77,7 @@ fn in_parts(hidden: &Tensor, output: &Tensor, codes: &Tensor, valid: Option<&Ten
 
 /// The loss so far and its gradients.
 struct Parts {
-    output: Tensor, // in the kind of the hidden states
+    output: Tensor, // in the dtype of the hidden states
     loss: Tensor,
     gradients: Option<(Vec<Tensor>, Tensor)>,
 }
@@ -92,7 +93,7 @@ impl Parts {
         }
     }
 
-    /// Rows (M, D), their codes (M, 1) and what they count (M, 1).
+    /// Adds rows (M, D) with their codes (M, 1) and weights (M, 1).
     fn add(&mut self, hidden: &Tensor, codes: &Tensor, weights: &Tensor) {
         let logits = match fused::takes_linear(hidden) {
             true => fused::linear(hidden, &self.output, None),
@@ -115,7 +116,8 @@ impl Parts {
     }
 }
 
-/// The sum of weighted losses and its gradient by the logits, weight · (softmax − one-hot), in their kind.
+/// The sum of weighted losses and its gradient by the logits, weight · (softmax − one-hot), in
+/// their dtype.
 fn loss_and_gradient(logits: &Tensor, codes: &Tensor, weights: &Tensor) -> (Tensor, Tensor) {
     let mut p = logits.log_softmax(-1, Kind::Float);
     let loss = -(p.gather(1, codes, false) * weights).sum(Kind::Float);

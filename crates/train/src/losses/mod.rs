@@ -28,7 +28,7 @@ impl Losses {
         Losses { terms: vec![], total: None }
     }
 
-    /// Adds `weight · value` to the sum; the unweighted scalar is what is logged.
+    /// Adds `weight · value` to the sum; the unweighted scalar is logged.
     pub fn add(&mut self, name: &'static str, value: Tensor, weight: f64) {
         let value = value.to_kind(Kind::Float);
         self.terms.push((name, value.detach()));

@@ -7,7 +7,8 @@ use tch::{Device, Kind, Tensor};
 
 /// A distance of images by the features of a frozen network.
 pub trait PerceptualLoss: std::fmt::Debug {
-    /// Images (B, 3, H, W) in [-1, 1] → the mean distance over the batch, fp32, with a gradient for `image` only.
+    /// Images (B, 3, H, W) in [-1, 1] → the mean distance over the batch, fp32, with a gradient for
+    /// `image` only.
     fn distance(&self, target: &Tensor, image: &Tensor) -> Tensor;
 }
 
@@ -16,7 +17,7 @@ pub trait PerceptualLoss: std::fmt::Debug {
 pub struct LpipsLoss {
     /// The network.
     pub network: Lpips,
-    /// Whether a training pass drops values, as the official trainers' does.
+    /// Whether a training pass drops values, as in the official trainers.
     pub dropout: HeadDropout,
 }
 
@@ -31,9 +32,9 @@ impl PerceptualLoss for LpipsLoss {
 pub struct EfficientNetLoss {
     /// The distance.
     pub network: PerceptualDistance,
-    /// Shift both images by as many pixels at most, another number in each pass and direction. A strided network sees even
-    /// and odd pixels by different weights, and its gradient draws them as a checked pattern, which the shifts average
-    /// out.
+    /// Largest random shift of both images in each pass and direction, pixels. A strided network
+    /// has different weights for even and odd pixels, and its gradient contains a checkerboard
+    /// pattern, which the shifts average out.
     pub shift: i64,
 }
 
@@ -48,7 +49,7 @@ impl PerceptualLoss for EfficientNetLoss {
     }
 }
 
-/// A whole number from 0 to `most`, each as likely.
+/// A uniform random integer from 0 to `most`.
 fn draw_up_to(most: i64) -> i64 {
     if most == 0 {
         return 0;
@@ -57,14 +58,14 @@ fn draw_up_to(most: i64) -> i64 {
     ((unit * (most + 1) as f64) as i64).min(most)
 }
 
-/// A feature network of one's own: at every stage, features scaled to unit length over channels (as in LPIPS) and
-/// their squared distance, from 0 to 4; mean over pixels, images and stages. In the kind that the network was opened
-/// with, but for the distances, which are fp32.
+/// A network trained by `gen train-features`: at every stage, features scaled to unit length over
+/// channels (as in LPIPS) and their squared distance, from 0 to 4; mean over pixels, images and
+/// stages. Computed in the network's dtype, distances in fp32.
 #[derive(Debug)]
 pub struct FeatureLoss {
     /// The network.
     pub network: FeatureCnn,
-    /// Kind of its weights and activations.
+    /// Dtype of its weights and activations.
     pub kind: Kind,
 }
 

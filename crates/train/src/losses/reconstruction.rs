@@ -12,8 +12,8 @@ pub fn l1(target: &Tensor, reconstruction: &Tensor) -> Tensor {
     reconstruction.to_kind(Kind::Float).l1_loss(&target.to_kind(Kind::Float), Reduction::Mean)
 }
 
-/// Feature reconstruction (GigaTok `fea_rec_loss`, "mse"): the transformer decoder's output is drawn to the CNN
-/// encoder's, which gets no gradient from it.
+/// Feature reconstruction (GigaTok `fea_rec_loss`, "mse"): the transformer decoder's output is
+/// aligned to the CNN encoder's, which gets no gradient from it.
 pub fn features(cnn: &Tensor, decoder: &Tensor) -> Tensor {
     l2(&cnn.detach(), decoder)
 }

@@ -1,4 +1,5 @@
-//! Semantic regularisation (GigaTok, section 3.2): features of the tokenizer are drawn to a frozen teacher's.
+//! Semantic regularisation (GigaTok, section 3.2): features of the tokenizer are aligned to a
+//! frozen teacher's.
 
 use backbones::resize::half_pixel_bilinear;
 use backbones::{DinoTeacher, EfficientNetLite, FeatureCnn, enlarged};
@@ -6,12 +7,13 @@ use base::nn::l2_normalize;
 use base::{Images, Mode};
 use tch::{Kind, Tensor};
 
-/// A frozen network whose features of an image the tokenizer's are drawn to.
+/// A frozen network whose features the tokenizer's are aligned to.
 pub trait SemanticTeacher: std::fmt::Debug {
     /// Width of its features.
     fn width(&self) -> i64;
 
-    /// Images (B, 3, H, W) in [-1, 1] → its features on its own grid (B, width, h, w), without gradient.
+    /// Images (B, 3, H, W) in [-1, 1] → its features on its own grid (B, width, h, w), without
+    /// gradient.
     fn map(&self, images: &Tensor) -> Tensor;
 }
 
@@ -38,7 +40,7 @@ pub struct EfficientNetTeacher {
     pub block: usize,
     /// Its output channels.
     pub width: i64,
-    /// Images are enlarged by this factor first.
+    /// Factor by which images are first enlarged.
     pub upsample: i64,
 }
 
@@ -53,7 +55,7 @@ impl SemanticTeacher for EfficientNetTeacher {
     }
 }
 
-/// One stage of a feature network of one's own.
+/// One stage of a network trained by `gen train-features`.
 #[derive(Debug)]
 pub struct FeatureCnnTeacher {
     /// The network.
@@ -77,7 +79,8 @@ impl SemanticTeacher for FeatureCnnTeacher {
     }
 }
 
-/// Features (B, C, h, w) resized bilinearly to the aligned features' grid → (B, grid², C), row-major.
+/// Features (B, C, h, w) resized bilinearly to the aligned features' grid → (B, grid², C),
+/// row-major.
 pub fn on_grid(map: &Tensor, grid: i64) -> Tensor {
     let (_, _, h, w) = map.size4().expect("features are (B, C, h, w)");
     let resized =
@@ -85,7 +88,8 @@ pub fn on_grid(map: &Tensor, grid: i64) -> Tensor {
     resized.flatten(2, 3).transpose(1, 2)
 }
 
-/// `-mean cos(student, teacher)` over batch and positions, in fp32: (B, N, C) each. In [-1, 1]; upstream adds no 1.
+/// `-mean cos(student, teacher)` over batch and positions, in fp32: (B, N, C) each. In [-1, 1];
+/// upstream adds no 1.
 pub fn alignment(student: &Tensor, teacher: &Tensor) -> Tensor {
     let unit = |x: &Tensor| l2_normalize(&x.to_kind(Kind::Float), -1);
     let cosine =

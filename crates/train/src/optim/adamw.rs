@@ -5,7 +5,8 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{Error, Result};
 
-/// Settings of AdamW (Loshchilov and Hutter, arXiv 1711.05101). The learning rate comes with each step.
+/// Settings of AdamW (Loshchilov and Hutter, arXiv 1711.05101). The learning rate comes with each
+/// step.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdamWConfig {
@@ -16,15 +17,15 @@ pub struct AdamWConfig {
     pub eps: f64,
     /// Decoupled weight decay, as a factor of the learning rate.
     pub weight_decay: f64,
-    /// Which parameters decay.
+    /// Parameters that decay.
     pub decay: Decay,
 }
 
 impl AdamWConfig {
-    /// Refuses what `torch.optim.AdamW` refuses.
+    /// Refuses the numbers that `torch.optim.AdamW` refuses.
     ///
     /// # Errors
-    /// A number out of its range, by name.
+    /// Returns an error that names the number out of its range.
     pub fn check(&self) -> Result<()> {
         let [first, second] = self.betas;
         let beta = |b: &f64| (0.0..1.0).contains(b);
@@ -48,15 +49,16 @@ fn default_eps() -> f64 {
     1e-8
 }
 
-/// Which parameters weight decay applies to.
+/// Parameters that weight decay applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decay {
     /// Every parameter, norms, biases and codebook included (GigaTok's DDP tokenizer trainer).
     All,
-    /// Tensors of two or more dimensions, embeddings included (GigaTok's and LlamaGen's AR trainers).
+    /// Tensors of two or more dimensions, embeddings included (GigaTok's and LlamaGen's AR
+    /// trainers).
     Matrices,
-    /// All but those whose name contains `norm` (GigaTok's FSDP trainers).
+    /// All except those whose name contains `norm` (GigaTok's FSDP trainers).
     NotNorms,
 }
 
@@ -85,15 +87,17 @@ struct Slot {
     param: Tensor,
     exp_avg: Tensor,
     exp_avg_sq: Tensor,
-    /// Updates so far, fp32 beside the parameter as libtorch wants it (exact up to 16 million).
+    /// Updates so far, fp32 on the parameter's device as libtorch expects it (exact up to 16
+    /// million).
     step: Tensor,
     weight_decay: f64,
 }
 
-/// AdamW equal to `torch.optim.AdamW` (no amsgrad) by libtorch's fused kernel, with its state in the open so that it can
-/// be saved.
+/// AdamW equal to `torch.optim.AdamW` (no amsgrad), by libtorch's fused kernel, with a state that
+/// can be saved.
 ///
-/// As in PyTorch a parameter without gradient is left alone, and its own step count does not advance.
+/// As in PyTorch, a parameter without gradient does not change, and its step count does not
+/// advance.
 #[derive(Debug)]
 pub struct AdamW {
     slots: Vec<Slot>,
@@ -127,8 +131,8 @@ impl AdamW {
         Self::new(parameters.into_iter().map(one).collect(), config.betas, config.eps)
     }
 
-    /// One update at learning rate `lr`. `grads` are in the order of the parameters; an undefined one means
-    /// that the parameter took no part.
+    /// One update at learning rate `lr`. `grads` are in the order of the parameters; a parameter
+    /// with an undefined one does not change.
     pub fn step(&mut self, grads: &[Tensor], lr: f64) {
         assert_eq!(grads.len(), self.slots.len(), "one gradient for each parameter");
         let _guard = tch::no_grad_guard();
@@ -147,8 +151,8 @@ impl AdamW {
         }
     }
 
-    /// State tensors under PyTorch's names: `exp_avg.NAME`, `exp_avg_sq.NAME` (shared with the optimizer) and
-    /// `step.NAME` (a copy, int64).
+    /// State tensors under PyTorch's names: `exp_avg.NAME`, `exp_avg_sq.NAME` (shared with the
+    /// optimizer) and `step.NAME` (a copy, int64).
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let of = |s: &Slot| {
             [
@@ -160,8 +164,10 @@ impl AdamW {
         self.slots.iter().flat_map(of).collect()
     }
 
-    /// Takes over saved state; `get` finds a tensor by the names of [`AdamW::state`]. Nothing is changed when
-    /// one is missing or has another shape; its name is returned then.
+    /// Restores saved state; `get` finds a tensor by the names of [`AdamW::state`].
+    ///
+    /// # Errors
+    /// Returns the name of a tensor that is missing or has another shape; nothing is changed then.
     pub fn load_state(&mut self, get: impl Fn(&str) -> Option<Tensor>) -> Result<(), String> {
         let _guard = tch::no_grad_guard();
         let find = |name: String, shape: &[i64]| {
@@ -197,9 +203,9 @@ impl Slot {
 mod tests {
     use super::*;
 
-    /// Values of `torch.optim.AdamW([p], lr=0.1, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.5)` worked out by
-    /// hand: with gradient 1 at every step both bias-corrected moments are 1, so each step is
-    /// `p ← p (1 - 0.05) - 0.1`.
+    /// Values of `torch.optim.AdamW([p], lr=0.1, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.5)`
+    /// worked out by hand: with gradient 1 at every step both bias-corrected moments are 1, so each
+    /// step is `p ← p (1 - 0.05) - 0.1`.
     #[test]
     fn a_constant_gradient_moves_by_the_learning_rate_after_decay() {
         let p = Tensor::from_slice(&[2.0f32, -1.0]);

@@ -8,12 +8,12 @@ pub struct LarsConfig {
     pub momentum: f64,
     /// Added to the gradient of matrices, as a factor of the weight.
     pub weight_decay: f64,
-    /// Length of a matrix's update relative to the matrix; without it this is SGD with momentum.
+    /// Length of a matrix's update relative to the matrix. `None`: SGD with momentum.
     pub trust_coefficient: Option<f64>,
 }
 
 impl LarsConfig {
-    /// What MAE's and GigaTok's linear probes use.
+    /// Settings of MAE's and GigaTok's linear probes.
     pub const PROBE: LarsConfig =
         LarsConfig { momentum: 0.9, weight_decay: 0.0, trust_coefficient: Some(0.001) };
 }
@@ -25,9 +25,9 @@ struct Slot {
     mu: Tensor,
 }
 
-/// LARS as MAE writes it (`util/lars.py`): for tensors of two or more dimensions `g += wd w` and
-/// `g *= trust |w| / |g|`, where both norms are positive; vectors have neither. Then `mu = momentum mu + g` and
-/// `w -= lr mu`.
+/// LARS as in MAE (`util/lars.py`): for tensors of two or more dimensions `g += wd w` and `g *=
+/// trust |w| / |g|`, where both norms are positive; vectors have neither. Then `mu = momentum mu +
+/// g` and `w -= lr mu`.
 #[derive(Debug)]
 pub struct Lars {
     slots: Vec<Slot>,
@@ -61,8 +61,10 @@ impl Lars {
         self.slots.iter().map(|s| (format!("mu.{}", s.name), s.mu.shallow_clone())).collect()
     }
 
-    /// Takes over saved state; `get` finds a tensor by the names of [`Lars::state`]. Nothing is changed when one is
-    /// missing or has another shape; its name is returned then.
+    /// Restores saved state; `get` finds a tensor by the names of [`Lars::state`].
+    ///
+    /// # Errors
+    /// Returns the name of a tensor that is missing or has another shape; nothing is changed then.
     pub fn load_state(&mut self, get: impl Fn(&str) -> Option<Tensor>) -> Result<(), String> {
         let _guard = tch::no_grad_guard();
         let find = |s: &Slot| {

@@ -1,5 +1,5 @@
-//! Features on the disk: a folder for each (model, place, images, views), in shards, so that an interrupted
-//! extraction goes on where it stopped.
+//! Stored features: a folder for each (model, layer, images, views), in shards, so that an
+//! interrupted extraction can continue.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -20,15 +20,15 @@ use crate::{Error, Result};
 const SHARD: usize = 4096;
 const PLAN: &str = "plan.json";
 
-/// All that decides what is stored.
+/// Everything that decides the stored features.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FeaturePlan {
-    /// Changes with the layout.
+    /// Version of the layout.
     pub format: u32,
-    /// The model and the place in it.
+    /// The model and the layer.
     pub subject: SubjectId,
-    /// Which views of each image.
+    /// Views of each image.
     pub views: FeatureViews,
     /// The number of images.
     pub records: usize,
@@ -36,7 +36,7 @@ pub struct FeaturePlan {
     pub data_fingerprint: String,
 }
 
-/// Which views of each image are stored.
+/// Stored views of each image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum FeatureViews {
@@ -46,15 +46,15 @@ pub enum FeatureViews {
     Random {
         /// Views of each image.
         views: usize,
-        /// Decides them.
+        /// Seed of the views.
         seed: u64,
-        /// Images that go through the model together where dropout acts, since its noise depends on that.
+        /// With dropout, the batch size of the forward pass, on which its noise depends.
         dropout: Option<usize>,
     },
 }
 
 impl FeaturePlan {
-    /// The features of a subject on `images`.
+    /// Plan for the features of a subject on `images`.
     pub fn new(subject: SubjectId, views: FeatureViews, images: &dyn Dataset) -> Self {
         let data_fingerprint = data::content_fingerprint(images);
         FeaturePlan { format: 1, subject, views, records: images.len(), data_fingerprint }
@@ -84,10 +84,11 @@ pub struct FeatureCache {
 }
 
 impl FeatureCache {
-    /// The folder of these features in `root`, named by a hash of the plan; what other plans made lies beside it.
+    /// Opens or creates the folder of these features in `root`, named by a hash of the plan, beside
+    /// those of other plans.
     ///
     /// # Errors
-    /// It cannot be made, or holds something else.
+    /// Returns an error if it cannot be created or belongs to another plan.
     pub fn open(root: &Path, plan: FeaturePlan) -> Result<Self> {
         let text = serde_json::to_string_pretty(&plan).map_err(|e| Error::Recipe(format!("plan: {e}")))?;
         let folder = root.join(format!("{:016x}", data::key_hash(&text)));
@@ -96,7 +97,7 @@ impl FeatureCache {
         if path.exists() {
             let found = std::fs::read_to_string(&path).map_err(Error::file("read", &path))?;
             if found != text {
-                let message = "its settings are others than the folder's name says; remove the folder".into();
+                let message = "its settings do not match the folder's name; remove the folder".into();
                 return Err(Error::State { path, message });
             }
         } else {
@@ -105,7 +106,7 @@ impl FeatureCache {
         Ok(FeatureCache { folder, plan })
     }
 
-    /// Where it lies.
+    /// The folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -114,9 +115,11 @@ impl FeatureCache {
         self.folder.join(format!("features-{shard:05}-of-{:05}.safetensors", self.plan.shards()))
     }
 
-    /// Makes what is missing, `batch_size` images at a time, until done or told to stop; returns whether it is
-    /// done. Images that cannot be decoded are left out and listed in `skipped.tsv`; more than `max_corrupt` of
-    /// them are an error.
+    /// Computes missing features, `batch_size` images at a time, until done or stopped; returns
+    /// whether all are done. Images that cannot be decoded are skipped and listed in `skipped.tsv`.
+    ///
+    /// # Errors
+    /// Returns an error if more than `max_corrupt` images are damaged or a file fails.
     pub fn fill(
         &self,
         subject: &Subject,
@@ -141,11 +144,11 @@ impl FeatureCache {
             let work = Work { cache: self, subject, images, batch_size, shard };
             let allowed = max_corrupt.saturating_sub(skipped);
             let done = work.run(allowed, stop, progress).map_err(|e| all_counted(e, skipped))?;
-            let Some(left_out) = done else {
+            let Some(newly_skipped) = done else {
                 progress.finish();
                 return Ok(false);
             };
-            skipped += left_out;
+            skipped += newly_skipped;
         }
         progress.finish();
         Ok(true)
@@ -154,13 +157,13 @@ impl FeatureCache {
     /// Opens a complete cache.
     ///
     /// # Errors
-    /// A shard is missing or damaged, or no image could be used.
+    /// Returns an error if a shard is missing or damaged, or no image could be decoded.
     pub fn features(&self) -> Result<Features> {
         let open = |shard| Shard::open(&self.file(shard), &self.plan);
         let shards = (0..self.plan.shards()).map(open).collect::<Result<Vec<_>>>()?;
         let shards: Vec<Shard> = shards.into_iter().filter(|s| !s.labels.is_empty()).collect();
         let Some(width) = shards.first().map(|s| s.width) else {
-            return Err(Error::Recipe("not one of the images could be decoded".into()));
+            return Err(Error::Recipe("none of the images could be decoded".into()));
         };
         let labels: Vec<i64> = shards.iter().flat_map(|s| s.labels.iter().copied()).collect();
         let skipped = self.plan.records - labels.len();
@@ -168,7 +171,7 @@ impl FeatureCache {
     }
 }
 
-/// Counts damaged images of earlier shards as well.
+/// Adds the damaged images of earlier shards to an error's counts.
 fn all_counted(error: Error, before: usize) -> Error {
     match error {
         Error::Data(data::Error::TooManyCorrupt { count, ceiling, key, message, list }) => {
@@ -179,7 +182,7 @@ fn all_counted(error: Error, before: usize) -> Error {
     }
 }
 
-/// One shard to be made.
+/// Extraction of one shard.
 struct Work<'a> {
     cache: &'a FeatureCache,
     subject: &'a Subject,
@@ -189,7 +192,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Returns how many images were left out, or `None` if it was told to stop.
+    /// Computes the shard; returns the number of skipped images, or `None` if stopped.
     fn run(
         &self,
         max_corrupt: usize,
@@ -295,7 +298,7 @@ impl std::fmt::Debug for Shard {
     }
 }
 
-/// Features of a data set, read from the disk as they are asked for.
+/// Features of a data set, read from the disk on demand.
 #[derive(Debug)]
 pub struct Features {
     shards: Vec<Shard>,
@@ -317,15 +320,15 @@ impl Features {
         self.views
     }
 
-    /// D.
+    /// Width D.
     pub fn width(&self) -> i64 {
         self.width as i64
     }
 
-    /// (B, D) of these images and views.
+    /// Features (B, D) of these images and views.
     ///
     /// # Errors
-    /// A file cannot be read any more.
+    /// Returns an error if a file cannot be read.
     pub fn rows(&self, which: impl IntoIterator<Item = (usize, usize)>) -> Result<Tensor> {
         let blobs =
             self.shards.iter().map(|s| s.source.bytes("features")).collect::<weights::Result<Vec<_>>>()?;

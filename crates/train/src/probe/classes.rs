@@ -5,7 +5,7 @@ use tch::Tensor;
 
 use crate::{Error, Result};
 
-/// The classes a head tells apart: those of the training images, in ascending order of their index.
+/// Classes of a head: those of the training images, in ascending order of their index.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClassMap {
     classes: Vec<Class>,
@@ -15,8 +15,8 @@ impl ClassMap {
     /// The classes that occur in `train`.
     ///
     /// # Errors
-    /// An image without a class, fewer than two classes, a class that only `validation` has, or an index that means
-    /// different classes in both.
+    /// Returns an error for an image without a class, fewer than two classes, a class that only
+    /// `validation` has, or an index that means different classes in both.
     pub fn new(train: &dyn Dataset, validation: &dyn Dataset) -> Result<Self> {
         let present = labels(train, "training")?;
         if present.len() < 2 {
@@ -58,7 +58,7 @@ impl ClassMap {
             let found = self.classes.binary_search_by_key(label, |c| c.index);
             found
                 .map(|i| i as i64)
-                .map_err(|_| Error::Recipe(format!("label {label} is no class of the probe")))
+                .map_err(|_| Error::Recipe(format!("label {label} is not a class of the probe")))
         };
         Ok(Tensor::from_slice(&labels.iter().map(one).collect::<Result<Vec<_>>>()?))
     }

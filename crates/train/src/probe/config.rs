@@ -4,7 +4,7 @@ use crate::optim::LarsConfig;
 use crate::schedule::EpochSchedule;
 use crate::{Error, Result};
 
-/// How a head is trained. The default is GigaTok's protocol.
+/// Settings of a head's training. The default is GigaTok's protocol.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProbeConfig {
@@ -22,7 +22,7 @@ pub struct ProbeConfig {
     pub batch_size: usize,
     /// Batches of one step; their gradients are averaged. Upstream: processes.
     pub accumulate: usize,
-    /// Decides first weights, order, crops and dropout.
+    /// Seed of initial weights, order, crops and dropout.
     pub seed: u64,
 }
 

@@ -7,7 +7,7 @@ use crate::{Error, Result};
 
 const EPS: f64 = 1e-6;
 const MOMENTUM: f64 = 0.1;
-/// Rows that are scored together.
+/// Rows scored at a time.
 const SCORED: i64 = 4096;
 
 /// Batch norm without an affine map, then a linear layer.
@@ -18,7 +18,7 @@ pub struct ProbeHead {
     linear: Linear,
 }
 
-/// How well classes are told.
+/// Scores of a head.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Scores {
     /// Share of images whose class scores highest.
@@ -27,12 +27,13 @@ pub struct Scores {
     pub top5: Option<f64>,
     /// Cross-entropy in nats, mean over images.
     pub loss: f64,
-    /// Images.
+    /// Number of images.
     pub images: usize,
 }
 
 impl ProbeHead {
-    /// First weights from libtorch's global generator: N(0, 0.01²), biases U(±1/√D) (MAE's are 0).
+    /// Initial weights from libtorch's global generator: N(0, 0.01²), biases U(±1/√D) (MAE's are
+    /// 0).
     pub fn new(device: Device, width: i64, classes: i64, batch_norm: bool) -> Self {
         let vars = Vars::new(device, Kind::Float, Build::Random);
         let p = &vars.root();
@@ -52,8 +53,8 @@ impl ProbeHead {
         &self.vars
     }
 
-    /// (B, D) → logits (B, K), normalised by the batch's own statistics. The running ones follow if `track`; where
-    /// several batches make a step, those of the first do, as upstream those of process 0.
+    /// (B, D) → logits (B, K), normalised by the batch's statistics, which update the running ones
+    /// if `track`. In a step of several batches only the first does, as process 0 does upstream.
     pub fn train(&self, x: &Tensor, track: bool) -> Tensor {
         let Some((mean, var)) = &self.running else { return self.linear.forward(x) };
         let (mean, var) = if track { (Some(mean), Some(var)) } else { (None, None) };
@@ -67,15 +68,15 @@ impl ProbeHead {
         self.linear.forward(&x.batch_norm(none, none, Some(mean), Some(var), false, MOMENTUM, EPS, false))
     }
 
-    /// Scores on (N, D) features with their classes (N,).
+    /// Scores on features (N, D) with classes (N).
     ///
     /// # Errors
-    /// There is no image.
+    /// Returns an error without images.
     pub fn score(&self, features: &Tensor, classes: &Tensor) -> Result<Scores> {
         let _guard = tch::no_grad_guard();
         let n = features.size()[0];
         if n == 0 {
-            return Err(Error::Recipe("there is no image to score".into()));
+            return Err(Error::Recipe("there are no images to score".into()));
         }
         let (mut first, mut five, mut loss, mut known) = (0, 0, 0.0, 0);
         for (x, y) in features.split(SCORED, 0).iter().zip(classes.split(SCORED, 0)) {

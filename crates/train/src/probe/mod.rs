@@ -1,9 +1,9 @@
-//! Linear probes: how well a linear classifier on frozen features tells classes apart, to GigaTok's protocol (after
+//! Linear probes: accuracy of a linear classifier on frozen features, by GigaTok's protocol (after
 //! MAE, He et al., 2021, arXiv 2111.06377, and MoCo v3).
 //!
-//! This is no [`crate::Task`]: a probe has one small head, LARS instead of AdamW, a schedule by epochs, batch norm
-//! whose statistics belong to a part of the step, and features that may lie on the disk. What it shares with the
-//! training loop is the saved state and the log.
+//! A probe is not a [`crate::Task`]: it has one small head, LARS instead of AdamW, a schedule by
+//! epochs, batch norm with statistics of a part of the step, and possibly stored features. It
+//! shares the saved state and the log with the training loop.
 //!
 //! B images of a batch, D width of the features, K classes
 

@@ -1,12 +1,12 @@
-//! Whether a number may stand beside the published ones.
+//! Comparison of a probe's settings with the published protocol.
 
 use super::config::{ProbeConfig, ProbeOptimizer};
 use super::subject::Subject;
 
-/// The name of the published number, "Acc." of GigaTok's tables.
+/// Name of the published metric, "Acc." in GigaTok's tables.
 pub const GIGATOK_ACC: &str = "GigaTok Acc.";
 
-/// ImageNet-1k as the published probes use it: training and validation images, classes, side of an image.
+/// ImageNet-1k in the published probes: training and validation images, classes, side of an image.
 const IMAGENET: [(&str, usize); 4] = [
     ("training images", 1_281_167),
     ("validation images", 50_000),
@@ -14,8 +14,8 @@ const IMAGENET: [(&str, usize); 4] = [
     ("pixels a side", 256),
 ];
 
-/// What differs from the protocol of GigaTok's "Acc."; only a number without differences may bear that name.
-/// `data` is training images, validation images and classes in use.
+/// Differences from the protocol of GigaTok's "Acc."; a score may have that name only without
+/// differences. `data` is the number of training images, validation images and classes.
 pub fn differences(
     subject: &Subject,
     config: &ProbeConfig,
@@ -41,12 +41,12 @@ pub fn differences(
         ("images a batch", config.batch_size as f64, official.batch_size as f64),
         ("images a step", config.images_per_step() as f64, official.images_per_step() as f64),
     ];
-    for (what, is, should) in pairs {
-        note(is != should, format!("{is} {what} instead of {should}"));
+    for (name, is, should) in pairs {
+        note(is != should, format!("{is} {name} instead of {should}"));
     }
     let side = subject.image_size() as usize;
-    for ((what, should), is) in IMAGENET.into_iter().zip(data.into_iter().chain([side])) {
-        note(is != should, format!("{is} {what} instead of {should}"));
+    for ((name, should), is) in IMAGENET.into_iter().zip(data.into_iter().chain([side])) {
+        note(is != should, format!("{is} {name} instead of {should}"));
     }
     found
 }

@@ -1,4 +1,4 @@
-//! From a frozen model and labelled images to an accuracy.
+//! Running a probe: from a frozen model and labelled images to an accuracy.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,59 +17,62 @@ use super::head::{ProbeHead, Scores};
 use super::protocol;
 use super::source::Training;
 use super::subject::{Subject, SubjectId};
+use crate::checkpoint::{self, CheckpointMeta, RunStats, TrainCheckpoint};
 use crate::files::write_atomically;
 use crate::optim::Lars;
-use crate::state::{self, Keep, Moment, Saved, Tally};
+use crate::retention::RetentionPolicy;
 use crate::{Error, Log, Result};
 
 /// One probe.
 pub struct ProbeJob {
-    /// What is probed.
+    /// Probed model and layer.
     pub subject: Subject,
     /// Labelled training images.
     pub train: Arc<dyn Dataset>,
     /// Labelled images to score.
     pub validation: Arc<dyn Dataset>,
-    /// How the head is trained.
+    /// Settings of the head's training.
     pub config: ProbeConfig,
-    /// So many fixed views of each training image, stored; `None` takes fresh crops in each epoch.
+    /// Number of fixed, stored views of each training image. `None`: fresh crops in each epoch.
     pub cached_views: Option<usize>,
-    /// The folder of stored features; several probes may share it.
+    /// Folder of stored features, which several probes may share.
     pub cache: PathBuf,
     /// The run's folder.
     pub output: PathBuf,
-    /// How many damaged images are bearable, of each data set.
+    /// Largest number of damaged images in each data set.
     pub max_corrupt: usize,
-    /// Where the head is trained.
+    /// Device of the head.
     pub device: Device,
 }
 
-/// What came out.
+/// Result of a probe.
 #[derive(Debug)]
 pub struct ProbeResult {
-    /// On the validation images.
+    /// Scores on the validation images.
     pub validation: Scores,
     /// Mean training loss of the last epoch.
     pub train_loss: f64,
     /// The class of each output of the head.
     pub classes: Vec<Class>,
-    /// Training images in use.
+    /// Number of training images used.
     pub train_images: usize,
     /// Images that could not be decoded: training, validation.
     pub skipped: [usize; 2],
     /// Width of the features.
     pub width: i64,
-    /// Steps made.
+    /// Number of steps.
     pub steps: u64,
-    /// What differs from the protocol of GigaTok's "Acc.".
+    /// Differences from the protocol of GigaTok's "Acc.".
     pub differences: Vec<String>,
 }
 
-/// Runs a probe, from the beginning or from where an earlier call with the same settings stopped; `None` if `stop`
-/// became true. The folder gets `settings.json`, `log.jsonl`, `state/` and `head.safetensors`.
+/// Runs a probe, from the beginning or from where an earlier call with the same settings stopped;
+/// `None` if `stop` became true. Writes `settings.json`, `log.jsonl`, `state/` and
+/// `head.safetensors`.
 ///
 /// # Errors
-/// Images without labels or of one class, too few of them, another run's folder, or a file that fails.
+/// Returns an error for images without labels or of one class, too few images, another run's
+/// folder, or a file that fails.
 pub fn probe(job: &ProbeJob, stop: &AtomicBool, progress: &mut dyn Progress) -> Result<Option<ProbeResult>> {
     let classes = ClassMap::new(job.train.as_ref(), job.validation.as_ref())?;
     job.config.check(job.train.len())?;
@@ -99,7 +102,7 @@ pub fn probe(job: &ProbeJob, stop: &AtomicBool, progress: &mut dyn Progress) -> 
 }
 
 impl ProbeJob {
-    /// Stored features, made if they are not there; `None` if told to stop.
+    /// Stored features, computed if missing; `None` if stopped.
     fn features(
         &self,
         id: &SubjectId,
@@ -115,7 +118,7 @@ impl ProbeJob {
     }
 }
 
-/// Notes the settings in the run's folder, or makes sure that those noted there are the same.
+/// Writes the settings to the run's folder, or checks that those written there are the same.
 fn claim(job: &ProbeJob, id: &SubjectId, classes: &ClassMap) -> Result<String> {
     let settings = json!({
         "subject": id,
@@ -134,7 +137,7 @@ fn claim(job: &ProbeJob, id: &SubjectId, classes: &ClassMap) -> Result<String> {
             return Err(Error::OtherProbe { path: job.output.clone(), differences: differing.join(", ") });
         }
     } else {
-        state::check_unused(&job.output)?;
+        checkpoint::check_unused(&job.output)?;
         std::fs::create_dir_all(&job.output).map_err(Error::file("create", &job.output))?;
         write_atomically(&path, format!("{settings:#}\n").as_bytes())?;
     }
@@ -169,7 +172,7 @@ struct Trainer<'a> {
     settings: String,
 }
 
-/// At most so much work is lost when a run is killed.
+/// Time between saves: the most work lost when a run is killed.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 const HEAD: u64 = 0x4EAD;
 
@@ -198,7 +201,7 @@ impl<'a> Trainer<'a> {
             epoch_loss,
             settings,
         };
-        match Saved::newest(&job.output) {
+        match TrainCheckpoint::newest(&job.output) {
             Ok((saved, _)) => trainer.load(&saved)?,
             Err(Error::NoState { .. }) => {}
             Err(other) => return Err(other),
@@ -210,7 +213,7 @@ impl<'a> Trainer<'a> {
         self.steps_per_epoch * self.job.config.epochs
     }
 
-    /// Trains to the end, or returns false if told to stop; saves in either case.
+    /// Trains to the end, or returns false if stopped; saves in either case.
     fn run(&mut self, stop: &AtomicBool, progress: &mut dyn Progress) -> Result<bool> {
         let mut log = Log::open(&self.job.output, self.step)?;
         let (steps, begun) = (self.steps(), self.step);
@@ -268,7 +271,7 @@ impl<'a> Trainer<'a> {
         Ok(lr)
     }
 
-    /// Mean loss of the epoch at hand, once it is over.
+    /// Mean loss of the current epoch after its last step.
     fn train_loss(&self) -> f64 {
         self.epoch_loss.double_value(&[0]) / self.steps_per_epoch as f64
     }
@@ -289,21 +292,21 @@ impl<'a> Trainer<'a> {
 
     fn save(&self) -> Result<()> {
         // The position follows from the step.
-        let moment = Moment {
+        let meta = CheckpointMeta {
             step: self.step,
             position: "",
             recipe: &self.settings,
             program: concat!("gen ", env!("CARGO_PKG_VERSION")),
-            tally: Tally::default(),
+            stats: RunStats::default(),
         };
-        state::save(&self.job.output, &moment, &self.tensors(), Keep::TWO)
+        checkpoint::save(&self.job.output, &meta, &self.tensors(), RetentionPolicy::TWO)
     }
 
-    fn load(&mut self, saved: &Saved) -> Result<()> {
+    fn load(&mut self, saved: &TrainCheckpoint) -> Result<()> {
         let _guard = tch::no_grad_guard();
         for (name, tensor) in self.tensors() {
             let found = saved.tensor(&name).filter(|t| t.size() == tensor.size());
-            let found = found.ok_or_else(|| saved.misfit(&format!("`{name}` {:?}", tensor.size())))?;
+            let found = found.ok_or_else(|| saved.mismatch(&format!("`{name}` {:?}", tensor.size())))?;
             tensor.shallow_clone().copy_(&found);
         }
         self.step = saved.step;

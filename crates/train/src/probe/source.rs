@@ -1,4 +1,4 @@
-//! Where the training features of each step come from.
+//! Source of the training features of each step.
 
 use std::sync::Arc;
 
@@ -12,15 +12,16 @@ use super::config::ProbeConfig;
 use super::subject::Subject;
 use crate::Result;
 
-/// A batch is a function of the seed, the epoch and its number alone, so nothing needs to be saved to resume.
+/// Training features. A batch is a function of the seed, the epoch and its number, so resuming
+/// needs no saved position.
 pub(super) enum Training<'a> {
-    /// Fixed views, read from the disk.
+    /// Fixed views from stored features.
     Cached { features: Features, order: Order },
     /// Fresh crops in each epoch, as in the protocol.
     Fresh { subject: &'a Subject, loader: Box<Loader>, seed: u64 },
 }
 
-/// The order of an epoch's images, kept for as long as the epoch lasts.
+/// The order of an epoch's images, cached during the epoch.
 pub(super) struct Order {
     schedule: Schedule,
     current: Option<(u64, Vec<usize>)>,
@@ -89,7 +90,7 @@ impl<'a> Training<'a> {
             Training::Cached { features, order } => {
                 let images = order.batch(epoch, number);
                 let labels: Vec<i64> = images.iter().map(|&i| features.labels()[i]).collect();
-                // Each image goes through its views in turn; neighbours do not start at the same one.
+                // Each image cycles through its views; neighbours start at different ones.
                 let view = |i: usize| (epoch as usize + i) % features.views();
                 (features.rows(images.into_iter().map(|i| (i, view(i))))?, labels)
             }

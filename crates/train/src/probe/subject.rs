@@ -1,4 +1,4 @@
-//! What is probed, and where in it.
+//! Subject of a probe: a model and a layer of it.
 
 use ar_model::{AutoregressiveModel, Conditioning, ConditioningConfig, PositionConfig};
 use base::{ImagesU8, Mode};
@@ -9,28 +9,29 @@ use tokenizer::{CodeLayout, Model, Tokenizer};
 
 use crate::{Error, Result};
 
-/// Where in a tokenizer the features are taken.
+/// Layer of a tokenizer whose features are probed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenizerPlace {
     /// The encoder's output after its final norm.
     Encoder,
-    /// That after the encoder's output projection, before the one to the codes (upstream's `--fix-dim`; 1-D only).
+    /// The encoder's output after its projection, before the one to the codes (upstream's
+    /// `--fix-dim`; 1-D only).
     Projection,
     /// The decoder transformer's tokens at the depth that training aligns to a teacher (1-D only).
     Decoder,
 }
 
-/// What is done to each position's features before the mean over positions.
+/// Normalisation of each position's features before the mean over positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FeatureNorm {
-    /// Nothing.
+    /// No normalisation.
     None,
-    /// Layer norm without an affine map, as iGPT's probes have it.
+    /// Layer norm without an affine map, as in iGPT's probes.
     Ln,
 }
 
-/// A frozen model and a place in it: images → one feature vector each.
+/// A frozen model and a layer of it: images → one feature vector each.
 pub struct Subject {
     tokenizer: tokenizer::Loaded,
     part: Part,
@@ -42,27 +43,27 @@ enum Part {
     Transformer { model: Box<ar_model::Loaded>, layer: usize, dropout: bool },
 }
 
-/// What tells one subject from another: two with the same have the same features.
+/// Identity of a subject: equal identities have equal features.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SubjectId {
-    /// Where the features are taken, for people.
+    /// The layer as text.
     pub place: String,
-    /// What is done to them.
+    /// Normalisation of the features.
     pub feature_norm: FeatureNorm,
-    /// Kind of number of weights and activations.
+    /// Dtype of weights and activations.
     pub precision: String,
     /// Fingerprint and configuration of the tokenizer.
     pub tokenizer: Value,
-    /// The same of the transformer, if it is what is probed.
+    /// The same of the transformer, if it is probed.
     pub transformer: Option<Value>,
 }
 
 impl Subject {
-    /// A tokenizer.
+    /// A layer of a tokenizer.
     ///
     /// # Errors
-    /// It has no such place.
+    /// Returns an error if the tokenizer does not have it.
     pub fn tokenizer(tokenizer: tokenizer::Loaded, place: TokenizerPlace, norm: FeatureNorm) -> Result<Self> {
         let fail = |message: &str| Err(Error::Recipe(message.into()));
         let sequence = matches!(tokenizer.model.spec().layout, CodeLayout::Sequence { .. });
@@ -81,10 +82,12 @@ impl Subject {
         Ok(Subject { tokenizer, part: Part::Tokenizer(place), norm })
     }
 
-    /// A transformer after `layer` blocks (default: half of them), with dropout on training images or without.
+    /// A transformer after `layer` blocks (default: half of them), with or without dropout on
+    /// training images.
     ///
     /// # Errors
-    /// It has fewer layers, is not class-conditional, or the tokenizer's codes are not its own.
+    /// Returns an error if the transformer has fewer layers, is not class-conditional, or the
+    /// tokenizer makes other codes.
     pub fn transformer(
         model: ar_model::Loaded,
         tokenizer: tokenizer::Loaded,
@@ -114,7 +117,7 @@ impl Subject {
         Ok(Subject { tokenizer, part, norm })
     }
 
-    /// Side of the images it takes.
+    /// Side of its input images, pixels.
     pub fn image_size(&self) -> u32 {
         self.tokenizer.model.spec().image_size as u32
     }
@@ -126,7 +129,7 @@ impl Subject {
         [rates.token, rates.residual, rates.feed_forward, rates.drop_path].iter().any(|rate| *rate > 0.0)
     }
 
-    /// What differs from GigaTok's probe of a transformer.
+    /// Differences from GigaTok's probe of a transformer.
     pub(crate) fn differences(&self) -> Vec<String> {
         let mut found = vec![];
         match &self.part {
@@ -149,7 +152,7 @@ impl Subject {
         found
     }
 
-    /// Where the features are taken.
+    /// The layer as text.
     pub fn place(&self) -> String {
         match &self.part {
             Part::Tokenizer(TokenizerPlace::Encoder) => "tokenizer, encoder output".into(),
@@ -163,10 +166,10 @@ impl Subject {
         }
     }
 
-    /// What decides the features. Reads the weight files.
+    /// Identity of the features. Reads the weight files.
     ///
     /// # Errors
-    /// They cannot be read any more.
+    /// Returns an error if a weight file cannot be read.
     pub fn id(&self) -> Result<SubjectId> {
         let tokenizer = &self.tokenizer;
         let transformer = match &self.part {
@@ -184,11 +187,11 @@ impl Subject {
         })
     }
 
-    /// (B, 3, H, W) → (B, D) fp32, the mean over all positions. In training a transformer's dropout acts, if it was
-    /// asked for; its randomness comes from libtorch's global generator.
+    /// Images (B, 3, H, W) → features (B, D) fp32, the mean over all positions. In training mode,
+    /// with dropout if the subject has it, from libtorch's global generator.
     ///
     /// # Errors
-    /// The images are not of the tokenizer's size.
+    /// Returns an error if the images do not have the tokenizer's size.
     pub fn features(&self, images: &ImagesU8, mode: Mode) -> Result<Tensor> {
         let _guard = tch::no_grad_guard();
         let (tokenizer, side) = (&self.tokenizer, i64::from(self.image_size()));

@@ -1,4 +1,5 @@
-//! Training a small classifier on labelled images, whose features then guide a tokenizer's training.
+//! Training a small classifier on labelled images. Its features serve a tokenizer's training as
+//! perceptual loss or teacher.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -6,38 +7,30 @@ use std::path::{Path, PathBuf};
 use backbones::{FeatureCnn, FeatureCnnConfig};
 use base::config::{Document, to_yaml};
 use base::{Build, ImagesU8, Mode, TensorKind, Vars};
-use data::{Class, Dataset, LeftOut, Loader, Target};
+use data::{Batch, Class, Dataset, Target};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Reduction, Tensor};
 use weights::KeyMap;
 
-use super::images;
-use crate::initial::Adoption;
-use crate::recipe::{ImageData, Intervals, Optimization, with_overrides};
-use crate::state::write_atomically;
-use crate::task::{Common, DataFacts, Module, Phase, Recipe, Task};
-use crate::{Error, Losses, Plan, Result, plan};
+use super::images::{self, ImageSets};
+use crate::cost::{RunCost, element_bytes, frozen};
+use crate::files::write_atomically;
+use crate::recipe::{ImageData, Recipe, recipe, with_overrides};
+use crate::task::{InitPolicy, Module, Phase, Task};
+use crate::{Error, Losses, Result};
 
-/// Everything that decides the training of a feature network.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FeaturesRecipe {
-    /// Seed of the first weights, the order of the data and augmentation.
-    pub seed: u64,
-    /// The network, but for its classes, which are the data's.
-    pub model: FeaturesModel,
-    /// A checkpoint or a model's directory whose weights it begins with (`--init-from`).
-    #[serde(default)]
-    pub init_from: Option<PathBuf>,
-    /// Parameters that are not trained: names or their beginnings, `*` for one part (`layers.*.attention`).
-    #[serde(default)]
-    pub freeze: Vec<String>,
-    /// The labelled images.
-    pub data: ImageData,
-    /// How.
-    pub optimization: Optimization,
-    /// How often to log, validate and save, in steps.
-    pub every: Intervals,
+recipe! {
+    /// Everything that decides the training of a feature network.
+    FeaturesRecipe {
+        model {
+            /// The network, except its classes, which come from the data.
+            model: FeaturesModel,
+        }
+        data {
+            /// The labelled images.
+            data: ImageData,
+        }
+    }
 }
 
 /// Sizes of a [`FeatureCnn`].
@@ -51,18 +44,18 @@ pub struct FeaturesModel {
 }
 
 impl Recipe for FeaturesRecipe {
-    fn common(&self) -> Common<'_> {
-        Common {
-            seed: self.seed,
-            optimization: &self.optimization,
-            every: self.every,
-            init_from: self.init_from.as_deref(),
-            freeze: &self.freeze,
-        }
-    }
-
-    fn plan(&self) -> Result<Plan> {
-        Ok(plan::features(&self.model, &self.optimization))
+    fn cost(&self) -> Result<RunCost> {
+        let FeaturesModel { image_size, widths } = &self.model;
+        let bytes = element_bytes(self.optimization.precision);
+        let counter = frozen::stages(&frozen::cnn_stages(widths), *image_size, bytes);
+        let inputs = std::iter::once(&3).chain(widths);
+        let stage = |(inputs, w): (&i64, &i64)| (9 * (inputs + w) * w + 4 * w) as f64;
+        let mut run = RunCost::new(inputs.zip(widths).map(stage).sum(), &self.optimization);
+        run.flops_per_image = 3.0 * counter.flops;
+        // Each convolution's output goes through a norm and a ReLU.
+        run.activations_per_image = 3.0 * counter.activation_bytes;
+        run.uncounted.push("the classifier at its end");
+        Ok(run)
     }
 
     fn check(&self) -> Result<()> {
@@ -79,10 +72,10 @@ impl Recipe for FeaturesRecipe {
 }
 
 impl FeaturesRecipe {
-    /// A recipe with `key=value` changes.
+    /// Reads a recipe with `key=value` changes.
     ///
     /// # Errors
-    /// An unknown key or a value of the wrong kind.
+    /// Returns an error for an unknown key or a value of the wrong type.
     pub fn from_document(document: &Document, changes: &[String]) -> Result<Self> {
         with_overrides(document, changes)
     }
@@ -107,11 +100,10 @@ pub struct FeaturesTask {
     config: FeatureCnnConfig,
     vars: Vars,
     model: FeatureCnn,
-    train: Loader,
-    validation: Option<Loader>,
+    data: ImageSets,
 }
 
-/// Images (B, 3, H, W) in [-1, 1] and their places in the list of classes (B).
+/// Images (B, 3, H, W) in [-1, 1] and their positions in the list of classes (B).
 #[derive(Debug)]
 pub struct LabelledBatch {
     images: Tensor,
@@ -121,42 +113,43 @@ pub struct LabelledBatch {
 const PHASES: [Phase; 1] = [Phase { name: "model", start: 1 }];
 
 impl FeaturesTask {
-    /// Draws the first weights on `device` and opens the data.
+    /// Initialises the weights on `device` and opens the data.
     ///
     /// # Errors
-    /// The recipe contradicts itself, there are no images, or they have fewer than two classes.
+    /// Returns an error if the recipe contradicts itself, there are no images, or they have fewer
+    /// than two classes.
     pub fn new(recipe: FeaturesRecipe, device: Device) -> Result<Self> {
         recipe.check()?;
         let size = recipe.model.image_size;
         let batch = recipe.optimization.micro_batch_size();
-        let train = images::training(&recipe.data, size, batch, recipe.seed)?;
-        let validation = images::validation(recipe.data.validation.as_deref(), size, batch)?;
-        if let Some(held_out) = &validation {
-            images::same_classes(train.dataset().classes(), held_out.dataset().classes())?;
-            known_classes(train.dataset().classes(), held_out.dataset().as_ref())?;
+        let data = ImageSets::open(&recipe.data, size, batch, recipe.seed)?;
+        let train = data.train.dataset();
+        if let Some(held_out) = &data.validation {
+            images::same_classes(train.classes(), held_out.dataset().classes())?;
+            known_classes(train.classes(), held_out.dataset().as_ref())?;
         }
-        let classes: Vec<i64> = train.dataset().classes().iter().map(|c| c.index).collect();
+        let classes: Vec<i64> = train.classes().iter().map(|c| c.index).collect();
         if classes.len() < 2 {
             return Err(Error::Recipe(format!(
                 "{}: a classifier needs images of at least two classes, such as a folder for each",
-                train.dataset().describe()
+                train.describe()
             )));
         }
         let config = FeatureCnnConfig { image_size: size, widths: recipe.model.widths.clone(), classes };
         tch::manual_seed(recipe.seed as i64);
         let vars = Vars::new(device, Kind::Float, Build::Random);
         let model = FeatureCnn::new(&vars.root(), &config);
-        Ok(FeaturesTask { recipe, config, vars, model, train, validation })
+        Ok(FeaturesTask { recipe, config, vars, model, data })
     }
 
-    /// One line on model and data, for people.
+    /// Size of the model and its data in one line.
     pub fn describe(&self) -> String {
         let millions = self.vars.num_parameters() as f64 / 1e6;
-        format!("classifier of {millions:.2} M parameters; {}", self.train.dataset().describe())
+        format!("classifier of {millions:.2} M parameters; {}", self.data.train.dataset().describe())
     }
 
     fn to_device(&self, images: &ImagesU8, labels: &[i64]) -> Result<LabelledBatch> {
-        let place = |label: &i64| {
+        let index = |label: &i64| {
             let found = self.config.classes.binary_search(label);
             found.map(|i| i as i64).map_err(|_| {
                 Error::Recipe(match *label {
@@ -165,19 +158,19 @@ impl FeaturesTask {
                 })
             })
         };
-        let classes = labels.iter().map(place).collect::<Result<Vec<i64>>>()?;
+        let classes = labels.iter().map(index).collect::<Result<Vec<i64>>>()?;
         let device = self.vars.device();
-        let images = ImagesU8::new(images.tensor().to_device(device)).map_err(tokenizer::Error::from)?;
-        let images = images.to_float().into_tensor();
+        let images = images::to_device(images, device)?.to_float().into_tensor();
         Ok(LabelledBatch { images, classes: Tensor::from_slice(&classes).to_device(device) })
     }
 }
 
-/// Refuses held-out images of classes that no training image has: a classifier has no output for them.
+/// Refuses held-out images of classes without training images: the classifier has no output for
+/// them.
 fn known_classes(train: &[Class], held_out: &dyn Dataset) -> Result<()> {
     let known: BTreeSet<i64> = train.iter().map(|class| class.index).collect();
     for index in 0..held_out.len() {
-        let what = match held_out.target(index) {
+        let class = match held_out.target(index) {
             Target::Class(label) if known.contains(&label) => continue,
             Target::Class(label) => {
                 let class = held_out.classes().iter().find(|class| class.index == label);
@@ -186,7 +179,7 @@ fn known_classes(train: &[Class], held_out: &dyn Dataset) -> Result<()> {
             }
             _ => "no class".to_owned(),
         };
-        let message = format!("{}: `{}` is of {what}", held_out.describe(), held_out.key(index));
+        let message = format!("{}: `{}` is of {class}", held_out.describe(), held_out.key(index));
         return Err(Error::Recipe(message));
     }
     Ok(())
@@ -195,9 +188,18 @@ fn known_classes(train: &[Class], held_out: &dyn Dataset) -> Result<()> {
 impl Task for FeaturesTask {
     type Batch = LabelledBatch;
     type Recipe = FeaturesRecipe;
+    type Data = ImageSets;
 
     fn recipe(&self) -> &FeaturesRecipe {
         &self.recipe
+    }
+
+    fn data(&self) -> &ImageSets {
+        &self.data
+    }
+
+    fn data_mut(&mut self) -> &mut ImageSets {
+        &mut self.data
     }
 
     fn phases(&self) -> &[Phase] {
@@ -208,13 +210,12 @@ impl Task for FeaturesTask {
         Module { name: "model", vars: &self.vars }
     }
 
-    /// The classifier may be one of other classes.
-    fn adoption(&self) -> Adoption {
-        Adoption { map: KeyMap::identity(), replaceable: &["head"], known: Vec::new }
+    /// The classifier may have other classes.
+    fn init_policy(&self) -> InitPolicy {
+        InitPolicy { map: KeyMap::identity(), reinit_allowed: &["head"], known: Vec::new }
     }
 
-    fn batch(&mut self) -> Result<LabelledBatch> {
-        let batch = self.train.next()?.ok_or_else(|| Error::Recipe("the training data ended".into()))?;
+    fn prepare(&self, batch: Batch) -> Result<LabelledBatch> {
         self.to_device(&batch.images, &batch.labels)
     }
 
@@ -226,25 +227,9 @@ impl Task for FeaturesTask {
         Ok(losses)
     }
 
-    fn position(&self) -> Result<String> {
-        images::position(self.train.state())
-    }
-
-    fn restore(&mut self, position: &str) -> Result<()> {
-        Ok(self.train.restore(images::parse_position(position)?)?)
-    }
-
-    fn data(&self) -> Result<DataFacts> {
-        Ok(images::facts(&self.train))
-    }
-
-    fn left_out(&self) -> Vec<LeftOut> {
-        images::left_out(self.train.left_out(), self.validation.as_ref().map(Loader::left_out))
-    }
-
-    /// `loss` and `top1`, the share of held-out images whose class is found.
+    /// `loss`, and `top1`, the share of held-out images classified correctly.
     fn validate(&mut self) -> Result<Vec<(&'static str, f64)>> {
-        let Some(mut loader) = self.validation.take() else { return Ok(vec![]) };
+        let Some(mut loader) = self.data.validation.take() else { return Ok(vec![]) };
         let _guard = tch::no_grad_guard();
         let (mut loss, mut right, mut count) = (0.0, 0.0, 0.0);
         let result = images::each_batch(&mut loader, |images, labels| {
@@ -257,14 +242,17 @@ impl Task for FeaturesTask {
             count += n;
             Ok(())
         });
-        self.validation = Some(loader);
+        self.data.validation = Some(loader);
         result?;
         Ok(if count == 0.0 { vec![] } else { vec![("loss", loss / count), ("top1", right / count)] })
     }
 
     fn write_model_files(&self, dir: &Path) -> Result<()> {
         write_atomically(&dir.join("config.yaml"), to_yaml(&self.config)?.as_bytes())?;
-        write_atomically(&dir.join("classes.tsv"), data::to_tsv(self.train.dataset().classes()).as_bytes())
+        write_atomically(
+            &dir.join("classes.tsv"),
+            data::to_tsv(self.data.train.dataset().classes()).as_bytes(),
+        )
     }
 }
 

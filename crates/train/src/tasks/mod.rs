@@ -1,4 +1,4 @@
-//! What can be trained.
+//! Tasks: things that can be trained.
 
 mod ar;
 mod codes;
@@ -7,7 +7,8 @@ mod images;
 mod text;
 mod tokenizer;
 
-pub use ar::{ArData, ArRecipe, ArTask};
+pub use ar::{ArRecipe, ArTask};
+pub use codes::ArData;
 pub use features::{FeaturesModel, FeaturesRecipe, FeaturesTask};
 pub use images::images_per_second;
 pub use text::{EncoderRecipe, TextRecipe, first_sentence};

@@ -10,7 +10,7 @@ use data::codes::{CodePlan, CodeWriter, TokenizerId};
 use tch::{Device, Tensor};
 use tokenizer::Tokenizer;
 use train::tasks::{ArRecipe, ArTask, TokenizerRecipe, TokenizerTask};
-use train::{Outcome, Run, Saved, Task};
+use train::{Outcome, Run, Task, TrainCheckpoint};
 
 /// libtorch's generator belongs to the whole process, so tests that train take turns.
 pub fn alone() -> std::sync::MutexGuard<'static, ()> {
@@ -158,7 +158,7 @@ impl Progress for StopAfter<'_> {
 /// Trains, from the newest state in `dir` if there is one, at most `steps` steps.
 pub fn go<T: Task>(mut task: T, dir: &Path, steps: u64) -> train::Result<Outcome> {
     let stop = AtomicBool::new(false);
-    let saved = Saved::newest(dir).ok().map(|s| s.0);
+    let saved = TrainCheckpoint::newest(dir).ok().map(|s| s.0);
     let run = Run {
         dir,
         resume: saved.as_ref(),

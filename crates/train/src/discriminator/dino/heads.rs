@@ -1,5 +1,5 @@
-//! The trained part: a small convolutional head on each feature of the backbone, with spectral norm and batch statistics
-//! of small groups.
+//! Trained heads: a small convolutional network on each feature of the backbone, with spectral norm
+//! and batch statistics of small groups.
 //!
 //! B batch, D width, P patches
 
@@ -83,8 +83,8 @@ impl SpectralConv1d {
     }
 }
 
-/// Batch norm over consecutive groups of at most [`GROUP`] samples, each of one size; always the batch's own
-/// statistics, in fp32, with an affine map.
+/// Batch norm over consecutive groups of at most [`GROUP`] samples, all of one size; always with
+/// the batch's statistics, in fp32, with an affine map.
 #[derive(Debug)]
 struct BatchNormLocal {
     weight: Tensor,

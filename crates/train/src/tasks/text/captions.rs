@@ -1,19 +1,19 @@
-//! An image's caption: its own, or one made from its class's name.
+//! Captions of images: their own, or made from the names of their classes.
 
 use std::collections::HashMap;
 
 use base::rng;
+use data::codes::CodeBatch;
 use data::{Class, NO_CLASS};
 
 use super::recipe::TextRecipe;
-use crate::tasks::codes::CodeBatch;
 use crate::{Error, Result};
 
-/// Keeps the draws of captions apart from all other uses of a seed.
+/// Separate the random numbers of captions from all other uses of a seed.
 const TEMPLATE: u64 = 0x7E3F;
 const SENTENCE: u64 = 0x5E27;
 
-/// Makes captions, as a function of the seed, the epoch and the record alone.
+/// Captions as a function of the seed, the epoch and the record.
 #[derive(Debug)]
 pub(crate) struct Captions {
     templates: Vec<String>,
@@ -35,7 +35,7 @@ impl Captions {
     /// The captions of a batch.
     ///
     /// # Errors
-    /// Names the record that has none and cannot be given one.
+    /// Returns an error that names a record without a caption or a known class.
     pub fn of(&self, batch: &CodeBatch) -> Result<Vec<String>> {
         (0..batch.labels.len()).map(|i| self.one(batch, i)).collect()
     }
@@ -58,7 +58,7 @@ impl Captions {
         self.names.get(&label).map(|name| fill(template, name))
     }
 
-    /// Every caption that classes can get.
+    /// All captions made from classes.
     pub fn of_classes(&self) -> Vec<String> {
         let mut labels: Vec<&i64> = self.names.keys().collect();
         labels.sort();

@@ -1,5 +1,5 @@
-//! Texts as conditions in training: captions → features, by a frozen encoder, from storage, or by an encoder that is
-//! trained along.
+//! Texts as conditions in training: captions → features, by a frozen encoder, from stored features,
+//! or by an encoder that is trained jointly.
 
 mod captions;
 mod recipe;
@@ -13,6 +13,7 @@ use backbones::t5::{
 };
 use base::config::to_yaml;
 use base::{TensorKind, Vars};
+use data::codes::CodeBatch;
 use data::text_features::TextFeatureShards;
 use tch::{Kind, Tensor};
 
@@ -21,8 +22,8 @@ pub use recipe::{EncoderRecipe, TextRecipe};
 
 use self::captions::Captions;
 use self::recipe::joint_config;
-use super::codes::{CodeBatch, Codes};
-use crate::state::write_atomically;
+use super::codes::CodeStream;
+use crate::files::{to_json, write_atomically};
 use crate::{Error, Result};
 
 /// The text side of a transformer in training.
@@ -41,22 +42,23 @@ enum Encoder {
     Joint { tokenizer: TextTokenizer, json: String, encoder: Box<T5Encoder>, vars: Vars },
 }
 
-/// A batch of texts before its graph is made.
+/// Inputs of the condition of a batch, before the graph.
 #[derive(Debug)]
-pub(crate) enum Prepared {
+pub(crate) enum TextInputs {
     /// From a frozen encoder.
     Features(TextFeatures),
-    /// For an encoder that is trained: (B, T) ids and mask.
+    /// For a jointly trained encoder: (B, T) ids and mask.
     Tokens { ids: Tensor, mask: Tensor },
 }
 
 impl Text {
-    /// Opens or makes the encoder; one that is trained along gets its variables among the transformer's `vars`.
+    /// Opens or builds the encoder; a jointly trained one adds its variables to the transformer's
+    /// `vars`.
     pub fn new(
         recipe: &TextRecipe,
         (length, width): (i64, i64),
         (vars, compute): (&Vars, Kind),
-        train: &Codes,
+        train: &CodeStream,
         seed: u64,
     ) -> Result<Self> {
         recipe.check()?;
@@ -93,8 +95,8 @@ impl Text {
         Ok(Text { captions, encoder, clean: recipe.clean, length })
     }
 
-    /// `n` texts to draw in training: captions of the data, or such as its classes get.
-    pub fn examples(&self, train: &Codes, n: usize) -> Result<Vec<String>> {
+    /// `n` texts for samples during training: captions of the data, or made from its classes.
+    pub fn examples(&self, train: &CodeStream, n: usize) -> Result<Vec<String>> {
         let mut known = train.some_captions(n)?;
         if known.is_empty() {
             known = self.captions.of_classes();
@@ -103,45 +105,45 @@ impl Text {
     }
 
     /// The texts of a batch, tokenized or encoded.
-    pub fn prepare(&self, batch: &CodeBatch) -> Result<Prepared> {
+    pub fn prepare(&self, batch: &CodeBatch) -> Result<TextInputs> {
         self.encode(&self.captions.of(batch)?)
     }
 
     /// Texts, tokenized or encoded.
-    pub fn encode(&self, captions: &[String]) -> Result<Prepared> {
+    pub fn encode(&self, captions: &[String]) -> Result<TextInputs> {
         Ok(match &self.encoder {
-            Encoder::Frozen { encoder, .. } => Prepared::Features(encoder.encode(captions)?),
+            Encoder::Frozen { encoder, .. } => TextInputs::Features(encoder.encode(captions)?),
             Encoder::Stored { shards, vars } => {
                 let texts = captions.iter().map(|c| find(shards, c)).collect::<Result<Vec<_>>>()?;
                 let found = TextFeatures::from_texts(&texts, self.length);
                 let device = vars.device();
                 let (features, mask) = (found.features.to_device(device), found.mask.to_device(device));
-                Prepared::Features(TextFeatures { features, mask })
+                TextInputs::Features(TextFeatures { features, mask })
             }
             Encoder::Joint { tokenizer, vars, .. } => {
                 let texts = captions.iter().map(|c| prepare(c, self.clean)).collect::<Result<Vec<_>, _>>()?;
                 let tokens = tokenizer.encode(&texts)?;
                 let device = vars.device();
-                Prepared::Tokens { ids: tokens.ids.to_device(device), mask: tokens.mask.to_device(device) }
+                TextInputs::Tokens { ids: tokens.ids.to_device(device), mask: tokens.mask.to_device(device) }
             }
         })
     }
 
-    /// The conditions of a batch; with the encoder's graph where it is trained.
-    pub fn condition(&self, prepared: &Prepared) -> Conditioning {
-        let TextFeatures { features, mask } = match (prepared, &self.encoder) {
-            (Prepared::Tokens { ids, mask }, Encoder::Joint { encoder, .. }) => {
+    /// The conditions of a batch, with the encoder's graph if it is trained.
+    pub fn condition(&self, inputs: &TextInputs) -> Conditioning {
+        let TextFeatures { features, mask } = match (inputs, &self.encoder) {
+            (TextInputs::Tokens { ids, mask }, Encoder::Joint { encoder, .. }) => {
                 left_pad(&encoder.forward(ids, mask), mask)
             }
-            (Prepared::Features(f), _) => {
+            (TextInputs::Features(f), _) => {
                 TextFeatures { features: f.features.shallow_clone(), mask: f.mask.shallow_clone() }
             }
-            (Prepared::Tokens { .. }, _) => unreachable!("only a joint encoder is given tokens"),
+            (TextInputs::Tokens { .. }, _) => unreachable!("only a joint encoder takes tokens"),
         };
         Conditioning::Text { features, mask }
     }
 
-    /// Writes what sampling needs to know of the encoder into the model's directory.
+    /// Writes the description of the encoder that sampling needs into the model's directory.
     pub fn write(&self, dir: &Path) -> Result<()> {
         let encoder = match &self.encoder {
             Encoder::Frozen { encoder, folder } => WhichEncoder::Outside {
@@ -164,7 +166,7 @@ impl Text {
         write_atomically(&dir.join(TEXT_FILE), to_yaml(&description)?.as_bytes())
     }
 
-    /// One line for people.
+    /// The encoder in one line.
     pub fn describe(&self) -> String {
         match &self.encoder {
             Encoder::Frozen { folder, .. } => format!("text encoder {}", folder.display()),
@@ -172,7 +174,7 @@ impl Text {
                 shards.iter().map(TextFeatureShards::describe).collect::<Vec<_>>().join(" + ")
             }
             Encoder::Joint { tokenizer, .. } => {
-                format!("a text encoder trained along, {} tokens", tokenizer.vocab_size())
+                format!("a jointly trained text encoder, {} tokens", tokenizer.vocab_size())
             }
         }
     }
@@ -181,7 +183,7 @@ impl Text {
 fn config_json(config: &T5Config) -> String {
     let mut json = serde_json::to_value(config).expect("plain data");
     json["model_type"] = "t5".into();
-    serde_json::to_string_pretty(&json).expect("plain data")
+    to_json(&json)
 }
 
 fn check_width(found: i64, expected: i64, folder: &Path) -> Result<()> {
@@ -194,7 +196,7 @@ fn check_width(found: i64, expected: i64, folder: &Path) -> Result<()> {
     )))
 }
 
-/// Opens stored features and checks that they are of one encoder and fit the model.
+/// Opens stored features and checks that they come from one encoder and fit the model.
 fn stored(folders: &[PathBuf], clean: bool, (length, width): (i64, i64)) -> Result<Vec<TextFeatureShards>> {
     let shards = folders.iter().map(|f| TextFeatureShards::open(f)).collect::<Result<Vec<_>, _>>()?;
     let Some(first) = shards.first() else {
@@ -205,8 +207,8 @@ fn stored(folders: &[PathBuf], clean: bool, (length, width): (i64, i64)) -> Resu
     for (set, folder) in shards.iter().zip(folders) {
         let id = &set.index().encoder;
         check_width(id.width, width, folder)?;
-        let wrong = |what: &str, found: String, expected: String| {
-            Err(Error::Recipe(format!("`{}`: {what} {found}, expected {expected}", folder.display())))
+        let wrong = |part: &str, found: String, expected: String| {
+            Err(Error::Recipe(format!("`{}`: {part} {found}, expected {expected}", folder.display())))
         };
         if id.fingerprint != first.index().encoder.fingerprint {
             let expected = first.index().encoder.fingerprint.clone();

@@ -1,4 +1,4 @@
-//! What a text-conditional transformer's recipe says of its texts.
+//! The `text` part of a text-conditional transformer's recipe.
 
 use std::path::PathBuf;
 
@@ -8,20 +8,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// From an image's caption to its features.
+/// Path from an image's caption to its features.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TextRecipe {
-    /// Where features come from.
+    /// Source of the features.
     pub encoder: EncoderRecipe,
-    /// Clean captions as published first.
+    /// Clean captions first, as published.
     #[serde(default = "yes")]
     pub clean: bool,
-    /// Captions for images that have a class and no caption, one at random each time: `{}` is the class's name, `{a}`
-    /// the name with its article.
+    /// Captions for images that have a class and no caption, one at random each time: `{}` is the
+    /// class's name, `{a}` the name with its article.
     #[serde(default)]
     pub templates: Vec<String>,
-    /// How often only a caption's first sentence is given (0.3 in LlamaGen's second stage).
+    /// Probability of using only a caption's first sentence (0.3 in LlamaGen's second stage).
     #[serde(default)]
     pub first_sentence: f64,
 }
@@ -30,7 +30,7 @@ fn yes() -> bool {
     true
 }
 
-/// Where features come from.
+/// Source of text features.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum EncoderRecipe {
@@ -38,16 +38,17 @@ pub enum EncoderRecipe {
     Frozen {
         /// Its folder in Hugging Face's layout.
         folder: Option<PathBuf>,
-        /// The kind of number it computes in.
+        /// Dtype of its weights and activations.
         #[serde(default = "bf16")]
         precision: Precision,
     },
-    /// What `gen extract --text` stored of one.
+    /// Stored features from `gen extract --text`.
     Stored {
-        /// The folders; a caption is looked for in each.
+        /// Folders that are searched for each caption.
         features: Vec<PathBuf>,
     },
-    /// A small T5 that is trained along, behind a byte-level BPE tokenizer that is learned from the captions first.
+    /// A small T5 that is trained jointly, with a byte-level BPE tokenizer that is first learned
+    /// from the captions.
     Joint {
         /// Entries of the vocabulary, at most.
         vocab_size: usize,
@@ -67,7 +68,7 @@ fn bf16() -> Precision {
 }
 
 impl TextRecipe {
-    /// Refuses what contradicts itself.
+    /// Refuses numbers out of their range.
     pub(crate) fn check(&self) -> Result<()> {
         if !(0.0..=1.0).contains(&self.first_sentence) {
             let found = self.first_sentence;
@@ -94,7 +95,7 @@ impl TextRecipe {
         }
     }
 
-    /// The files that are named.
+    /// The paths given.
     pub(crate) fn paths(&mut self) -> Vec<&mut PathBuf> {
         match &mut self.encoder {
             EncoderRecipe::Frozen { folder, .. } => folder.iter_mut().collect(),

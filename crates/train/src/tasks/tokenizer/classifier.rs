@@ -1,4 +1,4 @@
-//! Class agreement of reconstructions: the share that a classifier names as labelled.
+//! Class agreement of reconstructions: the share that a classifier classifies as labelled.
 
 use std::collections::BTreeMap;
 
@@ -10,21 +10,22 @@ use tch::{Device, Kind, Tensor};
 use super::recipe::Classifier;
 use crate::{Error, Result};
 
-/// A classifier of ImageNet-1k before images of some of its classes.
+/// An ImageNet-1k classifier of images of some of its classes.
 #[derive(Debug)]
 pub(super) struct Judge {
     network: EfficientNetExtractor,
-    /// ImageNet-1k's numbers of the classes, in the order of the data's.
+    /// ImageNet-1k indices of the data's classes, in the data's order.
     classes: Vec<i64>,
-    /// Places in `classes`, by the data's labels.
-    places: BTreeMap<i64, i64>,
+    /// Positions in `classes` by the data's labels.
+    positions: BTreeMap<i64, i64>,
 }
 
 impl Judge {
-    /// Opens the classifier before held-out images of these classes.
+    /// Opens the classifier for held-out images of these classes.
     ///
     /// # Errors
-    /// Returns an error if there are no classes, one of them is none of ImageNet-1k's, or the weights cannot be read.
+    /// Returns an error if there are no classes, one of them is not in ImageNet-1k, or the weights
+    /// cannot be read.
     pub fn new(recipe: &Classifier, classes: &[Class], device: Device) -> Result<Self> {
         let number = |class: &Class| {
             let found = ClassTable::imagenet_of(class).map(|c| c.index);
@@ -38,15 +39,16 @@ impl Judge {
         let numbers = classes.iter().map(number).collect::<Result<Vec<i64>>>()?;
         let weights = efficientnet_weights(recipe.weights.as_ref(), recipe.size)?;
         let network = EfficientNetExtractor::open(recipe.size, &weights, InputPath::Pil, device)?;
-        let places = classes.iter().zip(0..).map(|(class, place)| (class.index, place)).collect();
-        Ok(Judge { network, classes: numbers, places })
+        let positions = classes.iter().zip(0..).map(|(class, i)| (class.index, i)).collect();
+        Ok(Judge { network, classes: numbers, positions })
     }
 
-    /// How many of the images it names as labelled, among the classes.
-    pub fn right(&self, images: &ImagesU8, labels: &[i64]) -> Result<f64> {
+    /// Number of images classified as labelled, among the classes.
+    pub fn count_correct(&self, images: &ImagesU8, labels: &[i64]) -> Result<f64> {
         let logits = self.network.extract(images)?.logits.expect("a classifier's logits");
         let among = logits.index_select(1, &Tensor::from_slice(&self.classes));
-        let wanted: Option<Vec<i64>> = labels.iter().map(|label| self.places.get(label).copied()).collect();
+        let wanted: Option<Vec<i64>> =
+            labels.iter().map(|label| self.positions.get(label).copied()).collect();
         let wanted = wanted.ok_or_else(|| refused("a held-out image has no class".into()))?;
         let named = among.argmax(1, false).eq_tensor(&Tensor::from_slice(&wanted));
         Ok(named.to_kind(Kind::Double).sum(Kind::Double).double_value(&[]))
@@ -83,10 +85,10 @@ mod tests {
                 .0
         };
         let labels: Vec<i64> = (0..3).map(best).collect();
-        assert_eq!(judge.right(&images, &labels).unwrap(), 3.0);
+        assert_eq!(judge.count_correct(&images, &labels).unwrap(), 3.0);
         let wrong = if labels[0] == 0 { 7 } else { 0 };
-        assert_eq!(judge.right(&images, &[wrong, labels[1], labels[2]]).unwrap(), 2.0);
-        assert!(judge.right(&images, &[5, 0, 0]).unwrap_err().to_string().contains("has no class"));
+        assert_eq!(judge.count_correct(&images, &[wrong, labels[1], labels[2]]).unwrap(), 2.0);
+        assert!(judge.count_correct(&images, &[5, 0, 0]).unwrap_err().to_string().contains("has no class"));
 
         let says = |classes: &[Class]| Judge::new(&recipe, classes, Device::Cpu).unwrap_err().to_string();
         let strange = says(&[retriever, class(1, "a cat of mine")]);

@@ -3,29 +3,29 @@
 use base::{Mode, TensorKind};
 use tch::Tensor;
 
-use super::recipe::{FeatureDistance, TokenizerLosses};
+use super::losses::{FeatureDistance, TokenizerLosses};
 use super::{TokenizerBatch, TokenizerTask};
 use crate::Losses;
 use crate::losses::reconstruction;
 
 impl TokenizerTask {
-    /// Losses of the tokenizer itself; leaves its reconstructions in `batch`.
+    /// Losses of the tokenizer; stores its reconstructions in `batch`.
     pub(super) fn generator(&self, batch: &mut TokenizerBatch, step: u64) -> Losses {
         let weights = &self.recipe.losses;
         let auxiliary = weights.auxiliary.as_ref().filter(|a| step < a.end_step);
-        let direct = auxiliary.is_some_and(|a| a.direct);
+        let skip_quantizer = auxiliary.is_some_and(|a| a.skip_quantizer);
         let kind = self.recipe.optimization.precision.kind();
-        let out = self.model.forward_train(&batch.images.to_kind(kind), Mode::Train, direct);
+        let out = self.model.forward_train(&batch.images.to_kind(kind), Mode::Train, skip_quantizer);
         let mut losses = Losses::new();
         pixels(&mut losses, weights, &batch.images, &out.reconstruction, ["l2", "l1"]);
         if let Some(direct) = &out.direct {
             pixels(&mut losses, weights, &batch.images, direct, ["direct_l2", "direct_l1"]);
         }
-        self.guides.perceptual(&mut losses, "perceptual", &batch.images, &out.reconstruction);
-        // What the adaptive weight compares with; upstream leaves the direct perceptual term out of it.
+        self.networks.perceptual(&mut losses, "perceptual", &batch.images, &out.reconstruction);
+        // For the adaptive weight; as upstream, without the perceptual term below.
         let nll = losses.total().map(Tensor::shallow_clone);
         if let Some(direct) = &out.direct {
-            self.guides.perceptual(&mut losses, "direct_perceptual", &batch.images, direct);
+            self.networks.perceptual(&mut losses, "direct_perceptual", &batch.images, direct);
         }
         losses.add("codebook", out.losses.codebook, 1.0);
         losses.add("commitment", out.losses.commitment, 1.0);
@@ -41,21 +41,21 @@ impl TokenizerTask {
             };
             losses.add("feature", distance, a.feature_weight);
         }
-        self.guides.semantic(&mut losses, &batch.images, out.vision.as_ref(), out.aligned.as_ref());
-        batch.fakes = vec![out.reconstruction];
-        batch.fakes.extend(out.direct);
-        if let Some(adversary) = self.adversary.as_ref().filter(|a| step >= a.start_step()) {
+        self.networks.semantic(&mut losses, &batch.images, out.vision.as_ref(), out.aligned.as_ref());
+        batch.fake = vec![out.reconstruction];
+        batch.fake.extend(out.direct);
+        if let Some(phase) = self.discriminator.as_ref().filter(|a| step >= a.start_step()) {
             let nll = nll.as_ref().map(|nll| (nll, self.model.last_layer()));
-            adversary.generator(&mut losses, &batch.images, &batch.fakes, kind, step, nll);
+            phase.generator(&mut losses, &batch.images, &batch.fake, kind, step, nll);
         }
-        for fake in &mut batch.fakes {
+        for fake in &mut batch.fake {
             *fake = fake.detach();
         }
         losses
     }
 }
 
-/// The pixel losses of one reconstruction under two names.
+/// Adds the pixel losses of one reconstruction under two names.
 fn pixels(
     losses: &mut Losses,
     weights: &TokenizerLosses,

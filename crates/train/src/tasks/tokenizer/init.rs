@@ -1,11 +1,11 @@
-//! First weights other than the published ones.
+//! Initial weights other than the published ones.
 
 use base::Vars;
 use tokenizer::Model;
 
 use super::recipe::Initialization;
 
-/// Makes freshly drawn weights those that the recipe asks for.
+/// Changes random weights to those of the recipe.
 pub(super) fn apply(model: &Model, vars: &Vars, init: &Initialization) {
     rescale(vars, init);
     if init.icnr {
@@ -13,17 +13,17 @@ pub(super) fn apply(model: &Model, vars: &Vars, init: &Initialization) {
     }
 }
 
-/// Brings freshly drawn weights to the recipe's standard deviations. The codebook, the projections beside it and
-/// the packed attention weights are drawn from other distributions and stay.
+/// Scales random weights to the recipe's standard deviations. The codebook, its projections and the
+/// packed attention weights have other distributions and stay.
 fn rescale(vars: &Vars, init: &Initialization) {
     const PUBLISHED: f64 = 0.02;
     let _guard = tch::no_grad_guard();
     for mut v in vars.parameters() {
         let width = v.tensor.size().last().copied().unwrap_or(1) as f64;
-        let beside_the_codebook = v.name.contains("quant");
+        let of_quantizer = v.name.contains("quant");
         let factor = if v.name.ends_with("positional_embedding") {
             init.position_std.map(|std| std * width.sqrt())
-        } else if v.name.ends_with(".weight") && v.tensor.dim() > 1 && !beside_the_codebook {
+        } else if v.name.ends_with(".weight") && v.tensor.dim() > 1 && !of_quantizer {
             init.weight_std.map(|std| std / PUBLISHED)
         } else {
             None

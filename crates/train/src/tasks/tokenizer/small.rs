@@ -1,5 +1,5 @@
-//! A recipe at small size: every option as it is, networks narrow and drawn at random, one picture a step. What it asks for
-//! can so be tried out without its data and its files.
+//! Small version of a recipe: the same options with narrow, random networks and one picture a step,
+//! to try the recipe without its data and its files.
 
 use std::path::Path;
 
@@ -10,22 +10,23 @@ use super::TokenizerRecipe;
 use crate::Result;
 
 impl TokenizerRecipe {
-    /// The same recipe, small, over the pictures in a folder. The size of the pictures stays, which discriminators depend on.
+    /// A small version of the recipe for the pictures in a folder. The image size stays, since
+    /// discriminators depend on it.
     ///
     /// # Errors
-    /// The recipe cannot be written or read again.
+    /// Returns an error if the recipe cannot be written or read.
     pub fn small(&self, pictures: &Path) -> Result<TokenizerRecipe> {
         let mut recipe = self.clone();
         (recipe.init_from, recipe.data.validation) = (None, None);
         recipe.data.train = Some(pictures.to_owned());
-        recipe.freeze.retain(|pattern| pattern == "vision"); // other names may be of layers that are not there
+        recipe.freeze.retain(|pattern| pattern == "vision"); // others may name removed layers
         let mut document = Document::complete("the recipe, small", &recipe)?;
         document.set(&changes(&document.to_json()?))?;
         Ok(document.typed()?)
     }
 }
 
-/// Frozen networks' files.
+/// Keys of frozen networks' files.
 const WEIGHTS: [&str; 6] = [
     "init.vision",
     "losses.perceptual.trunk",
@@ -35,7 +36,7 @@ const WEIGHTS: [&str; 6] = [
     "losses.adversarial.discriminator.weights",
 ];
 
-/// What makes a recipe small, for the keys that it has.
+/// Changes that make a recipe small, for the keys that it has.
 fn changes(recipe: &Value) -> Vec<String> {
     let at = |pointer: &str| recipe.pointer(pointer).filter(|v| !v.is_null());
     let groups = at("/model/cnn/norm_groups").and_then(Value::as_i64).unwrap_or(32);

@@ -1,46 +1,41 @@
-//! What a run costs, worked out before it starts: parameters, arithmetic, time and memory.
+//! Cost of a run before it starts: parameters, arithmetic, time and memory.
 
-mod adversary;
-mod tokenizer;
-mod transformer;
-mod work;
+pub(crate) mod frozen;
 
 use base::Precision;
 
 use crate::recipe::Optimization;
 
-pub(crate) use tokenizer::{features, tokenizer};
-pub(crate) use transformer::transformer;
-
-/// What one H200 is taken to sustain in training, FLOP/s: half of what its matrix products reach.
+/// FLOP/s that one H200 is assumed to sustain in training: half of what its matrix products reach.
 const H200: f64 = 395e12;
 const GIB: f64 = (1u64 << 30) as f64;
 
-/// A run's costs. Arithmetic counts a multiplication and an addition as two.
+/// Cost of a run. A multiplication and an addition are two operations.
 #[derive(Debug, Clone)]
-pub struct Plan {
-    /// Parameters of all that is trained, frozen parts of it included.
+pub struct RunCost {
+    /// Parameters of the trained model, frozen parts included.
     pub parameters: f64,
-    /// Arithmetic of a step for one image: forward, backward, losses.
+    /// Operations of a step for one image: forward, backward, losses.
     pub flops_per_image: f64,
     /// Positions of one image, for a transformer.
     pub positions: Option<f64>,
-    /// Bytes that stay all along: weights, gradients, moments, averages, frozen networks.
+    /// Bytes held during the whole run: weights, gradients, moments, averages, frozen networks.
     pub states: Vec<(&'static str, f64)>,
-    /// Bytes for one image of a micro-batch that wait for the backward pass.
+    /// Bytes of activations that one image of a micro-batch keeps for the backward pass.
     pub activations_per_image: f64,
-    /// Further bytes during a step, whatever the batch.
-    pub working: f64,
-    /// What the figures leave out.
-    pub left_out: Vec<&'static str>,
+    /// Further bytes during a step, independent of the batch.
+    pub workspace: f64,
+    /// Parts of the run that are not counted.
+    pub uncounted: Vec<&'static str>,
     steps: u64,
     batch: usize,
     micro_batches: usize,
     workers: usize,
 }
 
-/// What a trained network keeps in memory: fp32 weights, a gradient and two moments, and an average if there is one.
-fn states(parameters: f64, optimization: &Optimization) -> Vec<(&'static str, f64)> {
+/// Memory of a trained network: fp32 weights, a gradient, two moments, and an average if the recipe
+/// has one.
+pub(crate) fn states(parameters: f64, optimization: &Optimization) -> Vec<(&'static str, f64)> {
     let mut all = vec![
         ("weights, fp32", 4.0 * parameters),
         ("gradients", 4.0 * parameters),
@@ -51,20 +46,20 @@ fn states(parameters: f64, optimization: &Optimization) -> Vec<(&'static str, f6
 }
 
 /// Bytes of an activation.
-fn width(precision: Precision) -> f64 {
+pub(crate) fn element_bytes(precision: Precision) -> f64 {
     if precision == Precision::Fp32 { 4.0 } else { 2.0 }
 }
 
-impl Plan {
-    fn new(parameters: f64, optimization: &Optimization) -> Plan {
-        Plan {
+impl RunCost {
+    pub(crate) fn new(parameters: f64, optimization: &Optimization) -> Self {
+        RunCost {
             parameters,
             flops_per_image: 0.0,
             positions: None,
             states: states(parameters, optimization),
             activations_per_image: 0.0,
-            working: 0.0,
-            left_out: vec![],
+            workspace: 0.0,
+            uncounted: vec![],
             steps: optimization.steps,
             batch: optimization.batch_size,
             micro_batches: optimization.micro_batches,
@@ -72,51 +67,51 @@ impl Plan {
         }
     }
 
-    /// Arithmetic of the whole run.
+    /// Operations of the whole run.
     pub fn flops(&self) -> f64 {
         self.flops_per_image * self.batch as f64 * self.steps as f64
     }
 
-    /// Hours on one H200 that does nothing else.
+    /// Hours on one H200.
     pub fn h200_hours(&self) -> f64 {
         self.flops() / H200 / 3600.0
     }
 
-    /// Images that an H200 gets through in a second.
+    /// Images a second on one H200.
     pub fn h200_images_per_second(&self) -> f64 {
         H200 / self.flops_per_image
     }
 
-    /// Bytes at the fullest moment of a step, for a batch in so many parts.
+    /// Peak bytes of a step, for a batch in `micro_batches` parts.
     fn bytes_in(&self, micro_batches: usize) -> f64 {
         let states: f64 = self.states.iter().map(|s| s.1).sum();
         let images = self.batch.div_ceil(micro_batches) as f64;
         states
-            + (self.activations_per_image * images + self.working) * self.workers as f64
-            + self.own_gradients()
+            + (self.activations_per_image * images + self.workspace) * self.workers as f64
+            + self.worker_gradients()
     }
 
-    /// Of the workers, until they are summed; beside one worker's the sum itself is counted.
-    fn own_gradients(&self) -> f64 {
+    /// Gradients of each worker but one, until they are added to the sum.
+    fn worker_gradients(&self) -> f64 {
         4.0 * self.parameters * (self.workers - 1) as f64
     }
 
-    /// Images that are worked on at a time.
+    /// Images computed at a time.
     fn at_once(&self) -> usize {
         self.batch.div_ceil(self.micro_batches) * self.workers
     }
 
-    /// Bytes at the fullest moment of a step.
+    /// Peak bytes of a step.
     pub fn bytes(&self) -> f64 {
         self.bytes_in(self.micro_batches)
     }
 
-    /// The smallest number of micro-batches with which the run fits into so many bytes, if one does.
+    /// Smallest number of micro-batches with which the run fits into `bytes`; `None` if none does.
     pub fn micro_batches_for(&self, bytes: f64) -> Option<usize> {
         (1..=self.batch).find(|n| self.batch.is_multiple_of(*n) && self.bytes_in(*n) <= bytes)
     }
 
-    /// One line on memory, for the start of a run.
+    /// Memory of the run in one line.
     pub fn memory_line(&self, available: Option<u64>) -> String {
         let states: f64 = self.states.iter().map(|s| s.1).sum();
         let of = available.map_or(String::new(), |a| format!("; {:.1} GiB are free", a as f64 / GIB));
@@ -129,7 +124,7 @@ impl Plan {
         )
     }
 
-    /// Name and value of each line of the plan, for people.
+    /// Lines of `--plan`, as name and value.
     pub fn lines(&self) -> Vec<(String, String)> {
         let mut all: Vec<(String, String)> = vec![];
         let mut line = |name: &str, value: String| all.push((name.to_owned(), value));
@@ -152,12 +147,12 @@ impl Plan {
         }
         line("memory, activations", gib(self.activations_per_image * at_once as f64));
         if self.workers > 1 {
-            line("memory, workers' gradients", gib(self.own_gradients()));
+            line("memory, workers' gradients", gib(self.worker_gradients()));
         }
-        line("memory, working", gib(self.working * self.workers as f64));
+        line("memory, working", gib(self.workspace * self.workers as f64));
         line("memory, in all", gib(self.bytes()));
-        for what in &self.left_out {
-            line("not counted", (*what).to_owned());
+        for part in &self.uncounted {
+            line("not counted", (*part).to_owned());
         }
         all
     }

@@ -1,10 +1,11 @@
-//! Finding what is not a finite number, and saying where.
+//! Detection and report of numbers that are not finite.
 
 use tch::{Kind, Tensor};
 
 use crate::task::Gradients;
 
-/// True if `norm` and every one of the scalars `totals` are finite. One wait for the device.
+/// The value of `norm`, and whether it and all scalars `totals` are finite. Waits for the device
+/// once.
 pub(crate) fn all_finite(norm: &Tensor, totals: &[Tensor]) -> (f64, bool) {
     let mut all = vec![norm.to_kind(Kind::Double)];
     all.extend(totals.iter().map(|t| t.to_kind(Kind::Double)));
@@ -12,9 +13,9 @@ pub(crate) fn all_finite(norm: &Tensor, totals: &[Tensor]) -> (f64, bool) {
     (values[0], values.iter().all(|v| v.is_finite()))
 }
 
-/// What of a step is not finite, for people: the loss terms, then the layers, by their parameters where these are it
-/// themselves, else by the parameters' gradients.
-pub(crate) fn culprits(
+/// Names of the numbers of a step that are not finite: loss terms, then parameters, or else
+/// gradients of parameters.
+pub(crate) fn non_finite_report(
     terms: &[(&'static str, Tensor)],
     names: &[String],
     params: &[Tensor],
@@ -23,9 +24,9 @@ pub(crate) fn culprits(
     let mut losses: Vec<String> =
         terms.iter().filter(|(_, v)| bad(v)).map(|(n, _)| format!("loss `{n}`")).collect();
     losses.dedup();
-    let named = |tensors: &[Tensor], what: &str| -> Vec<String> {
+    let named = |tensors: &[Tensor], prefix: &str| -> Vec<String> {
         let bad = names.iter().zip(tensors).filter(|(_, t)| t.defined() && bad(t));
-        bad.map(|(name, _)| format!("{what} `{name}`")).collect()
+        bad.map(|(name, _)| format!("{prefix} `{name}`")).collect()
     };
     let mut layers = named(params, "the parameter");
     if layers.is_empty() {
@@ -39,7 +40,7 @@ fn bad(t: &Tensor) -> bool {
     t.detach().isfinite().all().int64_value(&[]) == 0
 }
 
-/// Up to three of them, and how many more there are.
+/// Up to three names, and the number of further ones.
 fn first(mut all: Vec<String>) -> Option<String> {
     const SHOWN: usize = 3;
     let more = all.len().saturating_sub(SHOWN);
@@ -62,9 +63,9 @@ mod tests {
         let names = ["a.weight", "b.weight"].map(str::to_owned);
         let terms = [("l2", t(1.0)), ("lpips", t(f32::NAN))];
         let (fine, nan) = ([t(1.0), t(2.0)], vec![t(0.0), t(f32::INFINITY)]);
-        let says = culprits(&terms, &names, &fine, &nan);
+        let says = non_finite_report(&terms, &names, &fine, &nan);
         assert_eq!(says, "loss `lpips`, the gradient of `b.weight`");
-        let says = culprits(&terms[..1], &names, &[t(f32::NAN), t(1.0)], &nan);
+        let says = non_finite_report(&terms[..1], &names, &[t(f32::NAN), t(1.0)], &nan);
         assert_eq!(says, "the parameter `a.weight`");
         let (norm, fine) = all_finite(&Tensor::from(3f32), &[Tensor::from(1f32), Tensor::from(f32::NAN)]);
         assert_eq!((norm, fine), (3.0, false));

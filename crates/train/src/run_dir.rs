@@ -1,4 +1,4 @@
-//! What a run's directory says of the run, beside its log and its states.
+//! Files of a run's directory beside its log and its states: lock, `run.json`, `left-out.tsv`.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,24 +11,27 @@ use data::{LeftOut, count_left_out};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::files::write_atomically;
-use crate::state::to_json;
+use crate::files::{to_json, write_atomically};
 use crate::task::DataFacts;
 use crate::{Error, Result};
 
-/// Held while a process trains in a directory; the operating system lets go of it however the process ends.
+/// Lock on a run's directory while a process trains in it. The operating system releases it however
+/// the process ends.
 #[derive(Debug)]
 pub(crate) struct Lock(#[allow(dead_code)] File);
 
 impl Lock {
-    /// Refuses a directory in which another process trains, and clears what a killed one left unfinished.
+    /// Locks the directory and removes unfinished files of a killed process.
+    ///
+    /// # Errors
+    /// Returns an error if another process trains in the directory.
     pub fn take(run: &Path) -> Result<Lock> {
         let path = run.join(".lock");
         let file = File::create(&path).map_err(Error::file("create", &path))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(std::fs::TryLockError::WouldBlock) => return Err(Error::Busy { path: run.to_owned() }),
-            // Some network file systems know no locks.
+            // Some network file systems have no locks.
             Err(std::fs::TryLockError::Error(_)) => {}
         }
         for folder in [run.to_owned(), run.join("state")].iter().filter(|f| f.is_dir()) {
@@ -38,25 +41,25 @@ impl Lock {
     }
 }
 
-/// One start of a run: `run.json` lists them all.
+/// One start of a run; `run.json` lists them all.
 #[derive(Debug, Serialize)]
 pub(crate) struct Start<'a> {
     /// As [`crate::Run::program`].
     pub program: &'a str,
     pub device: &'a str,
-    /// Whether fp32 products and convolutions took TF32, on a GPU.
+    /// Whether fp32 products and convolutions use TF32, on a GPU.
     pub tf32: bool,
     pub threads: i32,
-    /// TFLOP/s against which MFU is told.
+    /// Peak of the device, which MFU is a share of, in TFLOP/s.
     pub peak_tflops: Option<f64>,
-    /// The step it went on from.
+    /// Last finished step before this start.
     pub after_step: u64,
     pub unix_time: u64,
     pub data: &'a DataFacts,
 }
 
-/// Adds a start to `run.json`, and warns if the data are not those of the start before.
-pub(crate) fn note_start(run: &Path, start: &Start<'_>, progress: &mut dyn Progress) -> Result<()> {
+/// Adds a start to `run.json`, and warns if the data differ from those of the previous start.
+pub(crate) fn record_start(run: &Path, start: &Start<'_>, progress: &mut dyn Progress) -> Result<()> {
     let path = run.join("run.json");
     let before = match std::fs::read_to_string(&path) {
         Ok(text) if start.after_step > 0 => serde_json::from_str::<Value>(&text).ok(),
@@ -67,8 +70,8 @@ pub(crate) fn note_start(run: &Path, start: &Start<'_>, progress: &mut dyn Progr
     if let Some(was) = was.filter(|f| *f != start.data.fingerprint) {
         let is = &start.data.fingerprint;
         progress.warn(&format!(
-            "the training data are not those of the start before (fingerprint {is}, not {was}); the run goes on, but \
-             not as if it had not been interrupted"
+            "the training data are not those of the start before (fingerprint {is}, not {was}); the run \
+             continues, but not as an uninterrupted one would"
         ));
     }
     starts.push(json!(start));
@@ -80,31 +83,34 @@ pub(crate) fn unix_time() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
-/// Keeps `left-out.tsv`: every file that was left out, with the reason.
+/// Skipped files of the data, with the reason: `left-out.tsv`.
 #[derive(Debug)]
-pub(crate) struct LeftOutFiles {
+pub(crate) struct SkippedFiles {
     path: PathBuf,
     known: BTreeMap<String, String>,
 }
 
-/// So many are named on the screen; the file names them all.
-const NAMED: usize = 20;
+/// Number of skipped files named on the screen; the file names all.
+const SHOWN: usize = 20;
 
-impl LeftOutFiles {
-    /// Goes on with what earlier starts of a run found, if `resumed`.
+impl SkippedFiles {
+    /// Opens the list, with the entries of earlier starts if `resumed`.
     pub fn open(run: &Path, resumed: bool) -> Self {
         let path = run.join("left-out.tsv");
         let text = if resumed { std::fs::read_to_string(&path).unwrap_or_default() } else { String::new() };
         let known = text.lines().filter_map(|l| l.split_once('\t'));
-        LeftOutFiles { path, known: known.map(|(n, r)| (n.to_owned(), r.to_owned())).collect() }
+        SkippedFiles { path, known: known.map(|(n, r)| (n.to_owned(), r.to_owned())).collect() }
     }
 
-    /// How many there are.
+    /// Number of skipped files.
     pub fn count(&self) -> usize {
         self.known.len()
     }
 
-    /// Takes in what was found until now; names what is new, and writes it down.
+    /// Adds the files skipped so far; warns about new ones and writes them to the file.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be written.
     pub fn update(&mut self, found: Vec<LeftOut>, progress: &mut dyn Progress) -> Result<()> {
         let before = self.known.len();
         for LeftOut { name, reason } in found {
@@ -113,8 +119,8 @@ impl LeftOutFiles {
                 continue;
             }
             match self.known.len() {
-                n if n < NAMED => progress.warn(&format!("left out `{name}`: {reason}")),
-                NAMED => {
+                n if n < SHOWN => progress.warn(&format!("left out `{name}`: {reason}")),
+                SHOWN => {
                     progress.warn(&format!("more files are left out; {} names them", self.path.display()))
                 }
                 _ => {}
@@ -128,7 +134,7 @@ impl LeftOutFiles {
         write_atomically(&self.path, rows.as_bytes())
     }
 
-    /// One sentence with the numbers, if there are any.
+    /// One sentence with the counts; `None` without skipped files.
     pub fn summary(&self) -> Option<String> {
         let file =
             |(name, reason): (&String, &String)| LeftOut { name: name.clone(), reason: reason.clone() };
@@ -157,9 +163,9 @@ mod tests {
     fn files_are_counted_once_over_all_starts() {
         let dir = tempfile::tempdir().unwrap();
         let left = |name: &str, reason: &str| LeftOut { name: name.into(), reason: reason.into() };
-        let mut files = LeftOutFiles::open(dir.path(), false);
+        let mut files = SkippedFiles::open(dir.path(), false);
         files.update(vec![left("a\tb", "damaged: x"), left("c", "hidden")], &mut Silent).unwrap();
-        let mut files = LeftOutFiles::open(dir.path(), true);
+        let mut files = SkippedFiles::open(dir.path(), true);
         files.update(vec![left("c", "hidden"), left("d", "damaged: y")], &mut Silent).unwrap();
         assert_eq!(files.count(), 3);
         assert!(files.summary().unwrap().starts_with("3 files were left out (2 damaged, 1 hidden)"));

@@ -1,4 +1,4 @@
-//! Frozen networks that guide the tokenizer: perceptual loss and semantic teacher.
+//! Frozen networks of the tokenizer's losses: perceptual loss and semantic teacher.
 
 use backbones::{
     DinoConfig, DinoTeacher, EfficientNetLite, FeatureCnn, HeadDropout, Lpips, LpipsNet, PerceptualDistance,
@@ -8,30 +8,33 @@ use base::{Precision, TensorKind};
 use tch::{Device, Tensor};
 use tokenizer::{GigaTokConfig, TokenizerConfig};
 
-use super::recipe::{Perceptual, Semantic, Teacher, TokenizerRecipe};
+use super::losses::{Perceptual, Semantic, Teacher, TokenizerLosses};
 use crate::losses::perceptual::{EfficientNetLoss, FeatureLoss, LpipsLoss, PerceptualLoss};
 use crate::losses::semantic::{self, EfficientNetTeacher, FeatureCnnTeacher, SemanticTeacher};
 use crate::{Error, Losses, Result};
 
-/// What the recipe asks for. Nothing here is trained or saved.
+/// Networks of the recipe's losses. They are neither trained nor saved.
 #[derive(Debug)]
-pub(super) struct Guides {
+pub(super) struct AuxNetworks {
     perceptual: Option<(f64, Box<dyn PerceptualLoss>)>,
-    /// Weight, and the teacher where it is not the model's own vision network.
+    /// Weight, and the teacher; `None` for the model's own vision network.
     teacher: Option<(f64, Option<Box<dyn SemanticTeacher>>)>,
     /// Positions a side of the aligned features.
     grid: i64,
 }
 
-impl Guides {
+impl AuxNetworks {
     /// Reads the networks' weights.
-    pub(super) fn new(recipe: &TokenizerRecipe, device: Device) -> Result<Self> {
-        let (losses, precision) = (&recipe.losses, recipe.optimization.precision);
+    pub(super) fn new(
+        losses: &TokenizerLosses,
+        model: &TokenizerConfig,
+        precision: Precision,
+        device: Device,
+    ) -> Result<Self> {
         let perceptual = losses.perceptual.as_ref().map(|p| perceptual(p, device, precision)).transpose()?;
-        let teacher =
-            losses.semantic.as_ref().map(|s| teacher(s, &recipe.model, device, precision)).transpose()?;
-        let grid = recipe.model.image_size() / recipe.model.cnn().patch();
-        Ok(Guides { perceptual, teacher, grid })
+        let teacher = losses.semantic.as_ref().map(|s| teacher(s, model, device, precision)).transpose()?;
+        let grid = model.image_size() / model.cnn().patch();
+        Ok(AuxNetworks { perceptual, teacher, grid })
     }
 
     /// Adds the perceptual distance of a reconstruction under `name`.
@@ -47,8 +50,8 @@ impl Guides {
         }
     }
 
-    /// Adds the distance of the tokenizer's projected features (B, P, teacher width) from the teacher's; `vision` are
-    /// those of the model's own vision network.
+    /// Adds the distance of the tokenizer's projected features (B, P, teacher width) from the
+    /// teacher's; `vision` holds those of the model's own vision network.
     pub(super) fn semantic(
         &self,
         losses: &mut Losses,
@@ -101,8 +104,8 @@ fn perceptual(
     }
 }
 
-/// Refuses a teacher that the model lacks or whose features are not as wide as the aligned ones, as far as that is known
-/// without its files.
+/// Refuses a teacher that the model lacks, or whose features have another width than the aligned
+/// ones, if that is known without its files.
 pub(super) fn check(recipe: &Semantic, model: &TokenizerConfig) -> Result<()> {
     let width = match &recipe.teacher {
         Teacher::Vision => {
@@ -149,12 +152,12 @@ fn teacher(
     Ok((recipe.weight, Some(teacher)))
 }
 
-fn at<'a>(widths: &'a [i64], place: usize, key: &str) -> Result<&'a i64> {
+fn at<'a>(widths: &'a [i64], index: usize, key: &str) -> Result<&'a i64> {
     let last = widths.len().saturating_sub(1);
-    widths.get(place).ok_or_else(|| Error::Recipe(format!("{key}: {place} is not in 0 to {last}")))
+    widths.get(index).ok_or_else(|| Error::Recipe(format!("{key}: must be 0 to {last}, found {index}")))
 }
 
-/// Refuses a student whose width is not the teacher's.
+/// Refuses aligned features of another width than the teacher's.
 fn fits(width: i64, model: &TokenizerConfig) -> Result<()> {
     let fail = |message: String| Err(Error::Recipe(format!("losses.semantic: {message}")));
     let alignment = match model {
@@ -162,7 +165,7 @@ fn fits(width: i64, model: &TokenizerConfig) -> Result<()> {
         TokenizerConfig::LlamagenVq(_) => None,
     };
     let Some(alignment) = alignment else {
-        return fail("the model aligns no layer with the teacher; give `model.alignment`".into());
+        return fail("the model aligns no layer with the teacher; set `model.alignment`".into());
     };
     if width != alignment.width {
         return fail(format!(

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use tch::{Kind, Tensor};
 
-/// What a part of a step's time went to. On a GPU these are the host's times, and the device's work shows where
-/// the host next waits for it.
+/// Part of a step's time. On a GPU these are the host's times; the device's work appears where the
+/// host next waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Span {
     /// Waiting for data, encoding included.
@@ -25,9 +25,9 @@ const SPANS: [(Span, &str); 4] = [
     (Span::Update, "update"),
 ];
 
-/// Collects without waiting for the device; only [`Meter::take`] does.
+/// Timer and averages of steps. Only [`StepTimer::take`] waits for the device.
 #[derive(Debug)]
-pub(crate) struct Meter {
+pub(crate) struct StepTimer {
     terms: Vec<(String, Tensor, u64)>,
     scalars: Vec<(String, f64)>,
     times: [Duration; 4],
@@ -39,19 +39,19 @@ pub(crate) struct Meter {
     rates: Rates,
 }
 
-/// What speed is told in, beside images a second.
+/// Units of speed beside images a second.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Rates {
-    /// Codes of one image.
+    /// Codes of one image, for codes a second.
     pub codes_per_image: Option<u64>,
-    /// Seconds that an image would take at the device's peak.
+    /// Seconds for an image at the device's peak, for MFU.
     pub peak_seconds_per_image: Option<f64>,
 }
 
-impl Meter {
+impl StepTimer {
     pub fn new(rates: Rates) -> Self {
         let now = Instant::now();
-        Meter {
+        StepTimer {
             terms: vec![],
             scalars: vec![],
             times: Default::default(),
@@ -76,7 +76,7 @@ impl Meter {
         }
     }
 
-    /// Sets a number of which the latest is logged.
+    /// Sets a scalar; the latest value is logged.
     pub fn scalar(&mut self, name: String, value: f64) {
         match self.scalars.iter_mut().find(|(n, _)| *n == name) {
             Some((_, v)) => *v = value,
@@ -84,25 +84,25 @@ impl Meter {
         }
     }
 
-    /// So much time went to `span`.
+    /// Adds time to `span`.
     pub fn add(&mut self, span: Span, time: Duration) {
         self.times[span as usize] += time;
     }
 
-    /// A step over so many images is done.
+    /// Counts a finished step over `n` images.
     pub fn images(&mut self, n: usize) {
         self.steps += 1;
         self.images += n;
         self.last = Instant::now();
     }
 
-    /// What happened since the last step (validation, saving) does not count as training time.
+    /// Excludes the time since the last step (validation, saving) from the training time.
     pub fn pause_over(&mut self) {
         self.paused += self.last.elapsed();
         self.last = Instant::now();
     }
 
-    /// The averages since the last call, which start anew.
+    /// Returns the averages since the last call and resets them.
     pub fn take(&mut self) -> Vec<(String, f64)> {
         let mean =
             |(n, sum, count): &(String, Tensor, u64)| (n.clone(), sum.double_value(&[]) / *count as f64);
@@ -122,7 +122,7 @@ impl Meter {
             let each = self.times[span as usize].as_secs_f64() / self.steps.max(1) as f64;
             all.push((format!("seconds/{name}"), each));
         }
-        *self = Meter::new(self.rates);
+        *self = StepTimer::new(self.rates);
         all
     }
 }

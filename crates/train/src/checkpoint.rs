@@ -1,10 +1,11 @@
-//! Saving a whole run and taking it up again.
+//! Saving a whole run and resuming it.
 //!
-//! A state is two files in `state/`: `step-N.safetensors` (weights, averages, both moments of each optimizer, and in its
-//! metadata the step, the position in the data, the recipe and the program's version), and `step-N.json`, which
-//! says how long the first is and what its SHA-256 is. Both appear under their names only when whole, the second after
-//! the first; a state counts once it has been read back and found as it was written, and only then are older ones
-//! removed. So neither a kill at any moment nor a full disk costs more than the work since the last save.
+//! A state is two files in `state/`: `step-N.safetensors` (weights, averages, both moments of each
+//! optimizer, and in its metadata the step, the position in the data, the recipe and the program's
+//! version), and `step-N.json`, with the length and the SHA-256 of the first. Both appear under
+//! their names only when complete, the second after the first; a state counts after it has been
+//! read back and found as written, and only then are older ones removed. So neither a kill at any
+//! moment nor a full disk costs more than the work since the last save.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,106 +15,59 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 use weights::{Checkpoint, TensorSource};
 
-pub(crate) use crate::files::write_atomically;
+use crate::files::{to_json, write_atomically};
+use crate::manifest::{FileEntry, Manifest};
 use crate::recipe::Optimization;
+use crate::retention::{RetentionPolicy, remove_surplus};
 use crate::schedule::Schedule;
 use crate::{Error, Result};
 
 /// A saved run, open for reading.
-pub struct Saved {
+pub struct TrainCheckpoint {
     path: PathBuf,
     /// The last finished step.
     pub step: u64,
-    /// The position in the data.
+    /// Position in the data.
     pub position: String,
     /// The recipe, as YAML.
     pub recipe: String,
-    /// What the run had done.
-    pub tally: Tally,
+    /// Totals of the run until then.
+    pub stats: RunStats,
     source: Box<dyn TensorSource>,
 }
 
-/// What a run has done so far, over all its starts.
+/// Totals of a run over all its starts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Tally {
+pub struct RunStats {
     /// Training images seen, repetitions counted.
     pub samples: u64,
-    /// Seconds since the start, but for those between a stop and the next start.
+    /// Training time in seconds, without the time between a stop and the next start.
     pub seconds: f64,
-    /// Steps that were left out because something was not finite.
+    /// Steps skipped because a loss or gradient was not finite.
     pub skipped: u64,
 }
 
-impl std::fmt::Debug for Saved {
+impl std::fmt::Debug for TrainCheckpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Saved").field("path", &self.path).field("step", &self.step).finish_non_exhaustive()
+        f.debug_struct("TrainCheckpoint")
+            .field("path", &self.path)
+            .field("step", &self.step)
+            .finish_non_exhaustive()
     }
 }
 
-const FORMAT: &str = "gen-training-state-2";
-
-/// `step-N.json`.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Manifest {
-    format: String,
-    step: u64,
-    /// Kept for ever.
-    milestone: bool,
-    files: Vec<FileEntry>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileEntry {
-    name: String,
-    bytes: u64,
-    sha256: String,
-}
-
-impl Manifest {
-    fn path(dir: &Path, step: u64) -> PathBuf {
-        dir.join(format!("step-{step:09}.json"))
-    }
-
-    fn read(path: &Path) -> Result<Manifest> {
-        let bad = |message: String| Error::State { path: path.to_owned(), message };
-        let text = std::fs::read_to_string(path).map_err(Error::file("read", path))?;
-        let manifest: Manifest =
-            serde_json::from_str(&text).map_err(|e| bad(format!("it is damaged: {e}")))?;
-        if manifest.format != FORMAT {
-            return Err(bad(format!("expected a state of form {FORMAT}, found {}", manifest.format)));
-        }
-        Ok(manifest)
-    }
-
-    /// Compares every file with what is said of it.
-    fn verify(&self, dir: &Path) -> Result<()> {
-        for FileEntry { name, bytes, sha256 } in &self.files {
-            let path = dir.join(name);
-            let bad = |message: String| Error::State { path: path.clone(), message };
-            let found = std::fs::metadata(&path).map_err(Error::file("read", &path))?.len();
-            if found != *bytes {
-                return Err(bad(format!("it is damaged: expected {bytes} bytes, found {found}")));
-            }
-            let found = backbones::files::sha256(&path)?;
-            if found != *sha256 {
-                return Err(bad(format!("it is damaged: expected SHA-256 {sha256}, found {found}")));
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Saved {
-    /// The newest state of a run that is whole; newer ones that are damaged are passed over and named in the second
+impl TrainCheckpoint {
+    /// The newest complete state of a run; newer damaged ones are skipped and named in the second
     /// result.
-    pub fn newest(run: &Path) -> Result<(Saved, Vec<String>)> {
+    ///
+    /// # Errors
+    /// Returns an error if no state is complete.
+    pub fn newest(run: &Path) -> Result<(TrainCheckpoint, Vec<String>)> {
         let dir = run.join("state");
         let mut damaged = Vec::new();
-        for path in manifests(&dir)?.iter().rev() {
-            match Saved::open(&dir, path) {
+        for path in Manifest::list(&dir)?.iter().rev() {
+            match TrainCheckpoint::open(&dir, path) {
                 Ok(saved) => return Ok((saved, damaged)),
                 Err(e) => damaged.push(format!("passing over `{}`: {e}", path.display())),
             }
@@ -121,17 +75,20 @@ impl Saved {
         Err(Error::NoState { path: run.to_owned(), damaged })
     }
 
-    /// The state that a path names: one of its two files, or a run's newest.
-    pub fn at(path: &Path) -> Result<(Saved, Vec<String>)> {
+    /// The state at a path: either of its two files, or a run's directory for its newest.
+    ///
+    /// # Errors
+    /// Returns an error if the state is missing or damaged.
+    pub fn at(path: &Path) -> Result<(TrainCheckpoint, Vec<String>)> {
         if path.is_dir() {
-            return Saved::newest(path);
+            return TrainCheckpoint::newest(path);
         }
         let dir = base::files::folder_of(path);
-        Ok((Saved::open(dir, &path.with_extension("json"))?, vec![]))
+        Ok((TrainCheckpoint::open(dir, &path.with_extension("json"))?, vec![]))
     }
 
-    /// Notes in another run's directory that it goes on from here.
-    pub(crate) fn note_fork(&self, dir: &Path) -> Result<()> {
+    /// Records in another run's directory that it continues from this state.
+    pub(crate) fn record_fork(&self, dir: &Path) -> Result<()> {
         if self.path.parent() == Some(&dir.join("state")) {
             return Ok(());
         }
@@ -143,23 +100,22 @@ impl Saved {
         write_atomically(&dir.join("forked-from.yaml"), text.as_bytes())
     }
 
-    /// The file, for people.
+    /// The file's path in backticks.
     pub fn describe(&self) -> String {
         format!("`{}`", self.path.display())
     }
 
-    /// Refuses a state that is not a beginning for a run with this schedule under another name: one that has gone
-    /// past the recipe's last step, or after which the learning rate would jump because it has begun to fall, by the
-    /// recipe or by that of the state's own run.
+    /// Refuses a state that a new run with this schedule cannot start from.
     ///
     /// # Errors
-    /// The state is such a one.
+    /// Returns an error if the state is past the recipe's last step, or if the learning rate would
+    /// jump because it has begun to fall, in the recipe or in that of the state's own run.
     pub fn check_fork(&self, optimization: &Optimization) -> Result<()> {
         let (step, steps) = (self.step, optimization.steps);
         let bad = |message: String| Err(Error::State { path: self.path.clone(), message });
         if step >= steps {
             return bad(format!(
-                "it is of step {step} and the run ends with {steps}; raise `optimization.steps`"
+                "its step is {step} and the run ends with {steps}; raise `optimization.steps`"
             ));
         }
         let schedule = optimization.schedule();
@@ -167,19 +123,20 @@ impl Saved {
         let falls = |s: &Schedule| s.decay_start().filter(|&start| step > start);
         match (falls(&own), falls(&schedule)) {
             (Some(start), _) => bad(format!(
-                "it is of step {step}, its run's learning rate fell from step {start} on, and would jump from \
-                 {before:.3e} to {after:.3e}; fork an earlier state, or begin a run of its own with its weights by \
+                "its step is {step}, its run's learning rate fell from step {start} on, and would jump from \
+                 {before:.3e} to {after:.3e}; fork an earlier state, or start a new run with its weights by \
                  `init_from`"
             )),
             (None, Some(start)) => bad(format!(
-                "it is of step {step}, but the learning rate falls from step {start} on; fork an earlier state, or \
+                "its step is {step}, but the learning rate falls from step {start} on; fork an earlier state, or \
                  raise `optimization.steps`"
             )),
             (None, None) => Ok(()),
         }
     }
 
-    /// The schedule of the state's own run, and the rates of the next step by it and by `optimization`, if these differ.
+    /// Schedule of the state's own run, and the rates of the next step by it and by `optimization`,
+    /// if these differ.
     fn rates(&self, optimization: &Optimization) -> Option<(Schedule, f64, f64)> {
         let schedule = optimization.schedule();
         let own = optimization_of(&self.recipe).map_or(schedule, |o| o.schedule());
@@ -187,7 +144,7 @@ impl Saved {
         ((before - after).abs() > 1e-9 * before.max(after)).then_some((own, before, after))
     }
 
-    /// A sentence for a run that goes on with another learning rate than the state's own run would have had.
+    /// A warning for a run that continues with another learning rate than the state's own run.
     pub fn rate_jump(&self, optimization: &Optimization) -> Option<String> {
         let (_, before, after) = self.rates(optimization)?;
         Some(format!(
@@ -196,7 +153,7 @@ impl Saved {
         ))
     }
 
-    fn open(dir: &Path, manifest: &Path) -> Result<Saved> {
+    fn open(dir: &Path, manifest: &Path) -> Result<TrainCheckpoint> {
         let manifest = Manifest::read(manifest)?;
         manifest.verify(dir)?;
         let path = dir.join(tensors_name(manifest.step));
@@ -207,31 +164,32 @@ impl Saved {
             value.ok_or_else(|| bad(&format!("its metadata has no `{key}`")))
         };
         let step = text("step")?.parse().map_err(|_| bad("its step is not a number"))?;
-        let tally = serde_json::from_str(&text("tally")?).map_err(|_| bad("its tally is damaged"))?;
+        let stats = serde_json::from_str(&text("tally")?).map_err(|_| bad("its totals are damaged"))?;
         let recipe = text("recipe")?;
         let position = in_records(text("position")?, &recipe);
-        Ok(Saved { path, step, position, recipe, tally, source: file.section(None)? })
+        Ok(TrainCheckpoint { path, step, position, recipe, stats, source: file.section(None)? })
     }
 
-    /// One tensor by its full name, e.g. `model/encoder.conv_in.weight`.
+    /// One tensor by its full name, e.g. `model/encoder.conv_in.weight`; `None` if it is missing.
     pub fn tensor(&self, name: &str) -> Option<Tensor> {
         self.source.info(name)?;
         self.source.read(name, Device::Cpu).ok()
     }
 
     /// The error for a tensor that is missing or has another shape.
-    pub fn misfit(&self, what: &str) -> Error {
+    pub fn mismatch(&self, what: &str) -> Error {
         Error::State { path: self.path.clone(), message: format!("no tensor {what}") }
     }
 }
 
-/// The optimization of a recipe as a state holds it.
+/// The `optimization` part of a state's recipe.
 fn optimization_of(recipe: &str) -> Option<Optimization> {
     let recipe = Document::parse("the state's recipe", recipe).ok()?.to_json().ok()?;
     serde_json::from_value(recipe.get("optimization")?.clone()).ok()
 }
 
-/// A place in the data as states of versions up to 0.1 have it, in micro-batches of that time, in records instead.
+/// Converts a data position counted in micro-batches, as states of versions up to 0.1 have it, to
+/// records.
 fn in_records(position: String, recipe: &str) -> String {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -245,7 +203,10 @@ fn in_records(position: String, recipe: &str) -> String {
         .to_string()
 }
 
-/// Refuses a run directory that holds something already.
+/// Refuses a run directory that is not empty.
+///
+/// # Errors
+/// Returns an error if the directory has entries or cannot be read.
 pub fn check_unused(dir: &Path) -> Result<()> {
     if !dir.exists() {
         return Ok(());
@@ -257,123 +218,58 @@ pub fn check_unused(dir: &Path) -> Result<()> {
     }
 }
 
-/// Which states stay.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Keep {
-    /// So many of the newest, at least 1.
-    pub newest: usize,
-    /// And those of steps that are multiples of it, for ever; 0 for none.
-    pub milestone: u64,
-}
-
-impl Keep {
-    /// The newest and the one before it.
-    pub const TWO: Keep = Keep { newest: 2, milestone: 0 };
-}
-
-/// What is saved beside the tensors.
+/// Metadata saved beside the tensors.
 #[derive(Debug)]
-pub(crate) struct Moment<'a> {
+pub(crate) struct CheckpointMeta<'a> {
     pub step: u64,
     pub position: &'a str,
     pub recipe: &'a str,
     pub program: &'a str,
-    pub tally: Tally,
+    pub stats: RunStats,
 }
 
-/// Writes a state, reads it back, and removes what `keep` does not keep.
-pub(crate) fn save(run: &Path, moment: &Moment<'_>, tensors: &[(String, Tensor)], keep: Keep) -> Result<()> {
+/// Writes a state, reads it back, and removes the states that `policy` does not keep.
+pub(crate) fn save(
+    run: &Path,
+    meta: &CheckpointMeta<'_>,
+    tensors: &[(String, Tensor)],
+    policy: RetentionPolicy,
+) -> Result<()> {
     let dir = run.join("state");
     std::fs::create_dir_all(&dir).map_err(Error::file("create", &dir))?;
-    let step = moment.step;
+    let step = meta.step;
     let metadata: BTreeMap<String, String> = [
-        ("program", moment.program.to_owned()),
+        ("program", meta.program.to_owned()),
         ("step", step.to_string()),
-        ("position", moment.position.to_owned()),
-        ("recipe", moment.recipe.to_owned()),
-        ("tally", to_json(&moment.tally)),
+        ("position", meta.position.to_owned()),
+        ("recipe", meta.recipe.to_owned()),
+        ("tally", to_json(&meta.stats)),
     ]
     .map(|(k, v)| (k.to_owned(), v))
     .into();
     let name = tensors_name(step);
     let (sha256, bytes) = weights::save_with_digest(&dir.join(&name), tensors, &metadata)?;
-    let manifest = Manifest {
-        format: FORMAT.into(),
-        step,
-        milestone: keep.milestone > 0 && step.is_multiple_of(keep.milestone),
-        files: vec![FileEntry { name, bytes, sha256 }],
-    };
+    let manifest = Manifest::new(step, policy.is_milestone(step), FileEntry { name, bytes, sha256 });
     write_atomically(&Manifest::path(&dir, step), to_json(&manifest).as_bytes())?;
     manifest.verify(&dir)?;
-    remove_surplus(&dir, step, keep.newest.max(1))
-}
-
-/// Removes all but the newest `keep` states up to `step` and the milestones. A state of a later step is of a past
-/// that the run went back behind; tensors without a manifest are of a save that did not end.
-fn remove_surplus(dir: &Path, step: u64, keep: usize) -> Result<()> {
-    let mut kept = Vec::new();
-    let mut newest = 0;
-    for path in manifests(dir)?.into_iter().rev() {
-        let manifest = Manifest::read(&path).ok().filter(|m| m.step <= step);
-        let stays = manifest.is_some_and(|m| {
-            newest += 1;
-            if m.milestone || newest <= keep {
-                kept.extend(m.files.into_iter().map(|f| dir.join(f.name)));
-                return true;
-            }
-            false
-        });
-        if !stays {
-            std::fs::remove_file(&path).map_err(Error::file("remove", &path))?;
-        }
-    }
-    for path in files_ending(dir, "safetensors")? {
-        if !kept.contains(&path) {
-            std::fs::remove_file(&path).map_err(Error::file("remove", &path))?;
-        }
-    }
-    Ok(())
+    remove_surplus(&dir, step, policy.newest.max(1))
 }
 
 fn tensors_name(step: u64) -> String {
     format!("step-{step:09}.safetensors")
 }
 
-/// Manifests by step; zero-padded, they sort as numbers.
-fn manifests(dir: &Path) -> Result<Vec<PathBuf>> {
-    files_ending(dir, "json")
-}
-
-fn files_ending(dir: &Path, extension: &str) -> Result<Vec<PathBuf>> {
-    if !dir.exists() {
-        return Ok(vec![]);
-    }
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(Error::file("read", dir))? {
-        let path = entry.map_err(Error::file("read", dir))?.path();
-        if path.extension().is_some_and(|e| e == extension) {
-            files.push(path);
-        }
-    }
-    files.sort_unstable();
-    Ok(files)
-}
-
-pub(crate) fn to_json(value: &impl Serialize) -> String {
-    serde_json::to_string_pretty(value).expect("plain structs become JSON")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn run_with(steps: &[u64], keep: Keep) -> (tempfile::TempDir, Vec<String>) {
+    fn run_with(steps: &[u64], policy: RetentionPolicy) -> (tempfile::TempDir, Vec<String>) {
         let dir = tempfile::tempdir().unwrap();
         let tensors = [("a".to_owned(), Tensor::from_slice(&[1f32, 2.0]))];
         for &step in steps {
-            let tally = Tally { samples: 4 * step, seconds: 0.5, skipped: 0 };
-            let moment = Moment { step, position: "p", recipe: "r", program: "test", tally };
-            save(dir.path(), &moment, &tensors, keep).unwrap();
+            let stats = RunStats { samples: 4 * step, seconds: 0.5, skipped: 0 };
+            let meta = CheckpointMeta { step, position: "p", recipe: "r", program: "test", stats };
+            save(dir.path(), &meta, &tensors, policy).unwrap();
         }
         let mut left: Vec<String> = std::fs::read_dir(dir.path().join("state"))
             .unwrap()
@@ -387,12 +283,19 @@ mod tests {
     #[test]
     fn the_newest_and_the_milestones_stay() {
         let name = |step: u64| format!("step-{step:09}.json");
-        let (dir, left) = run_with(&[1, 2, 3, 4, 5, 6, 7], Keep { newest: 2, milestone: 3 });
+        let (dir, left) = run_with(&[1, 2, 3, 4, 5, 6, 7], RetentionPolicy { newest: 2, milestone: 3 });
         assert_eq!(left, [3, 6, 7].map(name));
-        // Going back to 6 and on: 7 belongs to a past that did not happen; 3 stays though milestones are off now.
-        let moment = Moment { step: 6, position: "p", recipe: "r", program: "test", tally: Tally::default() };
-        save(dir.path(), &moment, &[], Keep { newest: 1, milestone: 0 }).unwrap();
-        let left = manifests(&dir.path().join("state")).unwrap();
+        // Going back to 6 and on: 7 belongs to a past that did not happen; 3 stays though
+        // milestones are off now.
+        let meta = CheckpointMeta {
+            step: 6,
+            position: "p",
+            recipe: "r",
+            program: "test",
+            stats: RunStats::default(),
+        };
+        save(dir.path(), &meta, &[], RetentionPolicy { newest: 1, milestone: 0 }).unwrap();
+        let left = Manifest::list(&dir.path().join("state")).unwrap();
         assert_eq!(
             left.iter().map(|p| p.file_name().unwrap().to_str().unwrap()).collect::<Vec<_>>(),
             [name(3), name(6)]
@@ -415,17 +318,22 @@ mod tests {
     #[test]
     fn a_rate_that_jumps_is_told() {
         let dir = tempfile::tempdir().unwrap();
-        let moment =
-            Moment { step: 100, position: "p", recipe: RECIPE, program: "test", tally: Tally::default() };
-        save(dir.path(), &moment, &[], Keep { newest: 9, milestone: 0 }).unwrap();
-        let saved = Saved::newest(dir.path()).unwrap().0;
+        let meta = CheckpointMeta {
+            step: 100,
+            position: "p",
+            recipe: RECIPE,
+            program: "test",
+            stats: RunStats::default(),
+        };
+        save(dir.path(), &meta, &[], RetentionPolicy { newest: 9, milestone: 0 }).unwrap();
+        let saved = TrainCheckpoint::newest(dir.path()).unwrap().0;
         let told = |recipe: &str| saved.rate_jump(&optimization_of(recipe).unwrap());
         assert_eq!(told(RECIPE), None);
         let longer = RECIPE.replace("steps: 100", "steps: 200");
         assert!(told(&longer).unwrap().contains("is 2.000e-3, where the state's own recipe has 0.000e0"));
-        let moment = Moment { step: 50, ..moment };
-        save(dir.path(), &moment, &[], Keep { newest: 9, milestone: 0 }).unwrap();
-        let saved = Saved::newest(dir.path()).unwrap().0;
+        let meta = CheckpointMeta { step: 50, ..meta };
+        save(dir.path(), &meta, &[], RetentionPolicy { newest: 9, milestone: 0 }).unwrap();
+        let saved = TrainCheckpoint::newest(dir.path()).unwrap().0;
         let other = optimization_of(&RECIPE.replace("lr: 0.002", "lr: 0.004")).unwrap();
         saved.check_fork(&other).unwrap();
         assert!(saved.rate_jump(&other).unwrap().contains("4.000e-3"));
@@ -435,9 +343,10 @@ mod tests {
     fn a_fork_does_not_let_the_rate_jump() {
         let dir = tempfile::tempdir().unwrap();
         let of = |step: u64, recipe: &str| {
-            let moment = Moment { step, position: "p", recipe, program: "test", tally: Tally::default() };
-            save(dir.path(), &moment, &[], Keep { newest: 9, milestone: 0 }).unwrap();
-            Saved::newest(dir.path()).unwrap().0
+            let meta =
+                CheckpointMeta { step, position: "p", recipe, program: "test", stats: RunStats::default() };
+            save(dir.path(), &meta, &[], RetentionPolicy { newest: 9, milestone: 0 }).unwrap();
+            TrainCheckpoint::newest(dir.path()).unwrap().0
         };
         let cosine = RECIPE.replace("{type: wsd, decay_fraction: 0.2}", "{type: cosine, end_lr: 0.0}");
         let long = |recipe: &str| recipe.replace("steps: 100", "steps: 200");
@@ -495,15 +404,15 @@ mod tests {
             (&cut, "json", "damaged"),
             (&flip, "json", "damaged"),
         ] {
-            let (dir, _) = run_with(&[1, 2], Keep { newest: 2, milestone: 0 });
+            let (dir, _) = run_with(&[1, 2], RetentionPolicy { newest: 2, milestone: 0 });
             harm(&dir.path().join("state/step-000000002").with_extension(suffix));
-            let (saved, passed) = Saved::newest(dir.path()).unwrap();
-            assert_eq!((saved.step, passed.len(), saved.tally.samples), (1, 1, 4));
+            let (saved, passed) = TrainCheckpoint::newest(dir.path()).unwrap();
+            assert_eq!((saved.step, passed.len(), saved.stats.samples), (1, 1, 4));
             assert!(passed[0].contains(says), "{suffix}: {}", passed[0]);
         }
-        let (dir, _) = run_with(&[1], Keep { newest: 1, milestone: 0 });
+        let (dir, _) = run_with(&[1], RetentionPolicy { newest: 1, milestone: 0 });
         flip(&dir.path().join("state/step-000000001.safetensors"));
-        let error = Saved::newest(dir.path()).unwrap_err().to_string();
+        let error = TrainCheckpoint::newest(dir.path()).unwrap_err().to_string();
         assert!(error.contains("SHA-256"), "{error}");
     }
 }

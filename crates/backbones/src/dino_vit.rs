@@ -1,7 +1,9 @@
-//! The frozen backbone: DINO's ViT-S/16 (Caron et al., arXiv 2104.14294; `dino_deitsmall16_pretrain.pth`).
+//! DINO's ViT-S/16 (Caron et al., arXiv 2104.14294; `dino_deitsmall16_pretrain.pth`), the backbone
+//! of a discriminator.
 //!
-//! Two deviations of GigaTok's `discriminator_dino.py` from the stock network: GELU is the tanh approximation, and the
-//! key part of every `qkv` bias is zeroed at load, which the softmax does not notice. The last norm is unused.
+//! Two deviations of GigaTok's `discriminator_dino.py` from the stock network: GELU is the tanh
+//! approximation, and the key part of every `qkv` bias is zeroed at load, which does not change the
+//! softmax. The last norm is unused.
 //!
 //! B batch, D width, H heads, P patches, L = P + 1 tokens
 
@@ -10,14 +12,28 @@ use base::{Build, Init, Scope, Vars};
 use tch::{Device, Kind, Tensor};
 use weights::{KeyMap, TensorSource};
 
-use super::DinoConfig;
-use crate::Result;
-
 const EPS: f64 = 1e-6;
 const WEIGHT: Init = Init::Normal { std: 0.02 };
 const ZERO: Init = Init::Const(0.0);
 
-/// The backbone. It has no gradient of its own, but passes gradients on to the images.
+/// Sizes of a [`DinoVit`].
+#[derive(Debug, Clone, Copy)]
+pub struct DinoVitConfig<'a> {
+    /// Width.
+    pub width: i64,
+    /// Attention heads.
+    pub heads: i64,
+    /// Blocks.
+    pub depth: i64,
+    /// Blocks, from 0, whose output is read; the input of the first block is always read.
+    pub taps: &'a [i64],
+    /// Side of the square input, pixels.
+    pub image_size: i64,
+    /// Side of a patch, pixels.
+    pub patch_size: i64,
+}
+
+/// The network. Its weights get no gradients, but gradients pass through it to the images.
 #[derive(Debug)]
 pub struct DinoVit {
     patch_embed: Conv2d,
@@ -28,11 +44,15 @@ pub struct DinoVit {
 }
 
 impl DinoVit {
-    /// The public file's weights, in fp32.
+    /// Loads the public file's weights, in fp32.
     ///
     /// # Errors
-    /// The file lacks a tensor, has one too many or one of another shape.
-    pub fn open(config: &DinoConfig, source: &dyn TensorSource, device: Device) -> Result<Self> {
+    /// Returns an error if a tensor is missing, superfluous or of another shape.
+    pub fn open(
+        config: DinoVitConfig<'_>,
+        source: &dyn TensorSource,
+        device: Device,
+    ) -> weights::Result<Self> {
         let vars = Vars::new(device, Kind::Float, Build::Empty);
         let vit = Self::new(&vars.root(), config);
         let map = KeyMap::identity().drop("norm.**", "the discriminator reads blocks, not the last norm");
@@ -41,21 +61,21 @@ impl DinoVit {
         Ok(vit)
     }
 
-    /// Freshly drawn weights, for tests and dry runs.
-    pub fn random(config: &DinoConfig, device: Device) -> Self {
+    /// Random weights, for tests and dry runs.
+    pub fn random(config: DinoVitConfig<'_>, device: Device) -> Self {
         Self::new(&Vars::new(device, Kind::Float, Build::Random).root(), config)
     }
 
-    fn new(p: &Scope, config: &DinoConfig) -> Self {
+    fn new(p: &Scope, config: DinoVitConfig<'_>) -> Self {
         let (d, patch) = (config.width, config.patch_size);
-        let tokens = config.patches() + 1;
+        let tokens = (config.image_size / patch).pow(2) + 1;
         let embed = Conv2d::new(&(p / "patch_embed" / "proj"), 3, d, patch, WEIGHT, ZERO);
         DinoVit {
             cls_token: p.var("cls_token", &[1, 1, d], WEIGHT),
             pos_embed: p.var("pos_embed", &[1, tokens, d], WEIGHT),
             patch_embed: embed.with_stride(patch, 0),
             blocks: (0..config.depth).map(|i| Block::new(&(p / "blocks" / i), d, config.heads)).collect(),
-            taps: config.taps.clone(),
+            taps: config.taps.to_vec(),
         }
     }
 
@@ -65,16 +85,17 @@ impl DinoVit {
         }
     }
 
-    /// Whether any of its weights would be given a gradient; none is.
+    /// Whether any weight records or has a gradient.
     #[cfg(test)]
-    pub(super) fn records_gradients(&self) -> bool {
+    fn records_gradients(&self) -> bool {
         let of = |b: &Block| [b.attn.weight.shallow_clone(), b.attn.bias.shallow_clone()];
         let all = [self.cls_token.shallow_clone(), self.pos_embed.shallow_clone()].into_iter();
         all.chain(self.blocks.iter().flat_map(of)).any(|t| t.requires_grad() || t.grad().defined())
     }
 
-    /// Normalised images (B, 3, S, S), fp32 → what each head reads, (B, D, P) fp32: before the first block and after
-    /// each tapped one, the patch tokens plus the class token. Branches compute in `kind`, the residual stream in fp32.
+    /// Normalised images (B, 3, S, S), fp32 → features (B, D, P) fp32 before the first block and
+    /// after each tapped one: the patch tokens plus the class token. Branches compute in `kind`,
+    /// the residual stream in fp32.
     pub fn forward(&self, images: &Tensor, kind: Kind) -> Vec<Tensor> {
         let b = images.size()[0];
         let patches = self.patch_embed.forward(&images.to_kind(kind)).flatten(2, 3).transpose(1, 2); // (B, P, D)
@@ -149,7 +170,7 @@ impl Attention {
         let _ = self.bias.narrow(0, width, width).zero_();
     }
 
-    /// Spelled out rather than fused: the gradient penalties of R3GAN differentiate it twice.
+    /// Not fused, since the gradient penalties of R3GAN differentiate it twice.
     fn forward(&self, x: &Tensor) -> Tensor {
         let (b, l, d) = x.size3().expect("attention takes (B, L, D)");
         let k = d / self.heads;
@@ -158,5 +179,24 @@ impl Attention {
         let scores = (qkv.get(0) / (k as f64).sqrt()).matmul(&qkv.get(1).transpose(-2, -1)); // (B, H, L, L)
         let y = scores.softmax(-1, x.kind()).matmul(&qkv.get(2));
         self.proj.forward(&y.transpose(1, 2).reshape([b, l, d]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gradients_pass_through_and_stay_out_of_the_weights() {
+        let taps = [1];
+        let config =
+            DinoVitConfig { width: 12, heads: 2, depth: 2, taps: &taps, image_size: 16, patch_size: 4 };
+        let network = DinoVit::random(config, Device::Cpu);
+        let images = Tensor::rand([2, 3, 16, 16], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let features = network.forward(&images, Kind::Float);
+        assert_eq!(features.len(), 2);
+        features[1].sum(Kind::Float).backward();
+        assert!(images.grad().abs().sum(Kind::Float).double_value(&[]) > 0.0);
+        assert!(!network.records_gradients());
     }
 }
