@@ -1,4 +1,4 @@
-//! What all training verbs do.
+//! Shared part of all training verbs.
 
 use std::path::Path;
 
@@ -12,18 +12,18 @@ use train::{Observer, Recipe, Run, Task, TrainCheckpoint};
 use crate::context::{Context, Outcome};
 use crate::settings::device;
 
-/// Where a run begins: at a recipe, or at a saved state with its own.
+/// Start of a run: a recipe, or a saved state with its recipe.
 pub struct Start {
     /// The recipe.
     pub recipe: Document,
-    /// What was typed, as `key=value` changes to it.
+    /// Flags and overrides, as `key=value` changes to it.
     pub changes: Vec<String>,
-    /// The state to go on from.
+    /// Saved state to continue from.
     pub saved: Option<TrainCheckpoint>,
 }
 
-/// Finds the recipe and the state. `typed` are overrides that stand for flags of the verb; what is typed as
-/// `key=value` comes after them.
+/// Finds the recipe and the state. `typed` holds the overrides of the verb's flags; those given as
+/// `key=value` come after them.
 pub fn start(
     args: &RunArgs,
     built_in: &str,
@@ -58,7 +58,7 @@ pub fn start(
     Ok(Start { recipe, changes: typed, saved })
 }
 
-/// The images that were named by flags, as changes to a recipe that has them under `prefix`.
+/// The images given by flags, as changes to a recipe that has them under `prefix`.
 pub fn image_overrides(args: &RunArgs, prefix: &str) -> anyhow::Result<Vec<String>> {
     let named = [("train", &args.data), ("validation", &args.validation)];
     let given = named.into_iter().filter_map(|(key, path)| Some((key, path.as_deref()?)));
@@ -72,14 +72,14 @@ pub fn path_override(key: &str, path: &Path) -> anyhow::Result<String> {
     Ok(format!("{key}={}", serde_json::to_string(text)?))
 }
 
-/// The program that trains: version, commit where it is known (`+` marks changes since), libtorch.
+/// Name of the program: version, commit if known (`+` marks changes since), libtorch.
 fn program() -> anyhow::Result<String> {
     let commit = option_env!("GEN_COMMIT").map(|c| format!(", commit {c}")).unwrap_or_default();
     let libtorch = libtorch_ext::runtime::libtorch_version()?;
     Ok(format!("gen {}{commit}, libtorch {libtorch}", env!("CARGO_PKG_VERSION")))
 }
 
-/// `--plan`: prints what a run would cost.
+/// `--plan`: prints the cost of a run.
 pub fn plan(recipe: &impl Recipe, context: &Context) -> anyhow::Result<Outcome> {
     recipe.check()?;
     let cost = recipe.cost()?;
@@ -97,7 +97,7 @@ pub fn plan(recipe: &impl Recipe, context: &Context) -> anyhow::Result<Outcome> 
     Ok(Outcome::Done)
 }
 
-/// Says what memory the run will take, and what to do if that is more than there is.
+/// Prints the memory of the run, and a warning with remedies if the device has less.
 fn say_memory(recipe: &impl Recipe, device: Device, context: &Context) -> anyhow::Result<()> {
     let (cost, available) = (recipe.cost()?, device::memory(device));
     context.printer.note(&cost.memory_line(available));
@@ -138,7 +138,7 @@ pub fn run<T: Task>(
         (Some(saved), false) => {
             saved.check_fork(task.optimization())?;
             context.printer.note(&format!(
-                "going on from {} after its step {}",
+                "continuing from {} after its step {}",
                 saved.describe(),
                 saved.step
             ));
