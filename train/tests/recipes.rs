@@ -16,7 +16,7 @@ use train::tasks::{
 };
 
 fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs").join(name)
 }
 
 /// The recipe's `model.type`; a feature network has none.

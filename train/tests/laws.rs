@@ -326,7 +326,7 @@ fn fp16_is_refused_and_paths_do_not_depend_on_where_a_run_goes_on() {
     assert!(error.to_string().contains("loss scaler"), "{error}");
 
     let text = std::fs::read_to_string(
-        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/train/gigatok-ss256.yaml"),
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/train/gigatok-ss256.yaml"),
     );
     let text = text.unwrap().replace("trunk: null", "trunk: vgg.pth").replace("train: null", "train: images");
     let file = dir.path().join("recipe.yaml");

@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_runs_flops_are_the_models_forward_and_backward() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/train/llamagen-b-256.yaml");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../configs/train/llamagen-b-256.yaml");
         let recipe: ArRecipe = Document::read(std::path::Path::new(path)).unwrap().typed().unwrap();
         let (run, model) = (recipe.cost().unwrap(), recipe.model.cost());
         assert_eq!(run.flops_per_image, 3.0 * model.forward_flops());
