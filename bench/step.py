@@ -1,4 +1,4 @@
-"""Times optimizer steps of a transformer in PyTorch eager mode, for comparison with `crates/train/examples/step.rs`.
+"""Times optimizer steps of a transformer in PyTorch eager mode, for comparison with `gen bench --work train`.
 
 step.py SIZE BATCH fp32|bf16 STEPS, SIZE `gpt-b` (LlamaGen's, 2-D RoPE, 256 codes of 16384) or `gpt-64` (learned
 positions, 64 codes of 1024). bf16 is autocast over fp32 weights, the optimizer fused AdamW, as in the official trainers.

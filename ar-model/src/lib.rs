@@ -7,6 +7,7 @@
 mod attention;
 mod conditioning;
 mod config;
+mod cost;
 mod decode;
 mod embeddings;
 mod error;
@@ -20,6 +21,7 @@ mod spec;
 
 pub use conditioning::Conditioning;
 pub use config::{ArConfig, ConditioningConfig, DropoutConfig, ModulationConfig, PositionConfig};
+pub use cost::ArCost;
 pub use decode::{
     AutoregressiveModel, Backend, Cache, CapturableStep, CpuDecoder, CpuKernels, DecodeKernels, Decoder,
     GpuDecoder, GpuFormats, GpuKernels, KernelDecoder,

@@ -1,4 +1,4 @@
-//! What all training verbs do.
+//! Shared part of all training verbs.
 
 use std::path::Path;
 
@@ -7,23 +7,23 @@ use base::TensorKind;
 use base::config::Document;
 use cli::train::RunArgs;
 use tch::Device;
-use train::{Observer, Recipe, Run, Saved, Task};
+use train::{Observer, Recipe, Run, Task, TrainCheckpoint};
 
 use crate::context::{Context, Outcome};
 use crate::settings::device;
 
-/// Where a run begins: at a recipe, or at a saved state with its own.
+/// Start of a run: a recipe, or a saved state with its recipe.
 pub struct Start {
     /// The recipe.
     pub recipe: Document,
-    /// What was typed, as `key=value` changes to it.
+    /// Flags and overrides, as `key=value` changes to it.
     pub changes: Vec<String>,
-    /// The state to go on from.
-    pub saved: Option<Saved>,
+    /// Saved state to continue from.
+    pub saved: Option<TrainCheckpoint>,
 }
 
-/// Finds the recipe and the state. `typed` are overrides that stand for flags of the verb; what is typed as
-/// `key=value` comes after them.
+/// Finds the recipe and the state. `typed` holds the overrides of the verb's flags; those given as
+/// `key=value` come after them.
 pub fn start(
     args: &RunArgs,
     built_in: &str,
@@ -31,11 +31,11 @@ pub fn start(
     context: &Context,
 ) -> anyhow::Result<Start> {
     if !args.resume && !args.plan {
-        train::state::check_unused(args.output())?;
+        train::check_unused(args.output())?;
     }
     let state = match &args.fork {
-        Some(fork) => Some((fork.as_path(), Saved::at(fork)?)),
-        None if args.resume => Some((args.output(), Saved::newest(args.output())?)),
+        Some(fork) => Some((fork.as_path(), TrainCheckpoint::at(fork)?)),
+        None if args.resume => Some((args.output(), TrainCheckpoint::newest(args.output())?)),
         None => None,
     };
     let (recipe, saved) = if let Some((from, (saved, damaged))) = state {
@@ -58,7 +58,7 @@ pub fn start(
     Ok(Start { recipe, changes: typed, saved })
 }
 
-/// The images that were named by flags, as changes to a recipe that has them under `prefix`.
+/// The images given by flags, as changes to a recipe that has them under `prefix`.
 pub fn image_overrides(args: &RunArgs, prefix: &str) -> anyhow::Result<Vec<String>> {
     let named = [("train", &args.data), ("validation", &args.validation)];
     let given = named.into_iter().filter_map(|(key, path)| Some((key, path.as_deref()?)));
@@ -72,22 +72,22 @@ pub fn path_override(key: &str, path: &Path) -> anyhow::Result<String> {
     Ok(format!("{key}={}", serde_json::to_string(text)?))
 }
 
-/// The program that trains: version, commit where it is known (`+` marks changes since), libtorch.
+/// Name of the program: version, commit if known (`+` marks changes since), libtorch.
 fn program() -> anyhow::Result<String> {
     let commit = option_env!("GEN_COMMIT").map(|c| format!(", commit {c}")).unwrap_or_default();
     let libtorch = libtorch_ext::runtime::libtorch_version()?;
     Ok(format!("gen {}{commit}, libtorch {libtorch}", env!("CARGO_PKG_VERSION")))
 }
 
-/// `--plan`: prints what a run would cost.
+/// `--plan`: prints the cost of a run.
 pub fn plan(recipe: &impl Recipe, context: &Context) -> anyhow::Result<Outcome> {
     recipe.check()?;
-    let plan = recipe.plan()?;
-    let mut lines = plan.lines();
+    let cost = recipe.cost()?;
+    let mut lines = cost.lines();
     if let Some((data, size)) = recipe.images().filter(|(data, _)| data.train.is_some()) {
         let speed = train::images_per_second(data, size)?;
         lines.push(("pictures, one core".into(), format!("{speed:.0} images/s decoded and cut, measured")));
-        let wanted = plan.h200_images_per_second();
+        let wanted = cost.h200_images_per_second();
         lines.push(("cores to feed an H200".into(), format!("{:.0}", (wanted / speed).ceil())));
     }
     let width = lines.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
@@ -97,12 +97,12 @@ pub fn plan(recipe: &impl Recipe, context: &Context) -> anyhow::Result<Outcome> 
     Ok(Outcome::Done)
 }
 
-/// Says what memory the run will take, and what to do if that is more than there is.
+/// Prints the memory of the run, and a warning with remedies if the device has less.
 fn say_memory(recipe: &impl Recipe, device: Device, context: &Context) -> anyhow::Result<()> {
-    let (plan, available) = (recipe.plan()?, device::memory(device));
-    context.printer.note(&plan.memory_line(available));
-    if let Some(free) = available.filter(|free| plan.bytes() > *free as f64) {
-        let parts = plan.micro_batches_for(free as f64).map(|n| format!("`optimization.micro_batches={n}`"));
+    let (cost, available) = (recipe.cost()?, device::memory(device));
+    context.printer.note(&cost.memory_line(available));
+    if let Some(free) = available.filter(|free| cost.bytes() > *free as f64) {
+        let parts = cost.micro_batches_for(free as f64).map(|n| format!("`optimization.micro_batches={n}`"));
         let recompute = recipe.can_recompute().then(|| "`recompute=true`".to_owned());
         let ways: Vec<String> = parts.into_iter().chain(recompute).collect();
         let ways = if ways.is_empty() { "a smaller model".to_owned() } else { ways.join(" or ") };
@@ -115,7 +115,7 @@ fn say_memory(recipe: &impl Recipe, device: Device, context: &Context) -> anyhow
 pub fn run<T: Task>(
     mut task: T,
     args: &RunArgs,
-    saved: Option<Saved>,
+    saved: Option<TrainCheckpoint>,
     device: Device,
     observer: &mut dyn Observer<T>,
     context: &Context,
@@ -138,7 +138,7 @@ pub fn run<T: Task>(
         (Some(saved), false) => {
             saved.check_fork(task.optimization())?;
             context.printer.note(&format!(
-                "going on from {} after its step {}",
+                "continuing from {} after its step {}",
                 saved.describe(),
                 saved.step
             ));

@@ -34,7 +34,8 @@ pub fn run(args: &TrainArArgs, context: &Context) -> anyhow::Result<Outcome> {
     super::train::run(task, run, start.saved, device, &mut Samples(run.output()), context)
 }
 
-/// `--plan`. A recipe that leaves the number of codes to the tokenizer needs the tokenizer's configuration.
+/// `--plan`. A recipe that takes the number of codes from the tokenizer needs the tokenizer's
+/// configuration.
 fn plan(args: &TrainArArgs, context: &Context) -> anyhow::Result<Outcome> {
     let start = super::train::start(&args.run, BUILT_IN, vec![], context)?;
     let model = start.recipe.to_json()?["model"].clone();
@@ -54,7 +55,7 @@ fn plan(args: &TrainArArgs, context: &Context) -> anyhow::Result<Outcome> {
     super::train::plan(&recipe, context)
 }
 
-/// Where the tokenizer is: in a run that goes on, the copy it was begun with.
+/// Location of the tokenizer; for a resumed or forked run, the copy in the run's directory.
 fn tokenizer(args: &TrainArArgs) -> anyhow::Result<Location> {
     let run = &args.run;
     let begun = match (&run.fork, run.resume) {
@@ -84,8 +85,8 @@ fn open(location: &Location, device: Device) -> anyhow::Result<tokenizer::Loaded
     })
 }
 
-/// Flags as changes to the recipe. With no word on data at all, the images the tokenizer was trained on, if its
-/// directory is a run that tells.
+/// Flags as changes to the recipe. Without any data given, the images that the tokenizer was trained
+/// on, if its directory has a recipe.
 fn overrides(args: &TrainArArgs, location: &Location, context: &Context) -> anyhow::Result<Vec<String>> {
     let run = &args.run;
     let mut typed = super::train::image_overrides(run, "data.images")?;
@@ -112,7 +113,8 @@ fn overrides(args: &TrainArArgs, location: &Location, context: &Context) -> anyh
     Ok(typed)
 }
 
-/// The text encoder, in the recipe's precision where it has one, or its stored features, as a change to the recipe.
+/// The text encoder, in the recipe's precision if it has one, or its stored features, as a change to
+/// the recipe.
 fn text_override(args: &TrainArArgs, recipe: &Document) -> anyhow::Result<Option<String>> {
     let encoder = match (&args.text_encoder, args.text_features.as_slice()) {
         (Some(folder), _) => {
@@ -130,7 +132,7 @@ fn text_override(args: &TrainArArgs, recipe: &Document) -> anyhow::Result<Option
     Ok(Some(format!("text.encoder={encoder}")))
 }
 
-/// The recipe of the run that a tokenizer directory is, if it is one.
+/// The recipe in a tokenizer's directory, if there is one.
 fn tokenizer_recipe(dir: &Path) -> anyhow::Result<Option<TokenizerRecipe>> {
     let path = dir.join("recipe.yaml");
     Ok(if path.is_file() { Some(Document::read(&path)?.typed()?) } else { None })

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use base::ImagesU8;
 use base::rng::SampleStream;
+use base::{ImagesU8, image};
 use sampler::{DecodeMode, Pipeline, RandomSource, SamplingSettings};
 use tch::Kind;
 use tokenizer::Tokenizer;
@@ -88,9 +88,9 @@ impl<'a> Reconstructions<'a> {
         if let Some(grid) = Picture::grid(&pictures, COLUMNS) {
             grid.write_png(&sheet(self.dir, step)?, &[])?;
         }
-        let error = (images.tensor().to_kind(Kind::Float) - originals.tensor().to_kind(Kind::Float)) / 255.0;
-        let mse = error.square().mean(Kind::Double).double_value(&[]);
-        Ok(vec![("psnr", -10.0 * mse.max(1e-10).log10())])
+        let scaled = |x: &ImagesU8| x.tensor().to_kind(Kind::Float) / 255.0;
+        let mse = image::mse(&scaled(&images), &scaled(originals)).mean(Kind::Double).clamp_min(1e-10);
+        Ok(vec![("psnr", image::psnr(&mse).double_value(&[]))])
     }
 }
 

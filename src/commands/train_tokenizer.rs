@@ -33,7 +33,7 @@ pub fn run(args: &TrainTokenizerArgs, context: &Context) -> anyhow::Result<Outco
     super::train::run(task, run, start.saved, device, &mut Reconstructions::new(run.output()), context)
 }
 
-/// Takes a step of each phase with small networks over two pictures of noise, as far as their files are there.
+/// Tries a step of each phase with small networks on two pictures of noise, if their files exist.
 fn rehearse(recipe: &TokenizerRecipe, context: &Context) -> anyhow::Result<()> {
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let side = recipe.model.image_size() as usize;
@@ -47,9 +47,9 @@ fn rehearse(recipe: &TokenizerRecipe, context: &Context) -> anyhow::Result<()> {
             let said = "every phase takes its step, tried with narrow networks on pictures of noise";
             context.printer.note(said);
         }
-        // What contradicts itself does so at any size.
+        // Contradictions exist at any size.
         Err(e @ (train::Error::Recipe(_) | train::Error::Tokenizer(_))) => return Err(e.into()),
-        // A network's file that is not here: a plan needs none.
+        // A network's file is missing: `--plan` does not need it.
         Err(e) => context.printer.note(&format!("no step was tried: {e}")),
     }
     Ok(())

@@ -25,7 +25,7 @@ pub use config::{
     AlignedLayer, AlignedPart, Alignment, CnnConfig, GigaTokConfig, GridLayers, Latent, LlamaGenVqConfig,
     QueryInit, TokenizerConfig, Upsample, VisionConfig,
 };
-pub use cost::{Cost, cost};
+pub use cost::Cost;
 pub use error::{Error, Result};
 pub use gigatok::GigaTok;
 pub use llamagen_vq::LlamaGenVq;

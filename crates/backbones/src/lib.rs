@@ -5,6 +5,7 @@
 mod alexnet;
 mod clip;
 mod conv_bn;
+mod dino_vit;
 mod dinov2;
 mod efficientnet_lite;
 mod error;
@@ -28,6 +29,7 @@ mod vgg16;
 
 pub use alexnet::AlexNet;
 pub use clip::{Clip, ClipConfig, ClipExtractor, ClipModel, ClipTokenizer, TowerConfig};
+pub use dino_vit::{DinoVit, DinoVitConfig};
 pub use dinov2::{
     DinoConfig, DinoExtractor, DinoSize, DinoTeacher, DinoTokens, DinoV2, FeedForward, Positions,
 };

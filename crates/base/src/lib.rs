@@ -4,10 +4,12 @@
 
 pub mod carried;
 pub mod config;
+pub mod cost;
 pub mod device;
 pub mod files;
 pub mod hash;
 pub mod hint;
+pub mod image;
 pub mod nn;
 pub mod npz;
 pub mod precision;

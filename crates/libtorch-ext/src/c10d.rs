@@ -8,7 +8,7 @@ use tch::{Device, Tensor};
 use torch_sys::C_tensor;
 
 use crate::Error;
-use crate::error::words;
+use crate::error::check_message;
 
 #[repr(C)]
 struct ExtStore {
@@ -88,7 +88,7 @@ unsafe extern "C" {
 type Result<T> = std::result::Result<T, Error>;
 
 fn checked(call: &'static str, error: *mut c_char) -> Result<()> {
-    words(error).map_err(|message| Error::Libtorch { call, message })
+    check_message(error).map_err(|message| Error::Libtorch { call, message })
 }
 
 fn text(of: &'static str, value: &str) -> Result<CString> {

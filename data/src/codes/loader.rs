@@ -63,6 +63,8 @@ pub struct CodeBatch {
     pub labels: Vec<i64>,
     /// Captions, empty where a record has none; V of them.
     pub captions: Vec<String>,
+    /// Names of the records for messages; V of them.
+    pub keys: Vec<String>,
     /// The records' places among the stored ones; V of them.
     pub indices: Vec<usize>,
     /// How many records there are: the batch size, or fewer in the last batch of an epoch.
@@ -118,8 +120,9 @@ impl CodeLoader {
         let shape = [labels.len() as i64, self.source.num_tokens() as i64];
         let codes = Codes::new(Tensor::from_slice(&codes).view(shape)).expect("int64 (B, N)");
         let indices = indices.to_vec();
+        let keys = indices.iter().map(|i| format!("record {i} of the stored codes")).collect();
         self.state = self.schedule.following(self.state);
-        Ok(Some(CodeBatch { codes, valid: labels.len(), labels, captions, indices, epoch }))
+        Ok(Some(CodeBatch { codes, valid: labels.len(), labels, captions, keys, indices, epoch }))
     }
 
     fn view(&self, epoch: u64, index: usize) -> usize {

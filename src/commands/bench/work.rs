@@ -1,7 +1,7 @@
 //! The works themselves.
 
 use anyhow::Result;
-use ar_model::{ArConfig, AutoregressiveModel, Conditioning, Decoder, Gpt};
+use ar_model::{ArConfig, Conditioning, Decoder, Gpt};
 use base::{Codes, Images, Mode, Precision, SampleStream, TensorKind, random};
 use cli::bench::{BenchArgs, Work};
 use libtorch_ext::side_by_side;
@@ -75,7 +75,6 @@ fn sample(bench: Bench, precision: Precision, add: Add) -> Result<()> {
     Ok(())
 }
 
-/// Each step reads all weights once and every row's keys and values so far.
 fn sample_row(
     bench: Bench,
     precision: Precision,
@@ -84,22 +83,17 @@ fn sample_row(
     scale: f64,
     measured: Measured,
 ) -> Row {
-    let c = model.config();
-    let steps = c.num_tokens as f64;
+    let (cost, steps) = (model.config().cost(), model.config().num_tokens as f64);
     let rows = (batch * if scale > 1.0 { 2 } else { 1 }) as f64;
-    let weights = c.product_weights() as f64;
     let element = precision.kind().elt_size_in_bytes() as f64;
-    let stored = model.weight_bytes().map_or(weights * element, |bytes| bytes as f64);
+    let stored = model.weight_bytes().map_or(cost.weights() * element, |bytes| bytes as f64);
     let cached = match precision {
         _ if bench.args.gpu.int8_cache => 1.0,
         Precision::Fp32 => 4.0,
         _ => 2.0,
     }; // bytes of a number in the cache
-    let context = (model.spec().prefix_len as f64) + (steps - 1.0) / 2.0; // on average
-    let width = (c.layers * c.width) as f64;
-    let shared = c.num_kv_heads() as f64 / c.heads as f64;
-    let bytes = steps * (stored + rows * 2.0 * shared * width * cached * context);
-    let operations = steps * rows * (2.0 * weights + 4.0 * width * context);
+    let bytes = cost.decode_bytes(rows, stored, cached);
+    let operations = rows * cost.decode_flops();
     Row {
         cfg: Some(scale),
         codes_per_second: Some(batch as f64 * steps / measured.seconds),
@@ -113,18 +107,18 @@ fn tokenize(bench: Bench, work: Work, precision: Precision, add: Add) -> Result<
     let Bench { args, subjects, machine, device } = bench;
     let model = subjects.tokenizer(device, precision, args.gpu)?;
     let spec = model.spec().clone();
-    let cost = tokenizer::cost(subjects.tokenizer_config());
+    let cost = subjects.tokenizer_config().cost(4.0);
     for &batch in &args.batch_size {
         let (operations, measured) = if work == Work::Encode {
             let pixels = Tensor::rand([batch, 3, spec.image_size, spec.image_size], (Kind::Float, device));
             let images = Images::new(pixels * 2.0 - 1.0)?;
             let once = || model.encode(&images).map(drop).map_err(Into::into);
-            (cost.encode, measure(device, args.repeat, once)?)
+            (cost.encode_flops(), measure(device, args.repeat, once)?)
         } else {
             let shape = [batch, spec.num_tokens];
             let codes = Codes::new(Tensor::randint(spec.codebook_size, shape, (Kind::Int64, device)))?;
             let once = || model.decode(&codes).map(drop).map_err(Into::into);
-            (cost.decode, measure(device, args.repeat, once)?)
+            (cost.decode_flops(), measure(device, args.repeat, once)?)
         };
         add(Row::new(work, precision, batch, measured, operations * batch as f64, machine))?;
     }
@@ -169,9 +163,7 @@ fn train_steps(bench: Bench, precision: Precision, add: Add) -> Result<()> {
             optimizer.step(&sum, 1e-4);
             Ok(())
         })?;
-        let tokens = (batch * (config.num_tokens + model.spec().prefix_len - 1)) as f64;
-        let attention = (12 * config.layers * config.width * config.num_tokens) as f64;
-        let operations = tokens * (6.0 * config.product_weights() as f64 + attention);
+        let operations = training_flops(config, batch);
         let row = Row::new(Work::Train, precision, batch, measured, operations, machine);
         add(Row {
             workers: Some(workers),
@@ -181,6 +173,11 @@ fn train_steps(bench: Bench, precision: Precision, add: Add) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// Operations of a training step.
+fn training_flops(config: &ArConfig, batch: i64) -> f64 {
+    batch as f64 * config.cost().training_flops(false)
 }
 
 /// Refuses batches that are not as many equal parts as there are workers, and workers on a GPU.
@@ -196,4 +193,21 @@ pub fn check_workers(args: &BenchArgs, device: Device) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base::config::Document;
+    use train::Recipe as _;
+    use train::tasks::ArRecipe;
+
+    /// The estimate of `--plan`, which MFU uses too.
+    #[test]
+    fn a_training_step_has_the_flops_of_its_recipe() {
+        let text = include_str!("../../../configs/train/llamagen-b-256.yaml");
+        let recipe: ArRecipe = Document::parse("test", text).unwrap().typed().unwrap();
+        let run = recipe.cost().unwrap();
+        assert_eq!(training_flops(&recipe.model, 8), 8.0 * run.flops_per_image);
+    }
 }

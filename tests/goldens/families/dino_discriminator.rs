@@ -1,10 +1,11 @@
 //! The DINO discriminator: what its heads read, its logits, their gradients.
 
 use anyhow::{Context, Result, ensure};
+use backbones::DinoVit;
 use base::testing::recipe_tensor;
 use base::{Build, Mode, Vars};
 use tch::{Device, Kind, Tensor};
-use train::discriminator::{DinoConfig, DinoDiscriminator, DinoVit, View};
+use train::discriminator::{DinoConfig, DinoDiscriminator, View};
 
 use super::patchgan::compare_buffers;
 use super::tokenizer::compare_gradients;
@@ -57,7 +58,7 @@ fn build(golden: &Golden) -> Result<(DinoDiscriminator, Vars)> {
     };
     let tables = golden.get("recipe_tables");
     let backbone = Recipe::new(&tables["seed"], &tables["frozen_vit"], "dino.")?;
-    let backbone = DinoVit::open(&config, &backbone, Device::Cpu)?;
+    let backbone = DinoVit::open(config.backbone(), &backbone, Device::Cpu)?;
     let vars = Vars::new(Device::Cpu, Kind::Float, Build::Random);
     let network = DinoDiscriminator::with_backbone(&vars.root(), &config, backbone);
     Recipe::new(&tables["seed"], &tables["heads"], "disc.")?.load(&vars, &[])?;
