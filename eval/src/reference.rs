@@ -4,23 +4,12 @@ use std::path::{Path, PathBuf};
 
 use backbones::FeatureId;
 use base::npz::{self, Npz};
+use choices::ReferenceKind;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use weights::{Checkpoint, Want};
 
 use crate::{Error, Moments, Result, Statistics};
-
-/// Which published number a reference belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ReferenceKind {
-    /// The validation images that reconstructions are compared with.
-    Rfid,
-    /// The training set that generated images are compared with.
-    Gfid,
-    /// Something else.
-    Other,
-}
 
 /// What `gen eval stats` writes into a file beside the statistics.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

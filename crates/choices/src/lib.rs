@@ -1,8 +1,10 @@
-//! What a user chooses by a word: precision and device. It knows no libtorch, so that arguments can be read and help be
-//! given before libtorch is loaded; `base` says what the words mean for tensors.
+//! What a user chooses by a word: precision, device, metrics. It knows no libtorch, so that arguments can be read and
+//! help be given before libtorch is loaded; `base` says what the words mean for tensors.
 
 mod device;
+mod metric;
 mod precision;
 
 pub use device::DeviceChoice;
+pub use metric::{Metric, ReferenceKind};
 pub use precision::Precision;

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
-use cli::eval::{Metric, RunArgs};
+use choices::Metric;
+use cli::eval::RunArgs;
 use data::{Class, ClassTable, Target};
 use eval::{AgreementScores, ClassAgreement};
 use rayon::prelude::*;

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use cli::eval::{Metric, RunArgs};
-use eval::{ClassAgreement, CodebookUsage, Collector, GROUPS, Gather};
+use choices::Metric;
+use cli::eval::RunArgs;
+use eval::{AccumulateSpec, ClassAgreement, CodebookUsage, FeatureAccumulator, GROUPS};
 use serde_json::{Value as Json, json};
 
 use super::images::{ImageSet, OneSize};
-use super::metrics::Plan;
+use super::metrics::{self, Plan};
 use super::networks::{Networks, Role};
 use super::parts::Shard;
 use super::reference::{self, Reference};
@@ -28,7 +29,7 @@ pub fn open_reference(
     context: &Context,
 ) -> Result<Option<Reference>> {
     let Some(path) = &args.reference else {
-        let lacking = plan.names(Metric::needs_reference);
+        let lacking = plan.names(metrics::needs_reference);
         if lacking.is_empty() || matches!(source, Source::Reconstruct(..)) {
             return Ok(None);
         }
@@ -92,7 +93,7 @@ impl Evaluation<'_> {
                 vec![Phase { name: "codes", job: Job::Predict(predictor) }]
             }
             (Source::Generate(_), _) if self.plan.has_pairs() => {
-                let names = self.plan.names(Metric::is_pairwise).join(", ");
+                let names = self.plan.names(metrics::is_pairwise).join(", ");
                 return Err(Failure::new(format!(
                     "a model's images have no originals, which {names} compare with"
                 ))
@@ -121,7 +122,7 @@ impl Evaluation<'_> {
         Ok(self.plan.has(Metric::ClassAgreement) && labelled)
     }
 
-    fn gather_reference(&self, role: Role) -> Result<Gather> {
+    fn gather_reference(&self, role: Role) -> Result<AccumulateSpec> {
         let id = self.networks.features[&role].id();
         let known = |spatial| match &self.reference {
             Some(reference) => reference.stored(id, spatial).map(|s| s.is_some()),
@@ -211,9 +212,9 @@ impl Evaluation<'_> {
             }
             return Ok(state);
         }
-        let collectors = |gathers: &BTreeMap<Role, Gather>| {
-            let of = |(role, gather): (&Role, &Gather)| {
-                (*role, Collector::new(self.networks.features[role].id().clone(), gather.clone()))
+        let collectors = |gathers: &BTreeMap<Role, AccumulateSpec>| {
+            let of = |(role, gather): (&Role, &AccumulateSpec)| {
+                (*role, FeatureAccumulator::new(self.networks.features[role].id().clone(), gather.clone()))
             };
             gathers.iter().map(of).collect()
         };

@@ -6,13 +6,15 @@ use anyhow::{Context as _, Result};
 use backbones::FeatureId;
 use backbones::files::sha256;
 use base::npz::Npz;
-use cli::eval::{Metric, RunArgs};
+use choices::Metric;
+use cli::eval::RunArgs;
 use eval::{
     ADM_SPLIT_SIZE, Estimator, FIDELITY_SPLITS, KidSettings, Splits, Statistics, frechet_distance,
     frechet_of_features, inception_score, polynomial_mmd2,
 };
 use tch::{Kind, Tensor};
 
+use super::metrics::needs_rows;
 use super::report::Report;
 use super::sets::{ADM_NEIGHBOURS, PRDC_NEIGHBOURS, Rows};
 use super::values::{HIGHER, LOWER, Setting, Value};
@@ -161,7 +163,7 @@ impl Both<'_> {
     fn score(&mut self) -> Result<()> {
         self.frechet()?;
         self.scores_of_logits()?;
-        if !OF_FEATURES.iter().any(|&metric| metric.needs_rows() && self.wants(metric)) {
+        if !OF_FEATURES.iter().any(|&metric| needs_rows(metric) && self.wants(metric)) {
             return Ok(());
         }
         let (Some(x), Some(y)) = (&self.a.pool, &self.b.pool) else {

@@ -1,7 +1,7 @@
 //! The end of a run: scores, and the report of them.
 
 use anyhow::Result;
-use cli::eval::Metric;
+use choices::Metric;
 use eval::KidSettings;
 use serde_json::Value as Json;
 
@@ -114,7 +114,7 @@ impl Evaluation<'_> {
     /// A score's name, with its network where the name does not imply it.
     fn label(&self, metric: Metric) -> String {
         let network = self.plan.role(metric).map(|role| self.networks.features[&role].id());
-        titles::label(&metric.name(), network)
+        titles::label(metric.name(), network)
     }
 
     fn warnings(&self, tally: &Tally) -> Vec<String> {

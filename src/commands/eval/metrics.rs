@@ -2,12 +2,33 @@
 
 use anyhow::Result;
 use backbones::Network;
-use cli::eval::Metric;
-use eval::{ADM_SPLIT_SIZE, FIDELITY_SPLITS, GROUPS, Gather, PixelMetrics, Splits};
+use choices::Metric;
+use eval::{ADM_SPLIT_SIZE, AccumulateSpec, FIDELITY_SPLITS, GROUPS, PixelMetrics, Splits};
 
 use super::networks::Role;
 use super::source::SourceKind;
 use crate::failure::Failure;
+
+/// Whether a metric compares each image with its own original.
+pub fn is_pairwise(metric: Metric) -> bool {
+    matches!(metric, Metric::Psnr | Metric::Ssim | Metric::SsimDr2 | Metric::Lpips | Metric::Perceptual)
+}
+
+/// Whether it compares with a reference set.
+pub fn needs_reference(metric: Metric) -> bool {
+    !reads_logits(metric) && !matches!(metric, Metric::Codebook | Metric::ClipScore | Metric::ArLoss)
+}
+
+/// Whether it reads a network's logits of classes.
+pub fn reads_logits(metric: Metric) -> bool {
+    matches!(metric, Metric::Is | Metric::IsFidelity | Metric::ClassAgreement)
+}
+
+/// Whether it needs the reference's own rows, which statistics do not give.
+pub fn needs_rows(metric: Metric) -> bool {
+    use Metric as M;
+    matches!(metric, M::Precision | M::Recall | M::Density | M::Coverage | M::Kid | M::Cmmd)
+}
 
 /// Scores of reconstructions.
 const FOR_PAIRS: [Metric; 6] =
@@ -20,7 +41,7 @@ fn lacks(network: Option<Network>, metric: Metric) -> Option<&'static str> {
     let network = network?;
     match metric {
         Metric::ClassAgreement => (!network.classifies_imagenet()).then_some("the classes of ImageNet-1k"),
-        _ if metric.reads_logits() => (!network.has_logits()).then_some("logits of classes"),
+        _ if reads_logits(metric) => (!network.has_logits()).then_some("logits of classes"),
         Metric::Sfid => (!network.has_spatial()).then_some("features of places"),
         _ => None,
     }
@@ -115,13 +136,13 @@ impl Plan {
     }
 
     /// Those of the scores that one function chooses, by name.
-    pub fn names(&self, which: impl Fn(Metric) -> bool) -> Vec<String> {
+    pub fn names(&self, which: impl Fn(Metric) -> bool) -> Vec<&'static str> {
         self.metrics.iter().filter(|m| which(**m)).map(|m| m.name()).collect()
     }
 
     /// Whether images are compared one by one.
     pub fn has_pairs(&self) -> bool {
-        self.metrics.iter().any(|m| m.is_pairwise())
+        self.metrics.iter().any(|m| is_pairwise(*m))
     }
 
     /// What is computed of pairs of pixels.
@@ -138,7 +159,7 @@ impl Plan {
     }
 
     /// What is kept of the samples' features; `images` is how many there are.
-    pub fn gather_samples(&self, role: Role, images: u64) -> Gather {
+    pub fn gather_samples(&self, role: Role, images: u64) -> AccumulateSpec {
         let mut gather = self.gather(role);
         if self.interval && gather.groups > 0 {
             gather.groups = GROUPS;
@@ -155,21 +176,21 @@ impl Plan {
     }
 
     /// What is kept of the reference's features; its statistics may be known already.
-    pub fn gather_reference(&self, role: Role, pool_known: bool, spatial_known: bool) -> Gather {
+    pub fn gather_reference(&self, role: Role, pool_known: bool, spatial_known: bool) -> AccumulateSpec {
         let gather = self.gather(role);
-        Gather {
+        AccumulateSpec {
             groups: if pool_known { 0 } else { gather.groups },
             spatial: gather.spatial && !spatial_known,
             ..gather
         }
     }
 
-    fn gather(&self, role: Role) -> Gather {
+    fn gather(&self, role: Role) -> AccumulateSpec {
         let mine = || self.metrics.iter().filter(|m| self.role(**m) == Some(role));
-        Gather {
+        AccumulateSpec {
             groups: u64::from(mine().any(|m| matches!(m, Metric::Fid | Metric::Fdd))),
             spatial: mine().any(|m| *m == Metric::Sfid),
-            rows: mine().any(|m| m.needs_rows()),
+            rows: mine().any(|m| needs_rows(*m)),
             scores: vec![],
         }
     }

@@ -9,7 +9,8 @@ use backbones::{
     PerceptualDistance, WeightSource,
 };
 use base::Precision;
-use cli::eval::{Metric, NetworkArgs};
+use choices::Metric;
+use cli::eval::NetworkArgs;
 use serde::{Deserialize, Serialize};
 use tch::Device;
 

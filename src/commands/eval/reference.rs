@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use backbones::files::sha256;
 use backbones::{FeatureId, InputPath};
-use cli::eval::Protocol;
-use eval::{ReferenceFile, ReferenceKind, Statistics, is_npz};
+use choices::ReferenceKind;
+use eval::{ReferenceFile, Statistics, is_npz};
 use serde::Serialize;
 
 use super::agreement;
 use super::images::ImageSet;
-use super::metrics::Plan;
+use super::metrics::{Plan, is_pairwise, needs_rows};
 use crate::context::Context;
 use crate::failure::Failure;
 
@@ -49,7 +49,7 @@ impl Reference {
     pub fn open(
         path: &Path,
         resize: Option<u32>,
-        protocol: Option<Protocol>,
+        protocol: Option<ReferenceKind>,
         expected: Option<&str>,
         context: &Context,
     ) -> Result<Self> {
@@ -132,7 +132,7 @@ impl Reference {
         if self.images.is_some() {
             return Ok(());
         }
-        let lacking = plan.names(|m| m.needs_rows() || m.is_pairwise());
+        let lacking = plan.names(|m| needs_rows(m) || is_pairwise(m));
         if lacking.is_empty() {
             return Ok(());
         }
@@ -149,13 +149,8 @@ impl Reference {
 }
 
 /// The kind in words; an error if the protocol asks for another.
-fn judge(file: &ReferenceFile, protocol: Option<Protocol>) -> Result<String> {
+fn judge(file: &ReferenceFile, protocol: Option<ReferenceKind>) -> Result<String> {
     let judgement = file.judge();
-    let wanted = match protocol {
-        Some(Protocol::Rfid) => Some(ReferenceKind::Rfid),
-        Some(Protocol::Gfid) => Some(ReferenceKind::Gfid),
-        None => None,
-    };
     let words = |kind: Option<ReferenceKind>| match kind {
         Some(ReferenceKind::Rfid) => "a reference for rFID",
         Some(ReferenceKind::Gfid) => "a reference for gFID",
@@ -163,7 +158,7 @@ fn judge(file: &ReferenceFile, protocol: Option<Protocol>) -> Result<String> {
         None => "of unknown kind",
     };
     let shown = format!("{} ({})", words(judgement.kind), judgement.because);
-    match (wanted, judgement.kind) {
+    match (protocol, judgement.kind) {
         (Some(wanted), Some(found)) if wanted != found => {
             let (number, right) = match wanted {
                 ReferenceKind::Rfid => ("rFID", "the cropped validation images themselves"),

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
-use cli::eval::Metric;
-use eval::{Collector, FrechetReference, KidSettings, Statistics, jackknife};
+use choices::Metric;
+use eval::{FeatureAccumulator, FrechetReference, KidSettings, Statistics, jackknife};
 
 use super::agreement;
 use super::metrics::Plan;
@@ -71,7 +71,7 @@ impl Scoring<'_> {
                     }
                 }),
                 Err(error) => {
-                    scores.failed.insert(metric.name(), error.root_cause().to_string());
+                    scores.failed.insert(metric.name().to_owned(), error.root_cause().to_string());
                     first.get_or_insert(error);
                 }
             }
@@ -182,7 +182,7 @@ impl Scoring<'_> {
         Ok(agreement::values(tally, &self.setting).into_iter().map(|value| value.of(Some(id))).collect())
     }
 
-    fn collected(&self, role: Role) -> Result<&Collector> {
+    fn collected(&self, role: Role) -> Result<&FeatureAccumulator> {
         self.state.samples.get(&role).context("no image was scored")
     }
 

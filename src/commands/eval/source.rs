@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use cli::eval::{Metric, Protocol, RunArgs};
+use choices::{Metric, ReferenceKind};
+use cli::eval::RunArgs;
 use serde_json::{Value as Json, json};
 
 use super::agreement;
@@ -144,11 +145,11 @@ impl Source {
     }
 
     /// The number that the scores stand beside, where the source tells it.
-    pub fn protocol(&self, args: &RunArgs) -> Option<Protocol> {
+    pub fn protocol(&self, args: &RunArgs) -> Option<ReferenceKind> {
         args.protocol.or(match self {
             Source::Files(_) | Source::Predict(_) => None,
-            Source::Reconstruct(..) => Some(Protocol::Rfid),
-            Source::Generate(_) => Some(Protocol::Gfid),
+            Source::Reconstruct(..) => Some(ReferenceKind::Rfid),
+            Source::Generate(_) => Some(ReferenceKind::Gfid),
         })
     }
 

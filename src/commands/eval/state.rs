@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use eval::{Collector, Gather};
+use eval::{AccumulateSpec, FeatureAccumulator};
 use serde_json::Value as Json;
 use tch::Tensor;
 use weights::Checkpoint;
@@ -18,21 +18,24 @@ use crate::failure::Failure;
 #[derive(Debug)]
 pub struct State {
     /// Features of what is judged.
-    pub samples: BTreeMap<Role, Collector>,
+    pub samples: BTreeMap<Role, FeatureAccumulator>,
     /// Features of what it is compared with.
-    pub reference: BTreeMap<Role, Collector>,
+    pub reference: BTreeMap<Role, FeatureAccumulator>,
     /// All else.
     pub tally: Tally,
 }
 
 /// What must be kept of each network's features, for both sides.
-pub type Wanted = [BTreeMap<Role, Gather>; 2];
+pub type Wanted = [BTreeMap<Role, AccumulateSpec>; 2];
 
 const SIDES: [&str; 2] = ["samples", "reference"];
 
 impl State {
     /// Before the first image.
-    pub fn new(samples: BTreeMap<Role, Collector>, reference: BTreeMap<Role, Collector>) -> Self {
+    pub fn new(
+        samples: BTreeMap<Role, FeatureAccumulator>,
+        reference: BTreeMap<Role, FeatureAccumulator>,
+    ) -> Self {
         State { samples, reference, tally: Tally::new() }
     }
 
@@ -71,7 +74,8 @@ impl State {
         for ((side, gathers), collectors) in SIDES.iter().zip(wanted).zip(&mut sides) {
             for (role, gather) in gathers {
                 let prefix = format!("{side}.{}", role.name());
-                let loaded = Collector::load(gather.clone(), source.as_ref(), &prefix, &note(&prefix)?)?;
+                let loaded =
+                    FeatureAccumulator::load(gather.clone(), source.as_ref(), &prefix, &note(&prefix)?)?;
                 collectors.insert(*role, loaded);
             }
         }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use backbones::files::sha256;
 use backbones::{FeatureId, Network};
-use cli::eval::{StatsArgs, StatsKind};
-use eval::{Collector, Gather, PixelMetrics, ReferenceKind, Tag, write_reference};
+use cli::eval::StatsArgs;
+use eval::{AccumulateSpec, FeatureAccumulator, PixelMetrics, Tag, write_reference};
 use serde::Serialize;
 use serde_json::Value as Json;
 
@@ -41,8 +41,8 @@ pub fn run(args: &StatsArgs, context: &Context) -> Result<Outcome> {
     let network = networks::open(role, &args.networks, device)?;
     let id = network.id().clone();
     context.printer.note(&format!("network: {id}"));
-    let gather = Gather { groups: 1, spatial, ..Gather::default() };
-    let collectors = BTreeMap::from([(role, Collector::new(id.clone(), gather))]);
+    let gather = AccumulateSpec { groups: 1, spatial, ..AccumulateSpec::default() };
+    let collectors = BTreeMap::from([(role, FeatureAccumulator::new(id.clone(), gather))]);
     let mut state = State::new(BTreeMap::new(), collectors);
     let features = BTreeMap::from([(role, network)]);
     let networks = Networks { features, lpips: None, perceptual: None, clip_score: None, classifier: None };
@@ -62,23 +62,18 @@ pub fn run(args: &StatsArgs, context: &Context) -> Result<Outcome> {
 
 fn write(
     args: &StatsArgs,
-    collector: &Collector,
+    collector: &FeatureAccumulator,
     skipped: &[Skipped],
     spatial: bool,
     context: &Context,
 ) -> Result<Outcome> {
     let (id, skipped) = (collector.id().clone(), skipped.to_vec());
-    let kind = match args.kind {
-        StatsKind::Rfid => ReferenceKind::Rfid,
-        StatsKind::Gfid => ReferenceKind::Gfid,
-        StatsKind::Other => ReferenceKind::Other,
-    };
     let note = match args.note.is_empty() {
         true => format!("{} images of `{}`", collector.count(), args.images.display()),
         false => args.note.clone(),
     };
     let resize = args.resize.map_or("none".into(), |s| format!("ADM centre crop to {s}x{s}"));
-    let tag = Tag { kind, note, images: collector.count(), resize, features: id.clone() };
+    let tag = Tag { kind: args.kind, note, images: collector.count(), resize, features: id.clone() };
     let spatial = if spatial { Some(collector.spatial()?) } else { None };
     write_reference(&args.output, &collector.moments()?, spatial, &tag)?;
     let report = Report {

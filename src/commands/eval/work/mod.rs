@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use base::Progress;
-use eval::{PixelMetrics, overlapped};
+use eval::{PixelMetrics, prefetch};
 use serde_json::Value as Json;
 use tch::Device;
 
@@ -162,7 +162,7 @@ impl Walk<'_> {
         let read = |indices: &[u64]| -> Vec<Row> { sets.iter().map(|set| set.read(indices)).collect() };
         let mut saved = Instant::now();
         let batches = todo.chunks(self.batch_size).map(<[u64]>::to_vec);
-        let complete = overlapped(batches, read, |indices, read| -> Result<bool> {
+        let complete = prefetch(batches, read, |indices, read| -> Result<bool> {
             let n = indices.len() as u64;
             if let Some(step) = self.step(phase, indices, read, state)? {
                 self.feed(step, state)?;

@@ -3,9 +3,9 @@
 
 use tch::{Kind, Tensor};
 
-use crate::features::{at_least, two_sets};
-use crate::inception_score::{FIDELITY_SEED, mean_and_std};
-use crate::numpy::RandomState;
+use crate::math::features::{at_least, two_sets};
+use crate::math::inception_score::{FIDELITY_SEED, mean_and_std};
+use crate::math::numpy::RandomState;
 use crate::{Error, Result};
 
 /// How the means of a kernel over pairs of one set are taken.

@@ -6,7 +6,7 @@
 
 use tch::{Kind, Tensor};
 
-use crate::features::{at_least, same_dimension, two_sets};
+use crate::math::features::{at_least, same_dimension, two_sets};
 use crate::{Moments, Result, Statistics};
 
 /// One side of the distance, decomposed once for many others.

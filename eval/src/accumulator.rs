@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use weights::TensorSource;
 
-use crate::features::{at_least, same_dimension};
-use crate::inception_score::InceptionScore;
+use crate::math::features::{at_least, same_dimension};
+use crate::math::inception_score::InceptionScore;
 use crate::{Error, Moments, Result, Splits};
 
 /// What metrics ask for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Gather {
+pub struct AccumulateSpec {
     /// Moments in so many groups, image *i* in group *i* mod `groups`; 0 for none.
     pub groups: u64,
     /// Moments of the features of places.
@@ -24,9 +24,9 @@ pub struct Gather {
     pub scores: Vec<Splits>,
 }
 
-impl Gather {
+impl AccumulateSpec {
     /// What either asks for. Chunks are the other's only where this has none.
-    pub fn or(mut self, other: Gather) -> Gather {
+    pub fn or(mut self, other: AccumulateSpec) -> AccumulateSpec {
         self.groups = self.groups.max(other.groups);
         self.spatial |= other.spatial;
         self.rows |= other.rows;
@@ -37,9 +37,9 @@ impl Gather {
 
 /// Sums, and rows where they are asked for. Parts of one set merge.
 #[derive(Debug)]
-pub struct Collector {
+pub struct FeatureAccumulator {
     id: FeatureId,
-    gather: Gather,
+    gather: AccumulateSpec,
     moments: Vec<Moments>,
     spatial: Option<Moments>,
     rows: BTreeMap<u64, Tensor>,
@@ -56,11 +56,19 @@ struct Head {
     spatial: Option<u64>,
 }
 
-impl Collector {
+impl FeatureAccumulator {
     /// Before the first image.
-    pub fn new(id: FeatureId, gather: Gather) -> Self {
+    pub fn new(id: FeatureId, gather: AccumulateSpec) -> Self {
         let scores = gather.scores.iter().map(|_| InceptionScore::default()).collect();
-        Collector { id, gather, moments: vec![], spatial: None, rows: BTreeMap::new(), scores, count: 0 }
+        FeatureAccumulator {
+            id,
+            gather,
+            moments: vec![],
+            spatial: None,
+            rows: BTreeMap::new(),
+            scores,
+            count: 0,
+        }
     }
 
     /// Whose features.
@@ -125,7 +133,7 @@ impl Collector {
     }
 
     /// Takes in what was kept of other images of the same set.
-    pub fn merge(&mut self, other: Collector) -> Result<()> {
+    pub fn merge(&mut self, other: FeatureAccumulator) -> Result<()> {
         if self.id != other.id {
             return Err(Error::OtherFeatures { expected: self.id.to_string(), found: other.id.to_string() });
         }
@@ -218,8 +226,8 @@ impl Collector {
         Ok((tensors, serde_json::to_string(&head).map_err(|e| Error::Saved(e.to_string()))?))
     }
 
-    /// What [`Collector::save`] wrote; `gather` must be what it was.
-    pub fn load(gather: Gather, source: &dyn TensorSource, prefix: &str, head: &str) -> Result<Self> {
+    /// What [`FeatureAccumulator::save`] wrote; `gather` must be what it was.
+    pub fn load(gather: AccumulateSpec, source: &dyn TensorSource, prefix: &str, head: &str) -> Result<Self> {
         let head: Head = serde_json::from_str(head).map_err(|e| Error::Saved(e.to_string()))?;
         let read = |name: String| {
             source.read(&format!("{prefix}.{name}"), Device::Cpu).map_err(|e| Error::Saved(e.to_string()))
@@ -227,7 +235,7 @@ impl Collector {
         let moments = |name: &str, n: u64| {
             Moments::from_parts(n, read(format!("{name}.mean"))?, &read(format!("{name}.scatter"))?)
         };
-        let mut collector = Collector::new(head.id, gather);
+        let mut collector = FeatureAccumulator::new(head.id, gather);
         collector.count = head.count;
         for (g, &n) in head.moments.iter().enumerate() {
             collector.moments.push(moments(&format!("moments{g}"), n)?);

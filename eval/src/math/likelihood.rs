@@ -6,7 +6,7 @@ use base::Codes;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use crate::pixels::to_vec;
+use crate::math::pixels::to_vec;
 use crate::{Error, Result};
 
 /// Negative log-likelihood of each image's codes in nats, summed over its codes, (B) float64, from teacher-forced

@@ -4,7 +4,7 @@
 
 use tch::{Kind, Tensor};
 
-use crate::pixels::to_vec;
+use crate::math::pixels::to_vec;
 use crate::{Error, PixelPair, Result};
 
 /// The `L` in SSIM's constants `(K1 L)^2` and `(K2 L)^2`, K1 = 0.01, K2 = 0.03. The images themselves are in [0, 1].

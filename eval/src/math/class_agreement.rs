@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use crate::features::rows;
+use crate::math::features::rows;
 use crate::{Error, Result};
 
 /// What a classifier says of the images of one class.

@@ -1,7 +1,7 @@
 //! How far a Fréchet distance would move with other images.
 
-use crate::features::at_least;
-use crate::{Collector, FrechetReference, Result};
+use crate::math::features::at_least;
+use crate::{FeatureAccumulator, FrechetReference, Result};
 
 /// Groups that are left out in turn.
 pub const GROUPS: u64 = 10;
@@ -12,7 +12,7 @@ const T9: f64 = 2.262_157_162_740_992;
 /// A 95 % interval for the distance of the collected images by the delete-a-group jackknife: the distance is computed
 /// ten times, each time without one tenth of the images. It tells the chance in the choice of images; the bias of
 /// small sets is in all ten alike and stays.
-pub fn jackknife(reference: &FrechetReference, samples: &Collector) -> Result<[f64; 2]> {
+pub fn jackknife(reference: &FrechetReference, samples: &FeatureAccumulator) -> Result<[f64; 2]> {
     let whole = reference.distance(&samples.moments()?.statistics()?)?;
     at_least("an interval over ten groups of images", GROUPS as i64, samples.groups_with_images() as i64)?;
     let without: Result<Vec<f64>> =

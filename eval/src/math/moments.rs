@@ -3,7 +3,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use crate::features::{at_least, rows, same_dimension};
+use crate::math::features::{at_least, rows, same_dimension};
 use crate::{Error, Result};
 
 /// `n` rows' mean (D) and scatter `M = Σ (x - mean)(x - mean)ᵀ` (D, D).

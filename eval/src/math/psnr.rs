@@ -2,7 +2,7 @@
 
 use tch::Kind;
 
-use crate::pixels::to_vec;
+use crate::math::pixels::to_vec;
 use crate::{PixelPair, Result};
 
 /// PSNR in dB of each image, with data range 1: the mean error is over all pixels and channels. Infinite where both

@@ -6,7 +6,7 @@
 
 use tch::{Kind, Tensor};
 
-use crate::features::{at_least, rows, two_sets};
+use crate::math::features::{at_least, rows, two_sets};
 use crate::{Error, Result};
 
 /// Rows that are compared at once: queries and balls.
@@ -79,7 +79,7 @@ impl Manifold {
     }
 
     /// Finds the rows (M, D) in the balls.
-    pub fn locate(&self, queries: &Tensor) -> Result<Membership> {
+    pub fn membership(&self, queries: &Tensor) -> Result<Membership> {
         let (q, _) = two_sets(queries, &self.rows)?;
         let flags = |n| Tensor::zeros([n], (Kind::Bool, tch::Device::Cpu));
         let filled = flags(self.len());
@@ -183,15 +183,15 @@ fn smallest(a: &(Tensor, Tensor), b: &(Tensor, Tensor), k: i64) -> (Tensor, Tens
 /// are the same up to rounding.
 pub fn precision_recall(samples: &Manifold, reference: &Manifold) -> Result<PrecisionRecall> {
     Ok(PrecisionRecall {
-        precision: share(&reference.locate(&samples.rows)?.within),
-        recall: share(&samples.locate(&reference.rows)?.within),
+        precision: share(&reference.membership(&samples.rows)?.within),
+        recall: share(&samples.membership(&reference.rows)?.within),
     })
 }
 
 /// Precision, recall, density and coverage as prdc takes them (k = 5 usually, sets of one size).
 pub fn prdc(samples: &Manifold, reference: &Manifold) -> Result<Prdc> {
-    let here = reference.locate(&samples.rows)?;
-    let there = samples.locate(&reference.rows)?;
+    let here = reference.membership(&samples.rows)?;
+    let there = samples.membership(&reference.rows)?;
     let inside = |m: &Membership| share(&m.inside.iter().map(|&n| n > 0).collect::<Vec<_>>());
     let balls: u64 = here.inside.iter().sum();
     Ok(Prdc {

@@ -10,7 +10,7 @@ const AHEAD: usize = 2;
 ///
 /// # Errors
 /// Those of `take`.
-pub fn overlapped<T: Send, E>(
+pub fn prefetch<T: Send, E>(
     batches: impl Iterator<Item = Vec<u64>> + Send,
     read: impl Fn(&[u64]) -> T + Send,
     mut take: impl FnMut(Vec<u64>, T) -> Result<bool, E>,
@@ -48,7 +48,7 @@ mod tests {
     fn batches_come_in_order_and_no_more_is_read_than_may_wait() {
         let read = AtomicUsize::new(0);
         let mut taken = vec![];
-        let complete = overlapped(
+        let complete = prefetch(
             batches(),
             |indices| {
                 read.fetch_add(1, Ordering::SeqCst);
@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn it_stops_when_told_to_and_when_something_fails() {
         let stop_at = |n: u64, end: Result<bool, &'static str>| {
-            overlapped(batches(), |i| i[0], |_, first| if first == n { end } else { Ok(true) })
+            prefetch(batches(), |i| i[0], |_, first| if first == n { end } else { Ok(true) })
         };
         assert_eq!(stop_at(10, Ok(false)), Ok(false));
         assert_eq!(stop_at(10, Err("broken")), Err("broken"));

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use tch::{Kind, Tensor};
 
-use crate::features::{at_least, rows, same_dimension};
-use crate::numpy::permutation;
+use crate::math::features::{at_least, rows, same_dimension};
+use crate::math::numpy::permutation;
 use crate::{Error, Result};
 
 /// Which rows form a chunk. The published variants differ in nothing else.

@@ -3,7 +3,7 @@
 use base::Codes;
 use serde::{Deserialize, Serialize};
 
-use crate::features::at_least;
+use crate::math::features::at_least;
 use crate::{Error, Mean, Result};
 
 /// How often each code occurred.

@@ -10,7 +10,7 @@
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use crate::pixels::to_vec;
+use crate::math::pixels::to_vec;
 use crate::{Error, Mean, Result};
 
 /// Sums over images.
