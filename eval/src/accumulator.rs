@@ -1,4 +1,4 @@
-//! What is kept of one network's features of one set of images, as they come.
+//! Sums over one network's features of one set of images.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +11,12 @@ use crate::math::features::{at_least, same_dimension};
 use crate::math::inception_score::InceptionScore;
 use crate::{Error, Moments, Result, Splits};
 
-/// What metrics ask for.
+/// Sums that metrics ask for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AccumulateSpec {
     /// Moments in so many groups, image *i* in group *i* mod `groups`; 0 for none.
     pub groups: u64,
-    /// Moments of the features of places.
+    /// Moments of the spatial features.
     pub spatial: bool,
     /// The rows themselves, as neighbours and kernels need them.
     pub rows: bool,
@@ -25,7 +25,7 @@ pub struct AccumulateSpec {
 }
 
 impl AccumulateSpec {
-    /// What either asks for. Chunks are the other's only where this has none.
+    /// The sums that either asks for.
     pub fn or(mut self, other: AccumulateSpec) -> AccumulateSpec {
         self.groups = self.groups.max(other.groups);
         self.spatial |= other.spatial;
@@ -39,7 +39,7 @@ impl AccumulateSpec {
 #[derive(Debug)]
 pub struct FeatureAccumulator {
     id: FeatureId,
-    gather: AccumulateSpec,
+    spec: AccumulateSpec,
     moments: Vec<Moments>,
     spatial: Option<Moments>,
     rows: BTreeMap<u64, Tensor>,
@@ -47,7 +47,7 @@ pub struct FeatureAccumulator {
     count: u64,
 }
 
-/// The part of a saved collector that is no tensor.
+/// The part of a saved accumulator that is no tensor.
 #[derive(Debug, Serialize, Deserialize)]
 struct Head {
     id: FeatureId,
@@ -58,11 +58,11 @@ struct Head {
 
 impl FeatureAccumulator {
     /// Before the first image.
-    pub fn new(id: FeatureId, gather: AccumulateSpec) -> Self {
-        let scores = gather.scores.iter().map(|_| InceptionScore::default()).collect();
+    pub fn new(id: FeatureId, spec: AccumulateSpec) -> Self {
+        let scores = spec.scores.iter().map(|_| InceptionScore::default()).collect();
         FeatureAccumulator {
             id,
-            gather,
+            spec,
             moments: vec![],
             spatial: None,
             rows: BTreeMap::new(),
@@ -87,21 +87,21 @@ impl FeatureAccumulator {
         if n != indices.len() as i64 {
             return Err(Error::Count { what: "rows of features", expected: indices.len() as i64, found: n });
         }
-        if self.gather.groups > 0 {
+        if self.spec.groups > 0 {
             self.add_to_groups(&features.pool, indices)?;
         }
-        if self.gather.spatial {
+        if self.spec.spatial {
             let spatial = features.spatial.as_ref().ok_or(Error::NoOutput { what: "features of places" })?;
             self.spatial.get_or_insert_with(|| Moments::new(spatial.size()[1])).update(spatial)?;
         }
         if !self.scores.is_empty() {
             let logits = features.logits.as_ref().ok_or(Error::NoOutput { what: "class logits" })?;
-            for (score, splits) in self.scores.iter_mut().zip(&self.gather.scores) {
+            for (score, splits) in self.scores.iter_mut().zip(&self.spec.scores) {
                 let chunks: Vec<u64> = indices.iter().map(|&i| splits.chunk(i)).collect();
                 score.update(logits, &chunks)?;
             }
         }
-        if self.gather.rows {
+        if self.spec.rows {
             for (row, &index) in indices.iter().enumerate() {
                 self.add_row(index, features.pool.get(row as i64).to_kind(Kind::Float))?;
             }
@@ -111,7 +111,7 @@ impl FeatureAccumulator {
     }
 
     fn add_to_groups(&mut self, pool: &Tensor, indices: &[u64]) -> Result<()> {
-        let groups = self.gather.groups;
+        let groups = self.spec.groups;
         if self.moments.is_empty() {
             self.moments = (0..groups).map(|_| Moments::new(pool.size()[1])).collect();
         }
@@ -183,7 +183,7 @@ impl FeatureAccumulator {
         })
     }
 
-    /// Moments of the features of places.
+    /// Moments of the spatial features.
     pub fn spatial(&self) -> Result<&Moments> {
         self.spatial.as_ref().ok_or(Error::NoOutput { what: "features of places" })
     }
@@ -193,6 +193,12 @@ impl FeatureAccumulator {
         at_least("neighbours and kernels", 1, self.rows.len() as i64)?;
         let rows: Vec<&Tensor> = self.rows.values().collect();
         Ok(Tensor::stack(&rows, 0))
+    }
+
+    /// The Inception Score over the chunks that `wanted` chooses.
+    pub fn inception_score(&self, wanted: impl Fn(&Splits) -> bool) -> Option<&InceptionScore> {
+        let place = self.spec.scores.iter().position(wanted)?;
+        self.scores.get(place)
     }
 
     /// The Inception Scores, in the order in which they were asked for.
@@ -226,8 +232,8 @@ impl FeatureAccumulator {
         Ok((tensors, serde_json::to_string(&head).map_err(|e| Error::Saved(e.to_string()))?))
     }
 
-    /// What [`FeatureAccumulator::save`] wrote; `gather` must be what it was.
-    pub fn load(gather: AccumulateSpec, source: &dyn TensorSource, prefix: &str, head: &str) -> Result<Self> {
+    /// What [`FeatureAccumulator::save`] wrote; `spec` must be what it was.
+    pub fn load(spec: AccumulateSpec, source: &dyn TensorSource, prefix: &str, head: &str) -> Result<Self> {
         let head: Head = serde_json::from_str(head).map_err(|e| Error::Saved(e.to_string()))?;
         let read = |name: String| {
             source.read(&format!("{prefix}.{name}"), Device::Cpu).map_err(|e| Error::Saved(e.to_string()))
@@ -235,26 +241,26 @@ impl FeatureAccumulator {
         let moments = |name: &str, n: u64| {
             Moments::from_parts(n, read(format!("{name}.mean"))?, &read(format!("{name}.scatter"))?)
         };
-        let mut collector = FeatureAccumulator::new(head.id, gather);
-        collector.count = head.count;
+        let mut accumulator = FeatureAccumulator::new(head.id, spec);
+        accumulator.count = head.count;
         for (g, &n) in head.moments.iter().enumerate() {
-            collector.moments.push(moments(&format!("moments{g}"), n)?);
+            accumulator.moments.push(moments(&format!("moments{g}"), n)?);
         }
-        collector.spatial = head.spatial.map(|n| moments("spatial", n)).transpose()?;
-        if collector.gather.rows && head.count > 0 {
+        accumulator.spatial = head.spatial.map(|n| moments("spatial", n)).transpose()?;
+        if accumulator.spec.rows && head.count > 0 {
             let rows = read("rows".into())?;
             let indices = Vec::<i64>::try_from(read("rows.index".into())?)?;
             same_dimension(rows.size()[0], indices.len() as i64)?;
             for (row, index) in (0..).zip(indices) {
-                collector.add_row(index as u64, rows.get(row))?;
+                accumulator.add_row(index as u64, rows.get(row))?;
             }
         }
         if head.count > 0 {
-            for (s, score) in collector.scores.iter_mut().enumerate() {
+            for (s, score) in accumulator.scores.iter_mut().enumerate() {
                 let part = |p: u8| read(format!("score{s}.{p}"));
                 *score = InceptionScore::from_parts([part(0)?, part(1)?, part(2)?, part(3)?])?;
             }
         }
-        Ok(collector)
+        Ok(accumulator)
     }
 }

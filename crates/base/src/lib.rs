@@ -6,6 +6,7 @@ pub mod carried;
 pub mod config;
 pub mod device;
 pub mod files;
+pub mod finite;
 pub mod hint;
 pub mod nn;
 pub mod npz;
@@ -13,6 +14,7 @@ pub mod precision;
 pub mod progress;
 pub mod recipe;
 pub mod rng;
+pub mod skipped;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod types;
@@ -24,6 +26,7 @@ pub use libtorch_ext::random;
 pub use precision::TensorKind;
 pub use progress::{Progress, Silent};
 pub use rng::SampleStream;
+pub use skipped::Skipped;
 pub use types::{Codes, Images, ImagesU8, TypeError};
 pub use vars::{Build, Init, Scope, Vars};
 

@@ -3,9 +3,8 @@
 use std::ops::Range;
 
 use anyhow::{Result, anyhow};
+use eval::Histogram;
 use plotters::prelude::*;
-
-use super::tally::Histogram;
 
 const SIZE: (u32, u32) = (360, 220);
 const INK: RGBColor = RGBColor(52, 101, 164);

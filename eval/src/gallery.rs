@@ -1,20 +1,22 @@
-//! A few images for the report, small enough to be kept in memory.
+//! Thumbnails for the report, small enough to be kept in memory.
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use base::ImagesU8;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use data::resize::{Filter, resize};
 use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
 use serde::{Deserialize, Serialize};
+use tch::{Device, Tensor};
 
-use crate::pictures::Picture;
+use crate::Result;
+use crate::batch::EvalBatch;
 
-/// The longest side that is shown.
+/// Longest side of a thumbnail in pixels.
 const SIDE: u32 = 128;
-/// Of the JPEGs.
+/// Quality of the JPEGs.
 const QUALITY: u8 = 92;
 /// Images of the sheet.
 const SHEET: usize = 64;
@@ -22,7 +24,7 @@ const SHEET: usize = 64;
 const OF_A_CLASS: usize = 6;
 const CLASSES: usize = 1000;
 
-/// An image as it stands in the page.
+/// An image of the page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Thumb {
     /// Its number.
@@ -31,22 +33,22 @@ pub struct Thumb {
     pub name: String,
     /// As a JPEG in base64.
     pub image: String,
-    /// Its original likewise.
+    /// Its original, also as a JPEG.
     pub original: Option<String>,
 }
 
 /// The first images, and the first of each class.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Gallery {
-    /// Of the whole set.
+    /// First images of the set.
     pub sheet: Vec<Thumb>,
-    /// By class.
+    /// First images of each class.
     pub classes: BTreeMap<i64, Vec<Thumb>>,
 }
 
 impl Gallery {
-    /// Whether an image of this class would be kept.
-    pub fn wants(&self, class: Option<i64>) -> bool {
+    /// Whether an image of this class is kept.
+    fn wants(&self, class: Option<i64>) -> bool {
         let room = |class: &i64| match self.classes.get(class) {
             Some(thumbs) => thumbs.len() < OF_A_CLASS,
             None => self.classes.len() < CLASSES,
@@ -55,7 +57,7 @@ impl Gallery {
     }
 
     /// Keeps an image, where there is room.
-    pub fn keep(&mut self, thumb: Thumb, class: Option<i64>) {
+    fn keep(&mut self, thumb: Thumb, class: Option<i64>) {
         if let Some(class) = class
             && (self.classes.contains_key(&class) || self.classes.len() < CLASSES)
         {
@@ -69,7 +71,26 @@ impl Gallery {
         }
     }
 
-    /// Takes in another part's, in the order of the images.
+    /// Keeps the first images of a batch.
+    pub fn keep_thumbnails(&mut self, batch: &EvalBatch) -> Result<()> {
+        let Some(samples) = &batch.samples else { return Ok(()) };
+        for (i, item) in (0..).zip(&batch.items) {
+            if self.wants(item.class) {
+                let one = |images: &Tensor| encode(&ImagesU8::new(images.narrow(0, i, 1))?);
+                let original = batch.pair.as_ref().map(|p| one(p.originals.to_u8().tensor())).transpose()?;
+                let thumb = Thumb {
+                    index: item.index,
+                    name: item.prompt.clone().unwrap_or_else(|| item.name.clone()),
+                    image: one(samples.tensor())?,
+                    original,
+                };
+                self.keep(thumb, item.class);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds another part's, in the order of the images.
     pub fn merge(&mut self, other: Gallery) {
         let join = |mine: &mut Vec<Thumb>, theirs: Vec<Thumb>, most: usize| {
             mine.extend(theirs);
@@ -83,11 +104,13 @@ impl Gallery {
     }
 }
 
-/// A picture as a JPEG in base64, made smaller where it is large: a page holds hundreds.
-pub fn encode(picture: Picture) -> Result<String> {
-    let (width, height) = (picture.width as u32, picture.height as u32);
+/// The image of a batch of one as a JPEG in base64, reduced if it is large: a page holds hundreds.
+fn encode(image: &ImagesU8) -> Result<String> {
+    let nhwc = image.tensor().permute([0, 2, 3, 1]).contiguous().to_device(Device::Cpu);
+    let (_, height, width, _) = nhwc.size4()?;
+    let (height, width) = (height as u32, width as u32);
     let longest = width.max(height);
-    let shown = match RgbImage::from_raw(width, height, picture.rgb) {
+    let shown = match RgbImage::from_raw(width, height, Vec::<u8>::try_from(nhwc.view(-1))?) {
         Some(image) if longest > SIDE => {
             let side = |s: u32| (s * SIDE / longest).max(1);
             resize(&image, side(width), side(height), Filter::Bicubic)

@@ -1,33 +1,55 @@
 //! Values that are not finite never become pictures or scores: they are an error that names image and network.
 
-use anyhow::Result;
 use tch::Tensor;
 
-use crate::failure::Failure;
+use crate::Hint;
 
-/// Refuses values (B, …) of images that are not finite; `what` they are, and `network` gave them.
+/// Values of an image that are not finite.
+#[derive(Debug, thiserror::Error)]
+#[error("image `{image}`{more}: {what} by {network} holds values that are not finite")]
+pub struct NonFinite {
+    image: String,
+    more: String,
+    what: String,
+    network: String,
+}
+
+impl Hint for NonFinite {
+    fn hints(&self) -> Vec<String> {
+        vec![
+            "a weight of the network may be damaged, or its precision too narrow: try `--precision fp32`"
+                .into(),
+        ]
+    }
+}
+
+/// Checks values (B, …) of images; `what` they are, and `network` gave them.
+///
+/// # Errors
+/// Returns an error that names the first image with a value that is not finite.
 pub fn check<'a>(
     values: &Tensor,
     mut images: impl Iterator<Item = &'a str>,
     what: &str,
     network: &str,
-) -> Result<()> {
+) -> Result<(), NonFinite> {
     if values.numel() == 0 {
         return Ok(());
     }
     let rows = values.size().first().copied().unwrap_or(1);
     let bad = values.reshape([rows, -1]).isfinite().all_dim(1, false).logical_not(); // (B)
-    let bad = Vec::<i64>::try_from(bad.nonzero().view(-1))?;
-    let Some(&first) = bad.first() else { return Ok(()) };
-    let image = usize::try_from(first).ok().and_then(|i| images.nth(i)).unwrap_or_default();
-    let more = match bad.len() {
+    let indices = bad.nonzero().view(-1);
+    let count = indices.numel();
+    if count == 0 {
+        return Ok(());
+    }
+    let first = usize::try_from(indices.int64_value(&[0])).ok();
+    let image = first.and_then(|i| images.nth(i)).unwrap_or_default().to_owned();
+    let more = match count {
         1 => String::new(),
         n => format!(" (and {} more of its batch)", n - 1),
     };
-    let message = format!("image `{image}`{more}: {what} by {network} holds values that are not finite");
-    Err(Failure::new(message)
-        .hint("a weight of the network may be damaged, or its precision too narrow: try `--precision fp32`")
-        .into())
+    Err(NonFinite { image, more, what: what.to_owned(), network: network.to_owned() })
 }
 
 #[cfg(test)]

@@ -1,27 +1,51 @@
-//! `gen eval --features a.npz --reference-features b.npz`: scores of features that are in files.
+//! Scores of features in files.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
 use backbones::FeatureId;
 use backbones::files::sha256;
-use base::npz::Npz;
+use base::npz::{ArrayInfo, Npz};
 use choices::Metric;
-use cli::eval::RunArgs;
-use eval::{
-    ADM_SPLIT_SIZE, Estimator, FIDELITY_SPLITS, KidSettings, Splits, Statistics, frechet_distance,
-    frechet_of_features, inception_score, polynomial_mmd2,
-};
 use tch::{Kind, Tensor};
 
-use super::metrics::needs_rows;
-use super::report::Report;
-use super::sets::{ADM_NEIGHBOURS, PRDC_NEIGHBOURS, Rows};
-use super::values::{HIGHER, LOWER, Setting, Value};
-use crate::context::{Context, Outcome};
-use crate::failure::Failure;
+use crate::job_error::JobError;
+use crate::math::features::finite_rows;
+use crate::math::frechet::{frechet_distance, frechet_of_features};
+use crate::math::inception_score::{ADM_SPLIT_SIZE, FIDELITY_SPLITS, Splits, inception_score};
+use crate::math::kernel::{Estimator, KidSettings, polynomial_mmd2};
+use crate::math::moments::{Moments, Statistics};
+use crate::metric::MetricOptions;
+use crate::metrics::inception_score::{ADM, TORCH_FIDELITY};
+use crate::metrics::{cmmd, density_coverage, kid, precision_recall, spec};
+use crate::rows::FeatureRows;
+use crate::score::{Better, Score, ScoreContext};
+use crate::{Error, Result};
 
-/// What a file of features holds.
+/// Features in files, to be scored.
+#[derive(Debug)]
+pub struct FeatureFilesJob {
+    /// File of the features judged.
+    pub samples: PathBuf,
+    /// File of the features compared with.
+    pub reference: PathBuf,
+    /// Metrics; empty for all that the files allow.
+    pub metrics: Vec<Metric>,
+    /// Options of metrics.
+    pub options: MetricOptions,
+}
+
+/// Scores of features in files.
+#[derive(Debug)]
+pub struct FeatureFilesResult {
+    /// Facts that all scores share.
+    pub context: ScoreContext,
+    /// The scores.
+    pub scores: Vec<Score>,
+    /// Reasons for scores that the files do not give.
+    pub left_out: Vec<String>,
+}
+
+/// Contents of a file of features.
 struct FeatureFile {
     pool: Option<Tensor>,
     logits: Option<Tensor>,
@@ -30,7 +54,7 @@ struct FeatureFile {
     id: Option<FeatureId>,
 }
 
-/// Names under which the features that distances are computed from may stand.
+/// Names of the array of features that distances are computed from.
 const POOL: [&str; 4] = ["pool", "features", "feats", "arr_0"];
 
 impl FeatureFile {
@@ -39,34 +63,34 @@ impl FeatureFile {
         let known = |name: &str| npz.info(name).is_some();
         let (has_logits, has_spatial, has_statistics) = (known("logits"), known("spatial"), known("mu"));
         let id = match npz.info("feature_id") {
-            Some(_) => Some(serde_json::from_str(&npz.text("feature_id")?).context("array `feature_id`")?),
+            Some(_) => Some(feature_id(&npz.text("feature_id")?)?),
             None => None,
         };
         let pool = match pool_name(&npz) {
             Some(name) => Some(npz.read(&name)?),
             None => None,
         };
-        let in_file = |what: String| move || format!("`{}`{what}", path.display());
+        let in_file = |part: &'static str| {
+            move |error| Error::InFilePart { path: path.to_owned(), part, error: Box::new(error) }
+        };
         let statistics = match has_statistics {
-            true => Some(
-                Statistics::checked(&npz.read("mu")?, &npz.read("sigma")?, ["mu", "sigma"])
-                    .with_context(in_file(String::new()))?,
-            ),
+            true => {
+                let checked = Statistics::checked(&npz.read("mu")?, &npz.read("sigma")?, ["mu", "sigma"]);
+                Some(checked.map_err(in_file(""))?)
+            }
             false => None,
         };
         if pool.is_none() && statistics.is_none() {
-            let names: Vec<&str> = npz.arrays().iter().map(|a| a.name.as_str()).collect();
-            let message = format!("`{}` holds no features, only {}", path.display(), names.join(", "));
-            let hint = "features are a floating array (N, D) called `pool`, or the only one of that shape; `gen features` writes such files";
-            return Err(Failure::new(message).hint(hint).into());
+            let arrays = npz.arrays().iter().map(|a| a.name.clone()).collect();
+            return Err(JobError::NoFeatures { path: path.to_owned(), arrays }.into());
         }
         let mut read = |there: bool, name: &str| -> Result<Option<Tensor>> {
             if there { Ok(Some(npz.read(name)?)) } else { Ok(None) }
         };
         let (logits, spatial) = (read(has_logits, "logits")?, read(has_spatial, "spatial")?);
-        for (name, rows) in [("the features", &pool), ("`logits`", &logits), ("`spatial`", &spatial)] {
+        for (name, rows) in [(": the features", &pool), (": `logits`", &logits), (": `spatial`", &spatial)] {
             if let Some(rows) = rows {
-                eval::finite_rows(rows).with_context(in_file(format!(": {name}")))?;
+                finite_rows(rows).map_err(in_file(name))?;
             }
         }
         Ok(FeatureFile { pool, logits, spatial, statistics, id })
@@ -77,9 +101,13 @@ impl FeatureFile {
     }
 }
 
+fn feature_id(text: &str) -> Result<FeatureId> {
+    serde_json::from_str(text).map_err(|e| Error::Saved(format!("array `feature_id`: {e}")))
+}
+
 /// The array by its name, else the only floating one of two dimensions.
 fn pool_name(npz: &Npz) -> Option<String> {
-    let is_rows = |a: &&base::npz::ArrayInfo| {
+    let is_rows = |a: &&ArrayInfo| {
         a.shape.len() == 2 && matches!(a.kind, Some(Kind::Float | Kind::Double | Kind::Half))
     };
     let others = ["logits", "spatial", "sigma", "sigma_s"];
@@ -94,7 +122,7 @@ fn pool_name(npz: &Npz) -> Option<String> {
     named.or_else(|| (all.len() == 1).then(|| all[0].to_owned()))
 }
 
-/// Scores that are computed of features alone.
+/// Metrics of features alone.
 const OF_FEATURES: [Metric; 10] = [
     Metric::Fid,
     Metric::Sfid,
@@ -108,54 +136,49 @@ const OF_FEATURES: [Metric; 10] = [
     Metric::Cmmd,
 ];
 
-fn refuse_others(asked: &[Metric]) -> Result<()> {
-    let Some(other) = asked.iter().find(|m| !OF_FEATURES.contains(m)) else { return Ok(()) };
-    let names = OF_FEATURES.map(Metric::name).join(", ");
-    let message = format!("`{}` is no score of features in files", other.name());
-    Err(Failure::new(message).hint(format!("these are: {names}")).into())
-}
-
-/// Scores all that the files allow, or what of it was asked for.
-pub fn run(samples: &Path, reference: &Path, args: &RunArgs, context: &Context) -> Result<Outcome> {
-    refuse_others(&args.metrics)?;
-    let (a, b) = (FeatureFile::open(samples)?, FeatureFile::open(reference)?);
-    if let (Some(mine), Some(theirs)) = (&a.id, &b.id)
-        && mine != theirs
-    {
-        let message = format!("`{}` holds {mine}, `{}` {theirs}", samples.display(), reference.display());
-        return Err(Failure::new(message)
-            .hint("only features of one network, in one way, may be compared")
-            .into());
+impl FeatureFilesJob {
+    /// Scores all that the files allow, or what of it was asked for.
+    ///
+    /// # Errors
+    /// Returns an error if a file holds no features, if the files hold different ones, or if they give no score.
+    pub fn run(&self) -> Result<FeatureFilesResult> {
+        if let Some(&metric) = self.metrics.iter().find(|m| !OF_FEATURES.contains(m)) {
+            let known = OF_FEATURES.map(Metric::name).join(", ");
+            return Err(JobError::NotOfFeatures { metric, known }.into());
+        }
+        let (a, b) = (FeatureFile::open(&self.samples)?, FeatureFile::open(&self.reference)?);
+        if let (Some(mine), Some(theirs)) = (&a.id, &b.id)
+            && mine != theirs
+        {
+            let (mine, theirs) = (mine.to_string(), theirs.to_string());
+            let (samples, reference) = (self.samples.clone(), self.reference.clone());
+            return Err(JobError::OtherFeatureFile { samples, mine, reference, theirs }.into());
+        }
+        let context = ScoreContext {
+            samples: a.rows().unwrap_or(0),
+            reference: b.rows(),
+            reference_sha256: Some(sha256(&self.reference)?),
+            resize: "as the features were made".into(),
+            image_conversion: "as the features were made".into(),
+            incomplete: false,
+        };
+        let mut both = Both { a: &a, b: &b, context: &context, job: self, scores: vec![], left_out: vec![] };
+        both.score()?;
+        let Both { scores, left_out, .. } = both;
+        scores.iter().try_for_each(Score::check)?;
+        if scores.is_empty() {
+            return Err(JobError::NoScores { why: left_out.join("; ") }.into());
+        }
+        Ok(FeatureFilesResult { context, scores, left_out })
     }
-    let setting = Setting {
-        samples: a.rows().unwrap_or(0),
-        reference: b.rows(),
-        reference_sha256: Some(sha256(reference)?),
-        resize: "as the features were made".into(),
-        image_conversion: "as the features were made".into(),
-        incomplete: false,
-    };
-    let mut both = Both { a: &a, b: &b, setting: &setting, args, values: vec![], left_out: vec![] };
-    both.score()?;
-    both.values.iter().try_for_each(Value::must_be_a_number)?;
-    if both.values.is_empty() {
-        let why = both.left_out.join("; ");
-        return Err(Failure::new(format!("none of the scores can be had of these files: {why}")).into());
-    }
-    let mut report = Report::new(setting.clone(), both.values);
-    report.samples.path = Some(samples.to_owned());
-    report.reference_named(reference, &setting);
-    report.warnings = both.left_out;
-    report.print(args, context)?;
-    Ok(Outcome::Done)
 }
 
 struct Both<'a> {
     a: &'a FeatureFile,
     b: &'a FeatureFile,
-    setting: &'a Setting,
-    args: &'a RunArgs,
-    values: Vec<Value>,
+    context: &'a ScoreContext,
+    job: &'a FeatureFilesJob,
+    scores: Vec<Score>,
     left_out: Vec<String>,
 }
 
@@ -163,32 +186,33 @@ impl Both<'_> {
     fn score(&mut self) -> Result<()> {
         self.frechet()?;
         self.scores_of_logits()?;
-        if !OF_FEATURES.iter().any(|&metric| needs_rows(metric) && self.wants(metric)) {
+        if !OF_FEATURES.iter().any(|&metric| spec(metric).needs.rows && self.wants(metric)) {
             return Ok(());
         }
         let (Some(x), Some(y)) = (&self.a.pool, &self.b.pool) else {
             self.left_out.push("one side holds statistics alone: no neighbours and no kernels".into());
             return Ok(());
         };
-        let rows = Rows { samples: x, reference: y, network: self.a.id.as_ref(), setting: self.setting };
+        let network = self.a.id.as_ref();
+        let rows = FeatureRows { samples: x, reference: y, network, context: self.context };
         let least = x.size()[0].min(y.size()[0]);
         self.neighbours(&rows, least)?;
         self.kernels(&rows, least)
     }
 
     fn wants(&self, metric: Metric) -> bool {
-        self.args.metrics.is_empty() || self.args.metrics.contains(&metric)
+        self.job.metrics.is_empty() || self.job.metrics.contains(&metric)
     }
 
     /// Notes that a score was asked for by name and cannot be had.
     fn lacks(&mut self, metric: Metric, what: &str) {
-        if self.args.metrics.contains(&metric) {
+        if self.job.metrics.contains(&metric) {
             self.left_out.push(format!("`{}` reads {what}, which a file lacks", metric.name()));
         }
     }
 
-    fn value(&self, name: &str, value: f64, better: &'static str, variant: &str) -> Value {
-        self.setting.value(name, value, better, variant).of(self.a.id.as_ref())
+    fn number(&self, name: &str, value: f64, better: Better, variant: &str) -> Score {
+        self.context.score(name, value, better, variant).of(self.a.id.as_ref())
     }
 
     fn frechet(&mut self) -> Result<()> {
@@ -199,7 +223,7 @@ impl Both<'_> {
             (Some(x), Some(y)) if self.wants(Metric::Sfid) => {
                 let variant = "Fréchet distance of features of places, float64 moments";
                 let sfid = frechet_of_features(x, y)?;
-                self.values.push(self.value("sfid", sfid, LOWER, variant));
+                self.scores.push(self.number("sfid", sfid, Better::Lower, variant));
             }
             (Some(_), Some(_)) => {}
             _ => self.lacks(Metric::Sfid, "features of places (`spatial`)"),
@@ -212,7 +236,12 @@ impl Both<'_> {
             (Some(x), Some(y)) => frechet_of_features(x, y)?,
             _ => frechet_distance(&statistics(self.a)?, &statistics(self.b)?)?,
         };
-        self.values.push(self.value("fid", fid, LOWER, "Fréchet distance of the features, float64 moments"));
+        self.scores.push(self.number(
+            "fid",
+            fid,
+            Better::Lower,
+            "Fréchet distance of the features, float64 moments",
+        ));
         Ok(())
     }
 
@@ -223,9 +252,8 @@ impl Both<'_> {
         };
         if self.wants(Metric::Is) {
             let adm = inception_score(logits, &Splits::OfSize(ADM_SPLIT_SIZE))?;
-            let value =
-                self.value("is", adm.mean, HIGHER, "ADM: chunks of 5,000 in file order, mean over chunks");
-            self.values.push(value.spread(adm.std).alone());
+            let value = self.number("is", adm.mean, Better::Higher, ADM);
+            self.scores.push(value.with_std(adm.std).without_reference());
         }
         let rows = logits.size()[0] as u64;
         if rows < FIDELITY_SPLITS || !self.wants(Metric::IsFidelity) {
@@ -235,33 +263,34 @@ impl Both<'_> {
             return Ok(());
         }
         let shuffled = inception_score(logits, &Splits::fidelity(rows, FIDELITY_SPLITS))?;
-        let variant = "torch-fidelity: 10 chunks in the order of RandomState(2020), mean over chunks";
-        self.values
-            .push(self.value("is_fidelity", shuffled.mean, HIGHER, variant).spread(shuffled.std).alone());
+        self.scores.push(
+            self.number("is_fidelity", shuffled.mean, Better::Higher, TORCH_FIDELITY)
+                .with_std(shuffled.std)
+                .without_reference(),
+        );
         Ok(())
     }
 
-    fn neighbours(&mut self, rows: &Rows, least: i64) -> Result<()> {
-        let (adm, other) =
-            (self.args.neighbours.unwrap_or(ADM_NEIGHBOURS), self.args.neighbours.unwrap_or(PRDC_NEIGHBOURS));
+    fn neighbours(&mut self, rows: &FeatureRows, least: i64) -> Result<()> {
+        let (adm, other) = (precision_recall::k(&self.job.options), density_coverage::k(&self.job.options));
         if !self.wants(Metric::Precision) && !self.wants(Metric::Recall) {
             // Not asked for.
         } else if least > adm {
-            self.values.extend(rows.precision_recall(adm)?);
+            self.scores.extend(precision_recall::scores(rows, adm)?);
         } else {
             self.left_out.push(format!("precision and recall need more than {adm} rows"));
         }
         if !self.wants(Metric::Density) && !self.wants(Metric::Coverage) {
             // Not asked for.
         } else if least > other {
-            self.values.extend(rows.density_coverage(other)?);
+            self.scores.extend(density_coverage::scores(rows, other)?);
         } else {
             self.left_out.push(format!("density and coverage need more than {other} rows"));
         }
         Ok(())
     }
 
-    fn kernels(&mut self, rows: &Rows, least: i64) -> Result<()> {
+    fn kernels(&mut self, rows: &FeatureRows, least: i64) -> Result<()> {
         if self.wants(Metric::Kid) {
             self.kid(rows, least)?;
         }
@@ -269,26 +298,26 @@ impl Both<'_> {
             return Ok(());
         }
         if unit_norm(rows.samples) && unit_norm(rows.reference) {
-            self.values.push(rows.cmmd()?);
+            self.scores.push(cmmd::score(rows)?);
         } else {
             self.left_out.push("CMMD is of rows of norm 1, which these are not".into());
         }
         Ok(())
     }
 
-    fn kid(&mut self, rows: &Rows, least: i64) -> Result<()> {
+    fn kid(&mut self, rows: &FeatureRows, least: i64) -> Result<()> {
         if least < 2 {
             self.left_out.push("KID needs two rows".into());
             return Ok(());
         }
-        let size = self.args.kid_subset_size.min(least as usize);
-        let settings = KidSettings { subsets: self.args.kid_subsets, size, ..KidSettings::default() };
-        self.values.push(rows.kid(&settings)?.0);
+        let KidSettings { subsets, size, seed } = self.job.options.kid;
+        let settings = KidSettings { subsets, size: size.min(least as usize), seed };
+        self.scores.push(kid::score(rows, &settings)?);
         let whole = [("mmd2", Estimator::Unbiased, "unbiased"), ("mmd2_biased", Estimator::Biased, "biased")];
         for (name, estimator, word) in whole {
             let variant = format!("KID's kernel over all rows at once, {word}");
             let found = polynomial_mmd2(rows.samples, rows.reference, estimator)?;
-            self.values.push(self.value(name, found, LOWER, &variant));
+            self.scores.push(self.number(name, found, Better::Lower, &variant));
         }
         Ok(())
     }
@@ -297,8 +326,8 @@ impl Both<'_> {
 fn statistics(file: &FeatureFile) -> Result<Statistics> {
     Ok(match (&file.statistics, &file.pool) {
         (Some(s), _) => s.clone(),
-        (None, Some(pool)) => eval::Moments::of(pool)?.statistics()?,
-        (None, None) => return Err(Failure::new("internal error: a file without features").into()),
+        (None, Some(pool)) => Moments::of(pool)?.statistics()?,
+        (None, None) => return Err(Error::Internal("a file without features")),
     })
 }
 

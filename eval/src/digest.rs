@@ -1,4 +1,4 @@
-//! What distinguishes sets of images, whatever their order and however they are split.
+//! A digest of sets of images that does not depend on their order or split.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 pub struct Digest([u64; 4]);
 
 impl Digest {
-    /// Of one image.
+    /// The digest of one image.
     pub fn of(hash: [u8; 32]) -> Self {
         let word = |i: usize| u64::from_le_bytes(hash[8 * i..8 * i + 8].try_into().expect("eight bytes"));
         Digest([word(0), word(1), word(2), word(3)])
     }
 
-    /// Takes in another image or set.
+    /// Adds another image or set.
     pub fn add(&mut self, other: Digest) {
         self.0.iter_mut().zip(other.0).for_each(|(a, b)| *a = a.wrapping_add(b));
     }
