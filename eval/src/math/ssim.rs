@@ -24,6 +24,11 @@ impl DataRange {
             DataRange::Published => 2.0,
         }
     }
+
+    /// `(K1 L)^2` and `(K2 L)^2`.
+    fn constants(self) -> (f64, f64) {
+        ((0.01 * self.value()).powi(2), (0.03 * self.value()).powi(2))
+    }
 }
 
 /// What local means are taken over.
@@ -75,18 +80,48 @@ pub fn ssim(pair: &PixelPair, range: DataRange, window: Window) -> Result<Vec<f6
 
 /// SSIM at every place of the window: (B, 3, H - side + 1, W - side + 1).
 pub fn ssim_map(pair: &PixelPair, range: DataRange, window: Window) -> Result<Tensor> {
-    let (a, b) = (&pair.images, &pair.originals);
-    let (size, side) = (a.size(), window.side());
-    if size[2] < side || size[3] < side {
-        return Err(Error::TooSmall { metric: "SSIM", window: side, height: size[2], width: size[3] });
-    }
-    let (c1, c2) = ((0.01 * range.value()).powi(2), (0.03 * range.value()).powi(2));
-    let correction = window.correction();
-    let (ma, mb) = (window.means(a), window.means(b));
-    let var_a = (window.means(&(a * a)) - &ma * &ma) * correction;
-    let var_b = (window.means(&(b * b)) - &mb * &mb) * correction;
-    let cov = (window.means(&(a * b)) - &ma * &mb) * correction;
+    let LocalMoments { ma, mb, var_a, var_b, cov } =
+        LocalMoments::new("SSIM", &pair.images, &pair.originals, window)?;
+    let (c1, c2) = range.constants();
     let structure = (&ma * &mb * 2.0 + c1) * (cov * 2.0 + c2);
     let energy = (&ma * &ma + &mb * &mb + c1) * (var_a + var_b + c2);
     Ok(structure / energy)
+}
+
+/// The two factors of SSIM at every place of the window, (B, 3, H - side + 1, W - side + 1) each: luminance, and contrast
+/// and structure together.
+pub(crate) fn ssim_factors(
+    metric: &'static str,
+    images: &Tensor,
+    originals: &Tensor,
+    window: Window,
+) -> Result<[Tensor; 2]> {
+    let LocalMoments { ma, mb, var_a, var_b, cov } = LocalMoments::new(metric, images, originals, window)?;
+    let (c1, c2) = DataRange::Unit.constants();
+    let luminance = (&ma * &mb * 2.0 + c1) / (&ma * &ma + &mb * &mb + c1);
+    Ok([luminance, (cov * 2.0 + c2) / (var_a + var_b + c2)])
+}
+
+/// Means, variances and covariance of a pair under a window.
+struct LocalMoments {
+    ma: Tensor,
+    mb: Tensor,
+    var_a: Tensor,
+    var_b: Tensor,
+    cov: Tensor,
+}
+
+impl LocalMoments {
+    fn new(metric: &'static str, a: &Tensor, b: &Tensor, window: Window) -> Result<Self> {
+        let (size, side) = (a.size(), window.side());
+        if size[2] < side || size[3] < side {
+            return Err(Error::TooSmall { metric, window: side, height: size[2], width: size[3] });
+        }
+        let correction = window.correction();
+        let (ma, mb) = (window.means(a), window.means(b));
+        let var_a = (window.means(&(a * a)) - &ma * &ma) * correction;
+        let var_b = (window.means(&(b * b)) - &mb * &mb) * correction;
+        let cov = (window.means(&(a * b)) - &ma * &mb) * correction;
+        Ok(LocalMoments { ma, mb, var_a, var_b, cov })
+    }
 }
