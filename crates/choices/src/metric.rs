@@ -37,6 +37,7 @@ metrics! {
     Psnr "psnr" "PSNR" "Peak signal-to-noise ratio, dB",
     Ssim "ssim" "SSIM" "Structural similarity",
     SsimDr2 "ssim_dr2" "SSIM (range 2)" "SSIM with data range 2, as GigaTok and LlamaGen publish it",
+    MsSsim "ms_ssim" "MS-SSIM" "Multi-scale SSIM, 5 scales (up to 160 pixels: fewer, named ms_ssim_N)",
     Lpips "lpips" "LPIPS" "Perceptual distance, LPIPS v0.1",
     Perceptual "perceptual" "perceptual" "Perceptual distance by the features of EfficientNet-Lite",
     Fid "fid" "FID" "Fréchet Inception distance",

@@ -10,6 +10,7 @@ pub mod frechet;
 pub mod inception_score;
 pub mod kid;
 pub mod lpips;
+pub mod ms_ssim;
 pub mod pairs;
 pub mod perceptual;
 pub mod precision_recall;
@@ -26,6 +27,7 @@ pub fn spec(metric: Metric) -> MetricSpec {
         Metric::Psnr => psnr::SPEC,
         Metric::Ssim => ssim::SPEC,
         Metric::SsimDr2 => ssim::SPEC_DR2,
+        Metric::MsSsim => ms_ssim::SPEC,
         Metric::Lpips => lpips::SPEC,
         Metric::Perceptual => perceptual::SPEC,
         Metric::Fid => frechet::FID,
