@@ -57,7 +57,7 @@ struct Head {
 }
 
 impl FeatureAccumulator {
-    /// Before the first image.
+    /// Sums before the first image.
     pub fn new(id: FeatureId, spec: AccumulateSpec) -> Self {
         let scores = spec.scores.iter().map(|_| InceptionScore::default()).collect();
         FeatureAccumulator {
@@ -71,17 +71,17 @@ impl FeatureAccumulator {
         }
     }
 
-    /// Whose features.
+    /// The network.
     pub fn id(&self) -> &FeatureId {
         &self.id
     }
 
-    /// How many images.
+    /// Number of images.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// Takes in a batch; `indices` are the images' numbers in their set.
+    /// Adds a batch; `indices` are the images' numbers in their set.
     pub fn update(&mut self, features: &Features, indices: &[u64]) -> Result<()> {
         let n = features.pool.size()[0];
         if n != indices.len() as i64 {
@@ -132,7 +132,7 @@ impl FeatureAccumulator {
         }
     }
 
-    /// Takes in what was kept of other images of the same set.
+    /// Adds the sums of other images of the same set.
     pub fn merge(&mut self, other: FeatureAccumulator) -> Result<()> {
         if self.id != other.id {
             return Err(Error::OtherFeatures { expected: self.id.to_string(), found: other.id.to_string() });
@@ -167,7 +167,7 @@ impl FeatureAccumulator {
         Ok(all)
     }
 
-    /// How many groups hold images.
+    /// Number of groups with images.
     pub fn groups_with_images(&self) -> usize {
         self.moments.iter().filter(|m| m.count() > 0).count()
     }
@@ -206,7 +206,7 @@ impl FeatureAccumulator {
         &self.scores
     }
 
-    /// As tensors under `prefix`, and what belongs to them as JSON.
+    /// The sums as tensors under `prefix`, and the rest as JSON.
     pub fn save(&self, prefix: &str) -> Result<(Vec<(String, Tensor)>, String)> {
         let mut tensors = vec![];
         let all = self.moments.iter().enumerate().map(|(g, m)| (format!("moments{g}"), m));
@@ -232,7 +232,7 @@ impl FeatureAccumulator {
         Ok((tensors, serde_json::to_string(&head).map_err(|e| Error::Saved(e.to_string()))?))
     }
 
-    /// What [`FeatureAccumulator::save`] wrote; `spec` must be what it was.
+    /// Reads the sums that [`FeatureAccumulator::save`] wrote; `spec` must be the same.
     pub fn load(spec: AccumulateSpec, source: &dyn TensorSource, prefix: &str, head: &str) -> Result<Self> {
         let head: Head = serde_json::from_str(head).map_err(|e| Error::Saved(e.to_string()))?;
         let read = |name: String| {

@@ -50,7 +50,7 @@ pub struct ImagePair {
     pub originals: Images,
 }
 
-/// How well a transformer predicts the codes of images.
+/// Likelihoods of the codes of images by a transformer.
 #[derive(Debug)]
 pub struct CodeLikelihoods {
     /// Nats of each image's codes, (B).

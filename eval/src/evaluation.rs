@@ -62,7 +62,8 @@ pub enum EvalSource<'a> {
 pub struct SourceFacts {
     /// Source by paths, settings and weights.
     pub description: Json,
-    /// Source by content; read only for runs that are saved, as a folder of many images takes a while.
+    /// Source by content; read only for runs that are saved, as a folder of many images takes a
+    /// while.
     pub content: Option<String>,
     /// dtype of a model.
     pub precision: Option<String>,
@@ -105,11 +106,12 @@ pub enum Ending {
 }
 
 impl EvalJob<'_> {
-    /// Runs it, or merges its parts. `stop` is called when the loop begins; the loop ends after the batch in which the
-    /// flag is set.
+    /// Runs it, or merges its parts. `stop` is called when the loop begins; the loop ends after the
+    /// batch in which the flag is set.
     ///
     /// # Errors
-    /// Returns an error if weights are missing, if images are not comparable, or if no score can be computed.
+    /// Returns an error if weights are missing, if images are not comparable, or if no score can be
+    /// computed.
     pub fn run(
         &self,
         stop: impl FnOnce() -> std::io::Result<Arc<AtomicBool>>,
@@ -158,7 +160,8 @@ impl EvalJob<'_> {
         Ok(Ending::Scored(Box::new(EvalResult::new(&inputs, state)?)))
     }
 
-    /// The metrics before the first image. Pairs are always scored by PSNR, which costs nothing beside the others.
+    /// The metrics before the first image. Pairs are always scored by PSNR, which costs nothing
+    /// beside the others.
     fn start_metrics(&self) -> Result<Vec<RunMetric>> {
         let pairs = self.facts.has_originals || self.plan.needs(|n| n.pairs);
         let psnr = (pairs && !self.plan.has(Metric::Psnr)).then_some(Metric::Psnr);
@@ -293,8 +296,8 @@ fn announce(ids: &[FeatureId], progress: &mut dyn Progress) {
     }
 }
 
-/// Sums over the features of a reference set by one network, for a file of statistics; `None` if `stop` was set. Also
-/// returns the images that were skipped.
+/// Sums over the features of a reference set by one network, for a file of statistics; `None` if
+/// `stop` was set. Also returns the images that were skipped.
 pub fn reference_features(
     images: &ImageSet,
     (role, network): (Role, Box<dyn FeatureExtractor>),

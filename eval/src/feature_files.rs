@@ -140,7 +140,8 @@ impl FeatureFilesJob {
     /// Scores all that the files allow, or what of it was asked for.
     ///
     /// # Errors
-    /// Returns an error if a file holds no features, if the files hold different ones, or if they give no score.
+    /// Returns an error if a file holds no features, if the files hold different ones, or if they
+    /// give no score.
     pub fn run(&self) -> Result<FeatureFilesResult> {
         if let Some(&metric) = self.metrics.iter().find(|m| !OF_FEATURES.contains(m)) {
             let known = OF_FEATURES.map(Metric::name).join(", ");

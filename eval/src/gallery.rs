@@ -31,7 +31,7 @@ pub struct Thumb {
     pub index: u64,
     /// Its name.
     pub name: String,
-    /// As a JPEG in base64.
+    /// The image as a JPEG in base64.
     pub image: String,
     /// Its original, also as a JPEG.
     pub original: Option<String>,

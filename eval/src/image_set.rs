@@ -69,7 +69,8 @@ impl ImageSet {
         ImageSet { labels: Some(Arc::new(labels)), ..self }
     }
 
-    /// The classes given by [`ImageSet::with_labels`], in the records' order; empty where none were.
+    /// The classes given by [`ImageSet::with_labels`], in the records' order; empty where none
+    /// were.
     pub fn labels(&self) -> &[i64] {
         self.labels.as_ref().map_or(&[], |labels| labels)
     }
@@ -79,7 +80,8 @@ impl ImageSet {
         self.labels.is_some()
     }
 
-    /// Digest that distinguishes the set from any other: names, labels, classes, prompts, and the files' content.
+    /// Digest that distinguishes the set from any other: names, labels, classes, prompts, and the
+    /// files' content.
     pub fn identity(&self) -> String {
         let content = data::content_fingerprint(self.records.as_ref());
         let mut given = Sha256::new();
@@ -164,8 +166,8 @@ impl ImageSet {
         Ok(Read { name, class, prompt, image, stored: record.stored, digest })
     }
 
-    /// The set in the order of another with the same names. Endings count only where a set has two images that differ in
-    /// nothing else.
+    /// The set in the order of another with the same names. Endings count only where a set has two
+    /// images that differ in nothing else.
     pub fn matched_with(mut self, other: &ImageSet) -> Result<Self> {
         let names = |set: &ImageSet| (0..set.len()).map(|i| set.records.key(i)).collect::<Vec<_>>();
         let (mine, theirs) = (names(&self), names(other));
@@ -211,7 +213,8 @@ impl ImageSet {
     }
 }
 
-/// Name by which pairs are found: a name without its ending, if `stems` counts it no more than once on either side.
+/// Name by which pairs are found: a name without its ending, if `stems` counts it no more than once
+/// on either side.
 fn pair_key<'a>(name: &'a str, stems: &HashMap<&str, [usize; 2]>) -> &'a str {
     match stems[stem(name)] {
         [0 | 1, 0 | 1] => stem(name),

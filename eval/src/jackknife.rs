@@ -1,4 +1,4 @@
-//! How far a Fréchet distance would move with other images.
+//! Interval of a Fréchet distance for another choice of images.
 
 use crate::math::features::at_least;
 use crate::{FeatureAccumulator, FrechetReference, Result};
@@ -9,9 +9,9 @@ pub const GROUPS: u64 = 10;
 /// Student's 97.5 % point for nine degrees of freedom.
 const T9: f64 = 2.262_157_162_740_992;
 
-/// A 95 % interval for the distance of the collected images by the delete-a-group jackknife: the distance is computed
-/// ten times, each time without one tenth of the images. It tells the chance in the choice of images; the bias of
-/// small sets is in all ten alike and stays.
+/// A 95 % interval for the distance of the collected images by the delete-a-group jackknife: the
+/// distance is computed ten times, each time without one tenth of the images. It tells the chance
+/// in the choice of images; the bias of small sets is in all ten alike and stays.
 pub fn jackknife(reference: &FrechetReference, samples: &FeatureAccumulator) -> Result<[f64; 2]> {
     let whole = reference.distance(&samples.moments()?.statistics()?)?;
     at_least("an interval over ten groups of images", GROUPS as i64, samples.groups_with_images() as i64)?;

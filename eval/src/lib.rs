@@ -1,6 +1,6 @@
-//! Metrics over images, features and codes, in float64, and the evaluation that computes them. This crate knows neither
-//! tokenizers nor samplers: it judges images from anywhere, in files or by an [`ImageSource`], as files hold them
-//! ([`base::ImagesU8`]), and feature rows (N, D).
+//! Metrics over images, features and codes, in float64, and the evaluation that computes them. This
+//! crate knows neither tokenizers nor samplers: it judges images from anywhere, in files or by an
+//! [`ImageSource`], as files hold them ([`base::ImagesU8`]), and feature rows (N, D).
 
 mod accumulator;
 mod batch;

@@ -1,4 +1,5 @@
-//! A metric: what it needs, the sums it keeps, the scores that follow. Each metric is one file in `metrics`.
+//! A metric: what it needs, the sums it keeps, the scores that follow. Each metric is one file in
+//! `metrics`.
 
 use std::collections::BTreeMap;
 
@@ -135,7 +136,8 @@ pub struct MetricSetup<'a> {
     pub classes: &'a [i64],
 }
 
-/// Sums of one metric over the images of a run. Metrics that read accumulated features alone have none of their own.
+/// Sums of one metric over the images of a run. Metrics that read accumulated features alone have
+/// none of their own.
 pub trait MetricState {
     /// The network of its own, if it has one.
     fn network(&self) -> Option<&FeatureId> {
@@ -217,7 +219,8 @@ impl<'a> ScoreInputs<'a> {
         self.samples.get(&role).ok_or(Error::Nothing("no image was scored"))
     }
 
-    /// Statistics of the reference: those of its file, else of the images that were read; and of how many images.
+    /// Statistics of the reference: those of its file, else of the images that were read; and of
+    /// how many images.
     pub fn reference_statistics(&self, role: Role, spatial: bool) -> Result<(Statistics, Option<u64>)> {
         let id = self.features(role)?.id();
         if let Some(reference) = self.stored

@@ -42,7 +42,8 @@ pub struct Plan {
     pub network: Option<Network>,
 }
 
-/// Output that a metric reads and this network does not give; none if it gives all, or none was chosen.
+/// Output that a metric reads and this network does not give; none if it gives all, or none was
+/// chosen.
 fn lacks(network: Option<Network>, metric: Metric) -> Option<&'static str> {
     let (network, needs) = (network?, spec(metric).needs);
     match needs {

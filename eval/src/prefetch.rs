@@ -1,12 +1,15 @@
-//! Reading while computing: the next batches are read and decoded on other threads while the network looks at this one.
+//! Reading while computing: the next batches are read and decoded on other threads while the
+//! network looks at this one.
 
 use std::sync::mpsc::sync_channel;
 
-/// Batches that may wait to be computed on: memory is bounded by these, one that is read and one that is computed on.
+/// Batches that may wait to be computed on: memory is bounded by these, one that is read and one
+/// that is computed on.
 const AHEAD: usize = 2;
 
-/// Hands each of `batches` (numbers of images) with what `read` makes of it to `take`, in order. `read` runs on a
-/// thread of its own, ahead of `take`. Ends early when `take` says false or fails; true if it never did.
+/// Hands each of `batches` (numbers of images) with what `read` makes of it to `take`, in order.
+/// `read` runs on a thread of its own, ahead of `take`. Ends early when `take` says false or fails;
+/// true if it never did.
 ///
 /// # Errors
 /// Those of `take`.

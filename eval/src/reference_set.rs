@@ -44,7 +44,8 @@ impl Reference {
         Ok(Reference { path, file, images, sha256, kind })
     }
 
-    /// Stored statistics for a network: of the features that distances read, or of spatial features.
+    /// Stored statistics for a network: of the features that distances read, or of spatial
+    /// features.
     pub fn statistics(&self, id: &FeatureId, spatial: bool) -> Result<Option<&Statistics>> {
         let Some(file) = &self.file else { return Ok(None) };
         let stored = if spatial { &file.spatial } else { &file.pool };

@@ -108,8 +108,8 @@ impl Score {
     /// Checks that it is a number that images can have.
     ///
     /// # Errors
-    /// Returns an error if it is NaN; if it is infinite, which only PSNR is (of equal images); or if it is so large
-    /// that it was computed from numbers which are not features.
+    /// Returns an error if it is NaN; if it is infinite, which only PSNR is (of equal images); or
+    /// if it is so large that it was computed from numbers which are not features.
     pub fn check(&self) -> Result<()> {
         const LARGEST: f64 = 1e30;
         let name = || self.name.clone();

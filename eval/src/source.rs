@@ -15,13 +15,14 @@ pub trait ImageSource {
     /// Number of images.
     fn num_images(&self) -> u64;
 
-    /// Sets that are read ahead on other threads, side by side; none for a model that makes its images.
+    /// Sets that are read ahead on other threads, side by side; none for a model that makes its
+    /// images.
     fn inputs(&self) -> Vec<Input> {
         vec![]
     }
 
-    /// Makes a batch of the images read, one batch for each input. Without inputs the items are numbers, whose classes
-    /// the source adds.
+    /// Makes a batch of the images read, one batch for each input. Without inputs the items are
+    /// numbers, whose classes the source adds.
     ///
     /// # Errors
     /// Returns an error if a model fails or images do not form a batch.

@@ -108,7 +108,8 @@ impl SavedState {
     /// Reads what [`RunState::save`] wrote.
     ///
     /// # Errors
-    /// Returns an error if the file belongs to another run or was written by a version with another layout.
+    /// Returns an error if the file belongs to another run or was written by a version with another
+    /// layout.
     pub fn load(path: &Path, run: &Json, sums: &Sums) -> Result<SavedState> {
         let file = Checkpoint::open(path)?;
         let notes = file.metadata().clone();

@@ -1,9 +1,10 @@
-//! What scores are called: FID and its like belong to Inception's features, and other networks' scores say whose they
-//! are.
+//! Names of scores: FID and its like belong to Inception's features, and other networks' scores say
+//! whose they are.
 
 use backbones::FeatureId;
 
-/// A name that belongs to Inception, what the same score is called over other features, and that in words.
+/// A name that belongs to Inception, what the same score is called over other features, and that in
+/// words.
 const OVER_OTHERS: [(&str, &str, &str); 5] = [
     ("fid", "frechet_distance", "Fréchet distance"),
     ("sfid", "frechet_distance_of_places", "Fréchet distance of places"),
@@ -11,7 +12,8 @@ const OVER_OTHERS: [(&str, &str, &str); 5] = [
     ("is_fidelity", "classifier_score_fidelity", "classifier score, ten shuffled chunks"),
     ("kid", "kernel_distance", "kernel distance"),
 ];
-/// Scores whose names say nothing of a network, and which are of Inception's features where nothing is said.
+/// Scores whose names say nothing of a network, and which are of Inception's features where nothing
+/// is said.
 const OF_ANY: [&str; 8] =
     ["precision", "recall", "density", "coverage", "precision_prdc", "recall_prdc", "mmd2", "mmd2_biased"];
 

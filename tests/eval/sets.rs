@@ -78,7 +78,10 @@ fn ms_ssim_of_small_images_is_named_by_its_scales() {
     let report = place.json("a --reference b --metrics ms_ssim,psnr --report r.html", 0);
     assert_eq!(names(&report), ["psnr", "ms_ssim_1"], "20x16 pixels are room for one scale");
     assert!(value(&report, "ms_ssim_1") < 1.0);
-    assert!(report["values"][1]["variant"].as_str().unwrap().contains("the finest 1 of 5 scales"), "{report}");
+    assert!(
+        report["values"][1]["variant"].as_str().unwrap().contains("the finest 1 of 5 scales"),
+        "{report}"
+    );
     assert!(std::fs::read_to_string(place.path("r.html")).unwrap().contains("ms_ssim of single images"));
     near(value(&place.json("a --reference a --metrics ms_ssim", 0), "ms_ssim_1"), 1.0, 1e-12);
 }

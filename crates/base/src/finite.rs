@@ -1,4 +1,5 @@
-//! Values that are not finite never become pictures or scores: they are an error that names image and network.
+//! Values that are not finite never become pictures or scores: they are an error that names image
+//! and network.
 
 use tch::Tensor;
 

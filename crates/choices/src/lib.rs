@@ -1,5 +1,6 @@
-//! What a user chooses by a word: precision, device, metrics. It knows no libtorch, so that arguments can be read and
-//! help be given before libtorch is loaded; `base` says what the words mean for tensors.
+//! Values that a user chooses by a word: precision, device, metrics. It knows no libtorch, so that
+//! arguments can be read and help be given before libtorch is loaded; `base` says what the words
+//! mean for tensors.
 
 mod device;
 mod metric;

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The floating kind of a model's weights and activations. Norm statistics, softmax, quantizers, losses and
-/// logits stay fp32 in every precision.
+/// The floating kind of a model's weights and activations. Norm statistics, softmax, quantizers,
+/// losses and logits stay fp32 in every precision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
@@ -14,7 +14,8 @@ pub enum Precision {
     Bf16,
     /// IEEE half precision.
     Fp16,
-    /// Fp32, with the transformer's weights in 8-bit integers while it decodes by the program's own kernels.
+    /// Fp32, with the transformer's weights in 8-bit integers while it decodes by the program's own
+    /// kernels.
     Int8,
 }
 

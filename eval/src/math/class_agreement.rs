@@ -1,4 +1,5 @@
-//! Class agreement: whether a frozen classifier sees in an image the class that the image is meant to show.
+//! Class agreement: whether a frozen classifier sees in an image the class that the image is meant
+//! to show.
 //!
 //! B images, K classes of the classifier
 
@@ -10,18 +11,18 @@ use tch::Tensor;
 use crate::math::features::rows;
 use crate::{Error, Result};
 
-/// What a classifier says of the images of one class.
+/// A classifier's answers for the images of one class.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClassCounts {
     /// Images.
     pub images: u64,
-    /// Of those, how many have the class as the classifier's first guess among all classes.
+    /// Images whose class is the first guess among all classes.
     pub top1: u64,
-    /// Among its first five guesses.
+    /// Images whose class is among the first five guesses.
     pub top5: u64,
-    /// As the first guess among the chosen classes.
+    /// Images whose class is the first guess among the chosen classes.
     pub among_top1: u64,
-    /// Among the first five guesses among the chosen classes.
+    /// Images whose class is among the first five guesses among the chosen classes.
     pub among_top5: u64,
     /// First guess among all classes → how many images.
     pub guesses: BTreeMap<i64, u64>,
@@ -70,16 +71,17 @@ pub struct AgreementScores {
     pub among_top1: f64,
     /// First five guesses among the chosen classes.
     pub among_top5: f64,
-    /// How many classes have at least half of their images named right among the chosen classes.
+    /// Classes with at least half of their images named right among the chosen classes.
     pub half_right: u64,
-    /// How many classes have images.
+    /// Classes with images.
     pub classes: u64,
     /// Images counted.
     pub images: u64,
 }
 
 impl ClassAgreement {
-    /// Before the first image; `among` are the classes to which the narrower question is limited.
+    /// Counts before the first image; `among` are the classes to which the narrower question is
+    /// limited.
     pub fn new(among: impl IntoIterator<Item = i64>) -> Self {
         let mut among: Vec<i64> = among.into_iter().collect();
         among.sort_unstable();
@@ -102,12 +104,13 @@ impl ClassAgreement {
         self.outside
     }
 
-    /// Takes in a batch: logits (B, K), and the classes that the images are meant to show. Images of other classes
-    /// than the chosen ones are passed over. Of equal logits the class with the smaller number goes first.
+    /// Adds a batch: logits (B, K), and the classes that the images are meant to show. Images of
+    /// other classes than the chosen ones are passed over. Of equal logits the class with the
+    /// smaller number goes first.
     ///
     /// # Errors
-    /// Returns an error if the logits are not finite, their number is not the labels', or a chosen class is none of
-    /// the K.
+    /// Returns an error if the logits are not finite, their number is not the labels', or a chosen
+    /// class is none of the K.
     pub fn update(&mut self, logits: &Tensor, labels: &[i64]) -> Result<()> {
         let logits = rows(logits)?;
         let (n, width) = logits.size2()?;
@@ -141,7 +144,7 @@ impl ClassAgreement {
         Ok(())
     }
 
-    /// Takes in all that another part of the set has seen.
+    /// Adds the counts of another part of the set.
     pub fn merge(&mut self, other: &ClassAgreement) {
         for (class, counts) in &other.by_class {
             self.by_class.entry(*class).or_default().add(counts);

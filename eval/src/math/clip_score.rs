@@ -1,7 +1,9 @@
-//! CLIP score: how well images suit their prompts.
+//! CLIP score: similarity of images and their prompts.
 //!
-//! One quantity under one name, scaled in three ways. All take the cosine of CLIP's embeddings of image and text:
-//! - Hessel et al. (CLIPScore, arXiv 2104.08718): 2.5 · max(cos, 0), the text behind "A photo depicts ";
+//! One quantity under one name, scaled in three ways. All take the cosine of CLIP's embeddings of
+//! image and text:
+//! - Hessel et al. (CLIPScore, arXiv 2104.08718): 2.5 · max(cos, 0), the text behind "A photo
+//!   depicts ";
 //! - GigaGAN's and LlamaGen's scripts: cos as it is, the same text;
 //! - torchmetrics: 100 · cos of the bare text, the mean clipped at 0.
 //!
@@ -21,10 +23,10 @@ pub struct ClipScore {
     bare: Mean,
 }
 
-/// What stands before a prompt in all variants but torchmetrics'.
+/// Text before a prompt in all variants but torchmetrics'.
 pub const CLIP_PREFIX: &str = "A photo depicts ";
 
-/// What follows from the sums.
+/// Scores of the sums.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct ClipScores {
     /// Hessel et al.
@@ -36,8 +38,9 @@ pub struct ClipScores {
 }
 
 impl ClipScore {
-    /// Takes in a batch of embeddings of length 1, (B, P) each: images, their prompts behind [`CLIP_PREFIX`], and
-    /// the bare prompts. Returns each image's cosine with its prompt behind the prefix.
+    /// Adds a batch of embeddings of length 1, (B, P) each: images, their prompts behind
+    /// [`CLIP_PREFIX`], and the bare prompts. Returns each image's cosine with its prompt behind
+    /// the prefix.
     pub fn update(&mut self, images: &Tensor, prefixed: &Tensor, bare: &Tensor) -> Result<Vec<f64>> {
         let cosines = |texts: &Tensor| -> Result<Vec<f64>> {
             if texts.size() != images.size() {
@@ -55,7 +58,7 @@ impl ClipScore {
         Ok(with_prefix)
     }
 
-    /// Takes in all that another has seen.
+    /// Adds the images of another.
     pub fn merge(&mut self, other: &ClipScore) {
         self.cosine.merge(&other.cosine);
         self.clipped.merge(&other.clipped);

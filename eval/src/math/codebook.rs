@@ -1,4 +1,4 @@
-//! How a tokenizer uses its codebook.
+//! Usage of a tokenizer's codebook.
 
 use base::Codes;
 use serde::{Deserialize, Serialize};
@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 use crate::math::features::at_least;
 use crate::{Error, Mean, Result};
 
-/// How often each code occurred.
+/// Number of times that each code occurred.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CodebookUsage {
     counts: Vec<u64>,
     per_image: Mean,
 }
 
-/// What follows from the counts.
+/// Scores of the counts.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct CodebookScores {
     /// Entries of the codebook.
@@ -39,7 +39,7 @@ pub struct CodebookScores {
 }
 
 impl CodebookUsage {
-    /// Of a codebook with so many entries, before the first image.
+    /// Usage before the first image of a codebook with `codebook_size` entries.
     pub fn new(codebook_size: i64) -> Self {
         CodebookUsage {
             counts: vec![0; usize::try_from(codebook_size).unwrap_or(0)],
@@ -47,7 +47,7 @@ impl CodebookUsage {
         }
     }
 
-    /// Takes in codes (B, N).
+    /// Adds codes (B, N).
     pub fn update(&mut self, codes: &Codes) -> Result<()> {
         if let Some((low, high)) = codes.range()
             && (low < 0 || high >= self.counts.len() as i64)
@@ -67,7 +67,7 @@ impl CodebookUsage {
         Ok(())
     }
 
-    /// Takes in all that another has seen.
+    /// Adds the codes of other images.
     pub fn merge(&mut self, other: &CodebookUsage) -> Result<()> {
         let (expected, found) = (self.counts.len() as i64, other.counts.len() as i64);
         if expected != found {
@@ -78,12 +78,12 @@ impl CodebookUsage {
         Ok(())
     }
 
-    /// How often each code occurred.
+    /// Number of times that each code occurred.
     pub fn counts(&self) -> &[u64] {
         &self.counts
     }
 
-    /// What follows from the counts; needs one image.
+    /// The scores; needs one image.
     pub fn scores(&self) -> Result<CodebookScores> {
         let usage_per_image = self.per_image.value();
         at_least("codebook usage", 1, self.per_image.count() as i64)?;

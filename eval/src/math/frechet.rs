@@ -1,8 +1,9 @@
 //! The Fréchet distance between two Gaussians (Dowson and Landau, 1982; Heusel et al., 2017):
 //! `|μ₁ - μ₂|² + tr Σ₁ + tr Σ₂ - 2 tr (Σ₁ Σ₂)^½`.
 //!
-//! Public code takes the square root of the unsymmetric product, which turns complex and loses digits where a
-//! covariance is singular. Here both routes stay symmetric and real; nothing is added to the diagonals.
+//! Public code takes the square root of the unsymmetric product, which turns complex and loses
+//! digits where a covariance is singular. Here both routes stay symmetric and real; nothing is
+//! added to the diagonals.
 
 use tch::{Kind, Tensor};
 
@@ -38,7 +39,8 @@ impl FrechetReference {
     /// The distance to another Gaussian. For identical ones it may be some 1e-8 below zero.
     pub fn distance(&self, other: &Statistics) -> Result<f64> {
         same_dimension(self.mean.numel() as i64, other.dimension())?;
-        // (R, R), similar to Σ₁ Σ₂. Its eigenvalues span the square of the covariances' range: no threshold.
+        // (R, R), similar to Σ₁ Σ₂. Its eigenvalues span the square of the covariances' range: no
+        // threshold.
         let product = self.root.matmul(&other.covariance).matmul(&self.root.tr());
         let product = (&product + product.tr()) / 2.0;
         let root = match product.numel() {
@@ -55,8 +57,9 @@ pub fn frechet_distance(a: &Statistics, b: &Statistics) -> Result<f64> {
     FrechetReference::new(a)?.distance(b)
 }
 
-/// The distance between the Gaussians of two sets of rows (N, D). Where a set has fewer rows than dimensions, the
-/// trace is the nuclear norm of the product of the centred rows, which is exact at any rank.
+/// The distance between the Gaussians of two sets of rows (N, D). Where a set has fewer rows than
+/// dimensions, the trace is the nuclear norm of the product of the centred rows, which is exact at
+/// any rank.
 pub fn frechet_of_features(a: &Tensor, b: &Tensor) -> Result<f64> {
     let (a, b) = two_sets(a, b)?;
     let d = a.size()[1];

@@ -1,6 +1,7 @@
 //! Inception Score (Salimans et al., 2016): over chunks of images, `exp(E KL(p(y|x) ‖ p(y)))`.
 //!
-//! Only sums of a chunk are kept, so the logits of 50,000 images need no memory, and parts merge exactly.
+//! Only sums of a chunk are kept, so the logits of 50,000 images need no memory, and parts merge
+//! exactly.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use crate::math::features::{at_least, rows, same_dimension};
 use crate::math::numpy::permutation;
 use crate::{Error, Result};
 
-/// Which rows form a chunk. The published variants differ in nothing else.
+/// Chunks of rows. The published variants differ in nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Splits {
     /// Consecutive rows; ADM's evaluator takes 5,000 in file order, the last chunk may be short.
@@ -39,7 +40,7 @@ pub const FIDELITY_SEED: u32 = 2020;
 pub const FIDELITY_SPLITS: u64 = 10;
 
 impl Splits {
-    /// What torch-fidelity does with `rows` rows.
+    /// torch-fidelity's chunks of `rows` rows.
     pub fn fidelity(rows: u64, splits: u64) -> Self {
         let mut place = vec![0; rows as usize];
         for (at, row) in permutation(FIDELITY_SEED, rows as usize).into_iter().enumerate() {
@@ -94,7 +95,7 @@ pub struct InceptionScores {
 }
 
 impl InceptionScore {
-    /// Takes in logits (B, K), bias-free, each with its chunk.
+    /// Adds logits (B, K), bias-free, each with its chunk.
     pub fn update(&mut self, logits: &Tensor, chunks: &[u64]) -> Result<()> {
         let logits = rows(logits)?;
         let (n, k) = logits.size2()?;
@@ -128,7 +129,7 @@ impl InceptionScore {
         Ok(())
     }
 
-    /// Takes in all that another has seen.
+    /// Adds the rows of another.
     pub fn merge(&mut self, other: &InceptionScore) -> Result<()> {
         for (&index, c) in &other.chunks {
             let part = Chunk { n: c.n, negentropy: c.negentropy, probabilities: c.probabilities.copy() };
@@ -145,7 +146,7 @@ impl InceptionScore {
         Ok(InceptionScores { mean, std, chunks })
     }
 
-    /// As stored: chunk numbers, counts, negative entropies (C each) and probabilities (C, K).
+    /// Sums as stored: chunk numbers, counts, negative entropies (C each) and probabilities (C, K).
     pub(crate) fn parts(&self) -> Option<[Tensor; 4]> {
         let all: Vec<&Chunk> = self.chunks.values().collect();
         if all.is_empty() {
@@ -163,7 +164,7 @@ impl InceptionScore {
         ])
     }
 
-    /// From [`InceptionScore::parts`].
+    /// The score of the sums of [`InceptionScore::parts`].
     pub(crate) fn from_parts([numbers, counts, negentropies, probabilities]: [Tensor; 4]) -> Result<Self> {
         let numbers = Vec::<i64>::try_from(numbers)?;
         let counts = Vec::<i64>::try_from(counts)?;

@@ -1,5 +1,5 @@
-//! Distances between distributions by kernels: KID (Bińkowski et al., 2018) and CMMD (Jayasumana et al., 2024).
-//! All in float64: the values are differences of nearly equal means.
+//! Distances between distributions by kernels: KID (Bińkowski et al., 2018) and CMMD (Jayasumana et
+//! al., 2024). All in float64: the values are differences of nearly equal means.
 
 use tch::{Kind, Tensor};
 
@@ -8,12 +8,12 @@ use crate::math::inception_score::{FIDELITY_SEED, mean_and_std};
 use crate::math::numpy::RandomState;
 use crate::{Error, Result};
 
-/// How the means of a kernel over pairs of one set are taken.
+/// Pairs of one set over which the mean of a kernel is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Estimator {
-    /// Without the pairs of a row with itself.
+    /// All pairs but those of a row with itself.
     Unbiased,
-    /// With them.
+    /// All pairs.
     Biased,
 }
 
@@ -67,14 +67,14 @@ fn sum(a: &Tensor, b: &Tensor, kernel: &impl Fn(&Tensor, &Tensor) -> Tensor, no_
     (0..n).step_by(TILE as usize).map(tile).sum()
 }
 
-/// How KID draws its subsets.
+/// Subsets of KID.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KidSettings {
-    /// How many subsets.
+    /// Number of subsets.
     pub subsets: usize,
     /// Rows of each.
     pub size: usize,
-    /// Of NumPy's `RandomState`.
+    /// Seed of NumPy's `RandomState`.
     pub seed: u32,
 }
 

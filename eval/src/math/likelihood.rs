@@ -1,4 +1,5 @@
-//! How well a transformer predicts codes: the validation loss of AR models, and what follows from it.
+//! Likelihood of codes by a transformer: the validation loss of AR models, and scores that follow
+//! from it.
 //!
 //! B images, N codes of an image, V codes of the vocabulary
 
@@ -9,8 +10,9 @@ use tch::{Kind, Tensor};
 use crate::math::pixels::to_vec;
 use crate::{Error, Result};
 
-/// Negative log-likelihood of each image's codes in nats, summed over its codes, (B) float64, from teacher-forced
-/// logits (B, N, V). Log-softmax in fp32, as the training loss has it; the sum in float64.
+/// Negative log-likelihood of each image's codes in nats, summed over its codes, (B) float64, from
+/// teacher-forced logits (B, N, V). Log-softmax in fp32, as the training loss has it; the sum in
+/// float64.
 pub fn code_nats(logits: &Tensor, codes: &Codes) -> Result<Tensor> {
     let size = logits.size();
     let (b, n) = codes.tensor().size2()?;
@@ -35,10 +37,11 @@ pub struct Likelihood {
     images: u64,
 }
 
-/// What follows from the sums.
+/// Scores of the sums.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct LikelihoodScores {
-    /// Cross-entropy of a code, nats: the validation loss. The mean over codes, so images of any length weigh by theirs.
+    /// Cross-entropy of a code, nats: the validation loss. The mean over codes, so images of any
+    /// length weigh by theirs.
     pub nats_per_code: f64,
     /// Cross-entropy of all codes of an image, bits, mean over images.
     pub bits_per_image: f64,
@@ -47,20 +50,20 @@ pub struct LikelihoodScores {
 }
 
 impl Likelihood {
-    /// Takes in one image with so many codes.
+    /// Adds an image with `codes` codes.
     pub fn add(&mut self, nats: f64, codes: u64) {
         self.nats += nats;
         self.codes += codes;
         self.images += 1;
     }
 
-    /// Takes in a batch of [`code_nats`].
+    /// Adds a batch of [`code_nats`].
     pub fn update(&mut self, nats: &Tensor, codes: u64) -> Result<()> {
         to_vec(nats)?.into_iter().for_each(|n| self.add(n, codes));
         Ok(())
     }
 
-    /// Takes in all that another has seen.
+    /// Adds the images of another.
     pub fn merge(&mut self, other: &Likelihood) {
         self.nats += other.nats;
         self.codes += other.codes;

@@ -10,13 +10,13 @@ pub struct Mean {
 }
 
 impl Mean {
-    /// Takes in one value.
+    /// Adds a value.
     pub fn add(&mut self, value: f64) {
         self.sum += value;
         self.count += 1;
     }
 
-    /// Takes in all that another mean has seen.
+    /// Adds the values of another mean.
     pub fn merge(&mut self, other: &Mean) {
         self.sum += other.sum;
         self.count += other.count;
@@ -27,7 +27,7 @@ impl Mean {
         (self.count > 0).then(|| self.sum / self.count as f64)
     }
 
-    /// How many values it has seen.
+    /// Number of values.
     pub fn count(&self) -> u64 {
         self.count
     }

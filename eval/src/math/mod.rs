@@ -1,4 +1,5 @@
-//! Numbers of metrics, free of files and networks: features, logits, pixels and codes in, float64 out.
+//! Numbers of metrics, free of files and networks: features, logits, pixels and codes in, float64
+//! out.
 
 pub mod class_agreement;
 pub mod clip_score;

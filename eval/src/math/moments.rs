@@ -1,5 +1,5 @@
-//! Mean and scatter of feature rows, in float64, as the rows come. Parts that were made apart merge exactly
-//! (Chan, Golub and LeVeque, 1983).
+//! Mean and scatter of feature rows, in float64, as the rows come. Parts that were made apart merge
+//! exactly (Chan, Golub and LeVeque, 1983).
 
 use tch::{Device, Kind, Tensor};
 
@@ -24,20 +24,20 @@ pub struct Statistics {
 }
 
 impl Moments {
-    /// Of no rows yet.
+    /// Moments before the first row.
     pub fn new(dimension: i64) -> Self {
         let zeros = |shape: &[i64]| Tensor::zeros(shape, (Kind::Double, Device::Cpu));
         Moments { n: 0, mean: zeros(&[dimension]), scatter: zeros(&[dimension, dimension]) }
     }
 
-    /// Of these rows (N, D).
+    /// Moments of rows (N, D).
     pub fn of(features: &Tensor) -> Result<Self> {
         let mut moments = Moments::new(rows(features)?.size()[1]);
         moments.update(features)?;
         Ok(moments)
     }
 
-    /// As stored: the scatter's upper triangle, row by row.
+    /// Moments as stored, by the scatter's upper triangle, row by row.
     pub(crate) fn from_parts(n: u64, mean: Tensor, upper: &Tensor) -> Result<Self> {
         let d = mean.numel() as i64;
         same_dimension(d * (d + 1) / 2, upper.numel() as i64)?;
@@ -59,7 +59,7 @@ impl Moments {
         self.scatter.index(&[Some(at.get(0)), Some(at.get(1))])
     }
 
-    /// Takes in rows (B, D).
+    /// Adds rows (B, D).
     pub fn update(&mut self, features: &Tensor) -> Result<()> {
         let x = rows(features)?;
         same_dimension(self.dimension(), x.size()[1])?;
@@ -72,7 +72,7 @@ impl Moments {
         Ok(())
     }
 
-    /// Takes in all that another has seen.
+    /// Adds the rows of other moments.
     pub fn merge(&mut self, other: &Moments) -> Result<()> {
         same_dimension(self.dimension(), other.dimension())?;
         if other.n > 0 {
@@ -98,7 +98,7 @@ impl Moments {
         self.n = total;
     }
 
-    /// How many rows it has seen.
+    /// Number of rows.
     pub fn count(&self) -> u64 {
         self.n
     }
@@ -149,13 +149,14 @@ impl Statistics {
         Ok(Statistics { mean, covariance: (&covariance + covariance.tr()) / 2.0 })
     }
 
-    /// [`Statistics::new`] of what another program stored: also refuses a covariance that is none, not symmetric or with
-    /// a negative variance in some direction. What rounding leaves (statistics are stored in float32, too) is let pass.
+    /// [`Statistics::new`] of what another program stored: also refuses a covariance that is none,
+    /// not symmetric or with a negative variance in some direction. What rounding leaves
+    /// (statistics are stored in float32, too) is let pass.
     ///
     /// # Errors
     /// They are no statistics; `names` are what the error calls the two.
     pub fn checked(mean: &Tensor, covariance: &Tensor, names: [&str; 2]) -> Result<Self> {
-        /// Of the largest variance.
+        /// Relative to the largest variance.
         const ROUNDING: f64 = 1e-5;
         let wrong = |which: usize, what: &'static str| {
             Err(Error::NotStatistics { name: names[which].to_owned(), what })
@@ -174,7 +175,8 @@ impl Statistics {
         }
         let raised =
             &statistics.covariance + Tensor::eye(diagonal.size()[0], (Kind::Double, Device::Cpu)) * rounding;
-        // A Cholesky factor exists just where no eigenvalue is negative; `info` is the first minor that has one.
+        // A Cholesky factor exists just where no eigenvalue is negative; `info` is the first minor
+        // that has one.
         let (_, info) = raised.f_linalg_cholesky_ex(false, false)?;
         match info.int64_value(&[]) {
             0 => Ok(statistics),

@@ -1,8 +1,10 @@
-//! Improved precision and recall (Kynkäänniemi et al., 2019), density and coverage (Naeem et al., 2020): a set of
-//! rows stands for a manifold of balls, each reaching to its row's k-th nearest other row.
+//! Improved precision and recall (Kynkäänniemi et al., 2019), density and coverage (Naeem et al.,
+//! 2020): a set of rows stands for a manifold of balls, each reaching to its row's k-th nearest
+//! other row.
 //!
-//! Distances come from products in float64, tile by tile, so that memory does not grow with the number of pairs.
-//! Pairs too near to a ball's surface for that are measured again by their differences.
+//! Distances come from products in float64, tile by tile, so that memory does not grow with the
+//! number of pairs. Pairs too near to a ball's surface for that are measured again by their
+//! differences.
 
 use tch::{Kind, Tensor};
 
@@ -23,7 +25,7 @@ pub struct Manifold {
     k: i64,
 }
 
-/// Where the rows of one set lie in the balls of another.
+/// Membership of the rows of one set (queries) in the balls of another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Membership {
     /// For each query: inside or on some ball.
@@ -37,9 +39,9 @@ pub struct Membership {
 /// Shares of rows.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PrecisionRecall {
-    /// Of samples inside the reference's manifold.
+    /// Share of samples inside the reference's manifold.
     pub precision: f64,
-    /// Of reference rows inside the samples' manifold.
+    /// Share of reference rows inside the samples' manifold.
     pub recall: f64,
 }
 
@@ -50,7 +52,7 @@ pub struct Prdc {
     pub precision: f64,
     /// As [`PrecisionRecall::recall`].
     pub recall: f64,
-    /// How many balls hold a sample, as a multiple of k.
+    /// Mean number of balls that hold a sample, as a multiple of k.
     pub density: f64,
     /// Share of the reference's balls that hold a sample.
     pub coverage: f64,
@@ -106,7 +108,7 @@ impl Manifold {
         })
     }
 
-    /// Which queries lie in or on, and strictly in, the balls `from..from + n`: (Q, n) each.
+    /// Membership of queries in or on, and strictly in, the balls `from..from + n`: (Q, n) each.
     fn compare(&self, queries: &Tensor, from: i64, n: i64) -> (Tensor, Tensor) {
         let balls = self.rows.narrow(0, from, n);
         let radii = self.radii.narrow(0, from, n);
@@ -179,8 +181,8 @@ fn smallest(a: &(Tensor, Tensor), b: &(Tensor, Tensor), k: i64) -> (Tensor, Tens
     (values, whose.gather(1, &places, false))
 }
 
-/// Precision and recall as ADM's evaluator takes them (k = 3 there): a row on a surface is inside. torch-fidelity's
-/// are the same up to rounding.
+/// Precision and recall as ADM's evaluator takes them (k = 3 there): a row on a surface is inside.
+/// torch-fidelity's are the same up to rounding.
 pub fn precision_recall(samples: &Manifold, reference: &Manifold) -> Result<PrecisionRecall> {
     Ok(PrecisionRecall {
         precision: share(&reference.membership(&samples.rows)?.within),

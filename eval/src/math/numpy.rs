@@ -1,4 +1,5 @@
-//! Random orders as NumPy's legacy `RandomState` draws them: public evaluation code shuffles with it.
+//! Random orders as NumPy's legacy `RandomState` draws them: public evaluation code shuffles with
+//! it.
 
 use rand_mt::Mt;
 

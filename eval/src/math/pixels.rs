@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 
 use crate::{Error, Result};
 
-/// What is judged, and its originals: (B, 3, H, W) each.
+/// Images judged and their originals: (B, 3, H, W) each.
 #[derive(Debug)]
 pub struct PixelPair {
     pub(crate) images: Tensor,
@@ -19,8 +19,8 @@ impl PixelPair {
         PixelPair::of(unit(images), unit(originals))
     }
 
-    /// As GigaTok's and LlamaGen's scripts compare (`reconstruction_*_ddp.py`): what is judged rounded to 8 bits, the
-    /// original not, both first computed in fp32.
+    /// A pair as GigaTok's and LlamaGen's scripts compare it (`reconstruction_*_ddp.py`): the image
+    /// judged rounded to 8 bits, the original not, both first computed in fp32.
     pub fn published(images: &ImagesU8, originals: &Images) -> Result<Self> {
         let images = images.tensor().to_kind(Kind::Float) / 255.0;
         let originals = (originals.tensor().to_kind(Kind::Float) + 1.0) / 2.0;

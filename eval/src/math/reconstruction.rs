@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{DataRange, Mean, PixelPair, Result, Window, psnr, ssim};
 
-/// Which of the metrics are taken; PSNR, which costs nothing beside the others, always is.
+/// Metrics beside PSNR, which costs nothing beside them and is always computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PixelMetrics {
     /// SSIM with the data range that the images have.
@@ -39,7 +39,7 @@ pub struct Reconstruction {
 }
 
 impl Reconstruction {
-    /// Takes in a batch; returns the scores of each of its images.
+    /// Adds a batch; returns the scores of each of its images.
     pub fn update(&mut self, pair: &PixelPair, metrics: PixelMetrics) -> Result<Vec<PairScores>> {
         let psnr = psnr(pair)?;
         let similarity = |wanted: bool, range| match wanted {
@@ -63,7 +63,7 @@ impl Reconstruction {
         Ok(scores)
     }
 
-    /// Takes in all that another has seen.
+    /// Adds the pairs of another.
     pub fn merge(&mut self, other: &Reconstruction) {
         self.count += other.count;
         self.psnr.merge(&other.psnr);
@@ -71,8 +71,8 @@ impl Reconstruction {
         self.ssim_published.merge(&other.ssim_published);
     }
 
-    /// Means over the images so far, PSNR's without identical pairs (infinite if there are no others); `None` before
-    /// the first.
+    /// Means over the images so far, PSNR's without identical pairs (infinite if there are no
+    /// others); `None` before the first.
     pub fn means(&self) -> Option<PairScores> {
         (self.count > 0).then(|| PairScores {
             ssim: self.ssim.value(),
@@ -81,12 +81,12 @@ impl Reconstruction {
         })
     }
 
-    /// How many images were compared.
+    /// Number of images compared.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// How many of them equal their original in every pixel.
+    /// Number of images that equal their original in every pixel.
     pub fn identical(&self) -> u64 {
         self.count - self.psnr.count()
     }

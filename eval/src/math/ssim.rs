@@ -1,19 +1,20 @@
-//! Structural similarity (Wang et al., 2004). Public tools differ in window, covariance and data range: see
-//! [`Window`] and [`DataRange`]. Borders that a window would reach across are left out; mean over pixels, then
-//! channels. Computed in float64.
+//! Structural similarity (Wang et al., 2004). Public tools differ in window, covariance and data
+//! range: see [`Window`] and [`DataRange`]. Borders that a window would reach across are left out;
+//! mean over pixels, then channels. Computed in float64.
 
 use tch::{Kind, Tensor};
 
 use crate::math::pixels::to_vec;
 use crate::{Error, PixelPair, Result};
 
-/// The `L` in SSIM's constants `(K1 L)^2` and `(K2 L)^2`, K1 = 0.01, K2 = 0.03. The images themselves are in [0, 1].
+/// The `L` in SSIM's constants `(K1 L)^2` and `(K2 L)^2`, K1 = 0.01, K2 = 0.03. The images
+/// themselves are in [0, 1].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataRange {
     /// 1: right for images in [0, 1].
     Unit,
-    /// 2: what GigaTok's and LlamaGen's evaluation passes. It makes the constants four times too large and
-    /// SSIM a little higher; the published numbers are of this kind.
+    /// 2: what GigaTok's and LlamaGen's evaluation passes. It makes the constants four times too
+    /// large and SSIM a little higher; the published numbers are of this kind.
     Published,
 }
 
@@ -31,7 +32,7 @@ impl DataRange {
     }
 }
 
-/// What local means are taken over.
+/// Window of local means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Window {
     /// 7 × 7 pixels alike, sample covariance: scikit-image's default.
@@ -49,13 +50,14 @@ impl Window {
         }
     }
 
-    /// From the population's covariance to the one this window uses.
+    /// Factor from the population's covariance to the one of this window.
     fn correction(self) -> f64 {
         let n = (self.side() * self.side()) as f64;
         if self == Window::Uniform { n / (n - 1.0) } else { 1.0 }
     }
 
-    /// Means over each window that lies inside the image: (B, 3, H, W) → (B, 3, H - side + 1, W - side + 1).
+    /// Means over each window that lies inside the image: (B, 3, H, W) → (B, 3, H - side + 1, W -
+    /// side + 1).
     fn means(self, x: &Tensor) -> Tensor {
         let side = self.side();
         if self == Window::Uniform {
@@ -88,8 +90,8 @@ pub fn ssim_map(pair: &PixelPair, range: DataRange, window: Window) -> Result<Te
     Ok(structure / energy)
 }
 
-/// The two factors of SSIM at every place of the window, (B, 3, H - side + 1, W - side + 1) each: luminance, and contrast
-/// and structure together.
+/// The two factors of SSIM at every place of the window, (B, 3, H - side + 1, W - side + 1) each:
+/// luminance, and contrast and structure together.
 pub(crate) fn ssim_factors(
     metric: &'static str,
     images: &Tensor,

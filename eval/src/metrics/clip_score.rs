@@ -48,7 +48,8 @@ impl ClipMetric {
         Ok(ClipMetric { extractor, tokenizer, id, sums: ClipScore::default() })
     }
 
-    /// Embeddings of length 1, (B, P) each, on the CPU: images, prompts behind [`CLIP_PREFIX`], bare prompts.
+    /// Embeddings of length 1, (B, P) each, on the CPU: images, prompts behind [`CLIP_PREFIX`],
+    /// bare prompts.
     fn embed(&self, images: &ImagesU8, prompts: &[String]) -> Result<[Tensor; 3]> {
         let text = |texts: &[String]| -> Result<Tensor> {
             let tokens = self.tokenizer.encode(texts)?;

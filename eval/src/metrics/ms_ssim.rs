@@ -1,9 +1,11 @@
-//! MS-SSIM (Wang, Simoncelli and Bovik, 2003): the mean contrast and structure of SSIM at five scales and its luminance at
-//! the coarsest, multiplied with exponents. As pytorch-msssim computes it: Gaussian window, average pooling of 2 (odd
-//! sides are padded with zeros), negative means count as 0, mean over channels last.
+//! MS-SSIM (Wang, Simoncelli and Bovik, 2003): the mean contrast and structure of SSIM at five
+//! scales and its luminance at the coarsest, multiplied with exponents. As pytorch-msssim computes
+//! it: Gaussian window, average pooling of 2 (odd sides are padded with zeros), negative means
+//! count as 0, mean over channels last.
 //!
-//! Five scales take images of more than 160 pixels. Smaller ones get the scales that they have room for, with the
-//! exponents scaled to sum 1, under a name of their own: `ms_ssim_3` of 64-pixel images.
+//! Five scales take images of more than 160 pixels. Smaller ones get the scales that they have room
+//! for, with the exponents scaled to sum 1, under a name of their own: `ms_ssim_3` of 64-pixel
+//! images.
 
 use choices::Metric;
 use serde::{Deserialize, Serialize};
@@ -66,7 +68,7 @@ fn halved(images: &Tensor) -> Result<Tensor> {
 
 #[derive(Serialize, Deserialize)]
 struct MsSsim {
-    /// Of the images so far, which all have one size.
+    /// Number of scales of the images so far, which all have one size.
     scales: Option<usize>,
     sums: PairSums,
 }

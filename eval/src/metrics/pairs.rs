@@ -59,7 +59,8 @@ impl PairSums {
         PairSums { count: 0, mean: Mean::default(), histogram, classes: BTreeMap::new() }
     }
 
-    /// Adds the scores of a batch. Infinite ones are counted and left out of the means: one would make them infinite.
+    /// Adds the scores of a batch. Infinite ones are counted and left out of the means: one would
+    /// make them infinite.
     pub fn add(&mut self, values: &[f64], items: &[Item]) {
         for (&value, item) in values.iter().zip(items) {
             self.count += 1;

@@ -14,8 +14,8 @@ use super::source::Source;
 use super::texts;
 use crate::failure::Failure;
 
-/// The set with the class of ImageNet-1k that each image is meant to show: its label, else what `gen sample` left in
-/// the PNG.
+/// The set with the class of ImageNet-1k that each image is meant to show: its label, else what
+/// `gen sample` left in the PNG.
 pub fn label(set: ImageSet) -> Result<ImageSet> {
     let own = |record| match set.target(record) {
         Target::Class(class) => Some(class),
@@ -64,8 +64,8 @@ fn embedded(set: &ImageSet) -> Result<Option<Vec<i64>>> {
     (0..set.len()).into_par_iter().map(class).collect()
 }
 
-/// The classes among which images are judged beside all of them: those that the images have, or the ones of `--among`.
-/// Empty where class agreement is not asked for.
+/// The classes among which images are judged beside all of them: those that the images have, or the
+/// ones of `--among`. Empty where class agreement is not asked for.
 pub fn classes(args: &RunArgs, plan: &Plan, source: &Source) -> Result<Vec<i64>> {
     if !plan.has(Metric::ClassAgreement) {
         return match args.among {

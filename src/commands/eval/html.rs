@@ -1,4 +1,5 @@
-//! The report as one page: scores, settings, images and plots, with nothing to be loaded from elsewhere.
+//! The report as one page: scores, settings, images and plots, with nothing to be loaded from
+//! elsewhere.
 
 use anyhow::Result;
 use eval::{AGREEMENT, ClassRow, Distribution, Gallery, Score, Thumb};
@@ -179,7 +180,7 @@ fn agreement(report: &Report) -> Markup {
     }
 }
 
-/// How many classes are shown on either end.
+/// Classes shown on either end.
 const BEST_AND_WORST: usize = 10;
 
 fn part_of_classes<'a>(title: &str, rows: impl Iterator<Item = &'a ClassRow>, gallery: &Gallery) -> Markup {

@@ -10,8 +10,8 @@ use eval::ImageSet;
 use crate::commands::sample::provenance::{SHEET, has_sheet};
 use crate::context::{Context, open_images};
 
-/// Opens a set; with `resize` its images become squares of that side by ADM's centre crop. The contact sheet beside
-/// the images of `gen sample` is not one of them.
+/// Opens a set; with `resize` its images become squares of that side by ADM's centre crop. The
+/// contact sheet beside the images of `gen sample` is not one of them.
 pub fn open(path: &Path, resize: Option<u32>, context: &Context) -> Result<ImageSet> {
     let mut records = open_images(path, context)?;
     if has_sheet(path) {

@@ -24,7 +24,8 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Opens the models and settles what is drawn: `--num-images` images, each a function of the seed and its number alone.
+    /// Opens the models and settles what is drawn: `--num-images` images, each a function of the
+    /// seed and its number alone.
     pub fn open(args: &RunArgs, images: u64, context: &Context) -> Result<Self> {
         let sources = Sources::find(&args.model, &args.tokenizer)?;
         let config = sample::settings(&args.sampling).or(sources.defaults.clone()).resolve()?;
@@ -41,7 +42,7 @@ impl Generator {
         Ok(Generator { job, plan: Plan { subjects, order, images: 0..images, seed: args.seed.seed } })
     }
 
-    /// What it draws with.
+    /// Settings of the run.
     pub fn settings(&self) -> &sample::provenance::RunSettings {
         self.job.run()
     }
@@ -51,7 +52,7 @@ impl Generator {
         self.plan.subjects.iter().filter_map(Subject::class)
     }
 
-    /// How the classes of images are chosen.
+    /// Order of the classes in words.
     pub fn draws(&self) -> &'static str {
         match self.plan.order {
             Order::Balanced => "each in turn",
@@ -118,7 +119,7 @@ impl Reconstructor {
         self.tokenizer.model.spec().codebook_size
     }
 
-    /// Whose weights.
+    /// Fingerprint of the weights.
     pub fn fingerprint(&self) -> Result<String> {
         Ok(self.tokenizer.fingerprint()?)
     }
@@ -128,7 +129,7 @@ impl Reconstructor {
         Ok(self.tokenizer.model.encode(&Images::new(images.tensor().to_device(self.device))?)?)
     }
 
-    /// What is left of images after encoding and decoding (on the CPU, not clamped), and their codes.
+    /// Reconstructions of images (on the CPU, not clamped), and their codes.
     pub fn run(&self, images: &Images) -> Result<(Images, Codes)> {
         let codes = self.encode(images)?;
         let decoded = self.tokenizer.model.decode(&codes)?.into_tensor().to_kind(tch::Kind::Float);
@@ -143,7 +144,8 @@ pub struct Reconstructions<'a> {
     pub tokenizer: &'a Reconstructor,
     /// Images at its size.
     pub images: &'a ImageSet,
-    /// Side to which reconstructions and originals are resized before they are scored, if it is not the tokenizer's.
+    /// Side to which reconstructions and originals are resized before they are scored, if it is not
+    /// the tokenizer's.
     pub side: Option<u32>,
     /// The set compared with.
     pub reference: Originals,

@@ -1,4 +1,4 @@
-//! How well a transformer predicts the codes of labelled images, or codes that are stored.
+//! A transformer's predictions of the codes of labelled images, or of stored codes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -114,7 +114,7 @@ impl Predictor {
         Ok(json!({"path": self.path, "images": self.num_images(), "model": model, "tokenizer": tokenizer}))
     }
 
-    /// What is predicted, by content.
+    /// Content of the images or codes.
     pub fn identity(&self) -> Result<String> {
         match &self.codes {
             CodesOf::Images(_, set) => Ok(set.identity()),

@@ -1,4 +1,4 @@
-//! What a run found, for people and for machines.
+//! Report of a run, for people and for machines.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,10 +18,10 @@ use crate::context::Context;
 use crate::files;
 use crate::settings::device;
 
-/// What was judged.
+/// Images judged.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct SamplesReport {
-    /// What was named, or nothing for images that were made.
+    /// Path as named; none for images that were made.
     pub path: Option<PathBuf>,
     /// Images scored.
     pub images: u64,
@@ -37,20 +37,20 @@ pub struct SamplesReport {
 pub struct Report {
     /// Program and version.
     pub program: String,
-    /// What was judged.
+    /// Images judged.
     pub samples: SamplesReport,
-    /// What it was compared with.
+    /// Images compared with.
     pub reference: Option<ReferenceReport>,
     /// The scores.
     pub values: Vec<Score>,
     /// Images whose files hold something else than 8-bit RGB, on both sides.
     pub converted: BTreeMap<String, u64>,
-    /// What could not be read and is in no score.
+    /// Images that could not be read and are in no score.
     pub skipped: Vec<Skipped>,
     /// Scores that were asked for and cannot be had, and why.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub failed: BTreeMap<String, String>,
-    /// What is to be known of the scores.
+    /// Facts to know about the scores.
     pub warnings: Vec<String>,
     /// Scores of chunks and subsets.
     pub series: BTreeMap<String, Vec<f64>>,

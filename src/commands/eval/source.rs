@@ -1,4 +1,4 @@
-//! Where the images come from that are judged.
+//! Sources of the images judged.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use super::{agreement, images, prompts};
 use crate::context::Context;
 use crate::failure::Failure;
 
-/// What is judged.
+/// Images judged.
 pub enum Source {
     /// Images in files.
     Files(ImageSet),
@@ -129,7 +129,7 @@ impl Source {
         }
     }
 
-    /// What a partial file must belong to, and a report tells.
+    /// Paths, settings and weights, for reports and saved states.
     pub fn describe(&self) -> Result<Json> {
         Ok(match self {
             Source::Files(set) => json!({"path": set.path, "images": set.len()}),
@@ -144,7 +144,7 @@ impl Source {
         })
     }
 
-    /// What is judged, by content, as far as it lies in files: see [`ImageSet::identity`].
+    /// Content of the images, if they are in files: see [`ImageSet::identity`].
     fn identity(&self) -> Result<Option<String>> {
         match self {
             Source::Files(set) | Source::Reconstruct(_, set) => Ok(Some(set.identity())),
