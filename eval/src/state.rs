@@ -147,3 +147,22 @@ fn other_run(path: PathBuf, found: &Json, expected: &Json) -> JobError {
     };
     JobError::OtherRun { path, differ }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_of_an_earlier_layout_are_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("old");
+        let run = serde_json::json!({ "program": "gen" });
+        let notes = [("run", run.to_string()), ("shard", "{}".into()), ("tally", "{}".into())];
+        let notes = notes.map(|(name, text)| (name.to_owned(), text)).into();
+        weights::save_safetensors(&path, &[], &notes).unwrap();
+        let load = |run: &Json| SavedState::load(&path, run, &Sums::default()).err().unwrap().to_string();
+        let error = load(&run);
+        assert!(error.contains("old`") && error.contains("an earlier version"), "{error}");
+        assert!(load(&Json::Null).contains("belongs to another run"));
+    }
+}
