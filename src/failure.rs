@@ -93,6 +93,7 @@ fn hints_of(cause: &(dyn StdError + 'static)) -> Vec<String> {
     first_of!(
         Failure,
         base::config::ConfigError,
+        base::finite::NonFinite,
         base::npz::NpzError,
         weights::Error,
         data::Error,

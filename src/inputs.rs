@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
+pub use base::Skipped;
 use base::hint::nearest;
 use base::{Images, ImagesU8};
 use data::transform::center_crop;
 use data::{Dataset, LeftOut};
 use image::RgbImage;
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use weights::{Checkpoint, Want};
 
@@ -26,15 +26,6 @@ pub struct Inputs {
     items: Vec<Item>,
     /// What could not be read so far.
     pub skipped: Vec<Skipped>,
-}
-
-/// An input that could not be used, and why.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Skipped {
-    /// As named, or its place in the folder.
-    pub input: String,
-    /// One sentence.
-    pub error: String,
 }
 
 enum Set {

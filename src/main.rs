@@ -6,7 +6,6 @@ mod commands;
 mod context;
 mod failure;
 mod files;
-mod finite;
 mod inputs;
 mod pictures;
 mod printer;

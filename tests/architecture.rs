@@ -24,13 +24,14 @@ const MAY_USE: [(&str, &[&str]); 17] = [
     ("sampler", &["base", "libtorch-ext", "ar-model", "tokenizer", "kernels", "cuda-kernels"]),
     // `data` for Pillow's resampling, which the networks' input paths ask for.
     ("backbones", &["base", "weights", "data"]),
-    ("eval", &["base", "weights", "backbones"]),
+    ("eval", &["choices", "base", "weights", "backbones", "data"]),
     ("train", &["base", "libtorch-ext", "weights", "data", "tokenizer", "ar-model", "backbones"]),
     (
         "gen",
         &[
             "choices",
             "cli",
+            "choices",
             "base",
             "dist",
             "libtorch-ext",

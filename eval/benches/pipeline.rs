@@ -9,7 +9,7 @@ use backbones::{FeatureExtractor, Features, InceptionExtractor, InputPath, Weigh
 use base::ImagesU8;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use data::transform::center_crop;
-use eval::{Collector, FrechetReference, Gather, Moments, overlapped};
+use eval::{AccumulateSpec, FeatureAccumulator, FrechetReference, Moments, prefetch};
 use image::{Rgb, RgbImage};
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
@@ -39,8 +39,11 @@ fn read(set: &dyn data::Dataset, indices: &[u64]) -> ImagesU8 {
     ImagesU8::new(nhwc.permute([0, 3, 1, 2]).contiguous()).unwrap()
 }
 
-fn collector(network: &InceptionExtractor) -> Collector {
-    Collector::new(network.id().clone(), Gather { groups: 1, spatial: true, ..Gather::default() })
+fn collector(network: &InceptionExtractor) -> FeatureAccumulator {
+    FeatureAccumulator::new(
+        network.id().clone(),
+        AccumulateSpec { groups: 1, spatial: true, ..AccumulateSpec::default() },
+    )
 }
 
 fn batches(n: u64) -> impl Iterator<Item = Vec<u64>> + Send {
@@ -85,7 +88,7 @@ fn pipeline(c: &mut Criterion) {
                 collector.update(&network.extract(&images)?, &indices).unwrap();
                 Ok(true)
             };
-            overlapped(batches(BATCHES), |indices| read(set.as_ref(), indices), take).unwrap()
+            prefetch(batches(BATCHES), |indices| read(set.as_ref(), indices), take).unwrap()
         });
     });
     group.finish();

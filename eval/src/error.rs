@@ -1,7 +1,9 @@
-//! What can be wrong with images and features that are to be compared.
+//! Errors of metrics.
 
 use base::Hint;
 use tch::Kind;
+
+use crate::job_error::JobError;
 
 /// Errors of metrics.
 #[derive(Debug, thiserror::Error)]
@@ -139,6 +141,73 @@ pub enum Error {
     /// A saved state that cannot be read.
     #[error("saved statistics: {0}")]
     Saved(String),
+    /// A part of a file with something wrong in it.
+    #[error("`{path}`{part}")]
+    InFilePart {
+        /// The file.
+        path: std::path::PathBuf,
+        /// The part, behind a colon.
+        part: &'static str,
+        /// The error.
+        #[source]
+        error: Box<Error>,
+    },
+    /// A score that is not a number.
+    #[error("{name} is not a number")]
+    NotANumber {
+        /// The score.
+        name: String,
+    },
+    /// A score that images cannot have.
+    #[error("{name} is {found}")]
+    TooLarge {
+        /// The score.
+        name: String,
+        /// The number found.
+        found: String,
+    },
+    /// Nothing to compute a score of.
+    #[error("{0}")]
+    Nothing(&'static str),
+    /// A metric that cannot be computed.
+    #[error("cannot compute {metric}")]
+    Compute {
+        /// The metric.
+        metric: &'static str,
+        /// The reason.
+        #[source]
+        error: Box<Error>,
+    },
+    /// A bug.
+    #[error("internal error: {0}")]
+    Internal(&'static str),
+    /// A request that cannot be met.
+    #[error(transparent)]
+    Job(#[from] JobError),
+    /// Outputs of a network that are not finite.
+    #[error(transparent)]
+    NonFinite(#[from] base::finite::NonFinite),
+    /// Images or codes of another form.
+    #[error(transparent)]
+    Type(#[from] base::TypeError),
+    /// A frozen network that cannot be opened or run.
+    #[error(transparent)]
+    Network(#[from] backbones::Error),
+    /// A file of tensors that cannot be read or written.
+    #[error(transparent)]
+    Weights(#[from] weights::Error),
+    /// A source of images that failed.
+    #[error("{0}")]
+    Source(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// JSON that cannot be read or written.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    /// A thumbnail that cannot be written.
+    #[error(transparent)]
+    Image(#[from] image::ImageError),
+    /// The system refused.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
     /// An `.npz` that cannot be read or written.
     #[error(transparent)]
     Npz(#[from] base::npz::NpzError),
@@ -156,7 +225,20 @@ impl Hint for Error {
             Error::NotStatistics { .. } | Error::Statistics { .. } => {
                 vec!["`gen eval stats` makes statistics of images".into()]
             }
-            Error::InFile { error, .. } => error.hints(),
+            Error::InFile { error, .. } | Error::InFilePart { error, .. } | Error::Compute { error, .. } => {
+                error.hints()
+            }
+            Error::NotANumber { .. } => {
+                vec!["some image or weight holds values that are not finite".into()]
+            }
+            Error::TooLarge { .. } => vec![
+                "the numbers that it is computed from are too large to be of images; look at their file"
+                    .into(),
+            ],
+            Error::Job(e) => e.hints(),
+            Error::NonFinite(e) => e.hints(),
+            Error::Network(e) => e.hints(),
+            Error::Weights(e) => e.hints(),
             Error::Npz(e) => e.hints(),
             Error::Twice { .. } => vec!["give each shard once".into()],
             _ => vec![],

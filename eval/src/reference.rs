@@ -1,39 +1,28 @@
-//! Statistics of a reference set in a file, in every public layout, and what the file says it is good for.
+//! Statistics of a reference set in a file, in every public layout, and the kind of the file.
 
 use std::path::{Path, PathBuf};
 
 use backbones::FeatureId;
 use base::npz::{self, Npz};
+use choices::ReferenceKind;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use weights::{Checkpoint, Want};
 
 use crate::{Error, Moments, Result, Statistics};
 
-/// Which published number a reference belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ReferenceKind {
-    /// The validation images that reconstructions are compared with.
-    Rfid,
-    /// The training set that generated images are compared with.
-    Gfid,
-    /// Something else.
-    Other,
-}
-
-/// What `gen eval stats` writes into a file beside the statistics.
+/// Facts that `gen eval stats` writes into a file beside the statistics.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tag {
-    /// What it is for.
+    /// Its purpose.
     pub kind: ReferenceKind,
-    /// What it was made of, in words.
+    /// Description of the images.
     pub note: String,
-    /// How many images.
+    /// Number of images.
     pub images: u64,
-    /// How they were resized.
+    /// Resizing of the images.
     pub resize: String,
-    /// Whose features.
+    /// Features.
     pub features: FeatureId,
 }
 
@@ -42,20 +31,20 @@ pub struct Tag {
 pub struct ReferenceFile {
     /// The file.
     pub path: PathBuf,
-    /// Of the features that FID compares.
+    /// Statistics of the features that FID compares.
     pub pool: Option<Statistics>,
-    /// Of the features that sFID compares.
+    /// Statistics of the features that sFID compares.
     pub spatial: Option<Statistics>,
-    /// How many images the file holds.
+    /// Number of images in the file.
     pub images: Option<u64>,
-    /// What it says of itself.
+    /// Facts that the file states.
     pub tag: Option<Tag>,
 }
 
 /// The member that holds the tag, as JSON in bytes. Other programs do not look at it.
 const TAG: &str = "gen_reference";
 
-/// What distinguishes the kinds, where a file has no tag.
+/// Kind of a file, and the reason for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judgement {
     /// The kind; `None` if the file could be anything.
@@ -65,14 +54,15 @@ pub struct Judgement {
 }
 
 impl ReferenceFile {
-    /// Reads the statistics of an `.npz` (ADM: `mu`, `sigma`, `mu_s`, `sigma_s`; pytorch-fid and clean-fid: `mu`,
-    /// `sigma`), or of a `.pt` or safetensors file with tensors of those names (torch-fidelity's cache).
+    /// Reads the statistics of an `.npz` (ADM: `mu`, `sigma`, `mu_s`, `sigma_s`; pytorch-fid and
+    /// clean-fid: `mu`, `sigma`), or of a `.pt` or safetensors file with tensors of those names
+    /// (torch-fidelity's cache).
     pub fn open(path: &Path) -> Result<Self> {
         Self::read(path, |mean, covariance, _| Statistics::new(mean, covariance))
     }
 
-    /// [`ReferenceFile::open`] for a comparison: statistics that are none are refused by file and member, see
-    /// [`Statistics::checked`].
+    /// [`ReferenceFile::open`] for a comparison: statistics that are none are refused by file and
+    /// member, see [`Statistics::checked`].
     pub fn open_checked(path: &Path) -> Result<Self> {
         Self::read(path, |mean, covariance, names| {
             let refuse = |error| Error::InFile { path: path.to_owned(), error: Box::new(error) };
@@ -138,13 +128,13 @@ impl ReferenceFile {
         }
     }
 
-    /// Whether its statistics come from ADM's suite or torch-fidelity, by what else it holds: features of places, images,
-    /// tensors. (pytorch-fid's and clean-fid's files are two arrays.)
+    /// Whether its statistics come from ADM's suite or torch-fidelity, by what else it holds:
+    /// features of places, images, tensors. (pytorch-fid's and clean-fid's files are two arrays.)
     pub fn is_adms(&self) -> bool {
         self.tag.is_none() && (self.spatial.is_some() || self.images.is_some() || !is_npz(&self.path))
     }
 
-    /// Which kind it is, by its tag or else by what it holds.
+    /// Its kind by its tag, else by its contents.
     pub fn judge(&self) -> Judgement {
         let judgement = |kind, because: String| Judgement { kind, because };
         match (&self.tag, &self.pool, self.images) {

@@ -119,8 +119,8 @@ fn manifolds_do_not_see_rotation_by_a_right_angle_and_scale() {
         let d2 = |u: &[f64], v: &[f64]| u.iter().zip(v).map(|(x, y)| (x - y) * (x - y)).sum::<f64>();
         q.iter().map(|q| m.iter().zip(&r).any(|(m, r)| d2(q, m) <= *r)).collect::<Vec<bool>>()
     };
-    assert_eq!(large.locate(&few).unwrap().within, plain(&few, &many, large.squared_radii()));
-    assert_eq!(small.locate(&many).unwrap().within, plain(&many, &few, small.squared_radii()));
+    assert_eq!(large.membership(&few).unwrap().within, plain(&few, &many, large.squared_radii()));
+    assert_eq!(small.membership(&many).unwrap().within, plain(&many, &few, small.squared_radii()));
 }
 
 #[test]

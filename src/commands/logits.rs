@@ -13,7 +13,6 @@ use tch::{Device, Tensor};
 use crate::code_files::{CodeFile, batches, check_codes, same_classes, same_tokenizer};
 use crate::context::{Context, Outcome};
 use crate::failure::Failure;
-use crate::finite;
 use crate::settings::{device, models};
 
 #[derive(Debug, Serialize)]
@@ -56,7 +55,7 @@ pub fn run(args: &LogitsArgs, context: &Context) -> anyhow::Result<Outcome> {
         let logits = tch::no_grad(|| model.logits(&condition, &on_device)); // (B, N, V)
         let names: Vec<String> = (from..from + count).map(|row| row.to_string()).collect();
         let network = transformer.source.origin().to_string();
-        finite::check(&logits, names.iter().map(String::as_str), "what is predicted", &network)?;
+        base::finite::check(&logits, names.iter().map(String::as_str), "what is predicted", &network)?;
         likelihood.update(&eval::code_nats(&logits, &codes)?, spec.num_tokens as u64)?;
         parts.push(logits.to_device(Device::Cpu));
         progress.advance(count as u64);

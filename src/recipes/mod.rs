@@ -3,6 +3,7 @@
 pub mod climb;
 mod job;
 pub mod pieces;
+mod quantity;
 pub mod run;
 mod schema;
 pub mod steps;
@@ -12,9 +13,11 @@ use std::path::{Path, PathBuf};
 
 use base::config::ConfigError;
 use base::hint::nearest;
+use choices::ReferenceKind;
 use sampler::GuidanceSchedule;
 
 pub use self::job::BenchmarkJob;
+pub use self::quantity::{GFID, Quantity, RFID};
 pub use self::schema::*;
 use crate::failure::Failure;
 
@@ -49,6 +52,14 @@ impl Recipe {
                     "task: neither `sampling.cfg` nor `search` says which guidance scale to take".into()
                 );
             }
+        }
+        let reference = match &self.task {
+            Task::Reconstruction(task) => Some(&task.reference),
+            Task::Generation(task) => Some(&task.reference),
+            Task::TextToImage(_) | Task::Probe(_) | Task::NotRunnable(_) => None,
+        };
+        if reference.is_some_and(|r| r.kind == ReferenceKind::Other) {
+            return Err("task.reference.kind: unknown variant `other`, expected `rfid` or `gfid`".into());
         }
         if self.expected.iter().any(|e| e.tolerance.is_some_and(|t| t.is_nan() || t <= 0.0)) {
             return Err("expected: a tolerance must be positive, or null".into());

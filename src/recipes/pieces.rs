@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use backbones::files::{PublicFile, models_folder};
+use choices::Metric;
 use serde::Serialize;
 
 use super::{Recipe, Task};
@@ -81,10 +82,10 @@ pub fn pieces(recipe: &Recipe, places: &Places) -> anyhow::Result<Vec<Piece>> {
             let set = task.images.set.shown();
             let mut all =
                 vec![checkpoint(TOKENIZER, &task.tokenizer), data(DATA, set, "--data", &places.data)];
-            if recipe.expected.iter().any(|e| e.metric == super::Metric::Rfid) {
+            if recipe.expected.iter().any(|e| e.metric == super::RFID) {
                 all.push(network(INCEPTION, "inception-fid")?);
             }
-            if recipe.expected.iter().any(|e| e.metric == super::Metric::Lpips) {
+            if recipe.expected.iter().any(|e| e.metric == super::Quantity::Score(Metric::Lpips)) {
                 all.push(network(VGG, "vgg16")?);
                 all.push(network(LPIPS, "lpips-vgg")?);
             }

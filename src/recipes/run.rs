@@ -169,7 +169,7 @@ impl Runner<'_> {
         while let Some(cfg) = climb::next(&tried, start) {
             let dir = self.job.output.join(format!("cfg-{cfg}"));
             let Some(made) = self.steps(Some(cfg), &dir, context)? else { return Ok(None) };
-            let fid = measured(&made, super::Metric::Gfid);
+            let fid = measured(&made, super::GFID);
             let fid = fid.ok_or_else(|| Failure::new("the evaluation printed no FID"))?;
             context.printer.note(&format!("guidance scale {cfg}: FID {fid:.3}"));
             tried.push(Tried { cfg, fid });

@@ -1,7 +1,10 @@
 //! What a file in `configs/benchmarks/` holds.
 
 use base::Precision;
+use choices::ReferenceKind;
 use serde::{Deserialize, Serialize};
+
+use super::Quantity;
 
 /// One published figure, as a file in `configs/benchmarks/`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -152,7 +155,7 @@ pub struct PublishedRow {
     pub setting: String,
     /// The figures by metric.
     #[serde(flatten)]
-    pub figures: std::collections::BTreeMap<Metric, f64>,
+    pub figures: std::collections::BTreeMap<Quantity, f64>,
 }
 
 /// A published file and the configuration it goes with.
@@ -202,16 +205,6 @@ pub struct Reference {
     pub from: Option<String>,
 }
 
-/// What a reference stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ReferenceKind {
-    /// The cropped validation images.
-    Rfid,
-    /// Statistics of the whole training set.
-    Gfid,
-}
-
 /// How codes are drawn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -244,7 +237,7 @@ pub struct Search {
 #[serde(deny_unknown_fields)]
 pub struct Expected {
     /// What was measured.
-    pub metric: Metric,
+    pub metric: Quantity,
     /// What was published.
     pub value: f64,
     /// How far off a measurement may be; null where the two are not the same quantity.
@@ -253,72 +246,12 @@ pub struct Expected {
     pub because: String,
 }
 
-/// Names of metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Metric {
-    /// FID of reconstructions.
-    Rfid,
-    /// FID of generated images.
-    Gfid,
-    /// FID on spatial features.
-    Sfid,
-    /// Inception Score.
-    Is,
-    /// Improved precision.
-    Precision,
-    /// Improved recall.
-    Recall,
-    /// Peak signal-to-noise ratio, dB.
-    Psnr,
-    /// Structural similarity.
-    Ssim,
-    /// Structural similarity with the data range 2 of the official scripts.
-    SsimDr2,
-    /// LPIPS with VGG16.
-    Lpips,
-    /// Share of the codebook in use.
-    CodebookUsage,
-    /// Accuracy of a linear probe, percent.
-    Top1,
-}
-
 impl DataSet {
     /// For people.
     pub fn shown(self) -> &'static str {
         match self {
             DataSet::Imagenet => "ImageNet-1k validation images",
             DataSet::Coco => "COCO val2017 images",
-        }
-    }
-}
-
-impl ReferenceKind {
-    /// As `gen eval --protocol` takes it.
-    pub fn name(self) -> &'static str {
-        match self {
-            ReferenceKind::Rfid => "rfid",
-            ReferenceKind::Gfid => "gfid",
-        }
-    }
-}
-
-impl Metric {
-    /// As people write it.
-    pub fn shown(self) -> &'static str {
-        match self {
-            Metric::Rfid => "rFID",
-            Metric::Gfid => "gFID",
-            Metric::Sfid => "sFID",
-            Metric::Is => "IS",
-            Metric::Precision => "precision",
-            Metric::Recall => "recall",
-            Metric::Psnr => "PSNR",
-            Metric::Ssim => "SSIM",
-            Metric::SsimDr2 => "SSIM (range 2)",
-            Metric::Lpips => "LPIPS",
-            Metric::CodebookUsage => "codebook usage",
-            Metric::Top1 => "probe top-1 %",
         }
     }
 }

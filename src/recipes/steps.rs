@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use choices::Metric;
 use data::read_prompts;
 use serde_json::Value;
 
 use super::pieces::{self, Piece};
 use super::{
-    BenchmarkJob, Checkpoint, Expected, Generation, Metric, Probe, Recipe, Reconstruction, Task, TextToImage,
-    config_text,
+    BenchmarkJob, Checkpoint, Expected, Generation, Probe, Quantity, Recipe, Reconstruction, Task,
+    TextToImage, config_text,
 };
 use crate::failure::Failure;
 use crate::files;
@@ -202,9 +203,10 @@ impl At<'_> {
             "--protocol",
             task.reference.kind.name()
         ]);
-        let names: Vec<&str> = expected.iter().filter_map(|e| score(e.metric)).collect();
+        let metrics: Vec<Metric> = expected.iter().filter_map(|e| e.metric.metric()).collect();
+        let names: Vec<&str> = metrics.iter().map(|metric| metric.name()).collect();
         args.extend(args!["--metrics", names.join(",")]);
-        if names.contains(&"lpips") {
+        if metrics.contains(&Metric::Lpips) {
             args.extend(args!["--lpips-trunk", self.piece(pieces::VGG)?]);
             args.extend(args!["--lpips-heads", self.piece(pieces::LPIPS)?]);
         }
@@ -256,23 +258,6 @@ fn text(path: &Path) -> anyhow::Result<&str> {
     path.to_str().with_context(|| format!("`{}` is not valid UTF-8", path.display()))
 }
 
-/// The score of `gen eval` that a metric is.
-fn score(metric: Metric) -> Option<&'static str> {
-    Some(match metric {
-        Metric::Rfid | Metric::Gfid => "fid",
-        Metric::Sfid => "sfid",
-        Metric::Is => "is",
-        Metric::Precision => "precision",
-        Metric::Recall => "recall",
-        Metric::Psnr => "psnr",
-        Metric::Ssim => "ssim",
-        Metric::SsimDr2 => "ssim_dr2",
-        Metric::Lpips => "lpips",
-        Metric::CodebookUsage => "codebook",
-        Metric::Top1 => return None,
-    })
-}
-
 /// Every figure of the evaluation, by the name that `gen eval` gives it.
 pub fn all_measured(made: &Made) -> BTreeMap<String, f64> {
     let values = made.get("eval").and_then(|eval| eval["values"].as_array()).into_iter().flatten();
@@ -280,16 +265,12 @@ pub fn all_measured(made: &Made) -> BTreeMap<String, f64> {
 }
 
 /// A figure among the results.
-pub fn measured(made: &Made, metric: Metric) -> Option<f64> {
-    if metric == Metric::Top1 {
+pub fn measured(made: &Made, quantity: Quantity) -> Option<f64> {
+    let Some(metric) = quantity.metric() else {
         return made.get("probe")?["top1"].as_f64().map(|share| 100.0 * share);
-    }
-    let name = match metric {
-        Metric::CodebookUsage => "codebook_usage",
-        other => score(other)?,
     };
     let values = made.get("eval")?["values"].as_array()?;
-    values.iter().find(|v| v["name"] == name)?["value"].as_f64()
+    values.iter().find(|v| v["name"] == metric.score_name())?["value"].as_f64()
 }
 
 /// Why the figures cannot stand beside the published ones, as the steps themselves say.

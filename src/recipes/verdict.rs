@@ -2,13 +2,13 @@
 
 use serde::Serialize;
 
-use super::{Expected, Metric};
+use super::{Expected, Quantity};
 
 /// One figure, measured and published.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Figure {
     /// Of what.
-    pub metric: Metric,
+    pub metric: Quantity,
     /// What came out; none if the run does not measure it.
     pub measured: Option<f64>,
     /// What was published.
@@ -50,7 +50,7 @@ impl Verdict {
 /// Judges what was measured; nothing of a run that is not `comparable`.
 pub fn judge(
     expected: &[Expected],
-    measured: impl Fn(Metric) -> Option<f64>,
+    measured: impl Fn(Quantity) -> Option<f64>,
     comparable: bool,
 ) -> Vec<Figure> {
     let one = |e: &Expected| {
@@ -93,7 +93,7 @@ pub fn table(figures: &[Figure]) -> String {
         let (measured, tolerance) = (number(f.measured), number(f.tolerance));
         lines.push(format!(
             "{:<16} {measured:>10} {:>10} {tolerance:>10}  {}",
-            f.metric.shown(),
+            f.metric.title(),
             f.published,
             f.verdict.shown()
         ));
@@ -103,25 +103,28 @@ pub fn table(figures: &[Figure]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use choices::Metric;
 
-    fn expect(metric: Metric, value: f64, tolerance: Option<f64>) -> Expected {
+    use super::*;
+    use crate::recipes::GFID;
+
+    fn expect(metric: Quantity, value: f64, tolerance: Option<f64>) -> Expected {
         Expected { metric, value, tolerance, because: "test".into() }
     }
 
     #[test]
     fn verdicts() {
         let all = [
-            expect(Metric::Gfid, 3.15, Some(0.05)),
-            expect(Metric::Is, 224.0, Some(1.0)),
-            expect(Metric::Recall, 0.55, None),
-            expect(Metric::Sfid, 7.0, Some(0.1)),
+            expect(GFID, 3.15, Some(0.05)),
+            expect(Quantity::Score(Metric::Is), 224.0, Some(1.0)),
+            expect(Quantity::Score(Metric::Recall), 0.55, None),
+            expect(Quantity::Score(Metric::Sfid), 7.0, Some(0.1)),
         ];
         let measured = |gfid: f64| {
-            move |m: Metric| match m {
-                Metric::Gfid => Some(gfid),
-                Metric::Is => Some(224.5),
-                Metric::Recall => Some(0.9),
+            move |q: Quantity| match q {
+                GFID => Some(gfid),
+                Quantity::Score(Metric::Is) => Some(224.5),
+                Quantity::Score(Metric::Recall) => Some(0.9),
                 _ => None,
             }
         };

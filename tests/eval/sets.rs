@@ -73,6 +73,20 @@ fn pairs_are_matched_by_name_and_scored() {
 }
 
 #[test]
+fn ms_ssim_of_small_images_is_named_by_its_scales() {
+    let place = place(3);
+    let report = place.json("a --reference b --metrics ms_ssim,psnr --report r.html", 0);
+    assert_eq!(names(&report), ["psnr", "ms_ssim_1"], "20x16 pixels are room for one scale");
+    assert!(value(&report, "ms_ssim_1") < 1.0);
+    assert!(
+        report["values"][1]["variant"].as_str().unwrap().contains("the finest 1 of 5 scales"),
+        "{report}"
+    );
+    assert!(std::fs::read_to_string(place.path("r.html")).unwrap().contains("ms_ssim of single images"));
+    near(value(&place.json("a --reference a --metrics ms_ssim", 0), "ms_ssim_1"), 1.0, 1e-12);
+}
+
+#[test]
 fn sets_are_scored_in_parts_that_give_the_whole() {
     let place = place(5);
     let line = format!(

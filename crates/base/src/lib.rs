@@ -7,6 +7,7 @@ pub mod config;
 pub mod cost;
 pub mod device;
 pub mod files;
+pub mod finite;
 pub mod hash;
 pub mod hint;
 pub mod image;
@@ -17,6 +18,7 @@ pub mod progress;
 pub mod recipe;
 pub mod resume;
 pub mod rng;
+pub mod skipped;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod types;
@@ -28,6 +30,7 @@ pub use libtorch_ext::random;
 pub use precision::TensorKind;
 pub use progress::{Progress, Silent};
 pub use rng::SampleStream;
+pub use skipped::Skipped;
 pub use types::{Codes, Images, ImagesU8, TypeError};
 pub use vars::{Build, Init, Scope, Vars};
 

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use choices::{Metric, ReferenceKind};
+use clap::{Args, Subcommand};
 
+use crate::metric;
 use crate::recipe::RecipeArgs;
 use crate::sample::{DrawArgs, SamplingArgs};
 use crate::{BatchArgs, ComputeArgs, JsonArgs, ModelArgs, ModelsDirArgs, PairedTokenizerArgs, SeedArgs};
-
-pub use crate::metric::Metric;
 
 /// Arguments of `gen eval`.
 #[derive(Debug, Args)]
@@ -31,15 +31,6 @@ pub enum EvalCommand {
     Stats(StatsArgs),
 }
 
-/// Protocol of a score, which decides its reference.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Protocol {
-    /// Reconstructions against the validation images
-    Rfid,
-    /// Generated images against statistics of the training set
-    Gfid,
-}
-
 /// Arguments of scoring.
 #[derive(Debug, Args)]
 pub struct RunArgs {
@@ -54,7 +45,7 @@ pub struct RunArgs {
 
     /// Comma-separated metrics [default: psnr,ssim,ssim_dr2,lpips,fid,codebook with --reconstruct,
     /// ar_loss with --likelihood, else fid,sfid,is,precision,recall]
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = metric::metric())]
     pub metrics: Vec<Metric>,
 
     /// Score features (.npz from `gen features`) instead of images
@@ -94,10 +85,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=8192))]
     pub score_size: Option<u32>,
 
-    /// Reject references of another kind [default: rfid with --reconstruct, gfid with --num-images,
-    /// else any kind]
-    #[arg(long, value_enum, value_name = "NAME")]
-    pub protocol: Option<Protocol>,
+    /// Reject references of another kind [default: rfid with --reconstruct, gfid with --num-images, else any kind]
+    #[arg(long, value_name = "NAME", value_parser = metric::protocol())]
+    pub protocol: Option<ReferenceKind>,
 
     /// Reject a reference file with another SHA-256
     #[arg(long, value_name = "HEX", requires = "reference")]
@@ -260,8 +250,8 @@ pub struct StatsArgs {
     pub output: PathBuf,
 
     /// Purpose of the file: rfid (validation images), gfid (a training set) or other
-    #[arg(long, value_name = "KIND", value_enum)]
-    pub kind: StatsKind,
+    #[arg(long, value_name = "KIND", value_parser = metric::stats_kind())]
+    pub kind: ReferenceKind,
 
     /// Description of the images, stored in the file
     #[arg(long, value_name = "TEXT", default_value = "")]
@@ -284,15 +274,4 @@ pub struct StatsArgs {
     pub compute: crate::DeviceArgs,
     #[command(flatten)]
     pub json: JsonArgs,
-}
-
-/// Purpose of a file of statistics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum StatsKind {
-    /// Validation images, for reconstructions
-    Rfid,
-    /// A training set, for generated images
-    Gfid,
-    /// Anything else
-    Other,
 }

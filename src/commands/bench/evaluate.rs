@@ -4,7 +4,7 @@ use anyhow::Result;
 use backbones::{FeatureExtractor, InceptionExtractor, InputPath, WeightSource};
 use base::{ImagesU8, Precision};
 use cli::bench::{BenchArgs, Work};
-use eval::{Collector, Gather};
+use eval::{AccumulateSpec, FeatureAccumulator};
 use tch::{Device, Kind, Tensor};
 
 use super::machine::Machine;
@@ -28,8 +28,8 @@ pub fn evaluate(
         let pixels = Tensor::randint(256, [batch, 3, SIDE, SIDE], (Kind::Uint8, Device::Cpu));
         let images = ImagesU8::new(pixels)?;
         let indices: Vec<u64> = (0..batch as u64).collect();
-        let gather = Gather { groups: 1, spatial: true, ..Gather::default() };
-        let mut collector = Collector::new(network.id().clone(), gather);
+        let gather = AccumulateSpec { groups: 1, spatial: true, ..AccumulateSpec::default() };
+        let mut collector = FeatureAccumulator::new(network.id().clone(), gather);
         let measured = measure(device, args.repeat, || {
             collector.update(&network.extract(&images)?, &indices)?;
             Ok(())

@@ -1,15 +1,12 @@
-//! The report as one page: scores, settings, images and plots, with nothing to be loaded from elsewhere.
+//! The report as one page: scores, settings, images and plots, with nothing to be loaded from
+//! elsewhere.
 
 use anyhow::Result;
+use eval::{AGREEMENT, ClassRow, Distribution, Gallery, Score, Thumb};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::agreement::ClassRow;
 use super::plots;
-use super::report::{Report, number, sizes};
-use super::tally::{ClassScores, Tally};
-use super::thumbs::Thumb;
-use super::titles::AGREEMENT;
-use super::values::Value;
+use super::report::{PageData, Report, number, sizes};
 
 const STYLE: &str = "
 body { font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 1100px; margin: 2em auto; padding: 0 1em }
@@ -43,7 +40,7 @@ pub fn page(report: &Report) -> Result<String> {
             h2 { "Plots" }
             div.plots { @for plot in &plots { (PreEscaped(plot)) } }
         }
-        @if let Some(tally) = &report.tally { (images(tally)) (agreement(tally, report)) (classes(tally, report)) }
+        (images(&report.page.gallery)) (agreement(report)) (classes(&report.page))
         @if !report.skipped.is_empty() {
             h2 { "Left out" }
             ul { @for s in &report.skipped { li { code { (s.input) } ": " (s.error) } } }
@@ -63,7 +60,7 @@ pub fn page(report: &Report) -> Result<String> {
     Ok(page.into_string())
 }
 
-fn scores(values: &[Value]) -> Markup {
+fn scores(values: &[Score]) -> Markup {
     html! {
         table {
             tr { th { "score" } th { "value" } th { "better" } th { "images" } th { "variant" } th { "network" } }
@@ -124,15 +121,12 @@ fn settings(report: &Report) -> Markup {
 
 fn plots(report: &Report) -> Result<Vec<String>> {
     let mut all = vec![];
-    if let Some(tally) = &report.tally {
-        for (name, unit) in [("psnr", "dB"), ("ssim", "SSIM"), ("lpips", "LPIPS"), ("perceptual", "distance")]
-        {
-            if let Some(histogram) = tally.spread.get(name) {
+    for distribution in &report.page.distributions {
+        match distribution {
+            Distribution::Images { name, unit, histogram } => {
                 all.extend(plots::spread(name, unit, histogram)?);
             }
-        }
-        if let Some(codebook) = &tally.codebook {
-            all.push(plots::codebook(codebook.counts())?);
+            Distribution::Codes(counts) => all.push(plots::codebook(counts)?),
         }
     }
     for (name, values) in report.series.iter().filter(|(_, values)| values.len() > 1) {
@@ -142,15 +136,15 @@ fn plots(report: &Report) -> Result<Vec<String>> {
     Ok(all)
 }
 
-fn images(tally: &Tally) -> Markup {
+fn images(gallery: &Gallery) -> Markup {
     html! {
-        @if !tally.gallery.sheet.is_empty() {
+        @if !gallery.sheet.is_empty() {
             h2 { "Images" }
             p {
-                @if tally.gallery.sheet.iter().any(|t| t.original.is_some()) { "Originals left, what is judged right. " }
+                @if gallery.sheet.iter().any(|t| t.original.is_some()) { "Originals left, what is judged right. " }
                 small { "The first images, as small JPEGs." }
             }
-            (thumbs(&tally.gallery.sheet))
+            (thumbs(&gallery.sheet))
         }
     }
 }
@@ -170,46 +164,46 @@ fn thumbs(thumbs: &[Thumb]) -> Markup {
 }
 
 /// The classes that a classifier recognises best and worst.
-fn agreement(tally: &Tally, report: &Report) -> Markup {
-    let rows = &report.class_agreement;
+fn agreement(report: &Report) -> Markup {
+    let (rows, gallery) = (&report.class_agreement, &report.page.gallery);
     let shown = (rows.len() / 2).min(BEST_AND_WORST);
     let best = rows.iter().take(shown.max(1));
     let worst = rows.iter().rev().take(shown);
-    let network = report.values.iter().find(|v| v.name == AGREEMENT).map(Value::label).unwrap_or_default();
+    let network = report.values.iter().find(|v| v.name == AGREEMENT).map(Score::label).unwrap_or_default();
     html! {
         @if !rows.is_empty() {
             h2 { "Classes by " (network) }
             p { small { "Named right: the classifier's first guess among the classes that are judged. Taken for: its first guess of all." } }
-            (part_of_classes("Best", best, tally))
-            @if shown > 0 { (part_of_classes("Worst", worst, tally)) }
+            (part_of_classes("Best", best, gallery))
+            @if shown > 0 { (part_of_classes("Worst", worst, gallery)) }
         }
     }
 }
 
-/// How many classes are shown on either end.
+/// Classes shown on either end.
 const BEST_AND_WORST: usize = 10;
 
-fn part_of_classes<'a>(title: &str, rows: impl Iterator<Item = &'a ClassRow>, tally: &Tally) -> Markup {
+fn part_of_classes<'a>(title: &str, rows: impl Iterator<Item = &'a ClassRow>, gallery: &Gallery) -> Markup {
     html! {
         h3 { (title) }
         @for row in rows {
             p { b { (row.class) " " (row.name) } " " small { (row.summary()) } }
-            @if let Some(shown) = tally.gallery.classes.get(&row.class) { (thumbs(shown)) }
+            @if let Some(shown) = gallery.classes.get(&row.class) { (thumbs(shown)) }
         }
     }
 }
 
-fn classes(tally: &Tally, report: &Report) -> Markup {
-    let name = |class: &i64| match report.class_names.get(class) {
+fn classes(page: &PageData) -> Markup {
+    let name = |class: &i64| match page.class_names.get(class) {
         Some(name) => format!("{class} {name}"),
         None => class.to_string(),
     };
     html! {
-        @if !tally.classes.is_empty() {
+        @if !page.classes.is_empty() {
             h2 { "By class" }
-            @for (place, (class, scores)) in tally.classes.iter().enumerate() {
-                h3 { (name(class)) " " small { (of_class(scores)) } }
-                @let pictures = tally.gallery.classes.get(class).filter(|_| place < WITH_PICTURES);
+            @for (place, (class, figures)) in page.classes.iter().enumerate() {
+                h3 { (name(class)) " " small { (figures.join(", ")) } }
+                @let pictures = page.gallery.classes.get(class).filter(|_| place < WITH_PICTURES);
                 @if let Some(shown) = pictures { (thumbs(shown)) }
             }
         }
@@ -218,20 +212,3 @@ fn classes(tally: &Tally, report: &Report) -> Markup {
 
 /// Classes of the list of all that are shown with pictures.
 const WITH_PICTURES: usize = 100;
-
-fn of_class(scores: &ClassScores) -> String {
-    let mut parts = vec![format!("{} images", scores.images)];
-    let means = [
-        ("PSNR", &scores.psnr, " dB", 2),
-        ("SSIM", &scores.ssim, "", 4),
-        ("LPIPS", &scores.lpips, "", 4),
-        ("perceptual distance", &scores.perceptual, "", 4),
-    ];
-    for (name, mean, unit, digits) in means {
-        parts.extend(mean.value().map(|v| format!("{name} {v:.digits$}{unit}")));
-    }
-    if let Some(s) = scores.likelihood.scores() {
-        parts.push(format!("loss {:.4} nats a code", s.nats_per_code));
-    }
-    parts.join(", ")
-}

@@ -8,6 +8,7 @@ use cli::TokenizerArgs;
 use cli::eval::RunArgs;
 use cli::sample::Rng;
 use data::Class;
+use eval::{EvalBatch, ImagePair, ImageSet, ImageSource, Input, Item, PixelPair, Side, next_input};
 use tch::Device;
 use tokenizer::Tokenizer as _;
 
@@ -23,7 +24,8 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Opens the models and settles what is drawn: `--num-images` images, each a function of the seed and its number alone.
+    /// Opens the models and settles what is drawn: `--num-images` images, each a function of the
+    /// seed and its number alone.
     pub fn open(args: &RunArgs, images: u64, context: &Context) -> Result<Self> {
         let sources = Sources::find(&args.model, &args.tokenizer)?;
         let config = sample::settings(&args.sampling).or(sources.defaults.clone()).resolve()?;
@@ -40,12 +42,7 @@ impl Generator {
         Ok(Generator { job, plan: Plan { subjects, order, images: 0..images, seed: args.seed.seed } })
     }
 
-    /// How many images.
-    pub fn len(&self) -> u64 {
-        self.plan.len()
-    }
-
-    /// What it draws with.
+    /// Settings of the run.
     pub fn settings(&self) -> &sample::provenance::RunSettings {
         self.job.run()
     }
@@ -55,7 +52,7 @@ impl Generator {
         self.plan.subjects.iter().filter_map(Subject::class)
     }
 
-    /// How the classes of images are chosen.
+    /// Order of the classes in words.
     pub fn draws(&self) -> &'static str {
         match self.plan.order {
             Order::Balanced => "each in turn",
@@ -63,13 +60,30 @@ impl Generator {
         }
     }
 
-    /// The images of these numbers, and their classes.
-    pub fn make(&self, indices: &[u64]) -> Result<(ImagesU8, Vec<i64>)> {
+    fn make(&self, mut items: Vec<Item>) -> Result<EvalBatch> {
         let one = |index: u64| -> Range<u64> { index..index + 1 };
+        let indices: Vec<u64> = items.iter().map(|item| item.index).collect();
         let subjects: Vec<_> =
             indices.iter().flat_map(|&i| self.plan.subjects_of(&one(i), Device::Cpu)).collect();
-        let images = self.job.draw_images(indices, &subjects)?;
-        Ok((images, subjects.iter().filter_map(|s| Some(s.class()?.index)).collect()))
+        let images = self.job.draw_images(&indices, &subjects)?;
+        for (item, subject) in items.iter_mut().zip(&subjects) {
+            item.class = subject.class().map(|class| class.index);
+        }
+        Ok(EvalBatch::of_sets(items, Some(images), None))
+    }
+}
+
+impl ImageSource for Generator {
+    fn phase(&self) -> &'static str {
+        "images"
+    }
+
+    fn num_images(&self) -> u64 {
+        self.plan.len()
+    }
+
+    fn batch(&self, items: Vec<Item>, _: Vec<ImagesU8>) -> eval::Result<EvalBatch> {
+        self.make(items).map_err(failed)
     }
 }
 
@@ -105,7 +119,7 @@ impl Reconstructor {
         self.tokenizer.model.spec().codebook_size
     }
 
-    /// Whose weights.
+    /// Fingerprint of the weights.
     pub fn fingerprint(&self) -> Result<String> {
         Ok(self.tokenizer.fingerprint()?)
     }
@@ -115,11 +129,95 @@ impl Reconstructor {
         Ok(self.tokenizer.model.encode(&Images::new(images.tensor().to_device(self.device))?)?)
     }
 
-    /// What is left of images after encoding and decoding (on the CPU, not clamped), and their codes.
+    /// Reconstructions of images (on the CPU, not clamped), and their codes.
     pub fn run(&self, images: &Images) -> Result<(Images, Codes)> {
         let codes = self.encode(images)?;
         let decoded = self.tokenizer.model.decode(&codes)?.into_tensor().to_kind(tch::Kind::Float);
         let codes = Codes::new(codes.tensor().to_device(Device::Cpu))?;
         Ok((Images::new(decoded.to_device(Device::Cpu))?, codes))
     }
+}
+
+/// A tokenizer's reconstructions of images, and what they are compared with.
+pub struct Reconstructions<'a> {
+    /// The tokenizer.
+    pub tokenizer: &'a Reconstructor,
+    /// Images at its size.
+    pub images: &'a ImageSet,
+    /// Side to which reconstructions and originals are resized before they are scored, if it is not
+    /// the tokenizer's.
+    pub side: Option<u32>,
+    /// The set compared with.
+    pub reference: Originals,
+}
+
+/// The set that reconstructions are compared with.
+pub enum Originals {
+    /// A reference of its own.
+    Elsewhere,
+    /// The images that the tokenizer is given.
+    AsGiven,
+    /// The same images, cropped to the size of the scores.
+    Cropped(ImageSet),
+}
+
+impl Reconstructions<'_> {
+    fn reconstruct(&self, items: Vec<Item>, images: Vec<ImagesU8>) -> Result<EvalBatch> {
+        let mut images = images.into_iter();
+        let given = next_input(&mut images)?;
+        let mut originals = given.to_float();
+        let (mut decoded, codes) = self.tokenizer.run(&originals).map_err(|e| named(e, &items))?;
+        if let Some(side) = self.side {
+            // As LlamaGen's script: both in floating point, and neither clamped first.
+            decoded = sampler::resize(decoded, i64::from(side))?;
+            originals = sampler::resize(originals, i64::from(side))?;
+        }
+        let samples = decoded.to_u8();
+        let pixels = PixelPair::published(&samples, &originals)?;
+        // LPIPS sees the decoder's output as it is, neither clamped nor rounded.
+        let pair = Some(ImagePair { pixels, judged: decoded, originals });
+        let reference = match self.reference {
+            Originals::Elsewhere => None,
+            Originals::AsGiven => Some(given),
+            Originals::Cropped(_) => Some(next_input(&mut images)?),
+        };
+        Ok(EvalBatch { pair, codes: Some(codes), ..EvalBatch::of_sets(items, Some(samples), reference) })
+    }
+}
+
+impl ImageSource for Reconstructions<'_> {
+    fn phase(&self) -> &'static str {
+        "reconstructions"
+    }
+
+    fn num_images(&self) -> u64 {
+        self.images.len() as u64
+    }
+
+    fn inputs(&self) -> Vec<Input> {
+        match &self.reference {
+            Originals::Elsewhere => vec![Input::new(self.images, Side::Samples)],
+            Originals::AsGiven => vec![Input::new(self.images, Side::Reference)],
+            Originals::Cropped(originals) => {
+                vec![Input { set: self.images.clone(), side: None }, Input::new(originals, Side::Reference)]
+            }
+        }
+    }
+
+    fn batch(&self, items: Vec<Item>, images: Vec<ImagesU8>) -> eval::Result<EvalBatch> {
+        self.reconstruct(items, images).map_err(failed)
+    }
+}
+
+/// Names the image of a tokenizer's error about an image of a batch.
+pub fn named(error: anyhow::Error, items: &[Item]) -> anyhow::Error {
+    match error.downcast::<tokenizer::Error>() {
+        Ok(e) => e.of_images(|i| format!("`{}`", items[i].name)).into(),
+        Err(e) => e,
+    }
+}
+
+/// The error of a source for the evaluation.
+pub fn failed(error: anyhow::Error) -> eval::Error {
+    eval::Error::Source(error.reallocate_into_boxed_dyn_error_without_backtrace())
 }

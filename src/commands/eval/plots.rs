@@ -3,9 +3,8 @@
 use std::ops::Range;
 
 use anyhow::{Result, anyhow};
+use eval::Histogram;
 use plotters::prelude::*;
-
-use super::tally::Histogram;
 
 const SIZE: (u32, u32) = (360, 220);
 const INK: RGBColor = RGBColor(52, 101, 164);
@@ -68,7 +67,8 @@ fn failed(error: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("cannot draw a plot: {error}")
 }
 
-/// How the scores of single images are spread: the bins between the first and the last that hold something.
+/// Distribution of the scores of single images: the bins between the first and the last that hold
+/// something.
 pub fn spread(name: &str, unit: &str, histogram: &Histogram) -> Result<Option<String>> {
     let Some(first) = histogram.counts.iter().position(|&n| n > 0) else { return Ok(None) };
     let last = histogram.counts.iter().rposition(|&n| n > 0).unwrap_or(first);
@@ -89,7 +89,7 @@ pub fn series(title: &str, x_label: &str, values: &[f64]) -> Result<String> {
     Bars { title, x_label, y_label: "score", x, heights: values.to_vec() }.draw()
 }
 
-/// How often codes occur, the most frequent first.
+/// Shares of the codes, the most frequent first.
 pub fn codebook(counts: &[u64]) -> Result<String> {
     const BARS: usize = 120;
     let mut sorted = counts.to_vec();

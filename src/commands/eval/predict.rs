@@ -1,4 +1,4 @@
-//! How well a transformer predicts the codes of labelled images, or codes that are stored.
+//! A transformer's predictions of the codes of labelled images, or of stored codes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,11 +8,12 @@ use ar_model::{AutoregressiveModel as _, Conditioning};
 use base::{Codes, ImagesU8};
 use cli::eval::RunArgs;
 use data::codes::CodeSource;
+use eval::{CodeLikelihoods, EvalBatch, ImageSet, ImageSource, Input, Item, Side};
 use serde_json::{Value as Json, json};
 use tch::{Device, Tensor};
 
-use super::images::ImageSet;
-use super::live::Reconstructor;
+use super::images;
+use super::live::{Reconstructor, failed, named};
 use crate::code_files::{check_codes, same_classes, same_tokenizer};
 use crate::context::Context;
 use crate::failure::Failure;
@@ -50,7 +51,7 @@ impl Predictor {
                 let tokenizer = models::tokenizer_of(&location, &args.tokenizer)?;
                 let tokenizer = Reconstructor::load(&tokenizer, device, base::Precision::Fp32, context)?;
                 let side = args.resize.unwrap_or(tokenizer.side());
-                CodesOf::Images(Box::new(tokenizer), ImageSet::open(path, Some(side), context)?)
+                CodesOf::Images(Box::new(tokenizer), images::open(path, Some(side), context)?)
             }
             Some(Err(other)) => return Err(other.into()),
         };
@@ -87,14 +88,6 @@ impl Predictor {
         same_classes((&described, classes), model, self.transformer.model.spec().num_classes)
     }
 
-    /// How many images.
-    pub fn len(&self) -> u64 {
-        match &self.codes {
-            CodesOf::Images(_, set) => set.len() as u64,
-            CodesOf::Stored(codes) => (codes.len() * codes.views()) as u64,
-        }
-    }
-
     /// The images, where they are not encoded yet.
     pub fn images(&self) -> Option<&ImageSet> {
         match &self.codes {
@@ -118,15 +111,10 @@ impl Predictor {
             CodesOf::Stored(codes) => codes.tokenizer().map(|id| id.fingerprint.clone()),
         };
         let model = self.transformer.fingerprint()?;
-        Ok(json!({"path": self.path, "images": self.len(), "model": model, "tokenizer": tokenizer}))
+        Ok(json!({"path": self.path, "images": self.num_images(), "model": model, "tokenizer": tokenizer}))
     }
 
-    /// The transformer's file, for messages.
-    pub fn name(&self) -> String {
-        self.transformer.source.origin().to_string()
-    }
-
-    /// What is predicted, by content.
+    /// Content of the images or codes.
     pub fn identity(&self) -> Result<String> {
         match &self.codes {
             CodesOf::Images(_, set) => Ok(set.identity()),
@@ -134,31 +122,41 @@ impl Predictor {
         }
     }
 
-    /// Nats of each image's codes (B), and how many codes an image has.
-    pub fn of_images(&self, images: &ImagesU8, classes: &[i64]) -> Result<(Tensor, u64)> {
-        match &self.codes {
-            CodesOf::Images(tokenizer, _) => self.nats(&tokenizer.encode(&images.to_float())?, classes),
-            CodesOf::Stored(_) => Err(Failure::new("internal error: these codes are stored").into()),
-        }
-    }
-
-    /// Nats of stored codes (B), how many an image has, and the images' classes.
-    pub fn of_stored(&self, indices: &[u64]) -> Result<(Tensor, u64, Vec<i64>)> {
-        let CodesOf::Stored(stored) = &self.codes else {
-            return Err(Failure::new("internal error: no codes are stored").into());
-        };
+    /// Codes and classes of stored images.
+    fn stored(stored: &dyn CodeSource, items: &mut [Item]) -> Result<(Codes, Vec<i64>)> {
         let (mut codes, mut classes) = (vec![], vec![]);
-        for &index in indices {
-            let (record, view) = (index as usize / stored.views(), index as usize % stored.views());
+        for item in &mut *items {
+            let (record, view) = (item.index as usize / stored.views(), item.index as usize % stored.views());
             let record = stored.read(record, view)?;
             codes.extend(record.codes);
+            item.class = Some(record.label);
             classes.push(record.label);
         }
-        let codes = Codes::new(Tensor::from_slice(&codes).view([indices.len() as i64, -1]))?;
-        let (nats, num_tokens) = self.nats(&codes, &classes)?;
-        Ok((nats, num_tokens, classes))
+        Ok((Codes::new(Tensor::from_slice(&codes).view([items.len() as i64, -1]))?, classes))
     }
 
+    fn predict(&self, mut items: Vec<Item>, images: Vec<ImagesU8>) -> Result<EvalBatch> {
+        let (codes, classes) = match (&self.codes, &images[..]) {
+            (CodesOf::Stored(stored), _) => Self::stored(stored.as_ref(), &mut items)?,
+            (CodesOf::Images(tokenizer, _), [images]) => {
+                let classes = classes(&items)?;
+                (tokenizer.encode(&images.to_float()).map_err(|e| named(e, &items))?, classes)
+            }
+            _ => return Err(Failure::new("internal error: a set is missing").into()),
+        };
+        let (nats, num_tokens) = self.nats(&codes, &classes).map_err(|e| named(e, &items))?;
+        let name = self.transformer.source.origin().to_string();
+        base::finite::check(
+            &nats,
+            items.iter().map(|i| i.name.as_str()),
+            "the likelihood of its codes",
+            &name,
+        )?;
+        let likelihood = Some(CodeLikelihoods { nats, num_tokens });
+        Ok(EvalBatch { items, likelihood, ..EvalBatch::default() })
+    }
+
+    /// Nats of each image's codes (B), and the codes of an image.
     fn nats(&self, codes: &Codes, classes: &[i64]) -> Result<(Tensor, u64)> {
         let model = &self.transformer.model;
         let spec = model.spec();
@@ -170,4 +168,34 @@ impl Predictor {
         let nats = eval::code_nats(&logits, codes)?.to_device(Device::Cpu);
         Ok((nats, spec.num_tokens as u64))
     }
+}
+
+impl ImageSource for Predictor {
+    fn phase(&self) -> &'static str {
+        "codes"
+    }
+
+    fn num_images(&self) -> u64 {
+        match &self.codes {
+            CodesOf::Images(_, set) => set.len() as u64,
+            CodesOf::Stored(codes) => (codes.len() * codes.views()) as u64,
+        }
+    }
+
+    fn inputs(&self) -> Vec<Input> {
+        self.images().map(|set| Input::new(set, Side::Samples)).into_iter().collect()
+    }
+
+    fn batch(&self, items: Vec<Item>, images: Vec<ImagesU8>) -> eval::Result<EvalBatch> {
+        self.predict(items, images).map_err(failed)
+    }
+}
+
+/// Classes of images, which all must have one.
+fn classes(items: &[Item]) -> Result<Vec<i64>, Failure> {
+    let class = |item: &Item| {
+        let message = format!("`{}` has no class, and the model predicts codes of a class", item.name);
+        item.class.ok_or_else(|| Failure::new(message))
+    };
+    items.iter().map(class).collect()
 }

@@ -6,9 +6,9 @@ use std::path::Path;
 use anyhow::Result;
 use data::Target;
 use data::table::{self, CAPTION, Content, PATH, Row};
+use eval::ImageSet;
 use serde_json::Value as Json;
 
-use super::images::ImageSet;
 use super::texts;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -187,7 +187,7 @@ mod tests {
 
     fn prompts(dir: &Path, given: Option<&Path>) -> Result<Vec<String>> {
         let context = Context::alone(crate::printer::Printer::new(true));
-        Ok(find(&ImageSet::open(&dir.join("images"), None, &context)?, given)?.0)
+        Ok(find(&crate::commands::eval::images::open(&dir.join("images"), None, &context)?, given)?.0)
     }
 
     #[test]

@@ -13,7 +13,6 @@ use serde::Serialize;
 use self::file::FeatureFile;
 use crate::context::{Context, Outcome, report_left_out, report_skipped};
 use crate::failure::Failure;
-use crate::finite;
 use crate::inputs::{Inputs, Skipped};
 use crate::settings::device;
 
@@ -55,7 +54,7 @@ pub fn run(args: &FeaturesArgs, context: &Context) -> anyhow::Result<Outcome> {
         for values in
             [Some(&features.pool), features.spatial.as_ref(), features.logits.as_ref()].into_iter().flatten()
         {
-            finite::check(values, names(), "the features", &extractor.id().to_string())?;
+            base::finite::check(values, names(), "the features", &extractor.id().to_string())?;
         }
         progress.advance(batch.names.len() as u64);
         file.append(batch.names, &features)

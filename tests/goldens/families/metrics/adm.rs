@@ -3,7 +3,9 @@
 use anyhow::{Context, Result};
 use backbones::{Features, InceptionExtractor, InputPath, WeightSource};
 use base::ImagesU8;
-use eval::{Collector, Gather, Manifold, Moments, Splits, frechet_distance, precision_recall};
+use eval::{
+    AccumulateSpec, FeatureAccumulator, Manifold, Moments, Splits, frechet_distance, precision_recall,
+};
 use tch::{Device, Kind, Tensor};
 
 use super::numbers_after;
@@ -19,7 +21,7 @@ pub fn check(check: &mut Check) -> Result<()> {
     let (reference, samples) = (collect(check, &network, "ref")?, collect(check, &network, "sample")?);
     let fid = frechet_distance(&reference.moments()?.statistics()?, &samples.moments()?.statistics()?)?;
     check.scalar("fid", Near::Relative(1e-3), fid)?;
-    let places = |c: &Collector| -> Result<_> { Ok(c.spatial()?.statistics()?) };
+    let places = |c: &FeatureAccumulator| -> Result<_> { Ok(c.spatial()?.statistics()?) };
     let sfid = frechet_distance(&places(&reference)?, &places(&samples)?)?;
     check.scalar("sfid", Near::Relative(1e-3), sfid)?;
     for (size, score) in split_sizes(check).into_iter().zip(samples.scores()) {
@@ -39,7 +41,7 @@ fn split_sizes(check: &Check) -> Vec<i64> {
     numbers_after(check.golden, SCORE)
 }
 
-fn about_features(check: &mut Check, reference: &Collector) -> Result<()> {
+fn about_features(check: &mut Check, reference: &FeatureAccumulator) -> Result<()> {
     let all: Moments = reference.moments()?;
     let norm = all.mean().norm().double_value(&[]);
     check.scalar("ref_mu_norm", Near::Relative(1e-5), norm)?;
@@ -53,11 +55,11 @@ fn about_features(check: &mut Check, reference: &Collector) -> Result<()> {
     Ok(())
 }
 
-fn collect(check: &mut Check, network: &InceptionExtractor, name: &str) -> Result<Collector> {
+fn collect(check: &mut Check, network: &InceptionExtractor, name: &str) -> Result<FeatureAccumulator> {
     use backbones::FeatureExtractor as _;
     let scores = split_sizes(check).into_iter().map(|size| Splits::OfSize(size as u64)).collect();
-    let gather = Gather { groups: 1, spatial: true, rows: true, scores };
-    let mut collector = Collector::new(network.id().clone(), gather);
+    let gather = AccumulateSpec { groups: 1, spatial: true, rows: true, scores };
+    let mut collector = FeatureAccumulator::new(network.id().clone(), gather);
     let images = check.input(name)?.permute([0, 3, 1, 2]).contiguous();
     let n = images.size()[0];
     for start in (0..n).step_by(BATCH as usize) {

@@ -14,9 +14,9 @@ pub fn check(check: &mut Check) -> Result<()> {
         let radii = Rule::Relative(1e-5);
         check.compare("adm_radii_real", radii, || reference.squared_radii().copy())?;
         check.compare("adm_radii_fake", radii, || samples.squared_radii().copy())?;
-        let inside = reference.locate(&fake)?.within;
+        let inside = reference.membership(&fake)?.within;
         check.compare("fake_in_real", Rule::Equal, || flags(&inside))?;
-        let inside = samples.locate(&real)?.within;
+        let inside = samples.membership(&real)?.within;
         check.compare("real_in_fake", Rule::Equal, || flags(&inside))?;
         published(check, "adm_", k, precision_recall(&samples, &reference)?)?;
     }
