@@ -20,7 +20,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     // `backbones` for a frozen vision network beside the encoder.
     ("tokenizer", &["base", "weights", "libtorch-ext", "backbones"]),
     ("ar-model", &["base", "libtorch-ext", "weights", "kernels", "cuda-kernels"]),
-    ("sampler", &["base", "libtorch-ext", "ar-model", "tokenizer", "kernels", "cuda-kernels"]),
+    ("sampler", &["choices", "base", "libtorch-ext", "ar-model", "tokenizer", "kernels", "cuda-kernels"]),
     // `data` for Pillow's resampling, which the networks' input paths ask for.
     ("backbones", &["base", "weights", "data"]),
     ("eval", &["base", "weights", "backbones"]),
@@ -28,6 +28,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     (
         "gen",
         &[
+            "choices",
             "cli",
             "base",
             "libtorch-ext",

@@ -6,7 +6,7 @@ use ar_model::{ArConfig, AutoregressiveModel, Conditioning, Gpt};
 use base::config::Document;
 use base::device::name;
 use base::{Build, Precision, Vars};
-use cli::GpuArgs;
+use choices::GpuOptions;
 use cli::doctor::DoctorArgs;
 use libtorch_ext::cuda_graph::{self, CudaGraphs};
 use libtorch_ext::{CudaDriver, runtime, tf32};
@@ -245,7 +245,7 @@ fn kernels(device: Device) -> f64 {
         let codes = Tensor::arange(16, (Kind::Int64, device)).view([1, 16]);
         let cond = Conditioning::Class(codes.narrow(1, 3, 1).view(-1));
         let expected = gpt.logits(&cond, &codes).to_device(Device::Cpu).to_kind(Kind::Double);
-        let flags = GpuArgs { gpu_kernels: true, int8_cache: true };
+        let flags = GpuOptions { gpu_kernels: true, int8_cache: true };
         let decoder = packing::decoder(gpt, device, Precision::Int8, flags)?;
         let mut cache = decoder.new_cache(1);
         let mut found = vec![decoder.prefill(&cond, &mut cache)];

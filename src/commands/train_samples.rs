@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use base::ImagesU8;
 use base::rng::SampleStream;
-use sampler::{DecodeMode, Pipeline, RandomSource, SamplingSettings};
+use sampler::{DecodeMode, Pipeline, RandomSource, SamplingConfig, SamplingSettings};
 use tch::Kind;
 use tokenizer::Tokenizer;
 use train::tasks::{ArTask, TokenizerTask};
@@ -43,7 +43,7 @@ impl Samples<'_> {
         let (cond, names) = tch::no_grad(|| task.examples(PICTURES))?;
         let stream = |index| SampleStream { seed: task.seed(), index };
         let streams: Vec<SampleStream> = (0..names.len() as u64).map(stream).collect();
-        let config = SamplingSettings::published().resolve()?;
+        let config = SamplingConfig::from_settings(SamplingSettings::published())?;
         let (generation, images) = Pipeline::new(task.model(), &task.tokenizer().model)?.images(
             &cond,
             &config,

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use base::config::ConfigError;
 use base::hint::nearest;
-use sampler::GuidanceSchedule;
+use sampler::SamplingConfig;
 
 pub use self::job::BenchmarkJob;
 pub use self::schema::*;
@@ -42,9 +42,8 @@ impl Recipe {
 
     fn check(&self) -> Result<(), String> {
         if let Task::Generation(task) = &self.task {
-            let Sampling { cfg, cfg_schedule, cfg_start, .. } = &task.sampling;
-            GuidanceSchedule::named(cfg_schedule, *cfg_start, None).map_err(|e| e.to_string())?;
-            if cfg.is_none() && task.search.is_none() {
+            SamplingConfig::from_settings(task.sampling.clone()).map_err(|e| e.to_string())?;
+            if task.sampling.cfg.is_none() && task.search.is_none() {
                 return Err(
                     "task: neither `sampling.cfg` nor `search` says which guidance scale to take".into()
                 );

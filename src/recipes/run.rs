@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::climb::{self, Tried};
@@ -115,6 +115,13 @@ fn finish(report: &Report, job: &BenchmarkJob, context: &Context) -> anyhow::Res
     Ok(if report.agrees { Outcome::Done } else { Outcome::Incomplete })
 }
 
+/// Content of `order.json`: the run that a folder belongs to.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Order {
+    recipe: Recipe,
+    limit: Option<u64>,
+}
+
 struct Runner<'a> {
     job: &'a BenchmarkJob,
     pieces: &'a [Piece],
@@ -149,11 +156,11 @@ impl Runner<'_> {
     /// A folder belongs to one recipe and one number of images.
     fn claim(&self) -> anyhow::Result<()> {
         let path = self.job.output.join("order.json");
-        let mine = serde_json::json!({ "recipe": self.recipe, "limit": self.job.limit });
+        let mine = Order { recipe: self.recipe.clone(), limit: self.job.limit };
         if path.is_file() {
             let text =
                 std::fs::read_to_string(&path).with_context(|| format!("reading `{}`", path.display()))?;
-            if serde_json::from_str::<Value>(&text).ok().as_ref() != Some(&mine) {
+            if serde_json::from_str::<Order>(&text).ok().as_ref() != Some(&mine) {
                 let message = format!("`{}` holds the run of another recipe", self.job.output.display());
                 return Err(Failure::new(message).hint("choose another `--output`").into());
             }

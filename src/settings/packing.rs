@@ -2,7 +2,7 @@
 
 use ar_model::{Backend, Decoder, Gpt, GpuFormats};
 use base::{Precision, Vars};
-use cli::GpuArgs;
+use choices::GpuOptions;
 use cuda_kernels::Format;
 use libtorch_ext::cuda_kernel::CudaKernels;
 use tch::Device;
@@ -11,11 +11,11 @@ use crate::failure::Failure;
 
 /// Makes a decoder of a transformer: by the CPU's kernels, by those of a GPU where they are asked for or its weights are
 /// int8, else by libtorch.
-pub fn decoder(model: Gpt, device: Device, precision: Precision, gpu: GpuArgs) -> anyhow::Result<Decoder> {
+pub fn decoder(model: Gpt, device: Device, precision: Precision, gpu: GpuOptions) -> anyhow::Result<Decoder> {
     Ok(model.into_decoder(backend(device, precision, gpu)?)?)
 }
 
-fn backend(device: Device, precision: Precision, gpu: GpuArgs) -> anyhow::Result<Backend> {
+fn backend(device: Device, precision: Precision, gpu: GpuOptions) -> anyhow::Result<Backend> {
     let Some(formats) = check(device, precision, gpu)? else {
         return Ok(Backend::default_for(device, precision));
     };
@@ -28,7 +28,7 @@ fn backend(device: Device, precision: Precision, gpu: GpuArgs) -> anyhow::Result
 }
 
 /// Makes a tokenizer ready for a GPU's kernels where they are asked for and it computes in bf16, which they know.
-pub fn pack_tokenizer(model: &mut tokenizer::Model, vars: &Vars, gpu: GpuArgs) -> anyhow::Result<()> {
+pub fn pack_tokenizer(model: &mut tokenizer::Model, vars: &Vars, gpu: GpuOptions) -> anyhow::Result<()> {
     if gpu.gpu_kernels {
         model.pack_on_gpu(vars)?;
     }
@@ -36,10 +36,10 @@ pub fn pack_tokenizer(model: &mut tokenizer::Model, vars: &Vars, gpu: GpuArgs) -
 }
 
 /// The formats of the GPU's kernels where they are to be used. Refuses what cannot be had, before anything is loaded.
-pub fn check(device: Device, precision: Precision, gpu: GpuArgs) -> anyhow::Result<Option<GpuFormats>> {
+pub fn check(device: Device, precision: Precision, gpu: GpuOptions) -> anyhow::Result<Option<GpuFormats>> {
     let flag = match gpu {
-        GpuArgs { int8_cache: true, .. } => Some("--int8-cache"),
-        GpuArgs { gpu_kernels: true, .. } => Some("--gpu-kernels"),
+        GpuOptions { int8_cache: true, .. } => Some("--int8-cache"),
+        GpuOptions { gpu_kernels: true, .. } => Some("--gpu-kernels"),
         _ => None,
     };
     if !device.is_cuda() {
@@ -65,9 +65,9 @@ pub fn check(device: Device, precision: Precision, gpu: GpuArgs) -> anyhow::Resu
 mod tests {
     use super::*;
 
-    const NONE: GpuArgs = GpuArgs { gpu_kernels: false, int8_cache: false };
-    const KERNELS: GpuArgs = GpuArgs { gpu_kernels: true, int8_cache: false };
-    const CACHE: GpuArgs = GpuArgs { gpu_kernels: false, int8_cache: true };
+    const NONE: GpuOptions = GpuOptions { gpu_kernels: false, int8_cache: false };
+    const KERNELS: GpuOptions = GpuOptions { gpu_kernels: true, int8_cache: false };
+    const CACHE: GpuOptions = GpuOptions { gpu_kernels: false, int8_cache: true };
 
     #[test]
     fn kernels_are_for_cuda_in_bf16_and_int8() {

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use choices::SamplingSettings;
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::recipe::RecipeArgs;
-use crate::sample::{DrawArgs, SamplingArgs};
+use crate::sample::DrawArgs;
 use crate::{BatchArgs, ComputeArgs, JsonArgs, ModelArgs, ModelsDirArgs, PairedTokenizerArgs, SeedArgs};
 
 pub use crate::metric::Metric;
@@ -130,7 +131,7 @@ pub struct RunArgs {
     pub report: Option<PathBuf>,
 
     #[command(flatten)]
-    pub sampling: SamplingArgs,
+    pub sampling: SamplingSettings,
     #[command(flatten)]
     pub seed: SeedArgs,
     #[command(flatten)]

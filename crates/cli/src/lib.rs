@@ -26,7 +26,7 @@ pub mod train_tokenizer;
 
 use std::path::PathBuf;
 
-use choices::{DeviceChoice, Precision};
+use choices::{DeviceChoice, ModelChoice, Precision};
 use clap::{Args, Parser, Subcommand};
 
 /// Autoregressive image generation with 1-D tokenizers (GigaTok) and LlamaGen-style transformers.
@@ -145,20 +145,6 @@ pub struct DeviceArgs {
     pub tf32: bool,
 }
 
-/// How a GPU decodes.
-#[derive(Debug, Clone, Copy, Default, Args)]
-#[command(next_help_heading = "Computing")]
-pub struct GpuArgs {
-    /// Decode with custom CUDA kernels instead of libtorch's operations, in bf16 (int8 always uses them); also runs a bf16
-    /// tokenizer channels-last, with custom group norms
-    #[arg(long)]
-    pub gpu_kernels: bool,
-
-    /// Use the custom kernels with an 8-bit KV cache: half its memory and bandwidth
-    #[arg(long)]
-    pub int8_cache: bool,
-}
-
 /// A tokenizer, for verbs that need no transformer.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
@@ -170,6 +156,13 @@ pub struct TokenizerArgs {
     /// Tokenizer checkpoint, .pt or .safetensors
     #[arg(long, value_name = "FILE", requires = "tokenizer", visible_alias = "tokenizer-weights")]
     pub weights: Option<PathBuf>,
+}
+
+impl TokenizerArgs {
+    /// The tokenizer as it was named.
+    pub fn choice(&self) -> ModelChoice {
+        ModelChoice { name: self.tokenizer.clone(), weights: self.weights.clone() }
+    }
 }
 
 /// A transformer, and the tokenizer it goes with.
@@ -185,6 +178,13 @@ pub struct ModelArgs {
     pub weights: Option<PathBuf>,
 }
 
+impl ModelArgs {
+    /// The transformer as it was named.
+    pub fn choice(&self) -> ModelChoice {
+        ModelChoice { name: self.model.clone(), weights: self.weights.clone() }
+    }
+}
+
 /// The tokenizer beside [`ModelArgs`].
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
@@ -196,6 +196,13 @@ pub struct PairedTokenizerArgs {
     /// Tokenizer checkpoint, .pt or .safetensors
     #[arg(long, value_name = "FILE", requires = "tokenizer")]
     pub tokenizer_weights: Option<PathBuf>,
+}
+
+impl PairedTokenizerArgs {
+    /// The tokenizer as it was named.
+    pub fn choice(&self) -> ModelChoice {
+        ModelChoice { name: self.tokenizer.clone(), weights: self.tokenizer_weights.clone() }
+    }
 }
 
 /// Where the weights of frozen networks are.

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use ar_model::{ArConfig, Decoder, Gpt};
 use base::{Build, Precision, TensorKind, Vars};
+use choices::GpuOptions;
 use cli::bench::{BenchArgs, Work};
-use cli::{GpuArgs, ModelArgs, PairedTokenizerArgs, TokenizerArgs};
+use cli::{ModelArgs, PairedTokenizerArgs, TokenizerArgs};
 use tch::{Device, Kind};
 use tokenizer::TokenizerConfig;
 
@@ -65,7 +66,7 @@ impl Subjects {
     }
 
     /// The transformer, ready for decoding.
-    pub fn transformer(&self, device: Device, precision: Precision, gpu: GpuArgs) -> Result<Decoder> {
+    pub fn transformer(&self, device: Device, precision: Precision, gpu: GpuOptions) -> Result<Decoder> {
         let subject = self.transformer.as_ref().expect("work with a transformer finds one");
         let model = match &subject.weights {
             Some(weights) => ar_model::open(&subject.config, weights, device, precision)?.model,
@@ -75,7 +76,12 @@ impl Subjects {
     }
 
     /// The tokenizer.
-    pub fn tokenizer(&self, device: Device, precision: Precision, gpu: GpuArgs) -> Result<tokenizer::Model> {
+    pub fn tokenizer(
+        &self,
+        device: Device,
+        precision: Precision,
+        gpu: GpuOptions,
+    ) -> Result<tokenizer::Model> {
         let subject = self.tokenizer.as_ref().expect("work with a tokenizer finds one");
         if let Some(weights) = &subject.weights {
             let mut loaded = tokenizer::open(&subject.config, weights, device, precision)?;

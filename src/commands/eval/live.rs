@@ -4,10 +4,11 @@ use std::ops::Range;
 
 use anyhow::Result;
 use base::{Codes, Images, ImagesU8, Precision};
+use choices::Rng;
 use cli::TokenizerArgs;
 use cli::eval::RunArgs;
-use cli::sample::Rng;
 use data::Class;
+use sampler::SamplingConfig;
 use tch::Device;
 use tokenizer::Tokenizer as _;
 
@@ -26,7 +27,7 @@ impl Generator {
     /// Opens the models and settles what is drawn: `--num-images` images, each a function of the seed and its number alone.
     pub fn open(args: &RunArgs, images: u64, context: &Context) -> Result<Self> {
         let sources = Sources::find(&args.model, &args.tokenizer)?;
-        let config = sample::settings(&args.sampling).or(sources.defaults.clone()).resolve()?;
+        let config = SamplingConfig::from_settings(args.sampling.clone().or(sources.defaults.clone()))?;
         let device = device::resolve(&args.compute.device)?;
         let precision = args.compute.precision;
         let models = sources.load(device, precision, context)?;

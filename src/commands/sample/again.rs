@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use cli::sample::{Rng, SampleArgs};
-use cli::{GpuArgs, ModelArgs, PairedTokenizerArgs};
-use sampler::DecodeMode;
+use choices::{GpuOptions, Rng};
+use cli::sample::SampleArgs;
+use cli::{ModelArgs, PairedTokenizerArgs};
+use sampler::{DecodeMode, SamplingConfig};
 use serde::Serialize;
 use tch::Device;
 
@@ -41,11 +42,11 @@ pub fn run(png: &Path, args: &SampleArgs, context: &Context) -> Result<Outcome> 
     let (model, tokenizer) = stored_or_given(&then, args);
     let mut sources = Sources::find(&model, &tokenizer)?;
     sources.tokenizer_precision = then.run.tokenizer_precision;
-    let config = then.run.sampling.clone().resolve()?;
+    let config = SamplingConfig::from_settings(then.run.sampling.clone())?;
     let device = device::resolve(&args.compute.device)?;
     let gpu = gpu_settings(&then, args, device);
     libtorch_ext::tf32::set(gpu.tf32)?;
-    sources.gpu = GpuArgs { gpu_kernels: gpu.kernels, int8_cache: gpu.int8_cache };
+    sources.gpu = GpuOptions { gpu_kernels: gpu.kernels, int8_cache: gpu.int8_cache };
     let precision = then.run.precision;
     let prompt = then.subject.prompt.clone().map(|text| Prompt { text, place: 0 });
     let texts = match &prompt {

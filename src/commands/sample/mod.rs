@@ -19,10 +19,11 @@ use std::time::Instant;
 use anyhow::Result;
 use ar_model::{AutoregressiveModel as _, Conditioning};
 use base::{ImagesU8, Precision, Progress, SampleStream};
+use choices::Rng;
 use cli::ModelArgs;
-use cli::sample::{Rng, SampleArgs, SamplingArgs};
+use cli::sample::SampleArgs;
 use data::Class;
-use sampler::{DecodeMode, Pipeline, RandomSource, SamplingConfig, SamplingSettings};
+use sampler::{DecodeMode, Pipeline, RandomSource, SamplingConfig};
 use serde::Serialize;
 use tch::{Device, Tensor};
 use tokenizer::Tokenizer;
@@ -54,7 +55,8 @@ pub fn run(args: &SampleArgs, context: &Context) -> Result<Outcome> {
     let mut sources = Sources::find(&model_of(&args.model, !prompts.is_empty()), &args.tokenizer)?;
     sources.tokenizer_precision = args.compute.tokenizer_precision;
     sources.gpu = args.compute.gpu;
-    let config = settings(&args.sampling).or(sources.defaults.clone()).resolve()?;
+    let config = args.sampling.clone().or(sources.defaults.clone());
+    let config = SamplingConfig::from_settings(config)?;
     let (device, rng) = (device::resolve(&args.compute.device)?, rng(args)?);
     let mode = mode(args, device)?;
     check_subjects(&sources, &prompts)?;
@@ -78,22 +80,6 @@ pub fn run(args: &SampleArgs, context: &Context) -> Result<Outcome> {
     let mut outputs = open_outputs(args, &job, &plan)?;
     let made = job.make(&plan, args.batch.batch_size as u64, &mut outputs, context)?;
     finish(args, context, &job, &plan, outputs, made)
-}
-
-/// The settings that were typed.
-pub(super) fn settings(args: &SamplingArgs) -> SamplingSettings {
-    let a = args.clone();
-    SamplingSettings {
-        cfg: a.cfg,
-        cfg_schedule: a.cfg_schedule,
-        cfg_start: a.cfg_start,
-        cfg_end: a.cfg_end,
-        cfg_interval: a.cfg_interval,
-        temperature: a.temperature,
-        top_k: a.top_k,
-        top_p: a.top_p,
-        min_p: a.min_p,
-    }
 }
 
 /// What `--rng` and `--speculative` ask for.

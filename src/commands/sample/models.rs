@@ -3,7 +3,8 @@
 use anyhow::Context as _;
 use ar_model::{AutoregressiveModel, ConditioningConfig, Decoder};
 use base::Precision;
-use cli::{GpuArgs, ModelArgs, PairedTokenizerArgs};
+use choices::GpuOptions;
+use cli::{ModelArgs, PairedTokenizerArgs};
 use data::{Class, ClassTable};
 use sampler::SamplingSettings;
 use tch::Device;
@@ -25,7 +26,7 @@ pub struct Sources {
     /// Kind of the tokenizer's weights and activations.
     pub tokenizer_precision: Precision,
     /// How a GPU decodes.
-    pub gpu: GpuArgs,
+    pub gpu: GpuOptions,
 }
 
 /// Both models, loaded.
@@ -37,7 +38,7 @@ pub struct Models {
     /// What it computes in.
     pub tokenizer_precision: Precision,
     /// How a GPU decodes.
-    pub gpu: GpuArgs,
+    pub gpu: GpuOptions,
     /// The classes that the transformer knows; `None` of one that draws prompts.
     pub classes: Option<ClassTable>,
     /// The transformer as a PNG remembers it.
@@ -54,7 +55,7 @@ impl Sources {
         let tokenizer_at = models::tokenizer_of(&transformer, tokenizer)?;
         let defaults = match beside(&transformer, "sampling.yaml")? {
             Some(path) => base::config::read(&path)?,
-            None if draws_prompts(&transformer)? => published_for_prompts(),
+            None if draws_prompts(&transformer)? => SamplingSettings::published_for_prompts(),
             None => SamplingSettings::default(),
         };
         let shown = |p: &Option<std::path::PathBuf>| p.as_ref().map(|p| p.display().to_string());
@@ -63,7 +64,7 @@ impl Sources {
         let names =
             [(model_name, shown(&model.weights)), (tokenizer_name, shown(&tokenizer.tokenizer_weights))];
         let tokenizer_precision = Precision::Fp32;
-        let gpu = GpuArgs::default();
+        let gpu = GpuOptions::default();
         Ok(Sources { transformer, tokenizer: tokenizer_at, names, defaults, tokenizer_precision, gpu })
     }
 
@@ -117,11 +118,6 @@ pub fn classes_of(transformer: &Location, num_classes: Option<i64>) -> anyhow::R
 /// Whether a transformer is conditioned on text.
 pub fn draws_prompts(transformer: &Location) -> anyhow::Result<bool> {
     Ok(matches!(transformer.config()?.conditioning, ConditioningConfig::Text { .. }))
-}
-
-/// LlamaGen's settings for text to image.
-fn published_for_prompts() -> SamplingSettings {
-    SamplingSettings { cfg: Some(7.5), top_k: Some(1000), ..SamplingSettings::default() }
 }
 
 /// A file in the model's directory, if it is there; what has its name and cannot be read is not passed over.

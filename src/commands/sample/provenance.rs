@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use base::Precision;
 use base::files::open_regular;
-use cli::sample::Rng;
+use choices::Rng;
 use sampler::SamplingSettings;
 use serde::{Deserialize, Serialize};
 
