@@ -8,7 +8,6 @@ mod failure;
 mod files;
 mod finite;
 mod inputs;
-mod pictures;
 mod printer;
 mod recipes;
 mod settings;

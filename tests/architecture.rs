@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 
 /// Who may depend on whom: an arrow added is an arrow decided.
-const MAY_USE: [(&str, &[&str]); 16] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("libtorch-ext", &[]),
     ("kernels", &[]),
     ("libjpeg", &[]),
@@ -24,6 +24,21 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     // `data` for Pillow's resampling, which the networks' input paths ask for.
     ("backbones", &["base", "weights", "data"]),
     ("eval", &["base", "weights", "backbones"]),
+    (
+        "generate",
+        &[
+            "choices",
+            "base",
+            "libtorch-ext",
+            "cuda-kernels",
+            "weights",
+            "data",
+            "tokenizer",
+            "ar-model",
+            "sampler",
+            "backbones",
+        ],
+    ),
     ("train", &["base", "libtorch-ext", "weights", "data", "tokenizer", "ar-model", "backbones"]),
     (
         "gen",
@@ -41,6 +56,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
             "sampler",
             "backbones",
             "eval",
+            "generate",
             "train",
         ],
     ),

@@ -62,12 +62,9 @@ pub fn config_text(tokenizer: bool, name: &str) -> Option<&'static str> {
     all.iter().find(|(n, _)| *n == name).map(|(_, text)| *text)
 }
 
-/// The places that recipes are looked for.
+/// Folders of recipes, first match wins.
 fn search_path() -> Vec<PathBuf> {
-    let exe = std::env::current_exe().ok().and_then(|e| e.canonicalize().ok());
-    let installed = exe.as_deref().and_then(Path::parent).map(|bin| bin.join("../share/gen/benchmarks"));
-    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/benchmarks");
-    [installed, Some(checkout)].into_iter().flatten().collect()
+    generate::install::folders("benchmarks", "configs/benchmarks")
 }
 
 /// Names of all recipes that are there.

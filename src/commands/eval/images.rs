@@ -8,13 +8,13 @@ use anyhow::Result;
 use base::ImagesU8;
 use data::transform::center_crop;
 use data::{Class, ClassTable, Dataset, Stored, Subset, Target};
+use generate::{SHEET, has_sheet};
 use image::RgbImage;
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 use tch::Tensor;
 
 use super::digest::Digest;
-use crate::commands::sample::provenance::{SHEET, has_sheet};
 use crate::context::{Context, open_images};
 use crate::failure::Failure;
 use crate::inputs::Skipped;
@@ -272,7 +272,7 @@ pub fn stack<'a>(images: impl ExactSizeIterator<Item = &'a RgbImage> + Clone) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pictures::Picture;
+    use generate::Picture;
 
     #[test]
     fn a_contact_sheet_is_no_image_and_a_picture_of_its_name_is_one() {

@@ -1,64 +1,60 @@
 //! Images that are made while they are scored: a model's, or a tokenizer's.
 
-use std::ops::Range;
-
 use anyhow::Result;
 use base::{Codes, Images, ImagesU8, Precision};
-use choices::Rng;
-use cli::TokenizerArgs;
+use choices::{GpuOptions, ModelChoice, Rng};
 use cli::eval::RunArgs;
 use data::Class;
-use sampler::SamplingConfig;
+use generate::{
+    Condition, DrawConfig, Location, ModelPair, ModelsConfig, Order, RunSettings, Targets, locate,
+};
+use sampler::{DecodeMode, SamplingConfig};
 use tch::Device;
 use tokenizer::Tokenizer as _;
 
-use crate::commands::sample::{self, Job, Order, Plan, Sources, Subject};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::settings::{device, models, models::Location};
+use crate::settings::device;
 
 /// A model that draws images of its classes.
 pub struct Generator {
-    job: Job,
-    plan: Plan,
+    generator: generate::Generator,
+    draw: DrawConfig,
+    settings: RunSettings,
+    targets: Targets,
 }
 
 impl Generator {
-    /// Opens the models and settles what is drawn: `--num-images` images, each a function of the seed and its number alone.
+    /// Opens the models. The images are `--num-images` images, each a function of the seed and its number alone.
     pub fn open(args: &RunArgs, images: u64, context: &Context) -> Result<Self> {
-        let sources = Sources::find(&args.model, &args.tokenizer)?;
-        let config = SamplingConfig::from_settings(args.sampling.clone().or(sources.defaults.clone()))?;
-        let device = device::resolve(&args.compute.device)?;
-        let precision = args.compute.precision;
-        let models = sources.load(device, precision, context)?;
-        let Some(classes) = &models.classes else {
-            let failure = Failure::new("the model draws prompts, and images are scored by class here");
-            return Err(failure.hint("draw them with `gen sample --prompts`, then score the folder").into());
-        };
-        let subjects = classes.classes().cloned().map(Subject::Class).collect();
-        let job = Job::new(models, config, device, precision, None, Rng::Image, args.seed.seed)?;
+        let (models, draw) = config(args)?;
+        let generator = generate::Generator::load(models, &mut context.printer.clone())?;
+        let settings = generator.run(&draw)?.settings().clone();
+        let classes = generator.classes().into_iter().flat_map(|table| table.classes());
+        let conditions = classes.cloned().map(Condition::Class).collect();
         let order = if args.draw.balanced { Order::Balanced } else { Order::Random };
-        Ok(Generator { job, plan: Plan { subjects, order, images: 0..images, seed: args.seed.seed } })
+        let targets = Targets { conditions, order, images: 0..images, seed: args.seed.seed };
+        Ok(Generator { generator, draw, settings, targets })
     }
 
-    /// How many images.
+    /// Number of images.
     pub fn len(&self) -> u64 {
-        self.plan.len()
+        self.targets.len()
     }
 
-    /// What it draws with.
-    pub fn settings(&self) -> &sample::provenance::RunSettings {
-        self.job.run()
+    /// Settings of all images.
+    pub fn settings(&self) -> &RunSettings {
+        &self.settings
     }
 
     /// The classes that it draws.
     pub fn classes(&self) -> impl Iterator<Item = &Class> {
-        self.plan.subjects.iter().filter_map(Subject::class)
+        self.targets.conditions.iter().filter_map(Condition::class)
     }
 
-    /// How the classes of images are chosen.
+    /// Choice of the images' classes, in words.
     pub fn draws(&self) -> &'static str {
-        match self.plan.order {
+        match self.targets.order {
             Order::Balanced => "each in turn",
             _ => "uniformly at random",
         }
@@ -66,12 +62,33 @@ impl Generator {
 
     /// The images of these numbers, and their classes.
     pub fn make(&self, indices: &[u64]) -> Result<(ImagesU8, Vec<i64>)> {
-        let one = |index: u64| -> Range<u64> { index..index + 1 };
-        let subjects: Vec<_> =
-            indices.iter().flat_map(|&i| self.plan.subjects_of(&one(i), Device::Cpu)).collect();
-        let images = self.job.draw_images(indices, &subjects)?;
-        Ok((images, subjects.iter().filter_map(|s| Some(s.class()?.index)).collect()))
+        let of = |&i: &u64| self.targets.conditions_of(&(i..i + 1), Device::Cpu);
+        let conditions: Vec<_> = indices.iter().flat_map(of).collect();
+        let images = self.generator.run(&self.draw)?.images(indices, &conditions)?;
+        Ok((images, conditions.iter().filter_map(|c| Some(c.class()?.index)).collect()))
     }
+}
+
+/// The models and the run that the arguments ask for.
+fn config(args: &RunArgs) -> Result<(ModelsConfig, DrawConfig)> {
+    let pair = ModelPair::find(&args.model.choice(), &args.tokenizer.choice())?;
+    let settings = args.sampling.clone().or(pair.sampling_defaults()?);
+    let sampling = SamplingConfig::from_settings(settings)?;
+    let device = device::resolve(&args.compute.device)?;
+    if pair.takes_prompts()? {
+        let failure = Failure::new("the model draws prompts, and images are scored by class here");
+        return Err(failure.hint("draw them with `gen sample --prompts`, then score the folder").into());
+    }
+    let models = ModelsConfig {
+        pair,
+        text: None,
+        device,
+        precision: args.compute.precision,
+        tokenizer_precision: Precision::Fp32,
+        gpu: GpuOptions::default(),
+    };
+    let (seed, mode) = (args.seed.seed, DecodeMode::Stepwise);
+    Ok((models, DrawConfig { sampling, rng: Rng::Image, seed, mode, size: None }))
 }
 
 /// A tokenizer that encodes and decodes.
@@ -83,17 +100,18 @@ pub struct Reconstructor {
 impl Reconstructor {
     /// Opens the tokenizer.
     pub fn open(args: &RunArgs, context: &Context) -> Result<Self> {
-        let given = TokenizerArgs {
-            tokenizer: args.tokenizer.tokenizer.clone().or(args.model.model.clone()),
+        let given = ModelChoice {
+            name: args.tokenizer.tokenizer.clone().or(args.model.model.clone()),
             weights: args.tokenizer.tokenizer_weights.clone(),
         };
         let device = device::resolve(&args.compute.device)?;
-        Self::load(&models::tokenizer(&given)?, device, args.compute.precision, context)
+        Self::load(&locate::tokenizer(&given)?, device, args.compute.precision, context)
     }
 
     /// Opens the tokenizer at a place.
     pub fn load(at: &Location, device: Device, precision: Precision, context: &Context) -> Result<Self> {
-        Ok(Reconstructor { tokenizer: at.open_tokenizer(device, precision, context)?, device })
+        let tokenizer = at.open_tokenizer(device, precision, &mut context.printer.clone())?;
+        Ok(Reconstructor { tokenizer, device })
     }
 
     /// The side of its images.

@@ -165,7 +165,7 @@ fn text_of(path: &Path) -> Result<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pictures::Picture;
+    use generate::Picture;
 
     fn picture(path: &Path, texts: &[(&str, String)]) {
         let plain = Picture { width: 1, height: 1, rgb: vec![7; 3] };

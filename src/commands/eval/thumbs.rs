@@ -6,11 +6,10 @@ use anyhow::Result;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use data::resize::{Filter, resize};
+use generate::Picture;
 use image::RgbImage;
 use image::codecs::jpeg::JpegEncoder;
 use serde::{Deserialize, Serialize};
-
-use crate::pictures::Picture;
 
 /// The longest side that is shown.
 const SIDE: u32 = 128;

@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result};
 use backbones::{FeatureId, Features};
 use base::{Images, ImagesU8};
 use eval::ClassAgreement;
+use generate::Picture;
 use tch::{Device, Kind, Tensor};
 
 use super::Walk;
@@ -11,7 +12,6 @@ use super::step::{Item, Step};
 use crate::commands::eval::state::State;
 use crate::commands::eval::thumbs::{Thumb, encode};
 use crate::finite;
-use crate::pictures::Picture;
 
 impl Walk<'_> {
     /// Into the sums.
