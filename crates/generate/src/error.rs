@@ -143,6 +143,12 @@ pub enum Error {
         /// The fingerprint of the right one.
         expected: String,
     },
+    /// A prompt whose features were not computed.
+    #[error("the prompt {prompt:?} was not encoded when the model was loaded")]
+    NotEncoded {
+        /// The prompt.
+        prompt: String,
+    },
     /// An image that was drawn as one of a batch.
     #[error("`{}` was drawn with `--rng torch`, as one of a batch", path.display())]
     OneOfABatch {

@@ -12,8 +12,8 @@ use crate::classes::classes_of;
 use crate::condition::Condition;
 use crate::config::{DrawConfig, ModelsConfig};
 use crate::error::{Error, Result};
+use crate::prompt_features::PromptFeatures;
 use crate::provenance::{GpuSettings, ModelId, RunSettings};
-use crate::text::PromptFeatures;
 
 /// A transformer and its tokenizer, with the features of prompts where the model takes them.
 pub struct Generator {
@@ -69,10 +69,12 @@ impl Generator {
     /// (B) conditions as the transformer takes them.
     pub(crate) fn conditioning(&self, conditions: &[&Condition]) -> Result<Conditioning> {
         if let Some(text) = &self.text {
-            return text.conditions(&conditions.iter().filter_map(|c| c.prompt()).collect::<Vec<_>>());
+            let prompts: Option<Vec<_>> = conditions.iter().map(|c| c.prompt()).collect();
+            return text.conditions(&prompts.ok_or(Error::NeedsPrompts)?);
         }
-        let labels: Vec<i64> = conditions.iter().filter_map(|c| Some(c.class()?.index)).collect();
-        Ok(Conditioning::Class(Tensor::from_slice(&labels).to_device(self.config.device)))
+        let labels: Option<Vec<i64>> = conditions.iter().map(|c| Some(c.class()?.index)).collect();
+        let labels = Tensor::from_slice(&labels.ok_or(Error::NeedsClasses)?);
+        Ok(Conditioning::Class(labels.to_device(self.config.device)))
     }
 
     /// Settings that the images of a run share.

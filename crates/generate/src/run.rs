@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use ar_model::Decoder;
+use ar_model::{Conditioning, Decoder};
 use base::{ImagesU8, SampleStream};
 use choices::Rng;
 use sampler::{Pipeline, RandomSource};
@@ -100,7 +100,14 @@ impl Run<'_> {
     /// # Errors
     /// Returns an error if an image cannot be made.
     pub fn images(&mut self, indices: &[u64], conditions: &[&Condition]) -> Result<ImagesU8> {
-        let cond = self.generator.conditioning(conditions)?;
+        self.images_of(indices, &self.generator.conditioning(conditions)?)
+    }
+
+    /// (B, 3, S, S) images of these numbers and of (B) conditions as the transformer takes them, on the CPU.
+    ///
+    /// # Errors
+    /// Returns an error if an image cannot be made.
+    pub fn images_of(&mut self, indices: &[u64], cond: &Conditioning) -> Result<ImagesU8> {
         let streams: Vec<SampleStream> =
             indices.iter().map(|&index| SampleStream { seed: self.draw.seed, index }).collect();
         let source = match self.draw.rng {
@@ -108,8 +115,7 @@ impl Run<'_> {
             Rng::Gumbel => RandomSource::Gumbel(&streams),
             Rng::Torch => RandomSource::Torch,
         };
-        let (generation, images) =
-            self.pipeline.images(&cond, &self.draw.sampling, source, self.draw.mode)?;
+        let (generation, images) = self.pipeline.images(cond, &self.draw.sampling, source, self.draw.mode)?;
         self.passes += generation.passes;
         self.codes += generation.codes.tensor().numel();
         let rounded = sampler::resize(images, self.settings.size)?.to_u8();
