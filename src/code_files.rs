@@ -6,16 +6,15 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use base::Codes;
-use cli::PairedTokenizerArgs;
+use choices::ModelChoice;
 use data::Class;
 use data::codes::{CodeShards, CodeSource};
+use generate::{Location, classes_of, locate};
 use tch::{Device, Kind, Tensor};
 use weights::{Checkpoint, TensorSource, Want};
 
-use crate::commands::sample::classes_of;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::settings::models::{self, Location};
 
 /// The metadata key of the tokenizer's fingerprint.
 pub const TOKENIZER: &str = "tokenizer";
@@ -128,19 +127,19 @@ fn stored(path: &Path) -> Result<Option<Stored>> {
 pub fn same_tokenizer(
     (path, fingerprint): (&Path, Option<&str>),
     model: &Location,
-    given: Option<&PairedTokenizerArgs>,
+    given: Option<&ModelChoice>,
     context: &Context,
 ) -> Result<()> {
     let Some(theirs) = fingerprint else { return Ok(()) };
-    let none = PairedTokenizerArgs { tokenizer: None, tokenizer_weights: None };
-    let Ok(tokenizer) = models::tokenizer_of(model, given.unwrap_or(&none)) else {
+    let Ok(tokenizer) = locate::tokenizer_of(model, given.unwrap_or(&ModelChoice::default())) else {
         let how = if given.is_some() { " (`--tokenizer` says)" } else { "" };
         context.printer.note(&format!(
             "the codes are of the tokenizer {theirs}; whether it is the transformer's is not known{how}"
         ));
         return Ok(());
     };
-    let own = tokenizer.open_tokenizer(Device::Cpu, base::Precision::Fp32, context)?.fingerprint()?;
+    let mut progress = context.printer.clone();
+    let own = tokenizer.open_tokenizer(Device::Cpu, base::Precision::Fp32, &mut progress)?.fingerprint()?;
     if own == theirs {
         return Ok(());
     }

@@ -103,6 +103,7 @@ fn hints_of(cause: &(dyn StdError + 'static)) -> Vec<String> {
         sampler::Error,
         backbones::Error,
         eval::Error,
+        generate::Error,
         train::Error,
     );
     vec![]

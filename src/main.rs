@@ -7,7 +7,6 @@ mod context;
 mod failure;
 mod files;
 mod inputs;
-mod pictures;
 mod printer;
 mod recipes;
 mod settings;

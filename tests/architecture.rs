@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 
 /// Who may depend on whom: an arrow added is an arrow decided.
-const MAY_USE: [(&str, &[&str]); 17] = [
+const MAY_USE: [(&str, &[&str]); 18] = [
     ("libtorch-ext", &[]),
     ("kernels", &[]),
     ("libjpeg", &[]),
@@ -21,10 +21,25 @@ const MAY_USE: [(&str, &[&str]); 17] = [
     // `backbones` for a frozen vision network beside the encoder.
     ("tokenizer", &["base", "weights", "libtorch-ext", "backbones"]),
     ("ar-model", &["base", "libtorch-ext", "weights", "kernels", "cuda-kernels"]),
-    ("sampler", &["base", "libtorch-ext", "ar-model", "tokenizer", "kernels", "cuda-kernels"]),
+    ("sampler", &["choices", "base", "libtorch-ext", "ar-model", "tokenizer", "kernels", "cuda-kernels"]),
     // `data` for Pillow's resampling, which the networks' input paths ask for.
     ("backbones", &["base", "weights", "data"]),
     ("eval", &["choices", "base", "weights", "backbones", "data"]),
+    (
+        "generate",
+        &[
+            "choices",
+            "base",
+            "libtorch-ext",
+            "cuda-kernels",
+            "weights",
+            "data",
+            "tokenizer",
+            "ar-model",
+            "sampler",
+            "backbones",
+        ],
+    ),
     ("train", &["base", "libtorch-ext", "weights", "data", "tokenizer", "ar-model", "backbones"]),
     (
         "gen",
@@ -44,6 +59,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
             "sampler",
             "backbones",
             "eval",
+            "generate",
             "train",
         ],
     ),

@@ -52,7 +52,7 @@ pub use loader::{Batch, CorruptPolicy, Loader, LoaderConfig, NO_CLASS};
 pub use npz_images::NpzImages;
 pub use open::open;
 pub use partition::{LoaderState, Partition, Schedule};
-pub use prompts::{Prompts, read_prompts};
+pub use prompts::{PromptFile, PromptRow, Prompts, read_prompts};
 pub use record::{Dataset, LeftOut, Record, Target, count_left_out, fingerprint};
 pub use stored::Stored;
 pub use subset::Subset;

@@ -2,54 +2,86 @@
 
 use std::path::Path;
 
-use crate::table::{self, CAPTION, Content};
+use crate::table::{self, CAPTION, Content, Row};
 use crate::{Error, Result};
 
-/// What a file of prompts holds.
+/// A file of prompts as it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PromptFile {
+    /// All its lines, blank ones included.
+    Lines(Vec<String>),
+    /// Rows of a table or of JSON, each with its prompt.
+    Rows(Vec<PromptRow>),
+}
+
+/// A prompt and the row it is from, which may name an image.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PromptRow {
+    /// The prompt, trimmed.
+    pub text: String,
+    /// All cells of the row.
+    pub row: Row,
+}
+
+impl PromptFile {
+    /// Reads a file: rows with a column `prompt`, `caption` or `text`, else lines ([`table`] has the rules).
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be read, or a row has no prompt.
+    pub fn read(file: &Path) -> Result<Self> {
+        match table::read(file, &CAPTION)? {
+            Content::Lines(lines) => Ok(PromptFile::Lines(lines)),
+            Content::Rows(rows) => {
+                rows.into_iter().map(|row| prompt_row(file, row)).collect::<Result<_>>().map(PromptFile::Rows)
+            }
+        }
+    }
+}
+
+fn prompt_row(file: &Path, row: Row) -> Result<PromptRow> {
+    let found = row.caption().unwrap_or_else(|| {
+        let have = row.columns().join(", ");
+        Err(format!("no prompt: expected one of {}, found {have}", CAPTION.join(", ")))
+    });
+    let text = found.map_err(|e| Error::malformed(file, format!("line {}: {e}", row.line)))?;
+    Ok(PromptRow { text, row })
+}
+
+/// The prompts of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prompts {
-    /// In their order.
+    /// In their order, trimmed.
     pub texts: Vec<String>,
-    /// Lines without text, which are left out.
+    /// Number of lines without text, which are left out.
     pub blank: usize,
-    /// Of a table: the column that the prompts stand in. Its header is no prompt, which a first line of one such word
-    /// may have been meant to be.
+    /// Of a table: the column of the prompts. Its header is no prompt, which a first line of one such word may
+    /// have been meant to be.
     pub column: Option<String>,
 }
 
-/// The prompts of a file: rows with a column `prompt`, `caption` or `text`, else a prompt a
-/// line ([`table`] has the rules).
+/// The prompts of a file, in their order: see [`PromptFile::read`].
 ///
 /// # Errors
-/// The file cannot be read, a row has no prompt, or there is none at all.
+/// Returns an error if the file cannot be read, a row has no prompt, or there is none at all.
 pub fn read_prompts(file: &Path) -> Result<Prompts> {
-    let mut column = None;
-    let (texts, blank) = match table::read(file, &CAPTION)? {
-        Content::Rows(rows) => {
-            let prompt = |row: &table::Row| {
-                let found = row.caption().unwrap_or_else(|| {
-                    let have = row.columns().join(", ");
-                    Err(format!("no prompt: expected one of {}, found {have}", CAPTION.join(", ")))
-                });
-                found.map_err(|e| Error::malformed(file, format!("line {}: {e}", row.line)))
-            };
+    let prompts = match PromptFile::read(file)? {
+        PromptFile::Rows(rows) => {
             // In JSON there is no doubt.
-            let named = rows.first().filter(|row| row.line > 1).map(table::Row::columns).unwrap_or_default();
-            column = CAPTION.iter().find(|name| named.contains(name)).map(|name| (*name).to_owned());
-            (rows.iter().map(prompt).collect::<Result<Vec<_>>>()?, 0)
+            let first = rows.first().map(|first| &first.row).filter(|row| row.line > 1);
+            let named = first.map(Row::columns).unwrap_or_default();
+            let column = CAPTION.iter().find(|name| named.contains(name)).map(|name| (*name).to_owned());
+            Prompts { texts: rows.into_iter().map(|row| row.text).collect(), blank: 0, column }
         }
-        Content::Lines(lines) => {
-            let all = lines.len();
-            let lines: Vec<String> =
-                lines.iter().map(|l| l.trim().to_owned()).filter(|l| !l.is_empty()).collect();
-            let blank = all - lines.len();
-            (lines, blank)
+        PromptFile::Lines(lines) => {
+            let texts = lines.iter().map(|l| l.trim().to_owned()).filter(|l| !l.is_empty());
+            let texts: Vec<String> = texts.collect();
+            Prompts { blank: lines.len() - texts.len(), texts, column: None }
         }
     };
-    if texts.is_empty() {
-        return Err(Error::malformed(file, "it holds no prompt"));
+    match prompts.texts.is_empty() {
+        true => Err(Error::malformed(file, "it holds no prompt")),
+        false => Ok(prompts),
     }
-    Ok(Prompts { texts, blank, column })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! Sampling settings.
+//! Resolved sampling settings.
 
-use serde::{Deserialize, Serialize};
+use choices::SamplingSettings;
 use tch::Tensor;
 
 use crate::error::{Error, Result};
@@ -24,87 +24,13 @@ impl Default for SamplingConfig {
     }
 }
 
-/// [`SamplingConfig`] as options of the command line, each optional: the content of a model's
-/// `sampling.yaml`, and part of an image's provenance.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SamplingSettings {
-    /// Guidance scale; 1 or less disables guidance.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cfg: Option<f64>,
-    /// One of [`GuidanceSchedule::NAMES`].
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cfg_schedule: Option<String>,
-    /// Start of the window of `step` or `rectangular`, as a fraction of the decode steps.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cfg_start: Option<f64>,
-    /// End of the window of `rectangular`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cfg_end: Option<f64>,
-    /// Last guided decode step; -1: all.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cfg_interval: Option<i64>,
-    /// Softmax temperature.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub temperature: Option<f64>,
-    /// Maximum number of codes; 0: all.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub top_k: Option<i64>,
-    /// Cumulative probability of the most probable codes; 1: all.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub top_p: Option<f64>,
-    /// Minimum probability relative to the most probable code; 0: all.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub min_p: Option<f64>,
-    /// Cumulative probability of the most typical codes; 1: all. Absent if it is 1, as in files
-    /// older than this setting.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub typical_p: Option<f64>,
-}
-
-impl SamplingSettings {
-    /// GigaTok's published settings (`sample_c2i_cfg_search.py`): guidance 2.0, constant, no
-    /// filters.
-    pub fn published() -> Self {
-        SamplingSettings {
-            cfg: Some(2.0),
-            cfg_schedule: Some("constant".into()),
-            cfg_interval: Some(-1),
-            temperature: Some(1.0),
-            top_k: Some(0),
-            top_p: Some(1.0),
-            min_p: Some(0.0),
-            typical_p: Some(1.0),
-            ..Default::default()
-        }
-    }
-
-    /// These settings, completed by `defaults`. If these name a schedule, the defaults' window,
-    /// which belongs to the defaults' schedule, is not used.
-    pub fn or(self, defaults: Self) -> Self {
-        let own_schedule = self.cfg_schedule.is_some();
-        let window = |own: Option<f64>, default: Option<f64>| own.or(default.filter(|_| !own_schedule));
-        SamplingSettings {
-            cfg: self.cfg.or(defaults.cfg),
-            cfg_start: window(self.cfg_start, defaults.cfg_start),
-            cfg_end: window(self.cfg_end, defaults.cfg_end),
-            cfg_schedule: self.cfg_schedule.or(defaults.cfg_schedule),
-            cfg_interval: self.cfg_interval.or(defaults.cfg_interval),
-            temperature: self.temperature.or(defaults.temperature),
-            top_k: self.top_k.or(defaults.top_k),
-            top_p: self.top_p.or(defaults.top_p),
-            min_p: self.min_p.or(defaults.min_p),
-            typical_p: self.typical_p.or(defaults.typical_p),
-        }
-    }
-
-    /// The typed configuration; missing settings are those of [`SamplingSettings::published`].
+impl SamplingConfig {
+    /// The configuration that `settings` stand for; where they are silent, [`SamplingSettings::published`] holds.
     ///
     /// # Errors
-    /// Returns an error if a setting is out of its range, or the schedule is unknown or has no such
-    /// window.
-    pub fn resolve(self) -> Result<SamplingConfig> {
-        let s = self.or(Self::published());
+    /// Returns an error if a setting is out of its range, or a schedule is unknown or has no such window.
+    pub fn from_settings(settings: SamplingSettings) -> Result<Self> {
+        let s = settings.or(SamplingSettings::published());
         check("top_k", s.top_k.unwrap_or(0) as f64, "0 or more", |k| k >= 0.0)?;
         let interval = s.cfg_interval.unwrap_or(-1) as f64;
         check("cfg_interval", interval, "-1 for all steps, or 0 or more", |k| k >= -1.0)?;
@@ -127,10 +53,9 @@ impl SamplingSettings {
         config.validate()?;
         Ok(config)
     }
-}
 
-impl SamplingConfig {
-    /// (B, V) fp32 logits → the same, divided by the temperature, with filtered entries at -inf.
+    /// (B, V) fp32 logits → the same, divided by the temperature, with the entries that the filters remove at
+    /// -inf.
     pub fn filtered(&self, logits: &Tensor) -> Tensor {
         filter::apply(logits, self.temperature, &self.filters)
     }
@@ -221,9 +146,9 @@ mod tests {
             typical_p: Some(0.9),
             ..Default::default()
         };
-        let config = s.resolve().unwrap();
+        let config = SamplingConfig::from_settings(s).unwrap();
         assert_eq!(config.guidance.schedule, GuidanceSchedule::Step { start: 0.18 });
-        assert_eq!(config.settings().resolve().unwrap(), config);
+        assert_eq!(SamplingConfig::from_settings(config.settings()).unwrap(), config);
     }
 
     #[test]
@@ -234,10 +159,10 @@ mod tests {
             ..Default::default()
         };
         let own = SamplingSettings { cfg_schedule: Some("constant".into()), ..Default::default() };
-        let config = own.or(defaults.clone()).resolve().unwrap();
+        let config = SamplingConfig::from_settings(own.or(defaults.clone())).unwrap();
         assert_eq!(config.guidance.schedule, GuidanceSchedule::Constant);
         let later = SamplingSettings { cfg_start: Some(0.5), ..Default::default() };
-        let config = later.or(defaults).resolve().unwrap();
+        let config = SamplingConfig::from_settings(later.or(defaults)).unwrap();
         assert_eq!(config.guidance.schedule, GuidanceSchedule::Step { start: 0.5 });
     }
 
@@ -252,7 +177,7 @@ mod tests {
             (SamplingSettings { cfg: Some(f64::NAN), ..Default::default() }, "cfg"),
             (SamplingSettings { cfg: Some(1e308), ..Default::default() }, "cfg"),
         ] {
-            let message = s.resolve().unwrap_err().to_string();
+            let message = SamplingConfig::from_settings(s).unwrap_err().to_string();
             assert!(message.contains(name), "{message}");
         }
     }

@@ -13,7 +13,8 @@ pub mod sampler;
 pub mod speculative;
 mod stepwise;
 
-pub use config::{SamplingConfig, SamplingSettings};
+pub use choices::SamplingSettings;
+pub use config::SamplingConfig;
 pub use error::{Error, Result};
 pub use filter::Filter;
 pub use guidance::{Guidance, GuidanceSchedule};

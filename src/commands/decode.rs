@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use base::{Codes, Images, Progress};
 use cli::decode::DecodeArgs;
+use generate::Picture;
 use serde::Serialize;
 use tch::{Device, Tensor};
 use tokenizer::Tokenizer as _;
@@ -13,8 +14,7 @@ use crate::code_files::{CodeFile, batches};
 use crate::context::{Context, Outcome};
 use crate::failure::Failure;
 use crate::files;
-use crate::pictures::Picture;
-use crate::settings::{device, models};
+use crate::settings::device;
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -31,8 +31,8 @@ pub fn run(args: &DecodeArgs, context: &Context) -> anyhow::Result<Outcome> {
     if file.len() == 0 {
         return Err(Failure::new(format!("there are no codes in `{}`", args.codes.display())).into());
     }
-    let tokenizer =
-        models::tokenizer(&args.tokenizer)?.open_tokenizer(device, args.compute.precision, context)?;
+    let location = generate::locate::tokenizer(&args.tokenizer.choice())?;
+    let tokenizer = location.open_tokenizer(device, args.compute.precision, &mut context.printer.clone())?;
     warn_of_another_tokenizer(&file, &tokenizer, context)?;
     let mut sink = Sink::new(&args.output)?;
     let mut size = [0; 2];

@@ -6,15 +6,16 @@ use ar_model::{ArConfig, AutoregressiveModel, Conditioning, Gpt};
 use base::config::Document;
 use base::device::name;
 use base::{Build, Precision, Vars};
-use cli::GpuArgs;
+use choices::GpuOptions;
 use cli::doctor::DoctorArgs;
+use generate::locate;
 use libtorch_ext::cuda_graph::{self, CudaGraphs};
 use libtorch_ext::{CudaDriver, runtime, tf32};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
 use crate::context::{Context, Outcome};
-use crate::settings::{device, models, packing};
+use crate::settings::device;
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -75,8 +76,8 @@ pub fn run(args: &DoctorArgs, context: &Context) -> anyhow::Result<Outcome> {
         cpu: cpu(),
         cuda: cuda(),
         device: name(chosen),
-        models: models::shipped(),
-        model_search_path: models::search_path().iter().map(|p| p.display().to_string()).collect(),
+        models: locate::bundled(),
+        model_search_path: locate::search_path().iter().map(|p| p.display().to_string()).collect(),
         self_test: self_test(chosen),
     };
     if args.json.json {
@@ -245,8 +246,8 @@ fn kernels(device: Device) -> f64 {
         let codes = Tensor::arange(16, (Kind::Int64, device)).view([1, 16]);
         let cond = Conditioning::Class(codes.narrow(1, 3, 1).view(-1));
         let expected = gpt.logits(&cond, &codes).to_device(Device::Cpu).to_kind(Kind::Double);
-        let flags = GpuArgs { gpu_kernels: true, int8_cache: true };
-        let decoder = packing::decoder(gpt, device, Precision::Int8, flags)?;
+        let flags = GpuOptions { gpu_kernels: true, int8_cache: true };
+        let decoder = generate::decoder(gpt, device, Precision::Int8, flags)?;
         let mut cache = decoder.new_cache(1);
         let mut found = vec![decoder.prefill(&cond, &mut cache)];
         found.extend((0..15).map(|t| decoder.decode_step(&codes.narrow(1, t, 1), 1 + t, &mut cache)));

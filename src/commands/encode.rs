@@ -11,7 +11,7 @@ use tokenizer::Tokenizer as _;
 use crate::code_files::TOKENIZER;
 use crate::context::{Context, Outcome, report_left_out, report_skipped};
 use crate::inputs::{Inputs, Skipped};
-use crate::settings::{device, models};
+use crate::settings::device;
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -30,8 +30,8 @@ pub fn run(args: &EncodeArgs, context: &Context) -> anyhow::Result<Outcome> {
     let device = device::resolve(&args.compute.device)?;
     let mut inputs = Inputs::open(&args.images)?;
     inputs.left_out().for_each(|(path, files)| report_left_out(context, path, files));
-    let tokenizer =
-        models::tokenizer(&args.tokenizer)?.open_tokenizer(device, args.compute.precision, context)?;
+    let location = generate::locate::tokenizer(&args.tokenizer.choice())?;
+    let tokenizer = location.open_tokenizer(device, args.compute.precision, &mut context.printer.clone())?;
     let spec = tokenizer.model.spec().clone();
     let (mut names, mut codes, mut features) = (vec![], vec![], vec![]);
     let mut progress = context.printer.clone();

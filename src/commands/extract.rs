@@ -20,7 +20,7 @@ use tokenizer::{Loaded, Tokenizer as _, TokenizerSpec};
 use super::extract_text;
 use crate::context::{Context, Outcome, open_images, stop_on_signal};
 use crate::failure::Failure;
-use crate::settings::{device, models};
+use crate::settings::device;
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -47,8 +47,8 @@ pub fn run(args: &ExtractArgs, context: &Context) -> anyhow::Result<Outcome> {
     }
     let device = device::resolve(&args.compute.device)?;
     check_labels(images.as_ref(), args.format, context)?;
-    let tokenizer =
-        models::tokenizer(&args.tokenizer)?.open_tokenizer(device, args.compute.precision, context)?;
+    let location = generate::locate::tokenizer(&args.tokenizer.choice())?;
+    let tokenizer = location.open_tokenizer(device, args.compute.precision, &mut context.printer.clone())?;
     let codes = codes_per_image(args, tokenizer.model.spec())?;
     let size = args.image_size.unwrap_or(tokenizer.model.spec().image_size);
     let views = views(args, size)?;

@@ -13,7 +13,7 @@ use tch::{Device, Tensor};
 use crate::code_files::{CodeFile, batches, check_codes, same_classes, same_tokenizer};
 use crate::context::{Context, Outcome};
 use crate::failure::Failure;
-use crate::settings::{device, models};
+use crate::settings::device;
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -29,9 +29,10 @@ struct Report {
 pub fn run(args: &LogitsArgs, context: &Context) -> anyhow::Result<Outcome> {
     let device = device::resolve(&args.compute.device)?;
     let file = CodeFile::read(&args.codes)?;
-    let location = models::transformer(&args.model)?;
+    let location = generate::locate::transformer(&args.model.choice())?;
     same_tokenizer((&args.codes, file.tokenizer.as_deref()), &location, None, context)?;
-    let transformer = location.open_transformer(device, args.compute.precision, context)?;
+    let transformer =
+        location.open_transformer(device, args.compute.precision, &mut context.printer.clone())?;
     let model = &transformer.model;
     let spec = model.spec().clone();
     let classes = classes(args, &file)?;

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use cli::TokenizerArgs;
 use cli::probe::{FeatureArgs, FeatureNormArg, OptimizerArg, ProbeArgs, Switch};
 use data::{Class, Dataset, Subset};
+use generate::locate;
 use serde::Serialize;
 use tch::Device;
 use train::probe::{
@@ -16,7 +16,7 @@ use train::probe::{
 use crate::context::{Context, Outcome, open_images, stop_on_signal};
 use crate::failure::Failure;
 use crate::files;
-use crate::settings::{device, models};
+use crate::settings::device;
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -103,7 +103,7 @@ fn limited(path: &Path, limit: Option<u32>, context: &Context) -> anyhow::Result
 /// The tokenizer, if one is named without a transformer; else the transformer.
 fn subject(args: &ProbeArgs, device: Device, context: &Context) -> anyhow::Result<Subject> {
     let FeatureArgs { layer, probe_dropout, fix_dim, from_decoder, .. } = args.features;
-    let precision = args.compute.precision;
+    let (precision, mut progress) = (args.compute.precision, context.printer.clone());
     let norm = match args.features.feature_norm {
         FeatureNormArg::None => FeatureNorm::None,
         FeatureNormArg::Ln => FeatureNorm::Ln,
@@ -122,11 +122,8 @@ fn subject(args: &ProbeArgs, device: Device, context: &Context) -> anyhow::Resul
             (_, true) => TokenizerPlace::Decoder,
             _ => TokenizerPlace::Encoder,
         };
-        let given = TokenizerArgs {
-            tokenizer: args.tokenizer.tokenizer.clone(),
-            weights: args.tokenizer.tokenizer_weights.clone(),
-        };
-        let tokenizer = models::tokenizer(&given)?.open_tokenizer(device, precision, context)?;
+        let location = locate::tokenizer(&args.tokenizer.choice())?;
+        let tokenizer = location.open_tokenizer(device, precision, &mut progress)?;
         return Ok(Subject::tokenizer(tokenizer, place, norm)?);
     }
     if fix_dim || from_decoder {
@@ -136,10 +133,10 @@ fn subject(args: &ProbeArgs, device: Device, context: &Context) -> anyhow::Resul
         .hint("to probe a tokenizer, name it with `--tokenizer`, without `--model`")
         .into());
     }
-    let location = models::transformer(&args.model)?;
-    let tokenizer = models::tokenizer_of(&location, &args.tokenizer)?;
-    let model = location.open_transformer(device, precision, context)?;
-    let tokenizer = tokenizer.open_tokenizer(device, precision, context)?;
+    let location = locate::transformer(&args.model.choice())?;
+    let tokenizer = locate::tokenizer_of(&location, &args.tokenizer.choice())?;
+    let model = location.open_transformer(device, precision, &mut progress)?;
+    let tokenizer = tokenizer.open_tokenizer(device, precision, &mut progress)?;
     let dropout = probe_dropout != Some(Switch::Off);
     Ok(Subject::transformer(model, tokenizer, layer, dropout, norm)?)
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use base::{Images, ImagesU8, Progress};
 use cli::reconstruct::ReconstructArgs;
 use eval::{PairScores, PixelMetrics, PixelPair, Reconstruction};
+use generate::Picture;
 use serde::Serialize;
 use tch::Device;
 use tokenizer::Tokenizer as _;
@@ -13,8 +14,7 @@ use tokenizer::Tokenizer as _;
 use crate::context::{Context, Outcome, report_left_out, report_skipped};
 use crate::files;
 use crate::inputs::{Batch, Inputs, Skipped};
-use crate::pictures::Picture;
-use crate::settings::{device, models};
+use crate::settings::device;
 
 /// The sheet shows no more pairs than this.
 const MOST_ON_A_SHEET: usize = 64;
@@ -43,8 +43,8 @@ pub fn run(args: &ReconstructArgs, context: &Context) -> anyhow::Result<Outcome>
     let device = device::resolve(&args.compute.device)?;
     let mut inputs = Inputs::open(&args.images)?;
     inputs.left_out().for_each(|(path, files)| report_left_out(context, path, files));
-    let tokenizer =
-        models::tokenizer(&args.tokenizer)?.open_tokenizer(device, args.compute.precision, context)?;
+    let location = generate::locate::tokenizer(&args.tokenizer.choice())?;
+    let tokenizer = location.open_tokenizer(device, args.compute.precision, &mut context.printer.clone())?;
     let side = tokenizer.model.spec().image_size;
     files::make_folder(&args.output)?;
     let mut work = Work::new(&args.output);

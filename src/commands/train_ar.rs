@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use base::Precision;
 use base::config::Document;
+use base::{Precision, Silent};
 use cli::train_ar::TrainArArgs;
+use generate::{Location, locate};
 use tch::Device;
 use tokenizer::Tokenizer;
 use train::tasks::{ArRecipe, ArTask, TokenizerRecipe};
@@ -12,8 +13,7 @@ use train::tasks::{ArRecipe, ArTask, TokenizerRecipe};
 use super::{train::path_override, train_samples::Samples};
 use crate::context::{Context, Outcome};
 use crate::failure::Failure;
-use crate::settings::models::Location;
-use crate::settings::{device, models};
+use crate::settings::device;
 
 const BUILT_IN: &str = include_str!("../../configs/train/gpt-64.yaml");
 
@@ -27,7 +27,8 @@ pub fn run(args: &TrainArArgs, context: &Context) -> anyhow::Result<Outcome> {
     let location = tokenizer(args)?;
     let mut start = super::train::start(run, BUILT_IN, overrides(args, &location, context)?, context)?;
     start.changes.splice(0..0, text_override(args, &start.recipe)?); // before the changes that were typed
-    let tokenizer = open(&location, device)?;
+    // In fp32, as in the official trainers.
+    let tokenizer = location.open_tokenizer(device, Precision::Fp32, &mut Silent)?;
     let recipe = ArRecipe::from_document(start.recipe, &start.changes, tokenizer.model.spec())?;
     let task = ArTask::new(recipe, tokenizer, device)?;
     context.printer.note(&format!("{} on {}", task.describe(), base::device::name(device)));
@@ -42,10 +43,7 @@ fn plan(args: &TrainArArgs, context: &Context) -> anyhow::Result<Outcome> {
     let named = |key: &str| start.changes.iter().any(|c| c.starts_with(&format!("model.{key}=")));
     let open = |key: &str| model[key].is_null() && !named(key);
     let recipe = if open("vocab_size") || open("num_tokens") {
-        let config = match tokenizer(args)? {
-            Location::Directory(dir) => dir.join(weights::CONFIG_FILE),
-            Location::Files { config, .. } => config,
-        };
+        let config = tokenizer(args)?.config_file();
         let vars = base::Vars::new(Device::Cpu, tch::Kind::Float, base::Build::Describe);
         let model = tokenizer::Model::new(&vars.root(), &tokenizer::TokenizerConfig::read(&config)?)?;
         ArRecipe::from_document(start.recipe, &start.changes, model.spec())?
@@ -59,7 +57,7 @@ fn plan(args: &TrainArArgs, context: &Context) -> anyhow::Result<Outcome> {
 fn tokenizer(args: &TrainArArgs) -> anyhow::Result<Location> {
     let run = &args.run;
     let begun = match (&run.fork, run.resume) {
-        (None, false) => return models::tokenizer(&args.tokenizer),
+        (None, false) => return Ok(locate::tokenizer(&args.tokenizer.choice())?),
         (None, true) => run.output().to_owned(),
         (Some(fork), _) if fork.is_dir() => fork.clone(),
         (Some(state), _) => {
@@ -74,19 +72,8 @@ fn tokenizer(args: &TrainArArgs) -> anyhow::Result<Location> {
     Ok(Location::Directory(begun.join("tokenizer")))
 }
 
-/// The tokenizer, in fp32 as in the official trainers.
-fn open(location: &Location, device: Device) -> anyhow::Result<tokenizer::Loaded> {
-    Ok(match location {
-        Location::Directory(dir) => tokenizer::open_dir(dir, device, Precision::Fp32)?,
-        Location::Files { config, weights } => {
-            let config = tokenizer::TokenizerConfig::read(config)?;
-            tokenizer::open(&config, weights, device, Precision::Fp32)?
-        }
-    })
-}
-
-/// Flags as changes to the recipe. Without any data given, the images that the tokenizer was trained
-/// on, if its directory has a recipe.
+/// Flags as changes to the recipe. With no word on data at all, the images the tokenizer was trained on, if its
+/// directory is a run that tells.
 fn overrides(args: &TrainArArgs, location: &Location, context: &Context) -> anyhow::Result<Vec<String>> {
     let run = &args.run;
     let mut typed = super::train::image_overrides(run, "data.images")?;

@@ -3,16 +3,14 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use base::rng::SampleStream;
 use base::{ImagesU8, image};
-use sampler::{DecodeMode, Pipeline, RandomSource, SamplingSettings};
+use generate::{Picture, Preview, preview};
 use tch::Kind;
 use tokenizer::Tokenizer;
 use train::tasks::{ArTask, TokenizerTask};
 use train::{Observer, Task};
 
 use crate::files;
-use crate::pictures::Picture;
 
 /// What an observer returns.
 type Seen = Result<Vec<(&'static str, f64)>, Box<dyn std::error::Error + Send + Sync>>;
@@ -41,21 +39,13 @@ impl Observer<ArTask> for Samples<'_> {
 impl Samples<'_> {
     fn draw(&self, task: &ArTask, step: u64) -> anyhow::Result<Vec<(&'static str, f64)>> {
         let (cond, names) = tch::no_grad(|| task.examples(PICTURES))?;
-        let stream = |index| SampleStream { seed: task.seed(), index };
-        let streams: Vec<SampleStream> = (0..names.len() as u64).map(stream).collect();
-        let config = SamplingSettings::published().resolve()?;
-        let (generation, images) = Pipeline::new(task.model(), &task.tokenizer().model)?.images(
-            &cond,
-            &config,
-            RandomSource::Streams(&streams),
-            DecodeMode::Stepwise,
-        )?;
-        let pictures = Picture::from_batch(&images.to_u8())?;
+        let Preview { pictures, codes } =
+            preview(task.model(), &task.tokenizer().model, &cond, names.len(), task.seed())?;
         if let Some(grid) = Picture::grid(&pictures, COLUMNS) {
             grid.write_png(&sheet(self.0, step)?, &[("Conditions", names.join("; "))])?;
         }
         let distinct: HashSet<i64> =
-            Vec::<i64>::try_from(generation.codes.tensor().reshape([-1]))?.into_iter().collect();
+            Vec::<i64>::try_from(codes.tensor().reshape([-1]))?.into_iter().collect();
         let share = distinct.len() as f64 / task.model().config().vocab_size as f64;
         Ok(vec![("distinct_codes", share)])
     }

@@ -3,12 +3,12 @@
 use anyhow::Context as _;
 use base::ImagesU8;
 use cli::train_tokenizer::TrainTokenizerArgs;
+use generate::Picture;
 use tch::{Device, Kind, Tensor};
 use train::tasks::{TokenizerRecipe, TokenizerTask};
 
 use super::train_samples::Reconstructions;
 use crate::context::{Context, Outcome};
-use crate::pictures::Picture;
 use crate::settings::device;
 
 const BUILT_IN: &str = include_str!("../../configs/train/tokenizer-64.yaml");

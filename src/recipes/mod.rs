@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use base::config::ConfigError;
 use base::hint::nearest;
 use choices::ReferenceKind;
-use sampler::GuidanceSchedule;
+use sampler::SamplingConfig;
 
 pub use self::job::BenchmarkJob;
 pub use self::quantity::{GFID, Quantity, RFID};
@@ -45,9 +45,8 @@ impl Recipe {
 
     fn check(&self) -> Result<(), String> {
         if let Task::Generation(task) = &self.task {
-            let Sampling { cfg, cfg_schedule, cfg_start, .. } = &task.sampling;
-            GuidanceSchedule::named(cfg_schedule, *cfg_start, None).map_err(|e| e.to_string())?;
-            if cfg.is_none() && task.search.is_none() {
+            SamplingConfig::from_settings(task.sampling.clone()).map_err(|e| e.to_string())?;
+            if task.sampling.cfg.is_none() && task.search.is_none() {
                 return Err(
                     "task: neither `sampling.cfg` nor `search` says which guidance scale to take".into()
                 );
@@ -74,12 +73,9 @@ pub fn config_text(tokenizer: bool, name: &str) -> Option<&'static str> {
     all.iter().find(|(n, _)| *n == name).map(|(_, text)| *text)
 }
 
-/// The places that recipes are looked for.
+/// Folders of recipes, first match wins.
 fn search_path() -> Vec<PathBuf> {
-    let exe = std::env::current_exe().ok().and_then(|e| e.canonicalize().ok());
-    let installed = exe.as_deref().and_then(Path::parent).map(|bin| bin.join("../share/gen/benchmarks"));
-    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/benchmarks");
-    [installed, Some(checkout)].into_iter().flatten().collect()
+    generate::install::folders("benchmarks", "configs/benchmarks")
 }
 
 /// Names of all recipes that are there.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use base::resume::{Claim, ClaimError};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::climb::{self, Tried};
@@ -116,6 +116,13 @@ fn finish(report: &Report, job: &BenchmarkJob, context: &Context) -> anyhow::Res
     Ok(if report.agrees { Outcome::Done } else { Outcome::Incomplete })
 }
 
+/// Content of `order.json`: the run that a folder belongs to.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Order {
+    recipe: Recipe,
+    limit: Option<u64>,
+}
+
 struct Runner<'a> {
     job: &'a BenchmarkJob,
     pieces: &'a [Piece],
@@ -149,7 +156,7 @@ impl Runner<'_> {
 
     /// A folder belongs to one recipe and one number of images.
     fn claim(&self) -> anyhow::Result<()> {
-        let mine = serde_json::json!({ "recipe": self.recipe, "limit": self.job.limit });
+        let mine = Order { recipe: self.recipe.clone(), limit: self.job.limit };
         let claim = Claim::new(self.job.output.join("order.json"), &mine);
         match claim.resumes() {
             Ok(true) => Ok(()),

@@ -2,6 +2,7 @@
 
 use base::Precision;
 use choices::ReferenceKind;
+use sampler::SamplingSettings;
 use serde::{Deserialize, Serialize};
 
 use super::Quantity;
@@ -68,8 +69,8 @@ pub struct Generation {
     pub images: u64,
     /// Their side in pixels; the tokenizer's images are resized to it.
     pub side: i64,
-    /// How codes are drawn.
-    pub sampling: Sampling,
+    /// How codes are drawn; the guidance scale is silent where it was not published.
+    pub sampling: SamplingSettings,
     /// How the scale is found where it was not published.
     #[serde(default)]
     pub search: Option<Search>,
@@ -100,8 +101,8 @@ pub struct TextToImage {
     pub photographs: Option<DataSet>,
     /// Side of the pictures in pixels.
     pub side: i64,
-    /// How codes are drawn.
-    pub sampling: Sampling,
+    /// How codes are drawn; the guidance scale is silent where it was not published.
+    pub sampling: SamplingSettings,
     /// Seed of the codes.
     pub seed: u64,
     /// Images that are made together.
@@ -203,25 +204,6 @@ pub struct Reference {
     /// Where to get it.
     #[serde(default)]
     pub from: Option<String>,
-}
-
-/// How codes are drawn.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Sampling {
-    /// Guidance scale; null where it was not published.
-    pub cfg: Option<f64>,
-    /// Its schedule.
-    pub cfg_schedule: String,
-    /// Where the schedule's window starts.
-    #[serde(default)]
-    pub cfg_start: Option<f64>,
-    /// Softmax temperature.
-    pub temperature: f64,
-    /// Only so many of the best codes; 0 is all.
-    pub top_k: i64,
-    /// Only the best codes that together exceed it; 1 is all.
-    pub top_p: f64,
 }
 
 /// The published hill climbing over guidance scales.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use choices::Metric;
 use data::read_prompts;
+use sampler::SamplingSettings;
 use serde_json::Value;
 
 use super::pieces::{self, Piece};
@@ -131,14 +132,9 @@ impl At<'_> {
     fn generation(&self, task: &Generation, cfg: f64) -> anyhow::Result<Vec<Step>> {
         let images = self.job.limit.map_or(task.images, |l| l.min(task.images));
         let npz = self.file("samples.npz")?;
-        let how = &task.sampling;
         let mut args = args!["sample", "--num-images", images, "--npz", npz, "--size", task.side];
         args.extend(self.models(&task.tokenizer, &task.transformer)?);
-        args.extend(args!["--cfg", cfg, "--cfg-schedule", how.cfg_schedule]);
-        if let Some(start) = how.cfg_start {
-            args.extend(args!["--cfg-start", start]);
-        }
-        args.extend(args!["--temperature", how.temperature, "--top-k", how.top_k, "--top-p", how.top_p]);
+        args.extend(sampling_options(SamplingSettings { cfg: Some(cfg), ..task.sampling.clone() }));
         args.extend(args!["--seed", task.seed, "--batch-size", task.batch_size]);
         args.extend(args!["--precision", task.precision, "--device", self.job.device, "--json"]);
         let mut score = args![
@@ -160,12 +156,11 @@ impl At<'_> {
         let encoder = Path::new(&encoder).parent().filter(|p| !p.as_os_str().is_empty());
         let encoder = encoder.unwrap_or(Path::new("."));
         let (folder, npz) = (self.file("samples")?, self.file("samples.npz")?);
-        let how = &task.sampling;
         let mut args = args!["sample", "--prompts", self.prompts()?, "--text-encoder", text(encoder)?];
         args.extend(args!["--output", folder, "--npz", npz, "--size", task.side]);
         args.extend(self.models(&task.tokenizer, &task.transformer)?);
-        args.extend(args!["--cfg", how.cfg.unwrap_or(1.0), "--cfg-schedule", how.cfg_schedule]);
-        args.extend(args!["--temperature", how.temperature, "--top-k", how.top_k, "--top-p", how.top_p]);
+        let cfg = task.sampling.cfg.unwrap_or(1.0);
+        args.extend(sampling_options(SamplingSettings { cfg: Some(cfg), ..task.sampling.clone() }));
         args.extend(args!["--seed", task.seed, "--batch-size", task.batch_size]);
         args.extend(args!["--precision", task.precision, "--device", self.job.device, "--json"]);
         let mut score = match task.photographs {
@@ -252,6 +247,38 @@ impl At<'_> {
         }
         Ok(args)
     }
+}
+
+/// The options that stand for the settings.
+fn sampling_options(settings: SamplingSettings) -> Vec<String> {
+    let SamplingSettings {
+        cfg,
+        cfg_schedule,
+        cfg_start,
+        cfg_end,
+        cfg_interval,
+        temperature,
+        top_k,
+        top_p,
+        min_p,
+        typical_p,
+    } = settings;
+    let number = |x: Option<f64>| x.map(|x| x.to_string());
+    let whole = |n: Option<i64>| n.map(|n| n.to_string());
+    let options = [
+        ("--cfg", number(cfg)),
+        ("--cfg-schedule", cfg_schedule),
+        ("--cfg-start", number(cfg_start)),
+        ("--cfg-end", number(cfg_end)),
+        ("--cfg-interval", whole(cfg_interval)),
+        ("--temperature", number(temperature)),
+        ("--top-k", whole(top_k)),
+        ("--top-p", number(top_p)),
+        ("--min-p", number(min_p)),
+        ("--typical-p", number(typical_p)),
+    ];
+    let given = options.into_iter().filter_map(|(name, value)| Some([name.to_owned(), value?]));
+    given.flatten().collect()
 }
 
 fn text(path: &Path) -> anyhow::Result<&str> {

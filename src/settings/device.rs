@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use base::DeviceChoice;
 use cli::DeviceArgs;
-use libtorch_ext::{CudaDriver, cuda_graph, runtime, tf32};
+use libtorch_ext::{CudaDriver, runtime, tf32};
 use tch::Device;
 
 use crate::failure::Failure;
@@ -62,21 +62,6 @@ fn cuda(index: usize) -> anyhow::Result<Device> {
     };
     let failure = Failure::new(format!("cannot use `cuda:{index}`: libtorch finds {found}"));
     Err(failure.hint("`gen doctor` lists the devices").into())
-}
-
-/// Refuses `--cuda-graph` where no graph can be recorded.
-pub fn check_cuda_graphs(device: Device) -> anyhow::Result<()> {
-    if !device.is_cuda() {
-        let name = base::device::name(device);
-        let failure = Failure::new(format!("`--cuda-graph` is for CUDA devices, and the device is {name}"));
-        return Err(failure.hint("leave it out: on the CPU there are no launches to save").into());
-    }
-    if !cuda_graph::built_in() {
-        let failure =
-            Failure::new("this program was built without CUDA graphs, as headers of CUDA were missing");
-        return Err(failure.hint("`make libtorch` installs them; build `gen` again after it").into());
-    }
-    Ok(())
 }
 
 /// Bytes of memory that a device has to offer: all of a GPU's, what is available of the machine's within the limit of

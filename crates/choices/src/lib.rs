@@ -3,11 +3,17 @@
 //! `base` maps them to tensors' dtypes and devices.
 
 mod device;
+mod gpu;
 mod launch;
 mod metric;
+mod model;
 mod precision;
+mod sampling;
 
 pub use device::DeviceChoice;
+pub use gpu::GpuOptions;
 pub use launch::{Launch, LaunchError, Launcher};
 pub use metric::{Metric, ReferenceKind};
+pub use model::ModelChoice;
 pub use precision::Precision;
+pub use sampling::{Rng, SamplingSettings};

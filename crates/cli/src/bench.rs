@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use choices::Precision;
+use choices::{GpuOptions, Precision};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use crate::{DeviceArgs, GpuArgs};
+use crate::DeviceArgs;
 
 /// Arguments of `gen bench`.
 #[derive(Debug, Args)]
@@ -45,7 +45,7 @@ pub struct BenchArgs {
     pub cuda_graph: bool,
 
     #[command(flatten)]
-    pub gpu: GpuArgs,
+    pub gpu: GpuOptions,
 
     /// Number of timed runs after a warm-up; the fastest counts
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use choices::{Metric, ReferenceKind};
+use choices::{Metric, ReferenceKind, SamplingSettings};
 use clap::{Args, Subcommand};
 
 use crate::metric;
 use crate::recipe::RecipeArgs;
-use crate::sample::{DrawArgs, SamplingArgs};
+use crate::sample::DrawArgs;
 use crate::{BatchArgs, ComputeArgs, JsonArgs, ModelArgs, ModelsDirArgs, PairedTokenizerArgs, SeedArgs};
 
 /// Arguments of `gen eval`.
@@ -125,7 +125,7 @@ pub struct RunArgs {
     pub report: Option<PathBuf>,
 
     #[command(flatten)]
-    pub sampling: SamplingArgs,
+    pub sampling: SamplingSettings,
     #[command(flatten)]
     pub seed: SeedArgs,
     #[command(flatten)]

@@ -27,7 +27,7 @@ pub mod train_tokenizer;
 
 use std::path::PathBuf;
 
-use choices::{DeviceChoice, Precision};
+use choices::{DeviceChoice, ModelChoice, Precision};
 use clap::{Args, Parser, Subcommand};
 
 /// Autoregressive image generation with 1-D tokenizers (GigaTok) and LlamaGen-style transformers.
@@ -155,20 +155,6 @@ pub struct DeviceArgs {
     pub tf32: bool,
 }
 
-/// Kernels of a GPU.
-#[derive(Debug, Clone, Copy, Default, Args)]
-#[command(next_help_heading = "Computing")]
-pub struct GpuArgs {
-    /// Decode with custom CUDA kernels instead of libtorch's operations, in bf16 (int8 always uses
-    /// them); also runs a bf16 tokenizer channels-last, with custom group norms
-    #[arg(long)]
-    pub gpu_kernels: bool,
-
-    /// Use the custom kernels with an 8-bit KV cache: half its memory and bandwidth
-    #[arg(long)]
-    pub int8_cache: bool,
-}
-
 /// A tokenizer, for verbs that need no transformer.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
@@ -183,7 +169,14 @@ pub struct TokenizerArgs {
     pub weights: Option<PathBuf>,
 }
 
-/// A transformer.
+impl TokenizerArgs {
+    /// The tokenizer as it was named.
+    pub fn choice(&self) -> ModelChoice {
+        ModelChoice { name: self.tokenizer.clone(), weights: self.weights.clone() }
+    }
+}
+
+/// A transformer, and the tokenizer it goes with.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
@@ -197,7 +190,14 @@ pub struct ModelArgs {
     pub weights: Option<PathBuf>,
 }
 
-/// The tokenizer of a transformer.
+impl ModelArgs {
+    /// The transformer as it was named.
+    pub fn choice(&self) -> ModelChoice {
+        ModelChoice { name: self.model.clone(), weights: self.weights.clone() }
+    }
+}
+
+/// The tokenizer beside [`ModelArgs`].
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Model")]
 pub struct PairedTokenizerArgs {
@@ -211,7 +211,14 @@ pub struct PairedTokenizerArgs {
     pub tokenizer_weights: Option<PathBuf>,
 }
 
-/// Folder of frozen networks' weights.
+impl PairedTokenizerArgs {
+    /// The tokenizer as it was named.
+    pub fn choice(&self) -> ModelChoice {
+        ModelChoice { name: self.tokenizer.clone(), weights: self.tokenizer_weights.clone() }
+    }
+}
+
+/// Where the weights of frozen networks are.
 #[derive(Debug, Clone, Args)]
 pub struct ModelsDirArgs {
     /// Folder of public weight files [default: $GEN_MODELS, else gen/models in the user's cache

@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 
-use choices::Precision;
-use clap::{ArgGroup, Args, ValueEnum};
-use serde::{Deserialize, Serialize};
+use choices::{GpuOptions, Precision, Rng, SamplingSettings};
+use clap::{ArgGroup, Args};
 
-use crate::{BatchArgs, DeviceArgs, GpuArgs, JsonArgs, ModelArgs, PairedTokenizerArgs, SeedArgs};
+use crate::{BatchArgs, DeviceArgs, JsonArgs, ModelArgs, PairedTokenizerArgs, SeedArgs};
 
 /// Arguments of `gen sample`.
 #[derive(Debug, Args)]
@@ -62,7 +61,7 @@ pub struct SampleArgs {
     pub size: Option<i64>,
 
     #[command(flatten)]
-    pub sampling: SamplingArgs,
+    pub sampling: SamplingSettings,
 
     /// Source of randomness [default: image; with --speculative: gumbel]
     #[arg(long, value_enum, help_heading = "Sampling")]
@@ -109,7 +108,7 @@ pub struct DecodingArgs {
     pub cuda_graph: bool,
 
     #[command(flatten)]
-    pub gpu: GpuArgs,
+    pub gpu: GpuOptions,
 }
 
 /// Number of images, and choice of their classes or prompts.
@@ -123,66 +122,4 @@ pub struct DrawArgs {
     /// With --num-images: use every class or prompt equally often instead of at random
     #[arg(long, requires = "num_images")]
     pub balanced: bool,
-}
-
-/// Guidance and filters. Defaults: the model's `sampling.yaml`, else the published settings.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Sampling")]
-pub struct SamplingArgs {
-    /// Classifier-free guidance scale; 1 disables guidance [published: 2.0; prompts: 7.5]
-    #[arg(long, value_name = "SCALE")]
-    pub cfg: Option<f64>,
-
-    /// Guidance schedule: constant, linear, linear_re, triangular, rectangular, step, cosine or
-    /// sigmoid [published: constant]
-    #[arg(long, value_name = "NAME")]
-    pub cfg_schedule: Option<String>,
-
-    /// Start of the guided window of step (0.18) or rectangular (0.05), as a fraction of the steps
-    #[arg(long, value_name = "SHARE")]
-    pub cfg_start: Option<f64>,
-
-    /// End of the guided window of rectangular (1.0)
-    #[arg(long, value_name = "SHARE")]
-    pub cfg_end: Option<f64>,
-
-    /// Last guided step after the first code; -1 for all [published: -1]
-    #[arg(long, value_name = "STEP", allow_negative_numbers = true)]
-    pub cfg_interval: Option<i64>,
-
-    /// Softmax temperature [published: 1]
-    #[arg(long, value_name = "T")]
-    pub temperature: Option<f64>,
-
-    /// Sample from the K most probable codes; 0 for all, 1 for greedy decoding [published: 0;
-    /// prompts: 1000]
-    #[arg(long, value_name = "K", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(0..))]
-    pub top_k: Option<i64>,
-
-    /// Sample from the smallest set of codes whose probability exceeds P; 1 for all [published: 1]
-    #[arg(long, value_name = "P")]
-    pub top_p: Option<f64>,
-
-    /// Sample from codes at least P times as probable as the best; 0 for all [published: 0]
-    #[arg(long, value_name = "P")]
-    pub min_p: Option<f64>,
-
-    /// Sample from the most typical codes, whose information content is closest to the entropy, up
-    /// to a probability of P; 1 for all [published: 1]
-    #[arg(long, value_name = "P")]
-    pub typical_p: Option<f64>,
-}
-
-/// Source of a run's randomness.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum Rng {
-    /// One stream per image, from (seed, index): the same image at any batch size
-    #[default]
-    Image,
-    /// Like image, with one Gumbel number per candidate code (Gumbel-max); used by --speculative
-    Gumbel,
-    /// libtorch's global generator, one call per step for the whole batch, like the official
-    /// scripts
-    Torch,
 }

@@ -18,16 +18,16 @@ use self::report::{Report, Row};
 use self::work::Bench;
 use crate::context::{Context, Outcome};
 use crate::failure::Failure;
-use crate::settings::{device, packing};
+use crate::settings::device;
 
 /// Times everything that was asked for, a row at a time.
 pub fn run(args: &BenchArgs, context: &Context) -> Result<Outcome> {
     let device = device::resolve(&args.device)?;
     if args.cuda_graph {
-        device::check_cuda_graphs(device)?;
+        generate::check_cuda_graphs(device)?;
     }
     for &precision in &args.precision {
-        packing::check(device, precision, args.gpu)?;
+        generate::check_gpu(device, precision, args.gpu)?;
     }
     if args.work.contains(&Work::Train) {
         work::check_workers(args, device)?;

@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use ar_model::{ArConfig, Decoder, Gpt};
 use base::{Build, Precision, TensorKind, Vars};
+use choices::{GpuOptions, ModelChoice};
 use cli::bench::{BenchArgs, Work};
-use cli::{GpuArgs, ModelArgs, PairedTokenizerArgs, TokenizerArgs};
+use generate::locate::{self, DEFAULT_MODEL};
 use tch::{Device, Kind};
 use tokenizer::TokenizerConfig;
 
 use crate::failure::Failure;
-use crate::settings::models::{self, DEFAULT_MODEL, Location};
-use crate::settings::packing;
 
 /// A model's name, its configuration, and its weights unless they are random.
 #[derive(Debug)]
@@ -65,27 +64,32 @@ impl Subjects {
     }
 
     /// The transformer, ready for decoding.
-    pub fn transformer(&self, device: Device, precision: Precision, gpu: GpuArgs) -> Result<Decoder> {
+    pub fn transformer(&self, device: Device, precision: Precision, gpu: GpuOptions) -> Result<Decoder> {
         let subject = self.transformer.as_ref().expect("work with a transformer finds one");
         let model = match &subject.weights {
             Some(weights) => ar_model::open(&subject.config, weights, device, precision)?.model,
             None => random_transformer(&subject.config, device, precision.kind())?.0,
         };
-        packing::decoder(model, device, precision, gpu)
+        Ok(generate::decoder(model, device, precision, gpu)?)
     }
 
     /// The tokenizer.
-    pub fn tokenizer(&self, device: Device, precision: Precision, gpu: GpuArgs) -> Result<tokenizer::Model> {
+    pub fn tokenizer(
+        &self,
+        device: Device,
+        precision: Precision,
+        gpu: GpuOptions,
+    ) -> Result<tokenizer::Model> {
         let subject = self.tokenizer.as_ref().expect("work with a tokenizer finds one");
         if let Some(weights) = &subject.weights {
             let mut loaded = tokenizer::open(&subject.config, weights, device, precision)?;
-            packing::pack_tokenizer(&mut loaded.model, &loaded.vars, gpu)?;
+            generate::pack_tokenizer(&mut loaded.model, &loaded.vars, gpu)?;
             return Ok(loaded.model);
         }
         let vars = Vars::new(device, precision.kind(), Build::Random);
         let mut model = tokenizer::Model::new(&vars.root(), &subject.config)?;
         model.pack(&vars);
-        packing::pack_tokenizer(&mut model, &vars, gpu)?;
+        generate::pack_tokenizer(&mut model, &vars, gpu)?;
         Ok(model)
     }
 }
@@ -102,9 +106,9 @@ fn transformer(args: &BenchArgs) -> Result<Subject<ArConfig>> {
         let config = ArConfig::read(Path::new(&name))?;
         return Ok(Subject { name, config, weights: None });
     }
-    let location = models::transformer(&ModelArgs { model: args.model.clone(), weights: None })?;
-    let (config, weights) = files(location);
-    Ok(Subject { name, config: ArConfig::read(&config)?, weights: Some(weights) })
+    let location = locate::transformer(&choice(&args.model))?;
+    let config = ArConfig::read(&location.config_file())?;
+    Ok(Subject { name, config, weights: Some(location.weights_file()) })
 }
 
 fn tokenizer(args: &BenchArgs) -> Result<Subject<TokenizerConfig>> {
@@ -113,28 +117,21 @@ fn tokenizer(args: &BenchArgs) -> Result<Subject<TokenizerConfig>> {
         return Ok(Subject { name, config, weights: None });
     }
     let location = match (&args.tokenizer, &args.model) {
-        (Some(_), _) => {
-            models::tokenizer(&TokenizerArgs { tokenizer: args.tokenizer.clone(), weights: None })?
-        }
+        (Some(_), _) => locate::tokenizer(&choice(&args.tokenizer))?,
         (None, Some(model)) if Path::new(model).is_file() => {
             return Err(Failure::new(format!("`{model}` does not say which tokenizer made its codes"))
                 .hint("name one with `--tokenizer`, or leave out encode and decode with `--work`")
                 .into());
         }
-        (None, _) => {
-            let model = models::transformer(&ModelArgs { model: args.model.clone(), weights: None })?;
-            models::tokenizer_of(&model, &PairedTokenizerArgs { tokenizer: None, tokenizer_weights: None })?
+        (None, model) => {
+            locate::tokenizer_of(&locate::transformer(&choice(model))?, &ModelChoice::default())?
         }
     };
     let name = args.tokenizer.clone().or_else(|| args.model.clone()).unwrap_or_else(|| DEFAULT_MODEL.into());
-    let (config, weights) = files(location);
-    Ok(Subject { name, config: TokenizerConfig::read(&config)?, weights: Some(weights) })
+    let config = TokenizerConfig::read(&location.config_file())?;
+    Ok(Subject { name, config, weights: Some(location.weights_file()) })
 }
 
-/// Config and weights.
-fn files(location: Location) -> (PathBuf, PathBuf) {
-    match location {
-        Location::Directory(dir) => (dir.join(weights::CONFIG_FILE), dir.join(weights::WEIGHTS_FILE)),
-        Location::Files { config, weights } => (config, weights),
-    }
+fn choice(name: &Option<String>) -> ModelChoice {
+    ModelChoice { name: name.clone(), weights: None }
 }

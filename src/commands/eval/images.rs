@@ -6,8 +6,8 @@ use std::sync::Arc;
 use anyhow::Result;
 use data::Subset;
 use eval::ImageSet;
+use generate::{SHEET, has_sheet};
 
-use crate::commands::sample::provenance::{SHEET, has_sheet};
 use crate::context::{Context, open_images};
 
 /// Opens a set; with `resize` its images become squares of that side by ADM's centre crop. The
@@ -24,7 +24,7 @@ pub fn open(path: &Path, resize: Option<u32>, context: &Context) -> Result<Image
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pictures::Picture;
+    use generate::Picture;
 
     #[test]
     fn a_contact_sheet_is_no_image_and_a_picture_of_its_name_is_one() {

@@ -1,73 +1,69 @@
 //! Images that are made while they are scored: a model's, or a tokenizer's.
 
-use std::ops::Range;
-
 use anyhow::Result;
 use base::{Codes, Images, ImagesU8, Precision};
-use cli::TokenizerArgs;
+use choices::{GpuOptions, ModelChoice, Rng};
 use cli::eval::RunArgs;
-use cli::sample::Rng;
 use data::Class;
 use eval::{EvalBatch, ImagePair, ImageSet, ImageSource, Input, Item, PixelPair, Side, next_input};
+use generate::{
+    Condition, DrawConfig, Location, ModelPair, ModelsConfig, Order, RunSettings, Targets, locate,
+};
+use sampler::{DecodeMode, SamplingConfig};
 use tch::Device;
 use tokenizer::Tokenizer as _;
 
-use crate::commands::sample::{self, Job, Order, Plan, Sources, Subject};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::settings::{device, models, models::Location};
+use crate::settings::device;
 
 /// A model that draws images of its classes.
 pub struct Generator {
-    job: Job,
-    plan: Plan,
+    generator: generate::Generator,
+    draw: DrawConfig,
+    settings: RunSettings,
+    targets: Targets,
 }
 
 impl Generator {
     /// Opens the models and settles what is drawn: `--num-images` images, each a function of the
     /// seed and its number alone.
     pub fn open(args: &RunArgs, images: u64, context: &Context) -> Result<Self> {
-        let sources = Sources::find(&args.model, &args.tokenizer)?;
-        let config = sample::settings(&args.sampling).or(sources.defaults.clone()).resolve()?;
-        let device = device::resolve(&args.compute.device)?;
-        let precision = args.compute.precision;
-        let models = sources.load(device, precision, context)?;
-        let Some(classes) = &models.classes else {
-            let failure = Failure::new("the model draws prompts, and images are scored by class here");
-            return Err(failure.hint("draw them with `gen sample --prompts`, then score the folder").into());
-        };
-        let subjects = classes.classes().cloned().map(Subject::Class).collect();
-        let job = Job::new(models, config, device, precision, None, Rng::Image, args.seed.seed)?;
+        let (models, draw) = config(args)?;
+        let generator = generate::Generator::load(models, &mut context.printer.clone())?;
+        let settings = generator.run(&draw)?.settings().clone();
+        let classes = generator.classes().into_iter().flat_map(|table| table.classes());
+        let conditions = classes.cloned().map(Condition::Class).collect();
         let order = if args.draw.balanced { Order::Balanced } else { Order::Random };
-        Ok(Generator { job, plan: Plan { subjects, order, images: 0..images, seed: args.seed.seed } })
+        let targets = Targets { conditions, order, images: 0..images, seed: args.seed.seed };
+        Ok(Generator { generator, draw, settings, targets })
     }
 
-    /// Settings of the run.
-    pub fn settings(&self) -> &sample::provenance::RunSettings {
-        self.job.run()
+    /// Settings of all images.
+    pub fn settings(&self) -> &RunSettings {
+        &self.settings
     }
 
     /// The classes that it draws.
     pub fn classes(&self) -> impl Iterator<Item = &Class> {
-        self.plan.subjects.iter().filter_map(Subject::class)
+        self.targets.conditions.iter().filter_map(Condition::class)
     }
 
     /// Order of the classes in words.
     pub fn draws(&self) -> &'static str {
-        match self.plan.order {
+        match self.targets.order {
             Order::Balanced => "each in turn",
             _ => "uniformly at random",
         }
     }
 
     fn make(&self, mut items: Vec<Item>) -> Result<EvalBatch> {
-        let one = |index: u64| -> Range<u64> { index..index + 1 };
         let indices: Vec<u64> = items.iter().map(|item| item.index).collect();
-        let subjects: Vec<_> =
-            indices.iter().flat_map(|&i| self.plan.subjects_of(&one(i), Device::Cpu)).collect();
-        let images = self.job.draw_images(&indices, &subjects)?;
-        for (item, subject) in items.iter_mut().zip(&subjects) {
-            item.class = subject.class().map(|class| class.index);
+        let of = |&i: &u64| self.targets.conditions_of(&(i..i + 1), Device::Cpu);
+        let conditions: Vec<_> = indices.iter().flat_map(of).collect();
+        let images = self.generator.run(&self.draw)?.images(&indices, &conditions)?;
+        for (item, condition) in items.iter_mut().zip(&conditions) {
+            item.class = condition.class().map(|class| class.index);
         }
         Ok(EvalBatch::of_sets(items, Some(images), None))
     }
@@ -79,12 +75,34 @@ impl ImageSource for Generator {
     }
 
     fn num_images(&self) -> u64 {
-        self.plan.len()
+        self.targets.len()
     }
 
     fn batch(&self, items: Vec<Item>, _: Vec<ImagesU8>) -> eval::Result<EvalBatch> {
         self.make(items).map_err(failed)
     }
+}
+
+/// The models and the run that the arguments ask for.
+fn config(args: &RunArgs) -> Result<(ModelsConfig, DrawConfig)> {
+    let pair = ModelPair::find(&args.model.choice(), &args.tokenizer.choice())?;
+    let settings = args.sampling.clone().or(pair.sampling_defaults()?);
+    let sampling = SamplingConfig::from_settings(settings)?;
+    let device = device::resolve(&args.compute.device)?;
+    if pair.takes_prompts()? {
+        let failure = Failure::new("the model draws prompts, and images are scored by class here");
+        return Err(failure.hint("draw them with `gen sample --prompts`, then score the folder").into());
+    }
+    let models = ModelsConfig {
+        pair,
+        text: None,
+        device,
+        precision: args.compute.precision,
+        tokenizer_precision: Precision::Fp32,
+        gpu: GpuOptions::default(),
+    };
+    let (seed, mode) = (args.seed.seed, DecodeMode::Stepwise);
+    Ok((models, DrawConfig { sampling, rng: Rng::Image, seed, mode, size: None }))
 }
 
 /// A tokenizer that encodes and decodes.
@@ -96,17 +114,18 @@ pub struct Reconstructor {
 impl Reconstructor {
     /// Opens the tokenizer.
     pub fn open(args: &RunArgs, context: &Context) -> Result<Self> {
-        let given = TokenizerArgs {
-            tokenizer: args.tokenizer.tokenizer.clone().or(args.model.model.clone()),
+        let given = ModelChoice {
+            name: args.tokenizer.tokenizer.clone().or(args.model.model.clone()),
             weights: args.tokenizer.tokenizer_weights.clone(),
         };
         let device = device::resolve(&args.compute.device)?;
-        Self::load(&models::tokenizer(&given)?, device, args.compute.precision, context)
+        Self::load(&locate::tokenizer(&given)?, device, args.compute.precision, context)
     }
 
     /// Opens the tokenizer at a place.
     pub fn load(at: &Location, device: Device, precision: Precision, context: &Context) -> Result<Self> {
-        Ok(Reconstructor { tokenizer: at.open_tokenizer(device, precision, context)?, device })
+        let tokenizer = at.open_tokenizer(device, precision, &mut context.printer.clone())?;
+        Ok(Reconstructor { tokenizer, device })
     }
 
     /// The side of its images.

@@ -9,6 +9,7 @@ use base::{Codes, ImagesU8};
 use cli::eval::RunArgs;
 use data::codes::CodeSource;
 use eval::{CodeLikelihoods, EvalBatch, ImageSet, ImageSource, Input, Item, Side};
+use generate::{Location, locate};
 use serde_json::{Value as Json, json};
 use tch::{Device, Tensor};
 
@@ -18,7 +19,6 @@ use crate::code_files::{check_codes, same_classes, same_tokenizer};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::settings::device;
-use crate::settings::models::{self, Location};
 
 /// A transformer, and what it predicts.
 pub struct Predictor {
@@ -39,23 +39,24 @@ impl Predictor {
     /// Opens the transformer, and a folder of code shards or labelled images with the tokenizer.
     pub fn open(path: &Path, args: &RunArgs, context: &Context) -> Result<Self> {
         let device = device::resolve(&args.compute.device)?;
-        let location = models::transformer(&args.model)?;
+        let location = locate::transformer(&args.model.choice())?;
         let stored = if path.is_dir() { Some(data::open_codes(&[path])) } else { None };
         let codes = match stored {
             Some(Ok(stored)) => {
                 let made_by = stored.tokenizer().map(|id| id.fingerprint.as_str());
-                same_tokenizer((path, made_by), &location, Some(&args.tokenizer), context)?;
+                same_tokenizer((path, made_by), &location, Some(&args.tokenizer.choice()), context)?;
                 CodesOf::Stored(stored)
             }
             None | Some(Err(data::Error::NotCodes { .. })) => {
-                let tokenizer = models::tokenizer_of(&location, &args.tokenizer)?;
+                let tokenizer = locate::tokenizer_of(&location, &args.tokenizer.choice())?;
                 let tokenizer = Reconstructor::load(&tokenizer, device, base::Precision::Fp32, context)?;
                 let side = args.resize.unwrap_or(tokenizer.side());
                 CodesOf::Images(Box::new(tokenizer), images::open(path, Some(side), context)?)
             }
             Some(Err(other)) => return Err(other.into()),
         };
-        let transformer = location.open_transformer(device, args.compute.precision, context)?;
+        let mut progress = context.printer.clone();
+        let transformer = location.open_transformer(device, args.compute.precision, &mut progress)?;
         let predictor = Predictor { transformer, codes, path: path.to_owned(), device };
         predictor.check()?;
         predictor.check_classes(&location)?;

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::Result;
-use data::Target;
-use data::table::{self, CAPTION, Content, PATH, Row};
+use data::table::{CAPTION, PATH, Row};
+use data::{PromptFile, PromptRow, Target};
 use eval::ImageSet;
 use serde_json::Value as Json;
 
@@ -59,19 +59,13 @@ fn none(set: &ImageSet) -> Failure {
 
 /// Lines in the images' order, or rows that name their images or follow their order.
 fn from_file(set: &ImageSet, file: &Path) -> Result<Vec<String>> {
-    match table::read(file, &[CAPTION.as_slice(), &PATH].concat())? {
-        Content::Lines(lines) => by_order(set, file, "lines", lines),
-        Content::Rows(rows) if rows.iter().all(|row| row.find(&PATH).is_none()) => {
-            let prompts = rows.iter().map(|row| prompt(file, row)).collect::<Result<_>>()?;
-            by_order(set, file, "rows", prompts)
+    match PromptFile::read(file)? {
+        PromptFile::Lines(lines) => by_order(set, file, "lines", lines),
+        PromptFile::Rows(rows) if rows.iter().all(|prompt| prompt.row.find(&PATH).is_none()) => {
+            by_order(set, file, "rows", rows.into_iter().map(|prompt| prompt.text).collect())
         }
-        Content::Rows(rows) => by_name(set, file, &rows),
+        PromptFile::Rows(rows) => by_name(set, file, &rows),
     }
-}
-
-fn prompt(file: &Path, row: &Row) -> Result<String> {
-    let found = row.caption().unwrap_or_else(|| Err(format!("none of {CAPTION:?} is there")));
-    Ok(found.map_err(|why| wrong(file, row, &why))?)
 }
 
 fn wrong(file: &Path, row: &Row, why: &str) -> Failure {
@@ -111,12 +105,12 @@ fn natural(name: &str) -> Vec<(String, Option<u128>)> {
 }
 
 /// Rows that name an image by its path: as the set does, or by the file's name where no other image has it.
-fn by_name(set: &ImageSet, file: &Path, rows: &[Row]) -> Result<Vec<String>> {
+fn by_name(set: &ImageSet, file: &Path, rows: &[PromptRow]) -> Result<Vec<String>> {
     let mut by_path = HashMap::new();
-    for row in rows {
+    for PromptRow { text, row } in rows {
         let path = row.find(&PATH).and_then(Json::as_str);
         let path = path.ok_or_else(|| wrong(file, row, &format!("none of {PATH:?} is there")))?;
-        if by_path.insert(path.to_owned(), prompt(file, row)?).is_some() {
+        if by_path.insert(path.to_owned(), text.clone()).is_some() {
             return Err(wrong(file, row, "a second row of this image").into());
         }
     }
@@ -171,7 +165,7 @@ fn text_of(path: &Path) -> Result<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pictures::Picture;
+    use generate::Picture;
 
     fn picture(path: &Path, texts: &[(&str, String)]) {
         let plain = Picture { width: 1, height: 1, rgb: vec![7; 3] };

@@ -1,30 +1,28 @@
-//! What a generated PNG remembers of how it was made, so that it can be made again.
+//! Provenance of an image: everything that it takes to make it again, kept in its PNG.
 
 use std::io::BufReader;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
 use base::Precision;
 use base::files::open_regular;
-use cli::sample::Rng;
-use sampler::SamplingSettings;
+use choices::{ModelChoice, Rng, SamplingSettings};
 use serde::{Deserialize, Serialize};
 
-use super::subject::Named;
-use crate::failure::Failure;
-use crate::pictures::Picture;
+use crate::condition::ConditionName;
+use crate::error::{Error, Result};
+use crate::picture::Picture;
 
 /// The keyword of the text chunk that holds a [`Provenance`] as JSON.
 const KEYWORD: &str = "gen:sample";
-/// The same of what belongs to a whole run.
+/// The keyword of the text chunk that holds [`RunSettings`] as JSON.
 const RUN_KEYWORD: &str = "gen:run";
 /// The contact sheet of a folder of samples.
 pub const SHEET: &str = "grid.png";
 
-/// A model as it was named, and what its weights were.
+/// Identity of a model: its name and its weights.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelId {
-    /// What `--model` or `--tokenizer` said, or the name of the shipped model.
+    /// As it was named, or the name of the bundled model.
     pub name: String,
     /// The checkpoint, where it was given apart from the config.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -33,18 +31,34 @@ pub struct ModelId {
     pub fingerprint: String,
 }
 
-/// What decides how a GPU computes, beside the kind of numbers.
+/// Numerics of a GPU, besides the dtype.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GpuSettings {
-    /// The program's own kernels (`--gpu-kernels`).
+    /// Custom CUDA kernels (`--gpu-kernels`).
     pub kernels: bool,
-    /// Keys and values of 8 bits (`--int8-cache`).
+    /// An 8-bit KV cache (`--int8-cache`).
     pub int8_cache: bool,
-    /// A recorded step (`--cuda-graph`).
+    /// A captured step (`--cuda-graph`).
     pub cuda_graph: bool,
     /// TF32 in fp32 products and convolutions (`--tf32`).
     pub tf32: bool,
+}
+
+impl ModelId {
+    /// A model as it was named, with the fingerprint of its weights.
+    pub(crate) fn of(choice: &ModelChoice, fingerprint: String) -> Self {
+        ModelId {
+            name: choice.name.clone().unwrap_or_default(),
+            weights: choice.weights.as_ref().map(|path| path.display().to_string()),
+            fingerprint,
+        }
+    }
+
+    /// The model that was named.
+    pub fn choice(&self) -> ModelChoice {
+        ModelChoice { name: Some(self.name.clone()), weights: self.weights.as_ref().map(Into::into) }
+    }
 }
 
 impl GpuSettings {
@@ -65,7 +79,7 @@ impl GpuSettings {
     }
 }
 
-/// Everything that the images of one run share.
+/// Settings that the images of one run share.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunSettings {
     /// Program and version.
@@ -74,10 +88,10 @@ pub struct RunSettings {
     pub model: ModelId,
     /// The tokenizer.
     pub tokenizer: ModelId,
-    /// The text encoder, where prompts were drawn.
+    /// The text encoder, of a model of prompts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text_encoder: Option<ModelId>,
-    /// What the images were to be unlike.
+    /// Negative prompt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub negative_prompt: Option<String>,
     /// Guidance and filters, complete.
@@ -88,66 +102,77 @@ pub struct RunSettings {
     pub seed: u64,
     /// Side of the images in pixels.
     pub size: i64,
-    /// Kind of the transformer's weights.
+    /// Dtype of the transformer's weights.
     pub precision: Precision,
-    /// Kind of the tokenizer's weights and activations.
+    /// Dtype of the tokenizer.
     #[serde(default)]
     pub tokenizer_precision: Precision,
-    /// Kind of device.
+    /// `cpu` or `cuda`.
     pub device: String,
-    /// How a GPU computed.
+    /// Numerics of the GPU.
     #[serde(default, skip_serializing_if = "GpuSettings::is_default")]
     pub gpu: GpuSettings,
 }
 
-/// How one image was made.
+/// Provenance of one image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {
-    /// What it shares with its run.
+    /// Settings of its run.
     pub run: RunSettings,
     /// Its number in the run.
     pub index: u64,
     /// Its class or its prompt.
     #[serde(flatten)]
-    pub subject: Named,
+    pub condition: ConditionName,
 }
 
 impl RunSettings {
-    /// The text chunk of something that belongs to the whole run, such as its grid.
+    /// Text chunks (keyword, text) of a picture of the whole run, such as its contact sheet.
+    ///
+    /// # Errors
+    /// Returns an error if the settings cannot be written as JSON.
     pub fn texts(&self) -> Result<Vec<(&'static str, String)>> {
         Ok(vec![("Software", self.program.clone()), (RUN_KEYWORD, serde_json::to_string(self)?)])
     }
 }
 
 impl Provenance {
-    /// The text chunks of the image.
+    /// Text chunks (keyword, text) of the image.
+    ///
+    /// # Errors
+    /// Returns an error if the provenance cannot be written as JSON.
     pub fn texts(&self) -> Result<Vec<(&'static str, String)>> {
         Ok(vec![("Software", self.run.program.clone()), (KEYWORD, serde_json::to_string(self)?)])
     }
 
-    /// Reads a PNG that `gen sample` wrote: how it was made, and its pixels.
+    /// Reads a generated PNG: its provenance and its pixels.
+    ///
+    /// # Errors
+    /// Returns an error if the file is no PNG, or has no provenance.
     pub fn read(path: &Path) -> Result<(Provenance, Picture)> {
-        let shown = path.display();
-        let file = open_regular(path).with_context(|| format!("cannot read `{shown}`"))?;
+        let png = |what| move |source| Error::Png { path: path.to_owned(), what, source };
+        let damaged = png("is damaged");
+        let file = open_regular(path).map_err(Error::read(path))?;
         let decoder = png::Decoder::new(BufReader::new(file));
-        let mut reader = decoder.read_info().with_context(|| format!("`{shown}` is not a readable PNG"))?;
-        let size = reader.output_buffer_size().context("the image is too large")?;
+        let mut reader = decoder.read_info().map_err(png("is not a readable PNG"))?;
+        let size = reader.output_buffer_size().ok_or_else(|| Error::TooLarge { path: path.to_owned() })?;
         let mut rgb = vec![0; size];
-        let frame = reader.next_frame(&mut rgb).with_context(|| format!("`{shown}` is damaged"))?;
-        reader.finish().with_context(|| format!("`{shown}` is damaged"))?;
+        let frame = reader.next_frame(&mut rgb).map_err(&damaged)?;
+        reader.finish().map_err(&damaged)?;
         rgb.truncate(frame.buffer_size());
         let chunk = reader.info().utf8_text.iter().find(|chunk| chunk.keyword == KEYWORD);
-        let Some(chunk) = chunk else { return Err(no_provenance(path, reader.info()).into()) };
-        let text = chunk.get_text().with_context(|| format!("`{shown}` is damaged"))?;
-        let provenance = serde_json::from_str(&text).map_err(|e| {
-            Failure::new(format!("the settings stored in `{shown}` cannot be read: {e}"))
-                .hint("it may come from another version of gen")
+        let chunk = chunk.ok_or_else(|| {
+            let sheet = is_sheet(reader.info());
+            Error::NoProvenance { path: path.to_owned(), sheet }
         })?;
+        let text = chunk.get_text().map_err(&damaged)?;
+        let provenance = serde_json::from_str(&text)
+            .map_err(|source| Error::UnknownProvenance { path: path.to_owned(), source })?;
         Ok((provenance, Picture { width: frame.width as usize, height: frame.height as usize, rgb }))
     }
 }
 
-/// Whether a folder holds the contact sheet of `gen sample`: a file of its name that says so itself.
+/// Whether a folder holds the contact sheet of a run: a file of its name that says so itself.
 pub fn has_sheet(folder: &Path) -> bool {
     let Ok(file) = open_regular(&folder.join(SHEET)) else { return false };
     png::Decoder::new(BufReader::new(file)).read_info().is_ok_and(|reader| is_sheet(reader.info()))
@@ -157,18 +182,10 @@ fn is_sheet(info: &png::Info) -> bool {
     info.utf8_text.iter().any(|chunk| chunk.keyword == RUN_KEYWORD)
 }
 
-fn no_provenance(path: &Path, info: &png::Info) -> Failure {
-    let failure = Failure::new(format!("`{}` does not say how it was made", path.display()));
-    match is_sheet(info) {
-        true => failure.hint("it is a sheet of several images; give one of the images"),
-        false => failure.hint("`--from` needs a PNG that `gen sample` wrote, with its text chunks intact"),
-    }
-}
-
 #[cfg(test)]
 impl GpuSettings {
     /// One of them set, each in its turn.
-    pub(super) fn each() -> [GpuSettings; 4] {
+    pub(crate) fn each() -> [GpuSettings; 4] {
         let none = GpuSettings::default();
         [
             GpuSettings { kernels: true, ..none },
@@ -181,7 +198,7 @@ impl GpuSettings {
 
 /// An image of a GPU.
 #[cfg(test)]
-pub(super) fn example(gpu: GpuSettings) -> Provenance {
+pub(crate) fn example(gpu: GpuSettings) -> Provenance {
     let model = serde_json::json!({"name": "model", "fingerprint": "a"});
     let run = serde_json::json!({
         "program": "gen 0.1.0", "model": model, "tokenizer": model, "sampling": {}, "rng": "image", "seed": 1,

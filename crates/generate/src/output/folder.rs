@@ -1,17 +1,15 @@
-//! Where the images of a run go: a folder of PNGs with a contact sheet, an `.npz`, or both.
+//! A folder of PNGs with a contact sheet.
 
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::npz::NpzRun;
-use super::provenance::{Provenance, RunSettings, SHEET};
-use super::subject::Subject;
+use crate::error::Result;
 use crate::files;
-use crate::pictures::Picture;
+use crate::picture::Picture;
+use crate::provenance::{RunSettings, SHEET};
+use crate::run::SampledImage;
 
 /// The contact sheet shows no more images than this.
 const MOST_ON_A_SHEET: usize = 256;
@@ -42,13 +40,16 @@ impl Written {
 #[derive(Debug)]
 pub struct Folder {
     dir: PathBuf,
-    /// What was written so far.
+    /// The images written so far.
     pub written: Vec<Written>,
     sheet: Vec<Picture>,
 }
 
 impl Folder {
     /// Makes the folder where it is missing, and makes sure that it can be written to.
+    ///
+    /// # Errors
+    /// Returns an error if it cannot.
     pub fn open(dir: &Path) -> Result<Self> {
         files::make_folder(dir)?;
         files::temporary_for(&dir.join(SHEET))?;
@@ -61,7 +62,10 @@ impl Folder {
     }
 
     /// Writes a batch, one PNG an image.
-    pub fn write(&mut self, run: &RunSettings, images: &[Drawn]) -> Result<()> {
+    ///
+    /// # Errors
+    /// Returns an error if a file cannot be written.
+    pub fn write(&mut self, run: &RunSettings, images: &[SampledImage]) -> Result<()> {
         let written: Result<Vec<Written>> =
             images.par_iter().map(|image| self.write_one(run, image)).collect();
         self.written.extend(written?);
@@ -70,24 +74,25 @@ impl Folder {
         Ok(())
     }
 
-    fn write_one(&self, run: &RunSettings, image: &Drawn) -> Result<Written> {
+    fn write_one(&self, run: &RunSettings, image: &SampledImage) -> Result<Written> {
         let path = self.path_of(image.index);
-        let subject = image.subject.named();
-        let provenance = Provenance { run: run.clone(), index: image.index, subject: subject.clone() };
-        image.picture.write_png(&path, &provenance.texts()?)?;
-        let class = image.subject.class();
+        image.picture.write_png(&path, &image.provenance(run).texts()?)?;
+        let (class, name) = (image.condition.class(), image.condition.name());
         Ok(Written {
             path,
             index: image.index,
-            class: subject.class,
+            class: name.class,
             wnid: class.map(|c| c.wnid.clone()).filter(|w| !w.is_empty()),
-            name: subject.class_name,
-            prompt: subject.prompt,
+            name: name.class_name,
+            prompt: name.prompt,
         })
     }
 
-    /// Writes `result.jsonl` beside pictures of prompts: `text` and `image_path` of each, as LlamaGen's evaluation script
-    /// does, with paths that start at the folder.
+    /// Writes `result.jsonl` beside pictures of prompts: `text` and `image_path` of each, as LlamaGen's evaluation
+    /// script does, with paths that start at the folder.
+    ///
+    /// # Errors
+    /// Returns an error if it cannot be written.
     pub fn list_prompts(&self) -> Result<()> {
         let row = |w: &Written| {
             let name = w.path.file_name().unwrap_or_default().to_string_lossy();
@@ -97,7 +102,10 @@ impl Folder {
         if rows.is_empty() { Ok(()) } else { files::write(&self.dir.join("result.jsonl"), rows.as_bytes()) }
     }
 
-    /// Writes the contact sheet of two or more images: `columns` to a row.
+    /// Writes the contact sheet of two or more images, `columns` to a row. Returns its path.
+    ///
+    /// # Errors
+    /// Returns an error if it cannot be written.
     pub fn finish(&self, run: &RunSettings, columns: usize) -> Result<Option<PathBuf>> {
         if self.sheet.len() < 2 {
             return Ok(None);
@@ -106,52 +114,5 @@ impl Folder {
         let path = self.dir.join(SHEET);
         sheet.write_png(&path, &run.texts()?)?;
         Ok(Some(path))
-    }
-}
-
-/// An image just made.
-#[derive(Debug)]
-pub struct Drawn<'a> {
-    /// Its number in the run.
-    pub index: u64,
-    /// Its class or prompt.
-    pub subject: &'a Subject,
-    /// Its pixels.
-    pub picture: Picture,
-}
-
-impl<'a> Drawn<'a> {
-    /// Joins a batch's indices, subjects and pictures.
-    pub fn batch(indices: Range<u64>, subjects: Vec<&'a Subject>, pictures: Vec<Picture>) -> Vec<Self> {
-        let rest = subjects.into_iter().zip(pictures);
-        indices.zip(rest).map(|(index, (subject, picture))| Drawn { index, subject, picture }).collect()
-    }
-}
-
-/// Both kinds of output.
-#[derive(Debug)]
-pub struct Outputs {
-    /// PNGs.
-    pub folder: Option<Folder>,
-    /// One file of all pixels.
-    pub npz: Option<NpzRun>,
-}
-
-impl Outputs {
-    /// Writes a batch everywhere.
-    pub fn write(&mut self, run: &RunSettings, images: &[Drawn]) -> Result<()> {
-        if let Some(folder) = &mut self.folder {
-            folder.write(run, images)?;
-        }
-        if let Some(npz) = &mut self.npz {
-            let bytes: Vec<u8> = images.iter().flat_map(|i| i.picture.rgb.iter().copied()).collect();
-            npz.append(&bytes)?;
-        }
-        Ok(())
-    }
-
-    /// The first image still to be made.
-    pub fn first_missing(&self) -> u64 {
-        self.npz.as_ref().map_or(0, NpzRun::done)
     }
 }

@@ -1,4 +1,4 @@
-//! `.npz` files of generated images, written a batch at a time and continued after an interruption.
+//! `.npz` files of generated images, written a batch at a time and resumed after an interruption.
 //!
 //! While a run goes on, `x.npz.partial` holds the pixels so far and `x.npz.partial.json` what they were made with.
 //! At the end both become `x.npz` (key `arr_0`, uint8, N × H × W × 3, uncompressed), the form that the ADM
@@ -11,13 +11,15 @@ use std::io::{BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use base::npz::npy_header;
+use serde_json::Value;
+use tempfile::NamedTempFile;
 use zip::CompressionMethod;
+use zip::result::ZipResult;
 use zip::write::{SimpleFileOptions, ZipWriter};
 
-use crate::failure::Failure;
+use crate::error::{Error, Result};
 use crate::files;
-use base::npz::npy_header;
 
 /// An unfinished `.npz`.
 #[derive(Debug)]
@@ -35,103 +37,107 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 impl NpzRun {
-    /// Starts `target`, or continues it where the same run (`description`) was interrupted. Images are `size` ×
-    /// `size`. Fails if the parts found belong to another run.
-    pub fn open(target: &Path, description: &serde_json::Value, size: u64) -> Result<Self> {
+    /// Starts `target`, or resumes it where the same run (`description`) was interrupted. Images are `size` ×
+    /// `size` pixels.
+    ///
+    /// # Errors
+    /// Returns an error if the parts belong to another run, another process writes them, or they cannot be
+    /// written.
+    pub fn open(target: &Path, description: &Value, size: u64) -> Result<Self> {
         let (raw, note) = (with_suffix(target, ".partial"), with_suffix(target, ".partial.json"));
         let mut pixels = locked(target, &raw)?;
         let continues = match std::fs::read_to_string(&note) {
             Ok(text) => {
-                let found: Option<serde_json::Value> = serde_json::from_str(&text).ok();
+                let found: Option<Value> = serde_json::from_str(&text).ok();
                 if found.as_ref() != Some(description) {
                     return Err(other_run(target, &raw, &note, found.as_ref(), description));
                 }
                 true
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
-            Err(e) => return Err(e).with_context(|| format!("cannot read `{}`", note.display())),
+            Err(e) => return Err(Error::read(&note)(e)),
         };
         if !continues {
-            pixels.set_len(0).with_context(|| format!("cannot write `{}`", raw.display()))?;
+            pixels.set_len(0).map_err(Error::write(&raw))?;
             files::write(&note, description.to_string().as_bytes())?;
         }
         let shape = [size, size, 3];
         let bytes: u64 = shape.iter().product();
-        let done = pixels.metadata()?.len() / bytes;
-        pixels.set_len(done * bytes)?; // an image cut off by the interruption is drawn again
-        pixels.seek(SeekFrom::End(0))?;
+        let done = pixels.metadata().map_err(Error::read(&raw))?.len() / bytes;
+        // An image cut off by the interruption is drawn again.
+        let truncated = pixels.set_len(done * bytes).and_then(|()| pixels.seek(SeekFrom::End(0)));
+        truncated.map_err(Error::write(&raw))?;
         Ok(NpzRun { target: target.to_owned(), pixels, shape, done })
     }
 
-    /// Images written so far.
+    /// Number of images written so far.
     pub fn done(&self) -> u64 {
         self.done
     }
 
     /// Appends whole images, H × W × 3 bytes each.
+    ///
+    /// # Errors
+    /// Returns an error if they cannot be written.
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
         let each: u64 = self.shape.iter().product();
         debug_assert_eq!(bytes.len() as u64 % each, 0);
-        let say = || format!("cannot write `{}` (what is there is kept)", self.target.display());
-        self.pixels.write_all(bytes).and_then(|()| self.pixels.sync_data()).with_context(say)?;
+        let what = || format!("cannot write `{}` (what is there is kept)", self.target.display());
+        self.pixels.write_all(bytes).and_then(|()| self.pixels.sync_data()).map_err(Error::io(what))?;
         self.done += bytes.len() as u64 / each;
         Ok(())
     }
 
-    /// Makes the `.npz` of the images written and removes the parts.
+    /// Makes the `.npz` of the images written and removes the parts. Returns its path.
+    ///
+    /// # Errors
+    /// Returns an error if it cannot be written; the parts are kept then.
     pub fn finish(mut self) -> Result<PathBuf> {
-        let say = || format!("cannot write `{}` (the images are kept beside it)", self.target.display());
-        self.pixels.seek(SeekFrom::Start(0))?;
         let file = files::temporary_for(&self.target)?;
-        let mut zip = ZipWriter::new(BufWriter::new(file));
-        let options =
-            SimpleFileOptions::default().compression_method(CompressionMethod::Stored).large_file(true);
-        zip.start_file("arr_0.npy", options).with_context(say)?;
-        let [h, w, c] = self.shape;
-        zip.write_all(&npy_header("|u1", &[self.done, h, w, c])).with_context(say)?;
-        std::io::copy(&mut BufReader::with_capacity(1 << 20, &self.pixels), &mut zip).with_context(say)?;
-        let buffered = zip.finish().with_context(say)?;
-        let file = buffered.into_inner().map_err(|e| e.into_error()).with_context(say)?;
+        let file = self.zip(file).map_err(|source| Error::Zip { target: self.target.clone(), source })?;
         files::publish(file, &self.target)?;
         for suffix in [".partial", ".partial.json"] {
             let part = with_suffix(&self.target, suffix);
-            std::fs::remove_file(&part).with_context(|| format!("cannot remove `{}`", part.display()))?;
+            let what = || format!("cannot remove `{}`", part.display());
+            std::fs::remove_file(&part).map_err(Error::io(what))?;
         }
         Ok(self.target)
+    }
+
+    fn zip(&mut self, file: NamedTempFile) -> ZipResult<NamedTempFile> {
+        self.pixels.seek(SeekFrom::Start(0))?;
+        let mut zip = ZipWriter::new(BufWriter::new(file));
+        let options =
+            SimpleFileOptions::default().compression_method(CompressionMethod::Stored).large_file(true);
+        zip.start_file("arr_0.npy", options)?;
+        let [h, w, c] = self.shape;
+        zip.write_all(&npy_header("|u1", &[self.done, h, w, c]))?;
+        std::io::copy(&mut BufReader::with_capacity(1 << 20, &self.pixels), &mut zip)?;
+        Ok(zip.finish()?.into_inner().map_err(|e| e.into_error())?)
     }
 }
 
 /// The file of the pixels, held by this process alone until it is closed.
 fn locked(target: &Path, raw: &Path) -> Result<File> {
-    let say = || format!("cannot write `{}`", raw.display());
     loop {
         let opened = OpenOptions::new().create(true).write(true).read(true).truncate(false).open(raw);
-        let file = opened.with_context(say)?;
+        let file = opened.map_err(Error::write(raw))?;
         match file.try_lock() {
-            Err(TryLockError::WouldBlock) => {
-                let failure = Failure::new(format!("another process is writing `{}`", target.display()));
-                return Err(failure.hint("wait for it, or give another name with `--npz`").into());
-            }
+            Err(TryLockError::WouldBlock) => return Err(Error::Locked { target: target.to_owned() }),
             // Some network file systems know no locks.
             Ok(()) | Err(TryLockError::Error(_)) => {}
         }
-        // Whoever had it before may just have finished and removed it.
+        // The process that had it may just have finished and removed it.
         let there = std::fs::metadata(raw).ok().map(|m| (m.dev(), m.ino()));
-        let here = file.metadata().with_context(say)?;
+        let here = file.metadata().map_err(Error::write(raw))?;
         if there == Some((here.dev(), here.ino())) {
             return Ok(file);
         }
     }
 }
 
-fn other_run(
-    target: &Path,
-    raw: &Path,
-    note: &Path,
-    found: Option<&serde_json::Value>,
-    expected: &serde_json::Value,
-) -> anyhow::Error {
-    let what = match (found.and_then(|f| f.as_object()), expected.as_object()) {
+fn other_run(target: &Path, raw: &Path, note: &Path, found: Option<&Value>, expected: &Value) -> Error {
+    let difference = match (found.and_then(|f| f.as_object()), expected.as_object()) {
         (Some(f), Some(e)) => {
             let all: BTreeSet<&String> = f.keys().chain(e.keys()).collect(); // what is at its default may be left out
             let keys = all.into_iter().filter(|k| f.get(*k) != e.get(*k)).map(String::as_str);
@@ -139,17 +145,15 @@ fn other_run(
         }
         _ => format!("`{}` cannot be read", note.display()),
     };
-    Failure::new(format!("`{}` was begun by a run with other settings: {what}", target.display()))
-        .hint(format!("to begin anew, remove `{}` and `{}`", raw.display(), note.display()))
-        .hint("or give another name with `--npz`")
-        .into()
+    Error::OtherRun { target: target.to_owned(), difference, parts: [raw.to_owned(), note.to_owned()] }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::provenance::{GpuSettings, example};
-    use super::*;
     use serde_json::json;
+
+    use super::*;
+    use crate::provenance::{GpuSettings, example};
 
     #[test]
     fn an_interrupted_run_continues_and_ends_with_the_same_file() {

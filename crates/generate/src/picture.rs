@@ -1,11 +1,11 @@
-//! 8-bit pictures: out of a batch, onto a contact sheet, into a PNG with text.
+//! 8-bit pictures: from a batch, onto a contact sheet, into a PNG with text.
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
 use base::ImagesU8;
 use tch::Device;
 
+use crate::error::{Error, Result};
 use crate::files;
 
 /// One RGB picture, rows from the top, three bytes a pixel.
@@ -20,7 +20,10 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// The pictures of a batch.
+    /// The pictures of a batch (B, 3, H, W).
+    ///
+    /// # Errors
+    /// Returns an error if the tensor cannot be read.
     pub fn from_batch(images: &ImagesU8) -> Result<Vec<Picture>> {
         let nhwc = images.tensor().permute([0, 2, 3, 1]).contiguous().to_device(Device::Cpu);
         let (n, height, width, _) = nhwc.size4()?;
@@ -49,7 +52,10 @@ impl Picture {
         Some(Picture { width, height, rgb })
     }
 
-    /// As a PNG file's bytes, with text chunks (keyword, text).
+    /// Bytes of a PNG file, with text chunks (keyword, text).
+    ///
+    /// # Errors
+    /// Returns an error if the picture is too large for a PNG, or a keyword is no keyword.
     pub fn to_png(&self, texts: &[(&str, String)]) -> Result<Vec<u8>, png::EncodingError> {
         let mut bytes = vec![];
         let mut encoder = png::Encoder::new(&mut bytes, self.width as u32, self.height as u32);
@@ -66,8 +72,11 @@ impl Picture {
     }
 
     /// Writes a PNG file, whole or not at all.
+    ///
+    /// # Errors
+    /// Returns an error if the picture cannot be encoded or the file cannot be written.
     pub fn write_png(&self, path: &Path, texts: &[(&str, String)]) -> Result<()> {
-        let bytes = self.to_png(texts).with_context(|| format!("cannot encode `{}`", path.display()))?;
+        let bytes = self.to_png(texts).map_err(|source| Error::Encode { path: path.to_owned(), source })?;
         files::write(path, &bytes)
     }
 }
