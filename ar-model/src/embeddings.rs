@@ -110,8 +110,8 @@ impl Embeddings {
         }
     }
 
-    /// Inputs of a teacher-forced pass over codes (B, N): prefix and all codes but the last, (B, T
-    /// + N − 1, D).
+    /// Inputs of a teacher-forced pass over codes (B, N): prefix and all codes but the last,
+    /// (B, T + N − 1, D).
     pub fn sequence(&self, cond: &Conditioning, codes: &Tensor, drop: Option<&Tensor>) -> Tensor {
         let prefix = self.prefix(cond, drop);
         let inputs = codes.narrow(1, 0, self.num_tokens - 1);

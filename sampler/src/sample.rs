@@ -1,9 +1,9 @@
 //! Sampling: logits and random numbers → codes.
 //!
-//! [`sample`] is the one entry. Inverse-CDF sampling and the Gumbel-max trick have a form for
-//! tensors on any device and one for rows on the CPU, which neither sorts nor allocates more than a
-//! copy of the row; a captured step samples by the GPU's kernel instead ([`cuda_kernels::sample`]).
-//! The tests of this file compare all forms.
+//! `sample` is the one entry. Inverse-CDF sampling and the Gumbel-max trick have a form for tensors
+//! on any device and one for rows on the CPU, which neither sorts nor allocates more than a copy of
+//! the row; a captured step samples by the kernel of `cuda_kernels` instead. The tests of this file
+//! compare all forms.
 //!
 //! B batch, V vocabulary
 
@@ -70,7 +70,7 @@ pub(crate) fn sample(guided: &Tensor, config: &SamplingConfig, inputs: &RandomIn
 }
 
 /// The "code" sampled from a row of logits that is no distribution: NaN or +inf among them, or −inf
-/// throughout. Stays on the device of the logits, without synchronisation, until [`check`] turns it
+/// throughout. Stays on the device of the logits, without synchronisation, until `check` turns it
 /// into an error.
 pub const NOT_FINITE: i64 = -1;
 

@@ -85,8 +85,8 @@ pub(super) fn pack(gpt: Gpt, format: Format) -> CpuDecoder {
 }
 
 impl CpuKernels {
-    /// Adaptive norms under a condition (B, 1, D): of each layer (B, 6, D), of the final norm (B,
-    /// 2, D).
+    /// Adaptive norms under a condition (B, 1, D): of each layer (B, 6, D), of the final norm
+    /// (B, 2, D).
     fn modulations(&self, condition: &Tensor) -> Option<(Vec<Tensor>, Tensor)> {
         let last = Tensor::cat(&self.modulation.last_parts(Some(condition))?, 1);
         let shared = self.modulation.condition(Some(condition));

@@ -28,11 +28,11 @@ pub trait DecodeKernels: Debug + Sized {
     fn new_cache(&self, batch: i64, length: i64) -> Self::Cache;
     /// Bytes of the weights that a step reads.
     fn weight_bytes(&self) -> usize;
-    /// Stores the condition in the cache as the layers need it; `prefix` is its embedding, (B, T,
-    /// D).
+    /// Stores the condition in the cache as the layers need it; `prefix` is its embedding,
+    /// (B, T, D).
     fn set_condition(&self, cond: &Conditioning, prefix: &Tensor, cache: &mut Self::Cache);
-    /// Runs inputs (B, S, D) from `position` on; logits of the last `wanted` positions, (B, wanted,
-    /// V) fp32.
+    /// Runs inputs (B, S, D) from `position` on; logits of the last `wanted` positions,
+    /// (B, wanted, V) fp32.
     fn forward(&self, x: Tensor, position: i64, wanted: i64, cache: &mut Self::Cache) -> Tensor;
     /// Embeds codes (B, K) from `position` on, if the kernels do that too.
     fn embed(&self, _codes: &Tensor, _position: i64, _cache: &Self::Cache) -> Option<Tensor> {

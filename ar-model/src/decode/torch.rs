@@ -22,8 +22,8 @@ pub(super) fn unsupported_reason(_: &ArConfig) -> Option<String> {
 }
 
 impl Gpt {
-    /// Runs new positions, (B, S, D), through the cache; logits of the last `wanted` of them, (B,
-    /// wanted, V).
+    /// Runs new positions, (B, S, D), through the cache; logits of the last `wanted` of them,
+    /// (B, wanted, V).
     fn cached(
         &self,
         x: Tensor,
@@ -104,8 +104,8 @@ impl CapturableStep<KvCache> for Gpt {
     }
 }
 
-/// Attention mask of `k` new positions from `position` on over L = position + k positions, (B or 1,
-/// 1, k, L) bool: causal, and excluding the padding of the prefix (B, T). `None`: no mask.
+/// Attention mask of `k` new positions from `position` on over L = position + k positions,
+/// (B or 1, 1, k, L) bool: causal, and excluding the padding of the prefix (B, T). `None`: no mask.
 fn chunk_mask(prefix: Option<&Tensor>, position: i64, k: i64, device: Device) -> Option<Tensor> {
     let columns = prefix.map(|m| {
         let (b, t) = m.size2().expect("masks are (B, T)");
@@ -119,8 +119,8 @@ fn chunk_mask(prefix: Option<&Tensor>, position: i64, k: i64, device: Device) ->
     }
 }
 
-/// Attention mask of one new position over the first `length` entries of the cache, (1 or B, 1, 1,
-/// length) bool.
+/// Attention mask of one new position over the first `length` entries of the cache,
+/// (1 or B, 1, 1, length) bool.
 fn decode_mask(prefix: Option<&Tensor>, position: &Tensor, length: i64) -> Tensor {
     let past = Tensor::arange(length, (Kind::Int64, position.device())).le_tensor(position); // (length)
     match prefix {

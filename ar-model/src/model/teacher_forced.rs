@@ -24,8 +24,8 @@ pub struct TeacherForced<'a> {
 }
 
 impl Gpt {
-    /// Starts a pass over codes (B, N). Returns its state, and the first layer's input, (B, T + N −
-    /// 1, D).
+    /// Starts a pass over codes (B, N). Returns its state, and the first layer's input,
+    /// (B, T + N − 1, D).
     pub fn teacher_forced(
         &self,
         cond: &Conditioning,

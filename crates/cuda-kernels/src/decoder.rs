@@ -111,8 +111,8 @@ fn to_f32(t: &Tensor) -> Tensor {
 }
 
 impl Decoder {
-    /// A decoder without layers. `norm` (D) and `output` (V, D) follow the layers; `rope` is (L,
-    /// K/2, 2). The formats are those of weights and cache.
+    /// A decoder without layers. `norm` (D) and `output` (V, D) follow the layers; `rope` is
+    /// (L, K/2, 2). The formats are those of weights and cache.
     pub fn new(
         shape: Shape,
         [format, cache]: [Format; 2],
@@ -190,8 +190,8 @@ impl Decoder {
         Ok(output.view([b, s, width]))
     }
 
-    /// Runs inputs (B, S, D), the first at `position` (1) int64; logits of the last `wanted`, (B,
-    /// wanted, V) fp32. May overwrite the inputs.
+    /// Runs inputs (B, S, D), the first at `position` (1) int64; logits of the last `wanted`,
+    /// (B, wanted, V) fp32. May overwrite the inputs.
     ///
     /// # Errors
     /// Returns an error if the kernels do not compile or cannot be launched.

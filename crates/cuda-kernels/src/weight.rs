@@ -66,8 +66,8 @@ impl Weight {
         self.data.size2().expect("weights are (O, I)")
     }
 
-    /// Product of up to [`GEMV_MAX_ROWS`] rows (R, I) fp32 into `output`, (R, O) fp32, or (R, O /
-    /// 2) with SwiGLU.
+    /// Product of up to [`GEMV_MAX_ROWS`] rows (R, I) fp32 into `output`, (R, O) fp32, or
+    /// (R, O / 2) with SwiGLU.
     pub fn gemv(
         &self,
         launcher: &dyn KernelLauncher,

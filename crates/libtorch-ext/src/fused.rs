@@ -125,8 +125,8 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     made(|out| unsafe { ext_linear(out, x.as_ptr(), weight.as_ptr(), bias) })
 }
 
-/// Backward pass of [`linear`] without autograd: the gradient by the result of `x · weightᵀ`, (M,
-/// O), → the gradients by `x` (M, I) and by `weight` (O, I).
+/// Backward pass of [`linear`] without autograd: the gradient by the result of `x · weightᵀ`,
+/// (M, O), → the gradients by `x` (M, I) and by `weight` (O, I).
 pub fn linear_gradients(g: &Tensor, x: &Tensor, weight: &Tensor) -> (Tensor, Tensor) {
     let (rows, outputs) = g.size2().expect("gradients are (M, O)");
     let inputs = x.size().last().copied().unwrap_or(0);
@@ -140,9 +140,9 @@ pub fn linear_gradients(g: &Tensor, x: &Tensor, weight: &Tensor) -> (Tensor, Ten
     (of_input, of_weight)
 }
 
-/// Self-attention: concatenated queries, keys and values (B, S, 3·H·K) → concatenated heads (B, S,
-/// H·K); causal or bidirectional. `rotary`, (S, K/2, 2), is the cosine and sine that rotate each
-/// pair of channels of queries and keys.
+/// Self-attention: concatenated queries, keys and values (B, S, 3·H·K) → concatenated heads
+/// (B, S, H·K); causal or bidirectional. `rotary`, (S, K/2, 2), is the cosine and sine that rotate
+/// each pair of channels of queries and keys.
 pub fn attention(qkv: &Tensor, heads: i64, rotary: Option<&Tensor>, causal: bool) -> Tensor {
     let (_, s, width) = qkv.size3().expect("queries, keys and values are (B, S, 3·H·K)");
     let rotary = rotary.map(|r| r.to_kind(Kind::Float).contiguous());
