@@ -5,15 +5,15 @@ use std::path::Path;
 use crate::table::{self, CAPTION, Content};
 use crate::{Error, Result};
 
-/// What a file of prompts holds.
+/// Contents of a file of prompts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prompts {
     /// In their order.
     pub texts: Vec<String>,
     /// Lines without text, which are left out.
     pub blank: usize,
-    /// Of a table: the column that the prompts stand in. Its header is no prompt, which a first line of one such word
-    /// may have been meant to be.
+    /// Column of the prompts in a table. Its header is not a prompt, although a first line of one
+    /// such word may have been meant as one.
     pub column: Option<String>,
 }
 
@@ -21,7 +21,7 @@ pub struct Prompts {
 /// line ([`table`] has the rules).
 ///
 /// # Errors
-/// The file cannot be read, a row has no prompt, or there is none at all.
+/// Returns an error if the file cannot be read, a row has no prompt, or there is none at all.
 pub fn read_prompts(file: &Path) -> Result<Prompts> {
     let mut column = None;
     let (texts, blank) = match table::read(file, &CAPTION)? {
@@ -33,7 +33,7 @@ pub fn read_prompts(file: &Path) -> Result<Prompts> {
                 });
                 found.map_err(|e| Error::malformed(file, format!("line {}: {e}", row.line)))
             };
-            // In JSON there is no doubt.
+            // JSON is unambiguous.
             let named = rows.first().filter(|row| row.line > 1).map(table::Row::columns).unwrap_or_default();
             column = CAPTION.iter().find(|name| named.contains(name)).map(|name| (*name).to_owned());
             (rows.iter().map(prompt).collect::<Result<Vec<_>>>()?, 0)

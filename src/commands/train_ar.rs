@@ -45,7 +45,7 @@ fn plan(args: &TrainArArgs, context: &Context) -> anyhow::Result<Outcome> {
             Location::Directory(dir) => dir.join(weights::CONFIG_FILE),
             Location::Files { config, .. } => config,
         };
-        let vars = base::Vars::new(Device::Cpu, tch::Kind::Float, base::Build::Describe);
+        let vars = base::Vars::new(Device::Cpu, tch::Kind::Float, base::Build::Meta);
         let model = tokenizer::Model::new(&vars.root(), &tokenizer::TokenizerConfig::read(&config)?)?;
         ArRecipe::from_document(start.recipe, &start.changes, model.spec())?
     } else {

@@ -1,5 +1,6 @@
-//! The arithmetic of one image, in floating-point operations (a product and a sum are two): convolutions, linear
-//! layers, attention and the search of the codebook. Norms and activations are not counted.
+//! The arithmetic of one image, in floating-point operations (a product and a sum are two):
+//! convolutions, linear layers, attention and the search of the codebook. Norms and activations are
+//! not counted.
 
 use crate::config::{CnnConfig, GigaTokConfig, Latent, TokenizerConfig};
 use crate::sizes::TransformerSize;
@@ -106,8 +107,8 @@ fn cnn_decoder(c: &CnnConfig, mut side: f64) -> f64 {
     total + conv(width, 3.0 * (c.stem * c.stem) as f64, 3, side)
 }
 
-/// A stack over `queries` positions that looks at `keys` others: 16 D² weights a layer (12 D² without the cross-attention
-/// of a sequence), and the linear map of the keys' channels in front.
+/// A stack over `queries` positions that looks at `keys` others: 16 D² weights a layer (12 D²
+/// without the cross-attention of a sequence), and the linear map of the keys' channels in front.
 fn transformer(config: &GigaTokConfig, size: TransformerSize, queries: f64, keys: f64) -> f64 {
     let (d, layers) = (size.width as f64, size.layers as f64);
     let z = config.cnn.z_channels as f64;
@@ -124,7 +125,8 @@ mod tests {
     use super::*;
     use base::config::Document;
 
-    /// 151 and 265 GFLOP of S-S were counted independently (layer by layer, from the official code).
+    /// 151 and 265 GFLOP of S-S were counted independently (layer by layer, from the official
+    /// code).
     #[test]
     fn the_cost_of_the_smallest_release_is_known() {
         let (_, text) = crate::released::RELEASED.iter().find(|(n, _)| *n == "gigatok-ss256").unwrap();

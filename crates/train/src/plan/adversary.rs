@@ -10,7 +10,7 @@ use crate::discriminator::{DiscriminatorConfig, PatchGanConfig, ProjectedConfig,
 
 /// Parameters that are trained.
 pub(super) fn parameters(config: &DiscriminatorConfig, image_size: i64) -> Result<f64> {
-    let vars = Vars::new(Device::Cpu, Kind::Float, Build::Describe);
+    let vars = Vars::new(Device::Cpu, Kind::Float, Build::Meta);
     match config {
         DiscriminatorConfig::Dino(c) => {
             // A pointwise, a wide and a last convolution for each head, with their biases and norms.

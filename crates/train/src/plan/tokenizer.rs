@@ -15,7 +15,7 @@ use crate::tasks::{FeaturesModel, Perceptual, Teacher, TokenizerRecipe};
 /// A run with this recipe.
 pub(crate) fn tokenizer(recipe: &TokenizerRecipe) -> Result<Plan> {
     let optimization = &recipe.optimization;
-    let vars = Vars::new(Device::Cpu, Kind::Float, Build::Describe);
+    let vars = Vars::new(Device::Cpu, Kind::Float, Build::Meta);
     Model::new(&vars.root(), &recipe.model)?;
     let kind = width(optimization.precision);
     let model = forward(&recipe.model, kind);

@@ -25,7 +25,7 @@ fn kept_by_a_layer(config: &ArConfig, kind: f64) -> f64 {
 
 /// A run with this model.
 pub(crate) fn transformer(config: &ArConfig, optimization: &Optimization, recompute: bool) -> Result<Plan> {
-    let vars = Vars::new(Device::Cpu, Kind::Float, Build::Describe);
+    let vars = Vars::new(Device::Cpu, Kind::Float, Build::Meta);
     Gpt::new(&vars.root(), config)?;
     let parameters = vars.num_parameters() as f64;
     let (l, d, v) = (config.layers as f64, config.width as f64, config.vocab_size as f64);
