@@ -34,7 +34,7 @@ fn json(path: &Path) -> Value {
 
 /// The variables that a configuration asks for, described without memory.
 fn describe(config: &Path) -> Vars {
-    let vars = Vars::new(Device::Cpu, Kind::Float, Build::Describe);
+    let vars = Vars::new(Device::Cpu, Kind::Float, Build::Meta);
     let document = Document::read(config).unwrap();
     match document.to_json().unwrap()["type"].as_str() {
         Some("gpt") => drop(Gpt::new(&vars.root(), &ArConfig::from_document(&document).unwrap()).unwrap()),

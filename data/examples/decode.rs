@@ -1,6 +1,7 @@
-//! Decodes the files named on the standard input, a line each, and prints for each its size and the SHA-256 of its RGB
-//! bytes, or why it is refused, so that they can be compared with another decoder's:
-//! `find pictures -type f | cargo run --release -p data --example decode [FOLDER]`; into FOLDER go the bytes, as `N.rgb`.
+//! Decodes the files named on the standard input, a line each, and prints for each its size and the
+//! SHA-256 of its RGB bytes, or why it is refused, so that they can be compared with another
+//! decoder's: `find pictures -type f | cargo run --release -p data --example decode [FOLDER]`; into
+//! FOLDER go the bytes, as `N.rgb`.
 #![allow(clippy::print_stdout)]
 
 use std::io::BufRead;

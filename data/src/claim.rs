@@ -17,8 +17,8 @@ pub(crate) type Name = fn(key: &str) -> &'static str;
 /// Claims `root` for a run with the settings `plan`, where runs may differ in the keys `ignored`.
 ///
 /// # Errors
-/// Returns an error if a file cannot be read or written, and the one that `refusal` makes of the differences
-/// if another run, or something else, uses the folder.
+/// Returns an error if a file cannot be read or written, and the one that `refusal` makes of the
+/// differences if another run, or something else, uses the folder.
 pub(crate) fn claim<T: Serialize + DeserializeOwned + PartialEq>(
     root: &Path,
     plan: &T,

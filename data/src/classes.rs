@@ -1,4 +1,5 @@
-//! Class names: the ImageNet-1k table, `classes.tsv` files, and finding a class by what a person types.
+//! Class names: the ImageNet-1k table, `classes.tsv` files, and finding a class by what a person
+//! types.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -52,13 +53,15 @@ impl ClassTable {
         })
     }
 
-    /// Only these classes, such as those a model was trained on. Where they are ImageNet's they keep all their names.
+    /// Only these classes, such as those a model was trained on. Where they are ImageNet's they
+    /// keep all their names.
     pub fn of(classes: &[Class]) -> ClassTable {
         let entries = classes.iter().map(|c| Entry { class: c.clone(), names: names_of(c) }).collect();
         ClassTable { entries, subset: true }
     }
 
-    /// Reads a `classes.tsv`: tab-separated, with a header that has the columns `index`, `wnid` and `name`.
+    /// Reads a `classes.tsv`: tab-separated, with a header that has the columns `index`, `wnid` and
+    /// `name`.
     pub fn read(path: &Path) -> Result<ClassTable> {
         let text = table::read_text(path)?;
         let classes: Vec<Class> = parse(&text, path)?.into_iter().map(|e| e.class).collect();
@@ -80,8 +83,8 @@ impl ClassTable {
         self.classes().find(|c| !c.wnid.is_empty() && c.wnid.eq_ignore_ascii_case(wnid))
     }
 
-    /// ImageNet-1k's class that a class of some data set is: the one with its WordNet id, else with its number and
-    /// name (or a name that was only made of the number), else with its name.
+    /// ImageNet-1k's class that a class of some data set is: the one with its WordNet id, else with
+    /// its number and name (or a name that was only made of the number), else with its name.
     pub fn imagenet_of(class: &Class) -> Option<&'static Class> {
         let table = ClassTable::imagenet();
         if !class.wnid.is_empty() {
@@ -92,8 +95,8 @@ impl ClassTable {
         table.by_index(class.index).filter(named).or_else(|| table.resolve(&class.name).ok())
     }
 
-    /// One class: an index (`207`), a WordNet id (`n02099601`) or any of its names (`golden retriever`), whatever
-    /// the case.
+    /// One class: an index (`207`), a WordNet id (`n02099601`) or any of its names (`golden
+    /// retriever`), whatever the case.
     pub fn resolve(&self, word: &str) -> Result<&Class> {
         let word = word.trim();
         if let Ok(index) = word.parse::<i64>() {
@@ -103,7 +106,8 @@ impl ClassTable {
             return Ok(class);
         }
         let lower = word.to_lowercase();
-        // A class whose first name it is goes before classes that merely have it among their synonyms.
+        // A class whose first name it is goes before classes that merely have it among their
+        // synonyms.
         let first: Vec<&Class> =
             self.entries.iter().filter(|e| e.class.name.to_lowercase() == lower).map(|e| &e.class).collect();
         let any: Vec<&Class> =
@@ -116,8 +120,8 @@ impl ClassTable {
         }
     }
 
-    /// Classes from a list such as `207`, `0-9,207,"golden retriever"` or `tench, goldfish`. Ranges include both
-    /// ends. A name that holds a comma is put in quotes.
+    /// Classes from a list such as `207`, `0-9,207,"golden retriever"` or `tench, goldfish`. Ranges
+    /// include both ends. A name that holds a comma is put in quotes.
     pub fn resolve_list(&self, text: &str) -> Result<Vec<Class>> {
         let mut found = vec![];
         for item in split_list(text)? {
@@ -221,7 +225,7 @@ fn parse(text: &str, path: &Path) -> Result<Vec<Entry>> {
         let cells: Vec<&str> = line.split('\t').collect();
         let bad = |what: &str| Error::malformed(path, format!("line {}: {what}: {line:?}", i + 1));
         let cell = |c: usize| cells.get(c).copied().ok_or_else(|| bad("a column is missing"));
-        let number = cell(index)?.parse().map_err(|_| bad("the index is no number"))?;
+        let number = cell(index)?.parse().map_err(|_| bad("the index is not a number"))?;
         let class = Class { index: number, wnid: cell(wnid)?.into(), name: cell(name)?.into() };
         if entries.iter().any(|e| e.class.index == number) {
             return Err(bad("the index occurs twice"));

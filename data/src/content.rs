@@ -1,4 +1,4 @@
-//! What a data set holds, in a hash that is had quickly: what was computed of it is of these images and no others.
+//! Quick hash of a data set's contents, which ties results to these images.
 
 use std::fs::File;
 use std::io;
@@ -16,8 +16,8 @@ const SMALL: u64 = 1 << 18;
 const PLACES: u64 = 16;
 const PIECE: u64 = 1 << 12;
 
-/// Hex hash (16 digits) of all keys, labels, classes and files: other images under the same names have another one,
-/// which [`fingerprint`] does not tell.
+/// Hex hash (16 digits) of all keys, labels, classes and files: other images under the same names
+/// have another one, which [`fingerprint`] does not tell.
 pub fn content_fingerprint(dataset: &dyn Dataset) -> String {
     let mut hash = Sha256::default();
     hash.update(fingerprint(dataset));
@@ -29,8 +29,8 @@ pub fn content_fingerprint(dataset: &dyn Dataset) -> String {
     hash.fingerprint()
 }
 
-/// A hash of a file: of all its bytes, or of a large one's length, time of change and bytes here and there. What cannot
-/// be read has a hash of its own.
+/// A hash of a file: of all its bytes, or of a large one's length, time of change and bytes here
+/// and there. What cannot be read has a hash of its own.
 fn stamp(path: &Path) -> [u8; 32] {
     let mut hash = Sha256::default();
     if read(path, &mut hash).is_err() {

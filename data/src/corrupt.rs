@@ -20,15 +20,16 @@ pub struct CorruptLog {
 }
 
 impl CorruptLog {
-    /// Allows `ceiling` damaged records; each is appended to the file `list`, if there is one, as `key<TAB>reason` in
-    /// one line, unless an earlier run listed it there.
+    /// Allows `ceiling` damaged records; each is appended to the file `list`, if there is one, as
+    /// `key<TAB>reason` in one line, unless an earlier run listed it there.
     pub fn new(ceiling: usize, list: Option<&Path>) -> Self {
         let before = list.and_then(|p| std::fs::read_to_string(p).ok()).unwrap_or_default();
         let listed = before.lines().filter_map(|l| l.split('\t').next()).map(str::to_owned).collect();
         CorruptLog { ceiling, list: list.map(Path::to_owned), listed, seen: Mutex::default() }
     }
 
-    /// Notes a failed record. Errors other than [`Error::Decode`] are passed on, as is one failure too many.
+    /// Notes a failed record. Errors other than [`Error::Decode`] are passed on, as is one failure
+    /// too many.
     pub fn note(&self, error: Error) -> Result<()> {
         let Error::Decode { key, message } = error else { return Err(error) };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);

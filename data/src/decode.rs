@@ -8,8 +8,8 @@ use crate::limits::{check_size, max_pixels, most_bytes};
 use crate::stored::Stored;
 use crate::{Error, Result, gif, jpeg};
 
-/// Extensions taken for images when folders and archives are listed: torchvision's `IMG_EXTENSIONS`, less the
-/// formats we do not decode, plus GIF.
+/// Extensions taken for images when folders and archives are listed: torchvision's
+/// `IMG_EXTENSIONS`, less the formats we do not decode, plus GIF.
 pub const IMAGE_EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "bmp", "gif"];
 
 /// True if the name ends like an image's.
@@ -22,8 +22,8 @@ pub fn is_image(bytes: &[u8]) -> bool {
     image::guess_format(bytes).is_ok_and(|f| f.reading_enabled())
 }
 
-/// Decodes by content, whatever the name says; of an animation the first picture. Transparency is dropped, not blended, and
-/// EXIF rotation is not applied, as in torchvision's loader.
+/// Decodes by content, whatever the name says; of an animation the first picture. Transparency is
+/// dropped, not blended, and EXIF rotation is not applied, as in torchvision's loader.
 pub fn decode(key: &str, bytes: &[u8]) -> Result<(RgbImage, Stored)> {
     let fail = |message: String| Error::Decode { key: key.to_owned(), message };
     if !is_image(bytes) {
@@ -46,7 +46,8 @@ fn decode_known(bytes: &[u8]) -> std::result::Result<(RgbImage, Stored), String>
     }
 }
 
-/// What decoding so many pixels may allocate: 16 bits of four channels, and room for what else is in the file.
+/// Limits of allocation for so many pixels: 16 bits of four channels, and room for the file's other
+/// contents.
 fn limits(pixels: u64) -> Limits {
     const ROOM: u64 = 1 << 25;
     let mut limits = Limits::no_limits();
@@ -64,8 +65,8 @@ fn png_size(bytes: &[u8]) -> Option<(u32, u32)> {
 /// By the decoders of the crate `image`.
 fn by_image(bytes: &[u8]) -> std::result::Result<(RgbImage, Stored), String> {
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
-    // A PNG's decoder reads all that is in front of its pixels before it tells their number, and obeys only the limits
-    // that it is made with.
+    // A PNG's decoder reads all that is in front of its pixels before it tells their number, and
+    // obeys only the limits that it is made with.
     let claimed = png_size(bytes).map_or(max_pixels(), |(w, h)| u64::from(w) * u64::from(h));
     reader.limits(limits(claimed));
     let mut decoder = reader.into_decoder().map_err(|e| e.to_string())?;
@@ -142,12 +143,13 @@ mod tests {
         let gif = [&gif[..], &[0; 6], b",\0\0\0\0\x01\0\x01\0\0", &[2, 2, 0x44, 1, 0, b';']].concat();
         let e = decode("bomb.gif", &gif).unwrap_err().to_string();
         assert!(e.contains("60000x60000 pixels are more"), "{e}");
-        // One pixel less than the limit is no matter of size.
+        // One pixel less than the limit is not refused for its size.
         let e = decode("large.png", &claims(178_956_970, 1)).unwrap_err().to_string();
         assert!(!e.contains("are more than"), "{e}");
     }
 
-    /// A profile of 256 MiB of zeros in front of one pixel: no more is inflated than the picture's size allows.
+    /// A profile of 256 MiB of zeros in front of one pixel: no more is inflated than the picture's
+    /// size allows.
     #[test]
     fn what_lies_in_front_of_the_pixels_is_bounded_by_their_number() {
         let plain = png(&DynamicImage::ImageRgb8(RgbImage::from_pixel(1, 1, image::Rgb([7; 3]))));

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use base::Hint;
 
-/// What can go wrong between a disk and a batch.
+/// Error between a disk and a batch.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file or folder cannot be read.
@@ -10,7 +10,7 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// Reason.
         source: std::io::Error,
     },
     /// A file cannot be written.
@@ -18,27 +18,27 @@ pub enum Error {
     Write {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// Reason.
         source: std::io::Error,
     },
-    /// A path holds no images in any form we know.
+    /// A path holds no images in a known form.
     #[error("`{path}` is not a set of images: {found}")]
     NotADataset {
-        /// What was given.
+        /// Name of the input.
         path: PathBuf,
-        /// What is there instead.
+        /// Contents found.
         found: String,
-        /// What to try.
+        /// Advice.
         hints: Vec<String>,
     },
-    /// A path that holds no codes in any form we know.
+    /// A path holds no codes in a known form.
     #[error("`{path}` holds no codes: {found}")]
     NotCodes {
-        /// What was given.
+        /// Name of the input.
         path: PathBuf,
-        /// What is there instead.
+        /// Contents found.
         found: String,
-        /// What to try.
+        /// Advice.
         hints: Vec<String>,
     },
     /// A folder with codes of another run.
@@ -46,7 +46,7 @@ pub enum Error {
     OtherCodes {
         /// The folder.
         path: PathBuf,
-        /// Which settings.
+        /// Differing settings.
         differences: String,
     },
     /// A folder with text features of another run.
@@ -54,7 +54,7 @@ pub enum Error {
     OtherFeatures {
         /// The folder.
         path: PathBuf,
-        /// Which settings.
+        /// Differing settings.
         differences: String,
     },
     /// A file of a known form with wrong content.
@@ -62,13 +62,13 @@ pub enum Error {
     Malformed {
         /// The file.
         path: PathBuf,
-        /// Where in the file, what was expected and what was found.
+        /// Place in the file, the value expected and the value found.
         message: String,
     },
     /// An `.npz` that cannot be read.
     #[error(transparent)]
     Npz(#[from] base::npz::NpzError),
-    /// Bytes that are no image, or a damaged one.
+    /// Bytes are not an image, or a damaged one.
     #[error("cannot decode image `{key}`: {message}")]
     Decode {
         /// The record's key.
@@ -81,13 +81,13 @@ pub enum Error {
         "{count} images cannot be decoded, more than the {ceiling} allowed; the last: `{key}`: {message}"
     )]
     TooManyCorrupt {
-        /// How many different records failed.
+        /// Number of different records that failed.
         count: usize,
-        /// How many were allowed.
+        /// Number allowed.
         ceiling: usize,
         /// The last one.
         key: String,
-        /// What was wrong with it.
+        /// Reason.
         message: String,
         /// The file that lists them.
         list: Option<PathBuf>,
@@ -95,7 +95,7 @@ pub enum Error {
     /// A class that does not exist, or several that fit.
     #[error("{message}")]
     Class {
-        /// What was asked for and why it is refused.
+        /// Name asked for, and the reason for refusing it.
         message: String,
         /// The nearest classes.
         hints: Vec<String>,
@@ -142,5 +142,5 @@ impl Hint for Error {
     }
 }
 
-/// This crate's results.
+/// Result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;

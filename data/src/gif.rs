@@ -7,8 +7,8 @@ use image::{Rgb, RgbImage};
 
 use crate::limits::{check_size, max_pixels};
 
-/// The picture, and whether it has a transparent colour. What it does not cover of the canvas has that colour, or else the
-/// first of its palette; transparency itself is dropped.
+/// The picture, and whether it has a transparent colour. What it does not cover of the canvas has
+/// that colour, or else the first of its palette; transparency itself is dropped.
 pub(crate) fn decode(bytes: &[u8]) -> Result<(RgbImage, bool), String> {
     let fail = |e: gif::DecodingError| e.to_string();
     let mut options = gif::DecodeOptions::new();

@@ -4,8 +4,8 @@ use std::io::{self, BufRead, Read};
 
 use flate2::bufread::GzDecoder;
 
-/// The content of a file's streams, one after the other. Zeros behind them are no damage: tapes and some copies fill a last
-/// block with them.
+/// The content of a file's streams, one after the other. Zeros behind them are no damage: tapes and
+/// some copies fill a last block with them.
 pub(crate) struct Streams<R>(Option<GzDecoder<R>>);
 
 impl<R: BufRead> Streams<R> {

@@ -24,16 +24,17 @@ pub struct ImageFiles {
 }
 
 impl ImageFiles {
-    /// A tree `root/class/…/image`, in torchvision's order: classes sorted by name, then paths sorted within each.
-    /// Every folder in `root` is a class, also one without an image that can be read. Hidden files and folders are left
-    /// out; torchvision takes them for images and classes where they are named so.
+    /// A tree `root/class/…/image`, in torchvision's order: classes sorted by name, then paths
+    /// sorted within each. Every folder in `root` is a class, also one without an image that can be
+    /// read. Hidden files and folders are left out; torchvision takes them for images and classes
+    /// where they are named so.
     pub fn class_tree(root: &Path) -> Result<Self> {
         let Tree { images, folders, left_out } = walk(root)?;
         let class_of = |p: &PathBuf| p.iter().next().map(name_of).unwrap_or_default();
         let (loose, inside): (Vec<PathBuf>, Vec<PathBuf>) =
             images.into_iter().partition(|p| p.iter().count() < 2);
         if let Some(p) = loose.first() {
-            let message = format!("`{}` lies beside the class folders and would have no class", p.display());
+            let message = format!("`{}` is beside the class folders and would have no class", p.display());
             return Err(Error::malformed(root, message));
         }
         let with_images: BTreeSet<String> = inside.iter().map(class_of).collect();
@@ -45,8 +46,9 @@ impl ImageFiles {
         ImageFiles { root: root.to_owned(), files, classes, what: "class folders", left_out }.checked()
     }
 
-    /// The images directly in `root`, sorted by name: without labels, or, where text files of the same names (`a.txt`
-    /// beside `a.jpg`) lie there, with these as captions, which then none may lack.
+    /// The images directly in `root`, sorted by name: without labels, or, if there are text files
+    /// of the same names (`a.txt` beside `a.jpg`), with these as captions, which every image then
+    /// needs.
     pub fn flat(root: &Path) -> Result<Self> {
         let (mut names, mut left_out) = (vec![], vec![]);
         for entry in std::fs::read_dir(root).map_err(Error::read(root))? {
@@ -72,12 +74,14 @@ impl ImageFiles {
             .checked()
     }
 
-    /// Given files with given labels; relative paths start at `root`, and `classes` names the labels.
+    /// Given files with given labels; relative paths start at `root`, and `classes` names the
+    /// labels.
     pub fn listed(root: &Path, files: Vec<(PathBuf, Target)>, classes: Vec<Class>) -> Self {
         ImageFiles { root: root.to_owned(), files, classes, what: "a list of images", left_out: vec![] }
     }
 
-    /// Refuses a folder without images, and two names that are written alike, which only names that are not UTF-8 can be.
+    /// Refuses a folder without images, and two names that are written alike, which only names that
+    /// are not UTF-8 can be.
     fn checked(self) -> Result<Self> {
         if self.files.is_empty() {
             let first = self.left_out.first().map(|f| format!("; the first: `{}`: {}", f.name, f.reason));
@@ -96,7 +100,7 @@ impl ImageFiles {
     }
 }
 
-/// Bytes of a caption; whole books are none.
+/// Most bytes of a caption.
 const LONGEST_CAPTION: u64 = 1 << 20;
 
 /// The caption beside an image.
@@ -113,8 +117,8 @@ fn caption(image: &Path) -> Result<String> {
     table::caption_of(bytes).map_err(|e| Error::malformed(&path, e))
 }
 
-/// Why a file or folder beside the images is none of them; `kind` is what its metadata say. A class table is not
-/// left out but read elsewhere.
+/// Reason why a file or folder is not one of the images; `kind` is from its metadata. A class table
+/// is not left out but read elsewhere.
 fn unfit(path: &Path, kind: std::io::Result<FileType>) -> Option<String> {
     let name = name_of(path.file_name().unwrap_or_default());
     match kind {
@@ -136,10 +140,11 @@ pub(crate) fn not_named_like_an_image(name: &str) -> String {
     }
 }
 
-/// Suffixes of files that belong to an image of their name: its class, its caption, what is known of it.
+/// Suffixes of files that belong to an image of their name: its class, its caption, what is known
+/// of it.
 pub(crate) const COMPANIONS: [&str; 3] = ["cls", "txt", "json"];
 
-/// What is left out, without the files that belong to one of the images (`a.cls` or `a.jpg.json` beside `a.jpg`).
+/// Files left out, except those that belong to an image (`a.cls` or `a.jpg.json` beside `a.jpg`).
 fn without_companions(left_out: Vec<(PathBuf, String)>, images: &[PathBuf]) -> Vec<LeftOut> {
     let stems: HashSet<PathBuf> = images.iter().map(|p| p.with_extension("")).collect();
     let whole: HashSet<&PathBuf> = images.iter().collect();
@@ -157,7 +162,7 @@ fn without_companions(left_out: Vec<(PathBuf, String)>, images: &[PathBuf]) -> V
     files
 }
 
-/// What lies under a folder; paths are relative to it.
+/// Contents of a folder; paths are relative to it.
 struct Tree {
     /// In torchvision's order.
     images: Vec<PathBuf>,
@@ -207,7 +212,8 @@ fn walk(root: &Path) -> Result<Tree> {
         }
     }
     let folders = distinct(root, folders)?;
-    // torchvision: classes by name; in each, folders as `os.walk` meets them (sorted), files sorted within a folder.
+    // torchvision: classes by name; in each, folders as `os.walk` meets them (sorted), files sorted
+    // within a folder.
     let sort_key =
         |p: &PathBuf| (p.parent().map(|d| d.as_os_str().to_owned()), p.file_name().map(ToOwned::to_owned));
     images.sort_by_cached_key(sort_key);
@@ -242,7 +248,8 @@ impl Dataset for ImageFiles {
         let key = self.key(index);
         let full = self.root.join(path);
         let bytes = read(&full, most_bytes()).map_err(|e| match e.kind() {
-            // Gone since it was listed, not ours to read, or no file to read: this one's fault, and no reason to stop.
+            // Gone since it was listed, not ours to read, or no file to read: this one's fault, and
+            // no reason to stop.
             ErrorKind::NotFound
             | ErrorKind::PermissionDenied
             | ErrorKind::InvalidInput

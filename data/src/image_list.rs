@@ -1,8 +1,8 @@
 //! Lists of image paths with labels: JSON lines, CSV or TSV with a header.
 //!
-//! Columns, by whichever of their usual names occurs: the path ([`PATH`]), and optionally a class index ([`CLASS`]) or a
-//! caption ([`crate::table::CAPTION`]). LlamaGen's `text` lists ([BLIP, LLaVA, LLaVA's first sentence]) give their first entry. Other
-//! columns are ignored.
+//! Columns, by whichever of their usual names occurs: the path ([`PATH`]), and optionally a class
+//! index ([`CLASS`]) or a caption ([`crate::table::CAPTION`]). LlamaGen's `text` lists ([BLIP,
+//! LLaVA, LLaVA's first sentence]) give their first entry. Other columns are ignored.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -46,7 +46,8 @@ pub(crate) fn is_list(head: &str) -> bool {
     table::has_rows(head, &with_url())
 }
 
-/// Pictures are not downloaded; a list that only has addresses is told so.
+/// Column of addresses. Pictures are not downloaded; a list that only has addresses is refused with
+/// this reason.
 const URL: &str = "url";
 
 fn with_url() -> Vec<&'static str> {
@@ -62,7 +63,7 @@ fn record(row: &Row) -> std::result::Result<(PathBuf, Target), String> {
     let path = row.find(&PATH).and_then(Value::as_str).ok_or_else(|| {
         if row.find(&[URL]).is_some() {
             return format!(
-                "a `{URL}` is no path: pictures are not downloaded; fetch them, and give {}",
+                "a `{URL}` is not a path: pictures are not downloaded; fetch them, and give {}",
                 one_of()
             );
         }
@@ -96,7 +97,7 @@ fn one_class_each(files: &[(PathBuf, Target)]) -> std::result::Result<(), String
     Ok(())
 }
 
-/// All rows must have the same kind of label.
+/// All rows must have labels of one type.
 fn consistent(files: &[(PathBuf, Target)]) -> std::result::Result<(), String> {
     let kind = |t: &Target| match t {
         Target::None => "no label",

@@ -3,7 +3,8 @@ use std::sync::Arc;
 
 use crate::{Class, Dataset, LeftOut, Record, Result, Target, labels};
 
-/// Several data sets one after the other. Labels are kept as they are; a set of captioned images may follow one of classes.
+/// Several data sets one after the other. Labels are kept as they are; a set of captioned images
+/// may follow one of classes.
 pub struct Joined {
     sets: Vec<Arc<dyn Dataset>>,
     starts: Vec<usize>, // first record of each set
@@ -15,7 +16,7 @@ impl Joined {
     /// At least one set.
     ///
     /// # Errors
-    /// Two sets number their classes differently.
+    /// Returns an error if two sets number their classes differently.
     pub fn new(sets: Vec<Arc<dyn Dataset>>) -> Result<Self> {
         assert!(!sets.is_empty(), "nothing to join");
         let (mut starts, mut classes, mut left_out) = (vec![], Vec::<Class>::new(), vec![]);

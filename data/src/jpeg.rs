@@ -1,7 +1,8 @@
-//! JPEGs by libjpeg's decoder, which gives Pillow's pixels, once their markers show that they are whole and not too large.
+//! JPEGs by libjpeg's decoder, which gives Pillow's pixels, once their markers show that they are
+//! whole and not too large.
 //!
-//! The decoder of the crate `image` rounds otherwise (up to 5 levels), paints what is missing grey, makes stripes of scans of
-//! single components and of chroma finer than luma, and says nothing.
+//! The decoder of the crate `image` rounds otherwise (up to 5 levels), paints what is missing grey,
+//! makes stripes of scans of single components and of chroma finer than luma, and says nothing.
 
 use image::RgbImage;
 use libjpeg::Pixels;
@@ -12,7 +13,7 @@ use crate::stored::Stored;
 const END: u8 = 0xD9;
 const SCAN: u8 = 0xDA;
 
-/// What a file's markers say of the work that it makes.
+/// Size of the decoding work, from a file's markers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Layout {
     width: u64,
@@ -20,14 +21,14 @@ struct Layout {
     scans: u64,
 }
 
-/// Of progressive files; honest ones have some ten. Each goes through all of the picture.
+/// Most scans of a progressive file; ordinary ones have some ten. Each covers the whole picture.
 const MOST_SCANS: u64 = 1000;
 /// Pixels in all scans together.
 const MOST_WORK: u64 = 1 << 32;
 
 impl Layout {
-    /// `None` if the file's markers do not lead to the one that ends the image. What follows that one does not matter;
-    /// cameras put all sorts of things there.
+    /// `None` if the file's markers do not lead to the one that ends the image. What follows that
+    /// one does not matter; cameras put all sorts of things there.
     fn of(bytes: &[u8]) -> Option<Layout> {
         let mut at = 2; // behind the start of the image
         let mut layout = Layout::default();
@@ -48,8 +49,8 @@ impl Layout {
                     layout.scans += 1;
                     at = end_of_scan(bytes, at);
                 }
-                // A frame's head, of which there are several kinds; between them are tables for Huffman and arithmetic
-                // codes, and a reserved marker.
+                // A frame's head, of which there are several kinds; between them are tables for
+                // Huffman and arithmetic codes, and a reserved marker.
                 0xC0..=0xCF if !matches!(marker, 0xC4 | 0xC8 | 0xCC) => layout.frame(segment)?,
                 _ => {}
             }
@@ -89,7 +90,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(RgbImage, Stored), String> {
     Ok((image, stored))
 }
 
-/// The next marker from `at` on, and the place behind it. Bytes in between are passed over, as libjpeg does.
+/// The next marker from `at` on, and the place behind it. Bytes in between are passed over, as
+/// libjpeg does.
 fn next_marker(bytes: &[u8], at: usize) -> Option<(u8, usize)> {
     let pairs = bytes.get(at..)?.windows(2).enumerate();
     let found = pairs
@@ -98,7 +100,7 @@ fn next_marker(bytes: &[u8], at: usize) -> Option<(u8, usize)> {
     Some((found.2, at + found.0 + 2))
 }
 
-/// Where the compressed data that begin at `at` end: at a marker other than a restart.
+/// End of the compressed data that begin at `at`: a marker other than a restart.
 fn end_of_scan(bytes: &[u8], mut at: usize) -> usize {
     while let Some((marker, behind)) = next_marker(bytes, at) {
         if !matches!(marker, 0xD0..=0xD7) {

@@ -1,4 +1,4 @@
-//! Which index a class folder gets, which name an index has, and whether two sets number their classes alike.
+//! Indices of class folders, names of indices, and comparison of two sets' numberings.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -22,10 +22,10 @@ pub(crate) fn sidecar(folder: &Path) -> Result<Option<ClassTable>> {
 
 /// The class of each folder of a tree of class folders, of which some hold images that can be read.
 ///
-/// In this order: a `classes.tsv` beside the folders, by WordNet id or name; ImageNet's index, if every folder is named by
-/// an ImageNet WordNet id (for the full data set that is torchvision's order too, and a part of it keeps its labels); else
-/// torchvision's rule, the position in the sorted list of all folders, which `folders` is. What can be read in them decides
-/// nothing.
+/// In this order: a `classes.tsv` beside the folders, by WordNet id or name; ImageNet's index, if
+/// every folder is named by an ImageNet WordNet id (for the full data set that is torchvision's
+/// order too, and a part of it keeps its labels); else torchvision's rule, the position in the
+/// sorted list of all folders, which `folders` is. What can be read in them decides nothing.
 pub(crate) fn of_folders(
     folders: &[String],
     with_images: &BTreeSet<String>,
@@ -65,17 +65,17 @@ pub(crate) fn of_numbers(folders: &BTreeMap<i64, String>, table: Option<&ClassTa
     folders.iter().map(name).collect()
 }
 
-/// What a class is called of which only the number is known.
+/// Name of a class of which only the number is known.
 pub fn unnamed(index: i64) -> String {
     format!("class {index}")
 }
 
-/// Refuses two sets of classes in which one number means two classes, or one class has two numbers: labels of one set would
-/// be read as other classes by the other. Folders are numbered by their order, which a missing folder shifts. Classes of
-/// which only the number is known agree with any.
+/// Refuses two sets of classes in which one number means two classes, or one class has two numbers:
+/// labels of one set would be read as other classes by the other. Folders are numbered by their
+/// order, which a missing folder shifts. Classes of which only the number is known agree with any.
 ///
 /// # Errors
-/// The first two classes that disagree, by name.
+/// Returns an error that names the first two classes that disagree.
 pub fn same_numbering((here, ours): (&str, &[Class]), (there, theirs): (&str, &[Class])) -> Result<()> {
     let refuse = |message: String| Error::Class {
         message,
@@ -168,7 +168,8 @@ mod tests {
             of_folders(&folders, &set(with), None, Path::new("x")).unwrap()[of].index
         };
         assert_eq!(index(&["ant", "bee", "cat"], &["bee", "cat"], "cat"), 2);
-        // ImageNet's numbers are of folders that are all named so, and of none beside another, whatever is in it.
+        // ImageNet's numbers are of folders that are all named so, and of none beside another,
+        // whatever is in it.
         assert_eq!(index(&["n01440764", "n02099601"], &["n02099601"], "n02099601"), 207);
         for with in [&["n02099601"][..], &["n02099601", "thumbnails"]] {
             assert_eq!(index(&["n02099601", "thumbnails"], with, "n02099601"), 0);

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const PILLOWS_LIMIT: u64 = 178_956_970;
 static MAX_PIXELS: AtomicU64 = AtomicU64::new(PILLOWS_LIMIT);
 
-/// Sets the most pixels of an image; larger ones count as damaged. For the whole process, as in Pillow.
+/// Sets the most pixels of an image; larger ones count as damaged. For the whole process, as in
+/// Pillow.
 pub fn set_max_pixels(pixels: u64) {
     MAX_PIXELS.store(pixels, Ordering::Relaxed);
 }
@@ -15,8 +16,8 @@ pub(crate) fn max_pixels() -> u64 {
     MAX_PIXELS.load(Ordering::Relaxed)
 }
 
-/// Bytes that no file of so many pixels exceeds: 16 bits of four channels, and room for its other contents.
-/// Decoding takes no more at a time.
+/// Bytes that no file of so many pixels exceeds: 16 bits of four channels, and room for its other
+/// contents. Decoding takes no more at a time.
 pub(crate) fn most_bytes() -> u64 {
     max_pixels().saturating_mul(8).saturating_add(1 << 26)
 }

@@ -18,7 +18,7 @@ use crate::{Dataset, Error, LeftOut, Result, Target};
 /// The label of a record that has no class.
 pub const NO_CLASS: i64 = -1;
 
-/// What becomes of a damaged image's place in its batch.
+/// Treatment of a damaged image's place in its batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CorruptPolicy {
     /// Another record, picked by `(seed, epoch, place)`, so that training batches stay full.
@@ -27,7 +27,7 @@ pub enum CorruptPolicy {
     LeaveOut,
 }
 
-/// How a [`Loader`] reads.
+/// Settings of a [`Loader`].
 #[derive(Debug, Clone)]
 pub struct LoaderConfig {
     /// Records in a batch (of this rank).
@@ -44,11 +44,11 @@ pub struct LoaderConfig {
     pub workers: usize,
     /// Batches decoded ahead, at least 1.
     pub prefetch: usize,
-    /// Which rank's share to read.
+    /// Share of this rank.
     pub partition: Partition,
-    /// What to put in place of damaged images.
+    /// Treatment of damaged images.
     pub corrupt: CorruptPolicy,
-    /// How many damaged images are bearable.
+    /// Most damaged images; more are an error.
     pub max_corrupt: usize,
     /// A file to which damaged images' names are appended.
     pub corrupt_list: Option<std::path::PathBuf>,
@@ -84,7 +84,7 @@ impl LoaderConfig {
     }
 }
 
-/// One thread for each core this process may use.
+/// One thread per core available to this process.
 fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
@@ -92,7 +92,8 @@ fn default_workers() -> usize {
 /// Images with their labels.
 #[derive(Debug)]
 pub struct Batch {
-    /// (V·A, 3, S, S), the A views of each record together; V is `valid`, and A is 1 for a [`crate::Transform`].
+    /// (V·A, 3, S, S), the A views of each record together; V is `valid`, and A is 1 for a
+    /// [`crate::Transform`].
     pub images: ImagesU8,
     /// Class indices, [`NO_CLASS`] where a record has none; V of them.
     pub labels: Vec<i64>,
@@ -102,14 +103,15 @@ pub struct Batch {
     pub keys: Vec<String>,
     /// The records' places in the data set, V of them.
     pub indices: Vec<usize>,
-    /// How many records there are: the batch size, or fewer in the last batch of an epoch or after a damaged image.
+    /// Number of records: the batch size, or fewer in the last batch of an epoch or after a damaged
+    /// image.
     pub valid: usize,
     /// The epoch they belong to, from 0.
     pub epoch: u64,
 }
 
-/// Reads a data set in batches. What it yields depends on the data set, the transform, the configuration's seed and
-/// the position alone, never on the number of workers.
+/// Reads a data set in batches. What it yields depends on the data set, the transform, the
+/// configuration's seed and the position alone, never on the number of workers.
 #[derive(Debug)]
 pub struct Loader {
     source: Arc<Source>,
@@ -172,7 +174,8 @@ impl Loader {
         self.source.schedule.step(epoch, number)
     }
 
-    /// The place of the batch that [`Loader::next`] will return; batches decoded ahead do not count.
+    /// The place of the batch that [`Loader::next`] will return; batches decoded ahead do not
+    /// count.
     pub fn state(&self) -> LoaderState {
         self.state
     }
@@ -189,14 +192,14 @@ impl Loader {
         self.source.corrupt.entries()
     }
 
-    /// Everything that is not read: what lies beside the records, and the damaged ones met so far.
+    /// Files that are not read: those beside the records, and the damaged ones met so far.
     pub fn left_out(&self) -> Vec<LeftOut> {
         let damaged = self.corrupt().into_iter().map(|(name, reason)| LeftOut { name, reason });
         self.source.dataset.left_out().iter().cloned().chain(damaged).collect()
     }
 }
 
-/// All that the background threads need.
+/// State shared with the background threads.
 struct Source {
     dataset: Arc<dyn Dataset>,
     augment: Box<dyn Augment>,
@@ -212,7 +215,8 @@ impl std::fmt::Debug for Source {
     }
 }
 
-/// A record ready for its batch: bytes and integers only, since tensors are made on the consumer's thread.
+/// A record ready for its batch: bytes and integers only, since tensors are made on the consumer's
+/// thread.
 struct Ready {
     index: usize,
     key: String,
@@ -246,7 +250,7 @@ impl Source {
         Ok(Decoded(ready?.into_iter().flatten().collect()))
     }
 
-    /// One record, or what stands in for it.
+    /// One record, or its replacement.
     fn record(&self, index: usize, epoch: u64) -> Result<Option<Ready>> {
         let mut at = index;
         for attempt in 0u64.. {
@@ -317,7 +321,8 @@ fn planar(interleaved: &[u8], out: &mut [u8]) {
     }
 }
 
-/// The background thread and the channel it fills. Dropping it stops the thread after the batch at hand.
+/// The background thread and the channel it fills. Dropping it stops the thread after the batch at
+/// hand.
 #[derive(Debug)]
 struct Feed {
     receiver: Option<Receiver<Result<Decoded>>>,

@@ -1,4 +1,5 @@
-//! Images in an `.npz`, as the ADM evaluation suite keeps them: `arr_0` (N, H, W, 3) uint8 and perhaps labels `arr_1`.
+//! Images in an `.npz`, as the ADM evaluation suite keeps them: `arr_0` (N, H, W, 3) uint8 and
+//! perhaps labels `arr_1`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

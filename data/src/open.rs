@@ -16,7 +16,8 @@ use crate::{Dataset, Error, IMAGE_EXTENSIONS, ImageFiles, NpzImages, Result, Tar
 /// - a folder of class folders, or a folder of images;
 /// - one image, or a list of images (`.jsonl`, `.csv`, `.tsv`; see [`read_list`]);
 /// - an `.npz` of images as the ADM evaluation suite writes it;
-/// - tar shards, plain or gzipped: one, a folder of them, or a pattern (`train-*.tar.gz`, `train-{00000..00005}.tar`).
+/// - tar shards, plain or gzipped: one, a folder of them, or a pattern (`train-*.tar.gz`,
+///   `train-{00000..00005}.tar`).
 pub fn open(path: &Path) -> Result<Arc<dyn Dataset>> {
     let set: Arc<dyn Dataset> = if path.is_dir() {
         open_folder(path)?
@@ -47,7 +48,7 @@ fn open_folder(path: &Path) -> Result<Arc<dyn Dataset>> {
     }
 }
 
-/// What lies directly in a folder, sorted by name.
+/// Entries of a folder, sorted by name.
 struct Listing {
     images: Vec<PathBuf>,
     archives: Vec<PathBuf>,
@@ -85,7 +86,8 @@ fn is_archive_name(name: &str) -> bool {
     [".tar", ".tar.gz", ".tgz"].iter().any(|e| name.ends_with(e))
 }
 
-/// Those of the folders that hold images directly. If only deeper folders do, these are probably splits.
+/// Those of the folders that hold images directly. If only deeper folders do, these are probably
+/// splits.
 fn class_folders(root: &Path, folders: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut with_images = vec![];
     for folder in folders {
@@ -157,7 +159,7 @@ fn open_file(path: &Path) -> Result<Arc<dyn Dataset>> {
     }
     let suffix = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
     let text = text_of(&head).filter(|_| !head.is_empty());
-    // By its content, or by its name: then what it lacks is told.
+    // By its content, or by its name: the error then says what is missing.
     if text.is_some_and(is_list) || text.is_some() && LISTS.contains(&suffix.as_str()) {
         return Ok(Arc::new(read_list(path)?));
     }

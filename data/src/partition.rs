@@ -1,16 +1,17 @@
-//! Who reads which record: epochs × ranks × batches.
+//! Distribution of records: epochs × ranks × batches.
 
 use base::rng;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// One reader among several that share a data set.
+/// One reader among several that share a data set. Training has one process so far, so that every
+/// reader is [`Partition::WHOLE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Partition {
     /// This reader's number, from 0.
     pub rank: usize,
-    /// How many readers there are.
+    /// Number of readers.
     pub ranks: usize,
 }
 
@@ -19,8 +20,8 @@ impl Partition {
     pub const WHOLE: Partition = Partition { rank: 0, ranks: 1 };
 }
 
-/// The place of the next step in the data. Saving it and restoring it later continues as if nothing had happened, also with
-/// batches of another size: it counts records.
+/// The place of the next step in the data. Saving it and restoring it later continues as if nothing
+/// had happened, also with batches of another size: it counts records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoaderState {
@@ -32,9 +33,10 @@ pub struct LoaderState {
 
 /// The order in which records are read, and how it is cut into batches.
 ///
-/// A step takes the next B·R records of the epoch's order (B records a batch, R ranks); rank `r` has the `r`-th B of
-/// them. So R ranks with batches of B read what one rank with batches of R·B reads, every rank makes the
-/// same number of steps, and no record is read twice. The last step may be short, for the last ranks even empty.
+/// A step takes the next B·R records of the epoch's order (B records a batch, R ranks); rank `r`
+/// has the `r`-th B of them. So R ranks with batches of B read what one rank with batches of R·B
+/// reads, every rank makes the same number of steps, and no record is read twice. The last step may
+/// be short, for the last ranks even empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
     /// The number of records.
@@ -84,7 +86,8 @@ impl Schedule {
         }
     }
 
-    /// This rank's part of the step that begins after `read` records of an epoch whose order is given.
+    /// This rank's part of the step that begins after `read` records of an epoch whose order is
+    /// given.
     pub fn batch<'a>(&self, order: &'a [usize], read: u64) -> &'a [usize] {
         let start = read as usize + self.partition.rank * self.batch_size;
         let end = (start + self.batch_size).min(order.len());
@@ -101,11 +104,11 @@ impl Schedule {
         self.settled(LoaderState { records: place.records + self.in_a_step(), ..place })
     }
 
-    /// A saved place, where reading goes on with these batches: in the next epoch, where what is left of its own makes no
-    /// step.
+    /// A saved place, where reading goes on with these batches: in the next epoch, where what is
+    /// left of its own makes no step.
     ///
     /// # Errors
-    /// The place lies outside an epoch of these data.
+    /// Returns an error if the place is outside an epoch of these data.
     pub fn place(&self, saved: LoaderState) -> Result<LoaderState> {
         if saved.records > self.records as u64 {
             return Err(Error::Settings(format!(
@@ -165,8 +168,8 @@ mod tests {
         assert_eq!(one.steps(), two[0].steps());
     }
 
-    /// Whatever the sizes before and after, and the numbers of ranks: nothing is read twice, and nothing left out but what
-    /// fills no step at an epoch's end.
+    /// For any sizes before and after, and any numbers of ranks, nothing is read twice, and nothing
+    /// is left out except records that fill no step at an epoch's end.
     #[test]
     fn a_place_is_the_same_for_batches_of_any_size() {
         for records in [1usize, 7, 24, 50] {

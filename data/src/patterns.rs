@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use glob::MatchOptions;
 
-/// More names than any set has shards; a pattern that stands for more is a mistake.
+/// More names than any set has shards; a pattern with more matches is a mistake.
 const MOST_NAMES: usize = 100_000;
 
 /// True if the path has a character that means something in patterns.
@@ -12,7 +12,8 @@ pub(crate) fn is_pattern(path: &Path) -> bool {
     path.to_string_lossy().contains(['*', '?', '{', '['])
 }
 
-/// The files a pattern stands for, sorted within each brace alternative. Hidden files (macOS's `._*`) match no wildcard.
+/// Files that match a pattern, sorted within each brace alternative. Hidden files (macOS's `._*`)
+/// match no wildcard.
 pub(crate) fn expand(pattern: &Path) -> Result<Vec<PathBuf>, String> {
     let text = pattern.to_str().ok_or("a pattern must be UTF-8 text; name the files or their folder")?;
     let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::new() };
@@ -56,7 +57,8 @@ fn braces(text: &str) -> Result<Vec<String>, String> {
     Ok(names.into_iter().map(|name| name + rest).collect())
 }
 
-/// `000..012`, `3..0` and `0..9..3` → numbers; as wide as the wider end if one of them begins with a zero.
+/// `000..012`, `3..0` and `0..9..3` → numbers; as wide as the wider end if one of them begins with
+/// a zero.
 fn range(inside: &str) -> Result<Option<Vec<String>>, String> {
     let parts: Vec<&str> = inside.split("..").collect();
     let (from, to, step) = match parts[..] {
@@ -69,7 +71,7 @@ fn range(inside: &str) -> Result<Option<Vec<String>>, String> {
     };
     let step = step.max(1);
     if a.abs_diff(b) / step as u64 >= MOST_NAMES as u64 {
-        return Err(format!("`{{{inside}}}` stands for more than {MOST_NAMES} names"));
+        return Err(format!("`{{{inside}}}` matches more than {MOST_NAMES} names"));
     }
     let padded = [from, to].iter().any(|n| n.len() > 1 && n.starts_with('0'));
     let width = if padded { from.len().max(to.len()) } else { 0 };

@@ -54,8 +54,8 @@ pub struct Prompts {
     pub texts: Vec<String>,
     /// Number of lines without text, which are left out.
     pub blank: usize,
-    /// Of a table: the column of the prompts. Its header is no prompt, which a first line of one such word may
-    /// have been meant to be.
+    /// Column of the prompts in a table. Its header is not a prompt, although a first line of one
+    /// such word may have been meant as one.
     pub column: Option<String>,
 }
 

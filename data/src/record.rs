@@ -1,4 +1,4 @@
-//! What a data set is made of.
+//! Records of a data set, and its interface.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use image::RgbImage;
 
 use crate::{Class, Result, Stored};
 
-/// What an image is labelled with.
+/// Label of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// Nothing.
@@ -28,7 +28,7 @@ pub struct Record {
     pub image: RgbImage,
     /// Its label.
     pub target: Target,
-    /// What its file holds.
+    /// Form of the pixels in its file.
     pub stored: Stored,
 }
 
@@ -36,7 +36,7 @@ pub struct Record {
 pub trait Dataset: Send + Sync {
     /// The number of records.
     fn len(&self) -> usize;
-    /// True if there is none; the constructors of this crate refuse that.
+    /// True if it is empty; the constructors of this crate refuse that.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -46,14 +46,14 @@ pub trait Dataset: Send + Sync {
     fn target(&self, index: usize) -> Target;
     /// Reads and decodes the record.
     fn get(&self, index: usize) -> Result<Record>;
-    /// The classes by ascending index, also those that no record has but the data set knows; empty if the records have
-    /// none.
+    /// The classes by ascending index, also those that no record has but the data set knows; empty
+    /// if the records have none.
     fn classes(&self) -> &[Class];
-    /// The files that the records lie in: one for each record, or shards and archives.
+    /// Files of the records: one for each, or shards and archives.
     fn files(&self) -> Vec<PathBuf>;
     /// One line for people: what was recognised, how many records and classes.
     fn describe(&self) -> String;
-    /// What lies beside the records and is none of them, as far as the form has such things.
+    /// Files beside the records that are not records, if the form has such files.
     fn left_out(&self) -> &[LeftOut] {
         &[]
     }
@@ -85,7 +85,8 @@ pub fn count_left_out<'a>(files: impl IntoIterator<Item = &'a LeftOut>) -> Optio
     (n > 0).then(|| format!("{n} {files} left out ({})", kinds.join(", ")))
 }
 
-/// Hex hash (16 digits) of all keys and labels in order: two data sets with the same one hold the same records.
+/// Hex hash (16 digits) of all keys and labels in order: two data sets with the same one hold the
+/// same records.
 pub fn fingerprint(dataset: &dyn Dataset) -> String {
     let mut hash = Sha256::default();
     for i in 0..dataset.len() {

@@ -1,8 +1,9 @@
 //! Pillow's 8-bit resampling, bit for bit.
 //!
-//! Published numbers depend on these pixels: GigaTok and ADM crop with Pillow's antialiased BOX and BICUBIC filters,
-//! whose 8-bit path works in fixed point (Pillow `Resample.c`). Weights are normalised in f64, rounded to
-//! `32 - 8 - 2 = 22` fractional bits, and each of the two passes (horizontal, then vertical) rounds to 8 bits.
+//! Published numbers depend on these pixels: GigaTok and ADM crop with Pillow's antialiased BOX and
+//! BICUBIC filters, whose 8-bit path works in fixed point (Pillow `Resample.c`). Weights are
+//! normalised in f64, rounded to `32 - 8 - 2 = 22` fractional bits, and each of the two passes
+//! (horizontal, then vertical) rounds to 8 bits.
 
 use image::RgbImage;
 
@@ -82,7 +83,8 @@ pub fn resize_region(image: &RgbImage, width: u32, height: u32, filter: Filter, 
 const PRECISION_BITS: u32 = 32 - 8 - 2;
 const HALF: i32 = 1 << (PRECISION_BITS - 1);
 
-/// For each output position the first input it reads and the fixed-point weights of it and its followers.
+/// For each output position the first input it reads and the fixed-point weights of it and its
+/// followers.
 struct Taps {
     starts: Vec<usize>,
     lengths: Vec<usize>,

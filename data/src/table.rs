@@ -1,10 +1,11 @@
 //! Text files of rows: lists of images, captions, prompts. One set of rules for all of them.
 //!
-//! - UTF-8; a byte-order mark is no part of the text.
+//! - UTF-8; a byte-order mark is not part of the text.
 //! - JSON lines, where the first line with text begins with `{`.
-//! - A table, where the first line has a column of a known name, whatever its case, between commas, semicolons or tabs. Of
-//!   commas and semicolons quotes are CSV's. Of tabs they are part of the text, but where a cell is quoted whole. No cell
-//!   holds a line break: a quote that is never closed would swallow the rows behind it.
+//! - A table, where the first line has a column of a known name, whatever its case, between commas,
+//!   semicolons or tabs. Of commas and semicolons quotes are CSV's. Of tabs they are part of the
+//!   text, but where a cell is quoted whole. No cell holds a line break: a quote that is never
+//!   closed would swallow the rows behind it.
 //! - Lines, else.
 
 use std::path::Path;
@@ -40,7 +41,8 @@ impl Row {
         names.iter().find_map(|name| self.cells.get(*name))
     }
 
-    /// A caption or prompt, if there is one: a text, or the first of a list (LlamaGen's [BLIP, LLaVA, …]).
+    /// A caption or prompt, if there is one: a text, or the first of a list (LlamaGen's [BLIP,
+    /// LLaVA, …]).
     pub fn caption(&self) -> Option<std::result::Result<String, String>> {
         let value = self.find(&CAPTION)?;
         let text = value.as_str().or_else(|| value.get(0).and_then(Value::as_str)).map(str::trim);
@@ -57,7 +59,7 @@ impl Row {
     }
 }
 
-/// What a text file holds.
+/// Contents of a text file.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Content {
     /// Rows with named columns.
@@ -69,7 +71,7 @@ pub enum Content {
 /// Reads a text file, without its byte-order mark.
 ///
 /// # Errors
-/// The file cannot be read, or is not UTF-8.
+/// Returns an error if the file cannot be read, or is not UTF-8.
 pub fn read_text(path: &Path) -> Result<String> {
     let bytes = std::fs::read(path).map_err(Error::read(path))?;
     text_of(bytes).map_err(|e| Error::malformed(path, e))
@@ -95,7 +97,7 @@ pub(crate) fn caption_of(bytes: Vec<u8>) -> std::result::Result<String, String> 
     }
 }
 
-/// What was found, for a message of one line: the end of a long text is cut off.
+/// Text found, for a message of one line: the end of a long one is cut off.
 pub(crate) fn shortened(text: &str) -> String {
     const LONGEST: usize = 200;
     match text.char_indices().nth(LONGEST) {
@@ -113,7 +115,8 @@ pub(crate) fn class_of(text: &str) -> std::result::Result<i64, String> {
 /// Reads a file whose tables have one of the columns `known`.
 ///
 /// # Errors
-/// The file cannot be read; a line is not what the others are; a `.csv` or `.tsv` has none of the columns.
+/// Returns an error if the file cannot be read, a line is not like the others, or a `.csv` or
+/// `.tsv` has none of the columns.
 pub fn read(path: &Path, known: &[&str]) -> Result<Content> {
     parse(&read_text(path)?, path, known)
 }
@@ -151,8 +154,9 @@ fn is_json(first: &str) -> bool {
     first.trim_start().starts_with('{')
 }
 
-/// The delimiter of a header that has one of the columns. In a file that is not named like a table, a line of several words
-/// between two commas is no header but a prompt ("a logo, text, on a wall").
+/// The delimiter of a header that has one of the columns. In a file that is not named like a table,
+/// a line of several words between two commas is a prompt rather than a header ("a logo, text, on a
+/// wall").
 fn header(line: &str, known: &[&str], named_table: bool) -> Option<char> {
     let name = |cell: &str| column(cell.trim().trim_matches('"'));
     let fits = |d: &char| {

@@ -1,4 +1,5 @@
-//! The members of one tar archive, grouped into samples as WebDataset does: by their names up to the first dot.
+//! The members of one tar archive, grouped into samples as WebDataset does: by their names up to
+//! the first dot.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
@@ -12,7 +13,7 @@ use crate::LeftOut;
 use crate::decode::IMAGE_EXTENSIONS;
 use crate::image_folder::{COMPANIONS, not_named_like_an_image};
 
-/// Where a member's bytes lie.
+/// Place of a member's bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Span {
     pub offset: u64,
@@ -28,17 +29,17 @@ pub(crate) struct Group {
     pub caption: Option<Span>,
 }
 
-/// What an archive holds.
+/// Contents of an archive.
 #[derive(Debug, Default)]
 pub(crate) struct Members {
-    /// In the order in which their first members lie in the archive.
+    /// In the order of their first members in the archive.
     pub groups: Vec<Group>,
     pub left_out: Vec<LeftOut>,
-    /// The folders (whole paths) that members lie in, whether or not these are images.
+    /// Folders (whole paths) of members, whether or not these are images.
     pub folders: BTreeSet<String>,
 }
 
-/// Everything under one key.
+/// Members under one key.
 #[derive(Default)]
 struct Sample {
     /// By the last suffix in lower case, and by the name without it.
@@ -108,7 +109,8 @@ pub(crate) fn list(tar: File, end: u64) -> Result<Members> {
     Ok(found)
 }
 
-/// A name without the `./` of archives that were made of a folder as a whole: `./a.jpg` and `a.cls` belong together.
+/// A name without the `./` of archives that were made of a folder as a whole: `./a.jpg` and `a.cls`
+/// belong together.
 fn bare(mut name: &[u8]) -> &[u8] {
     while let Some(rest) = name.strip_prefix(b"./") {
         name = rest;
@@ -116,7 +118,8 @@ fn bare(mut name: &[u8]) -> &[u8] {
     name
 }
 
-/// What follows the zeros at an archive's end (`tar` is behind the first of them), which no reader of tars looks at.
+/// Data after the zeros at an archive's end (`tar` is behind the first of them), which no tar
+/// reader looks at.
 fn behind(mut tar: BufReader<File>, end: u64) -> std::io::Result<Option<LeftOut>> {
     let mut at = tar.stream_position()?;
     loop {
@@ -200,9 +203,9 @@ impl Member {
 }
 
 impl Sample {
-    /// The image whose name is the key and one suffix, labelled by members named likewise. Without such an image, each
-    /// with more dots in its name is a sample of its own (`photo.v1.png`); beside one, they are parts of its sample
-    /// (masks, depths) and left out.
+    /// The image whose name is the key and one suffix, labelled by members named likewise. Without
+    /// such an image, each with more dots in its name is a sample of its own (`photo.v1.png`);
+    /// beside one, they are parts of its sample (masks, depths) and left out.
     fn resolve(self, key: &[u8], found: &mut Members) -> Result<()> {
         let plain = |m: &&Member| m.stem == key;
         let images = || self.members.iter().filter(|m| m.is_image());
@@ -243,7 +246,8 @@ impl Member {
     }
 }
 
-/// Of the folders only those beside a folder with images: a class without one is a class, other folders are none.
+/// Keeps only empty folders beside a folder with images: those are classes without images, others
+/// are not classes.
 fn empty_folders(found: &mut Members) {
     let with_images: BTreeSet<&str> = found.groups.iter().map(|g| folder(&g.key)).collect();
     let parents: BTreeSet<&str> = with_images.iter().filter(|f| !f.is_empty()).map(|f| folder(f)).collect();
@@ -253,8 +257,8 @@ fn empty_folders(found: &mut Members) {
     found.folders = folders;
 }
 
-/// True if a file or one of its folders is hidden: its name begins with a dot (macOS's `._*`), or it is macOS's folder of
-/// such files.
+/// True if a file or one of its folders is hidden: its name begins with a dot (macOS's `._*`), or
+/// it is macOS's folder of such files.
 fn is_hidden(name: &[u8]) -> bool {
     name.split(|&b| b == b'/')
         .any(|part| part == b"__MACOSX" || part.starts_with(b".") && part != b"." && part != b"..")

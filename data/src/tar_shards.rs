@@ -1,5 +1,5 @@
-//! WebDataset-style shards: tar files, plain or gzipped, whose members with the same name up to the first dot belong
-//! together (`key.jpg` with `key.cls` or `key.txt`).
+//! WebDataset-style shards: tar files, plain or gzipped, whose members with the same name up to the
+//! first dot belong together (`key.jpg` with `key.cls` or `key.txt`).
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
@@ -15,8 +15,8 @@ use crate::limits::most_bytes;
 use crate::tar_members::{self, Group, Members, Span, folder};
 use crate::{Class, Dataset, Error, LeftOut, Record, Result, Target, labels, table};
 
-/// Shards with random access: an index of the members is made when they are opened. A gzipped shard is expanded
-/// into an unnamed temporary file (in `TMPDIR`), which vanishes with the process.
+/// Shards with random access: an index of the members is made when they are opened. A gzipped shard
+/// is expanded into an unnamed temporary file (in `TMPDIR`), which vanishes with the process.
 #[derive(Debug)]
 pub struct TarShards {
     shards: Vec<Shard>,
@@ -42,9 +42,9 @@ struct Sample {
 impl TarShards {
     /// Opens the shards in the given order.
     ///
-    /// Labels come from `.cls` members (decimal text) or else `.txt` captions or else the members' folders, by the
-    /// rules of class folders. A `classes.tsv` beside the first shard names the classes. Where a key occurs in several
-    /// shards, the shards' names come before all keys.
+    /// Labels come from `.cls` members (decimal text) or else `.txt` captions or else the members'
+    /// folders, by the rules of class folders. A `classes.tsv` beside the first shard names the
+    /// classes. Where a key occurs in several shards, the shards' names come before all keys.
     pub fn open(paths: &[PathBuf]) -> Result<Self> {
         let mut set = TarShards { shards: vec![], samples: vec![], classes: vec![], left_out: vec![] };
         let (mut folders, mut opened) = (BTreeSet::new(), HashSet::new());
@@ -149,7 +149,8 @@ fn last(path: &str) -> &str {
 
 /// The tar's file, expanded if it is gzipped.
 fn open_tar(path: &Path) -> Result<File> {
-    /// Pictures are compressed already: more than this many bytes of one are an attack, but for small files.
+    /// Pictures are compressed already: more than this many bytes of one are an attack, but for
+    /// small files.
     const MOST: u64 = 100;
     const SMALL: u64 = 1 << 30;
     let mut file = open_regular(path).map_err(Error::read(path))?;
@@ -220,7 +221,7 @@ impl Shard {
         self.bytes(span)
     }
 
-    /// A span was found to lie in the file.
+    /// Bytes of a span, which is known to be within the file.
     fn bytes(&self, span: Span) -> Result<Vec<u8>> {
         let mut bytes = vec![0; span.size as usize];
         self.tar.read_exact_at(&mut bytes, span.offset).map_err(Error::read(&self.path))?;
@@ -228,7 +229,7 @@ impl Shard {
     }
 }
 
-/// Bytes of a class index or a caption; whole books are none.
+/// Most bytes of a class index or a caption.
 const LONGEST_LABEL: u64 = 1 << 20;
 
 impl Dataset for TarShards {

@@ -1,5 +1,5 @@
-//! Shards of ours, safetensors files: their heads, tensors of numbers, and many texts: their bytes one after the other, and
-//! where each ends.
+//! Shards of ours, safetensors files: their heads, tensors of numbers, and many texts: their bytes
+//! one after the other, and where each ends.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -16,8 +16,8 @@ const LONGEST_HEAD: u64 = 100_000_000;
 /// A dimension that may be anything.
 pub(crate) const ANY: Option<usize> = None;
 
-/// Where a file's values begin, and what its head says of them. The head is sound: tensors follow each other without gaps
-/// and end where the file does.
+/// Start of a file's values, and their description in its head. The head is valid: tensors follow
+/// each other without gaps and end where the file does.
 pub(crate) fn read_header(file: &File, path: &Path) -> Result<(u64, Metadata)> {
     let bad = |e: String| Error::malformed(path, format!("not a safetensors file: {e}"));
     let mut length = [0; 8];
@@ -39,7 +39,7 @@ pub(crate) fn read_header(file: &File, path: &Path) -> Result<(u64, Metadata)> {
     Ok((start, meta))
 }
 
-/// A tensor of this kind and shape.
+/// A tensor of this dtype and shape.
 pub(crate) fn tensor<'a>(
     meta: &'a Metadata,
     path: &Path,
@@ -62,7 +62,7 @@ pub(crate) fn tensor<'a>(
     })
 }
 
-/// Where texts lie in a file.
+/// Places of texts in a file.
 #[derive(Debug)]
 pub(crate) struct Texts {
     at: u64,
@@ -70,7 +70,8 @@ pub(crate) struct Texts {
 }
 
 impl Texts {
-    /// The tensor `texts` (u8) and the `count` ends in the tensor `ends` (i64) of a file whose values begin at `start`.
+    /// The tensor `texts` (u8) and the `count` ends in the tensor `ends` (i64) of a file whose
+    /// values begin at `start`.
     pub fn read(
         (file, path): (&File, &Path),
         (start, meta): (u64, &Metadata),
@@ -87,7 +88,7 @@ impl Texts {
         Ok(Texts { at, ends })
     }
 
-    /// How many there are.
+    /// Number of texts.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
@@ -101,20 +102,20 @@ impl Texts {
     }
 }
 
-/// The numbers of a one-dimensional tensor (i64) in a file whose values begin at `start`.
+/// Values of a one-dimensional tensor (i64) in a file whose data begin at `start`.
 pub(crate) fn read_i64(file: &File, path: &Path, start: u64, info: &TensorInfo) -> Result<Vec<i64>> {
     let mut bytes = vec![0; info.data_offsets.1 - info.data_offsets.0]; // no more than the file has
     file.read_exact_at(&mut bytes, start + info.data_offsets.0 as u64).map_err(Error::read(path))?;
     Ok(bytes.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().expect("8 bytes"))).collect())
 }
 
-/// A shard's file, which lies in its set's folder: an index cannot lead elsewhere.
+/// File of a shard, in its set's folder: an index cannot lead elsewhere.
 pub(crate) fn open_shard(root: &Path, name: &str) -> Result<(std::path::PathBuf, File)> {
     let plain = Path::new(name).components().eq([std::path::Component::Normal(name.as_ref())]);
     if !plain {
         return Err(Error::malformed(
             root,
-            format!("its index names `{name}`, which is no file of this folder"),
+            format!("its index names `{name}`, which is not a file of this folder"),
         ));
     }
     let path = root.join(name);

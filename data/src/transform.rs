@@ -1,5 +1,5 @@
-//! Crops and flips, in ADM's and GigaTok's sequence: halve with BOX while the short side is at least twice the
-//! target, BICUBIC to the target, crop.
+//! Crops and flips, in ADM's and GigaTok's sequence: halve with BOX while the short side is at
+//! least twice the target, BICUBIC to the target, crop.
 //!
 //! GigaTok `dataset/augmentation.py` (from OpenAI's guided-diffusion `image_datasets.py`).
 
@@ -11,12 +11,13 @@ use image::{RgbImage, imageops};
 use crate::resize::{Filter, Region, resize, resize_region};
 use crate::{Error, Result};
 
-/// How a square is cut from an image.
+/// Crop of a square from an image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Crop {
     /// The middle, after the short side became the crop's side.
     Center,
-    /// Anywhere, after the short side became a random length in `[ceil(side), ceil(side / min_fraction)]`.
+    /// Anywhere, after the short side became a random length in `[ceil(side), ceil(side /
+    /// min_fraction)]`.
     Random {
         /// The smallest share of the short side that is kept; GigaTok's is [`MIN_FRACTION`].
         min_fraction: f64,
@@ -30,7 +31,7 @@ pub const MIN_FRACTION: f64 = 0.8;
 pub trait Augment: Send + Sync {
     /// The side of the squares it makes.
     fn size(&self) -> u32;
-    /// How many it makes of each image.
+    /// Number of views of each image.
     fn views(&self) -> usize;
     /// Makes them; all chance comes from `draws`.
     fn apply(&self, image: &RgbImage, draws: &mut Draws) -> Vec<RgbImage>;
@@ -43,7 +44,7 @@ pub trait Augment: Send + Sync {
 pub struct Transform {
     /// The square's side.
     pub size: u32,
-    /// Where it is cut.
+    /// Place of the crop.
     pub crop: Crop,
     /// Mirror with probability 1/2.
     pub flip: bool,
@@ -122,8 +123,8 @@ pub fn center_crop(image: &RgbImage, size: u32) -> RgbImage {
     scaled.crop(size, (scaled.height - size) / 2, (scaled.width - size) / 2)
 }
 
-/// `random_crop_arr(image, size)` with its three draws given: the short side after resizing, and the crop's upper
-/// left corner.
+/// `random_crop_arr(image, size)` with its three draws given: the short side after resizing, and
+/// the crop's upper left corner.
 pub fn crop_at(image: &RgbImage, size: u32, short: u32, y: u32, x: u32) -> RgbImage {
     Scaled::new(image, short).crop(size, y, x)
 }

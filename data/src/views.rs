@@ -5,14 +5,15 @@ use image::{RgbImage, imageops};
 use crate::transform::{Augment, Draws, Transform, center_crop};
 use crate::{Error, Result};
 
-/// Which views of each image are encoded. Chance has no part in it.
+/// Views of each image that are encoded, without randomness.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Crops {
     /// The centre crop.
     Center,
     /// The centre crop and its mirror image.
     CenterAndFlip,
-    /// [`ten_crop`] at each of these factors. Official training uses 1.1, LlamaGen's 1.1 and 1.05 together.
+    /// [`ten_crop`] at each of these factors. Official training uses 1.1, LlamaGen's 1.1 and 1.05
+    /// together.
     Ten(Vec<f64>),
 }
 
@@ -21,7 +22,7 @@ pub enum Crops {
 pub struct Views {
     /// The squares' side.
     pub size: u32,
-    /// Which squares.
+    /// Squares.
     pub crops: Crops,
 }
 
@@ -88,9 +89,9 @@ impl Augment for Views {
 /// Several random crops and flips of each image: the draws of training, in a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RandomViews {
-    /// How each is cut.
+    /// Crop of each.
     pub transform: Transform,
-    /// How many.
+    /// Number of views.
     pub views: usize,
 }
 
@@ -115,8 +116,9 @@ impl Augment for RandomViews {
     }
 }
 
-/// The ten crops of the official code extraction: a centre crop of side `int(size * factor)`, its four corners and
-/// its centre, then the same five of the mirrored square (torchvision's `TenCrop`).
+/// The ten crops of the official code extraction: a centre crop of side `int(size * factor)`, its
+/// four corners and its centre, then the same five of the mirrored square (torchvision's
+/// `TenCrop`).
 pub fn ten_crop(image: &RgbImage, size: u32, factor: f64) -> Vec<RgbImage> {
     let side = (f64::from(size) * factor) as u32;
     let square = center_crop(image, side);

@@ -1,4 +1,5 @@
-//! Stored codes: written ones read back, interrupted writing goes on, other runs' folders are refused.
+//! Stored codes: written ones read back, interrupted writing goes on, other runs' folders are
+//! refused.
 
 use std::path::Path;
 
@@ -174,7 +175,8 @@ fn refusal(file: &str, change: impl FnOnce(Vec<u8>) -> Vec<u8>) -> String {
     e.to_string()
 }
 
-/// Text features of two captions with this shape and these offsets of `features`, and these numbers as their ends.
+/// Text features of two captions with this shape and these offsets of `features`, and these numbers
+/// as their ends.
 fn text_features(shape: &str, offsets: &str, ends: [i64; 2]) -> String {
     let dir = tempfile::tempdir().unwrap();
     let index = r#"{"encoder":{"fingerprint":"a","width":2,"length":5,"clean":true,"precision":"fp32"},"captions":2,

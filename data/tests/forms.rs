@@ -1,4 +1,5 @@
-//! Every form images come in, recognised by content, and what is said about things that are no images.
+//! Every form images come in, recognised by content, and what is said about things that are no
+//! images.
 
 use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
@@ -155,7 +156,7 @@ fn what_is_no_set_of_images_is_said_so() {
     assert_eq!(shade(&*data::open(&one).unwrap(), 0), 5);
 }
 
-/// As `tar -C folder .`, `cat a.tar b.tar` and tapes make them.
+/// Archives as `tar -C folder .`, `cat a.tar b.tar` and tapes make them.
 #[test]
 fn tars_of_other_makers_are_read_or_told() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! Laws of the loader: worker counts and interruptions change nothing, damaged images are handled as configured.
+//! Laws of the loader: worker counts and interruptions change nothing, damaged images are handled
+//! as configured.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -48,8 +48,9 @@ fn the_ten_crops_equal_torchvisions() {
     }
 }
 
-/// Pillow 13 resizes rows before columns where that is less work. Pillow 10, which published numbers were made with, and this
-/// program never do; the order shows in the rounding between both passes.
+/// Pillow 13 resizes rows before columns where that is less work. Pillow 10, which published
+/// numbers were made with, and this program never do; the order shows in the rounding between both
+/// passes.
 #[test]
 fn columns_are_resized_before_rows_as_in_pillow_10() {
     let image = input("order", 97, 301);

@@ -44,7 +44,7 @@ fn plan(args: &TrainArArgs, context: &Context) -> anyhow::Result<Outcome> {
     let open = |key: &str| model[key].is_null() && !named(key);
     let recipe = if open("vocab_size") || open("num_tokens") {
         let config = tokenizer(args)?.config_file();
-        let vars = base::Vars::new(Device::Cpu, tch::Kind::Float, base::Build::Describe);
+        let vars = base::Vars::new(Device::Cpu, tch::Kind::Float, base::Build::Meta);
         let model = tokenizer::Model::new(&vars.root(), &tokenizer::TokenizerConfig::read(&config)?)?;
         ArRecipe::from_document(start.recipe, &start.changes, model.spec())?
     } else {

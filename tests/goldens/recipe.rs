@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use base::Vars;
-use base::testing::recipe_values;
+use base::testing::synthetic_values;
 use serde::Deserialize;
 use serde_json::Value;
 use tch::{Kind, Tensor};
@@ -90,7 +90,7 @@ impl TensorSource for Recipe {
             Some(values) => values.clone(),
             None => {
                 let n = entry.shape.iter().product::<i64>() as usize;
-                recipe_values(&entry.name, self.seed, n, entry.lo, entry.hi)
+                synthetic_values(&entry.name, self.seed, n, entry.lo, entry.hi)
             }
         };
         if entry.then.is_some() {

@@ -34,7 +34,7 @@ impl Model {
     /// Builds the variables under `p`.
     ///
     /// # Errors
-    /// A configuration that cannot be built.
+    /// Returns an error if the configuration cannot be built.
     pub fn new(p: &Scope, config: &TokenizerConfig) -> Result<Self> {
         config.check()?;
         Ok(match config {
@@ -43,7 +43,8 @@ impl Model {
         })
     }
 
-    /// Reads the weights of the frozen vision network of `config` into a model under `p`, where it has one.
+    /// Reads the weights of the frozen vision network of `config` into a model under `p`, where it
+    /// has one.
     ///
     /// # Errors
     /// Returns an error if the weights cannot be read or are another network's.
@@ -63,7 +64,7 @@ impl Model {
         each!(self, m => m.pack_cnn());
     }
 
-    /// Everything before the quantizer; (B, 3, H, W) in [-1, 1].
+    /// Activations before the quantizer; (B, 3, H, W) in [-1, 1].
     pub fn latents(&self, images: &Tensor) -> Latents {
         each!(self, m => m.latents(images))
     }
@@ -88,13 +89,13 @@ impl Model {
         each!(self, m => m.cnn_decoder().tie_sub_pixels());
     }
 
-    /// The kind of the weights, which activations follow outside training.
+    /// Dtype of the weights, which activations follow outside training.
     fn kind(&self) -> Kind {
         self.last_layer().kind()
     }
 
-    /// A 1-D tokenizer and GigaTok's 2-D one have position tables and so one size; the VQGAN takes any square
-    /// grid whose side its codes can be read back from.
+    /// A 1-D tokenizer and GigaTok's 2-D one have position tables and so one size; the VQGAN takes
+    /// any square grid whose side its codes can be read back from.
     fn check_images(&self, images: &Images) -> Result<()> {
         let size = images.tensor().size();
         let side = self.spec().image_size;
@@ -173,7 +174,7 @@ impl Tokenizer for Model {
     }
 }
 
-/// Refuses a batch (B, …) with a number that is none, by its first image with one.
+/// Returns an error if a batch (B, …) is not finite; it names the first such image.
 fn refuse_not_finite(batch: &Tensor, network: &'static str) -> Result<()> {
     let finite = batch.isfinite().flatten(1, -1).all_dim(1, false);
     if bool::try_from(finite.all())? {
@@ -183,10 +184,10 @@ fn refuse_not_finite(batch: &Tensor, network: &'static str) -> Result<()> {
     Err(Error::NotFinite { network, index, image: format!("image {index} of the batch") })
 }
 
-/// Runs a batch through `network`, on the CPU one image at a time: one keeps the cores busy, and more only
-/// leave their caches and take as much memory again. It also makes an image's result the same in any batch,
-/// which convolutions over several images do not: they round differently from one number of images to
-/// another.
+/// Runs a batch through `network`, on the CPU one image at a time: one keeps the cores busy, and
+/// more only leave their caches and take as much memory again. It also makes an image's result the
+/// same in any batch, which convolutions over several images do not: they round differently from
+/// one number of images to another.
 fn in_parts(batch: &Tensor, network: impl Fn(Tensor) -> Result<Tensor>) -> Result<Tensor> {
     if batch.device() != Device::Cpu || batch.size()[0] <= 1 {
         return network(batch.shallow_clone());

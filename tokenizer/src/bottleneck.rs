@@ -17,8 +17,8 @@ pub struct Bottleneck {
 }
 
 impl Bottleneck {
-    /// Variables under `p` with the official names. The convolutions start by PyTorch's default: the official
-    /// initialisation has run when they are made.
+    /// Variables under `p` with the official names. The convolutions start by PyTorch's default:
+    /// the official initialisation has run when they are made.
     pub fn new(p: &Scope, z_channels: i64, config: &QuantizerConfig) -> Self {
         let quantizer = config.settings();
         let (z, d) = (z_channels, quantizer.code_dim());

@@ -1,4 +1,5 @@
-//! The convolutional pixel encoder and decoder of VQGAN, LlamaGen and GigaTok (official `blocks.py`).
+//! The convolutional pixel encoder and decoder of VQGAN, LlamaGen and GigaTok (official
+//! `blocks.py`).
 //!
 //! B batch, C channels, H×W pixels of the level, Z latent channels
 
@@ -113,7 +114,8 @@ fn level(p: &Scope, count: i64, inputs: i64, outputs: i64, attention: bool, grou
         .collect()
 }
 
-/// Two residual blocks, with attention between them in LlamaGen's models (`mid.0`, `mid.1`, `mid.2`).
+/// Two residual blocks, with attention between them in LlamaGen's models (`mid.0`, `mid.1`,
+/// `mid.2`).
 fn middle(p: &Scope, channels: i64, attention: bool, groups: i64) -> Vec<Block> {
     let first = ResBlock::new(&(p / "mid" / 0), channels, channels, groups);
     let attn = attention.then(|| AttnBlock::new(&(p / "mid" / 1), channels, groups));
@@ -239,8 +241,8 @@ impl Up {
     }
 }
 
-/// (B, 4C, H, W) → (B, C, 2H, 2W), the block position being the outer part of the channel (DCR order). This is
-/// not `pixel_shuffle`, where it is the inner part. The order in memory is kept.
+/// (B, 4C, H, W) → (B, C, 2H, 2W), the block position being the outer part of the channel (DCR
+/// order). This is not `pixel_shuffle`, where it is the inner part. The order in memory is kept.
 fn depth_to_space(x: &Tensor) -> Tensor {
     let (b, c4, h, w) = x.size4().expect("feature maps are (B, C, H, W)");
     let c = c4 / 4;
@@ -251,16 +253,16 @@ fn depth_to_space(x: &Tensor) -> Tensor {
     blocks.permute([0, 1, 3, 2, 4, 5]).reshape([b, 2 * h, 2 * w, c]).permute([0, 3, 1, 2])
 }
 
-/// (B, C, H, W) → the same shape through the triangular filter of 2·`factor` - 1 taps, whose response is nought at all
-/// multiples of 1/`factor` cycles a place. Edges are repeated.
+/// (B, C, H, W) → the same shape through the triangular filter of 2·`factor` - 1 taps, whose
+/// response is nought at all multiples of 1/`factor` cycles a place. Edges are repeated.
 fn smoothed(x: &Tensor, factor: i64) -> Tensor {
     let n = factor - 1;
     let mean = |x: &Tensor| x.avg_pool2d([factor; 2], [1, 1], [0, 0], false, true, None);
     mean(&mean(&x.replication_pad2d([n, n, n, n])))
 }
 
-/// Gives all `positions` of a block the first one's weights and bias. They are the outer (`dim` 0) or the inner (1) part
-/// of an output channel's number.
+/// Gives all `positions` of a block the first one's weights and bias. They are the outer (`dim` 0)
+/// or the inner (1) part of an output channel's number.
 fn tie(conv: &Conv2d, positions: i64, dim: i64) {
     let _guard = tch::no_grad_guard();
     for t in std::iter::once(conv.weight()).chain(conv.bias()) {
@@ -348,8 +350,9 @@ impl CnnDecoder {
         if self.smooth { smoothed(&pixels, self.stem) } else { pixels }
     }
 
-    /// Gives all positions of a block the first one's weights, in every convolution that computes them as channels, so
-    /// that each begins as nearest-neighbour up-sampling does: ICNR (Aitken et al., arXiv 1707.02937).
+    /// Gives all positions of a block the first one's weights, in every convolution that computes
+    /// them as channels, so that each begins as nearest-neighbour up-sampling does: ICNR (Aitken et
+    /// al., arXiv 1707.02937).
     pub fn tie_sub_pixels(&self) {
         for level in &self.levels {
             if let Some(Up::DepthToSpace { conv, .. }) = &level.up {
@@ -410,7 +413,8 @@ mod tests {
 
     #[test]
     fn smoothed_maps_are_even_where_their_source_is() {
-        // The borders' zeros reach ten places of the coarse map and six of the fine one: 53 of 144 pixels.
+        // The borders' zeros reach ten places of the coarse map and six of the fine one: 53 of 144
+        // pixels.
         let z = Tensor::ones([1, 8, 36, 36], (Kind::Float, Device::Cpu));
         let middle = |x: Tensor| x.narrow(2, 68, 8).narrow(3, 68, 8);
         assert!(spread(&middle(decoder(false).forward(&z))) > 0.01);

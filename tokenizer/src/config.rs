@@ -1,4 +1,4 @@
-//! What a tokenizer is made of, as a user writes it.
+//! Configuration of a tokenizer, as a user writes it.
 
 use backbones::EfficientNetSize;
 use serde::de::{IntoDeserializer, Visitor};
@@ -24,7 +24,7 @@ pub enum TokenizerConfig {
 pub struct GigaTokConfig {
     /// Side of the square images, pixels.
     pub image_size: i64,
-    /// What the codes are: a line of learned order, or the image grid.
+    /// Arrangement of the codes: a learned sequence, or the image grid.
     pub latent: Latent,
     /// The two CNNs.
     pub cnn: CnnConfig,
@@ -50,17 +50,18 @@ pub enum Latent {
     Sequence {
         /// Number of latent tokens; a power of two for multi-level queries.
         num_tokens: i64,
-        /// How the encoder's queries start.
+        /// Initial queries of the encoder.
         query_init: QueryInit,
     },
     /// 2-D: transformers on the grid; codes in raster order.
     Grid {
-        /// Which layers.
+        /// Type of the layers.
         layers: GridLayers,
     },
 }
 
-/// How the 1-D encoder's queries start (official keys `multi_level_query_init`, `learnable_1d_query_init`).
+/// Initial queries of the 1-D encoder (official keys `multi_level_query_init`,
+/// `learnable_1d_query_init`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum QueryInit {
@@ -88,13 +89,15 @@ pub enum GridLayers {
 pub struct CnnConfig {
     /// Channels of a multiplier of 1; a multiple of the norm groups.
     pub channels: i64,
-    /// Groups of every group norm: 32 in all releases. A norm that takes each channel for itself also takes away
-    /// each channel's mean over the image, brightness with it, so narrow networks want fewer.
+    /// Groups of every group norm: 32 in all releases. A norm that takes each channel for itself
+    /// also takes away each channel's mean over the image, brightness with it, so narrow networks
+    /// want fewer.
     #[serde(default = "released_norm_groups")]
     pub norm_groups: i64,
-    /// Channel multiplier of each encoder level, finest first; each level but the last halves the side.
+    /// Channel multiplier of each encoder level, finest first; each level but the last halves the
+    /// side.
     pub encoder_multipliers: Vec<i64>,
-    /// The same for the decoder, finest first.
+    /// Channel multiplier of each decoder level, finest first.
     pub decoder_multipliers: Vec<i64>,
     /// Residual blocks a level in the encoder; the decoder has one more.
     pub res_blocks: i64,
@@ -104,15 +107,17 @@ pub struct CnnConfig {
     pub attention: bool,
     /// Adaptive group norm in the decoder, styled by its input (GigaTok).
     pub adaptive_norm: bool,
-    /// How the decoder doubles the side.
+    /// Upsampling of the decoder, by 2.
     pub upsample: Upsample,
-    /// Pixels a side that the first convolution takes as one position, and the last gives back; 1 in every
-    /// released model. At 2 the costly level at full resolution falls away, for training on small machines.
+    /// Pixels a side that the first convolution takes as one position, and the last gives back; 1
+    /// in every released model. At 2 the costly level at full resolution falls away, for training
+    /// on small machines.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub stem: i64,
-    /// Pass what was computed as channels, by depth-to-space and for `stem`, through linear interpolation's filter of its
-    /// factor (2: ¼ ½ ¼), which is nought at the very frequencies of a checked pattern, so that no training makes one
-    /// (Sugawara et al., arXiv 1806.02658). No variables of its own; in no released model.
+    /// Pass what was computed as channels, by depth-to-space and for `stem`, through linear
+    /// interpolation's filter of its factor (2: ¼ ½ ¼), which is nought at the very frequencies of
+    /// a checked pattern, so that no training makes one (Sugawara et al., arXiv 1806.02658). No
+    /// variables of its own; in no released model.
     #[serde(default, skip_serializing_if = "is_false")]
     pub smooth: bool,
 }
@@ -145,7 +150,7 @@ impl CnnConfig {
     }
 }
 
-/// How the decoder doubles the side.
+/// Upsampling of the decoder, by 2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Upsample {
@@ -155,9 +160,9 @@ pub enum Upsample {
     Nearest,
 }
 
-/// A frozen vision network whose features join the CNN encoder's output: codes then hold what such a network sees, which
-/// is easier to predict and costs no training (after VFMTok, arXiv 2507.08441, which has it in place of the CNN).
-/// No released model has one.
+/// A frozen vision network whose features join the CNN encoder's output: codes then hold what such
+/// a network sees, which is easier to predict and costs no training (after VFMTok, arXiv
+/// 2507.08441, which has it in place of the CNN). No released model has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VisionConfig {
@@ -180,7 +185,7 @@ impl VisionConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Alignment {
-    /// What is projected.
+    /// Features that are projected.
     pub layer: AlignedLayer,
     /// Width of the teacher's features.
     pub width: i64,
@@ -196,7 +201,7 @@ pub enum AlignedLayer {
     Named(AlignedPart),
 }
 
-/// By hand, so that errors say what there is to choose from.
+/// Written by hand for errors that list the choices.
 impl<'de> Deserialize<'de> for AlignedLayer {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         struct Either;
@@ -235,7 +240,8 @@ pub enum AlignedPart {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LlamaGenVqConfig {
-    /// Side of the square images the codes are meant for; the network takes any multiple of the patch.
+    /// Side of the square images the codes are meant for; the network takes any multiple of the
+    /// patch.
     pub image_size: i64,
     /// The two CNNs.
     pub cnn: CnnConfig,

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use base::Hint;
 
-/// What can go wrong with a tokenizer.
+/// Error of a tokenizer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration file cannot be read or parsed.
@@ -24,7 +24,7 @@ pub enum Error {
     Load {
         /// The checkpoint.
         path: PathBuf,
-        /// The account of what did not fit.
+        /// Tensors that did not fit.
         #[source]
         source: Box<weights::Error>,
     },
@@ -34,24 +34,24 @@ pub enum Error {
     /// Input of the wrong shape.
     #[error("{what}: expected {expected}, found {found}")]
     Input {
-        /// What was given.
+        /// Name of the input.
         what: &'static str,
-        /// What the model takes.
+        /// Input of the model.
         expected: String,
-        /// What it got.
+        /// Input found.
         found: String,
     },
     /// The frozen vision network cannot be read.
     #[error(transparent)]
     Vision(#[from] backbones::Error),
-    /// What a network made is not made of numbers.
+    /// An output of the network is not finite.
     #[error("the tokenizer's {network} makes numbers of {image} that are not finite (NaN or infinite)")]
     NotFinite {
-        /// Which part.
+        /// Part of the network.
         network: &'static str,
         /// The image's place in the batch.
         index: usize,
-        /// What it is called.
+        /// Name.
         image: String,
     },
     /// A tensor that does not fit its type.
@@ -75,7 +75,7 @@ impl Error {
     }
 }
 
-/// Shorthand.
+/// Result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Hint for Error {

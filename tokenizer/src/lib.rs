@@ -1,7 +1,8 @@
 //! Image tokenizers: images ⇄ discrete codes.
 //!
-//! Holds the models (GigaTok, LlamaGen's VQGAN), their quantizer and their configurations, and loads their
-//! checkpoints. Losses that compare images, optimisation and data belong to other crates.
+//! Holds the models (GigaTok, LlamaGen's VQGAN), their quantizer and their configurations, and
+//! loads their checkpoints. Losses that compare images, optimisation and data belong to other
+//! crates.
 
 mod any;
 mod bottleneck;

@@ -42,7 +42,7 @@ impl LlamaGenVq {
         }
     }
 
-    /// What this tokenizer makes.
+    /// Sizes of images and codes.
     pub fn spec(&self) -> &TokenizerSpec {
         &self.spec
     }
@@ -62,7 +62,7 @@ impl LlamaGenVq {
         &self.decoder
     }
 
-    /// (B, 3, H, W) → everything before the quantizer. There is no transformer, so `features` and
+    /// (B, 3, H, W) → activations before the quantizer. There is no transformer, so `features` and
     /// `projected` are the CNN's.
     pub fn latents(&self, images: &Tensor) -> Latents {
         let cnn = self.encoder.forward(images);

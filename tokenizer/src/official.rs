@@ -1,8 +1,8 @@
 //! The official GigaTok YAMLs, read as they are.
 //!
-//! Only `model` matters here; `trainer` and `loss` are the business of training recipes. Keys that no released
-//! model uses must have their inactive value. A golden's manifest states the same keys, plus the sizes that the
-//! official code keeps in its source (`not_in_config`).
+//! Only `model` matters here; `trainer` and `loss` are the business of training recipes. Keys that
+//! no released model uses must have their inactive value. A golden's manifest states the same keys,
+//! plus the sizes that the official code keeps in its source (`not_in_config`).
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -119,7 +119,8 @@ const USED: &[&str] = &[
 /// Converts what [`recognise`] found.
 ///
 /// # Errors
-/// An unknown class or key, an experimental option switched on, or a value of the wrong type.
+/// Returns an error if a class or key is unknown, an experimental option is on, or a value has the
+/// wrong type.
 pub fn convert(document: &Value) -> Result<TokenizerConfig> {
     let model: OfficialModel = serde_json::from_value(document.clone())
         .map_err(|e| Error::Settings(format!("official YAML: {e}")))?;

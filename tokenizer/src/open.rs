@@ -18,7 +18,7 @@ pub type Loaded = weights::Loaded<Model, TokenizerConfig>;
 /// Builds `config` and fills it from an official or our own checkpoint.
 ///
 /// # Errors
-/// The file cannot be read, or its tensors are not exactly the configuration's.
+/// Returns an error if the file cannot be read, or its tensors are not exactly the configuration's.
 pub fn open(
     config: &TokenizerConfig,
     checkpoint: &Path,
@@ -44,12 +44,14 @@ fn arrange(vars: &Vars) {
 }
 
 impl Model {
-    /// Readies a tokenizer with its variables for encoding and decoding; from then on its weights must stay as they are.
+    /// Readies a tokenizer with its variables for encoding and decoding; from then on its weights
+    /// must stay as they are.
     ///
-    /// On the CPU the weights of convolutions go into the order of their inputs, once instead of in every pass, and
-    /// those of large maps get a second form ([`base::nn::Conv2d::pack`]). The process keeps the memory of feature maps
-    /// from one layer to the next: a map of 256² pixels is too large for what the C library keeps by itself, and pages
-    /// that the system hands out again and again cost a quarter of the time.
+    /// On the CPU the weights of convolutions go into the order of their inputs, once instead of in
+    /// every pass, and those of large maps get a second form ([`base::nn::Conv2d::pack`]). The
+    /// process keeps the memory of feature maps from one layer to the next: a map of 256² pixels is
+    /// too large for what the C library keeps by itself, and pages that the system hands out again
+    /// and again cost a quarter of the time.
     pub fn pack(&mut self, vars: &Vars) {
         if vars.device() != Device::Cpu || !matches!(vars.kind(), Kind::Float | Kind::BFloat16) {
             return;
@@ -59,11 +61,11 @@ impl Model {
         self.pack_cnn();
     }
 
-    /// Readies a tokenizer in bf16 on a GPU likewise: its convolutions work channels last, as they do there with the
-    /// least effort, and its group norms through the kernels of `cuda-kernels`.
+    /// Readies a tokenizer in bf16 on a GPU likewise: its convolutions work channels last, as they
+    /// do there with the least effort, and its group norms through the kernels of `cuda-kernels`.
     ///
     /// # Errors
-    /// The kernels cannot be run.
+    /// Returns an error if the kernels cannot be run.
     pub fn pack_on_gpu(&mut self, vars: &Vars) -> Result<()> {
         let (Device::Cuda(index), Kind::BFloat16) = (vars.device(), vars.kind()) else { return Ok(()) };
         CudaKernels::shared(index)?;
@@ -75,7 +77,7 @@ impl Model {
 /// Opens a tokenizer directory: `config.yaml` and `weights.safetensors`.
 ///
 /// # Errors
-/// A file is missing, or as [`open`].
+/// Returns an error if a file is missing, and as [`open`] does.
 pub fn open_dir(dir: &Path, device: Device, precision: Precision) -> Result<Loaded> {
     if let Some(missing) = weights::missing_from(dir) {
         return Err(Error::NotADirectory { dir: dir.to_owned(), missing });

@@ -9,15 +9,17 @@ use crate::error::Result;
 use crate::official;
 
 impl TokenizerConfig {
-    /// Reads a configuration of ours, an official `VQ_*.yaml`, or the `config` of a golden's manifest.
+    /// Reads a configuration of ours, an official `VQ_*.yaml`, or the `config` of a golden's
+    /// manifest.
     ///
     /// # Errors
-    /// Returns an error if the file cannot be read, is not YAML, names an unknown key, or contradicts itself.
+    /// Returns an error if the file cannot be read, is not YAML, names an unknown key, or
+    /// contradicts itself.
     pub fn read(path: &Path) -> Result<Self> {
         Self::from_document(&Document::read(path)?)
     }
 
-    /// The same from parsed YAML.
+    /// Reads a configuration from parsed YAML.
     ///
     /// # Errors
     /// Returns an error if the document names an unknown key or contradicts itself.

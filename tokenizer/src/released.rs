@@ -1,4 +1,4 @@
-//! The released configurations, so that a file that does not fit one of them can be told from the others.
+//! The released configurations, for advice about a file that does not fit one of them.
 
 use weights::Signature;
 

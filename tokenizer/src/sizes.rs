@@ -26,7 +26,7 @@ pub enum Size {
     Custom(TransformerSize),
 }
 
-/// By hand, so that errors name the key or the names that there are.
+/// Written by hand for errors that name the key or list the names.
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Either;

@@ -9,7 +9,7 @@ use crate::quantizer::QuantizerLosses;
 /// The arrangement of an image's codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CodeLayout {
-    /// A line in learned order.
+    /// A sequence in learned order.
     Sequence {
         /// Number of codes.
         len: i64,
@@ -52,18 +52,19 @@ impl TokenizerSpec {
     }
 }
 
-/// Everything before the quantizer.
+/// Activations before the quantizer.
 #[derive(Debug)]
 pub struct Latents {
     /// CNN features (B, Z, h, w).
     pub cnn: Tensor,
     /// Features of the frozen vision network (B, C, h, w), where there is one.
     pub vision: Option<Tensor>,
-    /// Encoder features (B, N, W): after `ln_post`, before the projection to the codes (for probing).
+    /// Encoder features (B, N, W): after `ln_post`, before the projection to the codes (for
+    /// probing).
     pub features: Tensor,
     /// `features` after the encoder's output projection, (B, N, Z).
     pub projected: Tensor,
-    /// What the quantizer receives, (B, N, D), not normalised.
+    /// Input of the quantizer, (B, N, D), not normalised.
     pub pre_quantized: Tensor,
 }
 
@@ -95,17 +96,18 @@ pub trait Tokenizer {
     /// (B, 3, H, W) → (B, N).
     ///
     /// # Errors
-    /// Returns an error if the images have another size, an encoder output is not finite, or libtorch fails.
+    /// Returns an error if the images have another size, an encoder output is not finite, or
+    /// libtorch fails.
     fn encode(&self, images: &Images) -> Result<Codes>;
     /// (B, N) → (B, 3, H, W), not clamped.
     ///
     /// # Errors
-    /// Returns an error if the number of codes is wrong, a code is out of range, a decoded image is not
-    /// finite, or libtorch fails.
+    /// Returns an error if the number of codes is wrong, a code is out of range, a decoded image is
+    /// not finite, or libtorch fails.
     fn decode(&self, codes: &Codes) -> Result<Images>;
     /// (B, 3, H, W) → (B, N, D): the quantizer's input.
     ///
     /// # Errors
-    /// As [`Tokenizer::encode`].
+    /// Returns an error as [`Tokenizer::encode`] does.
     fn features(&self, images: &Images) -> Result<Tensor>;
 }

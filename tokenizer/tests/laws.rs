@@ -69,7 +69,8 @@ fn shapes_follow_the_layout() {
     }
 }
 
-/// A NaN in the encoder, the codebook or the decoder; the code that is refused names the part and the image.
+/// A NaN in the encoder, the codebook or the decoder; the code that is refused names the part and
+/// the image.
 #[test]
 fn what_is_not_finite_is_neither_encoded_nor_decoded() {
     let text = gigatok("{ type: grid, layers: standard }");
@@ -253,7 +254,8 @@ fn the_rotation_trick_rotates_and_rescales_the_gradient() {
     let out = q.forward(&z, Mode::Eval);
     let upstream = recipe_tensor("g", 11, &[1, 8, 6], -1.0, 1.0);
     (&out.z * &upstream).sum(Kind::Float).backward();
-    // A rotation times |q|/|z| keeps lengths up to that ratio, and the angle to the vector becomes the angle to its code.
+    // A rotation times |q|/|z| keeps lengths up to that ratio, and the angle to the vector becomes
+    // the angle to its code.
     let norm = |t: &Tensor| t.norm_scalaropt_dim(2.0, [2i64], false);
     let ratio = norm(&out.z) / norm(&z);
     assert!(max_abs(&norm(&z.grad()), &(norm(&upstream) * &ratio)) < 1e-4);

@@ -35,7 +35,7 @@ impl Lock {
             Err(std::fs::TryLockError::Error(_)) => {}
         }
         for folder in [run.to_owned(), run.join("state")].iter().filter(|f| f.is_dir()) {
-            base::files::sweep(folder).map_err(Error::file("clear", folder))?;
+            base::files::remove_stale_temps(folder).map_err(Error::file("clear", folder))?;
         }
         Ok(Lock(file))
     }

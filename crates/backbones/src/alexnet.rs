@@ -1,12 +1,14 @@
 //! AlexNet (Krizhevsky, arXiv 1404.5997: "one weird trick"), convolutions only, as LPIPS reads it.
 //!
-//! Weights: torchvision's `alexnet-owt-7be5be79.pth`, keys `features.N.weight` and `.bias`. A tap after each of the
-//! five ReLUs; 3×3 max pools of stride 2 before the second and the third convolution.
+//! Weights: torchvision's `alexnet-owt-7be5be79.pth`, keys `features.N.weight` and `.bias`. A tap
+//! after each of the five ReLUs; 3×3 max pools of stride 2 before the second and the third
+//! convolution.
 
 use base::{Init, Scope, nn::Conv2d};
 use tch::Tensor;
 
-/// One convolution: torchvision's index, outputs, kernel, stride, padding, and whether a pool comes before it.
+/// One convolution: torchvision's index, outputs, kernel, stride, padding, and whether a pool comes
+/// before it.
 const LAYERS: [(i64, i64, i64, i64, i64, bool); 5] = [
     (0, 64, 11, 4, 2, false),
     (3, 192, 5, 1, 2, true),

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use base::{Init, Scope};
 use tch::{Kind, Tensor};
 
-/// How a convolution pads its input.
+/// Padding of a convolution.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Padding {
     /// Zeros on both sides: rows, columns.
@@ -37,7 +37,8 @@ pub(crate) struct ConvBn {
 const EPS: f64 = 1e-3;
 
 impl ConvBn {
-    /// Variables `weight` under `conv`; `weight`, `bias`, `running_mean` and `running_var` under `bn`.
+    /// Variables `weight` under `conv`; `weight`, `bias`, `running_mean` and `running_var` under
+    /// `bn`.
     pub fn new(conv: &Scope, bn: &Scope, shape: ConvShape) -> Self {
         let ConvShape { inputs, outputs, kernel, groups, .. } = shape;
         let init = Init::torch_default(inputs / groups * kernel[0] * kernel[1]);
@@ -71,7 +72,8 @@ impl ConvBn {
         let ConvShape { stride, groups, .. } = self.shape;
         let (padded, padding) = self.pad(x);
         if groups > 1 && stride > 1 && x.requires_grad() {
-            // On a CPU the gradient of a strided depthwise convolution takes ten times as long as that of all places.
+            // On a CPU the gradient of a strided depthwise convolution takes ten times as long as
+            // that of all places.
             let all = padded.conv2d(&weight, Some(bias), 1, padding, 1, groups);
             return all.slice(2, 0, None, stride).slice(3, 0, None, stride);
         }
@@ -96,7 +98,8 @@ impl ConvBn {
     }
 }
 
-/// The same values with the channels of a place side by side in memory, which is what convolutions on a CPU want.
+/// Values with the channels of a place adjacent in memory, the fast layout of convolutions on a
+/// CPU.
 pub(crate) fn channels_last(x: &Tensor) -> Tensor {
     x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }

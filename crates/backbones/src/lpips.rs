@@ -1,8 +1,9 @@
 //! LPIPS v0.1 (Zhang et al., arXiv 1801.03924): a learned perceptual distance of two images.
 //!
-//! Features of a frozen classifier, divided at each place by their length, squared difference, weighted channel by
-//! channel, averaged over places, summed over taps. Weights are two public files: the classifier's (see the trunks)
-//! and the heads', `lin{k}.model.1.weight` (1, C, 1, 1) in `vgg.pth`, `alex.pth` or `squeeze.pth` of v0.1.
+//! Features of a frozen classifier, divided at each place by their length, squared difference,
+//! weighted channel by channel, averaged over places, summed over taps. Weights are two public
+//! files: the classifier's (see the trunks) and the heads', `lin{k}.model.1.weight` (1, C, 1, 1) in
+//! `vgg.pth`, `alex.pth` or `squeeze.pth` of v0.1.
 //!
 //! B batch, C channels, H×W places, K taps
 
@@ -28,7 +29,7 @@ pub enum LpipsNet {
 }
 
 impl LpipsNet {
-    /// All of them.
+    /// All variants.
     pub const ALL: [LpipsNet; 3] = [LpipsNet::Vgg, LpipsNet::Alex, LpipsNet::Squeeze];
 
     /// `lpips-vgg`, `lpips-alex`, `lpips-squeeze`.
@@ -40,7 +41,8 @@ impl LpipsNet {
         }
     }
 
-    /// The public file of its classifier, among [`crate::files::FILES`]; the heads' is called as the network is.
+    /// The public file of its classifier, among [`crate::files::FILES`]; the heads' is called as
+    /// the network is.
     pub fn trunk_file(self) -> &'static str {
         match self {
             LpipsNet::Vgg => "vgg16",
@@ -74,8 +76,9 @@ pub enum HeadDropout {
     /// Nothing is: judging.
     #[default]
     Off,
-    /// Each with probability 1/2, the others doubled. GigaTok and LlamaGen train so: their training script puts the
-    /// whole loss module into training mode, and with it the dropout in front of each head.
+    /// Each with probability 1/2, the others doubled. GigaTok and LlamaGen train so: their training
+    /// script puts the whole loss module into training mode, and with it the dropout in front of
+    /// each head.
     AsTrained,
 }
 
@@ -111,7 +114,8 @@ const SHIFT: [f32; 3] = [-0.030, -0.088, -0.188];
 const SCALE: [f32; 3] = [0.458, 0.448, 0.450];
 
 impl Lpips {
-    /// Variables `features.*` under `trunk` and `lin{k}.model.1.weight` under `heads`; they may be one scope.
+    /// Variables `features.*` under `trunk` and `lin{k}.model.1.weight` under `heads`; they may be
+    /// one scope.
     pub fn new(trunk: &Scope, heads: &Scope, net: LpipsNet) -> Self {
         let head = |(k, &channels): (usize, &i64)| {
             let p = heads / format!("lin{k}") / "model" / 1;
@@ -134,16 +138,17 @@ impl Lpips {
     /// Fills trunk and heads from the two public files, in fp32.
     ///
     /// # Errors
-    /// A file cannot be read, or its tensors are not exactly what is looked for.
+    /// Returns an error if a file cannot be read, or its tensors are not exactly what is looked
+    /// for.
     pub fn open(trunk: &Path, heads: &Path, net: LpipsNet, device: Device) -> Result<Self> {
         let (trunk, heads) = (WeightSource::File(trunk.into()), WeightSource::File(heads.into()));
         Ok(Self::open_with_id(&trunk, &heads, net, device)?.0)
     }
 
-    /// As [`Lpips::open`], from files or at random, with the name of what the values are.
+    /// [`Lpips::open`] from files or at random, with the identity of the values.
     ///
     /// # Errors
-    /// As [`Lpips::open`].
+    /// Returns an error as [`Lpips::open`] does.
     pub fn open_with_id(
         trunk: &WeightSource,
         heads: &WeightSource,
@@ -157,10 +162,11 @@ impl Lpips {
         Ok((lpips, id))
     }
 
-    /// Fills trunk and heads from named tensors: torchvision's, or those of a saved LPIPS module (`net.slice*`).
+    /// Fills trunk and heads from named tensors: torchvision's, or those of a saved LPIPS module
+    /// (`net.slice*`).
     ///
     /// # Errors
-    /// Names or shapes are not exactly what is looked for.
+    /// Returns an error if names or shapes are not exactly what is looked for.
     pub fn load(
         trunk: &dyn TensorSource,
         heads: &dyn TensorSource,
@@ -194,11 +200,11 @@ impl Lpips {
         self.net
     }
 
-    /// The distance of each pair, (B): images of one shape, at least [`LpipsNet::min_side`] high and wide, nominally
-    /// in [-1, 1] (a decoder's output is compared unclamped).
+    /// The distance of each pair, (B): images of one shape, at least [`LpipsNet::min_side`] high
+    /// and wide, nominally in [-1, 1] (a decoder's output is compared unclamped).
     ///
     /// # Errors
-    /// Shapes differ, or the images are too small.
+    /// Returns an error if shapes differ, or the images are too small.
     pub fn distance(&self, a: &Images, b: &Images) -> Result<Tensor> {
         let (a, b) = (a.tensor(), b.tensor());
         let wrong = |expected: String| Error::Input {
@@ -221,7 +227,7 @@ impl Lpips {
         self.per_tap(a, b, HeadDropout::Off).sum_dim_intlist([1i64].as_slice(), false, Kind::Float)
     }
 
-    /// As [`Lpips::forward`], with the dropout of training.
+    /// [`Lpips::forward`] with the dropout of training.
     pub fn forward_with(&self, a: &Tensor, b: &Tensor, dropout: HeadDropout) -> Tensor {
         self.per_tap(a, b, dropout).sum_dim_intlist([1i64].as_slice(), false, Kind::Float)
     }
@@ -255,8 +261,8 @@ fn tap_distance(head: &Tensor, a: &Tensor, b: &Tensor, dropout: HeadDropout) -> 
     weighted.mean_dim([1i64, 2, 3].as_slice(), false, Kind::Float)
 }
 
-/// Each place's channels divided by their length. The clamp changes no value; it keeps the gradient finite where all
-/// channels are zero (the official one is NaN there).
+/// Each place's channels divided by their length. The clamp changes no value; it keeps the gradient
+/// finite where all channels are zero (the official one is NaN there).
 fn unit(features: &Tensor) -> Tensor {
     let squares = features.square().sum_dim_intlist([1i64].as_slice(), true, Kind::Float);
     features / (squares.clamp_min(1e-30).sqrt() + 1e-10)
@@ -272,7 +278,8 @@ fn trunk_name(net: LpipsNet) -> &'static str {
     }
 }
 
-/// torchvision's classifiers, timm's copy of VGG16, and saved LPIPS modules, whose slices keep torchvision's indices.
+/// torchvision's classifiers, timm's copy of VGG16, and saved LPIPS modules, whose slices keep
+/// torchvision's indices.
 fn trunk_map() -> KeyMap {
     let slices = (1..=7)
         .fold(KeyMap::identity(), |map, slice| map.rename(&format!("net.slice{slice}.**"), "features.**"));
@@ -295,7 +302,7 @@ fn heads_map() -> KeyMap {
         .drop("scaling_layer.**", "its constants are known")
 }
 
-/// Of random weights.
+/// Range of random weights.
 fn random_range(name: &str, shape: &[i64]) -> (f64, f64) {
     if name.starts_with("lin") {
         (0.0, 0.2)

@@ -32,7 +32,7 @@ pub enum Network {
 }
 
 impl Network {
-    /// All of them.
+    /// All variants.
     pub fn all() -> Vec<Network> {
         let dino = |registers| DinoSize::ALL.map(|size| Network::Dino { size, registers });
         let mut all = vec![Network::InceptionFid];
@@ -43,7 +43,8 @@ impl Network {
         all
     }
 
-    /// As it is typed: `inception-fid`, `dinov2-l14-reg`, `clip-b32`, `efficientnet-lite0`.
+    /// Name on the command line: `inception-fid`, `dinov2-l14-reg`, `clip-b32`,
+    /// `efficientnet-lite0`.
     pub fn name(self) -> String {
         match self {
             Network::InceptionFid => INCEPTION.into(),
@@ -89,7 +90,7 @@ impl Network {
     /// The weights asked for, else its public file in the models folder.
     ///
     /// # Errors
-    /// The public file is wanted and missing, or is another file.
+    /// Returns an error if the public file is needed and missing, or another file has its name.
     pub fn weights(self, asked: Option<&WeightSource>, models: &Path) -> Result<WeightSource> {
         match asked {
             Some(source) => Ok(source.clone()),
@@ -100,7 +101,8 @@ impl Network {
     /// The network with its weights, behind an input path (its usual one if none is given).
     ///
     /// # Errors
-    /// The weights cannot be read or are another network's; the input path is none of the network's.
+    /// Returns an error if the weights cannot be read or are another network's, or the network has
+    /// no such input path.
     pub fn open(
         self,
         from: &WeightSource,

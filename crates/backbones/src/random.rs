@@ -1,10 +1,10 @@
-//! Weights by recipe.
+//! Synthetic weights.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
 
 use base::Vars;
-use base::recipe::recipe_values;
+use base::synthetic::synthetic_values;
 use tch::Kind;
 use weights::{Origin, TensorInfo, TensorSource};
 
@@ -41,7 +41,7 @@ impl TensorSource for RandomWeights {
     fn bytes(&self, name: &str) -> weights::Result<Cow<'_, [u8]>> {
         let shape = self.info(name).map(|i| i.shape).unwrap_or_default();
         let (lo, hi) = (self.range)(name, &shape);
-        let values = recipe_values(name, self.seed, shape.iter().product::<i64>() as usize, lo, hi);
+        let values = synthetic_values(name, self.seed, shape.iter().product::<i64>() as usize, lo, hi);
         Ok(Cow::Owned(values.iter().flat_map(|v| v.to_ne_bytes()).collect()))
     }
 
@@ -55,7 +55,8 @@ pub(crate) fn fan_in(shape: &[i64]) -> f64 {
     shape[1..].iter().product::<i64>() as f64
 }
 
-/// Of a network of convolutions and batch norms, whose scopes have `bn` in their names.
+/// Range of random weights in a network of convolutions and batch norms, whose scopes have `bn` in
+/// their names.
 pub(crate) fn conv_bn_range(name: &str, shape: &[i64]) -> (f64, f64) {
     match name.rsplit_once('.') {
         Some((_, "running_var")) => (0.8, 1.2),

@@ -1,5 +1,5 @@
-//! The resizes that feature networks were published with. Each differs from the others by more than the networks'
-//! tolerance.
+//! The resizes that feature networks were published with. Each differs from the others by more than
+//! the networks' tolerance.
 
 use base::ImagesU8;
 use data::resize::{Filter, Region, resize, resize_region};
@@ -9,8 +9,9 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{Error, Result};
 
-/// TensorFlow 1's `resize_bilinear` without aligned corners, in fp32: output i reads from `i · in/out`, so the first
-/// sample always hits the first pixel. No antialias. (B, C, H, W) fp32 → (B, C, height, width).
+/// TensorFlow 1's `resize_bilinear` without aligned corners, in fp32: output i reads from `i ·
+/// in/out`, so the first sample always hits the first pixel. No antialias. (B, C, H, W) fp32 → (B,
+/// C, height, width).
 pub fn tf1_bilinear(x: &Tensor, height: i64, width: i64) -> Tensor {
     let size = x.size();
     let (lo, hi, t) = taps(size[3], width, x.device());
@@ -21,7 +22,7 @@ pub fn tf1_bilinear(x: &Tensor, height: i64, width: i64) -> Tensor {
     &top + (rows.index_select(2, &hi) - &top) * t.view([-1, 1])
 }
 
-/// For each output the two inputs it lies between, and how far from the first.
+/// For each output, the two inputs around it, and its distance from the first.
 fn taps(input: i64, output: i64, device: Device) -> (Tensor, Tensor, Tensor) {
     let scale = input as f32 / output as f32;
     let position: Vec<f32> = (0..output).map(|i| i as f32 * scale).collect();
@@ -32,7 +33,8 @@ fn taps(input: i64, output: i64, device: Device) -> (Tensor, Tensor, Tensor) {
     (to(Tensor::from_slice(&lo)), to(Tensor::from_slice(&hi)), to(Tensor::from_slice(&t)))
 }
 
-/// PyTorch's bilinear `interpolate`: half-pixel centres, no antialias. (B, C, H, W) → (B, C, height, width).
+/// PyTorch's bilinear `interpolate`: half-pixel centres, no antialias. (B, C, H, W) → (B, C,
+/// height, width).
 pub fn half_pixel_bilinear(x: &Tensor, height: i64, width: i64) -> Tensor {
     x.upsample_bilinear2d([height, width], false, None, None)
 }
@@ -42,8 +44,8 @@ pub fn half_pixel_bicubic(x: &Tensor, height: i64, width: i64) -> Tensor {
     x.upsample_bicubic2d([height, width], false, None, None)
 }
 
-/// Pillow's antialiased bicubic (a = -0.5) on floating channels, not rounded: clean-fid's. PyTorch's antialiased
-/// kernel has Pillow's taps and weights; float64, as Pillow sums.
+/// Pillow's antialiased bicubic (a = -0.5) on floating channels, not rounded: clean-fid's.
+/// PyTorch's antialiased kernel has Pillow's taps and weights; float64, as Pillow sums.
 pub fn pillow_bicubic_float(x: &Tensor, height: i64, width: i64) -> Tensor {
     let double = x.to_kind(Kind::Double);
     double.internal_upsample_bicubic2d_aa([height, width], false, None, None).to_kind(Kind::Float)
@@ -52,16 +54,17 @@ pub fn pillow_bicubic_float(x: &Tensor, height: i64, width: i64) -> Tensor {
 /// Pillow's antialiased bicubic on 8-bit images, bit for bit, each side stretched on its own.
 ///
 /// # Errors
-/// A size that is none, or empty images.
+/// Returns an error if a size is not positive, or the images are empty.
 pub fn pillow_bicubic(images: &ImagesU8, height: i64, width: i64) -> Result<ImagesU8> {
     let (h, w) = (side(height)?, side(width)?);
     each_picture(images, h, w, |picture| resize(picture, w, h, Filter::Bicubic))
 }
 
-/// CLIP's own: the short side to `size` (Pillow's bicubic; the long side rounded down), then the centre square.
+/// CLIP's own: the short side to `size` (Pillow's bicubic; the long side rounded down), then the
+/// centre square.
 ///
 /// # Errors
-/// As [`pillow_bicubic`].
+/// Returns an error as [`pillow_bicubic`] does.
 pub fn pillow_short_side(images: &ImagesU8, size: i64) -> Result<ImagesU8> {
     let s = side(size)?;
     each_picture(images, s, s, |picture| {
@@ -78,7 +81,7 @@ pub fn pillow_short_side(images: &ImagesU8, size: i64) -> Result<ImagesU8> {
 /// CMMD's: the centre square of the stored image, then Pillow's bicubic.
 ///
 /// # Errors
-/// As [`pillow_bicubic`].
+/// Returns an error as [`pillow_bicubic`] does.
 pub fn pillow_centre_square(images: &ImagesU8, size: i64) -> Result<ImagesU8> {
     let s = side(size)?;
     each_picture(images, s, s, |picture| {

@@ -1,4 +1,4 @@
-//! Where a network's weights come from: a file, or the recipe.
+//! Origin of a network's weights: a file, or random numbers.
 
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
@@ -18,8 +18,8 @@ use crate::{Error, Result};
 pub enum WeightSource {
     /// A public weight file.
     File(PathBuf),
-    /// No file: numbers that are a function of the tensors' names and a seed. Features then have the right shapes
-    /// and nothing else; their id says that they are not comparable.
+    /// No file: numbers that are a function of the tensors' names and a seed. Features then have
+    /// the right shapes and nothing else; their id says that they are not comparable.
     Random {
         /// The seed.
         seed: u64,
@@ -65,7 +65,7 @@ impl FromStr for WeightSource {
     }
 }
 
-/// What is to be said of loaded weights.
+/// Provenance of loaded weights.
 #[derive(Debug, Clone)]
 pub(crate) struct Provenance {
     /// SHA-256 of the file, or `random:SEED`.
@@ -74,8 +74,9 @@ pub(crate) struct Provenance {
     pub comparable: bool,
 }
 
-/// Fills all of `vars` from a file through `map`, or at random within `range`. The values are comparable only if the
-/// file is the one of [`crate::files::FILES`] called `public`: that its tensors fit says nothing of what is in them.
+/// Fills all of `vars` from a file through `map`, or at random within `range`. The values are
+/// comparable only if the file is the one of [`crate::files::FILES`] called `public`: that its
+/// tensors fit says nothing of what is in them.
 pub(crate) fn fill(
     network: &str,
     public: &str,

@@ -1,13 +1,13 @@
 //! SqueezeNet 1.1 (Iandola et al., arXiv 1602.07360), without its classifier, as LPIPS reads it.
 //!
-//! Weights: torchvision's `squeezenet1_1-b8a52dc0.pth`, keys `features.0.*` and `features.N.{squeeze,expand1x1,
-//! expand3x3}.*`. Max pools are 3×3 of stride 2 and round sizes up.
+//! Weights: torchvision's `squeezenet1_1-b8a52dc0.pth`, keys `features.0.*` and
+//! `features.N.{squeeze,expand1x1, expand3x3}.*`. Max pools are 3×3 of stride 2 and round sizes up.
 
 use base::{Init, Scope, nn::Conv2d};
 use tch::Tensor;
 
-/// A fire module: torchvision's index, inputs, squeezed channels, channels of each expansion, and whether a pool
-/// comes before it.
+/// A fire module: torchvision's index, inputs, squeezed channels, channels of each expansion, and
+/// whether a pool comes before it.
 const FIRES: [(i64, i64, i64, i64, bool); 8] = [
     (3, 64, 16, 64, true),
     (4, 128, 16, 64, false),

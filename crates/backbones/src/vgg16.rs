@@ -1,7 +1,9 @@
-//! VGG16 (Simonyan & Zisserman, arXiv 1409.1556, configuration D), convolutions only, as LPIPS reads it.
+//! VGG16 (Simonyan & Zisserman, arXiv 1409.1556, configuration D), convolutions only, as LPIPS
+//! reads it.
 //!
-//! Weights: torchvision's `vgg16-397923af.pth`, keys `features.N.weight` and `.bias`. Thirteen 3×3 convolutions,
-//! each with a ReLU; 2×2 max pools between the five stages; a tap after each stage's last ReLU.
+//! Weights: torchvision's `vgg16-397923af.pth`, keys `features.N.weight` and `.bias`. Thirteen 3×3
+//! convolutions, each with a ReLU; 2×2 max pools between the five stages; a tap after each stage's
+//! last ReLU.
 
 use base::{Init, Scope, nn::Conv2d};
 use tch::Tensor;

@@ -1,4 +1,5 @@
-//! Captions cleaned as LlamaGen's `language/t5.py` cleans them (ftfy 6.3.1, Beautiful Soup 4.15, Python 3.11).
+//! Captions cleaned as LlamaGen's `language/t5.py` cleans them (ftfy 6.3.1, Beautiful Soup 4.15,
+//! Python 3.11).
 
 use backbones::t5::{clean_caption, clean_once};
 

@@ -1,5 +1,6 @@
-//! SentencePiece's own model files: the numbers are those of SentencePiece 0.2 for a model of 110 pieces with
-//! normalisation rules of its own (ligatures, full-width letters, `½`, an accent, spaces, something invisible).
+//! SentencePiece's own model files: the numbers are those of SentencePiece 0.2 for a model of 110
+//! pieces with normalisation rules of its own (ligatures, full-width letters, `½`, an accent,
+//! spaces, something invisible).
 
 use std::path::Path;
 

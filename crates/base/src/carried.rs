@@ -1,23 +1,25 @@
-//! What a training pass leaves behind in buffers for later ones: running statistics, power iterations, queues.
+//! Changes of buffers that a training pass leaves to later ones: running statistics, power
+//! iterations, queues.
 //!
-//! Passes of one step may run side by side, and a step may be given up. [`collect`] therefore holds back what a pass
-//! changes: the pass itself sees it, no other does, and it takes place when [`Changes::apply`] says so. Elsewhere changes
-//! take place at once.
+//! Passes of one step may run side by side, and a step may be given up. [`collect`] therefore holds
+//! back what a pass changes: the pass itself sees it, no other does, and it takes place when
+//! [`Changes::apply`] says so. Elsewhere changes take place at once.
 
 use std::cell::RefCell;
 
 use tch::Tensor;
 
-/// How a buffer changes.
+/// Change of a buffer.
 #[derive(Debug)]
 pub enum Change {
-    /// It becomes this.
+    /// Replaces the value.
     Set(Tensor),
-    /// This is added.
+    /// Adds a value.
     Add(Tensor),
-    /// It goes this share of the way to a value.
+    /// Interpolates linearly towards a value, by this share.
     Blend(Tensor, f64),
-    /// These become its last values, and as many of the first are dropped: (n) into a queue (m), n ≤ m or not.
+    /// These become its last values, and as many of the first are dropped: (n) into a queue (m), n
+    /// ≤ m or not.
     Push(Tensor),
 }
 
@@ -37,12 +39,12 @@ impl Change {
     }
 }
 
-/// What a pass changed, in order.
+/// Changes of a pass, in order.
 #[derive(Debug, Default)]
 pub struct Changes(Vec<(Tensor, Change)>);
 
 impl Changes {
-    /// Lets it take place.
+    /// Applies the changes.
     pub fn apply(self) {
         self.0.into_iter().for_each(|(mut buffer, change)| change.apply(&mut buffer));
     }

@@ -1,4 +1,5 @@
-//! Files: written so that a reader never meets half of one, opened without waiting for a pipe, named as text.
+//! Files: written so that a reader never meets half of one, opened without waiting for a pipe,
+//! named as text.
 
 use std::ffi::OsStr;
 use std::fs::{File, Permissions};
@@ -15,12 +16,15 @@ pub fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Opens a file to read it, and refuses at once what is none: a pipe would be waited for, a device might never end.
+/// Opens a regular file to read it. Others are refused at once: a pipe would be waited for, a
+/// device might never end.
 ///
 /// # Errors
-/// There is no such file, it may not be read, or it is a folder, pipe, socket or device.
+/// Returns an error if the file is missing, may not be read, or is a folder, pipe, socket or
+/// device.
 pub fn open_regular(path: &Path) -> io::Result<File> {
-    // Before opening, which alone can hang; and after it, since the name may mean something else by then.
+    // Before opening, which alone can hang; and after it, since the name may mean something else by
+    // then.
     let refuse = |kind: std::fs::FileType| match kind.is_dir() {
         true => io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"),
         false => io::Error::new(io::ErrorKind::InvalidInput, NOT_REGULAR),
@@ -50,10 +54,11 @@ pub fn tsv_cell(text: &str) -> String {
     text.replace('\n', "\\n").replace('\t', "\\t").replace('\r', "\\r")
 }
 
-/// How the names of unfinished files begin.
+/// Prefix of the names of unfinished files.
 const PARTIAL: &str = ".partial-";
 
-/// A temporary file beside `path`, with the rights of an ordinary new file; it vanishes unless [`publish`]ed.
+/// A temporary file beside `path`, with the rights of an ordinary new file; it vanishes unless
+/// [`publish`]ed.
 pub fn temporary_for(path: &Path) -> io::Result<NamedTempFile> {
     // Without this the file would keep a temporary file's mode, readable by its owner only.
     let usual = Permissions::from_mode(0o666);
@@ -61,8 +66,9 @@ pub fn temporary_for(path: &Path) -> io::Result<NamedTempFile> {
     builder.prefix(PARTIAL).permissions(usual).tempfile_in(folder_of(path)).map_err(without_name)
 }
 
-/// Removes temporary files that a killed process left in `folder`; nobody else may be writing there.
-pub fn sweep(folder: &Path) -> io::Result<()> {
+/// Removes temporary files that a killed process left in `folder`; nobody else may be writing
+/// there.
+pub fn remove_stale_temps(folder: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
         if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
@@ -79,8 +85,8 @@ pub fn publish(file: NamedTempFile, path: &Path) -> io::Result<()> {
     File::open(folder_of(path))?.sync_all() // the name itself
 }
 
-/// Writes a file under a temporary name in the same folder, flushes it to the disk, and renames it. If anything
-/// fails, nothing is left behind and an existing file keeps its content.
+/// Writes a file under a temporary name in the same folder, flushes it to the disk, and renames it.
+/// If anything fails, nothing is left behind and an existing file keeps its content.
 pub fn write_atomic(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let mut temporary = temporary_for(path)?;
     write(temporary.as_file_mut())?;

@@ -1,4 +1,5 @@
-//! Hashes: SHA-256 of files and of sequences of values, its short form as a fingerprint, and FNV-1a.
+//! Hashes: SHA-256 of files and of sequences of values, its short form as a fingerprint, and
+//! FNV-1a.
 
 use std::io::{self, Read as _};
 use std::path::Path;

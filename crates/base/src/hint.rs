@@ -6,7 +6,8 @@ pub trait Hint {
     fn hints(&self) -> Vec<String>;
 }
 
-/// The candidates nearest to `word`, best first, for "did you mean": at most `most`, none too far off.
+/// The candidates nearest to `word`, best first, for "did you mean": at most `most`, none too far
+/// off.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>, most: usize) -> Vec<&'a str> {
     let lower = word.to_lowercase();
     let mut scored: Vec<(f64, &str)> = candidates

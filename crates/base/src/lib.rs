@@ -1,6 +1,6 @@
-//! The foundation of the other crates: values whose range is part of their type, precision, devices, counter-based
-//! randomness, variables, layers, configuration files, NumPy archives, and files written whole or not at all. It knows no
-//! model.
+//! The foundation of the other crates: values whose range is part of their type, precision,
+//! devices, counter-based randomness, variables, layers, configuration files, NumPy archives, and
+//! files written whole or not at all. It knows no model.
 
 pub mod carried;
 pub mod config;
@@ -15,10 +15,10 @@ pub mod nn;
 pub mod npz;
 pub mod precision;
 pub mod progress;
-pub mod recipe;
 pub mod resume;
 pub mod rng;
 pub mod skipped;
+pub mod synthetic;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod types;

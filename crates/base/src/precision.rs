@@ -1,11 +1,11 @@
-//! Precisions as kinds of tensors.
+//! Precisions as dtypes.
 
 use choices::Precision;
 use tch::Kind;
 
-/// What a precision means for tensors.
+/// Dtype of a precision.
 pub trait TensorKind {
-    /// The kind of weights and activations.
+    /// Dtype of weights and activations.
     fn kind(self) -> Kind;
 }
 

@@ -1,4 +1,4 @@
-//! How libraries report progress: they never print.
+//! Progress reports of libraries, which never print.
 
 /// Receives progress from a long job.
 pub trait Progress: Send {
@@ -8,8 +8,8 @@ pub trait Progress: Send {
     fn advance(&mut self, n: u64);
     /// A line worth reading, such as the loss of a step.
     fn message(&mut self, text: &str);
-    /// How things stand, in parts; takes the place of what it said before where that can be done, and is a line like
-    /// any other elsewhere.
+    /// Current status, in parts. Replaces the previous status if the output can; else it is a line
+    /// like any other.
     fn status(&mut self, parts: &[String]) {
         self.message(&parts.join("  "));
     }

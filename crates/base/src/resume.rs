@@ -71,7 +71,8 @@ impl<'a, T: Serialize + DeserializeOwned + PartialEq> Claim<'a, T> {
     /// Whether a run with these settings has begun. Creates the folder if it is missing.
     ///
     /// # Errors
-    /// Returns an error if the folder cannot be created, the file cannot be read, or the settings differ.
+    /// Returns an error if the folder cannot be created, the file cannot be read, or the settings
+    /// differ.
     pub fn resumes(&self) -> Result<bool, ClaimError> {
         let folder = crate::files::folder_of(&self.path);
         let write = |source| ClaimError::Write { path: folder.to_owned(), source };

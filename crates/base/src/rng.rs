@@ -1,7 +1,7 @@
 //! Counter-based randomness: every number is a pure function of what it is for.
 //!
-//! SplitMix64's finaliser hashes `(seed, stream, counter)`. Image 17 is then image 17 at any batch size, on any
-//! number of ranks and after any restart, and nothing needs to be saved to resume.
+//! SplitMix64's finaliser hashes `(seed, stream, counter)`. Image 17 is then image 17 at any batch
+//! size, on any number of ranks and after any restart, and nothing needs to be saved to resume.
 
 /// SplitMix64's output function (Steele et al., 2014).
 pub fn mix(mut z: u64) -> u64 {

@@ -2,13 +2,13 @@
 
 use tch::{Kind, Tensor};
 
-pub use crate::recipe::recipe_values;
-use crate::recipe::words;
+pub use crate::synthetic::synthetic_values;
+use crate::synthetic::words;
 
-/// [`recipe_values`] as a tensor.
+/// [`synthetic_values`] as a tensor.
 pub fn recipe_tensor(name: &str, seed: u64, shape: &[i64], lo: f64, hi: f64) -> Tensor {
     let n = shape.iter().product::<i64>() as usize;
-    Tensor::from_slice(&recipe_values(name, seed, n, lo, hi)).view(shape)
+    Tensor::from_slice(&synthetic_values(name, seed, n, lo, hi)).view(shape)
 }
 
 /// Integers in `0..n` by the recipe, int64.

@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-/// A tensor that does not have the shape or kind its type promises.
+/// Error about a tensor whose shape or dtype is not that of its type.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: expected {expected}, found shape {shape:?} of {kind:?}")]
 pub struct TypeError {
@@ -16,7 +16,8 @@ fn check(what: &'static str, expected: &'static str, t: &Tensor, ok: bool) -> Re
     if ok { Ok(()) } else { Err(TypeError { what, expected, shape: t.size(), kind: t.kind() }) }
 }
 
-/// RGB images as models see them: (B, 3, H, W), floating, nominally in [-1, 1] (decoders do not clamp).
+/// RGB images as models see them: (B, 3, H, W), floating, nominally in [-1, 1] (decoders do not
+/// clamp).
 #[derive(Debug)]
 pub struct Images(Tensor);
 
@@ -37,8 +38,9 @@ impl Images {
         Ok(Images(t))
     }
 
-    /// The one rounding rule in the project: `clamp(127.5 x + 128, 0, 255)`, truncated
-    /// (GigaTok `sample_c2i_ddp.py`). It maps an 8-bit image read with [`ImagesU8::to_float`] back to itself.
+    /// The one rounding rule in the project: `clamp(127.5 x + 128, 0, 255)`, truncated (GigaTok
+    /// `sample_c2i_ddp.py`). It maps an 8-bit image read with [`ImagesU8::to_float`] back to
+    /// itself.
     pub fn to_u8(&self) -> ImagesU8 {
         let scaled = self.0.to_kind(Kind::Float) * 127.5 + 128.0;
         ImagesU8(scaled.clamp(0.0, 255.0).to_kind(Kind::Uint8))

@@ -1,14 +1,15 @@
 //! Named variables of a model.
 //!
-//! tch's `VarStore` renames duplicates, casts to the file's kind and always allocates; here a duplicate name is
-//! a bug, the kind is the caller's, and a 7B model can be described without memory.
+//! tch's `VarStore` renames duplicates, casts to the file's dtype and always allocates; here a
+//! duplicate name is a bug, the dtype is the caller's, and a 7B model can be described without
+//! memory.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use tch::{Device, Kind, Tensor};
 
-/// How variables come to be.
+/// Initialisation of variables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Build {
     /// Drawn from their initial distribution with libtorch's global generator.
@@ -16,7 +17,7 @@ pub enum Build {
     /// Allocated, not filled: a checkpoint follows.
     Empty,
     /// Names and shapes only; every tensor is one element, expanded. Cannot be run.
-    Describe,
+    Meta,
 }
 
 /// The distribution a variable starts from.
@@ -92,7 +93,7 @@ pub struct Vars {
 }
 
 impl Vars {
-    /// An empty store whose parameters will have `kind` on `device`.
+    /// An empty store for parameters of the dtype `kind` on `device`.
     pub fn new(device: Device, kind: Kind, build: Build) -> Self {
         Vars { table: Arc::default(), device, kind, build }
     }
@@ -102,7 +103,7 @@ impl Vars {
         Scope { vars: self.clone(), prefix: String::new() }
     }
 
-    /// Where the variables live.
+    /// Device of the variables.
     pub fn device(&self) -> Device {
         self.device
     }
@@ -112,7 +113,7 @@ impl Vars {
         self.build == Build::Random
     }
 
-    /// The floating kind of parameters.
+    /// Dtype of floating parameters.
     pub fn kind(&self) -> Kind {
         self.kind
     }
@@ -166,14 +167,14 @@ impl Vars {
         match self.build {
             Build::Random => init.draw(shape, self.device).to_kind(kind),
             Build::Empty => Tensor::empty(shape, (kind, self.device)),
-            Build::Describe => {
+            Build::Meta => {
                 Tensor::zeros(vec![1; shape.len()].as_slice(), (kind, self.device)).expand(shape, false)
             }
         }
     }
 }
 
-/// A place in the tree of names: `root / "layers" / 0 / "attention"`.
+/// Scope in the tree of names: `root / "layers" / 0 / "attention"`.
 #[derive(Debug, Clone)]
 pub struct Scope {
     vars: Vars,
@@ -186,19 +187,19 @@ impl Scope {
         if self.prefix.is_empty() { leaf.to_owned() } else { format!("{}.{leaf}", self.prefix) }
     }
 
-    /// A trained variable of the store's kind.
+    /// A trained variable of the store's dtype.
     pub fn var(&self, leaf: &str, shape: &[i64], init: Init) -> Tensor {
         self.var_of(leaf, shape, self.vars.kind, init)
     }
 
-    /// A trained variable whose kind does not follow the store's (a codebook stays fp32).
+    /// A trained variable of its own dtype (a codebook stays fp32).
     pub fn var_of(&self, leaf: &str, shape: &[i64], kind: Kind, init: Init) -> Tensor {
         let _guard = tch::no_grad_guard();
         let tensor = self.vars.make(shape, kind, init);
         self.vars.add(self.name(leaf), tensor, false)
     }
 
-    /// A saved but untrained variable of any kind.
+    /// A saved but untrained variable of any dtype.
     pub fn buffer(&self, leaf: &str, shape: &[i64], kind: Kind, init: Init) -> Tensor {
         let _guard = tch::no_grad_guard();
         let tensor = self.vars.make(shape, kind, init);
@@ -233,7 +234,7 @@ mod tests {
 
     #[test]
     fn describing_costs_no_memory_and_keeps_names_and_shapes() {
-        let vars = Vars::new(Device::Cpu, Kind::Float, Build::Describe);
+        let vars = Vars::new(Device::Cpu, Kind::Float, Build::Meta);
         let p = &vars.root() / "layers" / 0;
         let _ = p.var("weight", &[1 << 20, 1 << 20], Init::Const(0.0));
         let all = vars.all();

@@ -1,5 +1,6 @@
-//! JPEG decoding as Pillow does it: libjpeg-turbo's decoder, here in MozJPEG's build, which needs a C compiler and nothing
-//! else. Unlike Pillow, damage is an error: libjpeg itself only warns, and paints what is missing grey.
+//! JPEG decoding as Pillow does it: libjpeg-turbo's decoder, here in MozJPEG's build, which needs a
+//! C compiler and nothing else. Unlike Pillow, damage is an error: libjpeg itself only warns, and
+//! paints what is missing grey.
 #![allow(unsafe_code)]
 
 use std::mem::{transmute, zeroed};
@@ -17,7 +18,7 @@ pub struct Pixels {
     pub height: u32,
     /// `height × width × 3` bytes, RGB.
     pub rgb: Vec<u8>,
-    /// How the file keeps its colours.
+    /// Colour space of the file.
     pub stored: Stored,
 }
 
@@ -35,7 +36,7 @@ pub enum Stored {
 /// Decodes a picture.
 ///
 /// # Errors
-/// libjpeg's message: what it cannot read, or what is damaged.
+/// Returns libjpeg's message if the file is damaged or not supported.
 pub fn decode(bytes: &[u8]) -> Result<Pixels, String> {
     caught(|| {
         let file = Decompress::with_err(error_manager()).from_mem(bytes).map_err(|e| e.to_string())?;
@@ -66,7 +67,7 @@ fn from_inks(pixels: &[u8]) -> Vec<u8> {
     pixels.as_chunks().0.iter().flat_map(rgb).collect()
 }
 
-/// What libjpeg says when it gives up.
+/// libjpeg's message about a fatal error.
 struct Message(String);
 
 /// Runs libjpeg, whose errors unwind.
@@ -82,8 +83,8 @@ const HARMLESS: [ffi::J_MESSAGE_CODE; 4] =
     [ffi::JWRN_EXTRANEOUS_DATA, ffi::JWRN_JFIF_MAJOR, ffi::JWRN_ADOBE_XFORM, ffi::JWRN_BOGUS_ICC];
 
 fn error_manager() -> ffi::jpeg_error_mgr {
-    // SAFETY: the struct holds numbers, nullable pointers and optional functions, for all of which zero is valid;
-    // `jpeg_std_error` only writes to it.
+    // SAFETY: the struct holds numbers, nullable pointers and optional functions, for all of which
+    // zero is valid; `jpeg_std_error` only writes to it.
     let mut manager: ffi::jpeg_error_mgr = unsafe { zeroed() };
     unsafe { ffi::jpeg_std_error(&mut manager) };
     manager.error_exit = Some(give_up);
@@ -97,7 +98,8 @@ extern "C-unwind" fn give_up(common: &mut ffi::jpeg_common_struct) {
 
 /// A negative level is a warning, others trace.
 extern "C-unwind" fn warned(common: &mut ffi::jpeg_common_struct, level: std::ffi::c_int) {
-    // SAFETY: libjpeg calls this with the manager that the decoder was made with, which lives as long as it.
+    // SAFETY: libjpeg calls this with the manager that the decoder was made with, which lives as
+    // long as it.
     let code = unsafe { (*common.err).msg_code };
     if level < 0 && !HARMLESS.iter().any(|harmless| *harmless as std::ffi::c_int == code) {
         give_up(common);
@@ -108,8 +110,8 @@ extern "C-unwind" fn warned(common: &mut ffi::jpeg_common_struct, level: std::ff
 fn message(common: &mut ffi::jpeg_common_struct) -> String {
     type Format = unsafe extern "C-unwind" fn(&mut ffi::jpeg_common_struct, &mut [u8; 80]);
     let mut buffer = [0; 80];
-    // SAFETY: as in `warned`; the function is libjpeg's own and writes at most 80 bytes with a zero at their end. The
-    // binding's type takes the buffer as shared, which it is not.
+    // SAFETY: as in `warned`; the function is libjpeg's own and writes at most 80 bytes with a zero
+    // at their end. The binding's type takes the buffer as shared, which it is not.
     unsafe {
         if let Some(format) = (*common.err).format_message {
             let format = transmute::<
@@ -127,7 +129,8 @@ fn message(common: &mut ffi::jpeg_common_struct) -> String {
 mod tests {
     use super::*;
 
-    /// A picture of `width` x 16 pixels with the given sampling of brightness, through MozJPEG's encoder.
+    /// A picture of `width` x 16 pixels with the given sampling of brightness, through MozJPEG's
+    /// encoder.
     fn jpeg(width: usize, sampling: (u8, u8)) -> Vec<u8> {
         let mut encoder = mozjpeg::Compress::new(ColorSpace::JCS_RGB);
         encoder.set_size(width, 16);

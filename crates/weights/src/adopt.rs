@@ -10,12 +10,13 @@ use crate::keymap::{matches, strip};
 use crate::load::{LoadReport, Signature, load};
 use crate::{Checkpoint, KeyMap, Result, TensorSource, Want};
 
-/// Fills `vars` from `from`, a checkpoint or a model's directory, as strictly as [`crate::fill()`], but for the
-/// `replaceable` parts (name patterns as in [`matches()`]): where the tensors of such a part are not the file's in name
-/// and shape, all of its variables keep their values and the file's are left out. The report says which.
+/// Fills `vars` from `from`, a checkpoint or a model's directory, as strictly as [`crate::fill()`],
+/// but for the `replaceable` parts (name patterns as in [`matches()`]): where the tensors of such a
+/// part are not the file's in name and shape, all of its variables keep their values and the file's
+/// are left out. The report says which.
 ///
 /// # Errors
-/// The file cannot be read, or something else does not fit.
+/// Returns an error if the file cannot be read, or something else does not fit.
 pub fn adopt(
     vars: &Vars,
     from: &Path,

@@ -11,16 +11,16 @@ use crate::parsed::{Entries, Format, Parsed};
 use crate::source::{Blob, Entry, FileTensors};
 use crate::{Error, Result, TensorSource, safetensors, shards};
 
-/// Which weights of a training dictionary to take.
+/// Choice among the weights of a training dictionary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Want {
-    /// `ema` if there is one, else `model`, `module`, `state_dict`, else the top level: the order of the
-    /// official scripts.
+    /// `ema` if there is one, else `model`, `module`, `state_dict`, else the top level: the order
+    /// of the official scripts.
     #[default]
     Auto,
     /// The averaged weights only.
     Ema,
-    /// As `Auto` without `ema`.
+    /// `Auto` without `ema`.
     Model,
 }
 
@@ -41,9 +41,9 @@ impl Want {
 pub struct Section {
     /// Its key in the training dictionary; `None` for tensors at the top level.
     pub name: Option<String>,
-    /// How many tensors it holds.
+    /// Number of tensors.
     pub tensors: usize,
-    /// Their bytes in all.
+    /// Bytes of all tensors.
     pub bytes: u64,
 }
 
@@ -95,23 +95,26 @@ impl Checkpoint {
         self.format
     }
 
-    /// Everything in the file that holds tensors.
+    /// Sections of the file that hold tensors.
     pub fn sections(&self) -> &[Section] {
         &self.sections
     }
 
-    /// Everything that is not a tensor: safetensors metadata, or a training dictionary's `args` and counters.
+    /// Values that are not tensors: safetensors metadata, or a training dictionary's `args` and
+    /// counters.
     pub fn metadata(&self) -> &Map<String, Json> {
         &self.metadata
     }
 
-    /// What is neither a tensor nor in [`Checkpoint::metadata`], and why: objects that contain themselves.
+    /// Values that are neither tensors nor in [`Checkpoint::metadata`], with the reason: objects
+    /// that contain themselves.
     pub fn not_shown(&self) -> &[(String, String)] {
         &self.not_shown
     }
 
-    /// The weights, and in [`TensorSource::origin`] the section that was taken. Sections with nothing but single
-    /// numbers (an average's count of updates) are passed over where another is there.
+    /// The weights, and in [`TensorSource::origin`] the section that was taken. Sections with
+    /// nothing but single numbers (an average's count of updates) are passed over where another is
+    /// there.
     pub fn source(&self, want: Want) -> Result<Box<dyn TensorSource>> {
         let found = || want.order().iter().filter_map(|name| self.position(*name));
         let at = found().find(|&at| self.holds_weights(at)).or_else(|| found().next());
@@ -127,8 +130,8 @@ impl Checkpoint {
         self.position(name).map(|at| self.at(at)).ok_or_else(|| self.no_section(described(name)))
     }
 
-    /// Where else weights lie than in the section that was taken, as a sentence: an `ema` may be none of the weights but
-    /// what an average keeps beside them.
+    /// Other sections with weights than the one taken, as a sentence: an `ema` may hold only what
+    /// an average keeps beside the weights.
     pub(crate) fn elsewhere(&self, taken: Option<&str>) -> Option<String> {
         let others = Want::Auto.order().iter().flatten().filter(|name| Some(**name) != taken);
         let other = others

@@ -1,4 +1,4 @@
-//! What can go wrong with checkpoint files.
+//! Errors of checkpoint files.
 
 use std::path::{Path, PathBuf};
 
@@ -9,14 +9,14 @@ use crate::origin::{Origin, Unsupported};
 /// An error about a checkpoint file.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file system said no.
+    /// A file cannot be read or written.
     #[error("cannot {doing} `{path}`: {source}")]
     Io {
         /// `read`, `write`.
         doing: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// Reason.
         source: std::io::Error,
     },
     /// Not a format this crate reads.
@@ -24,9 +24,9 @@ pub enum Error {
     NotACheckpoint {
         /// The file.
         path: PathBuf,
-        /// What it looks like: "is a PNG image".
+        /// Apparent format, as in "is a PNG image".
         found: String,
-        /// What to try.
+        /// Advice.
         advice: String,
     },
     /// A checkpoint that breaks its own format.
@@ -34,7 +34,7 @@ pub enum Error {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// Reason.
         what: String,
     },
     /// A checkpoint that follows its format in a way that is not read here.
@@ -42,7 +42,7 @@ pub enum Error {
     Unsupported {
         /// The file.
         path: PathBuf,
-        /// Which way.
+        /// Unsupported form.
         what: String,
     },
     /// The wanted section is not there.
@@ -82,7 +82,7 @@ pub enum Error {
         path: PathBuf,
         /// The tensor.
         name: String,
-        /// Why not.
+        /// Reason.
         what: String,
     },
     /// The tensors do not fit the model.
@@ -91,21 +91,21 @@ pub enum Error {
     /// libtorch failed: out of memory, most likely.
     #[error("libtorch failed {doing}: {message}")]
     Torch {
-        /// What it was doing.
+        /// Action that failed.
         doing: String,
         /// Its message, first line.
         message: String,
     },
 }
 
-/// A tensor whose shape or kind is not the variable's.
+/// A tensor whose shape or dtype is not the variable's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mismatch {
     /// The variable.
     pub name: String,
-    /// What the model has: shape, and kind where that is what differs.
+    /// Shape in the model, with the dtype if that differs.
     pub expected: String,
-    /// What the file has.
+    /// Shape in the file, with the dtype if that differs.
     pub found: String,
 }
 
@@ -120,11 +120,11 @@ pub struct LoadFailure {
     pub missing: Vec<(String, Option<String>)>,
     /// Tensors of the file that the model has no place for.
     pub unexpected: Vec<String>,
-    /// Tensors of another shape or kind.
+    /// Tensors of another shape or dtype.
     pub mismatched: Vec<Mismatch>,
     /// Two tensors that end up under one name.
     pub doubled: Vec<String>,
-    /// What the file probably is, as sentences for hints (from [`crate::likely`]).
+    /// Models that the file probably is, as sentences for hints (from [`crate::likely`]).
     pub likely: Vec<String>,
 }
 
@@ -221,7 +221,8 @@ impl Error {
         Error::NoTensor { origin: origin.clone(), name: name.into(), similar }
     }
 
-    /// Adds sentences about what the file probably is to a [`Error::Load`]; other errors pass unchanged.
+    /// Adds sentences about what the file probably is to a [`Error::Load`]; other errors pass
+    /// unchanged.
     pub fn with_likely(mut self, sentences: impl IntoIterator<Item = String>) -> Self {
         if let Error::Load(failure) = &mut self {
             failure.likely.extend(sentences);

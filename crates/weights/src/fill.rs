@@ -1,4 +1,5 @@
-//! Filling a model from one checkpoint, with a word on which released model the file looks like when it does not fit.
+//! Filling a model from one checkpoint, with a word on which released model the file looks like
+//! when it does not fit.
 
 use std::path::Path;
 
@@ -17,11 +18,12 @@ pub fn missing_from(dir: &Path) -> Option<&'static str> {
     [CONFIG_FILE, WEIGHTS_FILE].into_iter().find(|name| !dir.join(name).is_file())
 }
 
-/// Fills `vars` from the section of `checkpoint` that [`Want::Auto`] takes, which is returned. `known` are the
-/// released models, asked for only if the file does not fit.
+/// Fills `vars` from the section of `checkpoint` that [`Want::Auto`] takes, which is returned.
+/// `known` are the released models, asked for only if the file does not fit.
 ///
 /// # Errors
-/// The file cannot be read, or its tensors are not exactly those of `vars` after `map`.
+/// Returns an error if the file cannot be read, or its tensors are not exactly those of `vars`
+/// after `map`.
 pub fn fill(
     vars: &Vars,
     checkpoint: &Path,
@@ -34,7 +36,8 @@ pub fn fill(
     Ok(source)
 }
 
-/// The error with a word on which of the `known` models the file looks like, and on weights elsewhere in it.
+/// The error with a word on which of the `known` models the file looks like, and on weights
+/// elsewhere in it.
 pub(crate) fn with_likely(
     error: Error,
     file: &Checkpoint,

@@ -7,8 +7,9 @@ use tch::{Kind, Tensor};
 
 use crate::{Error, Result, TensorSource};
 
-/// The first 16 hexadecimal digits of SHA-256 over names, shapes, kinds and bytes; the order of the tensors
-/// does not count. Equal for the same tensors however they are stored, and for [`fingerprint_source`].
+/// The first 16 hexadecimal digits of SHA-256 over names, shapes, dtypes and bytes; the order of
+/// the tensors does not count. Equal for the same tensors however they are stored, and for
+/// [`fingerprint_source`].
 pub fn fingerprint(tensors: &[(String, Tensor)]) -> Result<String> {
     let digest = |(name, t): &(String, Tensor)| {
         let hash =
@@ -18,8 +19,8 @@ pub fn fingerprint(tensors: &[(String, Tensor)]) -> Result<String> {
     Ok(combine(tensors.iter().map(digest).collect::<Result<_>>()?))
 }
 
-/// [`fingerprint`] of tensors in a file: what it says does not depend on the precision they are loaded in.
-/// Reads everything, on all cores.
+/// [`fingerprint`] of tensors in a file: what it says does not depend on the precision they are
+/// loaded in. Reads everything, on all cores.
 pub fn fingerprint_source(source: &dyn TensorSource) -> Result<String> {
     let digest = |name: &&str| {
         let info =

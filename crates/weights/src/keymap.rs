@@ -1,10 +1,10 @@
 //! A file's names → a model's names.
 
-/// How a tensor's name in a file becomes the name of a variable.
+/// Map from tensors' names in a file to the names of variables.
 ///
-/// Wrappers' prefixes (`module.` of DDP, `_orig_mod.` of `torch.compile`) are always removed first; then the
-/// first rule that matches applies. A pattern is a dotted name in which `*` stands for one part and a final
-/// `**` for all the rest; in a replacement they stand for what they matched, in order.
+/// Wrappers' prefixes (`module.` of DDP, `_orig_mod.` of `torch.compile`) are always removed first;
+/// then the first rule that matches applies. A pattern is a dotted name in which `*` matches one
+/// part and a final `**` all the rest; in a replacement they insert the matched parts, in order.
 #[derive(Debug, Clone, Default)]
 pub struct KeyMap {
     rules: Vec<Rule>,
@@ -17,7 +17,7 @@ enum Rule {
     Drop { pattern: String, because: String },
 }
 
-/// What the map makes of a name.
+/// Result of the map for a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Mapped<'a> {
     To(String),
@@ -51,7 +51,7 @@ impl KeyMap {
         self
     }
 
-    /// What becomes of a tensor of this name.
+    /// Result for a tensor of this name.
     pub(crate) fn apply(&self, name: &str) -> Mapped<'_> {
         let name = strip(name);
         for rule in &self.rules {
@@ -78,8 +78,8 @@ impl KeyMap {
     }
 }
 
-/// Whether a name is meant by `pattern`: a dotted name, of which a beginning stands for all below it, in which `*`
-/// stands for one part (`layers.0`, `layers.*.attention`, `encoder`).
+/// Whether `pattern` matches a name: a dotted name that also matches everything below it, in which
+/// `*` matches one part (`layers.0`, `layers.*.attention`, `encoder`).
 pub fn matches(pattern: &str, name: &str) -> bool {
     captures(pattern, name).is_some() || captures(&format!("{pattern}.**"), name).is_some()
 }
@@ -93,7 +93,7 @@ pub(crate) fn strip(name: &str) -> String {
     rest.split('.').filter(|part| *part != "_orig_mod").collect::<Vec<_>>().join(".")
 }
 
-/// What each `*` and a final `**` matched; `None` if the name does not match.
+/// Parts matched by each `*` and a final `**`; `None` if the name does not match.
 fn captures<'a>(pattern: &str, name: &'a str) -> Option<Vec<&'a str>> {
     let mut found = vec![];
     let mut rest = Some(name);

@@ -1,6 +1,7 @@
-//! Checkpoint files in and out: PyTorch's `.pt` (zip and older layouts) and safetensors (one file or shards),
-//! and an exact account of what matched when a model's variables are filled. Files are mapped, so opening one
-//! reads its table of contents only, and each tensor is copied once. It knows no model.
+//! Checkpoint files in and out: PyTorch's `.pt` (zip and older layouts) and safetensors (one file
+//! or shards), and an exact account of what matched when a model's variables are filled. Files are
+//! mapped, so opening one reads its table of contents only, and each tensor is copied once. It
+//! knows no model.
 
 mod adopt;
 mod checkpoint;
@@ -42,5 +43,5 @@ pub use save::{export_safetensors, named_tensors, save_safetensors, save_with_di
 pub use save_torch::{export_torch, save_torch};
 pub use source::{TensorInfo, TensorSource};
 
-/// What this crate returns.
+/// Result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -18,7 +18,7 @@ pub struct Dropped {
     pub because: String,
 }
 
-/// An account of a load that succeeded.
+/// Report of a successful load.
 #[derive(Debug, Clone)]
 pub struct LoadReport {
     /// File and section.
@@ -33,9 +33,10 @@ pub struct LoadReport {
 
 /// Fills every variable from `source`, through `map`.
 ///
-/// Strict: a variable without a tensor, a tensor without a variable, another shape, a floating tensor for an
-/// integer variable (or the reverse) are errors, found before anything is changed. Tensors are read one at a
-/// time, cast to the variable's kind and put in its place, so no second copy of the model exists.
+/// Strict: a variable without a tensor, a tensor without a variable, another shape, a floating
+/// tensor for an integer variable (or the reverse) are errors, found before anything is changed.
+/// Tensors are read one at a time, cast to the variable's dtype and put in its place, so no second
+/// copy of the model exists.
 pub fn load(vars: &Vars, source: &dyn TensorSource, map: &KeyMap) -> Result<LoadReport> {
     let plan = Plan::new(vars, source, map)?;
     let _guard = tch::no_grad_guard();
@@ -160,12 +161,12 @@ fn floating(kind: Kind) -> bool {
     matches!(kind, Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16)
 }
 
-/// What a known model's checkpoint looks like.
+/// Names and shapes in a known model's checkpoint.
 #[derive(Debug, Clone)]
 pub struct Signature {
-    /// What it is called.
+    /// Name.
     pub name: String,
-    /// What to do with such a file: "try `--tokenizer …`".
+    /// Advice for such a file: "try `--tokenizer …`".
     pub advice: String,
     /// Names and shapes that together tell it from the others; all of them, or a few.
     pub tensors: Vec<(String, Vec<i64>)>,
@@ -178,8 +179,8 @@ impl Signature {
     }
 }
 
-/// The known models whose every signature tensor the source has, in the shape given; of these, the ones that
-/// account for most of the file.
+/// The known models whose every signature tensor the source has, in the shape given; of these, the
+/// ones that account for most of the file.
 pub fn likely<'a>(source: &dyn TensorSource, known: &'a [Signature]) -> Vec<&'a Signature> {
     let names = source.names();
     let stripped: HashMap<String, &str> = names.iter().map(|n| (crate::keymap::strip(n), *n)).collect();

@@ -21,7 +21,7 @@ impl Unsupported {
         Unsupported { what: name, advice: None }
     }
 
-    /// A tensor whose parts lie in the files of several processes.
+    /// A tensor whose parts are in the files of several processes.
     pub(crate) fn sharded(class: &str) -> Self {
         let advice = "save the full tensor: `tensor.full_tensor()`, or `get_model_state_dict` with \
                       `StateDictOptions(full_state_dict=True)`";

@@ -1,10 +1,10 @@
 //! A restricted unpickler: bytes → a graph of plain nodes.
 //!
-//! It builds values and executes nothing. A class or function is its name; calling one gives an [`Object`]
-//! that remembers the name and the arguments. Protocols 1 to 5 of binary pickles (Python's `pickletools.py`
-//! describes every opcode). Nodes stand in one list and refer to each other by number, because pickles share
-//! nodes and fill containers after referring to them; so a hostile pickle may contain itself, and whoever
-//! walks the graph has to bound depth and work.
+//! It builds values and executes nothing. A class or function is its name; calling one gives an
+//! [`Object`] that remembers the name and the arguments. Protocols 1 to 5 of binary pickles
+//! (Python's `pickletools.py` describes every opcode). Nodes are in one list and refer to each
+//! other by number, because pickles share nodes and fill containers after referring to them; so a
+//! hostile pickle may contain itself, and a walk of the graph must bound depth and work.
 
 use std::collections::HashMap;
 
@@ -36,15 +36,16 @@ pub(crate) enum Node {
 /// An instance of something this program does not run.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Object {
-    /// What was called; a `Global` in honest files.
+    /// Callee; a `Global` in ordinary files.
     pub callee: Id,
-    /// A tuple; shared, for a few bytes of a pickle can call anything with a million arguments again.
+    /// A tuple; shared, for a few bytes of a pickle can call anything with a million arguments
+    /// again.
     pub args: Id,
-    /// What `__setstate__` would get.
+    /// Argument of `__setstate__`.
     pub state: Option<Id>,
-    /// What `__setitem__` would get, as dictionaries do.
+    /// Arguments of `__setitem__`, as for dictionaries.
     pub items: Vec<(Id, Id)>,
-    /// What `append` would get, as lists do.
+    /// Arguments of `append`, as for lists.
     pub list: Vec<Id>,
 }
 
@@ -80,9 +81,10 @@ impl Pickle {
         }
     }
 
-    /// For every node, whether one of the `seeds` can be reached from it, by way of any containers and objects.
+    /// For every node, whether one of the `seeds` can be reached from it, by way of any containers
+    /// and objects.
     pub fn reaching(&self, seeds: impl Fn(&Node) -> bool) -> Vec<bool> {
-        // Edges backwards, in one list: those that lead to node i stand at `ends[i]..ends[i + 1]`.
+        // Edges backwards, in one list: those that lead to node i are at `ends[i]..ends[i + 1]`.
         let mut ends = vec![0u32; self.nodes.len() + 1];
         self.edges(&mut |_, to| ends[to.0 as usize + 1] += 1);
         (1..ends.len()).for_each(|i| ends[i] += ends[i - 1]);
@@ -125,14 +127,15 @@ impl Pickle {
 }
 
 impl Id {
-    /// Where a list with an item for each node has this node's.
+    /// Index of the node in lists with an item for each.
     pub fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// More values than any checkpoint holds (a large optimizer's has some 100,000), in less than a gigabyte. The stack, its
-/// marks and the memo, which opcodes of one byte can fill, have the same bound.
+/// More values than any checkpoint holds (a large optimizer's has some 100,000), in less than a
+/// gigabyte. The stack, its marks and the memo, which opcodes of one byte can fill, have the same
+/// bound.
 const MOST_NODES: usize = 1 << 23;
 /// The longest name of a class or function, module included.
 const LONGEST_NAME: usize = 1000;
@@ -441,7 +444,8 @@ fn pairs(flat: Vec<Id>) -> Result<Vec<(Id, Id)>> {
     Ok(flat.chunks_exact(2).map(|p| (p[0], p[1])).collect())
 }
 
-/// A two's-complement little-endian integer; those beyond 128 bits (states of random generators) as text.
+/// A two's-complement little-endian integer; those beyond 128 bits (states of random generators) as
+/// text.
 fn integer(bytes: &[u8]) -> Node {
     if bytes.len() > 16 {
         let digits: String = bytes.iter().rev().map(|b| format!("{b:02x}")).collect();

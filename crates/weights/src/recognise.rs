@@ -1,6 +1,6 @@
-//! What a file is when it is not a checkpoint, so that the error can say it.
+//! Recognition of files that are not checkpoints, for error messages.
 
-/// What a file that begins with `head` looks like ("is a PNG image"), and what to try.
+/// Apparent format of a file that begins with `head` ("is a PNG image"), and advice.
 pub(crate) fn describe(head: &[u8]) -> (String, String) {
     const FORMATS: [(&[u8], &str); 12] = [
         (b"\x89PNG", "is a PNG image"),

@@ -1,4 +1,4 @@
-//! Released configurations, so that a file that does not fit one of them can be told from the others.
+//! Released configurations, for advice about a file that does not fit one of them.
 
 use base::config::Document;
 use base::{Build, Scope, Vars};
@@ -14,15 +14,16 @@ macro_rules! released {
     };
 }
 
-/// Names and shapes of released models, without allocating them. `build` makes a configuration's variables;
-/// `option` is the beginning of the advice, up to a configuration's name: `--model configs/ar`.
+/// Names and shapes of released models, without allocating them. `build` makes a configuration's
+/// variables; `option` is the beginning of the advice, up to a configuration's name: `--model
+/// configs/ar`.
 pub fn signatures(
     released: &[(&str, &str)],
     option: &str,
     build: impl Fn(&Document, &Scope) -> Option<()>,
 ) -> Vec<Signature> {
     let signature = |(name, text): &(&str, &str)| {
-        let vars = Vars::new(Device::Cpu, Kind::Float, Build::Describe);
+        let vars = Vars::new(Device::Cpu, Kind::Float, Build::Meta);
         build(&Document::parse(name, text).ok()?, &vars.root())?;
         Some(Signature {
             name: (*name).to_owned(),

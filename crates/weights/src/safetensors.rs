@@ -81,7 +81,7 @@ fn kind_of(dtype: Dtype) -> Option<Kind> {
     })
 }
 
-/// The name a kind has in a safetensors header.
+/// Name of a dtype in a safetensors header.
 pub(crate) fn dtype_name(kind: Kind) -> Option<&'static str> {
     Some(match kind {
         Kind::Bool => "BOOL",

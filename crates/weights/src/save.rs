@@ -1,4 +1,5 @@
-//! Writing safetensors, and what both formats have in common: a new file appears whole or not at all.
+//! Writing safetensors, and what both formats have in common: a new file appears whole or not at
+//! all.
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
@@ -26,12 +27,12 @@ pub(crate) struct Item<'a> {
     pub values: Values<'a>,
 }
 
-/// Where the values of an item are.
+/// Values of an item.
 pub(crate) enum Values<'a> {
     Memory(&'a Tensor),
     /// In a file, under this name.
     File(&'a dyn TensorSource, &'a str),
-    /// The same, to be brought to the item's kind.
+    /// Values in a file, to be cast to the item's dtype.
     Cast(&'a dyn TensorSource, &'a str),
 }
 
@@ -40,8 +41,8 @@ impl Item<'_> {
         self.shape.iter().product::<i64>() as usize * self.kind.elt_size_in_bytes()
     }
 
-    /// Writes the values. Beside the output itself, reading can fail: no memory for a copy from another device,
-    /// or a damaged input.
+    /// Writes the values. Beside the output itself, reading can fail: no memory for a copy from
+    /// another device, or a damaged input.
     pub fn write(&self, out: &mut dyn Write) -> std::io::Result<()> {
         match &self.values {
             Values::Memory(tensor) => {
@@ -56,7 +57,7 @@ impl Item<'_> {
     }
 }
 
-/// A tensor of a file in another kind; an error where a finite value becomes infinite.
+/// A tensor of a file in another dtype; an error if a finite value becomes infinite.
 fn cast(source: &dyn TensorSource, name: &str, kind: Kind) -> std::result::Result<Tensor, String> {
     let wide = source.read(name, Device::Cpu).map_err(|e| e.to_string())?;
     let narrow = wide.to_kind(kind);
@@ -76,7 +77,8 @@ pub(crate) fn items_of(tensors: &[(String, Tensor)]) -> Vec<Item<'_>> {
     items
 }
 
-/// The tensors of a file, without what wrappers put into their names; floating ones in `precision`, if one is given.
+/// The tensors of a file, without what wrappers put into their names; floating ones in `precision`,
+/// if one is given.
 pub(crate) fn items_in(source: &dyn TensorSource, precision: Option<Precision>) -> Result<Vec<Item<'_>>> {
     let item = |name| {
         if let Some(unsupported) = source.unsupported(name) {
@@ -107,8 +109,9 @@ pub fn save_safetensors(
     write(path, items_of(tensors), metadata)
 }
 
-/// [`save_safetensors`], which also tells SHA-256 of what was written, in hexadecimal, and its length in bytes. It is
-/// taken on the way to the file, so that reading back shows whether the file holds it.
+/// [`save_safetensors`], which also tells SHA-256 of what was written, in hexadecimal, and its
+/// length in bytes. It is taken on the way to the file, so that reading back shows whether the file
+/// holds it.
 pub fn save_with_digest(
     path: &Path,
     tensors: &[(String, Tensor)],
@@ -122,8 +125,8 @@ pub fn save_with_digest(
     Ok((digest.hex(), length))
 }
 
-/// Writes the tensors of another file as safetensors, one at a time, without the prefixes of wrappers; floating ones
-/// in `precision`, if one is given.
+/// Writes the tensors of another file as safetensors, one at a time, without the prefixes of
+/// wrappers; floating ones in `precision`, if one is given.
 pub fn export_safetensors(
     path: &Path,
     source: &dyn TensorSource,
@@ -133,8 +136,8 @@ pub fn export_safetensors(
     write(path, items_in(source, precision)?, metadata)
 }
 
-/// Wider kinds come first, as in every safetensors file, so that all are aligned. The header is written here
-/// because the `safetensors` crate orders metadata at random.
+/// Wider dtypes come first, as in every safetensors file, so that all are aligned. The header is
+/// written here because the `safetensors` crate orders metadata at random.
 fn write(path: &Path, items: Vec<Item<'_>>, metadata: &BTreeMap<String, String>) -> Result<()> {
     write_through(path, items, metadata, &mut |_| {})
 }

@@ -16,16 +16,18 @@ use crate::{Error, Result, TensorSource};
 /// The directory inside the archive; the name does not matter to any reader.
 const ROOT: &str = "archive";
 
-/// Writes a zip `.pt` with the tensors as an ordered dictionary, inside a dictionary under `section` if given.
+/// Writes a zip `.pt` with the tensors as an ordered dictionary, inside a dictionary under
+/// `section` if given.
 ///
-/// Tensors that are the same memory share a storage, as they do when PyTorch writes them; others are written
-/// as contiguous tensors on the CPU. The same input gives the same bytes.
+/// Tensors that are the same memory share a storage, as they do when PyTorch writes them; others
+/// are written as contiguous tensors on the CPU. The same input gives the same bytes.
 pub fn save_torch(path: &Path, section: Option<&str>, tensors: &[(String, Tensor)]) -> Result<()> {
     write(path, section, &items_of(tensors))
 }
 
-/// Writes the tensors of another file as [`save_torch`] does, one at a time, without the prefixes of wrappers.
-/// Tensors that shared memory in that file get a copy each. Floating ones are written in `precision`, if one is given.
+/// Writes the tensors of another file as [`save_torch`] does, one at a time, without the prefixes
+/// of wrappers. Tensors that shared memory in that file get a copy each. Floating ones are written
+/// in `precision`, if one is given.
 pub fn export_torch(
     path: &Path,
     section: Option<&str>,
@@ -62,7 +64,7 @@ fn write(path: &Path, section: Option<&str>, items: &[Item<'_>]) -> Result<()> {
     .map_err(Error::write(path))
 }
 
-/// The distinct pieces of memory that tensors lie in.
+/// Distinct memory regions of the tensors.
 #[derive(Default)]
 struct Storages<'a> {
     list: Vec<&'a Item<'a>>,
@@ -89,7 +91,7 @@ impl<'a> Storages<'a> {
     }
 }
 
-/// The class that stands for a kind in pickles.
+/// Class of a dtype's storage in pickles.
 fn storage_class(kind: Kind) -> Option<&'static str> {
     Some(match kind {
         Kind::Float => "FloatStorage",
@@ -180,7 +182,8 @@ impl PickleWriter {
         self.op(b't');
     }
 
-    /// `_rebuild_tensor_v2(storage, 0, size, stride, requires_grad=False, hooks=OrderedDict())`, contiguous.
+    /// `_rebuild_tensor_v2(storage, 0, size, stride, requires_grad=False, hooks=OrderedDict())`,
+    /// contiguous.
     fn tensor(&mut self, class: &str, key: usize, shape: &[i64]) {
         let mut strides = vec![1; shape.len()];
         for axis in (1..shape.len()).rev() {

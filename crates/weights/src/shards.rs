@@ -1,5 +1,5 @@
-//! Several files with an index (`*.index.json`) that says which tensor lies in which, as Hugging Face writes them for
-//! safetensors and for `.bin`.
+//! Several files with an index (`*.index.json`) that assigns tensors to files, as Hugging Face
+//! writes them for safetensors and for `.bin`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -65,7 +65,7 @@ fn files(index: &Path, text: &str) -> Result<BTreeMap<String, Vec<String>>> {
     Ok(by_file)
 }
 
-/// A shard lies beside its index; anything else would let an index read any file.
+/// Path of a shard, which must be beside its index: otherwise an index could read any file.
 fn shard_path(index: &Path, file: &str) -> Result<PathBuf> {
     let plain = Path::new(file).components().all(|c| matches!(c, std::path::Component::Normal(_)));
     if !plain || file.is_empty() {

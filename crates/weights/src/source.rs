@@ -10,12 +10,12 @@ use tch::{Device, Kind, Tensor};
 use crate::origin::{Origin, Unsupported};
 use crate::{Error, Result};
 
-/// What is known of a tensor without reading it.
+/// Description of a tensor, known without reading it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
     /// Its shape.
     pub shape: Vec<i64>,
-    /// Its kind in the file; `Uint8` where it is [`TensorSource::unsupported`].
+    /// Dtype in the file; `Uint8` if it is [`TensorSource::unsupported`].
     pub kind: Kind,
     /// Its size in bytes, as a contiguous tensor.
     pub bytes: u64,
@@ -26,10 +26,10 @@ pub trait TensorSource: Send + Sync {
     /// All names, in the order of the file.
     fn names(&self) -> Vec<&str>;
 
-    /// Shape, kind and size of one tensor.
+    /// Shape, dtype and size of one tensor.
     fn info(&self, name: &str) -> Option<TensorInfo>;
 
-    /// The values, row-major and little-endian; borrowed from the file where they lie there like that.
+    /// Values, row-major and little-endian; borrowed from the file if it has them in this form.
     fn bytes(&self, name: &str) -> Result<Cow<'_, [u8]>>;
 
     /// File and section.
@@ -50,7 +50,7 @@ pub trait TensorSource: Send + Sync {
     }
 }
 
-/// A run of bytes that tensors lie in: a mapped range, or a deflated member of an archive.
+/// A range of bytes that holds tensors: a mapped one, or a deflated member of an archive.
 #[derive(Debug, Clone)]
 pub(crate) struct Blob {
     pub map: Arc<Mmap>,
@@ -72,7 +72,7 @@ impl Blob {
 pub(crate) struct Entry {
     pub info: TensorInfo,
     pub blob: usize,
-    /// Of the first element, in bytes.
+    /// Offset of the first element, in bytes.
     pub offset: usize,
     /// In elements; `None` when contiguous.
     pub strides: Option<Vec<usize>>,
@@ -98,7 +98,8 @@ pub(crate) struct FileTensors {
     inflated: Mutex<Inflated>,
 }
 
-/// The compressed member that was read last, since tensors that share one follow each other in honest files.
+/// The compressed member that was read last, since tensors that share one follow each other in
+/// ordinary files.
 #[derive(Debug, Default)]
 struct Inflated {
     last: Option<(usize, Arc<Vec<u8>>)>,
@@ -114,7 +115,7 @@ impl FileTensors {
 
     /// The bytes of a compressed member.
     fn inflate(&self, number: usize, blob: &Blob) -> std::result::Result<Arc<Vec<u8>>, String> {
-        /// How often all members may be inflated, one after the other and again, before it is an attack.
+        /// Number of times that all members may be inflated in turn; more is an attack.
         const ROUNDS: u64 = 16;
         const SMALL: u64 = 1 << 30;
         let mut cache = self.inflated.lock().unwrap_or_else(PoisonError::into_inner);
@@ -173,7 +174,7 @@ impl TensorSource for FileTensors {
     }
 }
 
-/// The values of an entry: borrowed where they lie row-major.
+/// Values of an entry; borrowed if they are row-major.
 fn view<'a>(all: &'a [u8], entry: &Entry) -> Option<Cow<'a, [u8]>> {
     match &entry.strides {
         None => range(all, entry).map(Cow::Borrowed),
@@ -222,7 +223,8 @@ impl Blob {
     }
 }
 
-/// Inflates to exactly `size` bytes; a member that lies about its size is an error, not an allocation.
+/// Inflates to exactly `size` bytes; a member that lies about its size is an error, not an
+/// allocation.
 fn inflate(raw: &[u8], size: usize) -> std::result::Result<Vec<u8>, String> {
     use std::io::Read;
     let mut out = Vec::new();

@@ -29,7 +29,7 @@ pub(crate) fn recognise_legacy(head: &[u8]) -> bool {
     matches!(pickle::parse(head), Ok((p, _)) if p.node(p.root) == &Node::Int(LEGACY_MAGIC))
 }
 
-/// What a zip archive turned out to be, other than a checkpoint.
+/// Error about a zip archive that is not a checkpoint.
 fn other_archive(path: &Path, names: &[String]) -> Error {
     let any = |f: &dyn Fn(&str) -> bool| names.iter().any(|n| f(n));
     let (found, advice) = if any(&|n| n.ends_with("/constants.pkl") || n.ends_with("/code/")) {
@@ -72,11 +72,11 @@ pub(crate) fn open_zip(path: &Path, map: Mmap) -> Result<Parsed> {
     interpret(path, Format::TorchZip, &pickle, storages, blobs)
 }
 
-/// All members of an archive: their names and where they lie.
+/// Names and places of an archive's members.
 fn members(map: &Arc<Mmap>) -> std::result::Result<Vec<(String, Blob)>, String> {
     let broken = |e: zip::result::ZipError| {
         format!(
-            "it begins as a zip archive, but its directory, which stands at the end, is broken or missing ({e})"
+            "it begins as a zip archive, but its directory, at the end of the file, is broken or missing ({e})"
         )
     };
     let mut archive = zip::ZipArchive::new(Cursor::new(&map[..])).map_err(broken)?;
@@ -262,7 +262,7 @@ fn interpret(
     Ok(parsed)
 }
 
-/// The tensors of a file whose outermost value is no dictionary.
+/// Tensors of a file whose outermost value is not a dictionary.
 fn the_only_value(path: &Path, reader: &Reader) -> Result<Vec<(String, Entry)>> {
     if let Some(class) = reader.object_class(reader.graph.pickle.root) {
         return Err(Error::NotACheckpoint {

@@ -21,7 +21,8 @@ impl<'a> Graph<'a> {
 
     /// True if values of tensors, known or not, are below `id`.
     pub fn holds_tensors(&self, id: Id) -> bool {
-        // All values lie in storages, or in arrays; tensors without storage are told by their calls.
+        // All values are in storages or arrays; tensors without storage are recognised by their
+        // calls.
         let seed = |node: &Node| match node {
             Node::Persistent(_) => true,
             Node::Global(name) => array(name).is_some() || name.starts_with("torch._utils._rebuild_"),

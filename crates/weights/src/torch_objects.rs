@@ -1,4 +1,4 @@
-//! What the nodes of a torch pickle mean: tensors, dictionaries, plain values.
+//! Meaning of the nodes of a torch pickle: tensors, dictionaries, plain values.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -23,7 +23,7 @@ const MOST_WORK_IN_ALL: usize = 1 << 24;
 /// Letters of a name or text that cost as much as a visit.
 const LETTERS: usize = 32;
 
-/// What a node means.
+/// Meaning of a node.
 enum Meaning<'a> {
     Dict(Vec<(Id, Id)>),
     List(&'a [Id]),
@@ -63,7 +63,7 @@ impl std::fmt::Display for Trouble {
 pub(crate) struct Reader<'a> {
     pub graph: Graph<'a>,
     work: Cell<usize>,
-    /// Of the walk that goes on.
+    /// Limit of the current walk.
     most_work: Cell<usize>,
 }
 
@@ -92,8 +92,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// All tensors below `id`, named by their path from `prefix`. Those that cannot be read are among them, by what
-    /// they are.
+    /// All tensors below `id`, named by their path from `prefix`. Those that cannot be read are
+    /// among them, by what they are.
     pub fn tensors(&self, id: Id, out: &mut Vec<(String, Entry)>) -> std::result::Result<(), Trouble> {
         self.begin();
         self.collect("", id, 0, out)
@@ -138,8 +138,8 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// True for an object whose tensors are anywhere but in its items, as a dictionary or list of another class has
-    /// them: they would get the names of its insides.
+    /// True for an object whose tensors are anywhere but in its items, as a dictionary or list of
+    /// another class has them: they would get the names of its insides.
     fn is_opaque(&self, object: &Object) -> bool {
         let inside = std::iter::once(object.args).chain(object.state).any(|id| self.graph.holds_tensors(id));
         inside || (object.items.is_empty() && object.list.is_empty())
@@ -162,7 +162,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Everything below `id` that is not a tensor; `None` where only tensors are.
+    /// Values below `id` that are not tensors; `None` if there are only tensors.
     pub fn json(&self, id: Id) -> std::result::Result<Option<Json>, Trouble> {
         self.begin();
         self.plain(id, 0)
@@ -243,8 +243,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What an object got by `__setstate__` and `__setitem__`. A state is a dictionary, or a pair of one and another
-    /// for `__slots__`.
+    /// Attributes and items that an object got by `__setstate__` and `__setitem__`. A state is a
+    /// dictionary, or a pair of one and another for `__slots__`.
     fn attributes(&self, object: &Object) -> Vec<(Id, Id)> {
         let states = object.state.into_iter().flat_map(|s| {
             std::iter::once(s).chain(match self.graph.pickle.node(s) {

@@ -1,5 +1,5 @@
-//! The calls that make tensors in a torch pickle (`torch/_utils.py`, `torch/_tensor.py`): those that are understood, and
-//! the names of those that are not. Every argument counts, or is refused.
+//! The calls that make tensors in a torch pickle (`torch/_utils.py`, `torch/_tensor.py`): those
+//! that are understood, and the names of those that are not. Every argument counts, or is refused.
 
 use crate::origin::Unsupported;
 use crate::pickle::{Id, Node, Object};
@@ -9,10 +9,10 @@ use crate::torch_tensor::{dtype_element, shape_of, tensor};
 
 type Result<T> = std::result::Result<T, String>;
 
-/// Parameters of parameters of tensors: more than honest files have.
+/// Parameters of parameters of tensors: more than ordinary files have.
 const MOST_WRAPPERS: usize = 8;
 
-/// The tensor that a call makes; `None` for an object that is none.
+/// The tensor that a call makes; `None` for another object.
 pub(crate) fn tensor_of(graph: &Graph, object: &Object) -> Result<Option<Entry>> {
     let mut call = (object.callee, object.args);
     for _ in 0..MOST_WRAPPERS {
@@ -20,7 +20,8 @@ pub(crate) fn tensor_of(graph: &Graph, object: &Object) -> Result<Option<Entry>>
             return Ok(None);
         };
         call = match (class, args) {
-            // (data, requires_grad, backward_hooks[, state]): nothing but the data is a value, unless the state has some.
+            // (data, requires_grad, backward_hooks[, state]): nothing but the data is a value,
+            // unless the state has some.
             ("torch._utils._rebuild_parameter_with_state", [.., state]) if graph.holds_tensors(*state) => {
                 let what = "a parameter with tensors among its attributes";
                 let unsupported = Unsupported::new(what, "save them under names of their own");

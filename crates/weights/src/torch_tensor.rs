@@ -14,13 +14,13 @@ type Result<T> = std::result::Result<T, String>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Element {
     Known(Kind),
-    /// Bytes whose kind the tensor says.
+    /// Bytes, of the dtype that the tensor names.
     Untyped,
-    /// A kind that libtorch's C++ side or tch lacks.
+    /// A dtype that libtorch's C++ side or tch lacks.
     Unknown(String),
 }
 
-/// What a persistent id says: `("storage", class, key, location, count[, view])`.
+/// Persistent id: `("storage", class, key, location, count[, view])`.
 #[derive(Debug, Clone)]
 pub(crate) struct StorageId {
     pub key: String,
@@ -36,8 +36,8 @@ pub(crate) struct Storage {
     pub length: usize,
 }
 
-/// `_rebuild_tensor_v2(storage, offset, size, stride, …)`, checked against the storage's bytes. `dtype` is what
-/// the tensor itself says of its kind, which newer files do.
+/// `_rebuild_tensor_v2(storage, offset, size, stride, …)`, checked against the storage's bytes.
+/// `dtype` is the tensor's own statement of its dtype, in newer files.
 pub(crate) fn tensor(
     pickle: &Pickle,
     storages: &HashMap<String, Storage>,
@@ -70,7 +70,8 @@ pub(crate) fn tensor(
         return Err(format!("a tensor of shape {shape:?} reaches beyond storage `{}`", id.key));
     }
     let bytes = extent.count.checked_mul(width).ok_or("a tensor's size is out of range")?;
-    // Only an expanded view is larger than its storage; one that is vastly so is there to eat memory.
+    // Only an expanded view is larger than its storage; one that is vastly so is there to eat
+    // memory.
     if bytes > storage.length.saturating_mul(64).saturating_add(1 << 26) {
         return Err(format!("a tensor of shape {shape:?} is expanded beyond measure"));
     }
@@ -89,9 +90,9 @@ fn sizes(pickle: &Pickle, id: Id) -> Result<Vec<usize>> {
         Node::Tuple(list) | Node::List(list) => list.as_slice(),
         Node::Object(size) => match pickle.items(size.args).first().map(|&id| pickle.node(id)) {
             Some(Node::Tuple(list) | Node::List(list)) => list,
-            _ => return Err("a tensor's shape is no tuple".into()),
+            _ => return Err("a tensor's shape is not a tuple".into()),
         },
-        _ => return Err("a tensor's shape is no tuple".into()),
+        _ => return Err("a tensor's shape is not a tuple".into()),
     };
     if list.len() > 64 {
         return Err("a tensor's shape is out of range".into());
@@ -128,7 +129,7 @@ fn extent(shape: &[usize], strides: &[usize]) -> Option<Extent> {
     Some(Extent { count, last, contiguous })
 }
 
-/// What a persistent node says of its storage.
+/// Storage of a persistent node.
 pub(crate) fn storage_id(pickle: &Pickle, id: Id) -> Result<StorageId> {
     let bad = || "a tensor's storage is not what torch.save writes".to_owned();
     let Node::Persistent(id) = pickle.node(id) else { return Err(bad()) };

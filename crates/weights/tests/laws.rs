@@ -1,4 +1,4 @@
-//! What holds of every checkpoint written and read here.
+//! Properties of every checkpoint written and read here.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! Checkpoints in several files with an index, as Hugging Face writes them: safetensors, and `pytorch_model.bin`.
+//! Checkpoints in several files with an index, as Hugging Face writes them: safetensors, and
+//! `pytorch_model.bin`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 use weights::{Checkpoint, Format, Want};
 
-/// How shards and their index are called.
+/// Names of shards and their index.
 struct Layout {
     first: &'static str,
     second: &'static str,
@@ -71,7 +72,7 @@ impl Sharded {
         std::fs::write(self.path(self.layout.index), json.to_string()).unwrap();
     }
 
-    /// What opening it says, after the index was written anew.
+    /// Message on opening it after the index was rewritten.
     fn error(&self) -> String {
         self.write_index();
         Checkpoint::open(self.dir.path()).unwrap_err().to_string()

@@ -188,7 +188,7 @@ fn what_holds_weights_in_another_form_is_refused_by_name_and_never_taken_for_som
     assert!(error.to_string().contains("`quantized`") && !out.exists(), "{error}");
 }
 
-/// What other calls make of bytes, subclasses with a state, and attributes of dictionaries.
+/// Results of other calls on bytes, subclasses with a state, and attributes of dictionaries.
 #[test]
 fn no_array_no_state_and_no_attribute_of_a_dictionary_is_lost() {
     let call = |function: &str, args: &[u8]| [b"c", function.as_bytes(), b"\n(", args, b"tR"].concat();

@@ -9,7 +9,7 @@ use super::CodeSource;
 use crate::Result;
 use crate::partition::{LoaderState, Partition, Schedule};
 
-/// How a [`CodeLoader`] reads.
+/// Settings of a [`CodeLoader`].
 #[derive(Debug, Clone)]
 pub struct CodeLoaderConfig {
     /// Records in a batch (of this rank).
@@ -24,7 +24,7 @@ pub struct CodeLoaderConfig {
     pub random_view: bool,
     /// End after so many epochs; `None` goes on forever.
     pub epochs: Option<u64>,
-    /// Which rank's share to read.
+    /// Share of this rank.
     pub partition: Partition,
 }
 
@@ -67,13 +67,14 @@ pub struct CodeBatch {
     pub keys: Vec<String>,
     /// The records' places among the stored ones; V of them.
     pub indices: Vec<usize>,
-    /// How many records there are: the batch size, or fewer in the last batch of an epoch.
+    /// Number of records: the batch size, or fewer in the last batch of an epoch.
     pub valid: usize,
     /// The epoch they belong to, from 0.
     pub epoch: u64,
 }
 
-/// Reads stored codes in batches. What it yields depends on the codes, the configuration and the position alone.
+/// Reads stored codes in batches. What it yields depends on the codes, the configuration and the
+/// position alone.
 pub struct CodeLoader {
     source: Arc<dyn CodeSource>,
     config: CodeLoaderConfig,

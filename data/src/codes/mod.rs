@@ -1,4 +1,5 @@
-//! Stored codes: what the tokenizer made of a data set, so that a transformer can be trained without it.
+//! Stored codes: what the tokenizer made of a data set, so that a transformer can be trained
+//! without it.
 
 mod loader;
 mod npy;
@@ -26,27 +27,28 @@ pub struct CodeRecord {
     pub codes: Vec<i64>,
     /// The class index, or [`crate::NO_CLASS`].
     pub label: i64,
-    /// The caption, empty where there is none.
+    /// The caption; empty without one.
     pub caption: String,
 }
 
-/// Which tokenizer made codes.
+/// Identity of a tokenizer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerId {
     /// Hash of its weights and config.
     pub fingerprint: String,
-    /// Codes lie in `0..codebook_size`.
+    /// Codes are in `0..codebook_size`.
     pub codebook_size: i64,
     /// Codes per image, N.
     pub num_tokens: i64,
 }
 
-/// Codes with random access by record and view (an augmentation under which the record was encoded).
+/// Codes with random access by record and view (an augmentation under which the record was
+/// encoded).
 pub trait CodeSource: Send + Sync {
     /// The number of records.
     fn len(&self) -> usize;
-    /// True if there is none; the constructors of this crate refuse that.
+    /// True if it is empty; the constructors of this crate refuse that.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -56,7 +58,7 @@ pub trait CodeSource: Send + Sync {
     fn num_tokens(&self) -> usize;
     /// Reads a record; `index` and `view` must be in range.
     fn read(&self, index: usize, view: usize) -> Result<CodeRecord>;
-    /// A record's caption, empty where there is none.
+    /// A record's caption; empty without one.
     fn caption(&self, index: usize) -> Result<String>;
     /// The tokenizer, if the files tell it (the official layout does not).
     fn tokenizer(&self) -> Option<&TokenizerId>;
@@ -66,11 +68,11 @@ pub trait CodeSource: Send + Sync {
     fn describe(&self) -> String;
 }
 
-/// Hex hash (16 digits) of the sizes, the tokenizer, and the codes and labels of some records spread over the whole:
-/// enough to tell one extraction from another without reading it all.
+/// Hex hash (16 digits) of the sizes, the tokenizer, and the codes and labels of some records
+/// spread over the whole: enough to tell one extraction from another without reading it all.
 ///
 /// # Errors
-/// A record cannot be read.
+/// Returns an error if a record cannot be read.
 pub fn fingerprint(source: &dyn CodeSource) -> Result<String> {
     const PROBES: usize = 64;
     let mut hash = Sha256::default();
@@ -85,9 +87,9 @@ pub fn fingerprint(source: &dyn CodeSource) -> Result<String> {
     Ok(hash.fingerprint())
 }
 
-/// Opens stored codes: a folder of our shards (with `index.json`) or of the official layout (`*_codes/` and
-/// `*_labels/`). Several folders are joined as further views of the same records, which is how the ten-crops at 1.1
-/// and at 1.05 are trained on together.
+/// Opens stored codes: a folder of our shards (with `index.json`) or of the official layout
+/// (`*_codes/` and `*_labels/`). Several folders are joined as further views of the same records,
+/// which is how the ten-crops at 1.1 and at 1.05 are trained on together.
 pub fn open_codes(paths: &[&Path]) -> Result<Arc<dyn CodeSource>> {
     let mut sources: Vec<Arc<dyn CodeSource>> = paths.iter().map(|p| open_one(p)).collect::<Result<_>>()?;
     match sources.len() {
@@ -114,7 +116,7 @@ fn open_one(path: &Path) -> Result<Arc<dyn CodeSource>> {
     Err(Error::NotCodes { path: path.to_owned(), found: found.into(), hints })
 }
 
-/// The same records under the views of several sources.
+/// Records with the views of several sources.
 struct JoinedViews {
     sources: Vec<Arc<dyn CodeSource>>,
 }

@@ -1,7 +1,8 @@
-//! The official layout: `<path>/imagenet256_codes/{i}.npy` and `<path>/imagenet256_labels/{i}.npy`, i the number of
-//! the image in torchvision's order.
+//! The official layout: `<path>/imagenet256_codes/{i}.npy` and `<path>/imagenet256_labels/{i}.npy`,
+//! i the number of the image in torchvision's order.
 //!
-//! GigaTok stores int64 `[A, N]` and a scalar label, LlamaGen `[1, A, N]` and `[1]` (`extract_codes_c2i.py`).
+//! GigaTok stores int64 `[A, N]` and a scalar label, LlamaGen `[1, A, N]` and `[1]`
+//! (`extract_codes_c2i.py`).
 
 use std::fs::File;
 use std::io::BufWriter;
@@ -50,8 +51,9 @@ pub(super) fn folders(path: &Path) -> Result<Option<(PathBuf, PathBuf)>> {
 }
 
 impl NpyCodes {
-    /// Opens the two folders. Files must be numbered from 0 without gaps; sizes are taken from the first. What our
-    /// own extraction noted in the folder `root` around them is used too; the official one notes nothing.
+    /// Opens the two folders. Files must be numbered from 0 without gaps; sizes are taken from the
+    /// first. What our own extraction noted in the folder `root` around them is used too; the
+    /// official one notes nothing.
     pub fn open(root: &Path, codes: &Path, labels: &Path) -> Result<Self> {
         let plan = base::resume::read::<CodePlan>(&root.join(PLAN))?;
         let len = count(codes)?;
@@ -88,7 +90,7 @@ impl NpyCodes {
     }
 }
 
-/// How many `{i}.npy` there are; their numbers must run from 0 without gaps.
+/// Number of files `{i}.npy`, which must run from 0 without gaps.
 fn count(folder: &Path) -> Result<usize> {
     let mut numbers = vec![];
     for entry in std::fs::read_dir(folder).map_err(Error::read(folder))? {
@@ -132,7 +134,7 @@ impl CodeSource for NpyCodes {
         }
         let codes = all[view * self.num_tokens..][..self.num_tokens].to_vec();
         if let Some(code) = codes.iter().find(|c| **c < 0) {
-            return Err(Error::malformed(&path, format!("{code} is no code")));
+            return Err(Error::malformed(&path, format!("{code} is not a code")));
         }
         let path = self.labels.join(format!("{index}.npy"));
         match read(&path)? {

@@ -1,6 +1,6 @@
-//! Our code shards: `codes-00000-of-000NN.safetensors` with `codes (R, A, N) u16` and `labels (R,) i64`, beside one
-//! `index.json` and a `classes.tsv`. Of captioned images also `captions u8`, UTF-8 one after the other, and
-//! `caption_ends (R,) i64`, where each ends.
+//! Our code shards: `codes-00000-of-000NN.safetensors` with `codes (R, A, N) u16` and `labels (R,)
+//! i64`, beside one `index.json` and a `classes.tsv`. Of captioned images also `captions u8`, UTF-8
+//! one after the other, and `caption_ends (R,) i64`, where each ends.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -22,17 +22,17 @@ pub(super) const CAPTION_ENDS: &str = "caption_ends";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CodeIndex {
-    /// Which tokenizer made them.
+    /// Tokenizer of the codes.
     pub tokenizer: TokenizerId,
     /// The augmentation of each view, such as `center` or `ten-crop 1.1: 3`; A of them.
     pub views: Vec<String>,
-    /// The kind of number the tokenizer computed in.
+    /// Precision of the tokenizer.
     pub precision: String,
     /// The number of records.
     pub records: usize,
     /// Images that could not be decoded and are missing (`skipped.tsv` names them).
     pub skipped: usize,
-    /// What was encoded, for people.
+    /// Description of the data, for people.
     pub data: String,
     /// The shards in order.
     pub shards: Vec<ShardEntry>,
@@ -62,7 +62,8 @@ pub struct ShardEntry {
     pub records: usize,
 }
 
-/// Reader of code shards. Labels are kept in memory; codes are read from the disk, one row at a time.
+/// Reader of code shards. Labels are kept in memory; codes are read from the disk, one row at a
+/// time.
 #[derive(Debug)]
 pub struct CodeShards {
     root: PathBuf,

@@ -18,11 +18,11 @@ use crate::{Class, Error, Result, to_tsv};
 /// Codes are stored as u16.
 const LARGEST_CODEBOOK: i64 = 1 << 16;
 
-/// All that decides what a run writes. A folder is continued only by a run with an equal plan.
+/// Settings that determine a run's output. Only a run with an equal plan continues a folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CodePlan {
-    /// Which tokenizer makes the codes.
+    /// Tokenizer of the codes.
     pub tokenizer: TokenizerId,
     /// The augmentation of each view.
     pub views: Vec<String>,
@@ -30,11 +30,11 @@ pub struct CodePlan {
     pub records: usize,
     /// Images per shard; the last has the rest.
     pub shard_size: usize,
-    /// The kind of number the tokenizer computes in, since a few codes depend on it.
+    /// Precision of the tokenizer, which a few codes depend on.
     pub precision: String,
     /// A hash of the images ([`crate::content_fingerprint`]).
     pub data_fingerprint: String,
-    /// What is encoded, for people.
+    /// Description of the data, for people.
     pub data: String,
 }
 
@@ -93,7 +93,8 @@ impl CodeWriter {
     /// Begins or continues in `root`, which is created if it is missing.
     ///
     /// # Errors
-    /// Returns an error if the folder belongs to another run, a file fails, or the plan stores nothing.
+    /// Returns an error if the folder belongs to another run, a file fails, or the plan stores
+    /// nothing.
     pub fn create(root: &Path, plan: CodePlan) -> Result<Self> {
         plan.claim(root)?;
         let CodePlan { records, shard_size, .. } = plan;
@@ -121,7 +122,8 @@ impl CodeWriter {
         PendingShard { shard, codes: vec![], labels: vec![], captions: vec![], caption_ends: vec![] }
     }
 
-    /// Adds a record: its codes in every view, A·N of them, view after view; its caption may be empty.
+    /// Adds a record: its codes in every view, A·N of them, view after view; its caption may be
+    /// empty.
     pub fn push(&self, pending: &mut PendingShard, codes: &[i64], label: i64, caption: &str) -> Result<()> {
         let TokenizerId { codebook_size, num_tokens, .. } = self.plan.tokenizer;
         let expected = self.plan.views.len() * num_tokens as usize;
@@ -168,7 +170,7 @@ impl CodeWriter {
     /// True if a shard that is there holds records.
     ///
     /// # Errors
-    /// A shard cannot be read.
+    /// Returns an error if a shard cannot be read.
     pub fn has_records(&self) -> Result<bool> {
         for file in self.shards.files().filter(|file| self.shards.folder.join(file).exists()) {
             if !self.open(&file)?.labels.is_empty() {

@@ -1,8 +1,10 @@
-//! Stored text features: what a text encoder made of captions, so that a transformer can be trained without it.
+//! Stored text features: what a text encoder made of captions, so that a transformer can be trained
+//! without it.
 //!
-//! `text-00000-of-000NN.safetensors` hold for R captions `features (L1 + … + LR, C)` in bf16 or fp32, `feature_ends (R,)
-//! i64`, `captions u8` and `caption_ends (R,) i64`, beside one `index.json`. Only positions with text are stored. A
-//! caption finds its features by its words, so that one folder serves any set of images with these captions.
+//! `text-00000-of-000NN.safetensors` hold for R captions `features (L1 + … + LR, C)` in bf16 or
+//! fp32, `feature_ends (R,) i64`, `captions u8` and `caption_ends (R,) i64`, beside one
+//! `index.json`. Only positions with text are stored. A caption finds its features by its words, so
+//! that one folder serves any set of images with these captions.
 
 mod writer;
 
@@ -25,7 +27,7 @@ use crate::{Error, Result};
 
 const INDEX: &str = "index.json";
 
-/// Which encoder made features, and how.
+/// Identity of an encoder and its settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EncoderId {
@@ -33,11 +35,11 @@ pub struct EncoderId {
     pub fingerprint: String,
     /// Width of the features, C.
     pub width: i64,
-    /// The most tokens of a caption.
+    /// Most tokens of a caption.
     pub length: i64,
     /// Whether captions were cleaned first, as published.
     pub clean: bool,
-    /// The kind of number it computed in, and features are stored in: `bf16` or `fp32`.
+    /// Precision of the encoder and the stored features: `bf16` or `fp32`.
     pub precision: String,
 }
 
@@ -49,13 +51,13 @@ pub struct TextIndex {
     pub encoder: EncoderId,
     /// The number of captions, all different.
     pub captions: usize,
-    /// Whose captions, for people.
+    /// Description of the captions' origin, for people.
     pub data: String,
     /// The shards in order; `records` are captions.
     pub shards: Vec<ShardEntry>,
 }
 
-/// Reader of stored text features. Where each caption's features lie is kept in memory, features are read from the disk.
+/// Reader of stored text features. Places are kept in memory, features are read from the disk.
 #[derive(Debug)]
 pub struct TextFeatureShards {
     root: PathBuf,
@@ -73,7 +75,7 @@ struct Shard {
     kind: Kind,
 }
 
-/// What a caption is found by.
+/// Key of a caption.
 fn digest(caption: &str) -> [u8; 16] {
     let mut short = [0; 16];
     short.copy_from_slice(&sha256(caption)[..16]);
@@ -84,7 +86,7 @@ impl TextFeatureShards {
     /// Opens a finished folder.
     ///
     /// # Errors
-    /// It is unfinished, or not such a folder, or damaged.
+    /// Returns an error if it is unfinished, damaged, or not such a folder.
     pub fn open(root: &Path) -> Result<Self> {
         let path = root.join(INDEX);
         let text = std::fs::read_to_string(&path).map_err(|source| match source.kind() {
@@ -122,10 +124,10 @@ impl TextFeatureShards {
         &self.index
     }
 
-    /// A caption's features, (L, C) in the kind they are stored in; `None` if it is not among the stored ones.
+    /// A caption's features, (L, C) in the stored dtype; `None` if it is not among the stored ones.
     ///
     /// # Errors
-    /// The file cannot be read.
+    /// Returns an error if the file cannot be read.
     pub fn get(&self, caption: &str) -> Result<Option<Tensor>> {
         let Some(&(shard, row)) = self.places.get(&digest(caption)) else { return Ok(None) };
         self.shards[shard as usize].row(row as usize, self.index.encoder.width).map(Some)

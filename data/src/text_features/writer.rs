@@ -16,11 +16,11 @@ use crate::claim::claim;
 use crate::codes::ShardEntry;
 use crate::{Error, Result};
 
-/// All that decides what a run writes. A folder is continued only by a run with an equal plan.
+/// Settings that determine a run's output. Only a run with an equal plan continues a folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TextPlan {
-    /// Which encoder makes the features.
+    /// Encoder of the features.
     pub encoder: EncoderId,
     /// The number of captions.
     pub captions: usize,
@@ -28,7 +28,7 @@ pub struct TextPlan {
     pub shard_size: usize,
     /// A hash of the captions in order.
     pub captions_fingerprint: String,
-    /// Whose captions, for people.
+    /// Description of the captions' origin, for people.
     pub data: String,
 }
 
@@ -59,7 +59,8 @@ impl TextWriter {
     /// Begins or continues in `root`, which is created if it is missing.
     ///
     /// # Errors
-    /// Returns an error if the folder belongs to another run, a file fails, or there is nothing to write.
+    /// Returns an error if the folder belongs to another run, a file fails, or there is nothing to
+    /// write.
     pub fn create(root: &Path, plan: TextPlan) -> Result<Self> {
         if plan.captions == 0 || plan.shard_size == 0 {
             return Err(Error::Settings("there is no caption to store features of".into()));
@@ -83,7 +84,7 @@ impl TextWriter {
     /// Writes a shard: its captions, and the features (L, C) of each, in bf16 or fp32 on the CPU.
     ///
     /// # Errors
-    /// It cannot be written, or the features are not the encoder's.
+    /// Returns an error if it cannot be written, or the features are not the encoder's.
     pub fn write<S: AsRef<str>>(&self, shard: usize, captions: &[S], features: &[Tensor]) -> Result<()> {
         let path = self.shards.path(shard);
         let width = self.plan.encoder.width;
@@ -119,7 +120,7 @@ impl TextWriter {
     /// Writes the index once no shard is missing.
     ///
     /// # Errors
-    /// One is missing, or the index cannot be written.
+    /// Returns an error if one is missing, or the index cannot be written.
     pub fn finish(&self) -> Result<TextIndex> {
         if let Some(i) = self.missing().first() {
             return Err(Error::Settings(format!("shard `{}` is still missing", self.shards.file(*i))));

@@ -48,7 +48,7 @@ pub(super) fn inspect(path: &Path, document: &Document, json: &Json) -> anyhow::
             rows,
         });
     }
-    let vars = Vars::new(Device::Cpu, Kind::Float, Build::Describe);
+    let vars = Vars::new(Device::Cpu, Kind::Float, Build::Meta);
     if let Ok(config) = ArConfig::from_document(document) {
         Gpt::new(&vars.root(), &config)?;
         let rows = transformer_rows(&config);

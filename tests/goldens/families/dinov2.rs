@@ -48,7 +48,7 @@ pub fn check(check: &mut Check) -> Result<()> {
     let shapes: BTreeMap<String, Vec<i64>> = serde_json::from_value(golden.get("state_dict").clone())?;
     let config = config(golden, &shapes)?;
     let seed = golden.get("seed").as_u64().context("no seed")?;
-    let described = Vars::new(Device::Cpu, Kind::Float, Build::Describe);
+    let described = Vars::new(Device::Cpu, Kind::Float, Build::Meta);
     DinoV2::new(&described.root(), &config);
     let ours: BTreeMap<_, _> = described.all().into_iter().map(|v| (v.name, v.tensor.size())).collect();
     check.must("state dict", ours == shapes, format!("{} names and shapes", shapes.len()));

@@ -1,7 +1,9 @@
-//! GigaTok (Xiong et al., 2025, arXiv 2504.08736): CNN → Q-Former → quantizer → Q-Former → CNN, figure 2.
+//! GigaTok (Xiong et al., 2025, arXiv 2504.08736): CNN → Q-Former → quantizer → Q-Former → CNN,
+//! figure 2.
 //!
-//! Loads `VQ_SS256`, `VQ_SB256`, `VQ_BL256`, `VQ_BL256_dino_disc`, `VQ_XLXXL256` and the 2-D variants unchanged
-//! (official `vq_vit_model.py`). Dropout and the experimental options no released model uses are left out.
+//! Loads `VQ_SS256`, `VQ_SB256`, `VQ_BL256`, `VQ_BL256_dino_disc`, `VQ_XLXXL256` and the 2-D
+//! variants unchanged (official `vq_vit_model.py`). Dropout and the experimental options no
+//! released model uses are left out.
 //!
 //! B batch, Z CNN channels, N codes, D code width, P grid positions
 
@@ -37,7 +39,7 @@ impl GigaTok {
     /// Variables under `p` with the official names.
     ///
     /// # Errors
-    /// The multi-level queries do not fit the grid.
+    /// Returns an error if the multi-level queries do not fit the grid.
     pub fn new(p: &Scope, config: &GigaTokConfig) -> Result<Self> {
         let quantizer = config.quantizer.settings();
         let z = config.cnn.z_channels;
@@ -67,7 +69,7 @@ impl GigaTok {
         })
     }
 
-    /// What this tokenizer makes.
+    /// Sizes of images and codes.
     pub fn spec(&self) -> &TokenizerSpec {
         &self.spec
     }
@@ -87,7 +89,7 @@ impl GigaTok {
         &self.decoder
     }
 
-    /// (B, 3, H, W) → everything before the quantizer.
+    /// (B, 3, H, W) → activations before the quantizer.
     pub fn latents(&self, images: &Tensor) -> Latents {
         let mut cnn = self.encoder.forward(images); // (B, Z, h, w)
         let vision = self.vision.as_ref().map(|vision| {
@@ -105,7 +107,8 @@ impl GigaTok {
         }
     }
 
-    /// (B, N, D) → decoder features for the CNN (B, Z, h, w), and the aligned layer's output (B, P, W).
+    /// (B, N, D) → decoder features for the CNN (B, Z, h, w), and the aligned layer's output (B, P,
+    /// W).
     pub fn grid_features(&self, z: &Tensor) -> (Tensor, Option<Tensor>) {
         let row = z.transpose(1, 2).unsqueeze(2); // (B, D, 1, N)
         self.to_grid.forward(&to_tokens(&self.bottleneck.expand(&row)))
@@ -121,8 +124,8 @@ impl GigaTok {
         self.decoder.forward(&self.grid_features(z).0)
     }
 
-    /// The whole pass with what the losses need. `direct` adds the reconstruction that bypasses transformers and
-    /// quantizer (the auxiliary phase of training).
+    /// The whole pass with what the losses need. `direct` adds the reconstruction that bypasses
+    /// transformers and quantizer (the auxiliary phase of training).
     pub fn forward_train(&self, images: &Tensor, mode: Mode, direct: bool) -> TrainOutput {
         let latents = self.latents(images);
         let quantized = self.bottleneck.quantizer.forward(&latents.pre_quantized, mode);

@@ -1,4 +1,5 @@
-//! The transformers between grid and latent tokens (official `ViTEncoder`, `ViTDecoder` and their 2-D kin).
+//! The transformers between grid and latent tokens (official `ViTEncoder`, `ViTDecoder` and their
+//! 2-D kin).
 //!
 //! B batch, P = h·w grid positions, N latent tokens, Z channels at the CNN, W width
 
@@ -28,8 +29,8 @@ fn add(x: &Tensor, table: &Tensor) -> Tensor {
     x + table.to_kind(x.kind()).transpose(0, 1)
 }
 
-/// (B, P, C) → (B, C, h, w), contiguous: libtorch's group norm is less exact on channels-last maps, which is what
-/// the bare transposition would hand to the CNN.
+/// (B, P, C) → (B, C, h, w), contiguous: libtorch's group norm is less exact on channels-last maps,
+/// which is what the bare transposition would hand to the CNN.
 pub(crate) fn to_map(tokens: &Tensor, height: i64, width: i64) -> Tensor {
     let (b, _, c) = tokens.size3().expect("tokens are (B, P, C)");
     tokens.transpose(1, 2).contiguous().view([b, c, height, width])
@@ -55,8 +56,8 @@ impl Mlp {
     }
 }
 
-/// Pre-norm self-attention, cross-attention and MLP. Positions are added to queries and keys in every layer,
-/// never to values; the memory is not normalised (official `TransformerDecoderLayer`).
+/// Pre-norm self-attention, cross-attention and MLP. Positions are added to queries and keys in
+/// every layer, never to values; the memory is not normalised (official `TransformerDecoderLayer`).
 #[derive(Debug)]
 struct QFormerLayer {
     norm1: LayerNorm,
@@ -164,7 +165,7 @@ fn run<L>(
     (x, tapped)
 }
 
-/// How the 1-D encoder's queries start.
+/// Initial queries of the 1-D encoder.
 #[derive(Debug)]
 enum Queries {
     MultiLevel(Vec<(i64, i64)>, Linear),
@@ -179,7 +180,8 @@ enum EncoderBody {
     Grid(GridStack),
 }
 
-/// CNN features → latent features: 2-D → 1-D by a Q-Former (`s2to1encoder`), or 2-D → 2-D (`s2dencoder`).
+/// CNN features → latent features: 2-D → 1-D by a Q-Former (`s2to1encoder`), or 2-D → 2-D
+/// (`s2dencoder`).
 #[derive(Debug)]
 pub struct Encoder {
     ln_pre: LayerNorm,
@@ -271,8 +273,8 @@ enum DecoderBody {
     Grid(GridStack),
 }
 
-/// Latent features → grid features for the CNN (`s1to2decoder` or `s2ddecoder`), with the training-only
-/// projection of an early layer onto the semantic teacher.
+/// Latent features → grid features for the CNN (`s1to2decoder` or `s2ddecoder`), with the
+/// training-only projection of an early layer onto the semantic teacher.
 #[derive(Debug)]
 pub struct Decoder {
     ln_pre: LayerNorm,
@@ -325,8 +327,8 @@ impl Decoder {
             DecoderBody::Sequence { layers, latent_pos } => {
                 let (b, _, w) = x.size3().expect("latent tokens are (B, N, W)");
                 let keys = add(&x, latent_pos);
-                // Every grid query starts as the first latent token (the code and the supplement agree; a
-                // comment upstream says the mean).
+                // Every grid query starts as the first latent token (the code and the supplement
+                // agree; a comment upstream says the mean).
                 let start = x.narrow(1, 0, 1).expand([b, self.grid * self.grid, w], false);
                 run(layers, start, tap, |layer, t| layer.forward(t, &self.pos, &keys, &x))
             }

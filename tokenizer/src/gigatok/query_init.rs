@@ -1,15 +1,16 @@
-//! Multi-level query initialisation (paper, supplement A): the first queries are averages of the whole grid,
-//! later ones of ever smaller blocks.
+//! Multi-level query initialisation (paper, supplement A): the first queries are averages of the
+//! whole grid, later ones of ever smaller blocks.
 
 use tch::Tensor;
 
 use crate::error::{Error, Result};
 
-/// Pooling kernels (height, width) of the groups of queries, whose sizes are 1, 1, 2, 4, … and add up to
-/// `num_tokens`. Group i has level l = max(i − 1, 0), 2^⌈l/2⌉ columns and 2^⌊l/2⌋ rows of blocks.
+/// Pooling kernels (height, width) of the groups of queries, whose sizes are 1, 1, 2, 4, … and add
+/// up to `num_tokens`. Group i has level l = max(i − 1, 0), 2^⌈l/2⌉ columns and 2^⌊l/2⌋ rows of
+/// blocks.
 ///
 /// # Errors
-/// `num_tokens` is not a power of two, or the blocks do not divide the grid.
+/// Returns an error if `num_tokens` is not a power of two, or the blocks do not divide the grid.
 pub fn kernels(grid: i64, num_tokens: i64) -> Result<Vec<(i64, i64)>> {
     if num_tokens < 1 || num_tokens & (num_tokens - 1) != 0 {
         return Err(Error::Settings(format!(

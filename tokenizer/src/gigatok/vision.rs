@@ -44,7 +44,8 @@ impl Vision {
         Ok(EfficientNetTrunk::load(&(root / TRUNK), config.size, from)?)
     }
 
-    /// (B, 3, H, W) in [-1, 1] → frozen features (B, C, grid, grid), and their projection (B, Z, grid, grid).
+    /// (B, 3, H, W) in [-1, 1] → frozen features (B, C, grid, grid), and their projection (B, Z,
+    /// grid, grid).
     pub fn forward(&self, images: &Tensor, grid: i64) -> (Tensor, Tensor) {
         let features = tch::no_grad(|| {
             let x = EfficientNetLite::scaled(&enlarged(images, self.config.upsample));

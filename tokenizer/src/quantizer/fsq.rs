@@ -1,5 +1,6 @@
-//! Finite scalar quantization (Mentzer et al., 2023, arXiv 2309.15505): each dimension of a vector is bounded
-//! and rounded to one of a few levels. The codebook is the grid of all combinations; nothing is learned.
+//! Finite scalar quantization (Mentzer et al., 2023, arXiv 2309.15505): each dimension of a vector
+//! is bounded and rounded to one of a few levels. The codebook is the grid of all combinations;
+//! nothing is learned.
 //!
 //! B batch, N codes of an image, D code width
 
@@ -10,17 +11,17 @@ use tch::{Kind, Tensor};
 use super::interface::{Quantized, Quantizer, QuantizerLosses, QuantizerSettings};
 use crate::error::{Error, Result};
 
-/// Widens the bounded range by this share, so that the outermost levels are reached, and so that the shift of
-/// two levels is finite. The paper's listing narrows the range and takes a tangent for the shift; this is the
-/// corrected form in common use (`vector-quantize-pytorch`).
+/// Widens the bounded range by this share, so that the outermost levels are reached, and so that
+/// the shift of two levels is finite. The paper's listing narrows the range and takes a tangent for
+/// the shift; this is the corrected form in common use (`vector-quantize-pytorch`).
 const MARGIN: f64 = 1e-3;
 
 /// Levels of the grid.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FsqConfig {
-    /// Levels of each dimension, at least 2; the paper recommends 5 or more. Their product is the number of
-    /// codes: `[8, 5, 5, 5]` makes 1,000, `[8, 8, 8, 5, 5, 5]` 64,000.
+    /// Levels of each dimension, at least 2; the paper recommends 5 or more. Their product is the
+    /// number of codes: `[8, 5, 5, 5]` makes 1,000, `[8, 8, 8, 5, 5, 5]` 64,000.
     pub levels: Vec<i64>,
 }
 
@@ -57,8 +58,8 @@ impl QuantizerSettings for FsqConfig {
     }
 }
 
-/// Quantizer of finite scalars. The code of a vector is its position on the grid in mixed radix, the first
-/// dimension counting fastest.
+/// Quantizer of finite scalars. The code of a vector is its position on the grid in mixed radix,
+/// the first dimension counting fastest.
 #[derive(Debug)]
 pub struct Fsq {
     // All (D).

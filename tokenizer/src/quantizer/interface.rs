@@ -33,8 +33,8 @@ pub trait Quantizer: std::fmt::Debug + Send {
     fn encode(&self, z: &Tensor) -> Tensor;
     /// Codes → their exact vectors, (B, N, D).
     fn lookup(&self, codes: &Codes) -> Tensor;
-    /// (B, N, D) → code vectors with gradient, codes and losses. [`Mode::Train`] updates the record that
-    /// [`Quantizer::usage`] reads.
+    /// (B, N, D) → code vectors with gradient, codes and losses. [`Mode::Train`] updates the record
+    /// that [`Quantizer::usage`] reads.
     fn forward(&self, z: &Tensor, mode: Mode) -> Quantized;
     /// Checks the parameters; with one that is not finite, any code might be chosen.
     ///
@@ -52,8 +52,8 @@ pub trait Quantizer: std::fmt::Debug + Send {
 /// A pass through the quantizer.
 #[derive(Debug)]
 pub struct Quantized {
-    /// (B, N, D): the chosen code vectors, carrying the estimator's gradient. Under the rotation trick they
-    /// differ from the codebook rows by up to 5e-6, in evaluation too.
+    /// (B, N, D): the chosen code vectors, carrying the estimator's gradient. Under the rotation
+    /// trick they differ from the codebook rows by up to 5e-6, in evaluation too.
     pub z: Tensor,
     /// (B, N) int64.
     pub codes: Tensor,

@@ -12,8 +12,9 @@ pub use fsq::{Fsq, FsqConfig};
 pub use interface::{Quantized, Quantizer, QuantizerLosses, QuantizerSettings};
 pub use vector::{Gradient, VectorQuantizer, VectorQuantizerConfig, entropy_loss};
 
-/// Settings of a quantizer, tagged by the key `type`. Without it they are a vector quantizer's, as in files
-/// from before there was a choice; a vector quantizer is written without it, so that older versions read it.
+/// Settings of a quantizer, tagged by the key `type`. Without it they are a vector quantizer's, as
+/// in files from before there was a choice; a vector quantizer is written without it, so that older
+/// versions read it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum QuantizerConfig {
     /// `vector`.

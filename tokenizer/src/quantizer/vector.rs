@@ -1,4 +1,5 @@
-//! The vector quantizer of GigaTok and LlamaGen (official `VectorQuantizer`), in fp32 whatever surrounds it.
+//! The vector quantizer of GigaTok and LlamaGen (official `VectorQuantizer`), in fp32 whatever
+//! surrounds it.
 //!
 //! B batch, N codes of an image, M = B·N vectors, D code width, V codebook size
 
@@ -13,7 +14,7 @@ use crate::error::{Error, Result};
 
 /// Length of the queue of recent codes from which usage is read.
 const USAGE_QUEUE: i64 = 65_536;
-/// Of the soft choices whose entropy is the loss.
+/// Temperature of the soft choices whose entropy is the loss.
 const TEMPERATURE: f64 = 0.01;
 /// Rows of the distance matrix held at once outside training.
 const SEARCH_ROWS: i64 = 4096;
@@ -181,8 +182,8 @@ impl Quantizer for VectorQuantizer {
         }
     }
 
-    /// Over the most recent 65,536 codes. The queue starts with zeros, which count as code 0, as they do
-    /// upstream.
+    /// Over the most recent 65,536 codes. The queue starts with zeros, which count as code 0, as
+    /// they do upstream.
     fn usage(&self) -> Option<f64> {
         let (distinct, _, _) = self.used.unique_dim(0, true, false, false);
         Some(distinct.size()[0] as f64 / self.config.codebook_size as f64)
@@ -195,8 +196,9 @@ fn squared_distances(z: &Tensor, rows: &Tensor) -> Tensor {
     norms(z).unsqueeze(1) + norms(rows) - z.matmul(&rows.transpose(0, 1)) * 2.0
 }
 
-/// The rotation trick: the rotation taking `z` to `q`, and their ratio of lengths, held constant and applied
-/// to `z`, so that the gradient is rotated the same way (arXiv 2410.06424, section 4.2, by two reflections).
+/// The rotation trick: the rotation taking `z` to `q`, and their ratio of lengths, held constant
+/// and applied to `z`, so that the gradient is rotated the same way (arXiv 2410.06424, section 4.2,
+/// by two reflections).
 fn rotate(z: &Tensor, q: &Tensor) -> Tensor {
     let norm = |x: &Tensor| x.norm_scalaropt_dim(2.0, [1i64], true); // (M, 1)
     let dot = |a: &Tensor, b: &Tensor| (a * b).sum_dim_intlist([1i64].as_slice(), true, Kind::Float);

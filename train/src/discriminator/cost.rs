@@ -13,7 +13,7 @@ impl DiscriminatorConfig {
     /// # Errors
     /// Returns an error if the network cannot be described.
     pub(crate) fn num_parameters(&self, image_size: i64) -> Result<f64> {
-        let vars = Vars::new(Device::Cpu, Kind::Float, Build::Describe);
+        let vars = Vars::new(Device::Cpu, Kind::Float, Build::Meta);
         match self {
             DiscriminatorConfig::Dino(c) => {
                 // A pointwise, a wide and a last convolution for each head, with their biases and

@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn widths_and_names_are_the_published_ones() {
-        let vars = Vars::new(Device::Cpu, Kind::Float, Build::Describe);
+        let vars = Vars::new(Device::Cpu, Kind::Float, Build::Meta);
         let _ = StyleGan::new(&vars.root(), &StyleGanConfig::default(), 256);
         let shape = |name: &str| vars.get(name).unwrap_or_else(|| panic!("no {name}")).size();
         assert_eq!(shape("blocks.0.weight"), [64, 3, 3, 3]);

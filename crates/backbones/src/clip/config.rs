@@ -44,7 +44,7 @@ pub enum ClipModel {
 }
 
 impl ClipModel {
-    /// All of them.
+    /// All variants.
     pub const ALL: [ClipModel; 3] = [ClipModel::B32, ClipModel::L14, ClipModel::L14At336];
 
     /// `clip-b32`, `clip-l14`, `clip-l14-336`.

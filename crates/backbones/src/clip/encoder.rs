@@ -8,7 +8,7 @@ use tch::Tensor;
 
 use super::TowerConfig;
 
-/// Of all norms.
+/// Epsilon of all norms.
 pub(super) const EPS: f64 = 1e-5;
 
 pub(super) fn linear(p: &Scope, name: &str, inputs: i64, outputs: i64, bias: bool) -> Linear {
@@ -71,7 +71,8 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    /// Variables `encoder.layers.N.*` under `p`. In a causal encoder a token sees those before it only.
+    /// Variables `encoder.layers.N.*` under `p`. In a causal encoder a token sees those before it
+    /// only.
     pub fn new(p: &Scope, config: TowerConfig, causal: bool) -> Self {
         let layers = p / "encoder" / "layers";
         Encoder { blocks: (0..config.depth).map(|i| Block::new(&(&layers / i), config)).collect(), causal }

@@ -18,7 +18,8 @@ impl ClipExtractor {
     /// Opens a published model.
     ///
     /// # Errors
-    /// The file cannot be read or is of another network; the input path is not one of [`Clip::INPUT_PATHS`].
+    /// Returns an error if the file cannot be read or is of another network, or the input path is
+    /// not one of [`Clip::INPUT_PATHS`].
     pub fn open(model: ClipModel, from: &WeightSource, path: InputPath, device: Device) -> Result<Self> {
         let path = path.among(&Clip::INPUT_PATHS)?;
         let (clip, provenance) = Clip::open_named(model.name(), from, &model.config(), device)?;

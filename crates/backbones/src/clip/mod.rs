@@ -1,8 +1,9 @@
 //! CLIP (Radford et al., arXiv 2103.00020) with a ViT: images and texts on one sphere.
 //!
-//! Weights: `openai/clip-vit-{base-patch32,large-patch14,large-patch14-336}` in Hugging Face's layout
-//! (`vision_model.*`, `text_model.*`, `visual_projection.weight`, `text_projection.weight`, `logit_scale`), in any
-//! container this program reads. OpenAI's own TorchScript archives are not read.
+//! Weights: `openai/clip-vit-{base-patch32,large-patch14,large-patch14-336}` in Hugging Face's
+//! layout (`vision_model.*`, `text_model.*`, `visual_projection.weight`, `text_projection.weight`,
+//! `logit_scale`), in any container this program reads. OpenAI's own TorchScript archives are not
+//! read.
 //!
 //! B batch, L tokens, D width, P projection, N patches
 
@@ -137,7 +138,8 @@ impl Clip {
     /// Fills both towers from a weight file, or at random, in fp32.
     ///
     /// # Errors
-    /// The file cannot be read, or its names or shapes are not exactly those of `config`.
+    /// Returns an error if the file cannot be read, or its names or shapes are not exactly those of
+    /// `config`.
     pub fn open(from: &WeightSource, config: &ClipConfig, device: Device) -> Result<Self> {
         Ok(Self::open_named("CLIP", from, config, device)?.0)
     }
@@ -154,10 +156,11 @@ impl Clip {
         Ok((clip, provenance))
     }
 
-    /// 8-bit images of any size → (B, 3, S, S) fp32, normalised as CLIP was trained, on the network's device.
+    /// 8-bit images of any size → (B, 3, S, S) fp32, normalised as CLIP was trained, on the
+    /// network's device.
     ///
     /// # Errors
-    /// The network has no such input path, or the images are empty.
+    /// Returns an error if the network has no such input path, or the images are empty.
     pub fn prepare(&self, images: &ImagesU8, path: InputPath) -> Result<Tensor> {
         let side = self.config.image_size;
         let square = match path.among(&Self::INPUT_PATHS)? {
@@ -172,7 +175,7 @@ impl Clip {
     /// (B, 3, S, S) as [`Clip::prepare`] makes it → (B, P) of length 1.
     ///
     /// # Errors
-    /// Another size.
+    /// Returns an error if the images have another size.
     pub fn image_features(&self, x: &Tensor) -> Result<Tensor> {
         let side = self.config.image_size;
         if x.size().get(1..) != Some([3, side, side].as_slice()) {
@@ -188,7 +191,8 @@ impl Clip {
     /// (B, L) int64, L at most 77, as [`ClipTokenizer::encode`] makes them → (B, P) of length 1.
     ///
     /// # Errors
-    /// Other shapes, tokens that the vocabulary does not have, or a text without its end.
+    /// Returns an error if the shapes differ, a token is not in the vocabulary, or a text has no
+    /// end token.
     pub fn text_features(&self, tokens: &Tensor) -> Result<Tensor> {
         let tokens = &self.checked(tokens)?;
         Ok(tch::no_grad(|| l2_normalize(&self.text_projection.forward(&self.text.forward(tokens)), -1)))
@@ -219,7 +223,7 @@ impl Clip {
         Ok(tokens.to_device(self.device))
     }
 
-    /// What training multiplied cosines by.
+    /// Factor of cosines in training.
     pub fn logit_scale(&self) -> f64 {
         self.logit_scale.exp().double_value(&[])
     }
@@ -235,7 +239,7 @@ fn key_map() -> KeyMap {
         .drop("text_model.embeddings.position_ids", because)
 }
 
-/// Of random weights.
+/// Range of random weights.
 fn random_range(name: &str, shape: &[i64]) -> (f64, f64) {
     let symmetric = |bound: f64| (-bound, bound);
     match name {
@@ -256,7 +260,7 @@ mod tests {
     fn published_models_have_the_published_parameters() {
         let expected = [151_277_313, 427_616_513, 427_944_193];
         for (model, expected) in ClipModel::ALL.into_iter().zip(expected) {
-            let vars = Vars::new(Device::Cpu, Kind::Float, Build::Describe);
+            let vars = Vars::new(Device::Cpu, Kind::Float, Build::Meta);
             Clip::new(&vars.root(), &model.config());
             assert_eq!(vars.num_parameters(), expected, "{}", model.name());
         }

@@ -1,5 +1,6 @@
-//! CLIP's text side: lower-cased byte-pair encoding, as Hugging Face's fast tokenizer does it. OpenAI's own also
-//! repairs broken encodings (ftfy) and HTML entities first; that is left to whoever prepares the captions.
+//! CLIP's text side: lower-cased byte-pair encoding, as Hugging Face's fast tokenizer does it.
+//! OpenAI's own also repairs broken encodings (ftfy) and HTML entities first; that is left to the
+//! preparation of the captions.
 
 use std::path::Path;
 
@@ -25,7 +26,7 @@ impl ClipTokenizer {
     /// Reads a `tokenizer.json`, or a folder that has one, or `vocab.json` and `merges.txt`.
     ///
     /// # Errors
-    /// A file is missing, or holds no such vocabulary.
+    /// Returns an error if a file is missing, or holds no such vocabulary.
     pub fn open(path: &Path) -> Result<Self> {
         if path.is_dir() && !path.join("tokenizer.json").is_file() {
             return Self::from_vocabulary(&path.join("vocab.json"), &path.join("merges.txt"));
@@ -34,10 +35,11 @@ impl ClipTokenizer {
         Self::new(&file, &read(&file)?)
     }
 
-    /// From the vocabulary (a JSON object, token → number) and the merges (a line each, after a line of version).
+    /// From the vocabulary (a JSON object, token → number) and the merges (a line each, after a
+    /// line of version).
     ///
     /// # Errors
-    /// As [`ClipTokenizer::open`].
+    /// Returns an error as [`ClipTokenizer::open`] does.
     pub fn from_vocabulary(vocabulary: &Path, merges: &Path) -> Result<Self> {
         let tokens: Value = serde_json::from_str(&read(vocabulary)?).map_err(|e| bad(vocabulary, e))?;
         let text = read(merges)?;
@@ -54,10 +56,11 @@ impl ClipTokenizer {
         Ok(ClipTokenizer { start: id(START)?, end: id(END)?, tokenizer, context: 77 })
     }
 
-    /// (B, 77) int64: start, tokens, end, zeros. A longer text is cut and its last token becomes the end.
+    /// (B, 77) int64: start, tokens, end, zeros. A longer text is cut and its last token becomes
+    /// the end.
     ///
     /// # Errors
-    /// No text, or one that cannot be encoded.
+    /// Returns an error if there are no texts or one cannot be encoded.
     pub fn encode<S: AsRef<str>>(&self, texts: &[S]) -> Result<Tensor> {
         let mut rows = Vec::with_capacity(texts.len() * self.context);
         for text in texts {
@@ -92,7 +95,7 @@ fn bad(path: &Path, why: impl ToString) -> Error {
     Error::Vocabulary { path: path.to_owned(), why: why.to_string() }
 }
 
-/// What `tokenizer.json` says of CLIP, for a vocabulary and merges.
+/// Contents of CLIP's `tokenizer.json`, for a vocabulary and merges.
 fn description(tokens: &Value, merges: &[&str]) -> Value {
     let special = |token: &str| {
         json!({

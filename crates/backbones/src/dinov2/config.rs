@@ -17,7 +17,7 @@ pub enum DinoSize {
 }
 
 impl DinoSize {
-    /// All of them.
+    /// All variants.
     pub const ALL: [DinoSize; 4] = [DinoSize::S, DinoSize::B, DinoSize::L, DinoSize::G];
 
     fn letter(self) -> char {
@@ -35,7 +35,7 @@ impl DinoSize {
     }
 }
 
-/// What stands between attention and attention.
+/// Feed-forward part of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FeedForward {
     /// Two layers with an exact GELU between them.
@@ -50,16 +50,17 @@ pub enum FeedForward {
     },
 }
 
-/// How the learned grid of positions becomes the image's.
+/// Resampling of the learned grid of positions to the image's.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Positions {
-    /// Bicubic (a = -0.75), no antialias, with the scale `(h + offset)/37` in the coordinates: models without
-    /// registers, offset 0.1.
+    /// Bicubic (a = -0.75), no antialias, with the scale `(h + offset)/37` in the coordinates:
+    /// models without registers, offset 0.1.
     Scaled {
         /// Added to the number of patches.
         offset: f64,
     },
-    /// Antialiased bicubic (a = -0.5) to the exact size: models with registers, and GigaTok's teacher.
+    /// Antialiased bicubic (a = -0.5) to the exact size: models with registers, and GigaTok's
+    /// teacher.
     Antialiased,
 }
 

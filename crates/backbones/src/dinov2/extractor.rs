@@ -23,8 +23,8 @@ impl DinoExtractor {
     /// Opens a published network.
     ///
     /// # Errors
-    /// The file cannot be read or is of another network; the input path is not one of
-    /// [`DinoExtractor::INPUT_PATHS`].
+    /// Returns an error if the file cannot be read or is of another network, or the input path is
+    /// not one of [`DinoExtractor::INPUT_PATHS`].
     pub fn open(
         size: DinoSize,
         registers: bool,

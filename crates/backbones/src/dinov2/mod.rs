@@ -1,8 +1,10 @@
-//! DINOv2 (Oquab et al., arXiv 2304.07193), with and without registers (Darcet et al., arXiv 2309.16588).
+//! DINOv2 (Oquab et al., arXiv 2304.07193), with and without registers (Darcet et al., arXiv
+//! 2309.16588).
 //!
-//! Weights: `dinov2_vit{s,b,l,g}14_pretrain.pth` and `dinov2_vit{s,b,l,g}14_reg4_pretrain.pth`, flat dictionaries
-//! under the names below. Pre-norm ViT: patches of 14, exact GELU (g: SwiGLU), layer scale on both branches,
-//! LayerNorm eps 1e-6, positions learned on a 37×37 grid and resampled to the image's.
+//! Weights: `dinov2_vit{s,b,l,g}14_pretrain.pth` and `dinov2_vit{s,b,l,g}14_reg4_pretrain.pth`,
+//! flat dictionaries under the names below. Pre-norm ViT: patches of 14, exact GELU (g: SwiGLU),
+//! layer scale on both branches, LayerNorm eps 1e-6, positions learned on a 37×37 grid and
+//! resampled to the image's.
 //!
 //! B batch, L tokens, D width, H heads, N patches in h rows of w, R registers
 
@@ -104,7 +106,7 @@ impl Block {
     }
 }
 
-/// What the network says of a batch, after the final norm.
+/// Output for a batch, after the final norm.
 #[derive(Debug)]
 pub struct DinoTokens {
     /// The class token, (B, D): the feature of FDD.
@@ -155,7 +157,7 @@ impl DinoV2 {
     /// Fills the network from named tensors, in fp32.
     ///
     /// # Errors
-    /// Names or shapes are not exactly those of `config`.
+    /// Returns an error if names or shapes are not exactly those of `config`.
     pub fn load(source: &dyn TensorSource, config: &DinoConfig, device: Device) -> Result<Self> {
         let vars = Vars::new(device, Kind::Float, Build::Empty);
         let net = Self::new(&vars.root(), config);
@@ -163,15 +165,15 @@ impl DinoV2 {
         Ok(net)
     }
 
-    /// As [`DinoV2::load`], from a weight file or at random.
+    /// [`DinoV2::load`] from a weight file or at random.
     ///
     /// # Errors
-    /// The file cannot be read, or as [`DinoV2::load`].
+    /// Returns an error if the file cannot be read, and as [`DinoV2::load`] does.
     pub fn open(from: &WeightSource, config: &DinoConfig, device: Device) -> Result<Self> {
         Ok(Self::open_named("DINOv2", from, config, device)?.0)
     }
 
-    /// As [`DinoV2::open`]; also tells where the weights come from.
+    /// [`DinoV2::open`] with the origin of the weights.
     fn open_named(
         name: &str,
         from: &WeightSource,
@@ -184,8 +186,8 @@ impl DinoV2 {
         Ok((net, provenance))
     }
 
-    /// (1, 1 + h·w, D) fp32: the learned positions, resampled to h rows of w patches. The learned grid itself is
-    /// used unchanged.
+    /// (1, 1 + h·w, D) fp32: the learned positions, resampled to h rows of w patches. The learned
+    /// grid itself is used unchanged.
     pub fn positions(&self, h: i64, w: i64) -> Tensor {
         let learned = self.positions.to_kind(Kind::Float);
         let grid = self.config.image_size / self.config.patch;
@@ -208,15 +210,15 @@ impl DinoV2 {
     /// (B, 3, H, W), normalised, sides multiples of the patch → tokens.
     ///
     /// # Errors
-    /// Other sides.
+    /// Returns an error if the images have other sides.
     pub fn forward(&self, x: &Tensor) -> Result<DinoTokens> {
         self.forward_visiting(x, |_, _| {})
     }
 
-    /// As [`DinoV2::forward`]; `visit` sees each block's number and output (B, 1 + R + N, D).
+    /// [`DinoV2::forward`] that shows `visit` each block's number and output (B, 1 + R + N, D).
     ///
     /// # Errors
-    /// As [`DinoV2::forward`].
+    /// Returns an error as [`DinoV2::forward`] does.
     pub fn forward_visiting(&self, x: &Tensor, mut visit: impl FnMut(usize, &Tensor)) -> Result<DinoTokens> {
         let (h, w) = self.grid(x)?;
         let mut x = self.embed(x, &self.positions(h, w));
@@ -227,10 +229,11 @@ impl DinoV2 {
         Ok(self.tokens(&x))
     }
 
-    /// The outputs of some blocks (from 0) after the final norm, as maps (B, D, h, w) of the patches.
+    /// The outputs of some blocks (from 0) after the final norm, as maps (B, D, h, w) of the
+    /// patches.
     ///
     /// # Errors
-    /// As [`DinoV2::forward`], or a block that does not exist.
+    /// Returns an error if a block does not exist, and as [`DinoV2::forward`] does.
     pub fn intermediate(&self, x: &Tensor, blocks: &[usize]) -> Result<Vec<Tensor>> {
         let (h, w) = self.grid(x)?;
         if let Some(block) = blocks.iter().find(|&&b| b >= self.blocks.len()) {
@@ -263,7 +266,8 @@ impl DinoV2 {
         }
     }
 
-    /// Patches with class token in front, positions added, registers (which have none) after the class token.
+    /// Patches with class token in front, positions added, registers (which have none) after the
+    /// class token.
     fn embed(&self, x: &Tensor, positions: &Tensor) -> Tensor {
         let b = x.size()[0];
         let patches = self.patch_embed.forward(x).flatten(2, 3).transpose(1, 2); // (B, N, D)
@@ -301,7 +305,7 @@ fn key_map() -> KeyMap {
     KeyMap::identity().optional("mask_token", "only pretraining uses it")
 }
 
-/// Of random weights.
+/// Range of random weights.
 fn random_range(name: &str, shape: &[i64]) -> (f64, f64) {
     let width = shape.last().copied().unwrap_or(1) as f64;
     let symmetric = |bound: f64| (-bound, bound);
@@ -325,7 +329,7 @@ mod tests {
         for (size, expected) in DinoSize::ALL.into_iter().zip(sizes) {
             for registers in [false, true] {
                 let config = DinoConfig::published(size, registers);
-                let vars = Vars::new(Device::Cpu, Kind::Float, Build::Describe);
+                let vars = Vars::new(Device::Cpu, Kind::Float, Build::Meta);
                 DinoV2::new(&vars.root(), &config);
                 let extra = config.registers * config.width;
                 assert_eq!(vars.num_parameters(), expected + extra, "{}", size.name(registers));

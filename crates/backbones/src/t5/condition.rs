@@ -4,7 +4,7 @@
 
 use tch::{Kind, Tensor};
 
-/// What a batch of texts is to a transformer.
+/// A batch of texts as a transformer's condition.
 #[derive(Debug)]
 pub struct TextFeatures {
     /// (B, T, C), the text at the end, zeros before it.
@@ -41,8 +41,8 @@ impl TextFeatures {
     }
 }
 
-/// Features (B, T, C) of right-padded texts and their mask (B, T), one or zero: the padding goes to the front and
-/// becomes zero (LlamaGen's `sample_t2i.py`).
+/// Features (B, T, C) of right-padded texts and their mask (B, T), one or zero: the padding goes to
+/// the front and becomes zero (LlamaGen's `sample_t2i.py`).
 pub fn left_pad(features: &Tensor, mask: &Tensor) -> TextFeatures {
     let (_, t, c) = features.size3().expect("features are (B, T, C)");
     let lengths = mask.to_kind(Kind::Int64).sum_dim_intlist([1i64].as_slice(), true, Kind::Int64); // (B, 1)

@@ -29,7 +29,7 @@ pub struct T5Config {
     /// The distance from which on all are of one class.
     #[serde(default = "farthest")]
     pub relative_attention_max_distance: i64,
-    /// Of the root-mean-square norms.
+    /// Epsilon of the root-mean-square norms.
     #[serde(default = "eps")]
     pub layer_norm_epsilon: f64,
     /// The feed-forward; `gated-gelu` is the only one here.
@@ -46,7 +46,7 @@ fn farthest() -> i64 {
 fn eps() -> f64 {
     1e-6
 }
-/// What `config.json` means where it does not say.
+/// Defaults of `config.json`.
 fn ungated() -> String {
     "relu".into()
 }
@@ -80,7 +80,7 @@ impl T5Config {
     /// Reads a `config.json`.
     ///
     /// # Errors
-    /// The file cannot be read, or describes no encoder that can be built.
+    /// Returns an error if the file cannot be read, or describes no encoder that can be built.
     pub fn read(path: &Path) -> Result<Self> {
         let config: T5Config = base::config::read(path)?;
         config.check()?;
@@ -90,7 +90,7 @@ impl T5Config {
     /// Refuses what could not be built.
     ///
     /// # Errors
-    /// Says what.
+    /// Returns an error that names an unsupported setting.
     pub fn check(&self) -> Result<()> {
         let wrong = |expected: &str, found: String| {
             Err(Error::Input { what: "T5 configuration", expected: expected.into(), found })

@@ -1,4 +1,4 @@
-//! Which text encoder goes with a transformer, as its directory says.
+//! Text encoder of a transformer, as its directory describes it.
 
 use std::path::{Path, PathBuf};
 
@@ -8,12 +8,13 @@ use super::encoder::EncoderFiles;
 
 /// The file of a [`TextDescription`] in a transformer's directory.
 pub const TEXT_FILE: &str = "text.yaml";
-/// The folder beside it for the configuration and the tokenizer of an encoder that was trained along.
+/// The folder beside it for the configuration and the tokenizer of an encoder that was trained
+/// along.
 pub const TEXT_FOLDER: &str = "text_encoder";
-/// What the names of such an encoder's weights begin with among the transformer's.
+/// Prefix of such an encoder's weights among the transformer's.
 pub const TEXT_PREFIX: &str = "text_encoder";
 
-/// What stands between a prompt and a transformer's condition.
+/// Path from a prompt to a transformer's condition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TextDescription {
@@ -23,7 +24,7 @@ pub struct TextDescription {
     pub encoder: WhichEncoder,
 }
 
-/// Where a transformer's text encoder is.
+/// Location of a transformer's text encoder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum WhichEncoder {
@@ -33,7 +34,7 @@ pub enum WhichEncoder {
     Outside {
         /// Hash of its weights and tokenizer.
         fingerprint: String,
-        /// Where it was in training, if it was there.
+        /// Location in training, if it was outside.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         folder: Option<PathBuf>,
     },
@@ -43,7 +44,7 @@ impl TextDescription {
     /// The description in a transformer's directory, if there is one.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// Returns an error if it cannot be read.
     pub fn in_directory(dir: &Path) -> crate::Result<Option<Self>> {
         let path = dir.join(TEXT_FILE);
         Ok(if path.is_file() { Some(base::config::read(&path)?) } else { None })

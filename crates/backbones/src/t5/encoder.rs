@@ -14,7 +14,7 @@ use super::model::T5Encoder;
 use super::text::TextTokenizer;
 use crate::{Error, Result};
 
-/// Where an encoder's three parts are.
+/// Paths of an encoder's three parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncoderFiles {
     /// `config.json`.
@@ -23,13 +23,13 @@ pub struct EncoderFiles {
     pub tokenizer: PathBuf,
     /// A checkpoint, or a folder that holds one.
     pub weights: PathBuf,
-    /// What the encoder's names begin with in the checkpoint; tensors without it are another network's.
+    /// Prefix of the encoder's names in the checkpoint; tensors without it are another network's.
     pub prefix: Option<&'static str>,
 }
 
 impl EncoderFiles {
-    /// A folder in Hugging Face's layout: `config.json`, `tokenizer.json` or `spiece.model`, weights in safetensors or
-    /// `.bin`, in one file or in shards.
+    /// A folder in Hugging Face's layout: `config.json`, `tokenizer.json` or `spiece.model`,
+    /// weights in safetensors or `.bin`, in one file or in shards.
     pub fn in_folder(folder: &Path) -> Self {
         EncoderFiles {
             config: folder.join("config.json"),
@@ -51,11 +51,12 @@ pub struct TextEncoder {
 }
 
 impl TextEncoder {
-    /// Opens an encoder that cuts texts to `length` tokens and, if `clean`, cleans them as published first. `kind` is
-    /// of weights and activations; fp16 is refused, since T5's activations leave its range.
+    /// Opens an encoder that cuts texts to `length` tokens and, if `clean`, cleans them as
+    /// published first. `kind` is the dtype of weights and activations; fp16 is refused, since T5's
+    /// activations leave its range.
     ///
     /// # Errors
-    /// A file is missing, or does not fit the others.
+    /// Returns an error if a file is missing, or does not fit the others.
     pub fn open(files: &EncoderFiles, length: i64, clean: bool, device: Device, kind: Kind) -> Result<Self> {
         if kind == Kind::Half {
             let (expected, found) = ("fp32 or bf16".into(), "fp16, whose range T5 leaves".into());
@@ -98,16 +99,18 @@ impl TextEncoder {
     /// Whether a caption has more tokens than are used.
     ///
     /// # Errors
-    /// As [`TextEncoder::encode`].
+    /// Returns an error as [`TextEncoder::encode`] does.
     pub fn cuts(&self, caption: &str) -> Result<bool> {
         self.tokenizer.cuts(&prepare(caption, self.clean)?)
     }
 
-    /// Captions → features, padded on the left. Each goes through the network alone: products of matrices round
-    /// differently from one number of rows to another, and a caption's features must not depend on its neighbours.
+    /// Captions → features, padded on the left. Each goes through the network alone: products of
+    /// matrices round differently from one number of rows to another, and a caption's features must
+    /// not depend on its neighbours.
     ///
     /// # Errors
-    /// No caption, one that cannot be cleaned or spelled, or features that are not finite.
+    /// Returns an error if there are no captions, one cannot be cleaned or tokenized, or features
+    /// are not finite.
     pub fn encode<S: AsRef<str>>(&self, captions: &[S]) -> Result<TextFeatures> {
         let texts: Vec<String> =
             captions.iter().map(|c| prepare(c.as_ref(), self.clean)).collect::<Result<_>>()?;
@@ -128,11 +131,12 @@ impl TextEncoder {
 }
 
 impl T5Encoder {
-    /// Fills an encoder from a checkpoint, or a folder that holds one, in Hugging Face's names, and hands over what it was
-    /// filled from. With a `prefix`, from the tensors whose names begin with it.
+    /// Fills an encoder from a checkpoint, or a folder that holds one, in Hugging Face's names, and
+    /// hands over what it was filled from. With a `prefix`, from the tensors whose names begin with
+    /// it.
     ///
     /// # Errors
-    /// The file cannot be read, or its tensors are not exactly an encoder's.
+    /// Returns an error if the file cannot be read, or its tensors are not exactly an encoder's.
     pub fn open(
         config: &T5Config,
         checkpoint: &Path,
@@ -153,10 +157,10 @@ fn load_error(path: &Path, source: weights::Error) -> Error {
     Error::Load { network: "T5".into(), path: path.to_owned(), source: Box::new(source) }
 }
 
-/// What the tokenizer gets of a caption: cleaned as published, or as it is.
+/// Tokenizer's input for a caption: cleaned as published, or unchanged.
 ///
 /// # Errors
-/// As [`clean_caption`].
+/// Returns an error as [`clean_caption`] does.
 pub fn prepare(caption: &str, clean: bool) -> Result<String> {
     if clean { clean_caption(caption) } else { Ok(caption.to_owned()) }
 }
@@ -175,7 +179,8 @@ fn key_map(source: &dyn TensorSource, prefix: Option<&str>) -> KeyMap {
     }
 }
 
-/// Of everything that decides a feature but the length and the cleaning. Reads all weights.
+/// Hash of everything that determines a feature, except the length and the cleaning. Reads all
+/// weights.
 fn fingerprint(tokenizer: &Path, source: &dyn TensorSource, prefix: Option<&str>) -> weights::Result<String> {
     let mut hash = Sha256::default();
     hash.update(match prefix {

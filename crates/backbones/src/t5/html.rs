@@ -1,8 +1,9 @@
 //! The text of a piece of HTML, as Beautiful Soup over Python's `html.parser` reads it.
 //!
-//! Captions were cleaned with that pair, so its habits are kept where they show in a caption: a lone `<` or `&` is
-//! text, a tag that never closes is text, an entity needs no semicolon but loses the one it has, and two characters
-//! `&x` at the very end lose their `&`. Parsers after the HTML standard decide otherwise in all of these.
+//! Captions were cleaned with that pair, so its habits are kept where they show in a caption: a
+//! lone `<` or `&` is text, a tag that never closes is text, an entity needs no semicolon but loses
+//! the one it has, and two characters `&x` at the very end lose their `&`. Parsers after the HTML
+//! standard decide otherwise in all of these.
 
 use std::sync::LazyLock;
 
@@ -32,7 +33,8 @@ const ASIDE: [&str; 3] = ["rt", "rp", "template"];
 /// The text without tags, comments and declarations; entities are resolved.
 pub fn text_of(html: &str) -> String {
     let mut reader = Reader { rest: html, open: vec![], raw: None, text: String::new() };
-    // The parser is fed once and then closed; what it waits for in the first round is decided in the second.
+    // The parser is fed once and then closed; what it waits for in the first round is decided in
+    // the second.
     reader.read(false);
     reader.read(true);
     reader.text
@@ -45,9 +47,9 @@ struct Reader<'a> {
     text: String,
 }
 
-/// What a construct at the beginning of the rest turned out to be.
+/// Construct at the beginning of the rest.
 enum Step {
-    /// So many bytes are dealt with.
+    /// Number of bytes processed.
     Took(usize),
     /// Its end is missing.
     Unfinished,
@@ -96,7 +98,7 @@ impl Reader<'_> {
         self.rest = later;
     }
 
-    /// Takes what stands before the next construct; false if the end of a raw element is missing.
+    /// Takes the text before the next construct; false if the end of a raw element is missing.
     fn data_before_markup(&mut self) -> bool {
         let at = match self.raw {
             None => self.rest.find(['<', '&']),
@@ -148,7 +150,7 @@ impl Reader<'_> {
         {
             return Step::Unfinished;
         } else {
-            // A tag in which something impossible stands is text up to there.
+            // A tag with impossible contents is text up to them.
             self.say(&s[..tag.end()]);
             return Step::Took(tag.end());
         };
@@ -210,7 +212,8 @@ impl Reader<'_> {
         Step::Stop
     }
 
-    /// How much of an unfinished construct is text: to its `>`, else to the next `<`, else its first character.
+    /// Length of the text in an unfinished construct: to its `>`, else to the next `<`, else its
+    /// first character.
     fn verbatim(&self) -> usize {
         let s = &self.rest[1..];
         s.find('>').map(|i| i + 2).or_else(|| s.find('<').map(|i| i + 1)).unwrap_or(1)
@@ -227,7 +230,7 @@ fn name_of(tag: &str) -> String {
     TAG_NAME.find(tag).ok().flatten().map(|m| m.as_str().to_lowercase()).unwrap_or_default()
 }
 
-/// Where the end tag of a raw element begins.
+/// Position of a raw element's end tag.
 fn end_of_raw(s: &str, name: &str) -> Option<usize> {
     let pattern = regex(&format!(r"(?i)</\s*{name}\s*>"));
     pattern.find(s).ok().flatten().map(|m| m.start())

@@ -11,11 +11,11 @@ use crate::{Error, Result};
 
 const END: &str = "</s>";
 
-/// Learns a byte-level BPE of at most `vocab_size` entries, which spells any text, and appends an end to each: the text
-/// of a `tokenizer.json`. The same captions give the same tokenizer.
+/// Learns a byte-level BPE of at most `vocab_size` entries, which spells any text, and appends an
+/// end to each: the text of a `tokenizer.json`. The same captions give the same tokenizer.
 ///
 /// # Errors
-/// Fewer entries than the bytes and two special tokens need.
+/// Returns an error if there are fewer entries than the bytes and two special tokens need.
 pub fn learn_tokenizer(captions: impl Iterator<Item = String> + Send, vocab_size: usize) -> Result<String> {
     const LEAST: usize = 256 + 2;
     if vocab_size < LEAST {

@@ -1,8 +1,9 @@
-//! T5 (Raffel et al., arXiv 1910.10683), version 1.1: the text encoder of LlamaGen's text-to-image models, and of
-//! small models that train one along.
+//! T5 (Raffel et al., arXiv 1910.10683), version 1.1: the text encoder of LlamaGen's text-to-image
+//! models, and of small models that train one along.
 //!
-//! Weights: `google/flan-t5-{small,base,large,xl,xxl}` and `google/t5-v1_1-*` in Hugging Face's layout, safetensors or
-//! `.bin`, in one file or in shards; the decoder of a whole model is left out.
+//! Weights: `google/flan-t5-{small,base,large,xl,xxl}` and `google/t5-v1_1-*` in Hugging Face's
+//! layout, safetensors or `.bin`, in one file or in shards; the decoder of a whole model is left
+//! out.
 
 mod caption;
 mod condition;

@@ -52,8 +52,9 @@ impl RelativePositions {
     }
 }
 
-/// (T, T) int64, query by key: half of the classes for each direction, of them half for exact distances and the rest
-/// logarithmic up to `farthest`. The logarithm is taken in fp32 as in the original, since it decides by rounding.
+/// (T, T) int64, query by key: half of the classes for each direction, of them half for exact
+/// distances and the rest logarithmic up to `farthest`. The logarithm is taken in fp32 as in the
+/// original, since it decides by rounding.
 fn distance_classes(length: i64, buckets: i64, farthest: i64, device: Device) -> Tensor {
     let at = Tensor::arange(length, (Kind::Int64, device));
     let relative = at.unsqueeze(0) - at.unsqueeze(1); // key - query
@@ -154,7 +155,7 @@ impl Block {
 }
 
 impl T5Encoder {
-    /// Variables under `p` with Hugging Face's names. Activations are of the variables' kind; see
+    /// Variables under `p` with Hugging Face's names. Activations have the variables' dtype; see
     /// [`T5Encoder::set_compute`].
     pub fn new(p: &Scope, config: &T5Config) -> Self {
         let tokens =
@@ -171,18 +172,18 @@ impl T5Encoder {
         }
     }
 
-    /// The kind of activations, where it differs from the weights' (bf16 over fp32 masters).
+    /// Dtype of activations, if it differs from the weights' (bf16 over fp32 masters).
     pub fn set_compute(&mut self, kind: Kind) {
         self.compute = kind;
     }
 
-    /// What it was built from.
+    /// Its configuration.
     pub fn config(&self) -> &T5Config {
         &self.config
     }
 
-    /// Tokens (B, T) int64 and where they are text, (B, T), one or zero → features (B, T, D). Rows of padding hold
-    /// whatever comes out there.
+    /// Tokens (B, T) int64 and where they are text, (B, T), one or zero → features (B, T, D). Rows
+    /// of padding hold whatever comes out there.
     pub fn forward(&self, tokens: &Tensor, mask: &Tensor) -> Tensor {
         self.layers(tokens, mask).pop().expect("the last is the output")
     }
@@ -203,7 +204,7 @@ impl T5Encoder {
     }
 }
 
-/// The most negative number of a kind, which stands for a closed position.
+/// Most negative number of a dtype, for masked positions.
 fn lowest(kind: Kind) -> f64 {
     match kind {
         Kind::BFloat16 => -3.389_531_389_251_535_5e38,
@@ -228,7 +229,7 @@ mod tests {
     #[test]
     fn published_encoders_have_the_published_parameters() {
         for (name, parameters) in [("small", 35_332_800), ("xl", 1_223_527_424)] {
-            let vars = Vars::new(Device::Cpu, Kind::Float, Build::Describe);
+            let vars = Vars::new(Device::Cpu, Kind::Float, Build::Meta);
             T5Encoder::new(&vars.root(), &T5Config::named(name).unwrap());
             assert_eq!(vars.num_parameters(), parameters, "{name}");
         }

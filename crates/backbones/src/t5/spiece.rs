@@ -1,6 +1,7 @@
-//! SentencePiece's `spiece.model` as a `tokenizer.json`, the way Hugging Face converts T5's: a Unigram model behind the
-//! normalisation that the file carries ready-made (`precompiled_charsmap`), 100 sentinels `<extra_id_N>` after the
-//! pieces, and `</s>` at the end of every text.
+//! SentencePiece's `spiece.model` as a `tokenizer.json`, the way Hugging Face converts T5's: a
+//! Unigram model behind the normalisation that the file carries ready-made
+//! (`precompiled_charsmap`), 100 sentinels `<extra_id_N>` after the pieces, and `</s>` at the end
+//! of every text.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;

@@ -28,11 +28,11 @@ pub struct Tokens {
 pub(super) const PAD: &str = "<pad>";
 
 impl TextTokenizer {
-    /// Reads `tokenizer.json`, or else SentencePiece's `spiece.model`, of a folder; or one such file. Texts are cut to
-    /// `length` tokens, the end's among them, and padded to it.
+    /// Reads `tokenizer.json`, or else SentencePiece's `spiece.model`, of a folder; or one such
+    /// file. Texts are cut to `length` tokens, the end's among them, and padded to it.
     ///
     /// # Errors
-    /// Neither file is there, or it holds no such tokenizer.
+    /// Returns an error if neither file is there, or it holds no such tokenizer.
     pub fn open(path: &Path, length: i64) -> Result<Self> {
         let in_folder = |name: &str| path.join(name);
         let file = match path.is_dir() {
@@ -51,10 +51,10 @@ impl TextTokenizer {
         Self::parse(&file, &description, length)
     }
 
-    /// The same from the text of a `tokenizer.json`; `origin` is for messages.
+    /// Reads the text of a `tokenizer.json`; `origin` is for messages.
     ///
     /// # Errors
-    /// As [`TextTokenizer::open`].
+    /// Returns an error as [`TextTokenizer::open`] does.
     pub fn parse(origin: &Path, description: &str, length: i64) -> Result<Self> {
         let mut tokenizer: Tokenizer = description.parse().map_err(|e| bad(origin, e))?;
         let pad = tokenizer.token_to_id(PAD).ok_or_else(|| bad(origin, format!("it has no {PAD}")))?;
@@ -84,7 +84,8 @@ impl TextTokenizer {
     /// The text that tokenizes so, as a file.
     ///
     /// # Errors
-    /// It cannot be written as JSON, which does not happen to what was read from JSON.
+    /// Returns an error if it cannot be written as JSON, which does not happen to a tokenizer read
+    /// from JSON.
     pub fn to_json(&self) -> Result<String> {
         let mut plain = self.tokenizer.clone();
         plain.with_truncation(None).map_err(|e| bad(Path::new("tokenizer.json"), e))?;
@@ -94,7 +95,7 @@ impl TextTokenizer {
     /// (B, T) ids and mask; no text is nothing, an empty one is its end.
     ///
     /// # Errors
-    /// No text, or one that cannot be encoded.
+    /// Returns an error if there are no texts or one cannot be encoded.
     pub fn encode<S: AsRef<str>>(&self, texts: &[S]) -> Result<Tokens> {
         let (mut ids, mut mask) = (vec![], vec![]);
         for text in texts {
@@ -113,7 +114,7 @@ impl TextTokenizer {
     /// Whether a text has more tokens than the length.
     ///
     /// # Errors
-    /// It cannot be encoded.
+    /// Returns an error if it cannot be encoded.
     pub fn cuts(&self, text: &str) -> Result<bool> {
         Ok(!self.encoding(text)?.get_overflowing().is_empty())
     }

@@ -9,7 +9,7 @@ use serde_yaml::Value;
 
 use crate::hint::{Hint, nearest};
 
-/// What can go wrong with a configuration.
+/// Error of a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -17,7 +17,7 @@ pub enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// Reason.
         source: std::io::Error,
     },
     /// The text is not YAML, or not what the type expects.
@@ -31,9 +31,9 @@ pub enum ConfigError {
     /// A `key=value` override is malformed or names no existing key.
     #[error("override `{given}`: {message}")]
     Override {
-        /// What was typed.
+        /// Text as typed.
         given: String,
-        /// What is wrong with it.
+        /// Reason.
         message: String,
         /// Similar keys.
         similar: Vec<String>,
@@ -67,12 +67,12 @@ fn unknown_field_hint(message: &str) -> Option<String> {
 /// A parsed but untyped configuration.
 #[derive(Debug, Clone)]
 pub struct Document {
-    /// Where it came from, for messages.
+    /// Origin, for messages.
     pub origin: String,
     value: Value,
-    /// What was read; none for a configuration that was completed or put together.
+    /// Text read; `None` for a configuration that was completed or assembled.
     text: Option<String>,
-    /// What [`Document::set`] changed.
+    /// Changes made by [`Document::set`].
     changed: Vec<String>,
 }
 
@@ -95,7 +95,8 @@ impl Document {
         Ok(Document { origin: origin.to_owned(), value, text: Some(text.to_owned()), changed: vec![] })
     }
 
-    /// A configuration with all that its file left at defaults. Its lines are nobody's, and no error names them.
+    /// A configuration with all that its file left at defaults. Its lines are nobody's, and no
+    /// error names them.
     pub fn complete<T: Serialize>(origin: &str, config: &T) -> Result<Self, ConfigError> {
         let value = serde_yaml::to_value(config).map_err(|e| invalid(origin, &e))?;
         Ok(Document { origin: origin.to_owned(), value, text: None, changed: vec![] })
@@ -155,8 +156,8 @@ impl Document {
     }
 }
 
-/// Brackets that may be open at a time. The parser allows fewer, but it looks at all of the text first, in time that goes
-/// with the square of their depth.
+/// Brackets that may be open at a time. The parser allows fewer, but it looks at all of the text
+/// first, in time that goes with the square of their depth.
 const DEEPEST: usize = 1000;
 
 /// Whether so many brackets are open somewhere, those in comments and texts included.

@@ -1,11 +1,11 @@
-//! Where in a text a value stands that does not fit: serde's messages tell it of what it reads, which may have been
-//! rewritten or buffered since.
+//! Place in a text of a value that does not fit: serde's messages give it for its own input, which
+//! may be rewritten or buffered.
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_path_to_error::Segment;
 use serde_yaml::Value;
 
-/// What serde says, behind the key and its line in `text`, or the override among `changed` that it is of.
+/// serde's message after the key and its line in `text`, or after its override among `changed`.
 pub(super) fn message(
     error: &serde_path_to_error::Error<serde_yaml::Error>,
     value: &Value,
@@ -34,7 +34,8 @@ pub(super) fn message(
     }
 }
 
-/// Keys, and places in lists, on the way to an error; inside an enum with a tag the way is not known.
+/// Keys, and places in lists, on the way to an error; inside an enum with a tag the way is not
+/// known.
 fn steps(path: &serde_path_to_error::Path) -> Vec<String> {
     let step = |segment: &Segment| match segment {
         Segment::Map { key } => Some(key.clone()),
@@ -44,8 +45,8 @@ fn steps(path: &serde_path_to_error::Path) -> Vec<String> {
     path.iter().map_while(step).collect()
 }
 
-/// A message of serde_yaml without the way to the error, which it may begin with, and without the place in the text that was
-/// rewritten.
+/// A message of serde_yaml without the way to the error, which it may begin with, and without the
+/// place in the text that was rewritten.
 fn without_place(message: &str, known: &[String]) -> String {
     let message = match message.rfind(" at line ") {
         Some(end) => &message[..end],
@@ -139,7 +140,7 @@ impl Wanted {
     }
 }
 
-/// The line of the last key of a path, or of the last one that stands there (others come by merge keys).
+/// Line of the last key of a path, or of the last one in the text (others come by merge keys).
 fn line_of(text: &str, path: &[String]) -> Option<usize> {
     (1..=path.len()).rev().find_map(|length| {
         let way = Way { path: &path[..length] };
@@ -149,7 +150,7 @@ fn line_of(text: &str, path: &[String]) -> Option<usize> {
     })
 }
 
-/// What the walk to a key ends with, so that serde_yaml tells the place.
+/// Error that ends the walk to a key, so that serde_yaml reports the place.
 const HERE: &str = "the key is here";
 
 /// A walk to a key, which ends there with an error.

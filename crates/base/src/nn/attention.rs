@@ -4,7 +4,8 @@ use tch::Tensor;
 use super::Linear;
 use crate::vars::{Init, Scope};
 
-/// `torch.nn.MultiheadAttention`, batch first: packed `in_proj_weight` (rows q, k, v), `in_proj_bias`, `out_proj`.
+/// `torch.nn.MultiheadAttention`, batch first: packed `in_proj_weight` (rows q, k, v),
+/// `in_proj_bias`, `out_proj`.
 ///
 /// B batch, L queries, S keys, D width, H heads, K = D / H head width
 #[derive(Debug)]
@@ -17,7 +18,8 @@ pub struct MultiheadAttention {
 }
 
 impl MultiheadAttention {
-    /// `in_proj_weight` starts Xavier-uniform on its packed shape, as PyTorch's does; `out_proj` from `init`.
+    /// `in_proj_weight` starts Xavier-uniform on its packed shape, as PyTorch's does; `out_proj`
+    /// from `init`.
     pub fn new(p: &Scope, width: i64, heads: i64, init: Init) -> Self {
         MultiheadAttention {
             in_proj_weight: p.var("in_proj_weight", &[3 * width, width], Init::xavier(width, 3 * width)),

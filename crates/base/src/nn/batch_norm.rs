@@ -4,8 +4,8 @@ use crate::Mode;
 use crate::carried::{self, Change};
 use crate::vars::{Init, Scope};
 
-/// `torch.nn.BatchNorm2d`: batch statistics in training, running ones (momentum 0.1) otherwise; eps 1e-5, fp32,
-/// local to the process.
+/// `torch.nn.BatchNorm2d`: batch statistics in training, running ones (momentum 0.1) otherwise; eps
+/// 1e-5, fp32, local to the process.
 #[derive(Debug)]
 pub struct BatchNorm2d {
     weight: Tensor,
@@ -19,7 +19,8 @@ impl BatchNorm2d {
     const EPS: f64 = 1e-5;
     const MOMENTUM: f64 = 0.1;
 
-    /// Variables `weight` and `bias` (channels); buffers `running_mean`, `running_var`, `num_batches_tracked`.
+    /// Variables `weight` and `bias` (channels); buffers `running_mean`, `running_var`,
+    /// `num_batches_tracked`.
     pub fn new(p: &Scope, channels: i64, weight: Init) -> Self {
         BatchNorm2d {
             weight: p.var("weight", &[channels], weight),
@@ -30,7 +31,7 @@ impl BatchNorm2d {
         }
     }
 
-    /// (B, C, H, W) → the same shape and kind. Training records the batch's statistics.
+    /// (B, C, H, W) → the same shape and dtype. Training records the batch's statistics.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Tensor {
         if !mode.is_train() {
             return self.normalized(x, (&self.running_mean, &self.running_var), mode);
@@ -51,7 +52,7 @@ impl BatchNorm2d {
         y.to_kind(x.kind())
     }
 
-    /// What evaluation does to each channel: `x · scale + shift`, both (C) fp32.
+    /// Affine map of each channel in evaluation, `x · scale + shift`, both (C) fp32.
     pub fn affine(&self) -> (Tensor, Tensor) {
         let scale = self.weight.to_kind(Kind::Float) * (&self.running_var + Self::EPS).rsqrt();
         let shift = self.bias.to_kind(Kind::Float) - &self.running_mean * &scale;

@@ -10,7 +10,7 @@ use crate::vars::{Init, Scope};
 /// Pixels from which on Winograd's filtering pays for its larger weights.
 const MANY_PIXELS: i64 = 32 * 32;
 
-/// A square two-dimensional convolution with bias, weight cast to the input's kind.
+/// A square two-dimensional convolution with bias, weight cast to the input's dtype.
 #[derive(Debug)]
 pub struct Conv2d {
     weight: Tensor,
@@ -44,8 +44,8 @@ impl Conv2d {
         Conv2d { weight, bias: None, stride: 1, padding: kernel / 2, packed: None }
     }
 
-    /// Promises that the weights stay as they are, so that a form of them for inference on the CPU may be kept: four
-    /// times as large, for 3×3 convolutions of large maps alone.
+    /// Promises that the weights stay as they are, so that a form of them for inference on the CPU
+    /// may be kept: four times as large, for 3×3 convolutions of large maps alone.
     pub fn pack(&mut self) {
         let size: Vec<usize> = self.weight.size().iter().map(|&n| n as usize).collect();
         let same = self.stride == 1 && self.padding == 1 && size[2..] == [3, 3] && self.bias.is_some();
@@ -83,7 +83,7 @@ impl Conv2d {
         x.conv2d(&self.weight.to_kind(kind), bias, self.stride, self.padding, 1, 1)
     }
 
-    /// Whether the weights lie channels last, and so the maps go in that order too.
+    /// Whether the weights are channels last; maps then have that order, too.
     pub fn is_channels_last(&self) -> bool {
         !self.weight.is_contiguous() && self.weight.permute([0, 2, 3, 1]).is_contiguous()
     }

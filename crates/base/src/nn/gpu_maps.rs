@@ -1,11 +1,12 @@
-//! Layers through [`cuda_kernels`]: for maps that lie channels last on a GPU and need no gradient. Results lie so too.
+//! Layers through [`cuda_kernels`]: for channels-last maps on a GPU that need no gradient. Results
+//! are channels last, too.
 
 use cuda_kernels::Norm;
 use libtorch_ext::cuda_kernel::CudaKernels;
 use tch::{Device, Kind, Tensor};
 
-/// Group norm of `x` (B, C, H, W), if these kernels can read it. Maps lie channels last on a GPU where the weights of
-/// their convolutions do, which the kernels were there for when these were packed.
+/// Group norm of `x` (B, C, H, W), if these kernels can read it. Maps are channels last on a GPU if
+/// the weights of their convolutions are; the kernels were available when these were packed.
 pub(super) fn group_norm(x: &Tensor, norm: &Norm) -> Option<Tensor> {
     let Device::Cuda(index) = x.device() else { return None };
     let trained = |t: &Tensor| t.requires_grad();

@@ -3,7 +3,8 @@ use tch::Tensor;
 
 use crate::vars::{Init, Scope};
 
-/// `y = x Wᵀ + b`, with the weight cast to the input's kind, so that fp32 masters serve bf16 activations.
+/// `y = x Wᵀ + b`, with the weight cast to the input's dtype, so that fp32 masters serve bf16
+/// activations.
 #[derive(Debug)]
 pub struct Linear {
     weight: Tensor,

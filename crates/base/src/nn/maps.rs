@@ -1,4 +1,5 @@
-//! Layers through [`kernels`]: for maps that lie channels last on the CPU and need no gradient. Results lie so too.
+//! Layers through [`kernels`]: for channels-last maps on the CPU that need no gradient. Results are
+//! channels last, too.
 //!
 //! B images, H×W pixels, C channels
 
@@ -55,7 +56,8 @@ fn normalized<E: Element + kernels::NormElement>(pixels: &Tensor, channels: i64,
     })
 }
 
-/// A packed convolution of `pixels` (B, H, W, C) to `outputs` channels, plus `residual` (B, outputs, H, W).
+/// A packed convolution of `pixels` (B, H, W, C) to `outputs` channels, plus `residual` (B,
+/// outputs, H, W).
 pub(super) fn convolution(
     packed: &Winograd,
     pixels: &Tensor,
@@ -81,8 +83,8 @@ fn convolved<E: Element + kernels::ConvElement>(
     })
 }
 
-/// Calls `f` with each image of `pixels`, that of `residual` and that of the result (B, H, W, `outputs`), which comes
-/// back as (B, `outputs`, H, W).
+/// Calls `f` with each image of `pixels`, that of `residual` and that of the result (B, H, W,
+/// `outputs`), which comes back as (B, `outputs`, H, W).
 fn by_image<E: Element>(
     pixels: &Tensor,
     residual: Option<&Tensor>,

@@ -19,8 +19,9 @@ use tch::{Kind, Tensor};
 
 use crate::random;
 
-/// The same values with the channels of a pixel side by side in memory, (B, C, H, W) still: the CPU's convolutions are up
-/// to one and a half times as fast, and keep the order, as a GPU's do in half precision.
+/// Values with the channels of a pixel adjacent in memory, still (B, C, H, W): the CPU's
+/// convolutions are up to one and a half times as fast, and keep the order, as a GPU's do in half
+/// precision.
 pub fn channels_last(x: &Tensor) -> Tensor {
     x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }
@@ -30,14 +31,15 @@ pub fn add_into(mut a: Tensor, b: &Tensor) -> Tensor {
     if a.requires_grad() || b.requires_grad() { a + b } else { a.g_add_(b) }
 }
 
-/// Rows divided by their Euclidean norm along `dim`, as `torch.nn.functional.normalize` (eps 1e-12).
+/// Rows divided by their Euclidean norm along `dim`, as `torch.nn.functional.normalize` (eps
+/// 1e-12).
 pub fn l2_normalize(x: &Tensor, dim: i64) -> Tensor {
     let norm = x.norm_scalaropt_dim(2.0, [dim], true);
     x / norm.clamp_min(1e-12)
 }
 
-/// In one pass, where there is one for such vectors: the nearest of `codes` (V, D) to each of `vectors` (M, D), and the
-/// entropy loss of [`fused::choice`].
+/// In one pass, where there is one for such vectors: the nearest of `codes` (V, D) to each of
+/// `vectors` (M, D), and the entropy loss of [`fused::choice`].
 pub fn fused_choice(vectors: &Tensor, codes: &Tensor, temperature: f64) -> Option<(Tensor, Tensor)> {
     fused::takes_choice(vectors).then(|| fused::choice(vectors, codes, temperature))
 }

@@ -33,7 +33,7 @@ impl LayerNorm {
         &self.bias
     }
 
-    /// (…, width) → the same shape and kind.
+    /// (…, width) → the same shape and dtype.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let weight = self.weight.to_kind(Kind::Float);
         let bias = self.bias.to_kind(Kind::Float);
@@ -42,8 +42,8 @@ impl LayerNorm {
     }
 }
 
-/// Root-mean-square normalisation over the last axis: `x · rsqrt(mean(x²) + eps) · weight`, statistics in fp32
-/// (LlamaGen `gpt.py`).
+/// Root-mean-square normalisation over the last axis: `x · rsqrt(mean(x²) + eps) · weight`,
+/// statistics in fp32 (LlamaGen `gpt.py`).
 #[derive(Debug)]
 pub struct RmsNorm {
     weight: Tensor,
@@ -61,7 +61,7 @@ impl RmsNorm {
         &self.weight
     }
 
-    /// (…, width) → the same shape and kind.
+    /// (…, width) → the same shape and dtype.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         if fused::takes(x) {
             return fused::rms_norm(x, &self.weight, self.eps);
@@ -94,7 +94,7 @@ impl GroupNorm {
         GroupNorm { affine: None, groups }
     }
 
-    /// (B, C, H, W) → the same shape and kind. C must be a multiple of the groups.
+    /// (B, C, H, W) → the same shape and dtype. C must be a multiple of the groups.
     pub fn forward(&self, x: &Tensor) -> Tensor {
         self.own(x, false)
     }
@@ -128,9 +128,9 @@ impl GroupNorm {
         self.normalize(x, None, false) * wide(scale) + wide(shift)
     }
 
-    /// `affine` is (C) each. Channels last on the CPU has a kernel of its own; libtorch's takes variances there as
-    /// differences of squares, so it gets another order. In that one it reads and writes bf16 itself, with statistics in
-    /// fp32; elsewhere the input is converted.
+    /// `affine` is (C) each. Channels last on the CPU has a kernel of its own; libtorch's takes
+    /// variances there as differences of squares, so it gets another order. In that one it reads
+    /// and writes bf16 itself, with statistics in fp32; elsewhere the input is converted.
     fn normalize(&self, x: &Tensor, affine: Option<(&Tensor, &Tensor)>, silu: bool) -> Tensor {
         let trained = affine.is_some_and(|(w, b)| w.requires_grad() || b.requires_grad());
         if let Some(pixels) = maps::pixels(x).filter(|_| !trained) {

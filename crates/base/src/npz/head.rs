@@ -1,4 +1,4 @@
-//! The head of a `.npy` array: its kind of numbers, order and shape.
+//! Head of a `.npy` array: dtype, order and shape.
 
 use std::io::{self, Read};
 
@@ -65,8 +65,9 @@ fn bytes_of(shape: &[u64], kind: Option<Kind>) -> Option<u64> {
     Some(if shape.contains(&0) || kind.is_none() { 0 } else { product })
 }
 
-/// A head's text, a Python dictionary of three keys. Time goes with its length alone, whatever it nests: parsers of Python's
-/// literals that try one form after the other take hours for a few dozen brackets.
+/// A head's text, a Python dictionary of three keys. Time goes with its length alone, whatever it
+/// nests: parsers of Python's literals that try one form after the other take hours for a few dozen
+/// brackets.
 struct Head<'a> {
     /// NumPy's name of the type, or the text of a table's fields.
     descr: &'a str,

@@ -1,8 +1,8 @@
 //! NumPy's `.npz`: a zip archive of `.npy` arrays, stored or deflated, of any size.
 //!
-//! Heads are read when a file is opened, arrays when they are asked for. Little-endian arrays of numbers are known,
-//! in C and Fortran order and in every version of the format. A member that cannot be read is an error when it is asked
-//! for, and no sooner.
+//! Heads are read when a file is opened, arrays when they are asked for. Little-endian arrays of
+//! numbers are known, in C and Fortran order and in every version of the format. A member that
+//! cannot be read is an error when it is asked for, and no sooner.
 
 mod head;
 mod write;
@@ -51,7 +51,7 @@ pub struct Npz {
     unreadable: Vec<(String, String)>,
 }
 
-/// Where an array lies in the archive.
+/// Place of an array in the archive.
 #[derive(Debug, Clone, Copy)]
 struct Member {
     index: usize,
@@ -72,19 +72,20 @@ impl Npz {
     /// Opens an archive and reads the heads of its arrays.
     ///
     /// # Errors
-    /// No zip archive, or one without arrays that can be read.
+    /// Returns an error if the file is not a zip archive or holds no readable arrays.
     pub fn open(path: &Path) -> Result<Self, NpzError> {
         let fail = |message: String| NpzError { path: path.to_owned(), message, hints: vec![] };
         let file = files::open_regular(path).map_err(|e| fail(e.to_string()))?;
         let length = file.metadata().map_err(|e| fail(e.to_string()))?.len();
-        let archive = ZipArchive::new(BufReader::new(file)).map_err(|e| fail(format!("no .npz: {e}")))?;
+        let archive =
+            ZipArchive::new(BufReader::new(file)).map_err(|e| fail(format!("not an .npz archive: {e}")))?;
         let (arrays, members, unreadable) = (vec![], vec![], vec![]);
         let mut npz = Npz { path: path.to_owned(), length, archive, arrays, members, unreadable };
         let mut other = None;
         for index in 0..npz.archive.len() {
             let name = npz.archive.name_for_index(index).unwrap_or_default().to_owned();
             let Some(array) = name.strip_suffix(".npy").filter(|n| !of_macos(n)) else {
-                other = other.or(Some(format!("the member `{name}` is no .npy array")));
+                other = other.or(Some(format!("the member `{name}` is not a .npy array")));
                 continue;
             };
             match npz.head(index, array) {
@@ -131,12 +132,12 @@ impl Npz {
         &self.path
     }
 
-    /// What it holds.
+    /// Its arrays.
     pub fn arrays(&self) -> &[ArrayInfo] {
         &self.arrays
     }
 
-    /// What is known of an array, if it is there.
+    /// Head of an array, if it is there.
     pub fn info(&self, name: &str) -> Option<&ArrayInfo> {
         self.arrays.iter().find(|a| a.name == name)
     }
@@ -160,7 +161,7 @@ impl Npz {
     /// Reads a whole array.
     ///
     /// # Errors
-    /// There is none of that name, or it is cut off or damaged.
+    /// Returns an error if there is no such array, or it is cut off or damaged.
     pub fn read(&mut self, name: &str) -> Result<Tensor, NpzError> {
         let index = self.index(name)?;
         let info = self.arrays[index].clone();
@@ -180,7 +181,7 @@ impl Npz {
     /// Reads a single text, as NumPy stores `numpy.array("text")`.
     ///
     /// # Errors
-    /// There is no array of that name, or it is no text.
+    /// Returns an error if there is no such array, or it does not hold texts.
     pub fn text(&mut self, name: &str) -> Result<String, NpzError> {
         let index = self.index(name)?;
         let fail = |e: io::Error| NpzError {
@@ -218,11 +219,11 @@ impl Npz {
         info.kind.ok_or_else(|| self.fail(message()))
     }
 
-    /// Opens an array to read its rows one at a time. A stored array is read where it lies; another is first written
-    /// to an unnamed temporary file.
+    /// Opens an array to read its rows one at a time. A stored array is read in place; a compressed
+    /// one is first written to an unnamed temporary file.
     ///
     /// # Errors
-    /// There is none of that name, it has no rows, or it cannot be read.
+    /// Returns an error if there is no such array, it has no rows, or it cannot be read.
     pub fn rows(&mut self, name: &str) -> Result<Rows, NpzError> {
         let index = self.index(name)?;
         let info = self.arrays[index].clone();
@@ -235,7 +236,7 @@ impl Npz {
         Ok(Rows { path: self.path.clone(), file, start, info })
     }
 
-    /// Where an array's C-ordered bytes begin, and in which file.
+    /// File and offset of an array's C-ordered bytes.
     fn place(&mut self, array: usize, info: &ArrayInfo) -> io::Result<(File, u64)> {
         if info.fortran {
             let whole = self.read(&info.name).map_err(io::Error::other)?;
@@ -245,7 +246,7 @@ impl Npz {
         }
         let Member { index, head } = self.members[array];
         let mut member = self.archive.by_index(index)?;
-        // Read to its end, where its checksum is compared, also if its rows are then read where they lie.
+        // Read to its end, where its checksum is compared, also if its rows are then read in place.
         let damaged = |e: io::Error| io::Error::new(e.kind(), format!("damaged: {e}"));
         if member.compression() == CompressionMethod::Stored {
             let start = member.data_start() + head;
@@ -268,12 +269,12 @@ impl Rows {
         &self.info
     }
 
-    /// How many rows.
+    /// Number of rows.
     pub fn len(&self) -> usize {
         self.info.shape[0] as usize
     }
 
-    /// True if there are none.
+    /// True if it is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -281,7 +282,7 @@ impl Rows {
     /// The bytes of row `index`, C order. `index` must be below [`Rows::len`].
     ///
     /// # Errors
-    /// The file cannot be read.
+    /// Returns an error if the file cannot be read.
     pub fn bytes(&self, index: usize) -> Result<Vec<u8>, NpzError> {
         let size = self.info.bytes / self.info.shape[0].max(1) as u64;
         let mut row = vec![0; size as usize];
@@ -297,7 +298,7 @@ impl Rows {
 /// Reads a `.npy` file of integers: int64, int32 or uint16, as int64.
 ///
 /// # Errors
-/// The file cannot be read, is cut off, or holds something else.
+/// Returns an error if the file cannot be read, is cut off, or holds something else.
 pub fn read_npy_integers(path: &Path) -> Result<Tensor, NpzError> {
     let read = || -> io::Result<Tensor> {
         let file = files::open_regular(path)?;

@@ -12,7 +12,7 @@ use zip::write::{SimpleFileOptions, ZipWriter};
 use super::NpzError;
 use crate::files::write_atomic;
 
-/// NumPy's name of a kind of numbers.
+/// NumPy's name of a dtype.
 fn descr(kind: Kind) -> Option<&'static str> {
     Some(match kind {
         Kind::Double => "<f8",
@@ -28,8 +28,8 @@ fn descr(kind: Kind) -> Option<&'static str> {
     })
 }
 
-/// The head of a version 1.0 `.npy` file in C order; the data begin at a multiple of 64 bytes. `kind` is NumPy's
-/// name of the elements: `|u1`, `<f4`, `<U12`.
+/// The head of a version 1.0 `.npy` file in C order; the data begin at a multiple of 64 bytes.
+/// `kind` is NumPy's name of the elements: `|u1`, `<f4`, `<U12`.
 pub fn npy_header(kind: &str, shape: &[u64]) -> Vec<u8> {
     let dims: Vec<String> = shape.iter().map(u64::to_string).collect();
     let dims = if dims.len() == 1 { format!("{},", dims[0]) } else { dims.join(", ") };
@@ -57,7 +57,7 @@ pub fn npy_texts(texts: &[String], shape: &[u64]) -> Vec<u8> {
 /// Writes arrays, uncompressed; a reader never meets half a file.
 ///
 /// # Errors
-/// The file cannot be written, or NumPy has no such kind of numbers.
+/// Returns an error if the file cannot be written, or NumPy has no such dtype.
 pub fn write(path: &Path, arrays: &[(&str, &Tensor)]) -> Result<(), NpzError> {
     let fail = |e: io::Error| NpzError {
         path: path.to_owned(),

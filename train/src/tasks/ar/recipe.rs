@@ -40,7 +40,7 @@ recipe! {
 
 impl Recipe for ArRecipe {
     fn cost(&self) -> Result<RunCost> {
-        let vars = Vars::new(Device::Cpu, Kind::Float, Build::Describe);
+        let vars = Vars::new(Device::Cpu, Kind::Float, Build::Meta);
         Gpt::new(&vars.root(), &self.model)?;
         let mut run = RunCost::new(vars.num_parameters() as f64, &self.optimization);
         let (model, precision) = (self.model.cost(), self.optimization.precision);

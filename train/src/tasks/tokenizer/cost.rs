@@ -19,7 +19,7 @@ pub(super) fn cost(
     losses: &TokenizerLosses,
     optimization: &Optimization,
 ) -> Result<RunCost> {
-    let vars = Vars::new(Device::Cpu, Kind::Float, Build::Describe);
+    let vars = Vars::new(Device::Cpu, Kind::Float, Build::Meta);
     Model::new(&vars.root(), model)?;
     let bytes = element_bytes(optimization.precision);
     let network = model.cost(bytes);
