@@ -78,9 +78,7 @@ impl TokenizerLosses {
         }
         Ok(())
     }
-}
 
-impl TokenizerLosses {
     /// Files of frozen weights.
     pub(super) fn paths(&mut self) -> Vec<&mut PathBuf> {
         let perceptual = self.perceptual.as_mut().map(Perceptual::paths).unwrap_or_default();
