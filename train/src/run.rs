@@ -24,7 +24,7 @@ use crate::recipe::{CommonKeys as _, Recipe as _};
 use crate::run_dir::{Lock, SkippedFiles, Start, record_start, unix_time};
 use crate::step_timer::{Rates, StepTimer};
 use crate::task::{DataFacts, Phase, Task, TrainingData as _};
-use crate::{AdamW, Ema, Error, Log, Observer, Result, Unobserved, init_from, summary};
+use crate::{AdamW, Ema, Error, Log, Observer, Result, Unobserved, init_from};
 
 /// End of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,6 +134,7 @@ pub fn rehearse<T: Task>(task: &mut T) -> Result<()> {
     trainer.rehearse(task)
 }
 
+mod reports;
 mod saving;
 mod step;
 
@@ -232,29 +233,14 @@ impl<'a> Trainer<'a> {
             progress.advance(1);
             let last = step == steps;
             if due(every.log, step) || last {
-                records.skipped.update(task.data().skipped(), progress)?;
-                let mut scalars = self.scalars(timer.take());
-                scalars.extend(counted("left_out", records.skipped.count() as u64));
-                progress.status(&summary::status(step, steps, &scalars));
-                records.log.write(step, &scalars)?;
+                self.report_step(task, timer.take(), records, progress)?;
             }
             if (due(every.validate, step) || last) && !self.stopped() {
-                let metrics = self.validate(task)?;
-                if !metrics.is_empty() {
-                    progress.message(&summary::line(step, steps, &metrics));
-                    records.log.write(step, &metrics)?;
-                }
+                self.report_validation(task, records, progress)?;
                 timer.pause_over();
             }
             if (due(every.samples, step) || (last && every.samples > 0)) && !self.stopped() {
-                match self.with_kept_weights(|| observer.observe(task, step)) {
-                    Ok(metrics) if metrics.is_empty() => {}
-                    Ok(metrics) => {
-                        let named = metrics.into_iter().map(|(n, v)| (format!("samples/{n}"), v));
-                        records.log.write(step, &named.collect::<Vec<_>>())?;
-                    }
-                    Err(e) => progress.warn(&format!("no samples after step {step}: {e}")),
-                }
+                self.report_samples(task, observer, records, progress)?;
                 timer.pause_over();
             }
             if due(every.save, step) || due(every.milestone, step) || last {
@@ -280,25 +266,9 @@ impl<'a> Trainer<'a> {
         self.run.stop.load(Ordering::Relaxed)
     }
 
-    /// Totals of the run, then the measured scalars.
-    fn scalars(&mut self, measured: Vec<(String, f64)>) -> Vec<(String, f64)> {
-        self.count_time();
-        let mut all =
-            vec![("seconds".into(), self.stats.seconds), ("samples".into(), self.stats.samples as f64)];
-        all.extend(measured);
-        all.extend(counted("skipped_steps", self.stats.skipped));
-        all
-    }
-
     fn count_time(&mut self) {
         self.stats.seconds += self.clock.elapsed().as_secs_f64();
         self.clock = Instant::now();
-    }
-
-    /// Validates the kept weights: the average if the recipe has one.
-    fn validate(&mut self, task: &mut impl Task) -> Result<Vec<(String, f64)>> {
-        let metrics = self.with_kept_weights(|| task.validate())?;
-        Ok(metrics.into_iter().map(|(n, v)| (format!("validation/{n}"), v)).collect())
     }
 
     fn with_kept_weights<R>(&mut self, f: impl FnOnce() -> R) -> R {
@@ -316,9 +286,4 @@ impl<'a> Trainer<'a> {
 /// Parameters that are not frozen.
 fn trained(vars: &Vars) -> Vec<Var> {
     vars.parameters().into_iter().filter(|v| v.tensor.requires_grad()).collect()
-}
-
-/// A count, logged unless it is 0.
-fn counted(name: &str, n: u64) -> Option<(String, f64)> {
-    (n > 0).then(|| (name.to_owned(), n as f64))
 }

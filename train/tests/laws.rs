@@ -431,12 +431,12 @@ fn mfu_is_the_share_of_the_recipes_flops_in_the_peak() {
     let _alone = common::alone();
     let dir = tempfile::tempdir().unwrap();
     let (data, t, a) = (images(dir.path()), dir.path().join("t"), dir.path().join("a"));
-    go(tokenizer_task(&data, &["optimization.steps=1"]), &t, 1).unwrap();
+    go(tokenizer_task(&data, &["optimization.steps=2"]), &t, 2).unwrap();
     let images = format!("data.images.train={}", data.display());
-    let task = ar_task(&t, &[&images, "optimization.steps=1"]);
+    let task = ar_task(&t, &[&images, "optimization.steps=2"]);
     let flops = task.recipe().cost().unwrap().flops_per_image;
     assert_eq!(flops, task.model().cost().training_flops(false));
-    go(task, &a, 1).unwrap();
+    go(task, &a, 2).unwrap();
     let (mfu, speed) = (logged(&a, "mfu")[0], logged(&a, "images_per_second")[0]);
     assert!((mfu / (speed * flops / 1e9) - 1.0).abs() < 1e-9, "{mfu} at {speed} images/s");
 }

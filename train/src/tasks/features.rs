@@ -59,7 +59,16 @@ impl Recipe for FeaturesRecipe {
     }
 
     fn check(&self) -> Result<()> {
-        FeaturesRecipe::check(self)
+        let FeaturesModel { image_size, widths } = &self.model;
+        let halvings = widths.len().saturating_sub(1) as u32;
+        if widths.is_empty() || widths.iter().any(|&w| w < 1) || image_size >> halvings < 1 {
+            return Err(Error::Recipe(format!(
+                "model: {} stages do not fit images of {image_size} pixels; each stage but the first halves the side",
+                widths.len()
+            )));
+        }
+        self.data.check("data")?;
+        self.optimization.check()
     }
 
     fn images(&self) -> Option<(&ImageData, i64)> {
@@ -78,19 +87,6 @@ impl FeaturesRecipe {
     /// Returns an error for an unknown key or a value of the wrong type.
     pub fn from_document(document: &Document, changes: &[String]) -> Result<Self> {
         with_overrides(document, changes)
-    }
-
-    fn check(&self) -> Result<()> {
-        let FeaturesModel { image_size, widths } = &self.model;
-        let halvings = widths.len().saturating_sub(1) as u32;
-        if widths.is_empty() || widths.iter().any(|&w| w < 1) || image_size >> halvings < 1 {
-            return Err(Error::Recipe(format!(
-                "model: {} stages do not fit images of {image_size} pixels; each stage but the first halves the side",
-                widths.len()
-            )));
-        }
-        self.data.check("data")?;
-        self.optimization.check()
     }
 }
 

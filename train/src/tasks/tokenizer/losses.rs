@@ -78,9 +78,7 @@ impl TokenizerLosses {
         }
         Ok(())
     }
-}
 
-impl TokenizerLosses {
     /// Files of frozen weights.
     pub(super) fn paths(&mut self) -> Vec<&mut PathBuf> {
         let perceptual = self.perceptual.as_mut().map(Perceptual::paths).unwrap_or_default();
@@ -309,7 +307,7 @@ impl Adversarial {
             return fail("gamma is R3GAN's only");
         }
         if self.lecam.is_some() && self.loss.is_relative() {
-            return fail("LeCam does not work with a relativistic loss");
+            return fail("LeCam's averages mean nothing to a relative loss");
         }
         if let Some(d) = self.diffaug
             && ![d.probability, d.cutout].iter().all(|v| (0.0..=1.0).contains(v))
