@@ -54,7 +54,7 @@ pub fn ms_ssim(pair: &PixelPair) -> Result<(Vec<f64>, usize)> {
         let [luminance, contrast] = ssim_factors("MS-SSIM", &a, &b, Window::Gaussian)?;
         let map = if scale < scales { contrast } else { luminance * contrast };
         let mean = map.mean_dim([2i64, 3].as_slice(), false, Kind::Double).clamp_min(0.0);
-        product = product * mean.pow_tensor_scalar(weight / sum);
+        product *= mean.pow_tensor_scalar(weight / sum);
         (a, b) = (halved(&a)?, halved(&b)?);
     }
     Ok((to_vec(&product.mean_dim([1i64].as_slice(), false, Kind::Double))?, scales))
