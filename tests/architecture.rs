@@ -34,6 +34,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
             "cuda-kernels",
             "weights",
             "data",
+            "dist",
             "tokenizer",
             "ar-model",
             "sampler",

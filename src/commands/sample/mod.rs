@@ -41,10 +41,15 @@ pub fn run(args: &SampleArgs, context: &Context) -> Result<Outcome> {
         (None, None) => Some(PathBuf::from(DEFAULT_OUTPUT)),
         (None, Some(_)) => None,
     };
-    let mut outputs = Outputs::open(folder.as_deref(), args.npz.as_deref(), run.settings(), &targets)?;
+    let world = &context.world;
+    let open = || Outputs::open(folder.as_deref(), args.npz.as_deref(), run.settings(), &targets);
+    let mut outputs = world.is_first().then(open).transpose()?;
     let (stop, batch) = (stop_on_signal()?, args.batch.batch_size as u64);
-    let made = write_images(&mut run, &targets, batch, &mut outputs, &stop, &mut progress)?;
-    report::finish(args, context, &run, &targets, outputs, made)
+    let made = write_images(&mut run, &targets, batch, outputs.as_mut(), world, &stop, &mut progress)?;
+    match outputs {
+        Some(outputs) => report::finish(args, context, &run, &targets, outputs, made),
+        None => Ok(Outcome::Done),
+    }
 }
 
 /// The prompts that were typed, then those of the file, in their order. A prompt that occurs twice is two prompts.
