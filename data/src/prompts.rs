@@ -24,7 +24,8 @@ pub struct PromptRow {
 }
 
 impl PromptFile {
-    /// Reads a file: rows with a column `prompt`, `caption` or `text`, else lines ([`table`] has the rules).
+    /// Reads a file: rows with a column `prompt`, `caption` or `text`, else lines ([`table`] has
+    /// the rules).
     ///
     /// # Errors
     /// Returns an error if the file cannot be read, or a row has no prompt.
@@ -54,8 +55,8 @@ pub struct Prompts {
     pub texts: Vec<String>,
     /// Number of lines without text, which are left out.
     pub blank: usize,
-    /// Of a table: the column of the prompts. Its header is no prompt, which a first line of one such word may
-    /// have been meant to be.
+    /// Of a table: the column of the prompts. Its header is no prompt, which a first line of one
+    /// such word may have been meant to be.
     pub column: Option<String>,
 }
 

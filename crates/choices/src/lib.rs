@@ -1,6 +1,7 @@
-//! Values that users choose: precision, device, models, sampling. They know no libtorch, so that arguments can
-//! be read and help be given before libtorch is loaded. `cli` flattens those that are options of several verbs,
-//! whose doc comments are the help texts; `base` says what the words mean for tensors.
+//! Values that users choose: precision, device, models, sampling. They know no libtorch, so that
+//! arguments can be read and help be given before libtorch is loaded. `cli` flattens those that are
+//! options of several verbs, whose doc comments are the help texts; `base` says what the words mean
+//! for tensors.
 
 mod device;
 mod gpu;

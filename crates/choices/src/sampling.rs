@@ -1,10 +1,10 @@
-//! How codes are drawn from logits.
+//! Sampling: guidance, filters, randomness.
 
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-/// How codes are drawn, in the words of the command line; each setting is optional. `sampling.yaml` beside a
-/// model holds them, an image remembers them, and benchmarks state them.
+/// Sampling settings in the words of the command line, each optional. `sampling.yaml`
+/// beside a model holds them, an image remembers them, and benchmarks state them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, Args)]
 #[serde(deny_unknown_fields, default)]
 #[command(next_help_heading = "Sampling")]
@@ -14,8 +14,8 @@ pub struct SamplingSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cfg: Option<f64>,
 
-    /// Guidance schedule: constant, linear, linear_re, triangular, rectangular, step, cosine or sigmoid [published:
-    /// constant]
+    /// Guidance schedule: constant, linear, linear_re, triangular, rectangular, step, cosine or
+    /// sigmoid [published: constant]
     #[arg(long, value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cfg_schedule: Option<String>,
@@ -40,7 +40,8 @@ pub struct SamplingSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
 
-    /// Sample from the K most probable codes; 0 for all, 1 for greedy decoding [published: 0; prompts: 1000]
+    /// Sample from the K most probable codes; 0 for all, 1 for greedy decoding [published: 0;
+    /// prompts: 1000]
     #[arg(long, value_name = "K", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(0..))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top_k: Option<i64>,
@@ -57,7 +58,8 @@ pub struct SamplingSettings {
 }
 
 impl SamplingSettings {
-    /// GigaTok's published settings (`sample_c2i_cfg_search.py`): guidance 2.0, constant, no filters.
+    /// GigaTok's published settings (`sample_c2i_cfg_search.py`): guidance 2.0, constant, no
+    /// filters.
     pub fn published() -> Self {
         SamplingSettings {
             cfg: Some(2.0),
@@ -71,13 +73,14 @@ impl SamplingSettings {
         }
     }
 
-    /// LlamaGen's published settings for text to image, where they differ from [`SamplingSettings::published`].
+    /// LlamaGen's published settings for text to image, where they differ from
+    /// [`SamplingSettings::published`].
     pub fn published_for_prompts() -> Self {
         SamplingSettings { cfg: Some(7.5), top_k: Some(1000), ..Default::default() }
     }
 
-    /// These settings, and `defaults` where they are silent. A given schedule brings its own window: the
-    /// defaults' window belongs to the defaults' schedule.
+    /// These settings, and `defaults` where they are silent. A given schedule brings its own
+    /// window: the defaults' window belongs to the defaults' schedule.
     pub fn or(self, defaults: Self) -> Self {
         let own_schedule = self.cfg_schedule.is_some();
         let window = |own: Option<f64>, default: Option<f64>| own.or(default.filter(|_| !own_schedule));
@@ -104,6 +107,7 @@ pub enum Rng {
     Image,
     /// Like image, with one Gumbel number per candidate code (Gumbel-max); used by --speculative
     Gumbel,
-    /// libtorch's global generator, one draw per step for the whole batch, like the official scripts
+    /// libtorch's global generator, one draw per step for the whole batch, like the official
+    /// scripts
     Torch,
 }

@@ -25,7 +25,8 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Opens the models. The images are `--num-images` images, each a function of the seed and its number alone.
+    /// Opens the models. The images are `--num-images` images, each a function of the seed and its
+    /// number alone.
     pub fn open(args: &RunArgs, images: u64, context: &Context) -> Result<Self> {
         let (models, draw) = config(args)?;
         let generator = generate::Generator::load(models, &mut context.printer.clone())?;
@@ -134,7 +135,8 @@ impl Reconstructor {
         Ok(self.tokenizer.model.encode(&Images::new(images.tensor().to_device(self.device))?)?)
     }
 
-    /// What is left of images after encoding and decoding (on the CPU, not clamped), and their codes.
+    /// What is left of images after encoding and decoding (on the CPU, not clamped), and their
+    /// codes.
     pub fn run(&self, images: &Images) -> Result<(Images, Codes)> {
         let codes = self.encode(images)?;
         let decoded = self.tokenizer.model.decode(&codes)?.into_tensor().to_kind(tch::Kind::Float);

@@ -97,8 +97,8 @@ fn open_npz(path: &Path, run: &RunSettings, targets: &Targets) -> Result<NpzRun>
 /// Batches that may wait to be written: enough that a slow disk does not stop the networks at once.
 const WAITING: usize = 2;
 
-/// Makes the images that the outputs lack, in batches, and writes them on another thread, until all are made or
-/// `stop` is set.
+/// Makes the images that the outputs lack, in batches, and writes them on another thread, until all
+/// are made or `stop` is set.
 ///
 /// # Errors
 /// Returns an error if an image cannot be made or written.
