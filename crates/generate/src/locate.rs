@@ -106,7 +106,8 @@ pub fn transformer(choice: &ModelChoice) -> Result<Location> {
     locate(given, choice.weights.as_deref(), Part::Transformer)
 }
 
-/// The tokenizer that goes with a transformer: the one that is named, else the one in the transformer's directory.
+/// The tokenizer that goes with a transformer: the one that is named, else the one in the
+/// transformer's directory.
 ///
 /// # Errors
 /// Returns an error if there is none.

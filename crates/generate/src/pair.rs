@@ -52,7 +52,8 @@ impl ModelPair {
         Ok(matches!(self.ar_config()?.conditioning, ConditioningConfig::Text { .. }))
     }
 
-    /// The model's own sampling settings: those of its `sampling.yaml`, else the published ones of its kind.
+    /// The model's own sampling settings: those of its `sampling.yaml`, else the published ones of
+    /// its kind.
     ///
     /// # Errors
     /// Returns an error if a file cannot be read.

@@ -123,7 +123,8 @@ impl Run<'_> {
         self.images_of(indices, &self.generator.conditioning(conditions)?)
     }
 
-    /// (B, 3, S, S) images of these numbers and of (B) conditions as the transformer takes them, on the CPU.
+    /// (B, 3, S, S) images of these numbers and of (B) conditions as the transformer takes them, on
+    /// the CPU.
     ///
     /// # Errors
     /// Returns an error if an image cannot be made.

@@ -26,8 +26,8 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Opens the models and settles what is drawn: `--num-images` images, each a function of the
-    /// seed and its number alone.
+    /// Opens the models. The images are `--num-images` images, each a function of the seed and its
+    /// number alone.
     pub fn open(args: &RunArgs, images: u64, context: &Context) -> Result<Self> {
         let (models, draw) = config(args)?;
         let generator = generate::Generator::load(models, &mut context.printer.clone())?;

@@ -52,7 +52,8 @@ pub fn run(args: &SampleArgs, context: &Context) -> Result<Outcome> {
     }
 }
 
-/// The prompts that were typed, then those of the file, in their order. A prompt that occurs twice is two prompts.
+/// The prompts that were typed, then those of the file, in their order. A prompt that occurs twice
+/// is two prompts.
 fn prompts(args: &SampleArgs, context: &Context) -> Result<Vec<Prompt>> {
     let mut all = args.prompt.clone();
     if let Some(file) = &args.prompts {
