@@ -9,7 +9,9 @@ fn place() -> Place {
     write_model(&place.path("model"), Tiny::default());
     for i in 0..7u8 {
         let folder = if i < 3 { "n01440764" } else { "n02099601" };
-        place.picture(&format!("images/{folder}/{i}.png"), (24, 18), |x, y| [i * 30, x as u8 * 9, y as u8 * 13]);
+        place.picture(&format!("images/{folder}/{i}.png"), (24, 18), |x, y| {
+            [i * 30, x as u8 * 9, y as u8 * 13]
+        });
     }
     place
 }
@@ -48,7 +50,8 @@ fn images_and_codes_are_those_of_one_process() {
         std::fs::write(place.path(name), b"no image").unwrap();
     }
     both(&place, extract, "--shard-size 1", 1);
-    let said = place.said(&format!("launch --nproc 2 -- {extract} --shard-size 1 --max-corrupt 2 --output few"), 2);
+    let said =
+        place.said(&format!("launch --nproc 2 -- {extract} --shard-size 1 --max-corrupt 2 --output few"), 2);
     assert!(said.contains("more than"), "{said}");
 }
 

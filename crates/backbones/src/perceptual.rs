@@ -3,7 +3,7 @@
 //! 1801.03924) without its learned heads.
 
 use base::Precision;
-use base::nn::l2_normalize;
+use nn::l2_normalize;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 

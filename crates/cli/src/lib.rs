@@ -27,8 +27,8 @@ pub mod train_tokenizer;
 
 use std::path::PathBuf;
 
-use choices::{DeviceChoice, ModelChoice, Precision};
 use clap::{Args, Parser, Subcommand};
+use settings::{DeviceChoice, ModelChoice, Precision};
 
 /// Autoregressive image generation with 1-D tokenizers (GigaTok) and LlamaGen-style transformers.
 #[derive(Debug, Parser)]

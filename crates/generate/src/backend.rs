@@ -2,10 +2,10 @@
 
 use ar_model::{Backend, Decoder, Gpt, GpuFormats};
 use base::{Precision, Vars};
-use choices::GpuOptions;
 use cuda_kernels::Format;
 use libtorch_ext::cuda_graph;
 use libtorch_ext::cuda_kernel::CudaKernels;
+use settings::GpuOptions;
 use tch::Device;
 
 use crate::error::{Error, Result};

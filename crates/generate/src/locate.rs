@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use base::config::Document;
-use choices::ModelChoice;
+use settings::ModelChoice;
 use weights::{CONFIG_FILE, WEIGHTS_FILE};
 
 use crate::error::{Error, Result};

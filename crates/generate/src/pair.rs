@@ -1,7 +1,7 @@
 //! A transformer with its tokenizer, located.
 
 use ar_model::{ArConfig, ConditioningConfig};
-use choices::{ModelChoice, SamplingSettings};
+use settings::{ModelChoice, SamplingSettings};
 
 use crate::error::Result;
 use crate::locate::{self, DEFAULT_MODEL, Location};

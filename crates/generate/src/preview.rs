@@ -2,8 +2,8 @@
 
 use ar_model::{AutoregressiveModel, Conditioning};
 use base::{Codes, SampleStream};
-use choices::SamplingSettings;
 use sampler::{DecodeMode, Pipeline, RandomSource, SamplingConfig};
+use settings::SamplingSettings;
 use tokenizer::Tokenizer;
 
 use crate::error::Result;

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use ar_model::{ArConfig, Conditioning, ConditioningConfig};
-use backbones::t5::{EncoderFiles, TextDescription, TextEncoder, TextFeatures, WhichEncoder};
+use backbones::text_encoder::{EncoderFiles, TextDescription, TextEncoder, TextFeatures, WhichEncoder};
 use base::Precision;
-use choices::ModelChoice;
+use settings::ModelChoice;
 use tch::{Device, Kind, Tensor};
 
 use crate::config::ModelsConfig;

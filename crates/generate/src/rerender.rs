@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use choices::{GpuOptions, ModelChoice, Rng};
 use sampler::{DecodeMode, SamplingConfig};
+use settings::{GpuOptions, ModelChoice, Rng};
 use tch::Device;
 
 use crate::backend::check_cuda_graphs;

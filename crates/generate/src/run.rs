@@ -4,8 +4,8 @@ use std::ops::{ControlFlow, Range};
 
 use ar_model::{Conditioning, Decoder};
 use base::{ImagesU8, SampleStream};
-use choices::Rng;
 use sampler::{Pipeline, RandomSource};
+use settings::Rng;
 use tch::Device;
 
 use crate::condition::Condition;
@@ -96,7 +96,11 @@ impl Run<'_> {
     }
 
     /// Makes a batch of the images of `targets`.
-    pub(crate) fn batch<'t>(&mut self, targets: &'t Targets, batch: Range<u64>) -> Result<Vec<SampledImage<'t>>> {
+    pub(crate) fn batch<'t>(
+        &mut self,
+        targets: &'t Targets,
+        batch: Range<u64>,
+    ) -> Result<Vec<SampledImage<'t>>> {
         let conditions = targets.conditions_of(&batch, self.generator.config().device);
         let indices: Vec<u64> = batch.collect();
         let pictures = Picture::from_batch(&self.images(&indices, &conditions)?)?;

@@ -7,9 +7,9 @@
 //! for, with the exponents scaled to sum 1, under a name of their own: `ms_ssim_3` of 64-pixel
 //! images.
 
-use choices::Metric;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
+use settings::Metric;
 use tch::{Kind, Tensor};
 
 use super::pairs::{PairSums, ShowImages};

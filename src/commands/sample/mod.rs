@@ -6,7 +6,6 @@ mod rerender;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use choices::{ModelChoice, Rng};
 use cli::ModelArgs;
 use cli::sample::SampleArgs;
 use data::{Class, read_prompts};
@@ -17,11 +16,12 @@ use generate::{
     TextConfig,
 };
 use sampler::{DecodeMode, SamplingConfig};
+use settings::{ModelChoice, Rng};
 use tch::Device;
 
 use crate::context::{Context, Outcome, stop_on_signal};
 use crate::failure::Failure;
-use crate::settings::device;
+use crate::resolve::device;
 
 /// Folder of PNGs where none is named.
 const DEFAULT_OUTPUT: &str = "samples";

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::DEFAULT_OUTPUT;
 use crate::context::{Context, Outcome};
-use crate::settings::device;
+use crate::resolve::device;
 
 #[derive(Debug, Serialize)]
 struct Report {

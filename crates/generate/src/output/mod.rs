@@ -10,8 +10,8 @@ use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
 use base::Progress;
-use choices::Rng;
 use dist::World;
+use settings::Rng;
 use tch::Device;
 
 pub use self::folder::{Folder, Written};
@@ -146,7 +146,8 @@ pub fn write_images(
             }
         });
         drop(sender);
-        let written = writer.map_or(Ok(()), |w| w.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        let written =
+            writer.map_or(Ok(()), |w| w.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         written.and(match made {
             Err(Error::Stopped) => Ok(()),
             made => made,

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use base::DeviceChoice;
-use choices::Launch;
 use cli::DeviceArgs;
 use libtorch_ext::{CudaDriver, runtime, tf32};
+use settings::Launch;
 use tch::Device;
 
 use crate::failure::Failure;
