@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 use super::CapturableStep;
 use super::kernel_decoder::{DecodeKernels, KernelDecoder, LayerWeights, release};
 use crate::conditioning::Conditioning;
-use crate::config::{ArConfig, Architecture, ConditioningConfig, ModulationConfig, PositionConfig};
+use crate::config::{ArConfig, ConditioningConfig, ModulationConfig, Options, PositionConfig};
 use crate::embeddings::Embeddings;
 use crate::error::Result;
 use crate::model::{Block, Gpt};
@@ -38,25 +38,13 @@ fn shape(config: &ArConfig) -> Shape {
 /// The kernels lack norms of queries and keys, adaptive norms and odd sizes, which no release has.
 /// A new option, or a new variant of one, does not compile until it is decided on here.
 pub(super) fn unsupported_reason(config: &ArConfig) -> Option<String> {
-    let ArConfig {
-        kind: Architecture::Gpt,
-        width: _, // sizes are the shape's
-        layers: _,
-        heads: _,
-        kv_heads: _,
-        feed_forward_width: _,
-        vocab_size: _,
-        num_tokens: _,
+    let Options {
         position: PositionConfig::Learned | PositionConfig::Rope2d,
         conditioning: ConditioningConfig::Class { .. } | ConditioningConfig::Text { .. },
-        rope_base: _,
-        norm_eps: _,
-        initializer_range: _,
         qk_norm,
         modulation,
-        dropout: _, // acts in training alone
-    } = config;
-    if *qk_norm {
+    } = config.options();
+    if qk_norm {
         return Some("norms of queries and keys".into());
     }
     match modulation {
