@@ -5,6 +5,7 @@ mod captions;
 mod cases;
 mod cli;
 mod common;
+mod earlier;
 mod eval;
 mod extract;
 mod features;

@@ -10,7 +10,7 @@ use tch::{Kind, Tensor};
 use super::CapturableStep;
 use super::kernel_decoder::{DecodeKernels, KernelDecoder, LayerWeights, release};
 use crate::conditioning::Conditioning;
-use crate::config::{ArConfig, Architecture, ConditioningConfig, ModulationConfig, PositionConfig};
+use crate::config::{ArConfig, ConditioningConfig, ModulationConfig, Options, PositionConfig};
 use crate::embeddings::Embeddings;
 use crate::error::Result;
 use crate::model::{Block, Gpt};
@@ -39,24 +39,12 @@ fn shape(config: &ArConfig) -> Shape {
 /// The kernels lack adaptive norms and odd sizes, which no release has.
 /// A new option, or a new variant of one, does not compile until it is decided on here.
 pub(super) fn unsupported_reason(config: &ArConfig) -> Option<String> {
-    let ArConfig {
-        kind: Architecture::Gpt,
-        width: _, // sizes are the shape's
-        layers: _,
-        heads: _,
-        kv_heads: _,
-        feed_forward_width: _,
-        vocab_size: _,
-        num_tokens: _,
+    let Options {
         position: PositionConfig::Learned | PositionConfig::Rope2d,
         conditioning: ConditioningConfig::Class { .. } | ConditioningConfig::Text { .. },
-        rope_base: _,
-        norm_eps: _,
-        initializer_range: _,
         qk_norm: _,
         modulation,
-        dropout: _, // acts in training alone
-    } = config;
+    } = config.options();
     match modulation {
         ModulationConfig::None => shape(config).unsupported_reason(),
         ModulationConfig::AdaLn | ModulationConfig::SimpleAdaLn => Some("adaptive norms".into()),
