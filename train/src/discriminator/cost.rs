@@ -32,6 +32,18 @@ impl DiscriminatorConfig {
         }
     }
 
+    /// Name and bytes of the frozen network, if there is one, with weights of `element_bytes` bytes
+    /// where it computes in the precision of training.
+    pub(crate) fn frozen_state(&self, element_bytes: f64) -> Option<(&'static str, f64)> {
+        match self {
+            DiscriminatorConfig::Dino(_) => Some(("DINO", 4.0 * 21.7e6)),
+            DiscriminatorConfig::Projected(c) => {
+                Some(("the discriminator's EfficientNet-Lite", element_bytes * c.size.parameters()))
+            }
+            DiscriminatorConfig::Patchgan(_) | DiscriminatorConfig::Stylegan(_) => None,
+        }
+    }
+
     /// Forward pass over an image, with activations of `element_bytes` bytes.
     pub(crate) fn cost(&self, image_size: i64, element_bytes: f64) -> FlopCounter {
         let mut counter = FlopCounter::new(element_bytes);

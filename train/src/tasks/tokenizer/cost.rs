@@ -10,7 +10,6 @@ use tokenizer::{Model, TokenizerConfig};
 use super::losses::{Adversarial, Perceptual, Semantic, Teacher, TokenizerLosses};
 use crate::Result;
 use crate::cost::{RunCost, element_bytes, frozen, states};
-use crate::discriminator::DiscriminatorConfig;
 use crate::recipe::Optimization;
 
 /// Cost of training this model with these losses.
@@ -100,12 +99,6 @@ fn add_discriminator(
     let no_average = Optimization { ema: None, ..optimization.clone() };
     let held = states(parameters, &no_average).iter().map(|s| s.1).sum();
     run.states.push(("discriminator and its optimizer", held));
-    match &adversarial.discriminator {
-        DiscriminatorConfig::Dino(_) => run.states.push(("DINO", 4.0 * 21.7e6)),
-        DiscriminatorConfig::Projected(c) => {
-            run.states.push(("the discriminator's EfficientNet-Lite", bytes * c.size.parameters()));
-        }
-        DiscriminatorConfig::Patchgan(_) | DiscriminatorConfig::Stylegan(_) => {}
-    }
+    run.states.extend(adversarial.discriminator.frozen_state(bytes));
     Ok(())
 }
