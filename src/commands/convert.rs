@@ -8,8 +8,8 @@ use serde::Serialize;
 use serde_json::Value as Json;
 use weights::{Checkpoint, TensorSource, Want};
 
-use crate::context::{Context, Outcome};
-use crate::failure::Failure;
+use crate::context::{Context, ExitStatus};
+use crate::error::UserError;
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -24,7 +24,7 @@ struct Report {
 }
 
 /// Converts, and tells what was taken and what was not.
-pub fn run(args: &ConvertArgs, context: &Context) -> anyhow::Result<Outcome> {
+pub fn run(args: &ConvertArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let format = format(args)?;
     let checkpoint = Checkpoint::open(&args.input)?;
     let source = match &args.section {
@@ -46,7 +46,7 @@ pub fn run(args: &ConvertArgs, context: &Context) -> anyhow::Result<Outcome> {
         true => context.printer.json(&report)?,
         false => context.printer.line(&summary(source, &report))?,
     }
-    Ok(Outcome::Done)
+    Ok(ExitStatus::Done)
 }
 
 fn format(args: &ConvertArgs) -> anyhow::Result<TargetFormat> {
@@ -58,7 +58,7 @@ fn format(args: &ConvertArgs) -> anyhow::Result<TargetFormat> {
     };
     args.format.or_else(by_name).ok_or_else(|| {
         let message = format!("the ending of `{}` does not say what to write", args.output.display());
-        Failure::new(message).hint("add `--format pt` or `--format safetensors`").into()
+        UserError::new(message).hint("add `--format pt` or `--format safetensors`").into()
     })
 }
 

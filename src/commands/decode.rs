@@ -11,8 +11,8 @@ use tch::{Device, Tensor};
 use tokenizer::Tokenizer as _;
 
 use crate::code_files::{CodeFile, batches};
-use crate::context::{Context, Outcome};
-use crate::failure::Failure;
+use crate::context::{Context, ExitStatus};
+use crate::error::UserError;
 use crate::files;
 use crate::resolve::device;
 
@@ -25,11 +25,11 @@ struct Report {
 }
 
 /// Decodes all rows of a code file.
-pub fn run(args: &DecodeArgs, context: &Context) -> anyhow::Result<Outcome> {
+pub fn run(args: &DecodeArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let device = device::resolve(&args.compute.device)?;
     let file = CodeFile::read(&args.codes)?;
     if file.len() == 0 {
-        return Err(Failure::new(format!("there are no codes in `{}`", args.codes.display())).into());
+        return Err(UserError::new(format!("there are no codes in `{}`", args.codes.display())).into());
     }
     let location = generate::locate::tokenizer(&args.tokenizer.choice())?;
     let tokenizer = location.open_tokenizer(device, args.compute.precision, &mut context.printer.clone())?;
@@ -59,7 +59,7 @@ pub fn run(args: &DecodeArgs, context: &Context) -> anyhow::Result<Outcome> {
             size[0]
         ))?;
     }
-    Ok(Outcome::Done)
+    Ok(ExitStatus::Done)
 }
 
 fn warn_of_another_tokenizer(

@@ -14,7 +14,7 @@ use serde::Serialize;
 use settings::GpuOptions;
 use tch::{Device, Kind, Tensor};
 
-use crate::context::{Context, Outcome};
+use crate::context::{Context, ExitStatus};
 use crate::resolve::device;
 
 #[derive(Debug, Serialize)]
@@ -67,8 +67,8 @@ struct Check {
     detail: String,
 }
 
-/// Reports, and ends with [`Outcome::Incomplete`] when the self-test fails.
-pub fn run(args: &DoctorArgs, context: &Context) -> anyhow::Result<Outcome> {
+/// Reports, and ends with [`ExitStatus::Incomplete`] when the self-test fails.
+pub fn run(args: &DoctorArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let chosen = device::resolve(&args.device)?;
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
@@ -86,7 +86,7 @@ pub fn run(args: &DoctorArgs, context: &Context) -> anyhow::Result<Outcome> {
         context.printer.line(&text(&report))?;
     }
     let healthy = report.self_test.iter().all(|check| check.passed);
-    Ok(if healthy { Outcome::Done } else { Outcome::Incomplete })
+    Ok(if healthy { ExitStatus::Done } else { ExitStatus::Incomplete })
 }
 
 fn cpu() -> Cpu {

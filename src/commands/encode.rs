@@ -9,7 +9,7 @@ use tch::{Device, Tensor};
 use tokenizer::Tokenizer as _;
 
 use crate::code_files::TOKENIZER;
-use crate::context::{Context, Outcome, report_left_out, report_skipped};
+use crate::context::{Context, ExitStatus, report_left_out, report_skipped};
 use crate::inputs::{Inputs, Skipped};
 use crate::resolve::device;
 
@@ -25,8 +25,8 @@ struct Report {
     skipped: Vec<Skipped>,
 }
 
-/// Encodes all images; [`Outcome::Incomplete`] when some were skipped.
-pub fn run(args: &EncodeArgs, context: &Context) -> anyhow::Result<Outcome> {
+/// Encodes all images; [`ExitStatus::Incomplete`] when some were skipped.
+pub fn run(args: &EncodeArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let device = device::resolve(&args.compute.device)?;
     let mut inputs = Inputs::open(&args.images)?;
     inputs.left_out().for_each(|(path, files)| report_left_out(context, path, files));
@@ -76,7 +76,7 @@ pub fn run(args: &EncodeArgs, context: &Context) -> anyhow::Result<Outcome> {
         true => context.printer.json(&report)?,
         false => context.printer.line(&summary(&report))?,
     }
-    Ok(if report.skipped.is_empty() { Outcome::Done } else { Outcome::Incomplete })
+    Ok(if report.skipped.is_empty() { ExitStatus::Done } else { ExitStatus::Incomplete })
 }
 
 fn summary(report: &Report) -> String {

@@ -18,8 +18,8 @@ use tch::Device;
 use tokenizer::{Loaded, Tokenizer as _, TokenizerSpec};
 
 use super::extract_text;
-use crate::context::{Context, Outcome, open_images, stop_on_signal};
-use crate::failure::Failure;
+use crate::context::{Context, ExitStatus, open_images, stop_on_signal};
+use crate::error::UserError;
 use crate::resolve::device;
 
 #[derive(Debug, Serialize)]
@@ -37,8 +37,8 @@ struct Report {
     encoded: usize,
 }
 
-/// Encodes what is not there yet; [`Outcome::Incomplete`] when images were left out or it was interrupted.
-pub fn run(args: &ExtractArgs, context: &Context) -> anyhow::Result<Outcome> {
+/// Encodes what is not there yet; [`ExitStatus::Incomplete`] when images were left out or it was interrupted.
+pub fn run(args: &ExtractArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let world = &context.world;
     let images = open(&args.data, context)?;
     context.printer.note(&images.describe());
@@ -60,12 +60,12 @@ pub fn run(args: &ExtractArgs, context: &Context) -> anyhow::Result<Outcome> {
     let job = Job { args, images: &images, tokenizer: &tokenizer, views };
     let shares = world.gather_values(&job.encode(&sink, &units, context)?)?;
     if !world.is_first() {
-        return Ok(Outcome::Done);
+        return Ok(ExitStatus::Done);
     }
     if shares.iter().any(|share| share.stopped) {
         let dir = args.output.display();
         context.printer.line(&format!("stopped; run again, it goes on with what `{dir}` has"))?;
-        return Ok(Outcome::Incomplete);
+        return Ok(ExitStatus::Incomplete);
     }
     sort_skipped(args, images.as_ref())?;
     let encoded = shares.iter().map(|share| share.encoded).sum();
@@ -82,15 +82,15 @@ pub fn run(args: &ExtractArgs, context: &Context) -> anyhow::Result<Outcome> {
         true => context.printer.json(&report)?,
         false => context.printer.line(&summary(&report))?,
     }
-    Ok(if report.skipped == 0 { Outcome::Done } else { Outcome::Incomplete })
+    Ok(if report.skipped == 0 { ExitStatus::Done } else { ExitStatus::Incomplete })
 }
 
 /// No codes are worse than none: training would find an empty set.
-fn nothing_read(args: &ExtractArgs, records: usize) -> Failure {
+fn nothing_read(args: &ExtractArgs, records: usize) -> UserError {
     let list = args.output.join("skipped.tsv");
     let first = std::fs::read_to_string(&list).ok().and_then(|text| text.lines().next().map(str::to_owned));
     let first = first.map(|line| format!("; the first: {}", line.replace('\t', ": "))).unwrap_or_default();
-    Failure::new(format!("none of the {records} images can be read{first}")).hint(format!(
+    UserError::new(format!("none of the {records} images can be read{first}")).hint(format!(
         "`{}` names them all; remove `{}` before the next try",
         list.display(),
         args.output.display()
@@ -122,7 +122,7 @@ fn check_labels(images: &dyn Dataset, format: Format, context: &Context) -> anyh
             Ok(())
         }
         Target::Caption(_) if format == Format::Npy => {
-            Err(Failure::new("these images have captions, for which the official layout has no place")
+            Err(UserError::new("these images have captions, for which the official layout has no place")
                 .hint("`--format shards` stores them")
                 .into())
         }
@@ -138,12 +138,10 @@ fn codes_per_image(args: &ExtractArgs, spec: &TokenizerSpec) -> anyhow::Result<i
     if size % patch == 0 && spec.image_size_of(codes) == Some(size) {
         return Ok(codes);
     }
-    let failure = Failure::new(format!("the tokenizer does not take images of {size} pixels"));
+    let error = UserError::new(format!("the tokenizer does not take images of {size} pixels"));
     Err(match spec.any_size {
-        true => failure.hint(format!("the side must be a multiple of {patch}")),
-        false => {
-            failure.hint(format!("it was made for {} pixels; leave `--image-size` out", spec.image_size))
-        }
+        true => error.hint(format!("the side must be a multiple of {patch}")),
+        false => error.hint(format!("it was made for {} pixels; leave `--image-size` out", spec.image_size)),
     }
     .into())
 }
@@ -157,7 +155,7 @@ fn views(args: &ExtractArgs, image_size: i64) -> anyhow::Result<Views> {
     let views = Views { size: u32::try_from(image_size).context("the tokenizer's image size")?, crops };
     views.validate()?;
     if args.format == Format::Npy && views.views() > 10 {
-        return Err(Failure::new("the official layout holds one crop factor in a folder")
+        return Err(UserError::new("the official layout holds one crop factor in a folder")
             .hint("run once for each factor; `gen train-ar --codes DIR --codes DIR` trains on both")
             .into());
     }

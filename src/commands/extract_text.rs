@@ -15,8 +15,8 @@ use serde::Serialize;
 use tch::Device;
 use train::tasks::first_sentence;
 
-use crate::context::{Context, Outcome, stop_on_signal};
-use crate::failure::Failure;
+use crate::context::{Context, ExitStatus, stop_on_signal};
+use crate::error::UserError;
 use crate::resolve::device;
 
 #[derive(Debug, Serialize)]
@@ -29,7 +29,7 @@ struct Report {
 }
 
 /// Encodes the captions that are not there yet, each once.
-pub fn run(folder: &Path, args: &ExtractArgs, images: &dyn Dataset, context: &Context) -> Result<Outcome> {
+pub fn run(folder: &Path, args: &ExtractArgs, images: &dyn Dataset, context: &Context) -> Result<ExitStatus> {
     let captions = captions(images, args.first_sentence)?;
     let device = device::resolve(&args.compute.device)?;
     let clean = !args.raw_captions;
@@ -43,12 +43,12 @@ pub fn run(folder: &Path, args: &ExtractArgs, images: &dyn Dataset, context: &Co
     let writer = open()?;
     let shares = world.gather_values(&encode(&captions, &encoder, &writer, &missing, context)?)?;
     if !world.is_first() {
-        return Ok(Outcome::Done);
+        return Ok(ExitStatus::Done);
     }
     let Some(encoded) = shares.into_iter().sum::<Option<usize>>() else {
         let dir = args.output.display();
         context.printer.line(&format!("stopped; run again, it goes on with what `{dir}` has"))?;
-        return Ok(Outcome::Incomplete);
+        return Ok(ExitStatus::Incomplete);
     };
     let report = Report { output: args.output.display().to_string(), index: writer.finish()?, encoded };
     match args.json.json {
@@ -61,7 +61,7 @@ pub fn run(folder: &Path, args: &ExtractArgs, images: &dyn Dataset, context: &Co
                 .line(&format!("{output}: features of {n} captions, text encoder {}", encoder.fingerprint))?;
         }
     }
-    Ok(Outcome::Done)
+    Ok(ExitStatus::Done)
 }
 
 /// All different captions in their order, and where asked for the first sentences of them.
@@ -70,7 +70,7 @@ fn captions(images: &dyn Dataset, first_sentences: bool) -> Result<Vec<String>> 
     let mut all = vec![];
     for i in 0..images.len() {
         let Target::Caption(caption) = images.target(i) else {
-            return Err(Failure::new(format!("`{}` has no caption", images.key(i)))
+            return Err(UserError::new(format!("`{}` has no caption", images.key(i)))
                 .hint("captions are .txt files beside the images or in the shards, or a column of a JSONL or TSV list")
                 .into());
         };

@@ -15,7 +15,7 @@ use serde_json::Value as Json;
 use self::checkpoint::CheckpointReport;
 use self::config::ConfigReport;
 use self::format::{table, thousands};
-use crate::context::{Context, Outcome};
+use crate::context::{Context, ExitStatus};
 
 /// What was found.
 #[derive(Debug, Serialize)]
@@ -34,13 +34,13 @@ struct CodesReport {
 }
 
 /// Prints what the path contains.
-pub fn run(args: &InspectArgs, context: &Context) -> anyhow::Result<Outcome> {
+pub fn run(args: &InspectArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let report = inspect(&args.path, args)?;
     match args.json.json {
         true => context.printer.json(&report)?,
         false => context.printer.line(text(&report).trim_end())?,
     }
-    Ok(Outcome::Done)
+    Ok(ExitStatus::Done)
 }
 
 fn inspect(path: &Path, args: &InspectArgs) -> anyhow::Result<Report> {

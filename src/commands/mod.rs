@@ -15,7 +15,6 @@ mod launch;
 mod logits;
 mod plot;
 mod probe;
-mod recipe;
 mod reconstruct;
 pub mod sample;
 mod train;
@@ -26,10 +25,10 @@ mod train_tokenizer;
 
 use cli::Command;
 
-use crate::context::{Context, Outcome};
+use crate::context::{Context, ExitStatus};
 
 /// Runs the verb that was typed.
-pub fn run(command: &Command, context: &Context) -> anyhow::Result<Outcome> {
+pub fn run(command: &Command, context: &Context) -> anyhow::Result<ExitStatus> {
     match command {
         Command::Sample(args) => sample::run(args, context),
         Command::Bench(args) => bench::run(args, context),

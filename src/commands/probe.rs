@@ -13,8 +13,8 @@ use train::probe::{
     TokenizerPlace, probe,
 };
 
-use crate::context::{Context, Outcome, open_images, stop_on_signal};
-use crate::failure::Failure;
+use crate::context::{Context, ExitStatus, open_images, stop_on_signal};
+use crate::error::UserError;
 use crate::files;
 use crate::resolve::device;
 
@@ -52,8 +52,8 @@ struct ClassName {
     name: String,
 }
 
-/// Probes; [`Outcome::Incomplete`] when images were left out or it was interrupted.
-pub fn run(args: &ProbeArgs, context: &Context) -> anyhow::Result<Outcome> {
+/// Probes; [`ExitStatus::Incomplete`] when images were left out or it was interrupted.
+pub fn run(args: &ProbeArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let device = device::resolve(&args.compute.device)?;
     let (train, validation) =
         (limited(&args.data, args.limit, context)?, limited(&args.validation, args.limit, context)?);
@@ -75,7 +75,7 @@ pub fn run(args: &ProbeArgs, context: &Context) -> anyhow::Result<Outcome> {
     let Some(result) = probe(&job, &stop, &mut context.printer.clone())? else {
         let dir = args.output.display();
         context.printer.line(&format!("stopped; run again, it goes on with what `{dir}` has"))?;
-        return Ok(Outcome::Incomplete);
+        return Ok(ExitStatus::Incomplete);
     };
     let report = report(&job, result)?;
     files::write(&args.output.join("result.json"), &serde_json::to_vec_pretty(&report)?)?;
@@ -87,7 +87,7 @@ pub fn run(args: &ProbeArgs, context: &Context) -> anyhow::Result<Outcome> {
     if skipped > 0 {
         context.printer.warning(&format!("{skipped} images could not be decoded and were left out"));
     }
-    Ok(if skipped == 0 { Outcome::Done } else { Outcome::Incomplete })
+    Ok(if skipped == 0 { ExitStatus::Done } else { ExitStatus::Incomplete })
 }
 
 /// Opens images; of more than `limit`, so many at equal distances.
@@ -111,7 +111,7 @@ fn subject(args: &ProbeArgs, device: Device, context: &Context) -> anyhow::Resul
     let alone = args.tokenizer.tokenizer.is_some() && args.model.model.is_none();
     if alone {
         if layer.is_some() || probe_dropout.is_some() {
-            return Err(Failure::new(
+            return Err(UserError::new(
                 "`--layer` and `--probe-dropout` are for transformers, but a tokenizer is probed",
             )
             .hint("to probe a transformer, name it with `--model`")
@@ -127,7 +127,7 @@ fn subject(args: &ProbeArgs, device: Device, context: &Context) -> anyhow::Resul
         return Ok(Subject::tokenizer(tokenizer, place, norm)?);
     }
     if fix_dim || from_decoder {
-        return Err(Failure::new(
+        return Err(UserError::new(
             "`--fix-dim` and `--from-decoder` are for tokenizers, but a transformer is probed",
         )
         .hint("to probe a tokenizer, name it with `--tokenizer`, without `--model`")

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tch::Device;
 use tokenizer::Tokenizer as _;
 
-use crate::context::{Context, Outcome, report_left_out, report_skipped};
+use crate::context::{Context, ExitStatus, report_left_out, report_skipped};
 use crate::files;
 use crate::inputs::{Batch, Inputs, Skipped};
 use crate::resolve::device;
@@ -38,8 +38,8 @@ struct Row {
     scores: PairScores,
 }
 
-/// Reconstructs all images; [`Outcome::Incomplete`] when some were skipped.
-pub fn run(args: &ReconstructArgs, context: &Context) -> anyhow::Result<Outcome> {
+/// Reconstructs all images; [`ExitStatus::Incomplete`] when some were skipped.
+pub fn run(args: &ReconstructArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let device = device::resolve(&args.compute.device)?;
     let mut inputs = Inputs::open(&args.images)?;
     inputs.left_out().for_each(|(path, files)| report_left_out(context, path, files));
@@ -73,7 +73,7 @@ pub fn run(args: &ReconstructArgs, context: &Context) -> anyhow::Result<Outcome>
         true => context.printer.json(&report)?,
         false => context.printer.line(&table(&report))?,
     }
-    Ok(if report.skipped.is_empty() { Outcome::Done } else { Outcome::Incomplete })
+    Ok(if report.skipped.is_empty() { ExitStatus::Done } else { ExitStatus::Incomplete })
 }
 
 /// What grows batch by batch.

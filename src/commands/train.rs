@@ -9,7 +9,7 @@ use cli::train::RunArgs;
 use tch::Device;
 use train::{Observer, Recipe, Run, Task, TrainCheckpoint};
 
-use crate::context::{Context, Outcome};
+use crate::context::{Context, ExitStatus};
 use crate::resolve::device;
 
 /// Start of a run: a recipe, or a saved state with its recipe.
@@ -80,7 +80,7 @@ fn program() -> anyhow::Result<String> {
 }
 
 /// `--plan`: prints the cost of a run.
-pub fn plan(recipe: &impl Recipe, context: &Context) -> anyhow::Result<Outcome> {
+pub fn plan(recipe: &impl Recipe, context: &Context) -> anyhow::Result<ExitStatus> {
     recipe.check()?;
     let cost = recipe.cost()?;
     let mut lines = cost.lines();
@@ -94,7 +94,7 @@ pub fn plan(recipe: &impl Recipe, context: &Context) -> anyhow::Result<Outcome> 
     for (name, value) in lines {
         context.printer.line(&format!("{name:width$}  {value}"))?;
     }
-    Ok(Outcome::Done)
+    Ok(ExitStatus::Done)
 }
 
 /// Prints the memory of the run, and a warning with remedies if the device has less.
@@ -119,7 +119,7 @@ pub fn run<T: Task>(
     device: Device,
     observer: &mut dyn Observer<T>,
     context: &Context,
-) -> anyhow::Result<Outcome> {
+) -> anyhow::Result<ExitStatus> {
     say_memory(task.recipe(), device, context)?;
     libtorch_ext::runtime::keep_freed_memory();
     let tf32 = device.is_cuda() && task.optimization().tf32;
@@ -160,5 +160,5 @@ pub fn run<T: Task>(
         false => format!("trained {} steps; the model is in {dir}", outcome.step),
         true => format!("stopped after step {}; `--resume --output {dir}` goes on", outcome.step),
     })?;
-    Ok(if outcome.interrupted { Outcome::Incomplete } else { Outcome::Done })
+    Ok(if outcome.interrupted { ExitStatus::Incomplete } else { ExitStatus::Done })
 }

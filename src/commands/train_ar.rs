@@ -11,14 +11,14 @@ use tokenizer::Tokenizer;
 use train::tasks::{ArRecipe, ArTask, TokenizerRecipe};
 
 use super::{train::path_override, train_samples::Samples};
-use crate::context::{Context, Outcome};
-use crate::failure::Failure;
+use crate::context::{Context, ExitStatus};
+use crate::error::UserError;
 use crate::resolve::device;
 
 const BUILT_IN: &str = include_str!("../../configs/train/gpt-64.yaml");
 
 /// Runs the verb.
-pub fn run(args: &TrainArArgs, context: &Context) -> anyhow::Result<Outcome> {
+pub fn run(args: &TrainArArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let run = &args.run;
     let device = device::resolve(&run.device)?;
     if run.plan {
@@ -37,7 +37,7 @@ pub fn run(args: &TrainArArgs, context: &Context) -> anyhow::Result<Outcome> {
 
 /// `--plan`. A recipe that takes the number of codes from the tokenizer needs the tokenizer's
 /// configuration.
-fn plan(args: &TrainArArgs, context: &Context) -> anyhow::Result<Outcome> {
+fn plan(args: &TrainArArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let start = super::train::start(&args.run, BUILT_IN, vec![], context)?;
     let model = start.recipe.to_json()?["model"].clone();
     let named = |key: &str| start.changes.iter().any(|c| c.starts_with(&format!("model.{key}=")));
@@ -67,7 +67,7 @@ fn tokenizer(args: &TrainArArgs) -> anyhow::Result<Location> {
     };
     if args.tokenizer.tokenizer.is_some() {
         let message = format!("`{}` has its tokenizer, and `--tokenizer` names another", begun.display());
-        return Err(Failure::new(message).hint("leave `--tokenizer` out").into());
+        return Err(UserError::new(message).hint("leave `--tokenizer` out").into());
     }
     Ok(Location::Directory(begun.join("tokenizer")))
 }

@@ -4,13 +4,13 @@ use cli::train_features::TrainFeaturesArgs;
 use train::Unobserved;
 use train::tasks::{FeaturesRecipe, FeaturesTask};
 
-use crate::context::{Context, Outcome};
+use crate::context::{Context, ExitStatus};
 use crate::resolve::device;
 
 const BUILT_IN: &str = include_str!("../../configs/train/features-64.yaml");
 
 /// Runs the verb.
-pub fn run(args: &TrainFeaturesArgs, context: &Context) -> anyhow::Result<Outcome> {
+pub fn run(args: &TrainFeaturesArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let run = &args.run;
     let device = device::resolve(&run.device)?;
     let typed = super::train::image_overrides(run, "data")?;

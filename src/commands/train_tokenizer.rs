@@ -8,13 +8,13 @@ use tch::{Device, Kind, Tensor};
 use train::tasks::{TokenizerRecipe, TokenizerTask};
 
 use super::train_samples::Reconstructions;
-use crate::context::{Context, Outcome};
+use crate::context::{Context, ExitStatus};
 use crate::resolve::device;
 
 const BUILT_IN: &str = include_str!("../../configs/train/tokenizer-64.yaml");
 
 /// Runs the verb.
-pub fn run(args: &TrainTokenizerArgs, context: &Context) -> anyhow::Result<Outcome> {
+pub fn run(args: &TrainTokenizerArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let run = &args.run;
     let device = device::resolve(&run.device)?;
     let typed = super::train::image_overrides(run, "data")?;

@@ -3,6 +3,7 @@
 #![allow(missing_docs)] // doc comments are help texts
 
 pub mod bench;
+pub mod benchmark;
 pub mod convert;
 pub mod decode;
 pub mod doctor;
@@ -17,7 +18,6 @@ pub mod logits;
 mod metric;
 pub mod plot;
 pub mod probe;
-pub mod recipe;
 pub mod reconstruct;
 pub mod sample;
 pub mod train;

@@ -16,12 +16,12 @@ use self::machine::Machine;
 use self::models::Subjects;
 use self::report::{Report, Row};
 use self::work::Bench;
-use crate::context::{Context, Outcome};
-use crate::failure::Failure;
+use crate::context::{Context, ExitStatus};
+use crate::error::UserError;
 use crate::resolve::device;
 
 /// Times everything that was asked for, a row at a time.
-pub fn run(args: &BenchArgs, context: &Context) -> Result<Outcome> {
+pub fn run(args: &BenchArgs, context: &Context) -> Result<ExitStatus> {
     let device = device::resolve(&args.device)?;
     if args.cuda_graph {
         generate::check_cuda_graphs(device)?;
@@ -52,11 +52,11 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<Outcome> {
         }
     }
     if rows.is_empty() {
-        return Err(Failure::new("no work of `--work` can be done in a kind of `--precision`").into());
+        return Err(UserError::new("no work of `--work` can be done in a kind of `--precision`").into());
     }
     let report = Report { version: env!("CARGO_PKG_VERSION").into(), machine, rows };
     context.printer.line(&serde_json::to_string(&report).context("the report as JSON")?)?;
-    Ok(Outcome::Done)
+    Ok(ExitStatus::Done)
 }
 
 /// Whether a work can be done in a precision.

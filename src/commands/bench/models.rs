@@ -11,7 +11,7 @@ use settings::{GpuOptions, ModelChoice};
 use tch::{Device, Kind};
 use tokenizer::TokenizerConfig;
 
-use crate::failure::Failure;
+use crate::error::UserError;
 
 /// A model's name, its configuration, and its weights unless they are random.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ fn tokenizer(args: &BenchArgs) -> Result<Subject<TokenizerConfig>> {
     let location = match (&args.tokenizer, &args.model) {
         (Some(_), _) => locate::tokenizer(&choice(&args.tokenizer))?,
         (None, Some(model)) if Path::new(model).is_file() => {
-            return Err(Failure::new(format!("`{model}` does not say which tokenizer made its codes"))
+            return Err(UserError::new(format!("`{model}` does not say which tokenizer made its codes"))
                 .hint("name one with `--tokenizer`, or leave out encode and decode with `--work`")
                 .into());
         }

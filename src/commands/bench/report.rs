@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::machine::Machine;
 use super::timing::Measured;
-use crate::failure::Failure;
+use crate::error::UserError;
 
 /// One line of results.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -144,9 +144,12 @@ impl Report {
             std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
         let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("");
         serde_json::from_str(last).map_err(|e| {
-            Failure::new(format!("`{}` does not end with the JSON line of `gen bench`: {e}", path.display()))
-                .hint("keep a run's output with `gen bench > FILE`, or its last line alone")
-                .into()
+            UserError::new(format!(
+                "`{}` does not end with the JSON line of `gen bench`: {e}",
+                path.display()
+            ))
+            .hint("keep a run's output with `gen bench > FILE`, or its last line alone")
+            .into()
         })
     }
 

@@ -16,7 +16,7 @@ use super::machine::Machine;
 use super::models::{Subjects, random_transformer};
 use super::report::Row;
 use super::timing::{Measured, measure};
-use crate::failure::Failure;
+use crate::error::UserError;
 
 /// How works are timed, and on what.
 #[derive(Clone, Copy)]
@@ -48,7 +48,7 @@ impl Bench<'_> {
 
 fn classes(config: &ArConfig, batch: i64, device: Device) -> Result<Conditioning> {
     let ar_model::ConditioningConfig::Class { num_classes, .. } = config.conditioning else {
-        return Err(Failure::new("only class-conditional transformers are timed").into());
+        return Err(UserError::new("only class-conditional transformers are timed").into());
     };
     let classes = Tensor::arange(batch, (Kind::Int64, device)).remainder(num_classes);
     Ok(Conditioning::Class(classes))
@@ -184,11 +184,11 @@ fn training_flops(config: &ArConfig, batch: i64) -> f64 {
 pub fn check_workers(args: &BenchArgs, device: Device) -> Result<()> {
     for (&images, &workers) in args.batch_size.iter().flat_map(|b| args.workers.iter().map(move |w| (b, w))) {
         if workers > 1 && device != Device::Cpu {
-            return Err(Failure::new("--workers: micro-batches go side by side on the CPU only").into());
+            return Err(UserError::new("--workers: micro-batches go side by side on the CPU only").into());
         }
         if images % workers != 0 {
             return Err(
-                Failure::new(format!("--workers: {images} images are not {workers} equal parts")).into()
+                UserError::new(format!("--workers: {images} images are not {workers} equal parts")).into()
             );
         }
     }

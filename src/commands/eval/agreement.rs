@@ -12,7 +12,7 @@ use settings::Metric;
 
 use super::source::Source;
 use super::texts;
-use crate::failure::Failure;
+use crate::error::UserError;
 
 /// The set with the class of ImageNet-1k that each image is meant to show: its label, else what
 /// `gen sample` left in the PNG.
@@ -34,15 +34,15 @@ pub fn label(set: ImageSet) -> Result<ImageSet> {
     Ok(set.with_labels(labels))
 }
 
-fn none(set: &ImageSet) -> Failure {
-    Failure::new(format!("`{}`: class_agreement needs the class of every image", set.path.display()))
+fn none(set: &ImageSet) -> UserError {
+    UserError::new(format!("`{}`: class_agreement needs the class of every image", set.path.display()))
         .hint("looked for: class folders named by WordNet ids or names, labels of the data set (`arr_1` in an .npz, `.cls` in shards, a column `class` in a list), and what `gen sample` leaves in its PNGs")
 }
 
 /// A class's number in ImageNet-1k.
 fn imagenet(class: &Class) -> Result<i64> {
     let unknown = || {
-        Failure::new(format!(
+        UserError::new(format!(
             "`{class}` is none of the classes of ImageNet-1k, which class_agreement compares"
         ))
     };
@@ -69,7 +69,7 @@ fn embedded(set: &ImageSet) -> Result<Option<Vec<i64>>> {
 pub fn classes(args: &RunArgs, plan: &Plan, source: &Source) -> Result<Vec<i64>> {
     if !plan.has(Metric::ClassAgreement) {
         return match args.among {
-            Some(_) => Err(Failure::new("`--among` belongs to `--metrics class_agreement`").into()),
+            Some(_) => Err(UserError::new("`--among` belongs to `--metrics class_agreement`").into()),
             None => Ok(vec![]),
         };
     }
@@ -82,7 +82,7 @@ pub fn classes(args: &RunArgs, plan: &Plan, source: &Source) -> Result<Vec<i64>>
                 "there are images of class {}, which `--among` does not name",
                 eval::class_label(class)
             );
-            Err(Failure::new(message).into())
+            Err(UserError::new(message).into())
         }
         None => Ok(chosen),
     }
@@ -104,7 +104,7 @@ fn own_number(class: &Class) -> Result<i64> {
         return Ok(number);
     }
     let message = format!("the model's class `{class}` has the number {number} in ImageNet-1k");
-    Err(Failure::new(message).hint("score the images of `gen sample` in class folders").into())
+    Err(UserError::new(message).hint("score the images of `gen sample` in class folders").into())
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use tch::Device;
 use tokenizer::Tokenizer as _;
 
 use crate::context::Context;
-use crate::failure::Failure;
+use crate::error::UserError;
 use crate::resolve::device;
 
 /// A model that draws images of its classes.
@@ -90,8 +90,8 @@ fn config(args: &RunArgs) -> Result<(ModelsConfig, DrawConfig)> {
     let sampling = SamplingConfig::from_settings(settings)?;
     let device = device::resolve(&args.compute.device)?;
     if pair.takes_prompts()? {
-        let failure = Failure::new("the model draws prompts, and images are scored by class here");
-        return Err(failure.hint("draw them with `gen sample --prompts`, then score the folder").into());
+        let error = UserError::new("the model draws prompts, and images are scored by class here");
+        return Err(error.hint("draw them with `gen sample --prompts`, then score the folder").into());
     }
     let models = ModelsConfig {
         pair,

@@ -17,7 +17,7 @@ use super::images;
 use super::live::{Reconstructor, failed, named};
 use crate::code_files::{check_codes, same_classes, same_tokenizer};
 use crate::context::Context;
-use crate::failure::Failure;
+use crate::error::UserError;
 use crate::resolve::device;
 
 /// A transformer, and what it predicts.
@@ -65,8 +65,8 @@ impl Predictor {
 
     fn check(&self) -> Result<()> {
         if self.transformer.model.spec().num_classes.is_none() {
-            let failure = Failure::new("the model is conditioned on text, not on classes");
-            return Err(failure.hint("`--likelihood` needs a class-conditional model").into());
+            let error = UserError::new("the model is conditioned on text, not on classes");
+            return Err(error.hint("`--likelihood` needs a class-conditional model").into());
         }
         let described = match &self.codes {
             CodesOf::Images(_, set) if set.class_names().is_empty() => set.describe(),
@@ -74,7 +74,7 @@ impl Predictor {
             _ => return Ok(()),
         };
         let message = format!("{described}: the model predicts codes of a class, and these have none");
-        Err(Failure::new(message)
+        Err(UserError::new(message)
             .hint(
                 "give class folders, shards with `.cls`, a list with a column `class`, or codes with labels",
             )
@@ -143,7 +143,7 @@ impl Predictor {
                 let classes = classes(&items)?;
                 (tokenizer.encode(&images.to_float()).map_err(|e| named(e, &items))?, classes)
             }
-            _ => return Err(Failure::new("internal error: a set is missing").into()),
+            _ => return Err(UserError::new("internal error: a set is missing").into()),
         };
         let (nats, num_tokens) = self.nats(&codes, &classes).map_err(|e| named(e, &items))?;
         let name = self.transformer.source.origin().to_string();
@@ -193,10 +193,10 @@ impl ImageSource for Predictor {
 }
 
 /// Classes of images, which all must have one.
-fn classes(items: &[Item]) -> Result<Vec<i64>, Failure> {
+fn classes(items: &[Item]) -> Result<Vec<i64>, UserError> {
     let class = |item: &Item| {
         let message = format!("`{}` has no class, and the model predicts codes of a class", item.name);
-        item.class.ok_or_else(|| Failure::new(message))
+        item.class.ok_or_else(|| UserError::new(message))
     };
     items.iter().map(class).collect()
 }

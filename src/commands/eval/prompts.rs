@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 
 use super::texts;
 use crate::context::Context;
-use crate::failure::Failure;
+use crate::error::UserError;
 
 /// Files of prompts that lie in a folder of images, or beside it: LlamaGen's and GigaGAN's layouts, then GenEval's.
 const BESIDE: [&str; 3] = ["captions.txt", "result.jsonl", "metadata.jsonl"];
@@ -48,8 +48,8 @@ fn find(set: &ImageSet, given: Option<&Path>) -> Result<(Vec<String>, String)> {
     }
 }
 
-fn none(set: &ImageSet) -> Failure {
-    Failure::new(format!("`{}` has no prompts, which clip_score compares images with", set.path.display()))
+fn none(set: &ImageSet) -> UserError {
+    UserError::new(format!("`{}` has no prompts, which clip_score compares images with", set.path.display()))
         .hint(format!(
             "looked for: captions of the data set, {} in the folder or beside it, text in the PNGs",
             BESIDE.join(", ")
@@ -68,8 +68,8 @@ fn from_file(set: &ImageSet, file: &Path) -> Result<Vec<String>> {
     }
 }
 
-fn wrong(file: &Path, row: &Row, why: &str) -> Failure {
-    Failure::new(format!("`{}`, line {}: {why}", file.display(), row.line))
+fn wrong(file: &Path, row: &Row, why: &str) -> UserError {
+    UserError::new(format!("`{}`, line {}: {why}", file.display(), row.line))
 }
 
 /// The n-th line is the n-th image's, in natural order (`2.png` before `10.png`), as GigaGAN's script sorts.
@@ -78,7 +78,7 @@ fn by_order(set: &ImageSet, file: &Path, what: &str, lines: Vec<String>) -> Resu
         let (n, images) = (lines.len(), set.len());
         let message =
             format!("`{}` has {n} {what}, but `{}` has {images} images", file.display(), set.path.display());
-        return Err(Failure::new(message).hint("each line is the prompt of one image").into());
+        return Err(UserError::new(message).hint("each line is the prompt of one image").into());
     }
     let mut order: Vec<usize> = (0..set.len()).collect();
     order.sort_by_cached_key(|&i| natural(&set.key(i)));
@@ -124,7 +124,7 @@ fn by_name(set: &ImageSet, file: &Path, rows: &[PromptRow]) -> Result<Vec<String
     let prompt = |key: &String| -> Result<String> {
         let alone = by_last.get(last(key)).copied().flatten().filter(|_| images[last(key)] == 1);
         let lacks = || {
-            Failure::new(format!("`{}` has no prompt for `{key}`", file.display())).hint(
+            UserError::new(format!("`{}` has no prompt for `{key}`", file.display())).hint(
                 "images are found by their paths as the set names them, or by file names that occur once",
             )
         };

@@ -11,7 +11,7 @@ use settings::Metric;
 use super::source::Source;
 use super::{agreement, images};
 use crate::context::Context;
-use crate::failure::Failure;
+use crate::error::UserError;
 
 /// Opens the reference, if the plan needs one that is not the images that a tokenizer is given.
 pub fn open(args: &RunArgs, source: &Source, plan: &Plan, context: &Context) -> Result<Option<Reference>> {
@@ -49,7 +49,7 @@ fn checked_sha256(path: &Path, expected: Option<&str>) -> Result<Option<String>>
         && !found.eq_ignore_ascii_case(expected)
     {
         let message = format!("`{}` has the SHA-256 {found}, expected {expected}", path.display());
-        return Err(Failure::new(message).hint("it is another file, or a damaged one").into());
+        return Err(UserError::new(message).hint("it is another file, or a damaged one").into());
     }
     Ok(found)
 }

@@ -12,7 +12,7 @@ use super::live::{Generator, Originals, Reconstructions, Reconstructor};
 use super::predict::Predictor;
 use super::{agreement, images, prompts};
 use crate::context::Context;
-use crate::failure::Failure;
+use crate::error::UserError;
 
 /// Images judged.
 pub enum Source {
@@ -42,14 +42,14 @@ pub fn kind(args: &RunArgs) -> Result<SourceKind> {
     ];
     match needs.into_iter().find(|(given, needed, ..)| *given && *needed != kind) {
         Some((_, _, flag, source)) => {
-            Err(Failure::new(format!("`{flag}` belongs to `{source}`, which is not given")).into())
+            Err(UserError::new(format!("`{flag}` belongs to `{source}`, which is not given")).into())
         }
         None => Ok(kind),
     }
 }
 
-fn nothing_to_score() -> Failure {
-    Failure::new("there is nothing to score")
+fn nothing_to_score() -> UserError {
+    UserError::new("there is nothing to score")
         .hint("`gen eval IMAGES --reference PATH` scores images")
         .hint("`--num-images N` scores what a model makes, `--reconstruct IMAGES` a tokenizer, `--likelihood DATA` a transformer's predictions")
         .hint("`gen eval --features A.npz --reference-features B.npz` scores features")

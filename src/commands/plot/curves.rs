@@ -7,7 +7,7 @@ use base::hint::nearest;
 use cli::plot::Axis;
 use serde_json::{Map, Value};
 
-use crate::failure::Failure;
+use crate::error::UserError;
 
 /// A run's log.
 #[derive(Debug)]
@@ -51,8 +51,8 @@ impl Run {
         let total = parsed.len();
         let lines: Vec<_> = parsed.into_iter().flatten().filter(|l| l.contains_key("step")).collect();
         if lines.is_empty() {
-            let failure = Failure::new(format!("`{}` has no line of a training log", path.display()));
-            return Err(failure.hint("a run's first line comes after `every.log` steps").into());
+            let error = UserError::new(format!("`{}` has no line of a training log", path.display()));
+            return Err(error.hint("a run's first line comes after `every.log` steps").into());
         }
         Ok(Run { name, torn: total - lines.len(), path, lines })
     }
@@ -73,7 +73,9 @@ impl Run {
             found = true;
             let Some(x) = at else {
                 let path = self.path.display();
-                return Err(Failure::new(format!("`{path}` has no `{key}`")).hint("try `--x steps`").into());
+                return Err(UserError::new(format!("`{path}` has no `{key}`"))
+                    .hint("try `--x steps`")
+                    .into());
             };
             match value.as_f64() {
                 Some(y) => curve.points.last_mut().expect("there is a stretch").push((x, y)),
@@ -113,7 +115,7 @@ pub fn panels(runs: &[Run], asked: &[String], axis: Axis) -> anyhow::Result<Vec<
     let panels: Vec<Panel> =
         panels.into_iter().filter(|p| p.curves.iter().any(|c| !c.points.is_empty())).collect();
     match panels.is_empty() {
-        true => Err(Failure::new("none of these terms has a finite value in these runs").into()),
+        true => Err(UserError::new("none of these terms has a finite value in these runs").into()),
         false => Ok(panels),
     }
 }
@@ -151,10 +153,10 @@ fn chosen<'a>(known: &[&'a str], asked: &[String]) -> anyhow::Result<Vec<&'a str
             }
         }
         if terms.len() == before && !known.iter().any(|t| matches(pattern, t)) {
-            let failure = Failure::new(format!("no run has a term `{pattern}`"));
+            let error = UserError::new(format!("no run has a term `{pattern}`"));
             let near = nearest(pattern, known.iter().copied(), 3);
             let list = if near.is_empty() { known.to_vec() } else { near };
-            return Err(failure.hint(format!("there are: {}", list.join(", "))).into());
+            return Err(error.hint(format!("there are: {}", list.join(", "))).into());
         }
     }
     Ok(terms)

@@ -10,15 +10,15 @@ use anyhow::Context as _;
 use cli::plot::PlotArgs;
 
 use self::curves::{Panel, Run};
-use crate::context::{Context, Outcome};
-use crate::failure::Failure;
+use crate::context::{Context, ExitStatus};
+use crate::error::UserError;
 
 /// Runs the verb.
-pub fn run(args: &PlotArgs, context: &Context) -> anyhow::Result<Outcome> {
+pub fn run(args: &PlotArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let format = write::Format::of(&args.output)?;
     if !args.names.is_empty() && args.names.len() != args.runs.len() {
         let (names, runs) = (args.names.len(), args.runs.len());
-        return Err(Failure::new(format!("{names} names for {runs} runs; give one for each")).into());
+        return Err(UserError::new(format!("{names} names for {runs} runs; give one for each")).into());
     }
     let runs = args.runs.iter().enumerate().map(|(i, path)| {
         let name = args.names.get(i).cloned().unwrap_or_else(|| name_of(path));
@@ -41,7 +41,7 @@ pub fn run(args: &PlotArgs, context: &Context) -> anyhow::Result<Outcome> {
         if runs.len() == 1 { "" } else { "s" },
         args.output.display()
     ))?;
-    Ok(Outcome::Done)
+    Ok(ExitStatus::Done)
 }
 
 /// What a reader might look for in vain.

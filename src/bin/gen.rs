@@ -1,5 +1,6 @@
-//! `gen` as people type it: reads the arguments, gives help, and hands over to `gen-torch`, the program proper, which
-//! stands beside it. Loading libtorch takes a quarter of a second, which help and a mistyped option need not wait for.
+//! The launcher, `gen` as people type it: reads the arguments, gives help, and hands over to
+//! `gen-torch`, the program proper, in the same folder. Loading libtorch takes a quarter of a
+//! second, which help and a mistyped option need not wait for.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};

@@ -1,46 +1,40 @@
-//! Published figures as recipes: what to run, with which files, and what should come out.
-
-pub mod climb;
-mod job;
-pub mod pieces;
-mod quantity;
-pub mod run;
-mod schema;
-pub mod steps;
-pub mod verdict;
+//! Benchmarks by name: the files that come with the program, and files of the user's own.
 
 use std::path::{Path, PathBuf};
 
 use base::config::ConfigError;
-use base::hint::nearest;
 use sampler::SamplingConfig;
 use settings::ReferenceKind;
 
-pub use self::job::BenchmarkJob;
-pub use self::quantity::{GFID, Quantity, RFID};
-pub use self::schema::*;
-use crate::failure::Failure;
+use crate::error::{Error, Result};
+use crate::schema::{Benchmark, Task};
 
-impl Recipe {
-    /// The recipe of that name, or in that file.
-    pub fn find(given: &str) -> anyhow::Result<Recipe> {
+impl Benchmark {
+    /// The benchmark of that name, or in that file.
+    ///
+    /// # Errors
+    /// Returns an error if there is none, or if the file is malformed.
+    pub fn find(given: &str) -> Result<Benchmark> {
         let path = Path::new(given);
         if path.is_file() {
-            return Ok(Recipe::read(path)?);
+            return Ok(Benchmark::read(path)?);
         }
         let file = format!("{given}.yaml");
         match search_path().into_iter().map(|dir| dir.join(&file)).find(|f| f.is_file()) {
-            Some(found) => Ok(Recipe::read(&found)?),
-            None => Err(unknown(given).into()),
+            Some(found) => Ok(Benchmark::read(&found)?),
+            None => Err(Error::Unknown { given: given.to_owned(), known: names() }),
         }
     }
 
-    /// Reads a file and checks what its type does not tell.
-    pub fn read(path: &Path) -> Result<Recipe, ConfigError> {
-        let recipe: Recipe = base::config::read(path)?;
+    /// Reads a file and checks it beyond its type.
+    ///
+    /// # Errors
+    /// Returns an error if the file cannot be read or contradicts itself.
+    pub fn read(path: &Path) -> Result<Benchmark, ConfigError> {
+        let benchmark: Benchmark = base::config::read(path)?;
         let invalid = |message: String| ConfigError::Invalid { origin: path.display().to_string(), message };
-        recipe.check().map_err(invalid)?;
-        Ok(recipe)
+        benchmark.check().map_err(invalid)?;
+        Ok(benchmark)
     }
 
     fn check(&self) -> Result<(), String> {
@@ -73,12 +67,12 @@ pub fn config_text(tokenizer: bool, name: &str) -> Option<&'static str> {
     all.iter().find(|(n, _)| *n == name).map(|(_, text)| *text)
 }
 
-/// Folders of recipes, first match wins.
+/// Folders of benchmarks, first match wins.
 fn search_path() -> Vec<PathBuf> {
     generate::install::folders("benchmarks", "configs/benchmarks")
 }
 
-/// Names of all recipes that are there.
+/// Names of all benchmarks that are installed.
 pub fn names() -> Vec<String> {
     let entries = search_path().into_iter().filter_map(|dir| std::fs::read_dir(dir).ok()).flatten().flatten();
     let stem = |path: PathBuf| Some(path.file_name()?.to_str()?.strip_suffix(".yaml")?.to_owned());
@@ -88,23 +82,15 @@ pub fn names() -> Vec<String> {
     names
 }
 
-fn unknown(given: &str) -> Failure {
-    let names = names();
-    let failure = Failure::new(format!("`--recipe {given}` is neither a file nor a known recipe"));
-    let near = nearest(given, names.iter().map(String::as_str), 3);
-    match near.is_empty() {
-        false => failure.hint(format!("did you mean `{}`?", near.join("` or `"))),
-        true => failure.hint(format!("known are: {}", names.join(", "))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use base::Hint;
+
     use super::*;
 
     /// Whether a tokenizer's, and the name.
-    fn configs(recipe: &Recipe) -> Vec<(bool, &str)> {
-        match &recipe.task {
+    fn configs(benchmark: &Benchmark) -> Vec<(bool, &str)> {
+        match &benchmark.task {
             Task::Reconstruction(t) => vec![(true, &t.tokenizer.config)],
             Task::Generation(t) => vec![(true, &t.tokenizer.config), (false, &t.transformer.config)],
             Task::TextToImage(t) => vec![(true, &t.tokenizer.config), (false, &t.transformer.config)],
@@ -114,18 +100,18 @@ mod tests {
     }
 
     #[test]
-    fn every_recipe_is_understood_and_names_configurations_that_exist() {
+    fn every_benchmark_is_understood_and_names_configurations_that_exist() {
         let names = names();
         assert!(names.len() > 50, "{}", names.len());
         for name in names {
-            let recipe = Recipe::find(&name).unwrap_or_else(|e| panic!("{name}: {e:#}"));
-            for (tokenizer, config) in configs(&recipe) {
+            let benchmark = Benchmark::find(&name).unwrap_or_else(|e| panic!("{name}: {e:#}"));
+            for (tokenizer, config) in configs(&benchmark) {
                 assert!(config_text(tokenizer, config).is_some(), "{name}: no config `{config}`");
             }
             // Nothing was published of LlamaGen's text-to-image models.
-            let runnable = !matches!(recipe.task, Task::NotRunnable(_) | Task::TextToImage(_));
-            assert_eq!(runnable, !recipe.expected.is_empty(), "{name}");
-            let kind = match &recipe.task {
+            let runnable = !matches!(benchmark.task, Task::NotRunnable(_) | Task::TextToImage(_));
+            assert_eq!(runnable, !benchmark.expected.is_empty(), "{name}");
+            let kind = match &benchmark.task {
                 Task::Reconstruction(t) => Some((t.reference.kind, ReferenceKind::Rfid)),
                 Task::Generation(t) => Some((t.reference.kind, ReferenceKind::Gfid)),
                 _ => None,
@@ -135,8 +121,8 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelled_recipe_gets_a_suggestion() {
-        let text = crate::failure::render(&Recipe::find("gigatok-bl+gpt-bb").unwrap_err());
-        assert!(text.contains("did you mean `gigatok-bl+gpt-b`"), "{text}");
+    fn a_misspelled_benchmark_gets_a_suggestion() {
+        let hints = Benchmark::find("gigatok-bl+gpt-bb").unwrap_err().hints();
+        assert!(hints[0].contains("did you mean `gigatok-bl+gpt-b`"), "{hints:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! `gen eval --recipe`, end to end, on a tiny model with random weights.
+//! `gen eval --benchmark`, end to end, on a tiny model with random weights.
 
 use crate::common::{Place, Tiny, write_model};
 use serde_json::Value;
@@ -22,7 +22,7 @@ fn place() -> Place {
     place
 }
 
-/// A recipe that probes the model.
+/// A benchmark that probes the model.
 fn probe(place: &Place, name: &str, tolerance: f64) {
     let text = format!(
         "title: a tiny probe\nsource: this test\nseeds: the seed\ntask:\n  type: probe\n  tokenizer: {{ config: \
@@ -36,48 +36,48 @@ fn probe(place: &Place, name: &str, tolerance: f64) {
 #[test]
 fn what_is_missing_is_listed_and_nothing_runs() {
     let place = place();
-    let said = place.said("--recipe gigatok-xlxxl+gpt-b", 2);
-    assert!(said.contains("4 of 4 pieces are missing"), "{said}");
+    let said = place.said("--benchmark gigatok-xlxxl+gpt-b", 2);
+    assert!(said.contains("4 of 4 artifacts are missing"), "{said}");
     assert!(said.contains("MISSING  transformer: GPT_B256_e300_VQ_XLXXL.pt — YuuTennYi/GigaTok"), "{said}");
-    let said = place.said("--recipe gigatok-ablations", 2);
+    let said = place.said("--benchmark gigatok-ablations", 2);
     assert!(said.contains("cannot be run: neither the tokenizers"), "{said}");
     // Prompts are scored by CLIP: what that needs is asked for before anything is drawn.
     std::fs::write(place.path("files/PartiPrompts.tsv"), "Prompt\tCategory\na dog\tAnimals\n").unwrap();
-    let said = place.said("--recipe llamagen-xl-t2i-256-partiprompts --pieces files", 2);
-    assert!(said.contains("5 of 6 pieces are missing") && said.contains("found    prompts"), "{said}");
+    let said = place.said("--benchmark llamagen-xl-t2i-256-partiprompts --artifacts files", 2);
+    assert!(said.contains("5 of 6 artifacts are missing") && said.contains("found    prompts"), "{said}");
     assert!(said.contains("CLIP: clip-vit-base-patch32.bin — OpenAI"), "{said}");
     assert!(said.contains("vocabulary of CLIP: clip-tokenizer.json — OpenAI"), "{said}");
     assert!(!place.path("benchmarks").exists());
 }
 
 #[test]
-fn a_recipe_runs_once_and_is_judged() {
+fn a_benchmark_runs_once_and_is_judged() {
     let place = place();
     probe(&place, "wide.yaml", 50.0);
     probe(&place, "narrow.yaml", 1e-6);
-    let given = "--pieces files --data val --train-data train --device cpu";
+    let given = "--artifacts files --data val --train-data train --device cpu";
     // It runs, but a tiny probe does not stand beside a published one.
-    let said = place.said(&format!("--recipe wide.yaml {given} --work out"), 1);
+    let said = place.said(&format!("--benchmark wide.yaml {given} --work out"), 1);
     assert!(
         said.contains("$ gen probe") && said.contains("not comparable: 2 classes instead of 1000"),
         "{said}"
     );
-    // It is not run again, and its folder is not taken for another recipe's.
-    let said = place.said(&format!("--recipe wide.yaml {given} --work out"), 1);
+    // It is not run again, and its folder is not taken for another benchmark's.
+    let said = place.said(&format!("--benchmark wide.yaml {given} --work out"), 1);
     assert!(!said.contains("$ gen probe"), "{said}");
-    let said = place.said(&format!("--recipe narrow.yaml {given} --work out"), 2);
-    assert!(said.contains("the run of another recipe"), "{said}");
-    let said = place.said(&format!("--recipe narrow.yaml {given} --work dry --limit 10"), 0);
+    let said = place.said(&format!("--benchmark narrow.yaml {given} --work out"), 2);
+    assert!(said.contains("the run of another benchmark"), "{said}");
+    let said = place.said(&format!("--benchmark narrow.yaml {given} --work dry --limit 10"), 0);
     assert!(said.contains("not comparable: a dry run on 10 images"), "{said}");
 
     // As if it had been to the protocol.
     let text = std::fs::read_to_string(place.path("out/probe.json")).unwrap();
     let mut kept: Value = serde_json::from_str(&text).unwrap();
     (kept["differences"], kept["top1"]) = (Value::Array(vec![]), 0.9.into());
-    for (recipe, work, verdict, code) in [("wide", "good", "within", 0), ("narrow", "off", "outside", 1)] {
+    for (benchmark, work, verdict, code) in [("wide", "good", "within", 0), ("narrow", "off", "outside", 1)] {
         std::fs::create_dir(place.path(work)).unwrap();
         std::fs::write(place.path(work).join("probe.json"), kept.to_string()).unwrap();
-        let said = place.said(&format!("--recipe {recipe}.yaml {given} --work {work} --json"), code);
+        let said = place.said(&format!("--benchmark {benchmark}.yaml {given} --work {work} --json"), code);
         let report = std::fs::read(place.path(work).join("report.json")).unwrap();
         let report: Value = serde_json::from_slice(&report).unwrap();
         let figure = &report["figures"][0];

@@ -9,15 +9,15 @@ use base::Hint;
 /// An error that the command line itself found, with its hints.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
-pub struct Failure {
+pub struct UserError {
     message: String,
     hints: Vec<String>,
 }
 
-impl Failure {
+impl UserError {
     /// An error without a hint.
     pub fn new(message: impl Into<String>) -> Self {
-        Failure { message: message.into(), hints: vec![] }
+        UserError { message: message.into(), hints: vec![] }
     }
 
     /// Adds a sentence that says what to try.
@@ -27,7 +27,7 @@ impl Failure {
     }
 }
 
-impl Hint for Failure {
+impl Hint for UserError {
     fn hints(&self) -> Vec<String> {
         self.hints.clone()
     }
@@ -91,7 +91,7 @@ fn hints_of(cause: &(dyn StdError + 'static)) -> Vec<String> {
     }
     // The error enum of each crate.
     first_of!(
-        Failure,
+        UserError,
         base::config::ConfigError,
         base::finite::NonFinite,
         base::npz::NpzError,
@@ -104,6 +104,7 @@ fn hints_of(cause: &(dyn StdError + 'static)) -> Vec<String> {
         backbones::Error,
         eval::Error,
         generate::Error,
+        benchmarks::Error,
         train::Error,
     );
     vec![]
@@ -169,16 +170,16 @@ pub fn from_panic(payload: &(dyn Any + Send), batch_size: Option<i64>) -> anyhow
     let place = last_panic().take().map(|p| p.place).unwrap_or_default();
     match libtorch_message(&text) {
         Some(message) if is_out_of_memory(&message) => out_of_memory(&message, batch_size).into(),
-        Some(message) => Failure::new(format!("libtorch: {message}")).hint(bug_hint(&place)).into(),
-        None => Failure::new(format!("internal error: {text}")).hint(bug_hint(&place)).into(),
+        Some(message) => UserError::new(format!("libtorch: {message}")).hint(bug_hint(&place)).into(),
+        None => UserError::new(format!("internal error: {text}")).hint(bug_hint(&place)).into(),
     }
 }
 
-fn out_of_memory(message: &str, batch_size: Option<i64>) -> Failure {
-    let failure = Failure::new(format!("out of memory: {message}"));
+fn out_of_memory(message: &str, batch_size: Option<i64>) -> UserError {
+    let error = UserError::new(format!("out of memory: {message}"));
     match batch_size {
-        Some(n) if n > 1 => failure.hint(format!("lower `--batch-size` (now {n})")),
-        _ => failure.hint("`--precision bf16` halves what the weights need"),
+        Some(n) if n > 1 => error.hint(format!("lower `--batch-size` (now {n})")),
+        _ => error.hint("`--precision bf16` halves what the weights need"),
     }
 }
 
@@ -208,7 +209,7 @@ mod tests {
 
     #[test]
     fn causes_are_listed_and_hints_come_last() {
-        let leaf = Failure::new("expected [2], found [3]").hint("try `--tokenizer other.yaml`");
+        let leaf = UserError::new("expected [2], found [3]").hint("try `--tokenizer other.yaml`");
         let error = Err::<(), _>(leaf).context("cannot load `a.pt`").unwrap_err();
         assert_eq!(
             render(&error),

@@ -1,16 +1,15 @@
 //! What a file in `configs/benchmarks/` holds.
 
 use base::Precision;
-use sampler::SamplingSettings;
 use serde::{Deserialize, Serialize};
-use settings::ReferenceKind;
+use settings::{ReferenceKind, SamplingSettings};
 
-use super::Quantity;
+use crate::quantity::Quantity;
 
 /// One published figure, as a file in `configs/benchmarks/`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Recipe {
+pub struct Benchmark {
     /// What is measured, for people.
     pub title: String,
     /// Where it was published.
@@ -29,7 +28,7 @@ pub struct Recipe {
 pub enum Task {
     /// Held-out images are encoded, decoded and compared.
     Reconstruction(Reconstruction),
-    /// Images of random classes are made and compared with the training set's statistics.
+    /// Images of random classes are generated and compared with the training set's statistics.
     Generation(Generation),
     /// A set of prompts is drawn; the pictures are compared with their prompts, or with photographs of the same captions.
     TextToImage(TextToImage),
@@ -57,7 +56,7 @@ pub struct Reconstruction {
     pub reference: Reference,
 }
 
-/// Images of random classes are made and compared with the training set's statistics.
+/// Images of random classes are generated and compared with the training set's statistics.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Generation {
@@ -65,7 +64,7 @@ pub struct Generation {
     pub tokenizer: Checkpoint,
     /// The transformer.
     pub transformer: Checkpoint,
-    /// How many are made, of classes drawn uniformly at random.
+    /// How many are generated, of classes drawn uniformly at random.
     pub images: u64,
     /// Their side in pixels; the tokenizer's images are resized to it.
     pub side: i64,
@@ -76,7 +75,7 @@ pub struct Generation {
     pub search: Option<Search>,
     /// Seed of classes and codes.
     pub seed: u64,
-    /// Images that are made together.
+    /// Images that are generated together.
     pub batch_size: i64,
     /// Kind of number of weights and activations.
     pub precision: Precision,
@@ -105,7 +104,7 @@ pub struct TextToImage {
     pub sampling: SamplingSettings,
     /// Seed of the codes.
     pub seed: u64,
-    /// Images that are made together.
+    /// Images that are generated together.
     pub batch_size: i64,
     /// Kind of number of weights and activations.
     pub precision: Precision,
@@ -224,8 +223,9 @@ pub struct Expected {
     pub value: f64,
     /// How far off a measurement may be; null where the two are not the same quantity.
     pub tolerance: Option<f64>,
-    /// Where the tolerance comes from.
-    pub because: String,
+    /// Origin of the tolerance.
+    #[serde(alias = "because")] // older files
+    pub reason: String,
 }
 
 impl DataSet {

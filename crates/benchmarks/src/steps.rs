@@ -1,24 +1,17 @@
-//! The commands that a recipe stands for, and where their results hold the figures.
+//! The commands that a benchmark stands for, and where their results hold the figures.
 
-use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use base::files::write_atomic;
 use data::read_prompts;
-use sampler::SamplingSettings;
-use serde_json::Value;
-use settings::Metric;
+use settings::{Metric, SamplingSettings};
 
-use super::pieces::{self, Piece};
-use super::{
-    BenchmarkJob, Checkpoint, Expected, Generation, Probe, Quantity, Recipe, Reconstruction, Task,
-    TextToImage, config_text,
-};
-use crate::failure::Failure;
-use crate::files;
-
-/// What each step printed, by its name.
-pub type Made = BTreeMap<&'static str, Value>;
+use crate::artifacts::{self, Artifact};
+use crate::error::{Error, Result};
+use crate::find::config_text;
+use crate::job::BenchmarkJob;
+use crate::schema::{Benchmark, Checkpoint, Expected, Generation, Probe, Reconstruction, Task, TextToImage};
 
 /// One `gen` command, which prints JSON.
 #[derive(Debug)]
@@ -44,26 +37,26 @@ impl Step {
     }
 }
 
-/// The steps of a run in `dir`, with the guidance scale `cfg` where images are made.
+/// The steps of a run in `dir`, with the guidance scale `cfg` where images are generated.
 pub fn of(
-    recipe: &Recipe,
-    pieces: &[Piece],
+    benchmark: &Benchmark,
+    artifacts: &[Artifact],
     dir: &Path,
     cfg: Option<f64>,
     job: &BenchmarkJob,
-) -> anyhow::Result<Vec<Step>> {
-    let at = At { pieces, dir, job };
-    match &recipe.task {
+) -> Result<Vec<Step>> {
+    let at = StepBuilder { artifacts, dir, job };
+    match &benchmark.task {
         Task::Probe(task) => Ok(vec![at.probe(task)?]),
         Task::Generation(task) => at.generation(task, cfg.unwrap_or(1.0)),
         Task::TextToImage(task) => at.text_to_image(task),
-        Task::Reconstruction(task) => Ok(vec![at.reconstruction(task, &recipe.expected)?]),
+        Task::Reconstruction(task) => Ok(vec![at.reconstruction(task, &benchmark.expected)?]),
         Task::NotRunnable(_) => Ok(vec![]),
     }
 }
 
-struct At<'a> {
-    pieces: &'a [Piece],
+struct StepBuilder<'a> {
+    artifacts: &'a [Artifact],
     dir: &'a Path,
     job: &'a BenchmarkJob,
 }
@@ -73,53 +66,52 @@ macro_rules! args {
     ($($arg:expr),* $(,)?) => { vec![$($arg.to_string()),*] };
 }
 
-impl At<'_> {
-    fn piece(&self, what: &str) -> anyhow::Result<String> {
-        let found = self.pieces.iter().find(|p| p.what == what).and_then(|p| p.found.as_deref());
-        Ok(text(found.with_context(|| format!("the recipe has no {what}"))?)?.to_owned())
+impl StepBuilder<'_> {
+    fn artifact(&self, what: &str) -> Result<String> {
+        let found = self.artifacts.iter().find(|p| p.what == what).and_then(|p| p.found.as_deref());
+        let found = found.ok_or_else(|| Error::NoArtifact { what: what.to_owned() })?;
+        Ok(text(found)?.to_owned())
     }
 
-    fn file(&self, name: &str) -> anyhow::Result<String> {
+    fn file(&self, name: &str) -> Result<String> {
         Ok(text(&self.dir.join(name))?.to_owned())
     }
 
     /// The file of a configuration: one of the released, written beside the results, or a file of the user's own.
-    fn config(&self, checkpoint: &Checkpoint, tokenizer: bool) -> anyhow::Result<String> {
+    fn config(&self, checkpoint: &Checkpoint, tokenizer: bool) -> Result<String> {
         let name = &checkpoint.config;
         let Some(content) = config_text(tokenizer, name) else {
             let own = PathBuf::from(name);
             return match own.is_file() {
                 true => Ok(name.clone()),
-                false => {
-                    Err(Failure::new(format!("`{name}` is no released configuration and no file")).into())
-                }
+                false => Err(Error::UnknownConfig { name: name.clone() }),
             };
         };
         let path = self.dir.join(format!("{name}.yaml"));
-        files::write(&path, content.as_bytes())?;
+        write(&path, content.as_bytes())?;
         Ok(text(&path)?.to_owned())
     }
 
-    fn models(&self, tokenizer: &Checkpoint, transformer: &Checkpoint) -> anyhow::Result<Vec<String>> {
+    fn models(&self, tokenizer: &Checkpoint, transformer: &Checkpoint) -> Result<Vec<String>> {
         Ok(args![
             "--model",
             self.config(transformer, false)?,
             "--weights",
-            self.piece(pieces::TRANSFORMER)?,
+            self.artifact(artifacts::TRANSFORMER)?,
             "--tokenizer",
             self.config(tokenizer, true)?,
             "--tokenizer-weights",
-            self.piece(pieces::TOKENIZER)?,
+            self.artifact(artifacts::TOKENIZER)?,
         ])
     }
 
-    fn probe(&self, task: &Probe) -> anyhow::Result<Step> {
+    fn probe(&self, task: &Probe) -> Result<Step> {
         // A dry run has too few images for a step of full size.
         let most = self.job.limit.map_or(i64::MAX, |limit| i64::try_from(limit).unwrap_or(i64::MAX));
         let batch = task.batch_size.min(most);
         let accumulate = (task.accumulate as i64).min(most / batch.max(1)).max(1);
-        let mut args = args!["probe", "--data", self.piece(pieces::TRAIN_DATA)?];
-        args.extend(args!["--validation", self.piece(pieces::DATA)?, "--output", self.file("probe")?]);
+        let mut args = args!["probe", "--data", self.artifact(artifacts::TRAIN_DATA)?];
+        args.extend(args!["--validation", self.artifact(artifacts::DATA)?, "--output", self.file("probe")?]);
         args.extend(self.models(&task.tokenizer, &task.transformer)?);
         args.extend(args!["--batch-size", batch, "--accumulate", accumulate, "--seed", task.seed]);
         args.extend(args!["--precision", task.precision, "--device", self.job.device, "--json"]);
@@ -129,7 +121,7 @@ impl At<'_> {
         Ok(Step::new("probe", args))
     }
 
-    fn generation(&self, task: &Generation, cfg: f64) -> anyhow::Result<Vec<Step>> {
+    fn generation(&self, task: &Generation, cfg: f64) -> Result<Vec<Step>> {
         let images = self.job.limit.map_or(task.images, |l| l.min(task.images));
         let npz = self.file("samples.npz")?;
         let mut args = args!["sample", "--num-images", images, "--npz", npz, "--size", task.side];
@@ -143,7 +135,7 @@ impl At<'_> {
             "--protocol",
             task.reference.kind.name(),
             "--reference",
-            self.piece(pieces::REFERENCE)?
+            self.artifact(artifacts::REFERENCE)?
         ];
         score.extend(args!["--metrics", "fid,sfid,is,precision,recall"]);
         score.extend(self.scoring()?);
@@ -151,8 +143,8 @@ impl At<'_> {
     }
 
     /// One picture of each prompt, with `result.jsonl` beside them, and their score.
-    fn text_to_image(&self, task: &TextToImage) -> anyhow::Result<Vec<Step>> {
-        let encoder = self.piece(pieces::TEXT_ENCODER)?;
+    fn text_to_image(&self, task: &TextToImage) -> Result<Vec<Step>> {
+        let encoder = self.artifact(artifacts::TEXT_ENCODER)?;
         let encoder = Path::new(&encoder).parent().filter(|p| !p.as_os_str().is_empty());
         let encoder = encoder.unwrap_or(Path::new("."));
         let (folder, npz) = (self.file("samples")?, self.file("samples.npz")?);
@@ -166,15 +158,15 @@ impl At<'_> {
         let mut score = match task.photographs {
             Some(_) => {
                 let mut args =
-                    args!["eval", npz, "--reference", self.piece(pieces::DATA)?, "--metrics", "fid"];
+                    args!["eval", npz, "--reference", self.artifact(artifacts::DATA)?, "--metrics", "fid"];
                 args.extend(args!["--resize", task.side]); // photographs come in all sizes
                 args
             }
             None => {
                 let mut args =
                     args!["eval", folder, "--metrics", "clip_score", "--clip-score-network", "clip-b32"];
-                args.extend(args!["--clip-score-weights", self.piece(pieces::CLIP)?]);
-                args.extend(args!["--clip-text", self.piece(pieces::CLIP_TEXT)?]);
+                args.extend(args!["--clip-score-weights", self.artifact(artifacts::CLIP)?]);
+                args.extend(args!["--clip-text", self.artifact(artifacts::CLIP_TEXT)?]);
                 args
             }
         };
@@ -182,10 +174,10 @@ impl At<'_> {
         Ok(vec![Step::new("sample", args), Step::new("eval", score)])
     }
 
-    fn reconstruction(&self, task: &Reconstruction, expected: &[Expected]) -> anyhow::Result<Step> {
+    fn reconstruction(&self, task: &Reconstruction, expected: &[Expected]) -> Result<Step> {
         let images = match self.job.limit {
             Some(limit) => self.subset(limit)?,
-            None => self.piece(pieces::DATA)?,
+            None => self.artifact(artifacts::DATA)?,
         };
         let mut args = args!["eval", "--reconstruct", images, "--resize", task.images.side];
         if task.scored_side != task.images.side {
@@ -194,7 +186,7 @@ impl At<'_> {
         args.extend(args!["--tokenizer", self.config(&task.tokenizer, true)?]);
         args.extend(args![
             "--tokenizer-weights",
-            self.piece(pieces::TOKENIZER)?,
+            self.artifact(artifacts::TOKENIZER)?,
             "--protocol",
             task.reference.kind.name()
         ]);
@@ -202,8 +194,8 @@ impl At<'_> {
         let names: Vec<&str> = metrics.iter().map(|metric| metric.name()).collect();
         args.extend(args!["--metrics", names.join(",")]);
         if metrics.contains(&Metric::Lpips) {
-            args.extend(args!["--lpips-trunk", self.piece(pieces::VGG)?]);
-            args.extend(args!["--lpips-heads", self.piece(pieces::LPIPS)?]);
+            args.extend(args!["--lpips-trunk", self.artifact(artifacts::VGG)?]);
+            args.extend(args!["--lpips-heads", self.artifact(artifacts::LPIPS)?]);
         }
         args.extend(args!["--batch-size", task.batch_size, "--precision", task.precision]);
         args.extend(self.scoring()?);
@@ -211,21 +203,21 @@ impl At<'_> {
     }
 
     /// The file of prompts; of a dry run one with the first `limit` of them.
-    fn prompts(&self) -> anyhow::Result<String> {
-        let all = self.piece(pieces::PROMPTS)?;
+    fn prompts(&self) -> Result<String> {
+        let all = self.artifact(artifacts::PROMPTS)?;
         let Some(limit) = self.job.limit else { return Ok(all) };
         let prompts = read_prompts(Path::new(&all))?.texts;
         let first = prompts.iter().take(limit as usize);
         let lines: String = first.map(|p| format!("{}\n", serde_json::json!({ "prompt": p }))).collect();
-        files::write(&self.dir.join("prompts.jsonl"), lines.as_bytes())?;
+        write(&self.dir.join("prompts.jsonl"), lines.as_bytes())?;
         self.file("prompts.jsonl")
     }
 
     /// A folder of `limit` held-out images at equal distances, as they are.
-    fn subset(&self, limit: u64) -> anyhow::Result<String> {
-        let all = data::open(Path::new(&self.piece(pieces::DATA)?))?;
+    fn subset(&self, limit: u64) -> Result<String> {
+        let all = data::open(Path::new(&self.artifact(artifacts::DATA)?))?;
         let folder = self.dir.join("images");
-        files::make_folder(&folder)?;
+        make_folder(&folder)?;
         let most = (limit as usize).min(all.len());
         for i in 0..most {
             let path = folder.join(format!("{i:06}.png"));
@@ -233,17 +225,17 @@ impl At<'_> {
                 let record = all.get(i * all.len() / most)?;
                 let mut bytes = std::io::Cursor::new(vec![]);
                 record.image.write_to(&mut bytes, image::ImageFormat::Png)?;
-                files::write(&path, bytes.get_ref())?;
+                write(&path, bytes.get_ref())?;
             }
         }
         Ok(text(&folder)?.to_owned())
     }
 
-    fn scoring(&self) -> anyhow::Result<Vec<String>> {
+    fn scoring(&self) -> Result<Vec<String>> {
         let mut args = args!["--partial", self.file("eval.partial")?, "--report", self.file("eval.html")?];
         args.extend(args!["--device", self.job.device, "--json"]);
-        if self.pieces.iter().any(|p| p.what == pieces::INCEPTION) {
-            args.extend(args!["--inception", self.piece(pieces::INCEPTION)?]);
+        if self.artifacts.iter().any(|p| p.what == artifacts::INCEPTION) {
+            args.extend(args!["--inception", self.artifact(artifacts::INCEPTION)?]);
         }
         Ok(args)
     }
@@ -281,43 +273,19 @@ fn sampling_options(settings: SamplingSettings) -> Vec<String> {
     given.flatten().collect()
 }
 
-fn text(path: &Path) -> anyhow::Result<&str> {
-    path.to_str().with_context(|| format!("`{}` is not valid UTF-8", path.display()))
+/// Writes a whole file.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_atomic(path, |file| file.write_all(bytes)).map_err(Error::write(path))
 }
 
-/// Every figure of the evaluation, by the name that `gen eval` gives it.
-pub fn all_measured(made: &Made) -> BTreeMap<String, f64> {
-    let values = made.get("eval").and_then(|eval| eval["values"].as_array()).into_iter().flatten();
-    values.filter_map(|v| Some((v["name"].as_str()?.to_owned(), v["value"].as_f64()?))).collect()
+/// Makes a folder, and those it is in, if missing.
+pub(crate) fn make_folder(folder: &Path) -> Result<()> {
+    let what = format!("cannot make the folder `{}`", folder.display());
+    std::fs::create_dir_all(folder).map_err(Error::io(what))
 }
 
-/// A figure among the results.
-pub fn measured(made: &Made, quantity: Quantity) -> Option<f64> {
-    let Some(metric) = quantity.metric() else {
-        return made.get("probe")?["top1"].as_f64().map(|share| 100.0 * share);
-    };
-    let values = made.get("eval")?["values"].as_array()?;
-    values.iter().find(|v| v["name"] == metric.score_name())?["value"].as_f64()
-}
-
-/// Why the figures cannot stand beside the published ones, as the steps themselves say.
-pub fn reservations(recipe: &Recipe, made: &Made) -> Vec<String> {
-    let texts = |value: &Value| {
-        let list = value.as_array().map(Vec::as_slice).unwrap_or_default();
-        list.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()
-    };
-    let mut found = made.get("probe").map(|probe| texts(&probe["differences"])).unwrap_or_default();
-    let values = made.get("eval").and_then(|eval| eval["values"].as_array()).into_iter().flatten();
-    for value in values.filter(|v| v["comparable"] == false) {
-        found.push(format!("{}: weights that are not the public ones, or images left out", value["name"]));
-    }
-    if let Task::Reconstruction(task) = &recipe.task {
-        let images = made.get("eval").and_then(|eval| eval["samples"]["images"].as_u64()).unwrap_or(0);
-        if images != task.images.count as u64 {
-            found.push(format!("{images} images instead of {}", task.images.count));
-        }
-    }
-    found
+fn text(path: &Path) -> Result<&str> {
+    path.to_str().ok_or_else(|| Error::NotUtf8 { path: path.to_owned() })
 }
 
 #[cfg(test)]
@@ -325,27 +293,28 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::recipes::{names, pieces::Places};
+    use crate::artifacts::SearchDirs;
+    use crate::find::names;
     use cli::Cli;
 
     #[test]
-    fn the_steps_of_every_recipe_are_commands_that_exist() {
+    fn the_steps_of_every_benchmark_are_commands_that_exist() {
         let dir = tempfile::tempdir().unwrap();
         let mut steps = 0;
         for name in names() {
-            let recipe = Recipe::find(&name).unwrap();
-            let mut pieces = pieces::pieces(&recipe, &Places::default()).unwrap();
-            pieces.iter_mut().for_each(|p| p.found = Some("there".into()));
+            let benchmark = Benchmark::find(&name).unwrap();
+            let mut artifacts = artifacts::locate(&benchmark, &SearchDirs::default()).unwrap();
+            artifacts.iter_mut().for_each(|p| p.found = Some("there".into()));
             let job = BenchmarkJob {
-                recipe: name.clone(),
-                places: Places::default(),
+                benchmark: name.clone(),
+                dirs: SearchDirs::default(),
                 output: dir.path().to_owned(),
                 limit: None,
                 search: false,
                 device: "cpu".into(),
-                json: false,
+                program: "gen".into(),
             };
-            for step in of(&recipe, &pieces, dir.path(), Some(1.5), &job).unwrap() {
+            for step in of(&benchmark, &artifacts, dir.path(), Some(1.5), &job).unwrap() {
                 let line = step.line();
                 let typed = std::iter::once("gen".to_owned()).chain(step.args);
                 Cli::try_parse_from(typed).unwrap_or_else(|e| panic!("{name}: {line}: {e}"));
@@ -360,21 +329,22 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let parti = dir.path().join("PartiPrompts.tsv");
         std::fs::write(&parti, "Prompt\tCategory\na \"dog\"\tAnimals\nb\tAbstract\nc\tAbstract\n").unwrap();
-        let recipe = Recipe::find("llamagen-xl-t2i-256-partiprompts").unwrap();
-        let mut pieces = pieces::pieces(&recipe, &Places::default()).unwrap();
-        pieces.iter_mut().for_each(|p| p.found = Some("files/there".into()));
-        pieces.iter_mut().find(|p| p.what == pieces::PROMPTS).unwrap().found = Some(parti.clone());
+        let benchmark = Benchmark::find("llamagen-xl-t2i-256-partiprompts").unwrap();
+        let mut artifacts = artifacts::locate(&benchmark, &SearchDirs::default()).unwrap();
+        artifacts.iter_mut().for_each(|p| p.found = Some("files/there".into()));
+        artifacts.iter_mut().find(|p| p.what == artifacts::PROMPTS).unwrap().found = Some(parti.clone());
         let mut job = BenchmarkJob {
-            recipe: String::new(),
-            places: Places::default(),
+            benchmark: String::new(),
+            dirs: SearchDirs::default(),
             output: dir.path().to_owned(),
             limit: None,
             search: false,
             device: "cpu".into(),
-            json: false,
+            program: "gen".into(),
         };
-        let prompts =
-            |job: &BenchmarkJob| of(&recipe, &pieces, dir.path(), None, job).unwrap()[0].args[2].clone();
+        let prompts = |job: &BenchmarkJob| {
+            of(&benchmark, &artifacts, dir.path(), None, job).unwrap()[0].args[2].clone()
+        };
         assert_eq!(Path::new(&prompts(&job)), parti);
         job.limit = Some(2);
         let written = std::fs::read_to_string(prompts(&job)).unwrap();

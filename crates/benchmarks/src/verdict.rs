@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::{Expected, Quantity};
+use crate::quantity::Quantity;
+use crate::schema::Expected;
 
 /// One figure, measured and published.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -15,8 +16,9 @@ pub struct Figure {
     pub published: f64,
     /// How far off it may be.
     pub tolerance: Option<f64>,
-    /// Where the tolerance comes from.
-    pub because: String,
+    /// Origin of the tolerance.
+    #[serde(rename = "because")] // key of `report.json`
+    pub reason: String,
     /// The judgement.
     pub verdict: Verdict,
 }
@@ -68,7 +70,7 @@ pub fn judge(
             measured: found,
             published: e.value,
             tolerance: e.tolerance,
-            because: e.because.clone(),
+            reason: e.reason.clone(),
             verdict,
         }
     };
@@ -106,10 +108,10 @@ mod tests {
     use settings::Metric;
 
     use super::*;
-    use crate::recipes::GFID;
+    use crate::quantity::GFID;
 
     fn expect(metric: Quantity, value: f64, tolerance: Option<f64>) -> Expected {
-        Expected { metric, value, tolerance, because: "test".into() }
+        Expected { metric, value, tolerance, reason: "test".into() }
     }
 
     #[test]

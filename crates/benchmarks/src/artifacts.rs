@@ -1,4 +1,4 @@
-//! The files a recipe needs, which of them are there, and where to get the others.
+//! The files a benchmark needs, which of them are there, and where to get the others.
 
 use std::path::{Path, PathBuf};
 
@@ -6,11 +6,13 @@ use backbones::files::{PublicFile, models_folder};
 use serde::Serialize;
 use settings::Metric;
 
-use super::{Recipe, Task};
+use crate::error::Result;
+use crate::quantity::{Quantity, RFID};
+use crate::schema::{Benchmark, Checkpoint, Task};
 
-/// Something a recipe cannot run without.
+/// Something a benchmark cannot run without.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Piece {
+pub struct Artifact {
     /// What it is for.
     pub what: &'static str,
     /// The file's name, or the data set's.
@@ -21,9 +23,9 @@ pub struct Piece {
     pub found: Option<PathBuf>,
 }
 
-/// Where pieces may lie.
+/// Where artifacts may lie.
 #[derive(Debug, Clone, Default)]
-pub struct Places {
+pub struct SearchDirs {
     /// Folders of published files; their subfolders count too.
     pub folders: Vec<PathBuf>,
     /// Held-out images.
@@ -32,7 +34,7 @@ pub struct Places {
     pub train_data: Option<PathBuf>,
 }
 
-/// Names of the pieces that tasks ask for by what they are.
+/// Names of the artifacts that tasks ask for by what they are.
 pub const TOKENIZER: &str = "tokenizer";
 /// See [`TOKENIZER`].
 pub const TRANSFORMER: &str = "transformer";
@@ -58,34 +60,33 @@ pub const CLIP: &str = "CLIP";
 /// See [`TOKENIZER`].
 pub const CLIP_TEXT: &str = "vocabulary of CLIP";
 
-/// All pieces of a recipe, looked for in `places`.
+/// All artifacts of a benchmark, looked for in `dirs`.
 ///
 /// # Errors
 /// A network's weights are another file than their name says.
-pub fn pieces(recipe: &Recipe, places: &Places) -> anyhow::Result<Vec<Piece>> {
-    let file = |what, name: &str, from: &str| Piece {
+pub fn locate(benchmark: &Benchmark, dirs: &SearchDirs) -> Result<Vec<Artifact>> {
+    let file = |what, name: &str, from: &str| Artifact {
         what,
         name: name.to_owned(),
         from: from.to_owned(),
-        found: find(name, &places.folders),
+        found: find(name, &dirs.folders),
     };
-    let checkpoint = |what, c: &super::Checkpoint| file(what, &c.file, &c.from);
-    let data = |what, name: &str, flag: &str, given: &Option<PathBuf>| Piece {
+    let checkpoint = |what, c: &Checkpoint| file(what, &c.file, &c.from);
+    let data = |what, name: &str, flag: &str, given: &Option<PathBuf>| Artifact {
         what,
         name: name.to_owned(),
         from: format!("give it with `{flag} PATH`"),
         found: given.clone(),
     };
-    let network = |what, name| public(what, name, &places.folders);
-    Ok(match &recipe.task {
+    let network = |what, name| public(what, name, &dirs.folders);
+    Ok(match &benchmark.task {
         Task::Reconstruction(task) => {
             let set = task.images.set.shown();
-            let mut all =
-                vec![checkpoint(TOKENIZER, &task.tokenizer), data(DATA, set, "--data", &places.data)];
-            if recipe.expected.iter().any(|e| e.metric == super::RFID) {
+            let mut all = vec![checkpoint(TOKENIZER, &task.tokenizer), data(DATA, set, "--data", &dirs.data)];
+            if benchmark.expected.iter().any(|e| e.metric == RFID) {
                 all.push(network(INCEPTION, "inception-fid")?);
             }
-            if recipe.expected.iter().any(|e| e.metric == super::Quantity::Score(Metric::Lpips)) {
+            if benchmark.expected.iter().any(|e| e.metric == Quantity::Score(Metric::Lpips)) {
                 all.push(network(VGG, "vgg16")?);
                 all.push(network(LPIPS, "lpips-vgg")?);
             }
@@ -112,7 +113,7 @@ pub fn pieces(recipe: &Recipe, places: &Places) -> anyhow::Result<Vec<Piece>> {
             ];
             match task.photographs {
                 Some(set) => {
-                    all.push(data(DATA, set.shown(), "--data", &places.data));
+                    all.push(data(DATA, set.shown(), "--data", &dirs.data));
                     all.push(network(INCEPTION, "inception-fid")?);
                 }
                 None => {
@@ -125,15 +126,15 @@ pub fn pieces(recipe: &Recipe, places: &Places) -> anyhow::Result<Vec<Piece>> {
         Task::Probe(task) => vec![
             checkpoint(TOKENIZER, &task.tokenizer),
             checkpoint(TRANSFORMER, &task.transformer),
-            data(TRAIN_DATA, "ImageNet-1k training images", "--train-data", &places.train_data),
-            data(DATA, "ImageNet-1k validation images", "--data", &places.data),
+            data(TRAIN_DATA, "ImageNet-1k training images", "--train-data", &dirs.train_data),
+            data(DATA, "ImageNet-1k validation images", "--data", &dirs.data),
         ],
         Task::NotRunnable(_) => vec![],
     })
 }
 
 /// Public weights of a frozen network, in one of the folders or in the models folder.
-fn public(what: &'static str, name: &str, folders: &[PathBuf]) -> anyhow::Result<Piece> {
+fn public(what: &'static str, name: &str, folders: &[PathBuf]) -> Result<Artifact> {
     let public = PublicFile::named(name)?;
     let models = models_folder(None);
     let known = Path::new(public.file);
@@ -144,7 +145,7 @@ fn public(what: &'static str, name: &str, folders: &[PathBuf]) -> anyhow::Result
         public.check(path)?;
     }
     let from = format!("{} ({})", public.publisher, public.known());
-    Ok(Piece { what, name: bare.to_string_lossy().into_owned(), from, found })
+    Ok(Artifact { what, name: bare.to_string_lossy().into_owned(), from, found })
 }
 
 fn find(name: &str, folders: &[PathBuf]) -> Option<PathBuf> {
@@ -161,13 +162,13 @@ fn find(name: &str, folders: &[PathBuf]) -> Option<PathBuf> {
     folders.iter().find_map(at)
 }
 
-/// One line for each piece.
-pub fn list(pieces: &[Piece]) -> String {
-    let line = |p: &Piece| match &p.found {
+/// One line for each artifact.
+pub fn list(artifacts: &[Artifact]) -> String {
+    let line = |p: &Artifact| match &p.found {
         Some(path) => format!("  found    {}: {}", p.what, path.display()),
         None => format!("  MISSING  {}: {} — {}", p.what, p.name, p.from),
     };
-    pieces.iter().map(line).collect::<Vec<_>>().join("\n")
+    artifacts.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -175,21 +176,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn missing_pieces_are_named_with_their_source() {
+    fn missing_artifacts_are_named_with_their_source() {
         let dir = tempfile::tempdir().unwrap();
         let below = dir.path().join("gigatok");
         std::fs::create_dir(&below).unwrap();
         std::fs::write(below.join("VQ_BL256_e200.pt"), "").unwrap();
-        let recipe = Recipe::find("gigatok-bl+gpt-b").unwrap();
-        let places = Places { folders: vec![dir.path().to_owned()], ..Places::default() };
-        let all = pieces(&recipe, &places).unwrap();
+        let benchmark = Benchmark::find("gigatok-bl+gpt-b").unwrap();
+        let dirs = SearchDirs { folders: vec![dir.path().to_owned()], ..SearchDirs::default() };
+        let all = locate(&benchmark, &dirs).unwrap();
         assert_eq!(all.iter().filter(|p| p.found.is_some()).map(|p| p.what).collect::<Vec<_>>(), [TOKENIZER]);
         let text = list(&all);
         assert!(
             text.contains("MISSING  reference: VIRTUAL_imagenet256_labeled.npz — the reference"),
             "{text}"
         );
-        let probe = pieces(&Recipe::find("gigatok-bl+gpt-b-probe").unwrap(), &places).unwrap();
+        let probe = locate(&Benchmark::find("gigatok-bl+gpt-b-probe").unwrap(), &dirs).unwrap();
         assert!(list(&probe).contains("give it with `--train-data PATH`"));
     }
 }

@@ -2,15 +2,15 @@
 
 use std::path::PathBuf;
 
-use super::pieces::Places;
+use crate::artifacts::SearchDirs;
 
-/// A recipe, its files and the options of its run.
+/// A benchmark, its files and the options of its run.
 #[derive(Debug)]
 pub struct BenchmarkJob {
-    /// Name or file of the recipe.
-    pub recipe: String,
-    /// Where its pieces may lie.
-    pub places: Places,
+    /// Name or file of the benchmark.
+    pub benchmark: String,
+    /// Where its artifacts may be.
+    pub dirs: SearchDirs,
     /// The run's folder.
     pub output: PathBuf,
     /// Fewer images than published.
@@ -19,6 +19,6 @@ pub struct BenchmarkJob {
     pub search: bool,
     /// `--device` for every step.
     pub device: String,
-    /// Print the report as JSON.
-    pub json: bool,
+    /// The program that the steps are commands of.
+    pub program: PathBuf,
 }

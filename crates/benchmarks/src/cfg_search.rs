@@ -10,7 +10,7 @@ const LOWEST: f64 = 1.0;
 /// A scale and the FID it gave.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Tried {
+pub struct Trial {
     /// Guidance scale.
     pub cfg: f64,
     /// Its FID.
@@ -18,15 +18,15 @@ pub struct Tried {
 }
 
 /// The best scale tried so far.
-pub fn best(tried: &[Tried]) -> Option<Tried> {
-    tried.iter().copied().min_by(|a, b| a.fid.total_cmp(&b.fid))
+pub fn best(trials: &[Trial]) -> Option<Trial> {
+    trials.iter().copied().min_by(|a, b| a.fid.total_cmp(&b.fid))
 }
 
 /// The scale to try next: `start`; then the best one's upper neighbour, then its lower one; at last no guidance, since
 /// published values are the minimum over the search and that. `None` when all these have been tried.
-pub fn next(tried: &[Tried], start: f64) -> Option<f64> {
-    let Some(best) = best(tried) else { return Some(start) };
-    let untried = |cfg: &f64| *cfg >= LOWEST && tried.iter().all(|t| (t.cfg - cfg).abs() > STEP / 2.0);
+pub fn next(trials: &[Trial], start: f64) -> Option<f64> {
+    let Some(best) = best(trials) else { return Some(start) };
+    let untried = |cfg: &f64| *cfg >= LOWEST && trials.iter().all(|t| (t.cfg - cfg).abs() > STEP / 2.0);
     [best.cfg + STEP, best.cfg - STEP, LOWEST].into_iter().find(untried)
 }
 
@@ -36,12 +36,12 @@ mod tests {
 
     /// The scales tried, in order, where `fid` is what they give.
     fn path(start: f64, fid: impl Fn(f64) -> f64) -> Vec<f64> {
-        let mut tried = vec![];
-        while let Some(cfg) = next(&tried, start) {
-            tried.push(Tried { cfg, fid: fid(cfg) });
-            assert!(tried.len() < 50);
+        let mut trials = vec![];
+        while let Some(cfg) = next(&trials, start) {
+            trials.push(Trial { cfg, fid: fid(cfg) });
+            assert!(trials.len() < 50);
         }
-        tried.into_iter().map(|t| t.cfg).collect()
+        trials.into_iter().map(|t| t.cfg).collect()
     }
 
     #[test]
