@@ -141,6 +141,16 @@ fn printing_is_in_one_file() {
     }
 }
 
+/// A verb is arguments → job → report; what needs more belongs into a library.
+#[test]
+fn files_of_verbs_are_short() {
+    const MOST: usize = 150;
+    for file in sources(&root().join("src/commands")) {
+        let lines = std::fs::read_to_string(&file).unwrap().lines().count();
+        assert!(lines <= MOST, "{} has {lines} lines, more than {MOST}", file.display());
+    }
+}
+
 #[test]
 fn pages_name_files_that_exist() {
     for page in ["CONTRIBUTING.md", "docs/architecture.md"] {

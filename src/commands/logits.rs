@@ -11,7 +11,7 @@ use serde::Serialize;
 use tch::{Device, Tensor};
 
 use crate::code_files::{CodeFile, batches, check_codes, same_classes, same_tokenizer};
-use crate::context::{Context, ExitStatus};
+use crate::context::{self, Context, ExitStatus};
 use crate::error::UserError;
 use crate::resolve::device;
 
@@ -71,15 +71,14 @@ pub fn run(args: &LogitsArgs, context: &Context) -> anyhow::Result<ExitStatus> {
         vocab_size: spec.vocab_size,
         loss: likelihood.scores().context("there are no codes in the file")?.nats_per_code,
     };
-    if args.json.json {
-        context.printer.json(&report)?;
-    } else {
-        let (rows, n, v) = (report.rows, report.num_tokens, report.vocab_size);
-        context
-            .printer
-            .line(&format!("{}: {rows} x {n} x {v} logits; loss {:.4}", report.output, report.loss))?;
+    context.finish(&report, args.json.json, true)
+}
+
+impl context::Report for Report {
+    fn text(&self) -> String {
+        let Report { output, rows, num_tokens, vocab_size, loss } = self;
+        format!("{output}: {rows} x {num_tokens} x {vocab_size} logits; loss {loss:.4}")
     }
-    Ok(ExitStatus::Done)
 }
 
 /// (B) int64: what `--class` says, else what the file says.

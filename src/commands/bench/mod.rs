@@ -1,10 +1,13 @@
 //! `gen bench`: how fast this machine does the work, and how much of what it could do that is.
 
 mod evaluate;
+mod job;
 mod machine;
 mod models;
 mod report;
+mod row;
 mod timing;
+mod train;
 mod work;
 
 use anyhow::{Context as _, Result};
@@ -12,10 +15,11 @@ use base::Precision;
 use cli::bench::{BenchArgs, Work};
 use tch::Device;
 
+use self::job::Bench;
 use self::machine::Machine;
 use self::models::Subjects;
-use self::report::{Report, Row};
-use self::work::Bench;
+use self::report::Report;
+use self::row::Row;
 use crate::context::{Context, ExitStatus};
 use crate::error::UserError;
 use crate::resolve::device;
@@ -30,14 +34,14 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<ExitStatus> {
         generate::check_gpu(device, precision, args.gpu)?;
     }
     if args.work.contains(&Work::Train) {
-        work::check_workers(args, device)?;
+        train::check_workers(args, device)?;
     }
     let before = args.compare.as_deref().map(Report::read).transpose()?;
     let subjects = Subjects::find(args)?;
     let machine = Machine::measure(device);
     context.printer.line(&machine.describe())?;
     context.printer.line(&subjects.describe())?;
-    context.printer.line(&report::head(before.is_some()))?;
+    context.printer.line(&row::head(before.is_some()))?;
     let bench = Bench { args, subjects: &subjects, machine: &machine, device };
     let mut rows: Vec<Row> = vec![];
     for &work in &args.work {

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use ar_model::{ArConfig, Decoder, Gpt};
+use ar_model::{ArConfig, Conditioning, Decoder, Gpt};
 use base::{Build, Precision, TensorKind, Vars};
 use cli::bench::{BenchArgs, Work};
 use generate::locate::{self, DEFAULT_MODEL};
 use settings::{GpuOptions, ModelChoice};
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 use tokenizer::TokenizerConfig;
 
 use crate::error::UserError;
@@ -134,4 +134,13 @@ fn tokenizer(args: &BenchArgs) -> Result<Subject<TokenizerConfig>> {
 
 fn choice(name: &Option<String>) -> ModelChoice {
     ModelChoice { name: name.clone(), weights: None }
+}
+
+/// A batch of classes for a transformer.
+pub fn classes(config: &ArConfig, batch: i64, device: Device) -> Result<Conditioning> {
+    let ar_model::ConditioningConfig::Class { num_classes, .. } = config.conditioning else {
+        return Err(UserError::new("only class-conditional transformers are timed").into());
+    };
+    let classes = Tensor::arange(batch, (Kind::Int64, device)).remainder(num_classes);
+    Ok(Conditioning::Class(classes))
 }

@@ -2,10 +2,14 @@
 
 mod agreement;
 mod benchmark;
+mod facts;
 mod html;
 mod images;
+mod kind;
+mod labels;
 mod live;
 mod networks;
+mod output;
 mod plots;
 mod predict;
 mod prompts;
@@ -64,7 +68,7 @@ fn score(args: &RunArgs, context: &Context) -> Result<ExitStatus> {
     let device = device::resolve(&args.compute.device)?;
     let networks = networks::options(&args.networks)?;
     let parts = parts(args)?;
-    let plan = Plan::new(&args.metrics, source::kind(args)?, options(args), networks.network)?;
+    let plan = Plan::new(&args.metrics, kind::kind(args)?, options(args), networks.network)?;
     let source = Source::open(args, &plan, context)?;
     let reference = reference::open(args, &source, &plan, context)?;
     let job = EvalJob {
@@ -90,14 +94,13 @@ fn score(args: &RunArgs, context: &Context) -> Result<ExitStatus> {
                 context.printer.line(&file.display().to_string())?;
             }
             report_skipped(context, &skipped);
-            Ok(if skipped.is_empty() { ExitStatus::Done } else { ExitStatus::Incomplete })
+            Ok(ExitStatus::of(skipped.is_empty()))
         }
         Ending::Scored(result) => {
             let report = Report::new(*result, &source, job.reference.as_ref())?;
             report_skipped(context, &report.skipped);
-            report.print(args, context)?;
             let complete = report.skipped.is_empty() && report.failed.is_empty();
-            Ok(if complete { ExitStatus::Done } else { ExitStatus::Incomplete })
+            output::finish(&report, args, complete, context)
         }
     }
 }
@@ -109,6 +112,5 @@ fn score_features(samples: &Path, reference: &Path, args: &RunArgs, context: &Co
         metrics: args.metrics.clone(),
         options: options(args),
     };
-    Report::of_features(samples, reference, job.run()?).print(args, context)?;
-    Ok(ExitStatus::Done)
+    output::finish(&Report::of_features(samples, reference, job.run()?), args, true, context)
 }

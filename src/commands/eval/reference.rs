@@ -9,7 +9,7 @@ use eval::{JobError, Plan, Reference, ReferenceFile, is_npz};
 use settings::Metric;
 
 use super::source::Source;
-use super::{agreement, images};
+use super::{images, labels};
 use crate::context::Context;
 use crate::error::UserError;
 
@@ -57,7 +57,7 @@ fn checked_sha256(path: &Path, expected: Option<&str>) -> Result<Option<String>>
 /// Adds the classes of ImageNet-1k to the images if all have one; says why not otherwise.
 fn label(reference: &mut Reference, context: &Context) {
     let Some(images) = reference.images.take() else { return };
-    reference.images = Some(match agreement::label(images.clone()) {
+    reference.images = Some(match labels::label(images.clone()) {
         Ok(labelled) => labelled,
         Err(e) => {
             context.printer.note(&format!("the reference's own agreement is not computed: {e}"));

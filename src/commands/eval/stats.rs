@@ -11,7 +11,7 @@ use eval::{AccumulateSpec, FeatureAccumulator, Role, Tag, reference_features, wr
 use serde::Serialize;
 
 use super::{images, networks};
-use crate::context::{Context, ExitStatus, report_skipped, stop_on_signal};
+use crate::context::{self, Context, ExitStatus, report_skipped, stop_on_signal};
 use crate::files;
 use crate::resolve::device;
 
@@ -69,14 +69,11 @@ fn write(
         skipped,
     };
     report_skipped(context, &report.skipped);
-    match args.json.json {
-        true => context.printer.json(&report)?,
-        false => context.printer.line(&format!(
-            "{}: {} images, SHA-256 {}",
-            report.output.display(),
-            report.images,
-            report.sha256
-        ))?,
+    context.finish(&report, args.json.json, report.skipped.is_empty())
+}
+
+impl context::Report for Report {
+    fn text(&self) -> String {
+        format!("{}: {} images, SHA-256 {}", self.output.display(), self.images, self.sha256)
     }
-    Ok(if report.skipped.is_empty() { ExitStatus::Done } else { ExitStatus::Incomplete })
 }

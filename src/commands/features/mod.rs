@@ -11,7 +11,7 @@ use cli::features::FeaturesArgs;
 use serde::Serialize;
 
 use self::file::FeatureFile;
-use crate::context::{Context, ExitStatus, report_left_out, report_skipped};
+use crate::context::{self, Context, ExitStatus, report_left_out, report_skipped};
 use crate::error::UserError;
 use crate::inputs::{Inputs, Skipped};
 use crate::resolve::device;
@@ -70,11 +70,7 @@ pub fn run(args: &FeaturesArgs, context: &Context) -> anyhow::Result<ExitStatus>
         skipped: inputs.skipped,
     };
     report_skipped(context, &report.skipped);
-    match args.json.json {
-        true => context.printer.json(&report)?,
-        false => context.printer.line(&summary(&report))?,
-    }
-    Ok(if report.skipped.is_empty() { ExitStatus::Done } else { ExitStatus::Incomplete })
+    context.finish(&report, args.json.json, report.skipped.is_empty())
 }
 
 fn network(name: &str) -> anyhow::Result<Network> {
@@ -85,8 +81,10 @@ fn network(name: &str) -> anyhow::Result<Network> {
     Ok(name.parse()?)
 }
 
-fn summary(report: &Report) -> String {
-    let shape = |(name, [n, d]): (&&str, &[u64; 2])| format!("{name} {n} x {d}");
-    let arrays: Vec<String> = report.arrays.iter().map(shape).collect();
-    format!("{}: {} ({})", report.output, arrays.join(", "), report.features)
+impl context::Report for Report {
+    fn text(&self) -> String {
+        let shape = |(name, [n, d]): (&&str, &[u64; 2])| format!("{name} {n} x {d}");
+        let arrays: Vec<String> = self.arrays.iter().map(shape).collect();
+        format!("{}: {} ({})", self.output, arrays.join(", "), self.features)
+    }
 }

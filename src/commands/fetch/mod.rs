@@ -10,7 +10,7 @@ use backbones::files::{FILES, Origin, PublicFile, models_folder};
 use cli::fetch::FetchArgs;
 use serde::Serialize;
 
-use crate::context::{Context, ExitStatus};
+use crate::context::{self, Context, ExitStatus};
 use crate::error::UserError;
 
 #[derive(Debug, Serialize)]
@@ -45,11 +45,13 @@ pub fn run(args: &FetchArgs, context: &Context) -> Result<ExitStatus> {
         };
         rows.push(row(public, file, present));
     }
-    match args.json.json {
-        true => context.printer.json(&rows)?,
-        false => rows.iter().try_for_each(|row| context.printer.line(&line(row)))?,
+    context.finish(&rows, args.json.json, true)
+}
+
+impl context::Report for Vec<Row> {
+    fn text(&self) -> String {
+        self.iter().map(line).collect::<Vec<_>>().join("\n")
     }
-    Ok(ExitStatus::Done)
 }
 
 fn row(public: &PublicFile, file: PathBuf, present: bool) -> Row {

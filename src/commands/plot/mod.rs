@@ -1,7 +1,10 @@
 //! `gen plot`: curves of training runs.
 
+mod axis;
 mod curves;
 mod draw;
+mod points;
+mod terms;
 mod write;
 
 use std::path::Path;
@@ -28,7 +31,7 @@ pub fn run(args: &PlotArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     for run in runs.iter().filter(|r| r.torn > 0) {
         context.printer.warning(&format!("{}: {} lines could not be read", run.name, run.torn));
     }
-    let panels = curves::panels(&runs, &args.terms, args.x)?;
+    let panels = terms::panels(&runs, &args.terms, args.x)?;
     report_gaps(&panels, args, context);
     let svg = draw::svg(&panels, &runs, args)?;
     write::write(&args.output, format, &svg, &runs)

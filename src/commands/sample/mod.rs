@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use cli::ModelArgs;
-use cli::sample::SampleArgs;
+use cli::sample::{DEFAULT_OUTPUT, SampleArgs};
 use data::{Class, read_prompts};
 use generate::locate::DEFAULT_TEXT_MODEL;
 use generate::output::{Outputs, write_images};
@@ -22,9 +22,6 @@ use tch::Device;
 use crate::context::{Context, ExitStatus, stop_on_signal};
 use crate::error::UserError;
 use crate::resolve::device;
-
-/// Folder of PNGs where none is named.
-const DEFAULT_OUTPUT: &str = "samples";
 
 /// Makes the images.
 pub fn run(args: &SampleArgs, context: &Context) -> Result<ExitStatus> {

@@ -74,7 +74,7 @@ pub fn finish(
         true => context.printer.json(&report)?,
         false => list(&report, context)?,
     }
-    Ok(if made.complete { ExitStatus::Done } else { ExitStatus::Incomplete })
+    Ok(ExitStatus::of(made.complete))
 }
 
 /// The files, the first few by name.

@@ -4,14 +4,13 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use cli::sample::SampleArgs;
+use cli::sample::{DEFAULT_OUTPUT, SampleArgs};
 use generate::output::Folder;
 use generate::rerender::{self, Overrides};
 use generate::{GenerateConfig, Generator, GpuSettings, Picture, Provenance, Run, Targets};
 use serde::Serialize;
 
-use super::DEFAULT_OUTPUT;
-use crate::context::{Context, ExitStatus};
+use crate::context::{self, Context, ExitStatus};
 use crate::resolve::device;
 
 #[derive(Debug, Serialize)]
@@ -90,12 +89,13 @@ fn report(args: &SampleArgs, context: &Context, report: Report) -> Result<ExitSt
         }
         None => context.printer.warning(&format!("`{}` has another size", report.from.display())),
     }
-    if args.json.json {
-        context.printer.json(&report)?;
-    } else {
-        context.printer.line(&report.path.display().to_string())?;
-    }
     let same_weights = !report.differences.iter().any(|d| d.contains("weights"));
     let same_image = report.largest_difference.is_some_and(|n| n <= ROUNDING);
-    Ok(if same_image && same_weights { ExitStatus::Done } else { ExitStatus::Incomplete })
+    context.finish(&report, args.json.json, same_image && same_weights)
+}
+
+impl context::Report for Report {
+    fn text(&self) -> String {
+        self.path.display().to_string()
+    }
 }

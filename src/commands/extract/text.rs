@@ -15,7 +15,7 @@ use serde::Serialize;
 use tch::Device;
 use train::tasks::first_sentence;
 
-use crate::context::{Context, ExitStatus, stop_on_signal};
+use crate::context::{self, Context, ExitStatus, stop_on_signal};
 use crate::error::UserError;
 use crate::resolve::device;
 
@@ -31,9 +31,9 @@ struct Report {
 /// Encodes the captions that are not there yet, each once.
 pub fn run(folder: &Path, args: &ExtractArgs, images: &dyn Dataset, context: &Context) -> Result<ExitStatus> {
     let captions = captions(images, args.first_sentence)?;
-    let device = device::resolve(&args.compute.device)?;
+    let device = device::resolve(&args.job.compute.device)?;
     let clean = !args.raw_captions;
-    let precision = args.compute.precision;
+    let precision = args.job.compute.precision;
     let files = EncoderFiles::in_folder(folder);
     let encoder = TextEncoder::open(&files, args.text_length, clean, device, precision.kind())?;
     let (world, plan) = (&context.world, plan(args, &captions, &encoder, images));
@@ -51,17 +51,14 @@ pub fn run(folder: &Path, args: &ExtractArgs, images: &dyn Dataset, context: &Co
         return Ok(ExitStatus::Incomplete);
     };
     let report = Report { output: args.output.display().to_string(), index: writer.finish()?, encoded };
-    match args.json.json {
-        true => context.printer.json(&report)?,
-        false => {
-            let Report { output, index, .. } = &report;
-            let (n, encoder) = (index.captions, &index.encoder);
-            context
-                .printer
-                .line(&format!("{output}: features of {n} captions, text encoder {}", encoder.fingerprint))?;
-        }
+    context.finish(&report, args.job.json.json, true)
+}
+
+impl context::Report for Report {
+    fn text(&self) -> String {
+        let (n, encoder) = (self.index.captions, &self.index.encoder.fingerprint);
+        format!("{}: features of {n} captions, text encoder {encoder}", self.output)
     }
-    Ok(ExitStatus::Done)
 }
 
 /// All different captions in their order, and where asked for the first sentences of them.
@@ -93,7 +90,7 @@ fn plan(args: &ExtractArgs, captions: &[String], encoder: &TextEncoder, images: 
         width: encoder.width(),
         length: encoder.length(),
         clean: encoder.cleans(),
-        precision: match args.compute.precision {
+        precision: match args.job.compute.precision {
             Precision::Bf16 => "bf16".into(),
             _ => "fp32".into(),
         },

@@ -1,76 +1,12 @@
-//! Shared part of all training verbs.
+//! The run itself, or its cost.
 
-use std::path::Path;
-
-use anyhow::Context as _;
 use base::TensorKind;
-use base::config::Document;
 use cli::train::RunArgs;
 use tch::Device;
 use train::{Observer, Recipe, Run, Task, TrainCheckpoint};
 
-use crate::context::{Context, ExitStatus};
+use crate::context::{Context, ExitStatus, stop_on_signal};
 use crate::resolve::device;
-
-/// Start of a run: a recipe, or a saved state with its recipe.
-pub struct Start {
-    /// The recipe.
-    pub recipe: Document,
-    /// Flags and overrides, as `key=value` changes to it.
-    pub changes: Vec<String>,
-    /// Saved state to continue from.
-    pub saved: Option<TrainCheckpoint>,
-}
-
-/// Finds the recipe and the state. `typed` holds the overrides of the verb's flags; those given as
-/// `key=value` come after them.
-pub fn start(
-    args: &RunArgs,
-    built_in: &str,
-    mut typed: Vec<String>,
-    context: &Context,
-) -> anyhow::Result<Start> {
-    if !args.resume && !args.plan {
-        train::check_unused(args.output())?;
-    }
-    let state = match &args.fork {
-        Some(fork) => Some((fork.as_path(), TrainCheckpoint::at(fork)?)),
-        None if args.resume => Some((args.output(), TrainCheckpoint::newest(args.output())?)),
-        None => None,
-    };
-    let (recipe, saved) = if let Some((from, (saved, damaged))) = state {
-        damaged.iter().for_each(|d| context.printer.warning(d));
-        let origin = format!("the recipe in `{}`", from.display());
-        (Document::parse(&origin, &saved.recipe)?, Some(saved))
-    } else {
-        let recipe = match &args.recipe {
-            Some(path) => Document::read(path)?,
-            None => Document::parse("the built-in recipe", built_in)?,
-        };
-        (recipe, None)
-    };
-    if let Some(path) = &args.init_from {
-        typed.push(path_override("init_from", path)?);
-    }
-    typed.extend(args.seed.map(|s| format!("seed={s}")));
-    typed.extend(args.device.tf32.then(|| "optimization.tf32=true".to_owned()));
-    typed.extend(args.set.iter().cloned());
-    Ok(Start { recipe, changes: typed, saved })
-}
-
-/// The images given by flags, as changes to a recipe that has them under `prefix`.
-pub fn image_overrides(args: &RunArgs, prefix: &str) -> anyhow::Result<Vec<String>> {
-    let named = [("train", &args.data), ("validation", &args.validation)];
-    let given = named.into_iter().filter_map(|(key, path)| Some((key, path.as_deref()?)));
-    given.map(|(key, path)| path_override(&format!("{prefix}.{key}"), path)).collect()
-}
-
-/// `key=value` for a path, quoted as YAML.
-pub fn path_override(key: &str, path: &Path) -> anyhow::Result<String> {
-    let absolute = std::path::absolute(path).with_context(|| format!("cannot find `{}`", path.display()))?;
-    let text = absolute.to_str().with_context(|| format!("`{}` is not valid UTF-8", path.display()))?;
-    Ok(format!("{key}={}", serde_json::to_string(text)?))
-}
 
 /// Name of the program: version, commit if known (`+` marks changes since), libtorch.
 fn program() -> anyhow::Result<String> {
@@ -124,7 +60,7 @@ pub fn run<T: Task>(
     libtorch_ext::runtime::keep_freed_memory();
     let tf32 = device.is_cuda() && task.optimization().tf32;
     libtorch_ext::tf32::set(tf32)?;
-    let stop = crate::context::stop_on_signal()?;
+    let stop = stop_on_signal()?;
     let mut progress = context.printer.clone();
     let kind = task.optimization().precision.kind();
     let peak = args.peak_tflops.map_or_else(|| train::peak::measure(device, kind), |n| n * 1e12);
@@ -160,5 +96,5 @@ pub fn run<T: Task>(
         false => format!("trained {} steps; the model is in {dir}", outcome.step),
         true => format!("stopped after step {}; `--resume --output {dir}` goes on", outcome.step),
     })?;
-    Ok(if outcome.interrupted { ExitStatus::Incomplete } else { ExitStatus::Done })
+    Ok(ExitStatus::of(!outcome.interrupted))
 }

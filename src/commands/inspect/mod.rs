@@ -3,6 +3,7 @@
 mod checkpoint;
 mod config;
 mod format;
+mod released;
 
 use std::path::Path;
 
@@ -15,7 +16,7 @@ use serde_json::Value as Json;
 use self::checkpoint::CheckpointReport;
 use self::config::ConfigReport;
 use self::format::{table, thousands};
-use crate::context::{Context, ExitStatus};
+use crate::context::{self, Context, ExitStatus};
 
 /// What was found.
 #[derive(Debug, Serialize)]
@@ -36,11 +37,13 @@ struct CodesReport {
 /// Prints what the path contains.
 pub fn run(args: &InspectArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let report = inspect(&args.path, args)?;
-    match args.json.json {
-        true => context.printer.json(&report)?,
-        false => context.printer.line(text(&report).trim_end())?,
+    context.finish(&report, args.json.json, true)
+}
+
+impl context::Report for Report {
+    fn text(&self) -> String {
+        text(self).trim_end().to_owned()
     }
-    Ok(ExitStatus::Done)
 }
 
 fn inspect(path: &Path, args: &InspectArgs) -> anyhow::Result<Report> {

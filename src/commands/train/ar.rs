@@ -10,12 +10,14 @@ use tch::Device;
 use tokenizer::Tokenizer;
 use train::tasks::{ArRecipe, ArTask, TokenizerRecipe};
 
-use super::{train::path_override, train_samples::Samples};
+use super::run;
+use super::samples::Samples;
+use super::start::{image_overrides, path_override, start};
 use crate::context::{Context, ExitStatus};
 use crate::error::UserError;
 use crate::resolve::device;
 
-const BUILT_IN: &str = include_str!("../../configs/train/gpt-64.yaml");
+const BUILT_IN: &str = include_str!("../../../configs/train/gpt-64.yaml");
 
 /// Runs the verb.
 pub fn run(args: &TrainArArgs, context: &Context) -> anyhow::Result<ExitStatus> {
@@ -25,20 +27,20 @@ pub fn run(args: &TrainArArgs, context: &Context) -> anyhow::Result<ExitStatus> 
         return plan(args, context);
     }
     let location = tokenizer(args)?;
-    let mut start = super::train::start(run, BUILT_IN, overrides(args, &location, context)?, context)?;
+    let mut start = start(run, BUILT_IN, overrides(args, &location, context)?, context)?;
     start.changes.splice(0..0, text_override(args, &start.recipe)?); // before the changes that were typed
     // In fp32, as in the official trainers.
     let tokenizer = location.open_tokenizer(device, Precision::Fp32, &mut Silent)?;
     let recipe = ArRecipe::from_document(start.recipe, &start.changes, tokenizer.model.spec())?;
     let task = ArTask::new(recipe, tokenizer, device)?;
     context.printer.note(&format!("{} on {}", task.describe(), base::device::name(device)));
-    super::train::run(task, run, start.saved, device, &mut Samples(run.output()), context)
+    run::run(task, run, start.saved, device, &mut Samples(run.output()), context)
 }
 
 /// `--plan`. A recipe that takes the number of codes from the tokenizer needs the tokenizer's
 /// configuration.
 fn plan(args: &TrainArArgs, context: &Context) -> anyhow::Result<ExitStatus> {
-    let start = super::train::start(&args.run, BUILT_IN, vec![], context)?;
+    let start = start(&args.run, BUILT_IN, vec![], context)?;
     let model = start.recipe.to_json()?["model"].clone();
     let named = |key: &str| start.changes.iter().any(|c| c.starts_with(&format!("model.{key}=")));
     let open = |key: &str| model[key].is_null() && !named(key);
@@ -50,7 +52,7 @@ fn plan(args: &TrainArArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     } else {
         ArRecipe::complete(&start.recipe, &start.changes)?
     };
-    super::train::plan(&recipe, context)
+    run::plan(&recipe, context)
 }
 
 /// Location of the tokenizer; for a resumed or forked run, the copy in the run's directory.
@@ -76,7 +78,7 @@ fn tokenizer(args: &TrainArArgs) -> anyhow::Result<Location> {
 /// directory is a run that tells.
 fn overrides(args: &TrainArArgs, location: &Location, context: &Context) -> anyhow::Result<Vec<String>> {
     let run = &args.run;
-    let mut typed = super::train::image_overrides(run, "data.images")?;
+    let mut typed = image_overrides(run, "data.images")?;
     for (key, folders) in [("data.codes", &args.codes), ("data.validation_codes", &args.validation_codes)] {
         if !folders.is_empty() {
             let all = folders.iter().map(std::path::absolute).collect::<Result<Vec<_>, _>>()?;

@@ -7,18 +7,20 @@ use generate::Picture;
 use tch::{Device, Kind, Tensor};
 use train::tasks::{TokenizerRecipe, TokenizerTask};
 
-use super::train_samples::Reconstructions;
+use super::run;
+use super::samples::Reconstructions;
+use super::start::{image_overrides, start};
 use crate::context::{Context, ExitStatus};
 use crate::resolve::device;
 
-const BUILT_IN: &str = include_str!("../../configs/train/tokenizer-64.yaml");
+const BUILT_IN: &str = include_str!("../../../configs/train/tokenizer-64.yaml");
 
 /// Runs the verb.
 pub fn run(args: &TrainTokenizerArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let run = &args.run;
     let device = device::resolve(&run.device)?;
-    let typed = super::train::image_overrides(run, "data")?;
-    let start = super::train::start(run, BUILT_IN, typed, context)?;
+    let typed = image_overrides(run, "data")?;
+    let start = start(run, BUILT_IN, typed, context)?;
     let recipe = TokenizerRecipe::from_document(&start.recipe, &start.changes)?;
     if let Some(text) = recipe.never_reached() {
         context.printer.warning(&text);
@@ -26,11 +28,11 @@ pub fn run(args: &TrainTokenizerArgs, context: &Context) -> anyhow::Result<ExitS
     if run.plan {
         recipe.check()?;
         rehearse(&recipe, context)?;
-        return super::train::plan(&recipe, context);
+        return run::plan(&recipe, context);
     }
     let task = TokenizerTask::new(recipe, device)?;
     context.printer.note(&format!("{} on {}", task.describe(), base::device::name(device)));
-    super::train::run(task, run, start.saved, device, &mut Reconstructions::new(run.output()), context)
+    run::run(task, run, start.saved, device, &mut Reconstructions::new(run.output()), context)
 }
 
 /// Tries a step of each phase with small networks on two pictures of noise, if their files exist.

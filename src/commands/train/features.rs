@@ -4,22 +4,24 @@ use cli::train_features::TrainFeaturesArgs;
 use train::Unobserved;
 use train::tasks::{FeaturesRecipe, FeaturesTask};
 
+use super::run;
+use super::start::{image_overrides, start};
 use crate::context::{Context, ExitStatus};
 use crate::resolve::device;
 
-const BUILT_IN: &str = include_str!("../../configs/train/features-64.yaml");
+const BUILT_IN: &str = include_str!("../../../configs/train/features-64.yaml");
 
 /// Runs the verb.
 pub fn run(args: &TrainFeaturesArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let run = &args.run;
     let device = device::resolve(&run.device)?;
-    let typed = super::train::image_overrides(run, "data")?;
-    let start = super::train::start(run, BUILT_IN, typed, context)?;
+    let typed = image_overrides(run, "data")?;
+    let start = start(run, BUILT_IN, typed, context)?;
     let recipe = FeaturesRecipe::from_document(&start.recipe, &start.changes)?;
     if run.plan {
-        return super::train::plan(&recipe, context);
+        return run::plan(&recipe, context);
     }
     let task = FeaturesTask::new(recipe, device)?;
     context.printer.note(&format!("{} on {}", task.describe(), base::device::name(device)));
-    super::train::run(task, run, start.saved, device, &mut Unobserved, context)
+    run::run(task, run, start.saved, device, &mut Unobserved, context)
 }
