@@ -123,7 +123,7 @@ pub enum Rng {
     Image,
     /// Like image, with one Gumbel number per candidate code (Gumbel-max); used by --speculative
     Gumbel,
-    /// libtorch's global generator, one draw per step for the whole batch, like the official
+    /// libtorch's global generator, one call per step for the whole batch, like the official
     /// scripts
     Torch,
 }
