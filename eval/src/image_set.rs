@@ -108,6 +108,11 @@ impl ImageSet {
         self.records.len()
     }
 
+    /// True if it has no images.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The side to which its images are cropped and resized.
     pub fn side(&self) -> Option<u32> {
         self.resize

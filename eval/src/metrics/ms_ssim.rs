@@ -49,14 +49,15 @@ pub fn ms_ssim(pair: &PixelPair) -> Result<(Vec<f64>, usize)> {
     // As published, the five do not sum to 1 exactly.
     let sum = if scales < WEIGHTS.len() { WEIGHTS[..scales].iter().sum() } else { 1.0 };
     let (mut a, mut b) = (pair.images.shallow_clone(), pair.originals.shallow_clone());
-    let mut product = Tensor::ones([1, 1], (Kind::Double, a.device())); // (B, 3)
+    let mut factors = vec![];
     for (scale, weight) in (1..).zip(&WEIGHTS[..scales]) {
         let [luminance, contrast] = ssim_factors("MS-SSIM", &a, &b, Window::Gaussian)?;
         let map = if scale < scales { contrast } else { luminance * contrast };
         let mean = map.mean_dim([2i64, 3].as_slice(), false, Kind::Double).clamp_min(0.0);
-        product = product * mean.pow_tensor_scalar(weight / sum);
+        factors.push(mean.pow_tensor_scalar(weight / sum)); // (B, 3)
         (a, b) = (halved(&a)?, halved(&b)?);
     }
+    let product = Tensor::stack(&factors, 0).prod_dim_int(0, false, Kind::Double); // (B, 3)
     Ok((to_vec(&product.mean_dim([1i64].as_slice(), false, Kind::Double))?, scales))
 }
 

@@ -135,11 +135,11 @@ pub struct PairMetric {
 impl PairMetric {
     /// A metric of pixels.
     pub fn of_pixels(style: PairStyle, score: fn(&PixelPair) -> Result<Vec<f64>>) -> Box<dyn MetricState> {
-        PairMetric::new(style, Box::new(move |_, pair| score(&pair.pixels)), None)
+        PairMetric::boxed(style, Box::new(move |_, pair| score(&pair.pixels)), None)
     }
 
-    /// A metric of a network.
-    pub fn new(style: PairStyle, score: PairScore, network: Option<FeatureId>) -> Box<dyn MetricState> {
+    /// A metric of a network, by the function that scores with it.
+    pub fn boxed(style: PairStyle, score: PairScore, network: Option<FeatureId>) -> Box<dyn MetricState> {
         let sums = PairSums::new(style.show.map(|show| show.range));
         Box::new(PairMetric { style, score, network, sums })
     }

@@ -41,5 +41,5 @@ fn start(setup: &MetricSetup) -> Result<Box<dyn MetricState>> {
         finite::check(&distance, batch.names(), "the distance", &name)?;
         Ok(Vec::<f64>::try_from(distance.to_kind(Kind::Double).to_device(Device::Cpu))?)
     };
-    Ok(PairMetric::new(STYLE, Box::new(score), Some(id)))
+    Ok(PairMetric::boxed(STYLE, Box::new(score), Some(id)))
 }
