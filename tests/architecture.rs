@@ -46,7 +46,6 @@ const MAY_USE: [(&str, &[&str]); 18] = [
         &[
             "choices",
             "cli",
-            "choices",
             "base",
             "dist",
             "libtorch-ext",
