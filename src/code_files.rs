@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use base::Codes;
-use choices::ModelChoice;
 use data::Class;
 use data::codes::{CodeShards, CodeSource};
 use generate::{Location, classes_of, locate};
+use settings::ModelChoice;
 use tch::{Device, Kind, Tensor};
 use weights::{Checkpoint, TensorSource, Want};
 

@@ -86,7 +86,7 @@ fn hints_of(cause: &(dyn StdError + 'static)) -> Vec<String> {
             $(if let Some(e) = cause.downcast_ref::<$error>() { return e.hints(); })*
         };
     }
-    if let Some(e) = cause.downcast_ref::<choices::LaunchError>() {
+    if let Some(e) = cause.downcast_ref::<settings::LaunchError>() {
         return vec![e.hint.clone()];
     }
     // The error enum of each crate.

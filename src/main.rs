@@ -9,15 +9,15 @@ mod files;
 mod inputs;
 mod printer;
 mod recipes;
-mod settings;
+mod resolve;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use choices::Launch;
 use clap::Parser;
 use dist::{JoinSettings, World};
+use settings::Launch;
 
 use crate::context::{Context, Outcome};
 use crate::failure::Failure;
@@ -52,7 +52,7 @@ fn join(cli: &cli::Cli) -> anyhow::Result<Context> {
     let printer = printer::Printer::of_rank(cli.quiet, launch.rank, launch.world_size);
     let words = printer.clone();
     let settings = JoinSettings {
-        program: settings::device::program(),
+        program: resolve::device::program(),
         rendezvous: Duration::from_secs(300),
         exchange: Duration::from_secs(600),
         last_words: Box::new(move |text| words.error(&format!("error: {text}"))),

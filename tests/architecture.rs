@@ -6,50 +6,55 @@ use std::path::{Path, PathBuf};
 use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 
 /// Who may depend on whom: an arrow added is an arrow decided.
-const MAY_USE: [(&str, &[&str]); 18] = [
+const MAY_USE: [(&str, &[&str]); 19] = [
     ("libtorch-ext", &[]),
-    ("kernels", &[]),
+    ("cpu-kernels", &[]),
     ("libjpeg", &[]),
     ("cuda-kernels", &["libtorch-ext"]),
     // What is known before libtorch is loaded: neither may lead to it.
-    ("choices", &[]),
-    ("cli", &["choices"]),
-    ("base", &["choices", "libtorch-ext", "kernels", "cuda-kernels"]),
-    ("dist", &["base", "choices", "libtorch-ext"]),
+    ("settings", &[]),
+    ("cli", &["settings"]),
+    ("base", &["settings", "libtorch-ext"]),
+    ("nn", &["base", "libtorch-ext", "cpu-kernels", "cuda-kernels"]),
+    ("dist", &["base", "settings", "libtorch-ext"]),
     ("weights", &["base", "libtorch-ext"]),
     ("data", &["base", "libjpeg", "libtorch-ext"]),
     // `backbones` for a frozen vision network beside the encoder.
-    ("tokenizer", &["base", "weights", "libtorch-ext", "backbones"]),
-    ("ar-model", &["base", "libtorch-ext", "weights", "kernels", "cuda-kernels"]),
-    ("sampler", &["choices", "base", "libtorch-ext", "ar-model", "tokenizer", "kernels", "cuda-kernels"]),
+    ("tokenizer", &["nn", "base", "weights", "libtorch-ext", "backbones"]),
+    ("ar-model", &["nn", "base", "libtorch-ext", "weights", "cpu-kernels", "cuda-kernels"]),
+    (
+        "sampler",
+        &["settings", "base", "libtorch-ext", "ar-model", "tokenizer", "cpu-kernels", "cuda-kernels"],
+    ),
     // `data` for Pillow's resampling, which the networks' input paths ask for.
-    ("backbones", &["base", "weights", "data"]),
-    ("eval", &["choices", "base", "weights", "backbones", "data"]),
+    ("backbones", &["nn", "base", "weights", "data"]),
+    ("eval", &["settings", "base", "weights", "backbones", "data"]),
     (
         "generate",
         &[
-            "choices",
+            "settings",
             "base",
             "libtorch-ext",
             "cuda-kernels",
             "weights",
             "data",
+            "dist",
             "tokenizer",
             "ar-model",
             "sampler",
             "backbones",
         ],
     ),
-    ("train", &["base", "libtorch-ext", "weights", "data", "tokenizer", "ar-model", "backbones"]),
+    ("train", &["nn", "base", "libtorch-ext", "weights", "data", "tokenizer", "ar-model", "backbones"]),
     (
         "gen",
         &[
-            "choices",
+            "settings",
             "cli",
             "base",
             "dist",
             "libtorch-ext",
-            "kernels",
+            "cpu-kernels",
             "cuda-kernels",
             "weights",
             "data",
@@ -108,7 +113,7 @@ fn every_crate_takes_part_in_the_workspaces_lints() {
 
 #[test]
 fn unsafe_code_is_in_three_crates() {
-    let homes = ["crates/libjpeg", "crates/libtorch-ext", "crates/kernels"].map(|home| root().join(home));
+    let homes = ["crates/libjpeg", "crates/libtorch-ext", "crates/cpu-kernels"].map(|home| root().join(home));
     let word = ["un", "safe"].concat(); // not to find this very line
     for file in sources(root()).into_iter().filter(|f| !homes.iter().any(|home| f.starts_with(home))) {
         let text = std::fs::read_to_string(&file).unwrap();

@@ -11,6 +11,7 @@ mod features;
 mod files;
 mod help;
 mod imports;
+mod launch;
 mod manifests;
 mod operations;
 mod pages;

@@ -3,8 +3,8 @@
 //! B batch, S positions, D width, H heads, G heads of keys and values, K head width
 
 use base::Scope;
-use base::nn::{LayerNorm, Linear, dropout};
 use libtorch_ext::fused;
+use nn::{LayerNorm, Linear, dropout};
 use tch::{Device, Kind, Tensor};
 
 use crate::config::ArConfig;

@@ -2,8 +2,8 @@
 //!
 //! B batch, T prefix positions, C text feature width, D model width
 
-use base::nn::Linear;
 use base::{Init, Scope};
+use nn::Linear;
 use tch::{Kind, Tensor};
 
 use crate::config::{ArConfig, ConditioningConfig};

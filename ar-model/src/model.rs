@@ -9,8 +9,8 @@
 
 mod teacher_forced;
 
-use base::nn::{Linear, RmsNorm, add_dropped, drop_path, dropout, swiglu};
 use base::{Init, Mode, Scope};
+use nn::{Linear, RmsNorm, add_dropped, drop_path, dropout, swiglu};
 use tch::{Kind, Tensor};
 
 use crate::attention::{Attention, AttentionInput};

@@ -3,8 +3,8 @@
 //!
 //! B batch, D width. Shift, scale and gate of attention, then of the feed-forward.
 
-use base::nn::Linear;
 use base::{Init, Scope};
+use nn::Linear;
 use tch::Tensor;
 
 use crate::config::ModulationConfig;

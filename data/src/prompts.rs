@@ -24,7 +24,8 @@ pub struct PromptRow {
 }
 
 impl PromptFile {
-    /// Reads a file: rows with a column `prompt`, `caption` or `text`, else lines ([`table`] has the rules).
+    /// Reads a file: rows with a column `prompt`, `caption` or `text`, else lines ([`table`] has
+    /// the rules).
     ///
     /// # Errors
     /// Returns an error if the file cannot be read, or a row has no prompt.

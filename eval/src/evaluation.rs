@@ -7,8 +7,8 @@ use std::sync::atomic::AtomicBool;
 
 use backbones::{FeatureExtractor, FeatureId};
 use base::{Progress, Skipped};
-use choices::Metric;
 use serde_json::{Value as Json, json};
+use settings::Metric;
 use tch::Device;
 
 use crate::accumulator::{AccumulateSpec, FeatureAccumulator};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use backbones::FeatureId;
 use backbones::files::sha256;
 use base::npz::{ArrayInfo, Npz};
-use choices::Metric;
+use settings::Metric;
 use tch::{Kind, Tensor};
 
 use crate::job_error::JobError;

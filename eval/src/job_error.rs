@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use base::Hint;
-use choices::{Metric, ReferenceKind};
+use settings::{Metric, ReferenceKind};
 
 /// Errors of evaluations.
 #[derive(Debug, thiserror::Error)]

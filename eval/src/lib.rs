@@ -32,7 +32,7 @@ mod state;
 mod titles;
 mod totals;
 
-pub use choices::{Metric, ReferenceKind};
+pub use settings::{Metric, ReferenceKind};
 
 pub use accumulator::{AccumulateSpec, FeatureAccumulator};
 pub use batch::{CodeLikelihoods, EvalBatch, ImagePair, Item};

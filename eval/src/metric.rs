@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use backbones::FeatureId;
-use choices::Metric;
 use serde_json::Value as Json;
+use settings::Metric;
 use tch::Device;
 
 use crate::accumulator::FeatureAccumulator;

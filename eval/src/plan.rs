@@ -1,7 +1,7 @@
 //! Metrics of a run, and what they need together.
 
 use backbones::Network;
-use choices::Metric;
+use settings::Metric;
 
 use crate::Result;
 use crate::accumulator::AccumulateSpec;

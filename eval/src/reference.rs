@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use backbones::FeatureId;
 use base::npz::{self, Npz};
-use choices::ReferenceKind;
 use serde::{Deserialize, Serialize};
+use settings::ReferenceKind;
 use tch::{Device, Kind, Tensor};
 use weights::{Checkpoint, Want};
 

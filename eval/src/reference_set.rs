@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use backbones::{FeatureId, InputPath};
-use choices::ReferenceKind;
+use settings::ReferenceKind;
 
 use crate::Result;
 use crate::image_set::ImageSet;

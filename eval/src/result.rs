@@ -165,7 +165,7 @@ fn warnings(plan: &Plan, state: &RunState) -> Vec<String> {
 fn biased(plan: &Plan, state: &RunState) -> Option<String> {
     let n = state.totals.samples.images;
     let biased = plan.metrics.iter().filter(|&&m| spec(m).needs.biased);
-    let label = |metric: &choices::Metric| {
+    let label = |metric: &settings::Metric| {
         let features = plan.role(*metric).and_then(|role| state.samples.get(&role));
         titles::label(metric.name(), features.map(|f| f.id()))
     };

@@ -1,6 +1,6 @@
 //! Resolved sampling settings.
 
-use choices::SamplingSettings;
+use settings::SamplingSettings;
 use tch::Tensor;
 
 use crate::error::{Error, Result};

@@ -92,7 +92,7 @@ impl RowFilters {
         }
         for filter in &self.filters {
             match *filter {
-                RowFilter::TopK(k) => kernels::sample::top_k_mask(row, k),
+                RowFilter::TopK(k) => cpu_kernels::sample::top_k_mask(row, k),
                 RowFilter::MinP(margin) => {
                     let threshold = row.iter().fold(f32::NEG_INFINITY, |m, &l| m.max(l)) + margin;
                     row.iter_mut().filter(|l| **l < threshold).for_each(|l| *l = f32::NEG_INFINITY);

@@ -13,7 +13,6 @@ pub mod sampler;
 pub mod speculative;
 mod stepwise;
 
-pub use choices::SamplingSettings;
 pub use config::SamplingConfig;
 pub use error::{Error, Result};
 pub use filter::Filter;
@@ -21,3 +20,4 @@ pub use guidance::{Guidance, GuidanceSchedule};
 pub use pipeline::{Pipeline, resize};
 pub use sample::RandomSource;
 pub use sampler::{DecodeMode, Generation, Sampler};
+pub use settings::SamplingSettings;

@@ -125,10 +125,10 @@ fn inverse_cdf_sample(logits: &Tensor, uniforms: &Tensor) -> Tensor {
 fn inverse_cdf_rows(logits: &Tensor, uniforms: &Tensor, config: &SamplingConfig) -> Option<Tensor> {
     let (mut rows, v, filters) = rows_on_cpu(logits, config)?;
     let uniforms = Vec::<f64>::try_from(uniforms.contiguous().view(-1)).ok()?;
-    let isa = kernels::Isa::best(kernels::Format::F32);
+    let isa = cpu_kernels::Isa::best(cpu_kernels::Format::F32);
     let sample = |(row, u): (&mut [f32], &f64)| {
         filters.apply(row);
-        kernels::sample::inverse_cdf_sample(isa, row, *u).map_or(NOT_FINITE, |code| code as i64)
+        cpu_kernels::sample::inverse_cdf_sample(isa, row, *u).map_or(NOT_FINITE, |code| code as i64)
     };
     Some(each_row(&mut rows, v, &uniforms, sample))
 }

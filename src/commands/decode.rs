@@ -14,7 +14,7 @@ use crate::code_files::{CodeFile, batches};
 use crate::context::{Context, Outcome};
 use crate::failure::Failure;
 use crate::files;
-use crate::settings::device;
+use crate::resolve::device;
 
 #[derive(Debug, Serialize)]
 struct Report {

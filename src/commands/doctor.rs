@@ -6,16 +6,16 @@ use ar_model::{ArConfig, AutoregressiveModel, Conditioning, Gpt};
 use base::config::Document;
 use base::device::name;
 use base::{Build, Precision, Vars};
-use choices::GpuOptions;
 use cli::doctor::DoctorArgs;
 use generate::locate;
 use libtorch_ext::cuda_graph::{self, CudaGraphs};
 use libtorch_ext::{CudaDriver, runtime, tf32};
 use serde::Serialize;
+use settings::GpuOptions;
 use tch::{Device, Kind, Tensor};
 
 use crate::context::{Context, Outcome};
-use crate::settings::device;
+use crate::resolve::device;
 
 #[derive(Debug, Serialize)]
 struct Report {

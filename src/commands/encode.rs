@@ -11,7 +11,7 @@ use tokenizer::Tokenizer as _;
 use crate::code_files::TOKENIZER;
 use crate::context::{Context, Outcome, report_left_out, report_skipped};
 use crate::inputs::{Inputs, Skipped};
-use crate::settings::device;
+use crate::resolve::device;
 
 #[derive(Debug, Serialize)]
 struct Report {

@@ -20,7 +20,7 @@ use tokenizer::{Loaded, Tokenizer as _, TokenizerSpec};
 use super::extract_text;
 use crate::context::{Context, Outcome, open_images, stop_on_signal};
 use crate::failure::Failure;
-use crate::settings::device;
+use crate::resolve::device;
 
 #[derive(Debug, Serialize)]
 struct Report {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use anyhow::Result;
-use backbones::t5::{EncoderFiles, TextEncoder};
+use backbones::text_encoder::{EncoderFiles, TextEncoder};
 use base::hash::Sha256;
 use base::{Precision, Progress as _, TensorKind};
 use cli::extract::ExtractArgs;
@@ -17,7 +17,7 @@ use train::tasks::first_sentence;
 
 use crate::context::{Context, Outcome, stop_on_signal};
 use crate::failure::Failure;
-use crate::settings::device;
+use crate::resolve::device;
 
 #[derive(Debug, Serialize)]
 struct Report {

@@ -9,7 +9,7 @@ use dist::{LaunchPlan, launch};
 
 use crate::context::{Context, Outcome, stop_on_signal};
 use crate::failure::Failure;
-use crate::settings::device;
+use crate::resolve::device;
 
 /// Starts the processes and waits for them.
 pub fn run(args: &LaunchArgs, context: &Context) -> anyhow::Result<Outcome> {

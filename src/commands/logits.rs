@@ -13,7 +13,7 @@ use tch::{Device, Tensor};
 use crate::code_files::{CodeFile, batches, check_codes, same_classes, same_tokenizer};
 use crate::context::{Context, Outcome};
 use crate::failure::Failure;
-use crate::settings::device;
+use crate::resolve::device;
 
 #[derive(Debug, Serialize)]
 struct Report {

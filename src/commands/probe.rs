@@ -16,7 +16,7 @@ use train::probe::{
 use crate::context::{Context, Outcome, open_images, stop_on_signal};
 use crate::failure::Failure;
 use crate::files;
-use crate::settings::device;
+use crate::resolve::device;
 
 #[derive(Debug, Serialize)]
 struct Report {

@@ -14,7 +14,7 @@ use tokenizer::Tokenizer as _;
 use crate::context::{Context, Outcome, report_left_out, report_skipped};
 use crate::files;
 use crate::inputs::{Batch, Inputs, Skipped};
-use crate::settings::device;
+use crate::resolve::device;
 
 /// The sheet shows no more pairs than this.
 const MOST_ON_A_SHEET: usize = 64;

@@ -10,7 +10,7 @@ use tch::Device;
 use train::{Observer, Recipe, Run, Task, TrainCheckpoint};
 
 use crate::context::{Context, Outcome};
-use crate::settings::device;
+use crate::resolve::device;
 
 /// Start of a run: a recipe, or a saved state with its recipe.
 pub struct Start {

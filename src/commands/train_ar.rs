@@ -13,7 +13,7 @@ use train::tasks::{ArRecipe, ArTask, TokenizerRecipe};
 use super::{train::path_override, train_samples::Samples};
 use crate::context::{Context, Outcome};
 use crate::failure::Failure;
-use crate::settings::device;
+use crate::resolve::device;
 
 const BUILT_IN: &str = include_str!("../../configs/train/gpt-64.yaml");
 

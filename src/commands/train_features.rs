@@ -5,7 +5,7 @@ use train::Unobserved;
 use train::tasks::{FeaturesRecipe, FeaturesTask};
 
 use crate::context::{Context, Outcome};
-use crate::settings::device;
+use crate::resolve::device;
 
 const BUILT_IN: &str = include_str!("../../configs/train/features-64.yaml");
 

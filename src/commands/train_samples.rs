@@ -12,7 +12,7 @@ use train::{Observer, Task};
 
 use crate::files;
 
-/// What an observer returns.
+/// Result of an observation.
 type Seen = Result<Vec<(&'static str, f64)>, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Pictures on a sheet, and pictures in a row of it.

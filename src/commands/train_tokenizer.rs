@@ -9,7 +9,7 @@ use train::tasks::{TokenizerRecipe, TokenizerTask};
 
 use super::train_samples::Reconstructions;
 use crate::context::{Context, Outcome};
-use crate::settings::device;
+use crate::resolve::device;
 
 const BUILT_IN: &str = include_str!("../../configs/train/tokenizer-64.yaml");
 

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use base::config::ConfigError;
 use base::hint::nearest;
-use choices::ReferenceKind;
 use sampler::SamplingConfig;
+use settings::ReferenceKind;
 
 pub use self::job::BenchmarkJob;
 pub use self::quantity::{GFID, Quantity, RFID};

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use backbones::files::{PublicFile, models_folder};
-use choices::Metric;
 use serde::Serialize;
+use settings::Metric;
 
 use super::{Recipe, Task};
 

@@ -1,7 +1,7 @@
 //! Published quantities: scores of `gen eval`, and the accuracy of a probe.
 
-use choices::{Metric, ReferenceKind};
 use serde::{Deserialize, Serialize};
+use settings::{Metric, ReferenceKind};
 
 /// A quantity that a benchmark measures, by its name in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

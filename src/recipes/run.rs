@@ -238,3 +238,19 @@ impl Runner<'_> {
 fn kept(path: &Path) -> Option<Value> {
     serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Older versions wrote settings that are silent as nulls.
+    #[test]
+    fn the_folder_of_an_older_version_is_resumed() {
+        let recipe = Recipe::find("gigatok-bl+gpt-b").unwrap();
+        let order = Order { recipe, limit: None };
+        let mut stored = serde_json::to_value(&order).unwrap();
+        stored["recipe"]["task"]["sampling"]["cfg"] = Value::Null;
+        let read: Order = serde_json::from_value(stored).unwrap();
+        assert_eq!(read, order);
+    }
+}

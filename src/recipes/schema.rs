@@ -1,9 +1,9 @@
 //! What a file in `configs/benchmarks/` holds.
 
 use base::Precision;
-use choices::ReferenceKind;
 use sampler::SamplingSettings;
 use serde::{Deserialize, Serialize};
+use settings::ReferenceKind;
 
 use super::Quantity;
 

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use choices::Metric;
 use data::read_prompts;
 use sampler::SamplingSettings;
 use serde_json::Value;
+use settings::Metric;
 
 use super::pieces::{self, Piece};
 use super::{

@@ -103,7 +103,7 @@ pub fn table(figures: &[Figure]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use choices::Metric;
+    use settings::Metric;
 
     use super::*;
     use crate::recipes::GFID;

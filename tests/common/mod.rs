@@ -7,7 +7,7 @@ mod training;
 use std::path::Path;
 
 use ar_model::{ArConfig, Gpt};
-use backbones::t5::{T5Config, T5Encoder, TEXT_FILE, TEXT_FOLDER, TEXT_PREFIX, learn_tokenizer};
+use backbones::text_encoder::{T5Config, T5Encoder, TEXT_FILE, TEXT_FOLDER, TEXT_PREFIX, learn_tokenizer};
 use base::{Build, Vars};
 use tch::{Device, Kind};
 use tokenizer::TokenizerConfig;

@@ -2,8 +2,8 @@
 //!
 //! B batch, Z CNN channels, N = h·w codes, D code width
 
-use base::nn::Conv2d;
 use base::{Init, Scope};
+use nn::Conv2d;
 use tch::Tensor;
 
 use crate::quantizer::{Quantizer, QuantizerConfig};

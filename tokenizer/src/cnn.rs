@@ -3,8 +3,8 @@
 //!
 //! B batch, C channels, H×W pixels of the level, Z latent channels
 
-use base::nn::{Conv2d, GroupNorm, Linear, channels_last};
 use base::{Init, Scope};
+use nn::{Conv2d, GroupNorm, Linear, channels_last};
 use tch::{Kind, Tensor};
 
 use crate::config::{CnnConfig, Upsample};

@@ -37,7 +37,7 @@ pub fn open(
 fn arrange(vars: &Vars) {
     for mut var in vars.all() {
         if matches!(var.tensor.size()[..], [_, _, h, w] if h * w > 1) {
-            let arranged = base::nn::channels_last(&var.tensor);
+            let arranged = nn::channels_last(&var.tensor);
             var.tensor.set_data(&arranged);
         }
     }
@@ -48,7 +48,7 @@ impl Model {
     /// must stay as they are.
     ///
     /// On the CPU the weights of convolutions go into the order of their inputs, once instead of in
-    /// every pass, and those of large maps get a second form ([`base::nn::Conv2d::pack`]). The
+    /// every pass, and those of large maps get a second form ([`nn::Conv2d::pack`]). The
     /// process keeps the memory of feature maps from one layer to the next: a map of 256² pixels is
     /// too large for what the C library keeps by itself, and pages that the system hands out again
     /// and again cost a quarter of the time.

@@ -5,7 +5,7 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use ar_model::AutoregressiveModel as _;
-use backbones::t5::{
+use backbones::text_encoder::{
     EncoderFiles, T5Config, T5Encoder, TextDescription, TextEncoder, WhichEncoder, learn_tokenizer,
 };
 use base::{Build, Hint, Precision, Vars};

@@ -4,9 +4,9 @@
 //! B sequences, S positions, T prefix positions, D width, V vocabulary
 
 use base::Precision;
-use base::nn::LayerNorm;
-use kernels::{Format, Token};
+use cpu_kernels::{Format, Token};
 use libtorch_ext::bytes::{f32_values, tensor_of};
+use nn::LayerNorm;
 use tch::{Kind, Tensor};
 
 use super::kernel_decoder::{DecodeKernels, KernelDecoder, LayerWeights, release};
@@ -56,7 +56,7 @@ pub type CpuDecoder = KernelDecoder<CpuKernels>;
 /// The CPU's kernels, and the adaptive norms.
 #[derive(Debug)]
 pub struct CpuKernels {
-    decoder: kernels::Decoder,
+    decoder: cpu_kernels::Decoder,
     layers: Vec<LayerModulation>,
     modulation: ModelModulation,
 }
@@ -67,7 +67,7 @@ pub struct CpuKernels {
 pub(super) fn pack(gpt: Gpt, format: Format) -> CpuDecoder {
     let Gpt { embeddings, rope, layers, norm, modulation, output, config, spec } = gpt;
     libtorch_ext::runtime::keep_freed_memory();
-    let shape = kernels::Shape {
+    let shape = cpu_kernels::Shape {
         width: config.width as usize,
         heads: config.heads as usize,
         kv_heads: config.num_kv_heads() as usize,
@@ -79,7 +79,7 @@ pub(super) fn pack(gpt: Gpt, format: Format) -> CpuDecoder {
     // Attention is divided among threads by heads; more threads would only wait.
     let threads = usize::try_from(tch::get_num_threads()).unwrap_or(1).min(shape.heads);
     let rope = rope.as_ref().map(f32_values);
-    let mut decoder = kernels::Decoder::new(shape, format, &norm, &output, rope, threads);
+    let mut decoder = cpu_kernels::Decoder::new(shape, format, &norm, &output, rope, threads);
     let layers = layers.into_iter().map(|block| push(&mut decoder, block)).collect();
     KernelDecoder::new(CpuKernels { decoder, layers, modulation }, embeddings, config, spec)
 }
@@ -96,10 +96,10 @@ impl CpuKernels {
 }
 
 impl DecodeKernels for CpuKernels {
-    type Cache = kernels::KvCache;
+    type Cache = cpu_kernels::KvCache;
     const OWN_THREADS: bool = true;
 
-    fn new_cache(&self, batch: i64, length: i64) -> kernels::KvCache {
+    fn new_cache(&self, batch: i64, length: i64) -> cpu_kernels::KvCache {
         self.decoder.new_cache(batch as usize, length as usize)
     }
 
@@ -107,7 +107,7 @@ impl DecodeKernels for CpuKernels {
         self.decoder.bytes()
     }
 
-    fn set_condition(&self, cond: &Conditioning, prefix: &Tensor, cache: &mut kernels::KvCache) {
+    fn set_condition(&self, cond: &Conditioning, prefix: &Tensor, cache: &mut cpu_kernels::KvCache) {
         let rows = cond.prefix_mask().map(|mask| {
             let (_, t) = mask.size2().expect("masks are (B, T)");
             let flat = Vec::<bool>::try_from(mask.to_kind(Kind::Bool).contiguous().view(-1))
@@ -120,7 +120,7 @@ impl DecodeKernels for CpuKernels {
         }
     }
 
-    fn forward(&self, x: Tensor, position: i64, wanted: i64, cache: &mut kernels::KvCache) -> Tensor {
+    fn forward(&self, x: Tensor, position: i64, wanted: i64, cache: &mut cpu_kernels::KvCache) -> Tensor {
         let (b, s, _) = x.size3().expect("inputs are (B, S, D)");
         let token = |sequence, i| Token { sequence: sequence as usize, position: (position + i) as usize };
         let tokens: Vec<Token> = (0..b).flat_map(|row| (0..s).map(move |i| token(row, i))).collect();
@@ -134,7 +134,7 @@ impl DecodeKernels for CpuKernels {
 }
 
 /// Appends a layer to the kernels' decoder, and returns its modulation.
-fn push(decoder: &mut kernels::Decoder, block: Block) -> LayerModulation {
+fn push(decoder: &mut cpu_kernels::Decoder, block: Block) -> LayerModulation {
     let layer = LayerWeights::from(block);
     let weights = [&layer.wqkv, &layer.wo, &layer.w1, &layer.w2, &layer.w3];
     let [wqkv, wo, w1, w2, w3] = weights.map(|linear| take(linear.weight()));
@@ -142,7 +142,7 @@ fn push(decoder: &mut kernels::Decoder, block: Block) -> LayerModulation {
     let parts =
         |(q, k): &(LayerNorm, LayerNorm)| [q.weight(), q.bias(), k.weight(), k.bias()].map(f32_values);
     let qk_norm = layer.qk_norm.as_ref().map(parts);
-    decoder.push(kernels::Block {
+    decoder.push(cpu_kernels::Block {
         wqkv: &wqkv,
         wo: &wo,
         w1: &w1,

@@ -4,7 +4,7 @@
 
 use std::fmt::Debug;
 
-use base::nn::{LayerNorm, Linear};
+use nn::{LayerNorm, Linear};
 use tch::{Kind, Tensor};
 
 use super::{AutoregressiveModel, CapturableStep};

@@ -30,7 +30,7 @@ pub enum Backend {
     /// libtorch's operations, on any device.
     Torch,
     /// The kernels for the CPU, with weights of this format.
-    Cpu(kernels::Format),
+    Cpu(cpu_kernels::Format),
     /// The kernels for a GPU.
     Gpu {
         /// Formats of weights and cache.
@@ -141,7 +141,7 @@ pub enum Cache {
     /// Cache of [`Decoder::Torch`].
     Torch(KvCache),
     /// Cache of [`Decoder::Cpu`].
-    Cpu(kernels::KvCache),
+    Cpu(cpu_kernels::KvCache),
     /// Cache of [`Decoder::Gpu`].
     Gpu(cuda_kernels::KvCache),
 }

@@ -1,8 +1,8 @@
 //! The teacher-forced pass in pieces, so that training can recompute layers instead of storing
 //! activations, and split the output layer.
 
-use base::nn::dropout;
 use base::{Mode, random, rng};
+use nn::dropout;
 use tch::{Kind, Tensor};
 
 use super::{Gpt, prefix_lm_mask};

@@ -4,7 +4,8 @@
 //! after each of the five ReLUs; 3×3 max pools of stride 2 before the second and the third
 //! convolution.
 
-use base::{Init, Scope, nn::Conv2d};
+use base::{Init, Scope};
+use nn::Conv2d;
 use tch::Tensor;
 
 /// One convolution: torchvision's index, outputs, kernel, stride, padding, and whether a pool comes

@@ -7,8 +7,8 @@
 //!
 //! B batch, D width, H heads, P patches, L = P + 1 tokens
 
-use base::nn::{Conv2d, LayerNorm, Linear};
 use base::{Build, Init, Scope, Vars};
+use nn::{Conv2d, LayerNorm, Linear};
 use tch::{Device, Kind, Tensor};
 use weights::{KeyMap, TensorSource};
 

@@ -8,8 +8,8 @@
 use std::path::Path;
 
 use base::config::Document;
-use base::nn::{BatchNorm2d, Conv2d, Linear};
 use base::{Build, Init, Mode, Precision, Scope, TensorKind, Vars};
+use nn::{BatchNorm2d, Conv2d, Linear};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use weights::{CONFIG_FILE, KeyMap, WEIGHTS_FILE};

@@ -24,7 +24,7 @@ mod random;
 pub mod resize;
 mod source;
 mod squeezenet;
-pub mod t5;
+pub mod text_encoder;
 mod vgg16;
 
 pub use alexnet::AlexNet;

@@ -3,7 +3,8 @@
 //! Weights: torchvision's `squeezenet1_1-b8a52dc0.pth`, keys `features.0.*` and
 //! `features.N.{squeeze,expand1x1, expand3x3}.*`. Max pools are 3×3 of stride 2 and round sizes up.
 
-use base::{Init, Scope, nn::Conv2d};
+use base::{Init, Scope};
+use nn::Conv2d;
 use tch::Tensor;
 
 /// A fire module: torchvision's index, inputs, squeezed channels, channels of each expansion, and

@@ -5,7 +5,8 @@
 //! convolutions, each with a ReLU; 2×2 max pools between the five stages; a tap after each stage's
 //! last ReLU.
 
-use base::{Init, Scope, nn::Conv2d};
+use base::{Init, Scope};
+use nn::Conv2d;
 use tch::Tensor;
 
 /// torchvision's indices of the convolutions, and their output channels, stage by stage.

@@ -1,7 +1,7 @@
 //! Captions cleaned as LlamaGen's `language/t5.py` cleans them (ftfy 6.3.1, Beautiful Soup 4.15,
 //! Python 3.11).
 
-use backbones::t5::{clean_caption, clean_once};
+use backbones::text_encoder::{clean_caption, clean_once};
 
 #[test]
 fn captions_are_cleaned_as_published() {

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use backbones::t5::TextTokenizer;
+use backbones::text_encoder::TextTokenizer;
 
 fn fixture() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/spiece_tiny.model"))

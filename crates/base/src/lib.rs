@@ -1,5 +1,5 @@
 //! The foundation of the other crates: values whose range is part of their type, precision,
-//! devices, counter-based randomness, variables, layers, configuration files, NumPy archives, and
+//! devices, counter-based randomness, variables, configuration files, NumPy archives, and
 //! files written whole or not at all. It knows no model.
 
 pub mod carried;
@@ -11,7 +11,6 @@ pub mod finite;
 pub mod hash;
 pub mod hint;
 pub mod image;
-pub mod nn;
 pub mod npz;
 pub mod precision;
 pub mod progress;
@@ -24,12 +23,12 @@ pub mod testing;
 pub mod types;
 pub mod vars;
 
-pub use choices::{DeviceChoice, Precision};
 pub use hint::Hint;
 pub use libtorch_ext::random;
 pub use precision::TensorKind;
 pub use progress::{Progress, Silent};
 pub use rng::SampleStream;
+pub use settings::{DeviceChoice, Precision};
 pub use skipped::Skipped;
 pub use types::{Codes, Images, ImagesU8, TypeError};
 pub use vars::{Build, Init, Scope, Vars};

@@ -1,6 +1,6 @@
 //! Precisions as dtypes.
 
-use choices::Precision;
+use settings::Precision;
 use tch::Kind;
 
 /// Dtype of a precision.

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use choices::{GpuOptions, Precision};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
+use settings::{GpuOptions, Precision};
 
 use crate::DeviceArgs;
 

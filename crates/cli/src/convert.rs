@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use choices::Precision;
 use clap::{Args, ValueEnum};
+use settings::Precision;
 
 use crate::JsonArgs;
 

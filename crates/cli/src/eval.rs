@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use choices::{Metric, ReferenceKind, SamplingSettings};
 use clap::{Args, Subcommand};
+use settings::{Metric, ReferenceKind, SamplingSettings};
 
 use crate::metric;
 use crate::recipe::RecipeArgs;

@@ -27,8 +27,8 @@ pub mod train_tokenizer;
 
 use std::path::PathBuf;
 
-use choices::{DeviceChoice, ModelChoice, Precision};
 use clap::{Args, Parser, Subcommand};
+use settings::{DeviceChoice, ModelChoice, Precision};
 
 /// Autoregressive image generation with 1-D tokenizers (GigaTok) and LlamaGen-style transformers.
 #[derive(Debug, Parser)]
@@ -94,7 +94,7 @@ pub enum Command {
 impl Command {
     /// True if several processes can share the work.
     pub fn runs_on_many(&self) -> bool {
-        matches!(self, Command::Extract(_))
+        matches!(self, Command::Extract(_) | Command::Sample(_))
     }
 
     /// Batch size, for the hint after running out of memory.

@@ -1,7 +1,7 @@
 //! Metrics and kinds of references as arguments.
 
-use choices::{Metric, ReferenceKind};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use settings::{Metric, ReferenceKind};
 
 /// Reads the name of a metric; the help lists all of them.
 pub fn metric() -> impl TypedValueParser<Value = Metric> {

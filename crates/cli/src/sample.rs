@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use choices::{GpuOptions, Precision, Rng, SamplingSettings};
 use clap::{ArgGroup, Args};
+use settings::{GpuOptions, Precision, Rng, SamplingSettings};
 
 use crate::{BatchArgs, DeviceArgs, JsonArgs, ModelArgs, PairedTokenizerArgs, SeedArgs};
 

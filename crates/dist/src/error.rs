@@ -5,7 +5,7 @@ use base::Hint;
 pub enum Error {
     /// The launcher's variables contradict each other.
     #[error(transparent)]
-    Launch(#[from] choices::LaunchError),
+    Launch(#[from] settings::LaunchError),
     /// The store or the group cannot be formed.
     #[error("rank {rank} of {world} cannot join the others at {place}: {source}")]
     Join {

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use choices::Launch;
 use libtorch_ext::c10d::{Endpoint, Group, Store};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use settings::Launch;
 use tch::{Device, Kind, Tensor};
 
 use crate::health::{Health, LINGER, Pulse, Watch, failure, named, publish};

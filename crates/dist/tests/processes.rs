@@ -4,8 +4,8 @@ use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use choices::Launch;
 use dist::{Error, JoinSettings, LIMIT_VARIABLE, LaunchPlan, World, launch};
+use settings::Launch;
 
 const SCENARIO: &str = "DIST_TEST_SCENARIO";
 

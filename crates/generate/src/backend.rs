@@ -2,16 +2,16 @@
 
 use ar_model::{Backend, Decoder, Gpt, GpuFormats};
 use base::{Precision, Vars};
-use choices::GpuOptions;
 use cuda_kernels::Format;
 use libtorch_ext::cuda_graph;
 use libtorch_ext::cuda_kernel::CudaKernels;
+use settings::GpuOptions;
 use tch::Device;
 
 use crate::error::{Error, Result};
 
-/// Makes a decoder of a transformer: by the CPU's kernels, by those of a GPU where they are asked for or its
-/// weights are int8, else by libtorch.
+/// Makes a decoder of a transformer: by the CPU's kernels, by those of a GPU where they are asked
+/// for or its weights are int8, else by libtorch.
 ///
 /// # Errors
 /// Returns an error if [`check_gpu`] does, or the backend does not support the model.
@@ -27,8 +27,8 @@ fn backend(device: Device, precision: Precision, gpu: GpuOptions) -> Result<Back
     Ok(Backend::Gpu { formats, launcher })
 }
 
-/// Makes a tokenizer ready for a GPU's kernels where they are asked for and it computes in bf16, the one dtype
-/// that they know.
+/// Makes a tokenizer ready for a GPU's kernels where they are asked for and it computes in bf16,
+/// the one dtype that they know.
 ///
 /// # Errors
 /// Returns an error if the kernels cannot be run.

@@ -5,8 +5,8 @@ use data::{Class, ClassTable};
 use crate::error::{Error, Result};
 use crate::locate::Location;
 
-/// The classes of a transformer of `num_classes`: `classes.tsv` beside the weights, else ImageNet's if their
-/// number is 1000, else bare numbers; `None` for a model of prompts.
+/// The classes of a transformer of `num_classes`: `classes.tsv` beside the weights, else ImageNet's
+/// if their number is 1000, else bare numbers; `None` for a model of prompts.
 ///
 /// # Errors
 /// Returns an error if `classes.tsv` cannot be read, or lists a class that the model does not have.

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use base::Precision;
-use choices::{GpuOptions, Rng};
 use sampler::{DecodeMode, SamplingConfig};
+use settings::{GpuOptions, Rng};
 use tch::Device;
 
 use crate::condition::Prompt;

@@ -244,6 +244,15 @@ pub enum Error {
         /// The reason.
         source: io::Error,
     },
+    /// One generator for the whole batch, and several processes.
+    #[error("`--rng torch` draws from one generator, which several processes cannot share")]
+    OneGenerator,
+    /// The run was stopped.
+    #[error("stopped")]
+    Stopped,
+    /// From another process.
+    #[error(transparent)]
+    Dist(#[from] dist::Error),
     /// From a checkpoint.
     #[error(transparent)]
     Weights(#[from] weights::Error),

@@ -30,8 +30,8 @@ impl Generator {
     /// Encodes the prompts, then loads both models, the transformer ready for fast decoding.
     ///
     /// # Errors
-    /// Returns an error if the model does not take such conditions, an option does not fit the device, a file
-    /// cannot be read, or the models do not go together.
+    /// Returns an error if the model does not take such conditions, an option does not fit the
+    /// device, a file cannot be read, or the models do not go together.
     pub fn load(config: ModelsConfig, progress: &mut dyn Progress) -> Result<Self> {
         check_conditions(&config)?;
         let text = config.text.as_ref().map(|text| PromptFeatures::encode(text, &config, progress));

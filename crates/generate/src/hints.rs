@@ -23,6 +23,8 @@ impl Hint for Error {
             Error::Model(e) => e.hints(),
             Error::Sampler(e) => e.hints(),
             Error::Backbones(e) => e.hints(),
+            Error::Dist(e) => e.hints(),
+            Error::OneGenerator => vec!["leave `--rng` out: one stream for each image gives the same images in any number of processes".into()],
             Error::Weights(e) => e.hints(),
             Error::Data(e) => e.hints(),
             other => constant(other).iter().map(|hint| (*hint).to_owned()).collect(),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use base::config::Document;
-use choices::ModelChoice;
+use settings::ModelChoice;
 use weights::{CONFIG_FILE, WEIGHTS_FILE};
 
 use crate::error::{Error, Result};
@@ -106,7 +106,8 @@ pub fn transformer(choice: &ModelChoice) -> Result<Location> {
     locate(given, choice.weights.as_deref(), Part::Transformer)
 }
 
-/// The tokenizer that goes with a transformer: the one that is named, else the one in the transformer's directory.
+/// The tokenizer that goes with a transformer: the one that is named, else the one in the
+/// transformer's directory.
 ///
 /// # Errors
 /// Returns an error if there is none.

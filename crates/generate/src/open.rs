@@ -10,7 +10,8 @@ use crate::error::Result;
 use crate::locate::Location;
 
 impl Location {
-    /// Loads a tokenizer. Progress names the file and its section, and the configuration's keys without effect.
+    /// Loads a tokenizer. Progress names the file and its section, and the configuration's keys
+    /// without effect.
     ///
     /// # Errors
     /// Returns an error if a file cannot be read, or the two do not fit together.

@@ -1,7 +1,7 @@
 //! A transformer with its tokenizer, located.
 
 use ar_model::{ArConfig, ConditioningConfig};
-use choices::{ModelChoice, SamplingSettings};
+use settings::{ModelChoice, SamplingSettings};
 
 use crate::error::Result;
 use crate::locate::{self, DEFAULT_MODEL, Location};
@@ -52,7 +52,8 @@ impl ModelPair {
         Ok(matches!(self.ar_config()?.conditioning, ConditioningConfig::Text { .. }))
     }
 
-    /// The model's own sampling settings: those of its `sampling.yaml`, else the published ones of its kind.
+    /// The model's own sampling settings: those of its `sampling.yaml`, else the published ones of
+    /// its kind.
     ///
     /// # Errors
     /// Returns an error if a file cannot be read.

@@ -2,8 +2,8 @@
 
 use ar_model::{AutoregressiveModel, Conditioning};
 use base::{Codes, SampleStream};
-use choices::SamplingSettings;
 use sampler::{DecodeMode, Pipeline, RandomSource, SamplingConfig};
+use settings::SamplingSettings;
 use tokenizer::Tokenizer;
 
 use crate::error::Result;
@@ -18,7 +18,8 @@ pub struct Preview {
     pub codes: Codes,
 }
 
-/// Draws images of `count` conditions at the published settings, each a function of the seed and its number alone.
+/// Draws images of `count` conditions at the published settings, each a function of the seed and
+/// its number alone.
 ///
 /// # Errors
 /// Returns an error if the models do not go together, or an image cannot be made.

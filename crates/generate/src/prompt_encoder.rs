@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use ar_model::{ArConfig, Conditioning, ConditioningConfig};
-use backbones::t5::{EncoderFiles, TextDescription, TextEncoder, TextFeatures, WhichEncoder};
+use backbones::text_encoder::{EncoderFiles, TextDescription, TextEncoder, TextFeatures, WhichEncoder};
 use base::Precision;
-use choices::ModelChoice;
+use settings::ModelChoice;
 use tch::{Device, Kind, Tensor};
 
 use crate::config::ModelsConfig;
@@ -45,8 +45,8 @@ impl PromptEncoder {
     /// Loads the encoder in `folder`, where one is named, else the model's own.
     ///
     /// # Errors
-    /// Returns an error if the model takes no prompts, or the encoder is unknown, is another than the model was
-    /// trained with, or cannot be read.
+    /// Returns an error if the model takes no prompts, or the encoder is unknown, is another than
+    /// the model was trained with, or cannot be read.
     pub fn open(folder: Option<&Path>, models: &ModelsConfig) -> Result<Self> {
         let (length, width) = sizes(&models.pair.ar_config()?)?;
         let (files, clean, expected) = which(folder, &models.pair.transformer)?;
@@ -106,8 +106,8 @@ impl PromptEncoder {
     }
 }
 
-/// Dtype of the encoder beside a transformer of this precision: T5's activations leave the range of fp16, and
-/// 8-bit weights are for decoding alone.
+/// Dtype of the encoder beside a transformer of this precision: T5's activations leave the range of
+/// fp16, and 8-bit weights are for decoding alone.
 fn kind(transformer: Precision) -> Kind {
     match transformer {
         Precision::Bf16 => Kind::BFloat16,

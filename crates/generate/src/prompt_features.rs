@@ -1,6 +1,7 @@
-//! Features of a run's prompts. The encoder, which may be larger than the transformer, is loaded, used for all
-//! prompts of the run and released before the transformer is loaded; the features wait in an unnamed temporary
-//! file. So the two are never in memory together, however many prompts there are.
+//! Features of a run's prompts. The encoder, which may be larger than the transformer, is loaded,
+//! used for all prompts of the run and released before the transformer is loaded; the features wait
+//! in an unnamed temporary file. So the two are never in memory together, however many prompts
+//! there are.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -46,7 +47,8 @@ impl PromptFeatures {
     /// (B) conditions of some prompts.
     ///
     /// # Errors
-    /// Returns an error if a prompt is none of those that were encoded, or its features cannot be read back.
+    /// Returns an error if a prompt is none of those that were encoded, or its features cannot be
+    /// read back.
     pub fn conditions(&self, prompts: &[&Prompt]) -> Result<Conditioning> {
         let texts = prompts.iter().map(|p| self.read(p)).collect::<Result<Vec<_>>>()?;
         Ok(self.form.conditions(&texts))
@@ -71,8 +73,8 @@ impl PromptFeatures {
     }
 }
 
-/// Writes the prompts' features to a temporary file, one after the other. Returns it with the numbers of
-/// positions up to each prompt.
+/// Writes the prompts' features to a temporary file, one after the other. Returns it with the
+/// numbers of positions up to each prompt.
 fn store(
     prompts: &[Prompt],
     encoder: &PromptEncoder,

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use base::Precision;
 use base::files::open_regular;
-use choices::{ModelChoice, Rng, SamplingSettings};
 use serde::{Deserialize, Serialize};
+use settings::{ModelChoice, Rng, SamplingSettings};
 
 use crate::condition::ConditionName;
 use crate::error::{Error, Result};

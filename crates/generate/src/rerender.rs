@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use choices::{GpuOptions, ModelChoice, Rng};
 use sampler::{DecodeMode, SamplingConfig};
+use settings::{GpuOptions, ModelChoice, Rng};
 use tch::Device;
 
 use crate::backend::check_cuda_graphs;
@@ -41,7 +41,8 @@ pub fn gpu_settings(then: &Provenance, more: GpuSettings, device: Device) -> Gpu
 /// Models and settings of the image in `png`, whose provenance is `then`.
 ///
 /// # Errors
-/// Returns an error if the image was drawn as one of a batch, or a model is not there or takes other conditions.
+/// Returns an error if the image was drawn as one of a batch, or a model is not there or takes
+/// other conditions.
 pub fn config(
     png: &Path,
     then: &Provenance,
@@ -87,7 +88,8 @@ fn stored_or_given(run: &RunSettings, overrides: &Overrides) -> (ModelChoice, Mo
     let chosen = if model.name.is_some() { model.clone() } else { stored_model() };
     let tokenizer = match (&tokenizer.name, &model.name) {
         (Some(_), _) => tokenizer.clone(),
-        // Another model comes with its own tokenizer; so does the stored one if none was named apart.
+        // Another model comes with its own tokenizer; so does the stored one if none was named
+        // apart.
         (None, Some(_)) => ModelChoice::default(),
         (None, None) if run.tokenizer.name == run.model.name => ModelChoice::default(),
         (None, None) => run.tokenizer.choice(),
@@ -98,7 +100,8 @@ fn stored_or_given(run: &RunSettings, overrides: &Overrides) -> (ModelChoice, Mo
 /// The image's prompt, with the encoder that is named, else the one it was made with.
 fn text(then: &Provenance, overrides: &Overrides) -> Option<TextConfig> {
     let prompt = then.condition.prompt.clone()?;
-    // A folder is an encoder by itself; a file is one that was trained along, which the model's directory has.
+    // A folder is an encoder by itself; a file is one that was trained along, which the model's
+    // directory has.
     let stored = then.run.text_encoder.as_ref().map(|id| PathBuf::from(&id.name));
     Some(TextConfig {
         prompts: Prompt::all([prompt]),
@@ -132,7 +135,8 @@ pub fn check_output(from: &Path, to: &Path) -> Result<()> {
     }
 }
 
-/// Largest difference of two pictures, of a pixel's 255 levels; `None` if they have different sizes.
+/// Largest difference of two pictures, of a pixel's 255 levels; `None` if they have different
+/// sizes.
 pub fn largest_difference(a: &Picture, b: &Picture) -> Option<u8> {
     let same_size = (a.width, a.height) == (b.width, b.height);
     same_size.then(|| a.rgb.iter().zip(&b.rgb).map(|(x, y)| x.abs_diff(*y)).max().unwrap_or(0))
@@ -160,7 +164,8 @@ mod tests {
     use super::*;
     use crate::provenance::example;
 
-    /// As the image was made on a GPU, with more where that is typed; a CPU has none of it, and the report tells so.
+    /// As the image was made on a GPU, with more where that is typed; a CPU has none of it, and the
+    /// report tells so.
     #[test]
     fn an_image_is_made_again_with_the_numerics_of_its_gpu() {
         let none = GpuSettings::default();

@@ -1,11 +1,11 @@
 //! A run of loaded models: conditions → images.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use ar_model::{Conditioning, Decoder};
 use base::{ImagesU8, SampleStream};
-use choices::Rng;
 use sampler::{Pipeline, RandomSource};
+use settings::Rng;
 use tch::Device;
 
 use crate::condition::Condition;
@@ -79,20 +79,44 @@ impl Run<'_> {
         batch_size: u64,
         each: &mut dyn FnMut(Vec<SampledImage<'t>>) -> ControlFlow<()>,
     ) -> Result<()> {
-        if self.draw.rng == Rng::Torch {
-            tch::manual_seed(self.draw.seed as i64);
-        }
+        self.begin();
         for batch in targets.batches(first, batch_size) {
-            let conditions = targets.conditions_of(&batch, self.generator.config().device);
-            let indices: Vec<u64> = batch.collect();
-            let pictures = Picture::from_batch(&self.images(&indices, &conditions)?)?;
-            let parts = indices.into_iter().zip(conditions).zip(pictures);
-            let image = |((index, condition), picture)| SampledImage { index, condition, picture };
-            if each(parts.map(image).collect()).is_break() {
+            if each(self.batch(targets, batch)?).is_break() {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// Seeds libtorch's generator, if the run draws from it.
+    pub(crate) fn begin(&self) {
+        if self.draw.rng == Rng::Torch {
+            tch::manual_seed(self.draw.seed as i64);
+        }
+    }
+
+    /// Makes a batch of the images of `targets`.
+    pub(crate) fn batch<'t>(
+        &mut self,
+        targets: &'t Targets,
+        batch: Range<u64>,
+    ) -> Result<Vec<SampledImage<'t>>> {
+        let conditions = targets.conditions_of(&batch, self.generator.config().device);
+        let indices: Vec<u64> = batch.collect();
+        let pictures = Picture::from_batch(&self.images(&indices, &conditions)?)?;
+        let parts = indices.into_iter().zip(conditions).zip(pictures);
+        Ok(parts.map(|((index, condition), picture)| SampledImage { index, condition, picture }).collect())
+    }
+
+    /// Forward passes of the transformer so far, and codes drawn in them.
+    pub(crate) fn passes_and_codes(&self) -> (usize, usize) {
+        (self.passes, self.codes)
+    }
+
+    /// Adds the passes and codes of other processes.
+    pub(crate) fn add_passes(&mut self, (passes, codes): (usize, usize)) {
+        self.passes += passes;
+        self.codes += codes;
     }
 
     /// (B, 3, S, S) images of these numbers and conditions, on the CPU.
@@ -103,7 +127,8 @@ impl Run<'_> {
         self.images_of(indices, &self.generator.conditioning(conditions)?)
     }
 
-    /// (B, 3, S, S) images of these numbers and of (B) conditions as the transformer takes them, on the CPU.
+    /// (B, 3, S, S) images of these numbers and of (B) conditions as the transformer takes them, on
+    /// the CPU.
     ///
     /// # Errors
     /// Returns an error if an image cannot be made.

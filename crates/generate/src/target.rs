@@ -15,12 +15,13 @@ const CLASS_STREAM: u64 = 0x636C_6173;
 pub enum Order {
     /// This many images of each condition, one after the other.
     Each(u64),
-    /// Uniformly at random, as a function of the seed and the image's index alone (published FIDs are of random
-    /// classes, not of equally many of each).
+    /// Uniformly at random, as a function of the seed and the image's index alone (published FIDs
+    /// are of random classes, not of equally many of each).
     Random,
     /// Each condition in turn.
     Balanced,
-    /// Uniformly at random on libtorch's generator, a batch at a time, as the official script draws them.
+    /// Uniformly at random on libtorch's generator, a batch at a time, as the official script draws
+    /// them.
     Torch,
 }
 

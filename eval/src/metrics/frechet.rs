@@ -1,6 +1,6 @@
 //! Fréchet distances: FID, sFID and FDD.
 
-use choices::Metric;
+use settings::Metric;
 
 use crate::Result;
 use crate::accumulator::FeatureAccumulator;

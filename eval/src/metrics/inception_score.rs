@@ -1,6 +1,6 @@
 //! Inception Scores.
 
-use choices::Metric;
+use settings::Metric;
 
 use crate::math::inception_score::{ADM_SPLIT_SIZE, FIDELITY_SPLITS, Splits};
 use crate::metric::{FromFeatures, MetricSpec, Minimum, Needs, ScoreInputs};

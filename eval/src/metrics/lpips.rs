@@ -2,7 +2,7 @@
 
 use backbones::Lpips;
 use base::{Images, finite};
-use choices::Metric;
+use settings::Metric;
 use tch::{Device, Kind};
 
 use super::pairs::{PairMetric, PairStyle, ShowImages};

@@ -17,7 +17,7 @@ pub mod precision_recall;
 pub mod psnr;
 pub mod ssim;
 
-use choices::Metric;
+use settings::Metric;
 
 use crate::metric::MetricSpec;
 

@@ -7,9 +7,9 @@
 //! for, with the exponents scaled to sum 1, under a name of their own: `ms_ssim_3` of 64-pixel
 //! images.
 
-use choices::Metric;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
+use settings::Metric;
 use tch::{Kind, Tensor};
 
 use super::pairs::{PairSums, ShowImages};
@@ -44,20 +44,19 @@ fn scales(side: i64) -> usize {
 /// # Errors
 /// Returns an error if the images are smaller than the window.
 pub fn ms_ssim(pair: &PixelPair) -> Result<(Vec<f64>, usize)> {
-    let (_, _, h, w) = pair.images.size4()?;
+    let (n, _, h, w) = pair.images.size4()?;
     let scales = scales(h.min(w)).max(1); // of none, the window's error says why
     // As published, the five do not sum to 1 exactly.
     let sum = if scales < WEIGHTS.len() { WEIGHTS[..scales].iter().sum() } else { 1.0 };
     let (mut a, mut b) = (pair.images.shallow_clone(), pair.originals.shallow_clone());
-    let mut factors = vec![];
+    let mut product = Tensor::ones([n, 3], (Kind::Double, a.device()));
     for (scale, weight) in (1..).zip(&WEIGHTS[..scales]) {
         let [luminance, contrast] = ssim_factors("MS-SSIM", &a, &b, Window::Gaussian)?;
         let map = if scale < scales { contrast } else { luminance * contrast };
         let mean = map.mean_dim([2i64, 3].as_slice(), false, Kind::Double).clamp_min(0.0);
-        factors.push(mean.pow_tensor_scalar(weight / sum)); // (B, 3)
+        product *= mean.pow_tensor_scalar(weight / sum);
         (a, b) = (halved(&a)?, halved(&b)?);
     }
-    let product = Tensor::stack(&factors, 0).prod_dim_int(0, false, Kind::Double); // (B, 3)
     Ok((to_vec(&product.mean_dim([1i64].as_slice(), false, Kind::Double))?, scales))
 }
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use backbones::FeatureId;
-use choices::Metric;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
+use settings::Metric;
 
 use crate::batch::{BatchFeatures, EvalBatch, ImagePair, Item};
 use crate::histogram::Histogram;

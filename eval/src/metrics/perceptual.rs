@@ -2,7 +2,7 @@
 
 use backbones::{Network, PerceptualConfig, PerceptualDistance};
 use base::{Precision, finite};
-use choices::Metric;
+use settings::Metric;
 use tch::{Device, Kind};
 
 use super::pairs::{PairMetric, PairStyle, ShowImages};

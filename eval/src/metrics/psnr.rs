@@ -1,6 +1,6 @@
 //! PSNR.
 
-use choices::Metric;
+use settings::Metric;
 
 use super::pairs::{PairMetric, PairStyle, ShowImages};
 use crate::math::psnr::psnr;

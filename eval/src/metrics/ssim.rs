@@ -1,6 +1,6 @@
 //! SSIM with the two data ranges that figures are published with.
 
-use choices::Metric;
+use settings::Metric;
 
 use super::pairs::{PairMetric, PairStyle, ShowImages};
 use crate::math::ssim::{DataRange, Window, ssim};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use base::{Precision, TensorKind};
-use kernels::{Format, ThreadPool, roofline};
+use cpu_kernels::{Format, ThreadPool, roofline};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 

@@ -18,7 +18,7 @@ use self::report::{Report, Row};
 use self::work::Bench;
 use crate::context::{Context, Outcome};
 use crate::failure::Failure;
-use crate::settings::device;
+use crate::resolve::device;
 
 /// Times everything that was asked for, a row at a time.
 pub fn run(args: &BenchArgs, context: &Context) -> Result<Outcome> {

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use ar_model::{ArConfig, Decoder, Gpt};
 use base::{Build, Precision, TensorKind, Vars};
-use choices::{GpuOptions, ModelChoice};
 use cli::bench::{BenchArgs, Work};
 use generate::locate::{self, DEFAULT_MODEL};
+use settings::{GpuOptions, ModelChoice};
 use tch::{Device, Kind};
 use tokenizer::TokenizerConfig;
 

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
-use choices::Metric;
 use cli::eval::RunArgs;
 use data::{Class, ClassTable, Target};
 use eval::{ImageSet, Plan};
 use rayon::prelude::*;
 use serde_json::Value as Json;
+use settings::Metric;
 
 use super::source::Source;
 use super::texts;

@@ -2,7 +2,6 @@
 
 use anyhow::Result;
 use base::{Codes, Images, ImagesU8, Precision};
-use choices::{GpuOptions, ModelChoice, Rng};
 use cli::eval::RunArgs;
 use data::Class;
 use eval::{EvalBatch, ImagePair, ImageSet, ImageSource, Input, Item, PixelPair, Side, next_input};
@@ -10,12 +9,13 @@ use generate::{
     Condition, DrawConfig, Location, ModelPair, ModelsConfig, Order, RunSettings, Targets, locate,
 };
 use sampler::{DecodeMode, SamplingConfig};
+use settings::{GpuOptions, ModelChoice, Rng};
 use tch::Device;
 use tokenizer::Tokenizer as _;
 
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::settings::device;
+use crate::resolve::device;
 
 /// A model that draws images of its classes.
 pub struct Generator {
@@ -26,8 +26,8 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Opens the models and settles what is drawn: `--num-images` images, each a function of the
-    /// seed and its number alone.
+    /// Opens the models. The images are `--num-images` images, each a function of the seed and its
+    /// number alone.
     pub fn open(args: &RunArgs, images: u64, context: &Context) -> Result<Self> {
         let (models, draw) = config(args)?;
         let generator = generate::Generator::load(models, &mut context.printer.clone())?;

@@ -25,7 +25,7 @@ use self::source::Source;
 use super::recipe;
 use crate::context::{Context, Outcome, report_skipped, stop_on_signal};
 use crate::failure::Failure;
-use crate::settings::device;
+use crate::resolve::device;
 
 /// Scores, or does one of the jobs beside it.
 pub fn run(args: &EvalArgs, context: &Context) -> Result<Outcome> {

@@ -18,7 +18,7 @@ use super::live::{Reconstructor, failed, named};
 use crate::code_files::{check_codes, same_classes, same_tokenizer};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::settings::device;
+use crate::resolve::device;
 
 /// A transformer, and what it predicts.
 pub struct Predictor {

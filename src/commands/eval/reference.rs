@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use backbones::files::sha256;
-use choices::Metric;
 use cli::eval::RunArgs;
 use eval::{JobError, Plan, Reference, ReferenceFile, is_npz};
+use settings::Metric;
 
 use super::source::Source;
 use super::{agreement, images};

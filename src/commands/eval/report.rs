@@ -16,7 +16,7 @@ use super::html;
 use super::source::Source;
 use crate::context::Context;
 use crate::files;
-use crate::settings::device;
+use crate::resolve::device;
 
 /// Images judged.
 #[derive(Debug, Clone, Default, Serialize)]

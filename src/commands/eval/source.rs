@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use choices::{Metric, ReferenceKind};
 use cli::eval::RunArgs;
 use eval::{EvalSource, ImageSet, ImageSource, Plan, SourceFacts, SourceKind};
 use serde_json::{Value as Json, json};
+use settings::{Metric, ReferenceKind};
 
 use super::live::{Generator, Originals, Reconstructions, Reconstructor};
 use super::predict::Predictor;

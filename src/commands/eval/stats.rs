@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{images, networks};
 use crate::context::{Context, Outcome, report_skipped, stop_on_signal};
 use crate::files;
-use crate::settings::device;
+use crate::resolve::device;
 
 #[derive(Debug, Serialize)]
 struct Report {

@@ -14,7 +14,7 @@ use self::file::FeatureFile;
 use crate::context::{Context, Outcome, report_left_out, report_skipped};
 use crate::failure::Failure;
 use crate::inputs::{Inputs, Skipped};
-use crate::settings::device;
+use crate::resolve::device;
 
 #[derive(Debug, Serialize)]
 struct Report {

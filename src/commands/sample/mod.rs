@@ -6,7 +6,6 @@ mod rerender;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use choices::{ModelChoice, Rng};
 use cli::ModelArgs;
 use cli::sample::SampleArgs;
 use data::{Class, read_prompts};
@@ -17,11 +16,12 @@ use generate::{
     TextConfig,
 };
 use sampler::{DecodeMode, SamplingConfig};
+use settings::{ModelChoice, Rng};
 use tch::Device;
 
 use crate::context::{Context, Outcome, stop_on_signal};
 use crate::failure::Failure;
-use crate::settings::device;
+use crate::resolve::device;
 
 /// Folder of PNGs where none is named.
 const DEFAULT_OUTPUT: &str = "samples";
@@ -41,13 +41,19 @@ pub fn run(args: &SampleArgs, context: &Context) -> Result<Outcome> {
         (None, None) => Some(PathBuf::from(DEFAULT_OUTPUT)),
         (None, Some(_)) => None,
     };
-    let mut outputs = Outputs::open(folder.as_deref(), args.npz.as_deref(), run.settings(), &targets)?;
+    let world = &context.world;
+    let open = || Outputs::open(folder.as_deref(), args.npz.as_deref(), run.settings(), &targets);
+    let mut outputs = world.is_first().then(open).transpose()?;
     let (stop, batch) = (stop_on_signal()?, args.batch.batch_size as u64);
-    let made = write_images(&mut run, &targets, batch, &mut outputs, &stop, &mut progress)?;
-    report::finish(args, context, &run, &targets, outputs, made)
+    let made = write_images(&mut run, &targets, batch, outputs.as_mut(), world, &stop, &mut progress)?;
+    match outputs {
+        Some(outputs) => report::finish(args, context, &run, &targets, outputs, made),
+        None => Ok(Outcome::Done),
+    }
 }
 
-/// The prompts that were typed, then those of the file, in their order. A prompt that occurs twice is two prompts.
+/// The prompts that were typed, then those of the file, in their order. A prompt that occurs twice
+/// is two prompts.
 fn prompts(args: &SampleArgs, context: &Context) -> Result<Vec<Prompt>> {
     let mut all = args.prompt.clone();
     if let Some(file) = &args.prompts {

@@ -92,8 +92,8 @@ fn list(report: &Report, context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Pictures in a row of the contact sheet. Images of several classes or prompts have a row each; otherwise the
-/// sheet is about a square.
+/// Pictures in a row of the contact sheet. Images of several classes or prompts have a row each;
+/// otherwise the sheet is about a square.
 fn columns(targets: &Targets) -> usize {
     match targets.order {
         Order::Each(num) if targets.conditions.len() > 1 && (2..=16).contains(&num) => num as usize,

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::DEFAULT_OUTPUT;
 use crate::context::{Context, Outcome};
-use crate::settings::device;
+use crate::resolve::device;
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -20,11 +20,12 @@ struct Report {
     from: PathBuf,
     /// Of a pixel's 255 levels; absent if the images have different sizes.
     largest_difference: Option<u8>,
-    /// What is not as it was when the image was first made.
+    /// Differences from the run that first made the image.
     differences: Vec<String>,
 }
 
-/// Ends with [`Outcome::Incomplete`] if the new image is not the old one, or not from the same weights.
+/// Ends with [`Outcome::Incomplete`] if the new image is not the old one, or not from the same
+/// weights.
 pub fn run(png: &Path, args: &SampleArgs, context: &Context) -> Result<Outcome> {
     let (then, before) = Provenance::read(png)?;
     let GenerateConfig { models, draw } = config(png, &then, args)?;
@@ -72,8 +73,8 @@ fn draw_one(run: &mut Run, targets: &Targets, folder: &mut Folder) -> Result<Pic
     Ok(image.picture)
 }
 
-/// Convolutions round differently on other machines and with another number of threads, which the rounding to 8
-/// bits shows in a few pixels.
+/// Convolutions round differently on other machines and with another number of threads, which the
+/// rounding to 8 bits shows in a few pixels.
 const ROUNDING: u8 = 1;
 
 fn report(args: &SampleArgs, context: &Context, report: Report) -> Result<Outcome> {

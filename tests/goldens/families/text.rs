@@ -1,7 +1,7 @@
 //! The text side of text to image: encoder, left padding, tokenizer, cleaning of captions.
 
 use anyhow::{Context, Result, ensure};
-use backbones::t5::{T5Config, T5Encoder, TextTokenizer, clean_caption, clean_once, left_pad};
+use backbones::text_encoder::{T5Config, T5Encoder, TextTokenizer, clean_caption, clean_once, left_pad};
 use tch::{Device, Kind};
 
 use crate::check::{Check, Rule};

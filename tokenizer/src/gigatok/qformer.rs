@@ -3,8 +3,8 @@
 //!
 //! B batch, P = h·w grid positions, N latent tokens, Z channels at the CNN, W width
 
-use base::nn::{Conv2d, LayerNorm, Linear, MultiheadAttention};
 use base::{Init, Scope};
+use nn::{Conv2d, LayerNorm, Linear, MultiheadAttention};
 use tch::Tensor;
 
 use super::query_init;

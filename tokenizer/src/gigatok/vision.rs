@@ -3,7 +3,7 @@
 use backbones::resize::half_pixel_bilinear;
 use backbones::{EfficientNetLite, EfficientNetTrunk, WeightSource, enlarged};
 use base::Scope;
-use base::nn::{LayerNorm, Linear};
+use nn::{LayerNorm, Linear};
 use tch::Tensor;
 
 use super::qformer::to_map;

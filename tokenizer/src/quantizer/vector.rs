@@ -4,8 +4,8 @@
 //! B batch, N codes of an image, M = B·N vectors, D code width, V codebook size
 
 use base::carried::{self, Change};
-use base::nn::{fused_choice, l2_normalize};
 use base::{Codes, Init, Mode, Scope};
+use nn::{fused_choice, l2_normalize};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 

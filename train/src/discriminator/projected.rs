@@ -11,8 +11,8 @@
 
 use backbones::resize::half_pixel_bilinear;
 use backbones::{EfficientNetLite, EfficientNetSize, WeightSource, efficientnet_weights};
-use base::nn::GroupNorm;
 use base::{Init, Mode, Precision, Scope};
+use nn::GroupNorm;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 

@@ -5,8 +5,8 @@
 //!
 //! B batch, C channels, H×W image, R side in pixels
 
-use base::nn::{Conv2d, Linear};
 use base::{Init, Scope};
+use nn::{Conv2d, Linear};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 

@@ -3,8 +3,8 @@
 
 use backbones::resize::half_pixel_bilinear;
 use backbones::{DinoTeacher, EfficientNetLite, FeatureCnn, enlarged};
-use base::nn::l2_normalize;
 use base::{Images, Mode};
+use nn::l2_normalize;
 use tch::{Kind, Tensor};
 
 /// A frozen network whose features the tokenizer's are aligned to.

@@ -1,5 +1,5 @@
-use base::nn::Linear;
 use base::{Build, Init, Vars};
+use nn::Linear;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 

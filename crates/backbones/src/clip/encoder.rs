@@ -2,8 +2,8 @@
 //!
 //! B batch, L tokens, D width, H heads
 
-use base::nn::{LayerNorm, Linear};
 use base::{Init, Scope};
+use nn::{LayerNorm, Linear};
 use tch::Tensor;
 
 use super::TowerConfig;

@@ -12,8 +12,8 @@ mod encoder;
 mod extractor;
 mod tokenizer;
 
-use base::nn::{Conv2d, LayerNorm, Linear, l2_normalize};
 use base::{Build, ImagesU8, Init, Scope, Vars};
+use nn::{Conv2d, LayerNorm, Linear, l2_normalize};
 use tch::{Device, Kind, Tensor};
 use weights::KeyMap;
 

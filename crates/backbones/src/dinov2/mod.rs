@@ -12,8 +12,8 @@ mod config;
 mod extractor;
 mod teacher;
 
-use base::nn::{Conv2d, LayerNorm, Linear};
 use base::{Build, Init, Scope, Vars};
+use nn::{Conv2d, LayerNorm, Linear};
 use tch::{Device, Kind, Tensor};
 use weights::{KeyMap, TensorSource};
 

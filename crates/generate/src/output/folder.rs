@@ -88,8 +88,8 @@ impl Folder {
         })
     }
 
-    /// Writes `result.jsonl` beside pictures of prompts: `text` and `image_path` of each, as LlamaGen's evaluation
-    /// script does, with paths that start at the folder.
+    /// Writes `result.jsonl` beside pictures of prompts: `text` and `image_path` of each, as
+    /// LlamaGen's evaluation script does, with paths that start at the folder.
     ///
     /// # Errors
     /// Returns an error if it cannot be written.

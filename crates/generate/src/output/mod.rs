@@ -3,18 +3,21 @@
 mod folder;
 mod npz;
 
-use std::ops::ControlFlow;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
 use base::Progress;
-use choices::Rng;
+use dist::World;
+use settings::Rng;
+use tch::Device;
 
 pub use self::folder::{Folder, Written};
 pub use self::npz::NpzRun;
 use crate::error::{Error, Result};
+use crate::picture::Picture;
 use crate::provenance::RunSettings;
 use crate::run::{Run, SampledImage};
 use crate::target::Targets;
@@ -98,45 +101,90 @@ fn open_npz(path: &Path, run: &RunSettings, targets: &Targets) -> Result<NpzRun>
 const WAITING: usize = 2;
 
 /// Makes the images that the outputs lack, in batches, and writes them on another thread, until all are made or
-/// `stop` is set.
+/// `stop` is set. Several processes make a batch each in turn; the first has the outputs, and writes in their order.
 ///
 /// # Errors
-/// Returns an error if an image cannot be made or written.
+/// Returns an error if an image cannot be made or written, or another process fails.
 pub fn write_images(
     run: &mut Run,
     targets: &Targets,
     batch_size: u64,
-    outputs: &mut Outputs,
+    outputs: Option<&mut Outputs>,
+    world: &World,
     stop: &AtomicBool,
     progress: &mut dyn Progress,
 ) -> Result<RunResult> {
-    let (first, settings) = (outputs.done(), run.settings().clone());
+    let settings = run.settings().clone();
+    if world.size() > 1 && settings.rng == Rng::Torch {
+        return Err(Error::OneGenerator);
+    }
+    let done = outputs.as_ref().map_or(0, |outputs| outputs.done());
+    let first = world.from_first(|| Ok::<_, Error>(done))?;
     if first > 0 {
         progress.message(&format!("continuing after {first} of {} images", targets.len()));
     }
     progress.start("images", Some(targets.images.end - first));
+    let batches: Vec<Range<u64>> = targets.batches(first, batch_size).collect();
     let (started, mut images) = (Instant::now(), 0);
+    run.begin();
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel::<Vec<SampledImage>>(WAITING);
-        let writer =
-            scope.spawn(move || receiver.iter().try_for_each(|batch| outputs.write(&settings, &batch)));
-        let made = run.batches(targets, first, batch_size, &mut |batch| {
-            let n = batch.len() as u64;
-            if sender.send(batch).is_err() {
-                return ControlFlow::Break(()); // the error is the writer's
+        let writer = outputs.map(|outputs| {
+            scope.spawn(move || receiver.iter().try_for_each(|batch| outputs.write(&settings, &batch)))
+        });
+        let made = batches.chunks(world.size()).try_for_each(|round| -> Result<()> {
+            world.note(&format!("image {}", round[0].start));
+            for batch in make_round(run, targets, round, world)? {
+                let n = batch.len() as u64;
+                sender.send(batch).map_err(|_| Error::Stopped)?; // the writer's error, or no writer
+                progress.advance(n);
+                images += n;
             }
-            progress.advance(n);
-            images += n;
-            match stop.load(Ordering::Relaxed) {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
+            match world.from_first(|| Ok::<_, Error>(stop.load(Ordering::Relaxed)))? {
+                true => Err(Error::Stopped),
+                false => Ok(()),
             }
         });
         drop(sender);
-        let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        written.and(made)
+        let written =
+            writer.map_or(Ok(()), |w| w.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        written.and(match made {
+            Err(Error::Stopped) => Ok(()),
+            made => made,
+        })
     })?;
+    let passes = world.gather_values(&run.passes_and_codes())?;
+    passes.into_iter().skip(1).for_each(|other| run.add_passes(other));
     progress.finish();
     let complete = first + images == targets.len();
     Ok(RunResult { images, complete, seconds: started.elapsed().as_secs_f64() })
+}
+
+/// Makes the batches of a round, one in each process. The first process gets all of them.
+fn make_round<'t>(
+    run: &mut Run,
+    targets: &'t Targets,
+    round: &[Range<u64>],
+    world: &World,
+) -> Result<Vec<Vec<SampledImage<'t>>>> {
+    let own = match round.get(world.rank()) {
+        Some(batch) => run.batch(targets, batch.clone())?,
+        None => vec![],
+    };
+    if !world.is_first() {
+        world.gather(own.into_iter().flat_map(|image| image.picture.rgb).collect())?;
+        return Ok(vec![]);
+    }
+    let side = usize::try_from(run.settings().size).unwrap_or(0);
+    let others = world.gather(vec![])?.into_iter().zip(round).skip(1);
+    let received = others.map(|(bytes, batch)| {
+        let conditions = targets.conditions_of(batch, Device::Cpu).into_iter().zip(batch.clone());
+        let pictures = bytes.chunks_exact(side * side * 3);
+        let image = |(rgb, (condition, index)): (&[u8], _)| {
+            let picture = Picture { width: side, height: side, rgb: rgb.to_vec() };
+            SampledImage { index, condition, picture }
+        };
+        pictures.zip(conditions).map(image).collect()
+    });
+    Ok(std::iter::once(own).chain(received).collect())
 }

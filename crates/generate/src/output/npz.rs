@@ -1,8 +1,8 @@
 //! `.npz` files of generated images, written a batch at a time and resumed after an interruption.
 //!
-//! While a run goes on, `x.npz.partial` holds the pixels so far and `x.npz.partial.json` what they were made with.
-//! At the end both become `x.npz` (key `arr_0`, uint8, N × H × W × 3, uncompressed), the form that the ADM
-//! evaluation suite reads.
+//! While a run goes on, `x.npz.partial` holds the pixels so far and `x.npz.partial.json` what they
+//! were made with. At the end both become `x.npz` (key `arr_0`, uint8, N × H × W × 3,
+//! uncompressed), the form that the ADM evaluation suite reads.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -37,12 +37,12 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 }
 
 impl NpzRun {
-    /// Starts `target`, or resumes it where the same run (`description`) was interrupted. Images are `size` ×
-    /// `size` pixels.
+    /// Starts `target`, or resumes it where the same run (`description`) was interrupted. Images
+    /// are `size` × `size` pixels.
     ///
     /// # Errors
-    /// Returns an error if the parts belong to another run, another process writes them, or they cannot be
-    /// written.
+    /// Returns an error if the parts belong to another run, another process writes them, or they
+    /// cannot be written.
     pub fn open(target: &Path, description: &Value, size: u64) -> Result<Self> {
         let (raw, note) = (with_suffix(target, ".partial"), with_suffix(target, ".partial.json"));
         let mut pixels = locked(target, &raw)?;

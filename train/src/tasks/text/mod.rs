@@ -7,7 +7,7 @@ mod recipe;
 use std::path::{Path, PathBuf};
 
 use ar_model::Conditioning;
-use backbones::t5::{
+use backbones::text_encoder::{
     EncoderFiles, T5Config, T5Encoder, TEXT_FILE, TEXT_FOLDER, TEXT_PREFIX, TextDescription, TextEncoder,
     TextFeatures, TextTokenizer, WhichEncoder, learn_tokenizer, left_pad, prepare,
 };

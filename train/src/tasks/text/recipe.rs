@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use backbones::t5::T5Config;
+use backbones::text_encoder::T5Config;
 use base::Precision;
 use serde::{Deserialize, Serialize};
 

@@ -2,8 +2,8 @@
 //!
 //! B batch, T tokens, D width, H heads, K head width, F feed-forward width
 
-use base::nn::{Linear, RmsNorm};
 use base::{Init, Scope};
+use nn::{Linear, RmsNorm};
 use tch::{Device, Kind, Tensor};
 
 use super::config::T5Config;

@@ -1,8 +1,8 @@
 //! Packed products and attention, compared with naive loops.
 
-use kernels::attention::{BLOCK, attend_bf16, attend_f32};
-use kernels::matmul::as_stored;
-use kernels::{Format, Isa, Matrix, PackedActivations};
+use cpu_kernels::attention::{BLOCK, attend_bf16, attend_f32};
+use cpu_kernels::matmul::as_stored;
+use cpu_kernels::{Format, Isa, Matrix, PackedActivations};
 
 const FORMATS: [Format; 3] = [Format::F32, Format::Bf16, Format::Int8];
 

@@ -1,10 +1,10 @@
-//! How codes are drawn from logits.
+//! Sampling: guidance, filters, randomness.
 
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-/// How codes are drawn, in the words of the command line; each setting is optional. `sampling.yaml` beside a
-/// model holds them, an image remembers them, and benchmarks state them.
+/// Sampling settings in the words of the command line, each optional. `sampling.yaml`
+/// beside a model holds them, an image remembers them, and benchmarks state them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, Args)]
 #[serde(deny_unknown_fields, default)]
 #[command(next_help_heading = "Sampling")]
@@ -64,7 +64,8 @@ pub struct SamplingSettings {
 }
 
 impl SamplingSettings {
-    /// GigaTok's published settings (`sample_c2i_cfg_search.py`): guidance 2.0, constant, no filters.
+    /// GigaTok's published settings (`sample_c2i_cfg_search.py`): guidance 2.0, constant, no
+    /// filters.
     pub fn published() -> Self {
         SamplingSettings {
             cfg: Some(2.0),
@@ -79,13 +80,14 @@ impl SamplingSettings {
         }
     }
 
-    /// LlamaGen's published settings for text to image, where they differ from [`SamplingSettings::published`].
+    /// LlamaGen's published settings for text to image, where they differ from
+    /// [`SamplingSettings::published`].
     pub fn published_for_prompts() -> Self {
         SamplingSettings { cfg: Some(7.5), top_k: Some(1000), ..Default::default() }
     }
 
-    /// These settings, and `defaults` where they are silent. A given schedule brings its own window: the
-    /// defaults' window belongs to the defaults' schedule.
+    /// These settings, and `defaults` where they are silent. A given schedule brings its own
+    /// window: the defaults' window belongs to the defaults' schedule.
     pub fn or(self, defaults: Self) -> Self {
         let own_schedule = self.cfg_schedule.is_some();
         let window = |own: Option<f64>, default: Option<f64>| own.or(default.filter(|_| !own_schedule));
@@ -113,6 +115,7 @@ pub enum Rng {
     Image,
     /// Like image, with one Gumbel number per candidate code (Gumbel-max); used by --speculative
     Gumbel,
-    /// libtorch's global generator, one draw per step for the whole batch, like the official scripts
+    /// libtorch's global generator, one draw per step for the whole batch, like the official
+    /// scripts
     Torch,
 }

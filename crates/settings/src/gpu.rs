@@ -6,8 +6,8 @@ use clap::Args;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Args)]
 #[command(next_help_heading = "Computing")]
 pub struct GpuOptions {
-    /// Decode with custom CUDA kernels instead of libtorch's operations, in bf16 (int8 always uses them); also runs a bf16
-    /// tokenizer channels-last, with custom group norms
+    /// Decode with custom CUDA kernels instead of libtorch's operations, in bf16 (int8 always uses
+    /// them); also runs a bf16 tokenizer channels-last, with custom group norms
     #[arg(long)]
     pub gpu_kernels: bool,
 

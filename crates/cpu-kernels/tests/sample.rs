@@ -1,7 +1,7 @@
 //! Sampling of a code, compared with a naive loop.
 
-use kernels::sample::{inverse_cdf_sample, top_k_mask};
-use kernels::{Format, Isa};
+use cpu_kernels::sample::{inverse_cdf_sample, top_k_mask};
+use cpu_kernels::{Format, Isa};
 
 fn noise(state: &mut u64) -> f64 {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

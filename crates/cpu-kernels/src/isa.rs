@@ -17,7 +17,7 @@ pub enum Format {
 /// those beyond [`Isa::PLAIN`] come from [`Isa::available`] and [`Isa::best`] only.
 ///
 /// ```compile_fail
-/// let unchecked = kernels::Isa(kernels::isa::Level::Avx512);
+/// let unchecked = cpu_kernels::Isa(cpu_kernels::isa::Level::Avx512);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Isa(Level);

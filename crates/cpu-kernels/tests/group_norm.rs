@@ -1,6 +1,6 @@
 //! Group norm, compared with a naive loop in double precision.
 
-use kernels::{Format, Isa, Norm, NormElement, ThreadPool, group_norm};
+use cpu_kernels::{Format, Isa, Norm, NormElement, ThreadPool, group_norm};
 
 fn numbers(seed: u64, n: usize, mean: f32, spread: f32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;

@@ -1,8 +1,8 @@
 use tch::{Kind, Tensor};
 
-use crate::Mode;
-use crate::carried::{self, Change};
-use crate::vars::{Init, Scope};
+use base::Mode;
+use base::carried::{self, Change};
+use base::{Init, Scope};
 
 /// `torch.nn.BatchNorm2d`: batch statistics in training, running ones (momentum 0.1) otherwise; eps
 /// 1e-5, fp32, local to the process.

@@ -3,7 +3,7 @@ use libtorch_ext::fused;
 use tch::{Device, Kind, Tensor};
 
 use super::{gpu_maps, maps};
-use crate::vars::{Init, Scope};
+use base::{Init, Scope};
 
 /// Layer normalisation over the last axis, statistics in fp32.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Convolutions by minimal filtering, compared with the nine products.
 
-use kernels::{Format, Isa, Map, ThreadPool, Winograd};
+use cpu_kernels::{Format, Isa, Map, ThreadPool, Winograd};
 
 fn numbers(seed: u64, n: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use base::DeviceChoice;
 use cli::DeviceArgs;
 use libtorch_ext::{CudaDriver, runtime, tf32};
+use settings::Launch;
 use tch::Device;
 
 use crate::failure::Failure;
@@ -12,12 +13,16 @@ use crate::failure::Failure;
 /// Applies `--threads` and `--tf32`, and picks the device. Must come before the first tensor: see
 /// [`libtorch_ext::runtime::load_cuda`].
 pub fn resolve(args: &DeviceArgs) -> anyhow::Result<Device> {
-    let device = match args.device {
-        DeviceChoice::Cpu => Device::Cpu,
-        DeviceChoice::Cuda(index) => cuda(index)?,
-        DeviceChoice::Auto => any_cuda().unwrap_or(Device::Cpu),
+    let launch = Launch::from_env()?;
+    let device = match (args.device, &launch) {
+        (DeviceChoice::Cpu, _) => Device::Cpu,
+        (DeviceChoice::Cuda(_), Some(_)) => return Err(one_device_for_all(args.device).into()),
+        (DeviceChoice::Cuda(index), None) => cuda(index)?,
+        (DeviceChoice::Auto, None) => any_cuda().unwrap_or(Device::Cpu),
+        (DeviceChoice::Auto, Some(launch)) if any_cuda().is_ok() => own_gpu(launch)?,
+        (DeviceChoice::Auto, Some(_)) => Device::Cpu,
     };
-    set_threads(args.threads);
+    set_threads(args.threads, launch.map_or(1, |launch| launch.local_world_size));
     if args.tf32 && !device.is_cuda() {
         let name = base::device::name(device);
         let failure = Failure::new(format!("`--tf32` is for CUDA devices, and the device is {name}"));
@@ -39,6 +44,26 @@ pub fn any_cuda() -> Result<Device, String> {
         0 => Err("libtorch finds no GPU that it can use".into()),
         _ => Ok(Device::Cuda(0)),
     }
+}
+
+fn one_device_for_all(device: DeviceChoice) -> Failure {
+    Failure::new(format!("`--device {device}` would put all processes on one GPU"))
+        .hint("leave it out: each process takes the GPU of its number on its machine")
+}
+
+/// The GPU of one of several processes: that of its number on its machine, or the only one that it was given.
+fn own_gpu(launch: &Launch) -> anyhow::Result<Device> {
+    let (rank, count) = (launch.local_rank, usize::try_from(tch::Cuda::device_count()).unwrap_or(0));
+    let given = count == 1 && std::env::var_os("CUDA_VISIBLE_DEVICES").is_some();
+    if rank < count {
+        return Ok(Device::Cuda(rank));
+    }
+    if given {
+        return Ok(Device::Cuda(0));
+    }
+    let n = launch.local_world_size;
+    let failure = Failure::new(format!("{n} processes run on this machine, which has {count} GPUs"));
+    Err(failure.hint("start as many processes as there are GPUs, or use `--device cpu`").into())
 }
 
 fn cuda(index: usize) -> anyhow::Result<Device> {
@@ -86,16 +111,16 @@ pub fn program() -> String {
     format!("gen {}{}", env!("CARGO_PKG_VERSION"), if tf32 { ", TF32" } else { "" })
 }
 
-/// Sets the threads of libtorch and of the image work. Without a number: `OMP_NUM_THREADS` where it is set,
-/// else the physical cores, because two threads on one core's vector units only get in each other's way.
-fn set_threads(asked: Option<u16>) {
+/// Sets the threads of libtorch and of the image work. Without a number: `OMP_NUM_THREADS` where it is set, else this
+/// process's share of the physical cores, because two threads on one core's vector units only get in each other's way.
+fn set_threads(asked: Option<u16>, processes: usize) {
     let threads = match asked {
         Some(n) => usize::from(n),
         None if std::env::var_os("OMP_NUM_THREADS").is_some() => return,
-        None => physical_cores(),
+        None => (physical_cores() / processes).max(1),
     };
     tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
-    if asked.is_some() {
+    if asked.is_some() || processes > 1 {
         // Fails only where the pool has started already, which no verb does before this.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     }

@@ -17,7 +17,7 @@ pub use norm::{GroupNorm, LayerNorm, RmsNorm};
 use libtorch_ext::fused;
 use tch::{Kind, Tensor};
 
-use crate::random;
+use base::random;
 
 /// Values with the channels of a pixel adjacent in memory, still (B, C, H, W): the CPU's
 /// convolutions are up to one and a half times as fast, and keep the order, as a GPU's do in half

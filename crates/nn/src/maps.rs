@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use kernels::{Format, Isa, Map, Norm, ThreadPool, Winograd};
+use cpu_kernels::{Format, Isa, Map, Norm, ThreadPool, Winograd};
 use libtorch_ext::bytes::{Element, f32_values, tensor_of, with_values};
 use tch::{Device, Kind, Tensor};
 
@@ -49,10 +49,10 @@ pub(super) fn group_norm(
     }
 }
 
-fn normalized<E: Element + kernels::NormElement>(pixels: &Tensor, channels: i64, norm: &Norm) -> Tensor {
+fn normalized<E: Element + cpu_kernels::NormElement>(pixels: &Tensor, channels: i64, norm: &Norm) -> Tensor {
     let (pool, isa, channels) = (pool(), isa(), channels as usize);
     by_image::<E>(pixels, None, channels as i64, |x, _, out| {
-        kernels::group_norm(&pool, isa, x, channels, norm, out);
+        cpu_kernels::group_norm(&pool, isa, x, channels, norm, out);
     })
 }
 
@@ -71,7 +71,7 @@ pub(super) fn convolution(
     }
 }
 
-fn convolved<E: Element + kernels::ConvElement>(
+fn convolved<E: Element + cpu_kernels::ConvElement>(
     packed: &Winograd,
     pixels: &Tensor,
     outputs: i64,

@@ -2,13 +2,13 @@
 //! layers over a tokenizer's maps.
 #![allow(missing_docs)] // criterion's macros make public functions
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use kernels::attention::{attend_bf16, attend_f32};
-use kernels::sample::{inverse_cdf_sample, top_k_mask};
-use kernels::{
+use cpu_kernels::attention::{attend_bf16, attend_f32};
+use cpu_kernels::sample::{inverse_cdf_sample, top_k_mask};
+use cpu_kernels::{
     ConvElement, Format, Isa, Map, Matrix, Norm, NormElement, PackedActivations, ThreadPool, Winograd,
     group_norm,
 };
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 const WIDTH: usize = 768;
 const VOCABULARY: usize = 16_384;

@@ -1,11 +1,11 @@
 use std::sync::OnceLock;
 
-use kernels::Winograd;
+use cpu_kernels::Winograd;
 use libtorch_ext::bytes::f32_values;
 use tch::{Device, Kind, Tensor};
 
 use super::maps;
-use crate::vars::{Init, Scope};
+use base::{Init, Scope};
 
 /// Pixels from which on Winograd's filtering pays for its larger weights.
 const MANY_PIXELS: i64 = 32 * 32;
@@ -68,7 +68,7 @@ impl Conv2d {
     fn packed_forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Option<Tensor> {
         let place = self.packed.as_ref().filter(|_| x.size()[2] * x.size()[3] >= MANY_PIXELS)?;
         let trained = self.weight.requires_grad() || residual.is_some_and(Tensor::requires_grad);
-        let slower = x.kind() == Kind::BFloat16 && kernels::has_amx_bf16();
+        let slower = x.kind() == Kind::BFloat16 && cpu_kernels::has_amx_bf16();
         let pixels = maps::pixels(x).filter(|_| !trained && !slower)?;
         let packed = place.get_or_init(|| {
             let bias = self.bias.as_ref().expect("packed convolutions have a bias");

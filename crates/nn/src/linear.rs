@@ -1,7 +1,7 @@
 use libtorch_ext::fused;
 use tch::Tensor;
 
-use crate::vars::{Init, Scope};
+use base::{Init, Scope};
 
 /// `y = x Wᵀ + b`, with the weight cast to the input's dtype, so that fp32 masters serve bf16
 /// activations.

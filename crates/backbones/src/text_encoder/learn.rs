@@ -50,7 +50,7 @@ pub fn learn_tokenizer(captions: impl Iterator<Item = String> + Send, vocab_size
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::t5::TextTokenizer;
+    use crate::text_encoder::TextTokenizer;
     use std::path::Path;
 
     #[test]

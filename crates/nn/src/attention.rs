@@ -2,7 +2,7 @@ use libtorch_ext::fused;
 use tch::Tensor;
 
 use super::Linear;
-use crate::vars::{Init, Scope};
+use base::{Init, Scope};
 
 /// `torch.nn.MultiheadAttention`, batch first: packed `in_proj_weight` (rows q, k, v),
 /// `in_proj_bias`, `out_proj`.
