@@ -4,6 +4,7 @@
 
 use cuda_kernels::{Format, Inputs, KvCache, Shape};
 use libtorch_ext::cuda_kernel::KernelLauncher;
+use nn::LayerNorm;
 use tch::{Kind, Tensor};
 
 use super::CapturableStep;
@@ -35,7 +36,7 @@ fn shape(config: &ArConfig) -> Shape {
     }
 }
 
-/// The kernels lack norms of queries and keys, adaptive norms and odd sizes, which no release has.
+/// The kernels lack adaptive norms and odd sizes, which no release has.
 /// A new option, or a new variant of one, does not compile until it is decided on here.
 pub(super) fn unsupported_reason(config: &ArConfig) -> Option<String> {
     let ArConfig {
@@ -52,13 +53,10 @@ pub(super) fn unsupported_reason(config: &ArConfig) -> Option<String> {
         rope_base: _,
         norm_eps: _,
         initializer_range: _,
-        qk_norm,
+        qk_norm: _,
         modulation,
         dropout: _, // acts in training alone
     } = config;
-    if *qk_norm {
-        return Some("norms of queries and keys".into());
-    }
     match modulation {
         ModulationConfig::None => shape(config).unsupported_reason(),
         ModulationConfig::AdaLn | ModulationConfig::SimpleAdaLn => Some("adaptive norms".into()),
@@ -171,6 +169,11 @@ fn push(decoder: &mut cuda_kernels::Decoder, block: Block) {
     let weights = linears.map(|linear| linear.weight());
     let [wqkv, wo, w1, w2, w3] = weights;
     let (attention_norm, ffn_norm) = (&layer.attention_norm, &layer.ffn_norm);
-    decoder.push(cuda_kernels::Block { wqkv, wo, w1, w2, w3, attention_norm, ffn_norm });
+    let parts = |(q, k): &'_ (LayerNorm, LayerNorm)| {
+        [q.weight(), q.bias(), k.weight(), k.bias()].map(Tensor::shallow_clone)
+    };
+    let qk_norm = layer.qk_norm.as_ref().map(parts);
+    let qk_norm = qk_norm.as_ref().map(|parts| parts.each_ref());
+    decoder.push(cuda_kernels::Block { wqkv, wo, w1, w2, w3, attention_norm, ffn_norm, qk_norm });
     weights.into_iter().for_each(release);
 }

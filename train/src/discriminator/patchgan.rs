@@ -2,10 +2,8 @@
 //!
 //! B batch, C channels, H×W image, P×Q patches
 
-use base::{
-    Init, Mode, Scope,
-    nn::{BatchNorm2d, Conv2d},
-};
+use base::{Init, Mode, Scope};
+use nn::{BatchNorm2d, Conv2d};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
