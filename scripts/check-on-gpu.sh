@@ -54,6 +54,15 @@ few="optimization.batch_size=32 optimization.steps=8 optimization.warmup=2 every
 check doctor "$GEN" doctor --device "$DEVICE"
 check sample "$GEN" sample --class 207 --num 16 --top-k 1 --device "$DEVICE" -o "$WORK/plain"
 check "sample, bf16" "$GEN" sample --class 207 --num 16 --top-k 1 --precision bf16 --device "$DEVICE" -o "$WORK/bf16"
+if has_cuda; then
+    for option in --cuda-graph --gpu-kernels "--cuda-graph --gpu-kernels"; do
+        # shellcheck disable=SC2086
+        check "sample $option" "$GEN" sample --class 207 --num 16 --top-k 1 --precision bf16 --device "$DEVICE" $option \
+            -o "$WORK/$(echo "$option" | tr -d ' ')"
+    done
+    check "a recorded step draws the same" cmp "$WORK/bf16/000000.png" "$WORK/--cuda-graph/000000.png"
+    check "sample, int8" "$GEN" sample --class 207 --num 16 --precision int8 --device "$DEVICE" -o "$WORK/int8"
+fi
 check "sample, text" "$GEN" sample --model imagenet56-64-text --prompt "a lion" --num 4 --device "$DEVICE" -o "$WORK/text"
 check "sample, speculative" "$GEN" sample --class 207 --num 4 --speculative 8 --device "$DEVICE" -o "$WORK/speculative"
 check encode "$GEN" encode "$WORK/plain" --device "$DEVICE" -o "$WORK/codes.safetensors"
@@ -73,19 +82,8 @@ check train-features "$GEN" train-features --data "$PICTURES" --device "$DEVICE"
 check train-tokenizer "$GEN" train-tokenizer --recipe "$SOURCE/configs/train/tokenizer-64.yaml" --data "$PICTURES" \
     --device "$DEVICE" -o "$WORK/train-tokenizer" losses.perceptual=null $few
 # shellcheck disable=SC2086
-check train-ar "$GEN" train-ar --codes "$WORK/codes" --device "$DEVICE" -o "$WORK/train-ar" $few model.qk_norm=false
+check train-ar "$GEN" train-ar --codes "$WORK/codes" --device "$DEVICE" -o "$WORK/train-ar" $few
 check "train-ar goes on" "$GEN" train-ar --resume --device "$DEVICE" -o "$WORK/train-ar" optimization.steps=12
-# The custom kernels know no query and key norms, which the bundled models have; the transformer trained here has none.
-if has_cuda; then
-    for option in "" --cuda-graph --gpu-kernels "--cuda-graph --gpu-kernels"; do
-        # shellcheck disable=SC2086
-        check "sample $option" "$GEN" sample --model "$WORK/train-ar" --num-images 16 --top-k 1 --precision bf16 \
-            --device "$DEVICE" $option -o "$WORK/drawn$(echo "$option" | tr -d ' ')"
-    done
-    check "a recorded step draws the same" cmp "$WORK/drawn/000000.png" "$WORK/drawn--cuda-graph/000000.png"
-    check "sample, int8" "$GEN" sample --model "$WORK/train-ar" --num-images 16 --precision int8 --device "$DEVICE" -o "$WORK/int8"
-    check "a recorded step, bundled model" "$GEN" sample --class 207 --precision bf16 --device "$DEVICE" --cuda-graph -o "$WORK/graph"
-fi
 check probe "$GEN" probe --data "$PICTURES" --validation "$PICTURES" --epochs 1 --device "$DEVICE" -o "$WORK/probe"
 check "bench, sample" "$GEN" bench --device "$DEVICE" --work sample --model "$SOURCE/configs/ar/gigatok-gpt-b.yaml" \
     --tokenizer "$SOURCE/configs/tokenizer/gigatok-ss256.yaml" --precision bf16 --batch-size 16

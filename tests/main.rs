@@ -6,6 +6,7 @@ mod captions;
 mod cases;
 mod cli;
 mod common;
+mod earlier;
 mod eval;
 mod extract;
 mod features;

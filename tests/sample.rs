@@ -180,7 +180,7 @@ fn what_cannot_be_done_is_said_in_a_sentence() {
     assert!(fails(&place, "--class 207 --cfg abc").contains("invalid value 'abc'"));
     assert!(fails(&place, "--class 207 --cfg=-1").contains("cfg"));
     assert!(fails(&place, "--class 207 --cfg-schedule stp").contains("did you mean `step`?"));
-    assert!(fails(&place, "--class 207 --cfg-start 0.2").contains("no meaning"));
+    assert!(fails(&place, "--class 207 --cfg-start 0.2").contains("does not apply"));
     assert!(fails(&place, "").contains("--class"));
     write_model(&place.path("odd"), Tiny { vocab_size: 96, ..Tiny::default() });
     let message = fails(&place, "--class 207 --model odd");

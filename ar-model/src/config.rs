@@ -10,6 +10,9 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 
 mod official;
+mod options;
+
+pub(crate) use options::Options;
 
 /// A decoder-only transformer over image codes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -30,6 +30,8 @@ fn a_model_packed_for_a_gpu_predicts_what_the_model_predicts() {
         small("learned", CLASS, ""),
         small("rope_2d", TEXT, "width: 48\nheads: 4"), // heads of 12, stored as 16
         small("rope_2d", CLASS, "kv_heads: 2\nfeed_forward_width: 48\nnorm_eps: 0.01"),
+        small("rope_2d", CLASS, "kv_heads: 2\nqk_norm: true"),
+        small("learned", CLASS, "width: 48\nheads: 4\nqk_norm: true"), // norms of 12 channels
     ];
     for config in flavours {
         for batch in [2, 9] {
@@ -96,11 +98,9 @@ fn the_8_bit_cache_is_half_as_large() {
 
 #[test]
 fn unsupported_options_are_refused() {
-    for (extra, what) in [
-        ("qk_norm: true", "norms of queries and keys"),
-        ("modulation: ada_ln", "adaptive norms"),
-        ("vocab_size: 41", "an odd number of codes"),
-    ] {
+    for (extra, what) in
+        [("modulation: ada_ln", "adaptive norms"), ("vocab_size: 41", "an odd number of codes")]
+    {
         let gpt = build(&config("learned", CLASS, extra));
         let error = gpt.into_decoder(backend(Bf16, Bf16)).unwrap_err().to_string();
         assert!(error.contains(what), "{error}");

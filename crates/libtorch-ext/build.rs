@@ -15,7 +15,7 @@ const LINKED: [&str; 7] = [
 ];
 /// Included by these.
 const HEADERS: [&str; 5] =
-    ["csrc/caught.h", "csrc/gloo", "csrc/numbers.h", "csrc/products.h", "csrc/twice.h"];
+    ["csrc/caught.h", "include/gloo", "csrc/numbers.h", "csrc/products.h", "csrc/twice.h"];
 const CUDA_GRAPH: &str = "csrc/cuda_graph.cpp";
 
 fn main() {
@@ -46,7 +46,7 @@ fn linked(libtorch: &Path) {
         // Without -fopenmp the loops of `at::parallel_for`, a template, silently run on one
         // thread.
         .flags(["-fopenmp", "-fno-math-errno", "-fno-trapping-math"])
-        .include("csrc") // for gloo's names
+        .include("include") // the names of gloo
         .includes(torch_includes(libtorch))
         .define("USE_C10D_GLOO", None)
         .files(LINKED)

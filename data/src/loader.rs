@@ -11,7 +11,8 @@ use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use tch::Tensor;
 
 use crate::corrupt::CorruptLog;
-use crate::partition::{LoaderState, Partition, Schedule};
+use crate::partition::LoaderState;
+use crate::reading::{Cursor, Reading};
 use crate::transform::{Augment, Draws};
 use crate::{Dataset, Error, LeftOut, Result, Target};
 
@@ -30,22 +31,12 @@ pub enum CorruptPolicy {
 /// Settings of a [`Loader`].
 #[derive(Debug, Clone)]
 pub struct LoaderConfig {
-    /// Records in a batch (of this rank).
-    pub batch_size: usize,
-    /// Decides order and augmentation.
-    pub seed: u64,
-    /// A new random order each epoch.
-    pub shuffle: bool,
-    /// Leave out the last batch of an epoch if it is not full.
-    pub drop_last: bool,
-    /// End after so many epochs; `None` goes on forever.
-    pub epochs: Option<u64>,
+    /// Batches and their order; its seed decides the augmentation too.
+    pub reading: Reading,
     /// Decoding threads, at least 1.
     pub workers: usize,
     /// Batches decoded ahead, at least 1.
     pub prefetch: usize,
-    /// Share of this rank.
-    pub partition: Partition,
     /// Treatment of damaged images.
     pub corrupt: CorruptPolicy,
     /// Most damaged images; more are an error.
@@ -58,14 +49,9 @@ impl LoaderConfig {
     /// For training: endless, shuffled, full batches, damaged images replaced.
     pub fn training(batch_size: usize, seed: u64) -> Self {
         LoaderConfig {
-            batch_size,
-            seed,
-            shuffle: true,
-            drop_last: true,
-            epochs: None,
+            reading: Reading::training(batch_size, seed),
             workers: default_workers(),
             prefetch: 4,
-            partition: Partition::WHOLE,
             corrupt: CorruptPolicy::Replace,
             max_corrupt: 100,
             corrupt_list: None,
@@ -75,9 +61,7 @@ impl LoaderConfig {
     /// For evaluation: every record once, in the stored order, damaged images left out.
     pub fn once(batch_size: usize) -> Self {
         LoaderConfig {
-            shuffle: false,
-            drop_last: false,
-            epochs: Some(1),
+            reading: Reading::once(batch_size),
             corrupt: CorruptPolicy::LeaveOut,
             ..Self::training(batch_size, 0)
         }
@@ -115,7 +99,7 @@ pub struct Batch {
 #[derive(Debug)]
 pub struct Loader {
     source: Arc<Source>,
-    state: LoaderState,
+    cursor: Cursor,
     feed: Option<Feed>,
 }
 
@@ -126,15 +110,7 @@ impl Loader {
         augment: impl Augment + 'static,
         config: LoaderConfig,
     ) -> Result<Self> {
-        let schedule = Schedule {
-            records: dataset.len(),
-            batch_size: config.batch_size,
-            seed: config.seed,
-            shuffle: config.shuffle,
-            drop_last: config.drop_last,
-            partition: config.partition,
-        };
-        schedule.validate()?;
+        let cursor = Cursor::new(&config.reading, dataset.len())?;
         augment.validate()?;
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(config.workers.max(1))
@@ -142,26 +118,26 @@ impl Loader {
             .build()
             .map_err(|e| Error::Settings(format!("cannot start {} decoding threads: {e}", config.workers)))?;
         let corrupt = CorruptLog::new(config.max_corrupt, config.corrupt_list.as_deref());
-        let source = Source { dataset, augment: Box::new(augment), config, schedule, corrupt, pool };
-        Ok(Loader { source: Arc::new(source), state: LoaderState::default(), feed: None })
+        let source = Source { dataset, augment: Box::new(augment), config, corrupt, pool };
+        Ok(Loader { source: Arc::new(source), cursor, feed: None })
     }
 
     /// The next batch, or `None` after the last epoch.
     #[allow(clippy::should_implement_trait)] // fallible, and not meant for iterator adaptors
     pub fn next(&mut self) -> Result<Option<Batch>> {
-        if self.source.config.epochs.is_some_and(|n| self.state.epoch >= n) {
+        if self.cursor.is_at_end() {
             return Ok(None);
         }
-        let feed = self.feed.get_or_insert_with(|| Feed::start(&self.source, self.state));
+        let feed = self.feed.get_or_insert_with(|| Feed::start(&self.source, self.cursor));
         let decoded = feed.receive().inspect_err(|_| self.feed = None)?;
-        let batch = decoded.into_batch(self.source.augment.size(), self.state.epoch);
-        self.state = self.source.schedule.following(self.state);
+        let batch = decoded.into_batch(self.source.augment.size(), self.cursor.place.epoch);
+        self.cursor.advance();
         Ok(Some(batch))
     }
 
     /// The number of batches of one epoch.
     pub fn steps_per_epoch(&self) -> usize {
-        self.source.schedule.steps()
+        self.cursor.schedule.steps()
     }
 
     /// The data set.
@@ -171,18 +147,18 @@ impl Loader {
 
     /// The place of batch `number` of an epoch.
     pub fn place_of(&self, epoch: u64, number: u64) -> LoaderState {
-        self.source.schedule.step(epoch, number)
+        self.cursor.schedule.step(epoch, number)
     }
 
     /// The place of the batch that [`Loader::next`] will return; batches decoded ahead do not
     /// count.
     pub fn state(&self) -> LoaderState {
-        self.state
+        self.cursor.place
     }
 
     /// Continues at another place, which may have been taken with batches of another size.
     pub fn restore(&mut self, state: LoaderState) -> Result<()> {
-        self.state = self.source.schedule.place(state)?;
+        self.cursor.restore(state)?;
         self.feed = None;
         Ok(())
     }
@@ -204,7 +180,6 @@ struct Source {
     dataset: Arc<dyn Dataset>,
     augment: Box<dyn Augment>,
     config: LoaderConfig,
-    schedule: Schedule,
     corrupt: CorruptLog,
     pool: rayon::ThreadPool,
 }
@@ -227,26 +202,25 @@ struct Ready {
 struct Decoded(Vec<Ready>);
 
 impl Source {
-    /// Decodes batches from `state` on until told to stop.
-    fn produce(&self, mut state: LoaderState, sender: &SyncSender<Result<Decoded>>) {
-        while self.config.epochs.is_none_or(|n| state.epoch < n) {
-            let epoch = state.epoch;
-            let order = self.schedule.order(epoch);
-            while state.epoch == epoch {
-                let batch = self.decode(&order, state);
+    /// Decodes batches from `cursor` on until told to stop.
+    fn produce(&self, mut cursor: Cursor, sender: &SyncSender<Result<Decoded>>) {
+        while !cursor.is_at_end() {
+            let epoch = cursor.place.epoch;
+            let order = cursor.schedule.order(epoch);
+            while cursor.place.epoch == epoch {
+                let batch = self.decode(cursor.schedule.batch(&order, cursor.place.records), epoch);
                 let failed = batch.is_err();
                 if sender.send(batch).is_err() || failed {
                     return;
                 }
-                state = self.schedule.following(state);
+                cursor.advance();
             }
         }
     }
 
-    fn decode(&self, order: &[usize], state: LoaderState) -> Result<Decoded> {
-        let indices = self.schedule.batch(order, state.records);
+    fn decode(&self, indices: &[usize], epoch: u64) -> Result<Decoded> {
         let ready: Result<Vec<Option<Ready>>> =
-            self.pool.install(|| indices.par_iter().map(|&i| self.record(i, state.epoch)).collect());
+            self.pool.install(|| indices.par_iter().map(|&i| self.record(i, epoch)).collect());
         Ok(Decoded(ready?.into_iter().flatten().collect()))
     }
 
@@ -257,7 +231,7 @@ impl Source {
             match self.dataset.get(at) {
                 Ok(record) => {
                     // By its key, so that an augmentation does not depend on the order.
-                    let mut draws = Draws::new(self.config.seed, epoch, fnv1a(&record.key));
+                    let mut draws = Draws::new(self.config.reading.seed, epoch, fnv1a(&record.key));
                     let images = self.augment.apply(&record.image, &mut draws);
                     return Ok(Some(Ready { index: at, key: record.key, images, target: record.target }));
                 }
@@ -267,7 +241,7 @@ impl Source {
                 break;
             }
             let counters = [REPLACE, epoch, index as u64, attempt];
-            at = rng::below(self.config.seed, &counters, self.dataset.len() as u64) as usize;
+            at = rng::below(self.config.reading.seed, &counters, self.dataset.len() as u64) as usize;
         }
         Ok(None)
     }
@@ -330,10 +304,10 @@ struct Feed {
 }
 
 impl Feed {
-    fn start(source: &Arc<Source>, state: LoaderState) -> Self {
+    fn start(source: &Arc<Source>, cursor: Cursor) -> Self {
         let (sender, receiver) = sync_channel(source.config.prefetch.max(1));
         let source = Arc::clone(source);
-        let thread = std::thread::spawn(move || source.produce(state, &sender));
+        let thread = std::thread::spawn(move || source.produce(cursor, &sender));
         Feed { receiver: Some(receiver), thread: Some(thread) }
     }
 

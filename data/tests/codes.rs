@@ -228,7 +228,7 @@ fn hostile_sizes_are_refused_before_anything_is_allocated() {
     };
     let index = |from, to| refusal("index.json", replaced(from, to));
     assert!(index("\"num_tokens\": 4", "\"num_tokens\": -1").contains("must be positive"));
-    assert!(index("codes-00000", "../codes-00000").contains("no file of this folder"));
+    assert!(index("codes-00000", "../codes-00000").contains("not a file of this folder"));
     let shard = |head: &str| {
         let head = head.to_owned();
         refusal("codes-00000-of-00003.safetensors", move |_| {

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use base::Hint;
-use data::{Batch, CorruptPolicy, Dataset, Error, Loader, LoaderConfig, Transform};
+use data::{Batch, CorruptPolicy, Dataset, Error, Loader, LoaderConfig, Reading, Transform};
 use image::RgbImage;
 use tch::Tensor;
 
@@ -61,7 +61,8 @@ fn augmentation_differs_between_epochs_and_seeds_decide_all() {
     let dir = tempfile::tempdir().unwrap();
     let set = class_tree(dir.path());
     let all = |seed: u64| {
-        let config = LoaderConfig { seed, shuffle: false, batch_size: 12, ..config(2) };
+        let reading = Reading { shuffle: false, ..Reading::training(12, seed) };
+        let config = LoaderConfig { reading, ..config(2) };
         take(&mut Loader::new(set.clone(), Transform::random(8), config).unwrap(), 2)
     };
     let (a, b) = (all(1), all(2));
@@ -123,7 +124,7 @@ fn a_place_is_kept_by_batches_of_another_size() {
     let dir = tempfile::tempdir().unwrap();
     let set = class_tree(dir.path());
     let loader = |batch_size: usize| {
-        let config = LoaderConfig { batch_size, ..config(1) };
+        let config = LoaderConfig { reading: Reading::training(batch_size, 7), ..config(1) };
         Loader::new(set.clone(), Transform::center(8), config).unwrap()
     };
     let read = |loader: &mut Loader, batches: usize| -> Vec<usize> {
@@ -144,7 +145,7 @@ fn a_position_of_other_data_is_refused() {
     let mut loader = Loader::new(class_tree(dir.path()), Transform::center(8), config(1)).unwrap();
     let e = loader.restore(data::LoaderState { epoch: 0, records: 13 }).unwrap_err().to_string();
     assert!(e.contains("12 records"), "{e}");
-    let too_big = LoaderConfig { batch_size: 13, ..config(1) };
+    let too_big = LoaderConfig { reading: Reading::training(13, 7), ..config(1) };
     assert!(Loader::new(loader.dataset().clone(), Transform::center(8), too_big).is_err());
 }
 

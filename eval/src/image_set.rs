@@ -4,12 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use base::hash::Sha256;
 use base::{ImagesU8, Skipped};
 use data::transform::center_crop;
 use data::{Class, ClassTable, Dataset, Stored, Target};
 use image::RgbImage;
 use rayon::prelude::*;
-use sha2::{Digest as _, Sha256};
 use tch::Tensor;
 
 use crate::Result;
@@ -84,13 +84,13 @@ impl ImageSet {
     /// files' content.
     pub fn identity(&self) -> String {
         let content = data::content_fingerprint(self.records.as_ref());
-        let mut given = Sha256::new();
+        let mut given = Sha256::default();
         given.update(content);
         for prompt in self.prompts.iter().flat_map(|prompts| prompts.iter()) {
             given.update([prompt.as_bytes(), &[0]].concat());
         }
         self.labels().iter().for_each(|label| given.update(label.to_le_bytes()));
-        given.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect()
+        given.fingerprint()
     }
 
     /// A record's name.
@@ -161,12 +161,12 @@ impl ImageSet {
             Some(side) => center_crop(&record.image, side),
             None => record.image,
         };
-        let mut hash = Sha256::new();
+        let mut hash = Sha256::default();
         hash.update(stem(&name));
         hash.update([0]);
         hash.update(image.width().to_le_bytes());
         hash.update(image.as_raw());
-        let digest = Digest::of(hash.finalize().into());
+        let digest = Digest::of(hash.digest());
         let prompt = self.prompts.as_ref().map(|prompts| prompts[index].clone());
         Ok(Read { name, class, prompt, image, stored: record.stored, digest })
     }

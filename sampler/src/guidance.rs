@@ -62,8 +62,7 @@ pub enum GuidanceSchedule {
 
 impl GuidanceSchedule {
     /// Names of all schedules, the values of `--cfg-schedule`.
-    pub const NAMES: [&'static str; 8] =
-        ["constant", "linear", "linear_re", "triangular", "rectangular", "step", "cosine", "sigmoid"];
+    pub const NAMES: &'static [&'static str] = settings::GUIDANCE_SCHEDULES;
 
     /// The schedule `name`, with the bounds of its window if it has one.
     ///
@@ -84,7 +83,7 @@ impl GuidanceSchedule {
             "step" => S::Step { start: start.unwrap_or(STEP_START) },
             "cosine" => S::Cosine,
             "sigmoid" => S::Sigmoid,
-            _ => return Err(Error::UnknownSchedule { given: name.into(), known: &Self::NAMES }),
+            _ => return Err(Error::UnknownSchedule { given: name.into(), known: Self::NAMES }),
         };
         let (found_start, found_end) = schedule.window();
         for (what, given, found) in [("cfg_start", start, found_start), ("cfg_end", end, found_end)] {
@@ -256,6 +255,17 @@ mod tests {
         assert_eq!(guided, [0, 1, 2, 3, 4, 5, 6]);
         let off = Guidance { interval: Some(-1), ..g };
         assert!((0..64).all(|i| off.at(i, 64) == 3.0));
+    }
+
+    #[test]
+    fn all_variants_have_their_names() {
+        let error = serde_json::from_str::<GuidanceSchedule>("\"?\"").unwrap_err().to_string();
+        let variants: Vec<&str> = error.split('`').skip(3).step_by(2).collect();
+        assert_eq!(variants, GuidanceSchedule::NAMES, "{error}");
+        for &name in GuidanceSchedule::NAMES {
+            assert_eq!(GuidanceSchedule::named(name, None, None).unwrap().name(), name);
+        }
+        assert_eq!(ALL.map(GuidanceSchedule::name).as_slice(), GuidanceSchedule::NAMES);
     }
 
     #[test]

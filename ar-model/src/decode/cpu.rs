@@ -1,4 +1,4 @@
-//! Decoding on the CPU with the kernels of [`kernels`]: weights packed once, keys and values in
+//! Decoding on the CPU with the kernels of [`cpu_kernels`]: weights packed once, keys and values in
 //! place.
 //!
 //! B sequences, S positions, T prefix positions, D width, V vocabulary
@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 
 use super::kernel_decoder::{DecodeKernels, KernelDecoder, LayerWeights, release};
 use crate::conditioning::Conditioning;
-use crate::config::{ArConfig, Architecture, ConditioningConfig, ModulationConfig, PositionConfig};
+use crate::config::{ArConfig, ConditioningConfig, ModulationConfig, Options, PositionConfig};
 use crate::model::{Block, Gpt};
 use crate::modulation::{LayerModulation, ModelModulation};
 
@@ -28,24 +28,12 @@ pub(super) fn format(precision: Precision) -> Option<Format> {
 /// None: all configurations are supported. A new option, or a new variant of one, does not compile
 /// until it is decided on here.
 pub(super) fn unsupported_reason(config: &ArConfig) -> Option<String> {
-    let ArConfig {
-        kind: Architecture::Gpt,
-        width: _,
-        layers: _,
-        heads: _,
-        kv_heads: _,
-        feed_forward_width: _,
-        vocab_size: _,
-        num_tokens: _,
+    let Options {
         position: PositionConfig::Learned | PositionConfig::Rope2d,
         conditioning: ConditioningConfig::Class { .. } | ConditioningConfig::Text { .. },
-        rope_base: _,
-        norm_eps: _,
-        initializer_range: _,
         qk_norm: _,
         modulation: ModulationConfig::None | ModulationConfig::AdaLn | ModulationConfig::SimpleAdaLn,
-        dropout: _, // acts in training alone
-    } = config;
+    } = config.options();
     None
 }
 

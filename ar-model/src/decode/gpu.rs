@@ -4,12 +4,13 @@
 
 use cuda_kernels::{Format, Inputs, KvCache, Shape};
 use libtorch_ext::cuda_kernel::KernelLauncher;
+use nn::LayerNorm;
 use tch::{Kind, Tensor};
 
 use super::CapturableStep;
 use super::kernel_decoder::{DecodeKernels, KernelDecoder, LayerWeights, release};
 use crate::conditioning::Conditioning;
-use crate::config::{ArConfig, Architecture, ConditioningConfig, ModulationConfig, PositionConfig};
+use crate::config::{ArConfig, ConditioningConfig, ModulationConfig, Options, PositionConfig};
 use crate::embeddings::Embeddings;
 use crate::error::Result;
 use crate::model::{Block, Gpt};
@@ -35,30 +36,15 @@ fn shape(config: &ArConfig) -> Shape {
     }
 }
 
-/// The kernels lack norms of queries and keys, adaptive norms and odd sizes, which no release has.
+/// The kernels lack adaptive norms and odd sizes, which no release has.
 /// A new option, or a new variant of one, does not compile until it is decided on here.
 pub(super) fn unsupported_reason(config: &ArConfig) -> Option<String> {
-    let ArConfig {
-        kind: Architecture::Gpt,
-        width: _, // sizes are the shape's
-        layers: _,
-        heads: _,
-        kv_heads: _,
-        feed_forward_width: _,
-        vocab_size: _,
-        num_tokens: _,
+    let Options {
         position: PositionConfig::Learned | PositionConfig::Rope2d,
         conditioning: ConditioningConfig::Class { .. } | ConditioningConfig::Text { .. },
-        rope_base: _,
-        norm_eps: _,
-        initializer_range: _,
-        qk_norm,
+        qk_norm: _,
         modulation,
-        dropout: _, // acts in training alone
-    } = config;
-    if *qk_norm {
-        return Some("norms of queries and keys".into());
-    }
+    } = config.options();
     match modulation {
         ModulationConfig::None => shape(config).unsupported_reason(),
         ModulationConfig::AdaLn | ModulationConfig::SimpleAdaLn => Some("adaptive norms".into()),
@@ -171,6 +157,11 @@ fn push(decoder: &mut cuda_kernels::Decoder, block: Block) {
     let weights = linears.map(|linear| linear.weight());
     let [wqkv, wo, w1, w2, w3] = weights;
     let (attention_norm, ffn_norm) = (&layer.attention_norm, &layer.ffn_norm);
-    decoder.push(cuda_kernels::Block { wqkv, wo, w1, w2, w3, attention_norm, ffn_norm });
+    let parts = |(q, k): &'_ (LayerNorm, LayerNorm)| {
+        [q.weight(), q.bias(), k.weight(), k.bias()].map(Tensor::shallow_clone)
+    };
+    let qk_norm = layer.qk_norm.as_ref().map(parts);
+    let qk_norm = qk_norm.as_ref().map(|parts| parts.each_ref());
+    decoder.push(cuda_kernels::Block { wqkv, wo, w1, w2, w3, attention_norm, ffn_norm, qk_norm });
     weights.into_iter().for_each(release);
 }

@@ -17,6 +17,7 @@ pub mod progress;
 pub mod resume;
 pub mod rng;
 pub mod skipped;
+pub mod spans;
 pub mod synthetic;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -30,6 +31,7 @@ pub use progress::{Progress, Silent};
 pub use rng::SampleStream;
 pub use settings::{DeviceChoice, Precision};
 pub use skipped::Skipped;
+pub use spans::spans;
 pub use types::{Codes, Images, ImagesU8, TypeError};
 pub use vars::{Build, Init, Scope, Vars};
 

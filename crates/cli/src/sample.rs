@@ -126,3 +126,21 @@ pub struct DrawArgs {
     #[arg(long, requires = "num_images")]
     pub balanced: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Command;
+
+    use super::*;
+
+    #[test]
+    fn an_image_made_again_takes_no_sampling_options() {
+        let command = SampleArgs::augment_args(Command::new("sample"));
+        let from = command.get_arguments().find(|arg| arg.get_id() == "from").unwrap();
+        let conflicts = command.get_arg_conflicts_with(from);
+        let options = SamplingSettings::augment_args(Command::new("options"));
+        for option in options.get_arguments() {
+            assert!(conflicts.iter().any(|arg| arg.get_id() == option.get_id()), "{}", option.get_id());
+        }
+    }
+}

@@ -1,7 +1,6 @@
 //! Packed products and attention, compared with naive loops.
 
 use cpu_kernels::attention::{BLOCK, attend_bf16, attend_f32};
-use cpu_kernels::matmul::as_stored;
 use cpu_kernels::{Format, Isa, Matrix, PackedActivations};
 
 const FORMATS: [Format; 3] = [Format::F32, Format::Bf16, Format::Int8];
@@ -36,6 +35,21 @@ fn product(matrix: &Matrix, x: &[f32], rows: usize) -> Vec<f32> {
 fn naive(weight: &[f32], x: &[f32], inputs: usize) -> Vec<f64> {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
     x.chunks(inputs).flat_map(|x| weight.chunks(inputs).map(move |w| dot(w, x))).collect()
+}
+
+/// A weight matrix rounded by `format`.
+fn as_stored(weight: &[f32], inputs: usize, format: Format) -> Vec<f32> {
+    // Half to even, in the upper 16 bits.
+    let bf16 = |w: f32| f32::from_bits((w.to_bits() + 0x7FFF + ((w.to_bits() >> 16) & 1)) & 0xFFFF_0000);
+    let int8 = |row: &[f32]| -> Vec<f32> {
+        let scale = row.iter().fold(0.0f32, |most, w| most.max(w.abs())) / 127.0;
+        row.iter().map(|w| (w / scale).round_ties_even() * scale).collect()
+    };
+    match format {
+        Format::F32 => weight.to_vec(),
+        Format::Bf16 => weight.iter().map(|&w| bf16(w)).collect(),
+        Format::Int8 => weight.chunks_exact(inputs).flat_map(int8).collect(),
+    }
 }
 
 /// Every format, every instruction set of this machine, shapes with and without remainders, 1 to 13

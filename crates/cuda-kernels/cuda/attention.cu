@@ -1,5 +1,5 @@
-// Attention of new positions over the KV cache, with rotary embedding, and the writing of their
-// keys and values. One block per head and new position.
+// Attention of new positions over the KV cache, with norms of queries and keys and rotary embedding,
+// and the writing of their keys and values. One block per head and new position.
 //
 // Compiled for HEAD, the width of a head; PADDED_HEAD, its width in the cache, padded with zeros;
 // CACHED, the type of keys and values (bf16, or int8 with a scale per position and head);
@@ -18,6 +18,7 @@ struct Attention {
     ACTIVATION *output;             // (sequences, count, heads, HEAD)
     CACHED *keys, *values;          // (sequences, kv_heads, LENGTH, PADDED_HEAD)
     float *key_scales, *value_scales; // (sequences, kv_heads, LENGTH), int8 only
+    const float *qk_norm;           // (4, HEAD): weight and bias of the queries' norm, of the keys'; null: no norms
     const float *rope;              // (positions, HEAD / 2, 2): cosine and sine; null: no rotary embedding
     const unsigned char *prefix_mask; // (sequences, prefix): 1 where attended to; null: everywhere
     const long long *position;      // of the first new position
@@ -41,6 +42,27 @@ __device__ void store_kv(const float *numbers, int8 *to, float *scale, int lane)
     if (lane == 0) *scale = finite ? largest / 127.0f : __uint_as_float(0x7fc00000u);
 }
 
+// Layer norm of a head's channels in shared memory, of which each thread has pairs.
+__device__ void layer_norm(float *x, const float *weight_and_bias, float *smem) {
+    const float *weight = weight_and_bias, *bias = weight_and_bias + HEAD;
+    float sum = 0.0f, squares = 0.0f;
+    for (int c = 2 * threadIdx.x; c < HEAD; c += 2 * THREADS) sum += x[c] + x[c + 1];
+    const float mean = sum_of_block<THREADS>(sum, smem) / HEAD;
+    for (int c = 2 * threadIdx.x; c < HEAD; c += 2 * THREADS) {
+        const float a = x[c] - mean, b = x[c + 1] - mean;
+        squares += a * a + b * b;
+    }
+    const float factor = rsqrtf(sum_of_block<THREADS>(squares, smem) / HEAD + 1e-5f);
+    for (int c = 2 * threadIdx.x; c < HEAD; c += 2 * THREADS)
+        for (int i = c; i < c + 2; ++i) x[i] = (x[i] - mean) * factor * weight[i] + bias[i];
+}
+
+__device__ void rotate(float *pair, const float *angle) {
+    const float x = pair[0], y = pair[1];
+    pair[0] = x * angle[0] - y * angle[1];
+    pair[1] = x * angle[1] + y * angle[0];
+}
+
 template <bool writes, bool attends>
 __device__ void attention(const Attention &a) {
     __shared__ float q[PADDED_HEAD], k[PADDED_HEAD], v[PADDED_HEAD], scores[LENGTH], sums[WARPS][PADDED_HEAD], smem[WARPS];
@@ -52,22 +74,23 @@ __device__ void attention(const Attention &a) {
 
     const ACTIVATION *in = a.qkv + static_cast<size_t>(blockIdx.x) * (heads + 2 * a.kv_heads) * HEAD;
     const int parts[3] = {head, heads + shared, heads + a.kv_heads + shared};
+    // A thread has the same pairs of channels from here to the barrier.
     for (int c = 2 * threadIdx.x; c < PADDED_HEAD; c += 2 * THREADS) {
         float pairs[3][2] = {};
         for (int which = 0; which < 3 && c < HEAD; ++which) {
             const ACTIVATION *from = in + parts[which] * HEAD + c;
             pairs[which][0] = to_f32(from[0]), pairs[which][1] = to_f32(from[1]);
         }
-        if (a.rope && c < HEAD) {
+        for (int i = 0; i < 2; ++i) q[c + i] = pairs[0][i], k[c + i] = pairs[1][i], v[c + i] = pairs[2][i];
+    }
+    if (a.qk_norm) layer_norm(q, a.qk_norm, smem), layer_norm(k, a.qk_norm + 2 * HEAD, smem);
+    const float scale = rsqrtf(static_cast<float>(HEAD));
+    for (int c = 2 * threadIdx.x; c < HEAD; c += 2 * THREADS) {
+        if (a.rope) {
             const float *angle = a.rope + static_cast<size_t>(position) * HEAD + c; // cosine, sine
-            for (int which = 0; which < 2; ++which) {
-                const float x = pairs[which][0], y = pairs[which][1];
-                pairs[which][0] = x * angle[0] - y * angle[1];
-                pairs[which][1] = x * angle[1] + y * angle[0];
-            }
+            rotate(q + c, angle), rotate(k + c, angle);
         }
-        const float scale = rsqrtf(static_cast<float>(HEAD));
-        for (int i = 0; i < 2; ++i) q[c + i] = pairs[0][i] * scale, k[c + i] = pairs[1][i], v[c + i] = pairs[2][i];
+        q[c] *= scale, q[c + 1] *= scale;
     }
     __syncthreads();
     if (writes) { // blocks that share a key write the same

@@ -69,6 +69,8 @@ pub struct Block<'a> {
     pub attention_norm: &'a Tensor,
     /// (D).
     pub ffn_norm: &'a Tensor,
+    /// Weight and bias (K) of the queries' layer norm, then of the keys'.
+    pub qk_norm: Option<[&'a Tensor; 4]>,
 }
 
 #[derive(Debug)]
@@ -79,6 +81,7 @@ struct PackedBlock {
     down: Weight,
     attention_norm: Tensor,
     ffn_norm: Tensor,
+    qk_norm: Option<Tensor>, // (4, K) fp32
 }
 
 /// Embedding tables, both fp32 or both bf16.
@@ -144,6 +147,7 @@ impl Decoder {
             down: Weight::new(block.w2, self.format),
             attention_norm: to_f32(block.attention_norm),
             ffn_norm: to_f32(block.ffn_norm),
+            qk_norm: block.qk_norm.map(|parts| to_f32(&Tensor::stack(&parts, 0))),
         });
     }
 
@@ -220,7 +224,7 @@ impl Decoder {
         let (launcher, eps, rows) = (self.launcher, self.shape.eps, residual.size()[0]);
         for (block, layer) in self.blocks.iter().zip(&step.cache.layers) {
             let qkv = self.norm_gemv(&block.wqkv, residual, &block.attention_norm)?;
-            let attended = self.attention(&qkv, step, layer)?;
+            let attended = self.attention(&qkv, block, step, layer)?;
             block.wo.gemv(launcher, &attended, Fused::Add, residual)?;
             let hidden = self.empty([rows, self.shape.hidden], Kind::Float);
             block.gate_up.gemv(launcher, residual, Fused::NormSwiglu(&block.ffn_norm, eps), &hidden)?;
@@ -236,7 +240,7 @@ impl Decoder {
         for (block, layer) in self.blocks.iter().zip(&step.cache.layers) {
             let normed = self.add_and_norm(residual, branch.as_ref(), &block.attention_norm)?;
             let qkv = block.wqkv.gemm(launcher, &normed)?;
-            let attended = self.attention(&qkv, step, layer)?;
+            let attended = self.attention(&qkv, block, step, layer)?;
             let attended = block.wo.gemm(launcher, &attended)?;
             let normed = self.add_and_norm(residual, Some(&attended), &block.ffn_norm)?;
             let gate_up = block.gate_up.gemm(launcher, &normed)?;
@@ -272,7 +276,7 @@ impl Decoder {
     }
 
     /// Attention over the cache: queries, keys and values (R, (H + 2G) · K) → (R, D).
-    fn attention(&self, qkv: &Tensor, step: StepInput, layer: &Layer) -> Result<Tensor> {
+    fn attention(&self, qkv: &Tensor, block: &PackedBlock, step: StepInput, layer: &Layer) -> Result<Tensor> {
         let StepInput { cache, position, sequences, count } = step;
         let output = self.empty([sequences * count, self.shape.width], qkv.kind());
         let args = [
@@ -282,6 +286,7 @@ impl Decoder {
             Arg::Tensor(&layer.values.data),
             layer.keys.scale.as_ref().into(),
             layer.values.scale.as_ref().into(),
+            block.qk_norm.as_ref().into(),
             self.rope.as_ref().into(),
             cache.prefix_mask.as_ref().into(),
             Arg::Tensor(position),

@@ -1,5 +1,5 @@
-//! Layers through [`kernels`]: for channels-last maps on the CPU that need no gradient. Results are
-//! channels last, too.
+//! Layers through [`cpu_kernels`]: for channels-last maps on the CPU that need no gradient. Results
+//! are channels last, too.
 //!
 //! B images, H×W pixels, C channels
 

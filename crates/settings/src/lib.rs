@@ -16,4 +16,4 @@ pub use launch::{Launch, LaunchError, Launcher};
 pub use metric::{Metric, ReferenceKind};
 pub use model::ModelChoice;
 pub use precision::Precision;
-pub use sampling::{Rng, SamplingSettings};
+pub use sampling::{GUIDANCE_SCHEDULES, Rng, SamplingSettings};

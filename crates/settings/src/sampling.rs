@@ -3,6 +3,15 @@
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+/// Names of the guidance schedules, the values of `--cfg-schedule`.
+pub const GUIDANCE_SCHEDULES: &[&str] =
+    &["constant", "linear", "linear_re", "triangular", "rectangular", "step", "cosine", "sigmoid"];
+
+fn schedule_help() -> String {
+    let (last, others) = GUIDANCE_SCHEDULES.split_last().unwrap_or((&"", &[]));
+    format!("Guidance schedule: {} or {last} [published: constant]", others.join(", "))
+}
+
 /// Sampling settings in the words of the command line, each optional. `sampling.yaml`
 /// beside a model holds them, an image remembers them, and benchmarks state them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, Args)]
@@ -14,9 +23,8 @@ pub struct SamplingSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cfg: Option<f64>,
 
-    /// Guidance schedule: constant, linear, linear_re, triangular, rectangular, step, cosine or
-    /// sigmoid [published: constant]
-    #[arg(long, value_name = "NAME")]
+    /// Guidance schedule, one of [`GUIDANCE_SCHEDULES`]
+    #[arg(long, value_name = "NAME", help = schedule_help())]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cfg_schedule: Option<String>,
 
@@ -115,7 +123,7 @@ pub enum Rng {
     Image,
     /// Like image, with one Gumbel number per candidate code (Gumbel-max); used by --speculative
     Gumbel,
-    /// libtorch's global generator, one draw per step for the whole batch, like the official
+    /// libtorch's global generator, one call per step for the whole batch, like the official
     /// scripts
     Torch,
 }

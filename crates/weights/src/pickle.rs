@@ -448,8 +448,8 @@ fn pairs(flat: Vec<Id>) -> Result<Vec<(Id, Id)>> {
 /// text.
 fn integer(bytes: &[u8]) -> Node {
     if bytes.len() > 16 {
-        let digits: String = bytes.iter().rev().map(|b| format!("{b:02x}")).collect();
-        return Node::Str(format!("0x{digits}"));
+        let big_endian: Vec<u8> = bytes.iter().rev().copied().collect();
+        return Node::Str(format!("0x{}", base::hash::hex(&big_endian)));
     }
     let negative = bytes.last().is_some_and(|b| b & 0x80 != 0);
     let mut wide = [if negative { 0xff } else { 0 }; 16];

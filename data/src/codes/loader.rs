@@ -7,50 +7,27 @@ use tch::Tensor;
 
 use super::CodeSource;
 use crate::Result;
-use crate::partition::{LoaderState, Partition, Schedule};
+use crate::partition::LoaderState;
+use crate::reading::{Cursor, Reading};
 
 /// Settings of a [`CodeLoader`].
 #[derive(Debug, Clone)]
 pub struct CodeLoaderConfig {
-    /// Records in a batch (of this rank).
-    pub batch_size: usize,
-    /// Decides order and views.
-    pub seed: u64,
-    /// A new random order each epoch.
-    pub shuffle: bool,
-    /// Leave out the last batch of an epoch if it is not full.
-    pub drop_last: bool,
+    /// Batches and their order; its seed decides the views too.
+    pub reading: Reading,
     /// A random view of each record in each epoch, as in official training; otherwise the first.
     pub random_view: bool,
-    /// End after so many epochs; `None` goes on forever.
-    pub epochs: Option<u64>,
-    /// Share of this rank.
-    pub partition: Partition,
 }
 
 impl CodeLoaderConfig {
     /// For training: endless, shuffled, full batches, random views.
     pub fn training(batch_size: usize, seed: u64) -> Self {
-        CodeLoaderConfig {
-            batch_size,
-            seed,
-            shuffle: true,
-            drop_last: true,
-            random_view: true,
-            epochs: None,
-            partition: Partition::WHOLE,
-        }
+        CodeLoaderConfig { reading: Reading::training(batch_size, seed), random_view: true }
     }
 
     /// For validation: every record's first view once, in the stored order.
     pub fn once(batch_size: usize) -> Self {
-        CodeLoaderConfig {
-            shuffle: false,
-            drop_last: false,
-            random_view: false,
-            epochs: Some(1),
-            ..Self::training(batch_size, 0)
-        }
+        CodeLoaderConfig { reading: Reading::once(batch_size), random_view: false }
     }
 }
 
@@ -78,38 +55,29 @@ pub struct CodeBatch {
 pub struct CodeLoader {
     source: Arc<dyn CodeSource>,
     config: CodeLoaderConfig,
-    schedule: Schedule,
-    state: LoaderState,
+    cursor: Cursor,
     order: Option<(u64, Vec<usize>)>,
 }
 
 impl CodeLoader {
     /// At the beginning of epoch 0.
     pub fn new(source: Arc<dyn CodeSource>, config: CodeLoaderConfig) -> Result<Self> {
-        let schedule = Schedule {
-            records: source.len(),
-            batch_size: config.batch_size,
-            seed: config.seed,
-            shuffle: config.shuffle,
-            drop_last: config.drop_last,
-            partition: config.partition,
-        };
-        schedule.validate()?;
-        Ok(CodeLoader { source, config, schedule, state: LoaderState::default(), order: None })
+        let cursor = Cursor::new(&config.reading, source.len())?;
+        Ok(CodeLoader { source, config, cursor, order: None })
     }
 
     /// The next batch, or `None` after the last epoch.
     #[allow(clippy::should_implement_trait)] // fallible, and not meant for iterator adaptors
     pub fn next(&mut self) -> Result<Option<CodeBatch>> {
-        let LoaderState { epoch, records } = self.state;
-        if self.config.epochs.is_some_and(|n| epoch >= n) {
+        if self.cursor.is_at_end() {
             return Ok(None);
         }
+        let LoaderState { epoch, records } = self.cursor.place;
         if self.order.as_ref().is_none_or(|(e, _)| *e != epoch) {
-            self.order = Some((epoch, self.schedule.order(epoch)));
+            self.order = Some((epoch, self.cursor.schedule.order(epoch)));
         }
         let (_, order) = self.order.as_ref().expect("just made");
-        let indices = self.schedule.batch(order, records);
+        let indices = self.cursor.schedule.batch(order, records);
         let mut codes = Vec::with_capacity(indices.len() * self.source.num_tokens());
         let (mut labels, mut captions) = (Vec::with_capacity(indices.len()), vec![]);
         for &i in indices {
@@ -122,7 +90,7 @@ impl CodeLoader {
         let codes = Codes::new(Tensor::from_slice(&codes).view(shape)).expect("int64 (B, N)");
         let indices = indices.to_vec();
         let keys = indices.iter().map(|i| format!("record {i} of the stored codes")).collect();
-        self.state = self.schedule.following(self.state);
+        self.cursor.advance();
         Ok(Some(CodeBatch { codes, valid: labels.len(), labels, captions, keys, indices, epoch }))
     }
 
@@ -131,12 +99,13 @@ impl CodeLoader {
         if !self.config.random_view {
             return 0;
         }
-        rng::below(self.config.seed, &[VIEW, epoch, index as u64], self.source.views() as u64) as usize
+        rng::below(self.config.reading.seed, &[VIEW, epoch, index as u64], self.source.views() as u64)
+            as usize
     }
 
     /// The number of batches of one epoch.
     pub fn steps_per_epoch(&self) -> usize {
-        self.schedule.steps()
+        self.cursor.schedule.steps()
     }
 
     /// The codes it reads.
@@ -146,13 +115,12 @@ impl CodeLoader {
 
     /// The place of the batch that [`CodeLoader::next`] will return.
     pub fn state(&self) -> LoaderState {
-        self.state
+        self.cursor.place
     }
 
     /// Continues at another place, which may have been taken with batches of another size.
     pub fn restore(&mut self, state: LoaderState) -> Result<()> {
-        self.state = self.schedule.place(state)?;
-        Ok(())
+        self.cursor.restore(state)
     }
 }
 
@@ -160,7 +128,7 @@ impl std::fmt::Debug for CodeLoader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CodeLoader")
             .field("config", &self.config)
-            .field("state", &self.state)
+            .field("state", &self.cursor.place)
             .finish_non_exhaustive()
     }
 }

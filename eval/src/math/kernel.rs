@@ -1,6 +1,7 @@
 //! Distances between distributions by kernels: KID (Bińkowski et al., 2018) and CMMD (Jayasumana et
 //! al., 2024). All in float64: the values are differences of nearly equal means.
 
+use base::spans;
 use tch::{Kind, Tensor};
 
 use crate::math::features::{at_least, two_sets};
@@ -57,14 +58,13 @@ fn mmd2(
 
 /// The kernel's sum over all pairs, perhaps without the diagonal.
 fn sum(a: &Tensor, b: &Tensor, kernel: &impl Fn(&Tensor, &Tensor) -> Tensor, no_diagonal: bool) -> f64 {
-    let n = a.size()[0];
-    let tile = |start: i64| {
-        let k = kernel(&a.narrow(0, start, TILE.min(n - start)), b);
+    let tile = |(start, rows): (i64, i64)| {
+        let k = kernel(&a.narrow(0, start, rows), b);
         let diagonal =
             if no_diagonal { k.diagonal(start, 0, 1).sum(Kind::Double).double_value(&[]) } else { 0.0 };
         k.sum(Kind::Double).double_value(&[]) - diagonal
     };
-    (0..n).step_by(TILE as usize).map(tile).sum()
+    spans(a.size()[0], TILE).map(tile).sum()
 }
 
 /// Subsets of KID.

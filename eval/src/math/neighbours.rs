@@ -6,6 +6,7 @@
 //! number of pairs. Pairs too near to a ball's surface for that are measured again by their
 //! differences.
 
+use base::spans;
 use tch::{Kind, Tensor};
 
 use crate::math::features::{at_least, rows, two_sets};
@@ -67,7 +68,7 @@ impl Manifold {
             return Err(Error::TooFew { metric: "a neighbour's rank", needed: 1, found: k });
         }
         at_least("nearest neighbours", k + 1, n)?;
-        let radii: Vec<Tensor> = starts(n, TILE.0).map(|(at, count)| radii(&x, at, count, k)).collect();
+        let radii: Vec<Tensor> = spans(n, TILE.0).map(|(at, count)| radii(&x, at, count, k)).collect();
         Ok(Manifold { rows: x, radii: Tensor::cat(&radii, 0), k })
     }
 
@@ -86,11 +87,11 @@ impl Manifold {
         let flags = |n| Tensor::zeros([n], (Kind::Bool, tch::Device::Cpu));
         let filled = flags(self.len());
         let (mut within, mut inside) = (vec![], vec![]);
-        for (at, count) in starts(q.size()[0], TILE.0) {
+        for (at, count) in spans(q.size()[0], TILE.0) {
             let tile = q.narrow(0, at, count);
             let mut any = flags(count);
             let mut balls = Tensor::zeros([count], (Kind::Int64, tch::Device::Cpu));
-            for (from, n) in starts(self.len(), TILE.1) {
+            for (from, n) in spans(self.len(), TILE.1) {
                 let (touching, strictly) = self.compare(&tile, from, n);
                 any = any.logical_or(&touching.any_dim(1, false));
                 balls += strictly.sum_dim_intlist([1i64].as_slice(), false, Kind::Int64);
@@ -119,11 +120,6 @@ impl Manifold {
     }
 }
 
-/// (start, length) of pieces of at most `size`.
-fn starts(n: i64, size: i64) -> impl Iterator<Item = (i64, i64)> {
-    (0..n).step_by(size as usize).map(move |at| (at, size.min(n - at)))
-}
-
 /// (Q, N) squared distances, and how far rounding may have moved them.
 fn squared_distances(a: &Tensor, b: &Tensor) -> (Tensor, Tensor) {
     // Distances do not change when one point is taken from all rows, and less cancels.
@@ -140,7 +136,7 @@ const PAIRS: i64 = 8192;
 
 /// Replaces the distances of the pairs (P, 2) by those of their differences.
 fn remeasure(distance: &mut Tensor, a: &Tensor, b: &Tensor, pairs: &Tensor) {
-    for (at, count) in starts(pairs.size()[0], PAIRS) {
+    for (at, count) in spans(pairs.size()[0], PAIRS) {
         let pairs = pairs.narrow(0, at, count);
         let (i, j) = (pairs.select(1, 0), pairs.select(1, 1));
         let exact = exact(&a.index_select(0, &i), &b.index_select(0, &j));
@@ -157,7 +153,7 @@ fn exact(a: &Tensor, b: &Tensor) -> Tensor {
 fn radii(x: &Tensor, at: i64, count: i64, k: i64) -> Tensor {
     let tile = x.narrow(0, at, count);
     let mut best: Option<(Tensor, Tensor)> = None; // k smallest distances and whose, (count, k)
-    for (from, n) in starts(x.size()[0], TILE.1) {
+    for (from, n) in spans(x.size()[0], TILE.1) {
         let (mut distance, _) = squared_distances(&tile, &x.narrow(0, from, n));
         let own = Tensor::arange(n, (Kind::Int64, tch::Device::Cpu)) + from;
         let rows = Tensor::arange(count, (Kind::Int64, tch::Device::Cpu)) + at;

@@ -44,12 +44,12 @@ fn scales(side: i64) -> usize {
 /// # Errors
 /// Returns an error if the images are smaller than the window.
 pub fn ms_ssim(pair: &PixelPair) -> Result<(Vec<f64>, usize)> {
-    let (_, _, h, w) = pair.images.size4()?;
+    let (n, _, h, w) = pair.images.size4()?;
     let scales = scales(h.min(w)).max(1); // of none, the window's error says why
     // As published, the five do not sum to 1 exactly.
     let sum = if scales < WEIGHTS.len() { WEIGHTS[..scales].iter().sum() } else { 1.0 };
     let (mut a, mut b) = (pair.images.shallow_clone(), pair.originals.shallow_clone());
-    let mut product = Tensor::ones([1, 1], (Kind::Double, a.device())); // (B, 3)
+    let mut product = Tensor::ones([n, 3], (Kind::Double, a.device()));
     for (scale, weight) in (1..).zip(&WEIGHTS[..scales]) {
         let [luminance, contrast] = ssim_factors("MS-SSIM", &a, &b, Window::Gaussian)?;
         let map = if scale < scales { contrast } else { luminance * contrast };

@@ -129,7 +129,12 @@ impl DiscriminatorConfig {
     /// Whether the discriminator sees reconstructions before real images, as in the official
     /// trainer with DINO. Power iterations and running statistics depend on the order.
     pub fn fake_first(&self) -> bool {
-        matches!(self, DiscriminatorConfig::Dino(_))
+        match self {
+            DiscriminatorConfig::Dino(_) => true,
+            DiscriminatorConfig::Patchgan(_)
+            | DiscriminatorConfig::Projected(_)
+            | DiscriminatorConfig::Stylegan(_) => false,
+        }
     }
 }
 

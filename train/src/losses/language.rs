@@ -1,5 +1,6 @@
 //! The transformer's loss.
 
+use base::spans;
 use libtorch_ext::fused;
 use tch::{Device, Kind, Reduction, Tensor};
 
@@ -58,9 +59,8 @@ fn in_parts(hidden: &Tensor, output: &Tensor, codes: &Tensor, valid: Option<&Ten
     {
         let _guard = tch::no_grad_guard();
         let (codes, weights) = (codes.reshape([-1, 1]), position_weights(codes, valid).view([-1, 1]));
-        let all = hidden.size()[0];
-        for from in (0..all).step_by(rows as usize) {
-            let part = |t: &Tensor| t.narrow(0, from, rows.min(all - from));
+        for (from, count) in spans(hidden.size()[0], rows) {
+            let part = |t: &Tensor| t.narrow(0, from, count);
             parts.add(&part(&hidden.detach()), &part(&codes), &part(&weights));
         }
     }

@@ -220,7 +220,7 @@ impl Work<'_> {
         Ok(match plan.views {
             FeatureViews::Center => loader(images, Transform::center(size), config)?,
             FeatureViews::Random { views, seed, .. } => {
-                config.seed = seed;
+                config.reading.seed = seed;
                 loader(images, RandomViews { transform: Transform::random(size), views }, config)?
             }
         })

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use base::{Mode, rng};
-use data::{Dataset, Loader, LoaderConfig, Partition, Schedule, Transform};
+use data::{Dataset, Loader, LoaderConfig, Reading, Schedule, Transform};
 use tch::{Device, Tensor};
 
 use super::cache::Features;
@@ -39,14 +39,7 @@ impl Order {
 
 impl<'a> Training<'a> {
     pub fn cached(features: Features, config: &ProbeConfig) -> Self {
-        let schedule = Schedule {
-            records: features.labels().len(),
-            batch_size: config.batch_size,
-            seed: config.seed,
-            shuffle: true,
-            drop_last: true,
-            partition: Partition::WHOLE,
-        };
+        let schedule = Reading::training(config.batch_size, config.seed).schedule(features.labels().len());
         Training::Cached { features, order: Order { schedule, current: None } }
     }
 

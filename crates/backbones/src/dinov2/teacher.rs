@@ -52,11 +52,6 @@ impl DinoTeacher {
         self.net.config.width
     }
 
-    /// N, the patches of an image.
-    pub fn patches_per_image(&self) -> i64 {
-        self.positions.size()[1] - 1
-    }
-
     /// The positions in use, (1, 1 + h·w, D).
     pub fn positions(&self) -> &Tensor {
         &self.positions

@@ -492,21 +492,6 @@ fn nearest(x: f32) -> u32 {
     (x + ROUND).to_bits().wrapping_sub(ROUND.to_bits())
 }
 
-/// A weight matrix rounded by `format`, for tests and for measuring the loss of precision.
-pub fn as_stored(weight: &[f32], inputs: usize, format: Format) -> Vec<f32> {
-    match format {
-        Format::F32 => weight.to_vec(),
-        Format::Bf16 => weight.iter().map(|&w| from_bf16(to_bf16(w))).collect(),
-        Format::Int8 => weight
-            .chunks_exact(inputs)
-            .flat_map(|row| {
-                let scale = scale_to(127.0, row);
-                row.iter().map(move |w| nearest(w / scale) as i32 as f32 * scale)
-            })
-            .collect(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

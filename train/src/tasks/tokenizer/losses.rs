@@ -6,7 +6,7 @@ use backbones::{DinoSize, EfficientNetSize, LpipsNet, PerceptualConfig, WeightSo
 use serde::{Deserialize, Serialize};
 
 use crate::discriminator::{DiffAug, DiscriminatorConfig};
-use crate::losses::adversarial::AdversarialLoss;
+use crate::losses::adversarial::{AdversarialLoss, adopt_weight};
 use crate::losses::lecam::LeCamConfig;
 use crate::optim::AdamWConfig;
 use crate::recipe::{Optimization, at_least_zero};
@@ -286,10 +286,11 @@ pub struct DiscriminatorOptimization {
 pub(super) const LAST_LAYER: &str = "decoder.conv_out.weight";
 
 impl Adversarial {
-    /// Weight of the generator's loss at a step from `start_step` on.
+    /// Weight of the generator's loss at a step; 0 before `start_step`.
     pub(super) fn weight_at(&self, step: u64) -> f64 {
         let warm = (step + 1).saturating_sub(self.start_step);
-        if warm < self.warmup { self.weight * warm as f64 / self.warmup as f64 } else { self.weight }
+        let warming = self.weight * warm as f64 / self.warmup as f64;
+        adopt_weight(if warm < self.warmup { warming } else { self.weight }, step, self.start_step)
     }
 
     /// The discriminator's optimization, given the tokenizer's.
