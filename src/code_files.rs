@@ -14,7 +14,7 @@ use tch::{Device, Kind, Tensor};
 use weights::{Checkpoint, TensorSource, Want};
 
 use crate::context::Context;
-use crate::failure::Failure;
+use crate::error::UserError;
 
 /// The metadata key of the tokenizer's fingerprint.
 pub const TOKENIZER: &str = "tokenizer";
@@ -51,7 +51,7 @@ impl CodeFile {
         let source = file.source(Want::Auto)?;
         let codes = integers(source.as_ref(), &CODES)?.ok_or_else(|| {
             let shown = path.display();
-            Failure::new(format!("`{shown}` holds no tensor `codes`"))
+            UserError::new(format!("`{shown}` holds no tensor `codes`"))
                 .hint(format!("`gen inspect {shown}` lists what it contains; `gen encode` writes such files"))
         })?;
         let what = || format!("the codes of `{}`", path.display());
@@ -147,7 +147,7 @@ pub fn same_tokenizer(
         "the codes in `{}` are of the tokenizer {theirs}, and the transformer's is {own}",
         path.display()
     );
-    Err(Failure::new(message).hint("extract them again with the transformer's own tokenizer").into())
+    Err(UserError::new(message).hint("extract them again with the transformer's own tokenizer").into())
 }
 
 /// Labels are numbers, which must mean the same classes in the data and in a model of so many classes.
@@ -166,14 +166,14 @@ pub fn check_codes(codes: &Codes, num_tokens: i64, vocab_size: i64) -> Result<()
     let size = codes.tensor().size();
     if size[1] != num_tokens {
         return Err(
-            Failure::new(format!("the codes are {size:?}, and the model takes (B, {num_tokens})")).into()
+            UserError::new(format!("the codes are {size:?}, and the model takes (B, {num_tokens})")).into()
         );
     }
     match codes.range() {
-        None => Err(Failure::new("there are no codes in the file").into()),
+        None => Err(UserError::new("there are no codes in the file").into()),
         Some((low, high)) if low < 0 || high >= vocab_size => {
             let message = format!("the codes are in {low}..={high}, and the model knows 0..{vocab_size}");
-            Err(Failure::new(message).hint("was another tokenizer used?").into())
+            Err(UserError::new(message).hint("was another tokenizer used?").into())
         }
         Some(_) => Ok(()),
     }
@@ -184,7 +184,7 @@ fn integers(source: &dyn TensorSource, names: &[&str]) -> Result<Option<Tensor>>
     let Some(name) = names.iter().find(|name| source.info(name).is_some()) else { return Ok(None) };
     if source.unsupported(name).is_some_and(|u| u.what == "U16") {
         let message = format!("tensor `{name}` of {} is of code shards", source.origin());
-        return Err(Failure::new(message)
+        return Err(UserError::new(message)
             .hint("give the folder that `gen extract` wrote: its `index.json` tells what the numbers are")
             .into());
     }
@@ -194,7 +194,7 @@ fn integers(source: &dyn TensorSource, names: &[&str]) -> Result<Option<Tensor>>
         other => {
             let message =
                 format!("tensor `{name}` of {}: expected integers, found {other:?}", source.origin());
-            Err(Failure::new(message).into())
+            Err(UserError::new(message).into())
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use base::files::tsv_cell;
 use data::{Dataset, LeftOut, count_left_out};
 use dist::World;
+use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::inputs::Skipped;
@@ -29,13 +30,40 @@ impl Context {
     }
 }
 
-/// How a verb that did not fail ended.
+/// Results of a verb: a JSON document, or text for people.
+pub trait Report: Serialize {
+    /// The results in one or more lines, without a final newline.
+    fn text(&self) -> String;
+}
+
+impl Context {
+    /// Prints the results and ends the verb.
+    ///
+    /// # Errors
+    /// Returns an error if stdout cannot be written.
+    pub fn finish(&self, report: &impl Report, json: bool, complete: bool) -> anyhow::Result<ExitStatus> {
+        match json {
+            true => self.printer.json(report)?,
+            false => self.printer.line(&report.text())?,
+        }
+        Ok(ExitStatus::of(complete))
+    }
+}
+
+/// End of a verb that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ExitStatus {
     /// Everything was done: exit code 0.
     Done,
     /// An input was skipped, or a check failed: exit code 1.
     Incomplete,
+}
+
+impl ExitStatus {
+    /// [`ExitStatus::Done`] if everything was done.
+    pub fn of(complete: bool) -> Self {
+        if complete { ExitStatus::Done } else { ExitStatus::Incomplete }
+    }
 }
 
 /// A flag that the first SIGINT or SIGTERM sets, for long jobs that end in good order; a second one ends the

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 use weights::{Checkpoint, Want};
 
-use crate::failure::Failure;
+use crate::error::UserError;
 
 /// The names under which a safetensors file may hold images.
 const TENSOR_NAMES: [&str; 2] = ["images", "image"];
@@ -169,13 +169,13 @@ impl Inputs {
         batches.into_iter().map(batch).collect()
     }
 
-    fn nothing_left(&self) -> Failure {
+    fn nothing_left(&self) -> UserError {
         let first = self.skipped.first().map(|s| format!(": {}", s.error)).unwrap_or_default();
         let message = match self.skipped.len() {
             1 => format!("no image can be read{first}"),
             n => format!("none of {n} images can be read; the first{first}"),
         };
-        Failure::new(message).hint(
+        UserError::new(message).hint(
             "images are jpg, png, webp, bmp and gif files, folders and tar archives of them, and safetensors \
              files with a tensor `images` (B, 3, H, W) in [-1, 1]",
         )
@@ -246,7 +246,7 @@ fn read_tensor(path: &Path) -> Result<Tensor> {
     let name = TENSOR_NAMES.into_iter().find(|name| source.info(name).is_some());
     let name = name.ok_or_else(|| {
         let shown = path.display();
-        Failure::new(format!("`{shown}` holds no tensor `images` or `image`"))
+        UserError::new(format!("`{shown}` holds no tensor `images` or `image`"))
             .hint(format!("`gen inspect {shown}` lists what it contains"))
     })?;
     let images = source.read(name, Device::Cpu)?;
@@ -257,23 +257,23 @@ fn read_tensor(path: &Path) -> Result<Tensor> {
     let largest = if images.numel() == 0 { 0.0 } else { images.abs().max().double_value(&[]) };
     if !largest.is_finite() || largest > 1.0 + SLACK {
         let message = format!("{}: expected values in [-1, 1], found some as large as {largest}", what());
-        return Err(Failure::new(message).hint("scale 8-bit values x by x / 127.5 - 1").into());
+        return Err(UserError::new(message).hint("scale 8-bit values x by x / 127.5 - 1").into());
     }
     Ok(images)
 }
 
 /// The reader's own words about a path that leads nowhere, and the nearest name that does exist.
-fn missing(path: &Path, error: &anyhow::Error) -> Failure {
+fn missing(path: &Path, cause: &anyhow::Error) -> UserError {
     let folder = base::files::folder_of(path);
     let names: Vec<String> = std::fs::read_dir(folder)
         .map(|entries| entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect())
         .unwrap_or_default();
     let wanted = path.file_name().unwrap_or_default().to_string_lossy();
-    let failure = Failure::new(chain(error));
+    let error = UserError::new(chain(cause));
     match nearest(&wanted, names.iter().map(String::as_str), 1).first() {
-        Some(name) => failure.hint(format!("did you mean `{}`?", path.with_file_name(name).display())),
-        None if folder.is_dir() => failure.hint("a relative path is looked for in the current folder"),
-        None => failure.hint(format!("there is no folder `{}`", folder.display())),
+        Some(name) => error.hint(format!("did you mean `{}`?", path.with_file_name(name).display())),
+        None if folder.is_dir() => error.hint("a relative path is looked for in the current folder"),
+        None => error.hint(format!("there is no folder `{}`", folder.display())),
     }
 }
 

@@ -4,11 +4,10 @@
 mod code_files;
 mod commands;
 mod context;
-mod failure;
+mod error;
 mod files;
 mod inputs;
 mod printer;
-mod recipes;
 mod resolve;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,17 +18,17 @@ use clap::Parser;
 use dist::{JoinSettings, World};
 use settings::Launch;
 
-use crate::context::{Context, Outcome};
-use crate::failure::Failure;
+use crate::context::{Context, ExitStatus};
+use crate::error::UserError;
 
 fn main() -> ExitCode {
-    failure::install_panic_hook();
+    error::install_panic_hook();
     let cli = cli::Cli::parse(); // its own usage errors exit with 2
     cli.max_pixels.into_iter().for_each(data::set_max_pixels);
     match join(&cli) {
         Ok(context) => run(&cli, &context),
         Err(error) => {
-            printer::Printer::new(cli.quiet).error(&failure::render(&error));
+            printer::Printer::new(cli.quiet).error(&error::render(&error));
             ExitCode::from(2)
         }
     }
@@ -46,8 +45,8 @@ fn join(cli: &cli::Cli) -> anyhow::Result<Context> {
     };
     if !cli.command.runs_on_many() {
         let n = launch.world_size;
-        let failure = Failure::new(format!("this verb runs as one process, and a launcher started {n}"));
-        return Err(failure.hint("run it without the launcher").into());
+        let error = UserError::new(format!("this verb runs as one process, and a launcher started {n}"));
+        return Err(error.hint("run it without the launcher").into());
     }
     let printer = printer::Printer::of_rank(cli.quiet, launch.rank, launch.world_size);
     let words = printer.clone();
@@ -64,18 +63,18 @@ fn join(cli: &cli::Cli) -> anyhow::Result<Context> {
 fn run(cli: &cli::Cli, context: &Context) -> ExitCode {
     let Context { printer, world } = context;
     let result = catch_unwind(AssertUnwindSafe(|| commands::run(&cli.command, context)))
-        .unwrap_or_else(|payload| Err(failure::from_panic(payload.as_ref(), cli.command.batch_size())));
+        .unwrap_or_else(|payload| Err(error::from_panic(payload.as_ref(), cli.command.batch_size())));
     printer.close();
     match result {
         Ok(outcome) => {
             world.leave();
-            ExitCode::from(u8::from(outcome == Outcome::Incomplete))
+            ExitCode::from(u8::from(outcome == ExitStatus::Incomplete))
         }
         // The reader of our output has seen enough (`gen inspect … | head`).
-        Err(error) if failure::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if error::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             if world.fail(&error.to_string()) {
-                printer.error(&failure::render(&error));
+                printer.error(&error::render(&error));
             }
             world.end(2)
         }

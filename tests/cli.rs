@@ -70,7 +70,7 @@ fn every_verb_explains_itself() {
 
 /// `gen` itself knows no libtorch, so that help is there at once; what needs it is the work of `gen-torch` beside it.
 #[test]
-fn help_and_usage_errors_need_only_the_front() {
+fn help_and_usage_errors_need_only_the_launcher() {
     let place = Place::new("", "");
     let (alone, linked) = (place.path("gen"), place.path("linked"));
     std::fs::copy(env!("CARGO_BIN_EXE_gen"), &alone).unwrap();
@@ -88,15 +88,15 @@ fn help_and_usage_errors_need_only_the_front() {
 }
 
 #[test]
-fn the_front_says_how_long_openmp_looks_for_work_unless_told() {
+fn the_launcher_says_how_long_openmp_looks_for_work_unless_told() {
     use std::os::unix::fs::PermissionsExt;
     let place = Place::new("", "");
-    let (front, program) = (place.path("gen"), place.path("gen-torch"));
-    std::fs::copy(env!("CARGO_BIN_EXE_gen"), &front).unwrap();
+    let (launcher, program) = (place.path("gen"), place.path("gen-torch"));
+    std::fs::copy(env!("CARGO_BIN_EXE_gen"), &launcher).unwrap();
     std::fs::write(&program, "#!/bin/sh\necho \"$GOMP_SPINCOUNT\"\n").unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     let spins = |name: &str, value: &str| {
-        let mut command = Command::new(&front);
+        let mut command = Command::new(&launcher);
         command.arg("doctor").env_remove("GOMP_SPINCOUNT").env_remove("OMP_WAIT_POLICY").env(name, value);
         String::from_utf8(command.output().unwrap().stdout).unwrap().trim().to_string()
     };

@@ -1,6 +1,7 @@
 //! The tests of the whole program, one binary; those of single crates are beside them, goldens in `goldens/`.
 
 mod architecture;
+mod benchmarks;
 mod captions;
 mod cases;
 mod cli;
@@ -17,7 +18,6 @@ mod manifests;
 mod operations;
 mod pages;
 mod probe;
-mod recipes;
 mod sample;
 mod text;
 mod train;

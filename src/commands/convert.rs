@@ -8,11 +8,14 @@ use serde::Serialize;
 use serde_json::Value as Json;
 use weights::{Checkpoint, TensorSource, Want};
 
-use crate::context::{Context, Outcome};
-use crate::failure::Failure;
+use crate::context::{self, Context, ExitStatus};
+use crate::error::UserError;
 
 #[derive(Debug, Serialize)]
 struct Report {
+    /// File, and section of it.
+    #[serde(skip)]
+    origin: String,
     output: String,
     /// The section that was taken; nothing when the tensors stood at the top level.
     section: Option<String>,
@@ -24,7 +27,7 @@ struct Report {
 }
 
 /// Converts, and tells what was taken and what was not.
-pub fn run(args: &ConvertArgs, context: &Context) -> anyhow::Result<Outcome> {
+pub fn run(args: &ConvertArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let format = format(args)?;
     let checkpoint = Checkpoint::open(&args.input)?;
     let source = match &args.section {
@@ -42,11 +45,7 @@ pub fn run(args: &ConvertArgs, context: &Context) -> anyhow::Result<Outcome> {
         }
     }
     let report = report(args, &checkpoint, source);
-    match args.json.json {
-        true => context.printer.json(&report)?,
-        false => context.printer.line(&summary(source, &report))?,
-    }
-    Ok(Outcome::Done)
+    context.finish(&report, args.json.json, true)
 }
 
 fn format(args: &ConvertArgs) -> anyhow::Result<TargetFormat> {
@@ -58,7 +57,7 @@ fn format(args: &ConvertArgs) -> anyhow::Result<TargetFormat> {
     };
     args.format.or_else(by_name).ok_or_else(|| {
         let message = format!("the ending of `{}` does not say what to write", args.output.display());
-        Failure::new(message).hint("add `--format pt` or `--format safetensors`").into()
+        UserError::new(message).hint("add `--format pt` or `--format safetensors`").into()
     })
 }
 
@@ -81,6 +80,7 @@ fn report(args: &ConvertArgs, checkpoint: &Checkpoint, source: &dyn TensorSource
     let others = checkpoint.sections().iter().filter(|s| s.name != section);
     let names = source.names();
     Report {
+        origin: source.origin().to_string(),
         output: args.output.display().to_string(),
         tensors: names.len(),
         bytes: names.iter().filter_map(|n| source.info(n)).map(|i| i.bytes).sum(),
@@ -130,10 +130,12 @@ fn leaves(path: String, value: &Json, out: &mut Vec<String>) {
     out.push(format!("{path} ({what}, not a tensor)"));
 }
 
-fn summary(source: &dyn TensorSource, report: &Report) -> String {
-    let mut text = format!("{}: {} tensors from {}", report.output, report.tensors, source.origin());
-    if !report.left_out.is_empty() {
-        text.push_str(&format!("; left out: {}", report.left_out.join(", ")));
+impl context::Report for Report {
+    fn text(&self) -> String {
+        let mut text = format!("{}: {} tensors from {}", self.output, self.tensors, self.origin);
+        if !self.left_out.is_empty() {
+            text.push_str(&format!("; left out: {}", self.left_out.join(", ")));
+        }
+        text
     }
-    text
 }

@@ -11,13 +11,16 @@ use tch::{Device, Tensor};
 use tokenizer::Tokenizer as _;
 
 use crate::code_files::{CodeFile, batches};
-use crate::context::{Context, Outcome};
-use crate::failure::Failure;
+use crate::context::{self, Context, ExitStatus};
+use crate::error::UserError;
 use crate::files;
 use crate::resolve::device;
 
 #[derive(Debug, Serialize)]
 struct Report {
+    /// As named.
+    #[serde(skip)]
+    folder: PathBuf,
     output: Vec<PathBuf>,
     images: i64,
     /// (H, W)
@@ -25,20 +28,21 @@ struct Report {
 }
 
 /// Decodes all rows of a code file.
-pub fn run(args: &DecodeArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let device = device::resolve(&args.compute.device)?;
+pub fn run(args: &DecodeArgs, context: &Context) -> anyhow::Result<ExitStatus> {
+    let device = device::resolve(&args.job.compute.device)?;
     let file = CodeFile::read(&args.codes)?;
     if file.len() == 0 {
-        return Err(Failure::new(format!("there are no codes in `{}`", args.codes.display())).into());
+        return Err(UserError::new(format!("there are no codes in `{}`", args.codes.display())).into());
     }
-    let location = generate::locate::tokenizer(&args.tokenizer.choice())?;
-    let tokenizer = location.open_tokenizer(device, args.compute.precision, &mut context.printer.clone())?;
+    let location = generate::locate::tokenizer(&args.job.tokenizer.choice())?;
+    let tokenizer =
+        location.open_tokenizer(device, args.job.compute.precision, &mut context.printer.clone())?;
     warn_of_another_tokenizer(&file, &tokenizer, context)?;
     let mut sink = Sink::new(&args.output)?;
     let mut size = [0; 2];
     let mut progress = context.printer.clone();
     progress.start("decoding", Some(file.len() as u64));
-    for (from, count) in batches(file.len(), args.batch.batch_size) {
+    for (from, count) in batches(file.len(), args.job.batch.batch_size) {
         let codes = Codes::new(file.rows(from, count)?.into_tensor().to_device(device))?;
         let row = |i: usize| format!("row {}", from + i as i64);
         let images = tokenizer.model.decode(&codes).map_err(|e| e.of_images(row))?;
@@ -47,19 +51,15 @@ pub fn run(args: &DecodeArgs, context: &Context) -> anyhow::Result<Outcome> {
         progress.advance(count as u64);
     }
     progress.finish();
-    let report = Report { output: sink.finish()?, images: file.len(), size };
-    if args.json.json {
-        context.printer.json(&report)?;
-    } else {
-        context.printer.line(&format!(
-            "{}: {} images of {}x{}",
-            args.output.display(),
-            file.len(),
-            size[1],
-            size[0]
-        ))?;
+    let report = Report { folder: args.output.clone(), output: sink.finish()?, images: file.len(), size };
+    context.finish(&report, args.job.json.json, true)
+}
+
+impl context::Report for Report {
+    fn text(&self) -> String {
+        let [height, width] = self.size;
+        format!("{}: {} images of {width}x{height}", self.folder.display(), self.images)
     }
-    Ok(Outcome::Done)
 }
 
 fn warn_of_another_tokenizer(

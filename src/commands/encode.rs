@@ -9,7 +9,7 @@ use tch::{Device, Tensor};
 use tokenizer::Tokenizer as _;
 
 use crate::code_files::TOKENIZER;
-use crate::context::{Context, Outcome, report_left_out, report_skipped};
+use crate::context::{self, Context, ExitStatus, report_left_out, report_skipped};
 use crate::inputs::{Inputs, Skipped};
 use crate::resolve::device;
 
@@ -25,18 +25,19 @@ struct Report {
     skipped: Vec<Skipped>,
 }
 
-/// Encodes all images; [`Outcome::Incomplete`] when some were skipped.
-pub fn run(args: &EncodeArgs, context: &Context) -> anyhow::Result<Outcome> {
-    let device = device::resolve(&args.compute.device)?;
+/// Encodes all images; [`ExitStatus::Incomplete`] when some were skipped.
+pub fn run(args: &EncodeArgs, context: &Context) -> anyhow::Result<ExitStatus> {
+    let device = device::resolve(&args.job.compute.device)?;
     let mut inputs = Inputs::open(&args.images)?;
     inputs.left_out().for_each(|(path, files)| report_left_out(context, path, files));
-    let location = generate::locate::tokenizer(&args.tokenizer.choice())?;
-    let tokenizer = location.open_tokenizer(device, args.compute.precision, &mut context.printer.clone())?;
+    let location = generate::locate::tokenizer(&args.job.tokenizer.choice())?;
+    let tokenizer =
+        location.open_tokenizer(device, args.job.compute.precision, &mut context.printer.clone())?;
     let spec = tokenizer.model.spec().clone();
     let (mut names, mut codes, mut features) = (vec![], vec![], vec![]);
     let mut progress = context.printer.clone();
     progress.start("encoding", Some(inputs.len() as u64));
-    inputs.for_each_batch(spec.image_size, args.batch.batch_size, |batch| {
+    inputs.for_each_batch(spec.image_size, args.job.batch.batch_size, |batch| {
         let images = base::Images::new(batch.images.tensor().to_device(device))?;
         let found =
             tokenizer.model.encode(&images).map_err(|e| e.of_images(|i| format!("`{}`", batch.names[i])))?;
@@ -72,15 +73,13 @@ pub fn run(args: &EncodeArgs, context: &Context) -> anyhow::Result<Outcome> {
     ]);
     weights::save_safetensors(&args.output, &tensors, &metadata)?;
     report_skipped(context, &report.skipped);
-    match args.json.json {
-        true => context.printer.json(&report)?,
-        false => context.printer.line(&summary(&report))?,
-    }
-    Ok(if report.skipped.is_empty() { Outcome::Done } else { Outcome::Incomplete })
+    context.finish(&report, args.job.json.json, report.skipped.is_empty())
 }
 
-fn summary(report: &Report) -> String {
-    let (n, c) = (report.images.len(), report.num_tokens);
-    let (used, all) = (report.distinct_codes, report.codebook_size);
-    format!("{}: {n} x {c} codes, {used} of {all} different", report.output)
+impl context::Report for Report {
+    fn text(&self) -> String {
+        let (n, c) = (self.images.len(), self.num_tokens);
+        let (used, all) = (self.distinct_codes, self.codebook_size);
+        format!("{}: {n} x {c} codes, {used} of {all} different", self.output)
+    }
 }

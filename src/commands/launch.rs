@@ -7,12 +7,12 @@ use clap::Parser as _;
 use cli::launch::LaunchArgs;
 use dist::{LaunchPlan, launch};
 
-use crate::context::{Context, Outcome, stop_on_signal};
-use crate::failure::Failure;
+use crate::context::{Context, ExitStatus, stop_on_signal};
+use crate::error::UserError;
 use crate::resolve::device;
 
 /// Starts the processes and waits for them.
-pub fn run(args: &LaunchArgs, context: &Context) -> anyhow::Result<Outcome> {
+pub fn run(args: &LaunchArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     check(args)?;
     let stop = stop_on_signal()?;
     let processes = usize::from(args.nproc);
@@ -29,10 +29,10 @@ pub fn run(args: &LaunchArgs, context: &Context) -> anyhow::Result<Outcome> {
         command
     };
     match launch(&plan, command, |text| context.printer.warning(text))? {
-        0 => Ok(Outcome::Done),
-        1 => Ok(Outcome::Incomplete),
+        0 => Ok(ExitStatus::Done),
+        1 => Ok(ExitStatus::Incomplete),
         code => {
-            Err(Failure::new(format!("the processes ended with {code}; the first to fail said why above"))
+            Err(UserError::new(format!("the processes ended with {code}; the first to fail said why above"))
                 .into())
         }
     }
@@ -43,7 +43,7 @@ fn check(args: &LaunchArgs) -> anyhow::Result<()> {
     let line = std::iter::once("gen".into()).chain(args.command.iter().cloned());
     let cli = cli::Cli::try_parse_from(line).unwrap_or_else(|error| error.exit());
     if args.nproc > 1 && !cli.command.runs_on_many() {
-        return Err(Failure::new("this verb runs as one process").hint("leave `gen launch` out").into());
+        return Err(UserError::new("this verb runs as one process").hint("leave `gen launch` out").into());
     }
     Ok(())
 }

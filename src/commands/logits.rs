@@ -11,8 +11,8 @@ use serde::Serialize;
 use tch::{Device, Tensor};
 
 use crate::code_files::{CodeFile, batches, check_codes, same_classes, same_tokenizer};
-use crate::context::{Context, Outcome};
-use crate::failure::Failure;
+use crate::context::{self, Context, ExitStatus};
+use crate::error::UserError;
 use crate::resolve::device;
 
 #[derive(Debug, Serialize)]
@@ -26,7 +26,7 @@ struct Report {
 }
 
 /// Teacher-forced logits of all rows.
-pub fn run(args: &LogitsArgs, context: &Context) -> anyhow::Result<Outcome> {
+pub fn run(args: &LogitsArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let device = device::resolve(&args.compute.device)?;
     let file = CodeFile::read(&args.codes)?;
     let location = generate::locate::transformer(&args.model.choice())?;
@@ -41,7 +41,7 @@ pub fn run(args: &LogitsArgs, context: &Context) -> anyhow::Result<Outcome> {
         same_classes((&described, &file.numbering), &location, spec.num_classes)?;
     }
     if file.len() == 0 {
-        return Err(Failure::new("there are no codes in the file").into());
+        return Err(UserError::new("there are no codes in the file").into());
     }
     let mut parts = vec![];
     let mut likelihood = Likelihood::default();
@@ -71,15 +71,14 @@ pub fn run(args: &LogitsArgs, context: &Context) -> anyhow::Result<Outcome> {
         vocab_size: spec.vocab_size,
         loss: likelihood.scores().context("there are no codes in the file")?.nats_per_code,
     };
-    if args.json.json {
-        context.printer.json(&report)?;
-    } else {
-        let (rows, n, v) = (report.rows, report.num_tokens, report.vocab_size);
-        context
-            .printer
-            .line(&format!("{}: {rows} x {n} x {v} logits; loss {:.4}", report.output, report.loss))?;
+    context.finish(&report, args.json.json, true)
+}
+
+impl context::Report for Report {
+    fn text(&self) -> String {
+        let Report { output, rows, num_tokens, vocab_size, loss } = self;
+        format!("{output}: {rows} x {num_tokens} x {vocab_size} logits; loss {loss:.4}")
     }
-    Ok(Outcome::Done)
 }
 
 /// (B) int64: what `--class` says, else what the file says.
@@ -90,15 +89,17 @@ fn classes(args: &LogitsArgs, file: &CodeFile) -> anyhow::Result<Tensor> {
         (0, Some(classes)) => classes.shallow_clone(),
         (0, None) => {
             let message = format!("`{}` does not say which classes its codes have", args.codes.display());
-            return Err(Failure::new(message).hint("give them with `--class`").into());
+            return Err(UserError::new(message).hint("give them with `--class`").into());
         }
         (1, _) => given.repeat([rows]),
         _ => given,
     };
     if classes.size() != [rows] {
-        return Err(
-            Failure::new(format!("there are {rows} rows of codes and {:?} classes", classes.size())).into()
-        );
+        return Err(UserError::new(format!(
+            "there are {rows} rows of codes and {:?} classes",
+            classes.size()
+        ))
+        .into());
     }
     Ok(classes)
 }

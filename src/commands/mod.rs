@@ -1,4 +1,4 @@
-//! One file a verb.
+//! One file or folder a verb: arguments → job → report.
 
 mod bench;
 mod convert;
@@ -7,7 +7,6 @@ mod doctor;
 mod encode;
 mod eval;
 mod extract;
-mod extract_text;
 mod features;
 mod fetch;
 mod inspect;
@@ -15,21 +14,16 @@ mod launch;
 mod logits;
 mod plot;
 mod probe;
-mod recipe;
 mod reconstruct;
 pub mod sample;
 mod train;
-mod train_ar;
-mod train_features;
-mod train_samples;
-mod train_tokenizer;
 
 use cli::Command;
 
-use crate::context::{Context, Outcome};
+use crate::context::{Context, ExitStatus};
 
 /// Runs the verb that was typed.
-pub fn run(command: &Command, context: &Context) -> anyhow::Result<Outcome> {
+pub fn run(command: &Command, context: &Context) -> anyhow::Result<ExitStatus> {
     match command {
         Command::Sample(args) => sample::run(args, context),
         Command::Bench(args) => bench::run(args, context),
@@ -37,9 +31,9 @@ pub fn run(command: &Command, context: &Context) -> anyhow::Result<Outcome> {
         Command::Inspect(args) => inspect::run(args, context),
         Command::Decode(args) => decode::run(args, context),
         Command::Doctor(args) => doctor::run(args, context),
-        Command::TrainAr(args) => train_ar::run(args, context),
-        Command::TrainFeatures(args) => train_features::run(args, context),
-        Command::TrainTokenizer(args) => train_tokenizer::run(args, context),
+        Command::TrainAr(args) => train::ar::run(args, context),
+        Command::TrainFeatures(args) => train::features::run(args, context),
+        Command::TrainTokenizer(args) => train::tokenizer::run(args, context),
         Command::Eval(args) => eval::run(args, context),
         Command::Encode(args) => encode::run(args, context),
         Command::Extract(args) => extract::run(args, context),

@@ -8,7 +8,7 @@ use libtorch_ext::{CudaDriver, runtime, tf32};
 use settings::Launch;
 use tch::Device;
 
-use crate::failure::Failure;
+use crate::error::UserError;
 
 /// Applies `--threads` and `--tf32`, and picks the device. Must come before the first tensor: see
 /// [`libtorch_ext::runtime::load_cuda`].
@@ -25,8 +25,8 @@ pub fn resolve(args: &DeviceArgs) -> anyhow::Result<Device> {
     set_threads(args.threads, launch.map_or(1, |launch| launch.local_world_size));
     if args.tf32 && !device.is_cuda() {
         let name = base::device::name(device);
-        let failure = Failure::new(format!("`--tf32` is for CUDA devices, and the device is {name}"));
-        return Err(failure.hint("leave it out: on the CPU fp32 is fp32").into());
+        let error = UserError::new(format!("`--tf32` is for CUDA devices, and the device is {name}"));
+        return Err(error.hint("leave it out: on the CPU fp32 is fp32").into());
     }
     tf32::set(args.tf32)?; // off, too: libtorch starts with convolutions in TF32
     Ok(device)
@@ -46,8 +46,8 @@ pub fn any_cuda() -> Result<Device, String> {
     }
 }
 
-fn one_device_for_all(device: DeviceChoice) -> Failure {
-    Failure::new(format!("`--device {device}` would put all processes on one GPU"))
+fn one_device_for_all(device: DeviceChoice) -> UserError {
+    UserError::new(format!("`--device {device}` would put all processes on one GPU"))
         .hint("leave it out: each process takes the GPU of its number on its machine")
 }
 
@@ -62,12 +62,12 @@ fn own_gpu(launch: &Launch) -> anyhow::Result<Device> {
         return Ok(Device::Cuda(0));
     }
     let n = launch.local_world_size;
-    let failure = Failure::new(format!("{n} processes run on this machine, which has {count} GPUs"));
-    Err(failure.hint("start as many processes as there are GPUs, or use `--device cpu`").into())
+    let error = UserError::new(format!("{n} processes run on this machine, which has {count} GPUs"));
+    Err(error.hint("start as many processes as there are GPUs, or use `--device cpu`").into())
 }
 
 fn cuda(index: usize) -> anyhow::Result<Device> {
-    let refuse = |e: libtorch_ext::Error| Failure::new(format!("cannot use `cuda:{index}`: {e}"));
+    let refuse = |e: libtorch_ext::Error| UserError::new(format!("cannot use `cuda:{index}`: {e}"));
     CudaDriver::open().map_err(|e| {
         refuse(e).hint("CUDA needs an NVIDIA GPU and its driver; `--device cpu` works everywhere")
     })?;
@@ -85,8 +85,8 @@ fn cuda(index: usize) -> anyhow::Result<Device> {
         1 => "only `cuda:0`".to_owned(),
         n => format!("only `cuda:0` to `cuda:{}`", n - 1),
     };
-    let failure = Failure::new(format!("cannot use `cuda:{index}`: libtorch finds {found}"));
-    Err(failure.hint("`gen doctor` lists the devices").into())
+    let error = UserError::new(format!("cannot use `cuda:{index}`: libtorch finds {found}"));
+    Err(error.hint("`gen doctor` lists the devices").into())
 }
 
 /// Bytes of memory that a device has to offer: all of a GPU's, what is available of the machine's within the limit of

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::{BatchArgs, ComputeArgs, JsonArgs, TokenizerArgs};
+use crate::TokenizerJobArgs;
 
 /// Arguments of `gen decode`.
 #[derive(Debug, Args)]
@@ -20,11 +20,5 @@ pub struct DecodeArgs {
     pub output: PathBuf,
 
     #[command(flatten)]
-    pub tokenizer: TokenizerArgs,
-    #[command(flatten)]
-    pub batch: BatchArgs,
-    #[command(flatten)]
-    pub compute: ComputeArgs,
-    #[command(flatten)]
-    pub json: JsonArgs,
+    pub job: TokenizerJobArgs,
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::{BatchArgs, ComputeArgs, JsonArgs, TokenizerArgs};
+use crate::TokenizerJobArgs;
 
 /// Arguments of `gen encode`.
 #[derive(Debug, Args)]
@@ -23,11 +23,5 @@ pub struct EncodeArgs {
     pub features: bool,
 
     #[command(flatten)]
-    pub tokenizer: TokenizerArgs,
-    #[command(flatten)]
-    pub batch: BatchArgs,
-    #[command(flatten)]
-    pub compute: ComputeArgs,
-    #[command(flatten)]
-    pub json: JsonArgs,
+    pub job: TokenizerJobArgs,
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use settings::{Metric, ReferenceKind, SamplingSettings};
 
+use crate::benchmark::BenchmarkArgs;
 use crate::metric;
-use crate::recipe::RecipeArgs;
 use crate::sample::DrawArgs;
 use crate::{BatchArgs, ComputeArgs, JsonArgs, ModelArgs, ModelsDirArgs, PairedTokenizerArgs, SeedArgs};
 
@@ -21,7 +21,7 @@ pub struct EvalArgs {
     pub run: RunArgs,
 
     #[command(flatten)]
-    pub recipe: RecipeArgs,
+    pub benchmark: BenchmarkArgs,
 }
 
 /// Subcommands of evaluation.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::{BatchArgs, ComputeArgs, JsonArgs, TokenizerArgs};
+use crate::TokenizerJobArgs;
 
 /// Encodes a data set to codes, or with --text its captions to features, for training transformers.
 /// Run the same command again to resume.
@@ -64,13 +64,7 @@ pub struct ExtractArgs {
     pub max_corrupt: usize,
 
     #[command(flatten)]
-    pub tokenizer: TokenizerArgs,
-    #[command(flatten)]
-    pub batch: BatchArgs,
-    #[command(flatten)]
-    pub compute: ComputeArgs,
-    #[command(flatten)]
-    pub json: JsonArgs,
+    pub job: TokenizerJobArgs,
 }
 
 /// Views of each image.

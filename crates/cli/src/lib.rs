@@ -3,6 +3,7 @@
 #![allow(missing_docs)] // doc comments are help texts
 
 pub mod bench;
+pub mod benchmark;
 pub mod convert;
 pub mod decode;
 pub mod doctor;
@@ -17,7 +18,6 @@ pub mod logits;
 mod metric;
 pub mod plot;
 pub mod probe;
-pub mod recipe;
 pub mod reconstruct;
 pub mod sample;
 pub mod train;
@@ -101,11 +101,11 @@ impl Command {
     pub fn batch_size(&self) -> Option<i64> {
         match self {
             Command::Sample(args) => Some(args.batch.batch_size),
-            Command::Reconstruct(args) => Some(args.batch.batch_size),
+            Command::Reconstruct(args) => Some(args.job.batch.batch_size),
             Command::Eval(args) => Some(args.run.batch.batch_size),
-            Command::Encode(args) => Some(args.batch.batch_size),
-            Command::Decode(args) => Some(args.batch.batch_size),
-            Command::Extract(args) => Some(args.batch.batch_size),
+            Command::Encode(args) => Some(args.job.batch.batch_size),
+            Command::Decode(args) => Some(args.job.batch.batch_size),
+            Command::Extract(args) => Some(args.job.batch.batch_size),
             Command::Logits(args) => Some(args.batch.batch_size),
             Command::Probe(args) => Some(args.head.batch_size),
             Command::Features(args) => Some(args.batch.batch_size),
@@ -249,4 +249,17 @@ pub struct JsonArgs {
     /// Print the results as one JSON document
     #[arg(long)]
     pub json: bool,
+}
+
+/// A job of a tokenizer.
+#[derive(Debug, Clone, Args)]
+pub struct TokenizerJobArgs {
+    #[command(flatten)]
+    pub tokenizer: TokenizerArgs,
+    #[command(flatten)]
+    pub batch: BatchArgs,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+    #[command(flatten)]
+    pub json: JsonArgs,
 }

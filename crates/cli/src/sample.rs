@@ -7,6 +7,9 @@ use settings::{GpuOptions, Precision, Rng, SamplingSettings};
 
 use crate::{BatchArgs, DeviceArgs, JsonArgs, ModelArgs, PairedTokenizerArgs, SeedArgs};
 
+/// Folder of PNGs if none is named.
+pub const DEFAULT_OUTPUT: &str = "samples";
+
 /// Arguments of `gen sample`.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").args(["class", "prompt", "prompts", "num_images", "from"]).multiple(true).required(true))]

@@ -15,7 +15,7 @@ fn run(scenario: &str, processes: usize, max_restarts: u32) -> (i32, Vec<String>
     let plan = LaunchPlan { processes, max_restarts, threads: 1, stop: &stop };
     let command = || {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["child", "--exact", "--nocapture"]).env(SCENARIO, scenario).env(LIMIT_VARIABLE, "2");
+        command.args(["child", "--exact", "--nocapture"]).env(SCENARIO, scenario).env(LIMIT_VARIABLE, "8");
         command
     };
     let notes = std::cell::RefCell::new(vec![]);
@@ -111,7 +111,7 @@ fn a_process_that_is_gone_is_named_by_the_heartbeats() {
     let (code, notes) = run("killed", 3, 0);
     assert_eq!(code, 2);
     assert!(notes[0].contains("rank 1 of 3") && notes[0].contains("SIGABRT"), "{notes:?}");
-    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }
 
 #[test]

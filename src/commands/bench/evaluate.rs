@@ -8,7 +8,7 @@ use eval::{AccumulateSpec, FeatureAccumulator};
 use tch::{Device, Kind, Tensor};
 
 use super::machine::Machine;
-use super::report::Row;
+use super::row::Row;
 use super::timing::measure;
 
 /// Side of the images, as for the published scores.

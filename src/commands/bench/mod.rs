@@ -1,10 +1,13 @@
 //! `gen bench`: how fast this machine does the work, and how much of what it could do that is.
 
 mod evaluate;
+mod job;
 mod machine;
 mod models;
 mod report;
+mod row;
 mod timing;
+mod train;
 mod work;
 
 use anyhow::{Context as _, Result};
@@ -12,16 +15,17 @@ use base::Precision;
 use cli::bench::{BenchArgs, Work};
 use tch::Device;
 
+use self::job::Bench;
 use self::machine::Machine;
 use self::models::Subjects;
-use self::report::{Report, Row};
-use self::work::Bench;
-use crate::context::{Context, Outcome};
-use crate::failure::Failure;
+use self::report::Report;
+use self::row::Row;
+use crate::context::{Context, ExitStatus};
+use crate::error::UserError;
 use crate::resolve::device;
 
 /// Times everything that was asked for, a row at a time.
-pub fn run(args: &BenchArgs, context: &Context) -> Result<Outcome> {
+pub fn run(args: &BenchArgs, context: &Context) -> Result<ExitStatus> {
     let device = device::resolve(&args.device)?;
     if args.cuda_graph {
         generate::check_cuda_graphs(device)?;
@@ -30,14 +34,14 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<Outcome> {
         generate::check_gpu(device, precision, args.gpu)?;
     }
     if args.work.contains(&Work::Train) {
-        work::check_workers(args, device)?;
+        train::check_workers(args, device)?;
     }
     let before = args.compare.as_deref().map(Report::read).transpose()?;
     let subjects = Subjects::find(args)?;
     let machine = Machine::measure(device);
     context.printer.line(&machine.describe())?;
     context.printer.line(&subjects.describe())?;
-    context.printer.line(&report::head(before.is_some()))?;
+    context.printer.line(&row::head(before.is_some()))?;
     let bench = Bench { args, subjects: &subjects, machine: &machine, device };
     let mut rows: Vec<Row> = vec![];
     for &work in &args.work {
@@ -52,11 +56,11 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<Outcome> {
         }
     }
     if rows.is_empty() {
-        return Err(Failure::new("no work of `--work` can be done in a kind of `--precision`").into());
+        return Err(UserError::new("no work of `--work` can be done in a kind of `--precision`").into());
     }
     let report = Report { version: env!("CARGO_PKG_VERSION").into(), machine, rows };
     context.printer.line(&serde_json::to_string(&report).context("the report as JSON")?)?;
-    Ok(Outcome::Done)
+    Ok(ExitStatus::Done)
 }
 
 /// Whether a work can be done in a precision.

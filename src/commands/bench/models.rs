@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use ar_model::{ArConfig, Decoder, Gpt};
+use ar_model::{ArConfig, Conditioning, Decoder, Gpt};
 use base::{Build, Precision, TensorKind, Vars};
 use cli::bench::{BenchArgs, Work};
 use generate::locate::{self, DEFAULT_MODEL};
 use settings::{GpuOptions, ModelChoice};
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 use tokenizer::TokenizerConfig;
 
-use crate::failure::Failure;
+use crate::error::UserError;
 
 /// A model's name, its configuration, and its weights unless they are random.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ fn tokenizer(args: &BenchArgs) -> Result<Subject<TokenizerConfig>> {
     let location = match (&args.tokenizer, &args.model) {
         (Some(_), _) => locate::tokenizer(&choice(&args.tokenizer))?,
         (None, Some(model)) if Path::new(model).is_file() => {
-            return Err(Failure::new(format!("`{model}` does not say which tokenizer made its codes"))
+            return Err(UserError::new(format!("`{model}` does not say which tokenizer made its codes"))
                 .hint("name one with `--tokenizer`, or leave out encode and decode with `--work`")
                 .into());
         }
@@ -134,4 +134,13 @@ fn tokenizer(args: &BenchArgs) -> Result<Subject<TokenizerConfig>> {
 
 fn choice(name: &Option<String>) -> ModelChoice {
     ModelChoice { name: name.clone(), weights: None }
+}
+
+/// A batch of classes for a transformer.
+pub fn classes(config: &ArConfig, batch: i64, device: Device) -> Result<Conditioning> {
+    let ar_model::ConditioningConfig::Class { num_classes, .. } = config.conditioning else {
+        return Err(UserError::new("only class-conditional transformers are timed").into());
+    };
+    let classes = Tensor::arange(batch, (Kind::Int64, device)).remainder(num_classes);
+    Ok(Conditioning::Class(classes))
 }

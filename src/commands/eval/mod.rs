@@ -1,10 +1,15 @@
 //! `gen eval`: arguments → an [`EvalJob`] → a report.
 
 mod agreement;
+mod benchmark;
+mod facts;
 mod html;
 mod images;
+mod kind;
+mod labels;
 mod live;
 mod networks;
+mod output;
 mod plots;
 mod predict;
 mod prompts;
@@ -22,16 +27,15 @@ use eval::{Ending, EvalJob, FeatureFilesJob, KidSettings, MetricOptions, Parts, 
 
 use self::report::Report;
 use self::source::Source;
-use super::recipe;
-use crate::context::{Context, Outcome, report_skipped, stop_on_signal};
-use crate::failure::Failure;
+use crate::context::{Context, ExitStatus, report_skipped, stop_on_signal};
+use crate::error::UserError;
 use crate::resolve::device;
 
 /// Scores, or does one of the jobs beside it.
-pub fn run(args: &EvalArgs, context: &Context) -> Result<Outcome> {
-    if let Some(name) = &args.recipe.recipe {
+pub fn run(args: &EvalArgs, context: &Context) -> Result<ExitStatus> {
+    if let Some(name) = &args.benchmark.benchmark {
         let (device, json) = (args.run.compute.device.device, args.run.json.json);
-        return recipe::run(name, &args.recipe, device, json, context);
+        return benchmark::run(name, &args.benchmark, device, json, context);
     }
     match (&args.command, &args.run) {
         (Some(EvalCommand::Stats(stats)), _) => stats::run(stats, context),
@@ -54,17 +58,17 @@ fn parts(args: &RunArgs) -> Result<Parts> {
     let shard = match args.parts.shard.as_deref() {
         None => Shard::WHOLE,
         Some(text) => Shard::parse(text).ok_or_else(|| {
-            Failure::new(format!("`--shard {text}`: expected K/N with K from 0 to N - 1, such as 0/4"))
+            UserError::new(format!("`--shard {text}`: expected K/N with K from 0 to N - 1, such as 0/4"))
         })?,
     };
     Ok(Parts { partial: args.parts.partial.clone(), shard, merge: args.parts.merge.clone() })
 }
 
-fn score(args: &RunArgs, context: &Context) -> Result<Outcome> {
+fn score(args: &RunArgs, context: &Context) -> Result<ExitStatus> {
     let device = device::resolve(&args.compute.device)?;
     let networks = networks::options(&args.networks)?;
     let parts = parts(args)?;
-    let plan = Plan::new(&args.metrics, source::kind(args)?, options(args), networks.network)?;
+    let plan = Plan::new(&args.metrics, kind::kind(args)?, options(args), networks.network)?;
     let source = Source::open(args, &plan, context)?;
     let reference = reference::open(args, &source, &plan, context)?;
     let job = EvalJob {
@@ -83,32 +87,30 @@ fn score(args: &RunArgs, context: &Context) -> Result<Outcome> {
         Ending::Stopped => {
             let going_on = if job.parts.partial.is_some() { "; the same command goes on" } else { "" };
             context.printer.warning(&format!("stopped before the end{going_on}"));
-            Ok(Outcome::Incomplete)
+            Ok(ExitStatus::Incomplete)
         }
         Ending::Part(skipped) => {
             if let Some(file) = &job.parts.partial {
                 context.printer.line(&file.display().to_string())?;
             }
             report_skipped(context, &skipped);
-            Ok(if skipped.is_empty() { Outcome::Done } else { Outcome::Incomplete })
+            Ok(ExitStatus::of(skipped.is_empty()))
         }
         Ending::Scored(result) => {
             let report = Report::new(*result, &source, job.reference.as_ref())?;
             report_skipped(context, &report.skipped);
-            report.print(args, context)?;
             let complete = report.skipped.is_empty() && report.failed.is_empty();
-            Ok(if complete { Outcome::Done } else { Outcome::Incomplete })
+            output::finish(&report, args, complete, context)
         }
     }
 }
 
-fn score_features(samples: &Path, reference: &Path, args: &RunArgs, context: &Context) -> Result<Outcome> {
+fn score_features(samples: &Path, reference: &Path, args: &RunArgs, context: &Context) -> Result<ExitStatus> {
     let job = FeatureFilesJob {
         samples: samples.to_owned(),
         reference: reference.to_owned(),
         metrics: args.metrics.clone(),
         options: options(args),
     };
-    Report::of_features(samples, reference, job.run()?).print(args, context)?;
-    Ok(Outcome::Done)
+    output::finish(&Report::of_features(samples, reference, job.run()?), args, true, context)
 }

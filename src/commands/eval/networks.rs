@@ -8,7 +8,7 @@ use backbones::{LpipsNet, Network, WeightSource};
 use cli::eval::NetworkArgs;
 use eval::NetworkOptions;
 
-use crate::failure::Failure;
+use crate::error::UserError;
 
 /// Reads the arguments.
 pub fn options(args: &NetworkArgs) -> Result<NetworkOptions> {
@@ -45,7 +45,7 @@ fn weights(text: &Option<String>) -> Result<Option<WeightSource>> {
 fn clip_score(name: &str) -> Result<backbones::ClipModel> {
     match name.parse()? {
         Network::Clip(model) => Ok(model),
-        _ => Err(Failure::new(format!("`--clip-score-network {name}` is no CLIP"))
+        _ => Err(UserError::new(format!("`--clip-score-network {name}` is no CLIP"))
             .hint("choose clip-b32, clip-l14 or clip-l14-336")
             .into()),
     }
@@ -54,7 +54,7 @@ fn clip_score(name: &str) -> Result<backbones::ClipModel> {
 fn lpips(name: &str) -> Result<LpipsNet> {
     let name = name.trim_start_matches("lpips-");
     let known = LpipsNet::ALL.into_iter().find(|net| net.name() == format!("lpips-{name}"));
-    Ok(known.ok_or_else(|| Failure::new(format!("`--lpips {name}`: choose vgg, alex or squeeze")))?)
+    Ok(known.ok_or_else(|| UserError::new(format!("`--lpips {name}`: choose vgg, alex or squeeze")))?)
 }
 
 fn perceptual(name: &str) -> Result<backbones::EfficientNetSize> {
@@ -62,7 +62,7 @@ fn perceptual(name: &str) -> Result<backbones::EfficientNetSize> {
         Network::EfficientNetLite(size) => Ok(size),
         _ => {
             let message = format!("`--perceptual {name}`: choose efficientnet-lite0 to efficientnet-lite4");
-            Err(Failure::new(message).hint("`--metrics lpips` is the distance over VGG16").into())
+            Err(UserError::new(message).hint("`--metrics lpips` is the distance over VGG16").into())
         }
     }
 }

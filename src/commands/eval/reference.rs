@@ -9,9 +9,9 @@ use eval::{JobError, Plan, Reference, ReferenceFile, is_npz};
 use settings::Metric;
 
 use super::source::Source;
-use super::{agreement, images};
+use super::{images, labels};
 use crate::context::Context;
-use crate::failure::Failure;
+use crate::error::UserError;
 
 /// Opens the reference, if the plan needs one that is not the images that a tokenizer is given.
 pub fn open(args: &RunArgs, source: &Source, plan: &Plan, context: &Context) -> Result<Option<Reference>> {
@@ -49,7 +49,7 @@ fn checked_sha256(path: &Path, expected: Option<&str>) -> Result<Option<String>>
         && !found.eq_ignore_ascii_case(expected)
     {
         let message = format!("`{}` has the SHA-256 {found}, expected {expected}", path.display());
-        return Err(Failure::new(message).hint("it is another file, or a damaged one").into());
+        return Err(UserError::new(message).hint("it is another file, or a damaged one").into());
     }
     Ok(found)
 }
@@ -57,7 +57,7 @@ fn checked_sha256(path: &Path, expected: Option<&str>) -> Result<Option<String>>
 /// Adds the classes of ImageNet-1k to the images if all have one; says why not otherwise.
 fn label(reference: &mut Reference, context: &Context) {
     let Some(images) = reference.images.take() else { return };
-    reference.images = Some(match agreement::label(images.clone()) {
+    reference.images = Some(match labels::label(images.clone()) {
         Ok(labelled) => labelled,
         Err(e) => {
             context.printer.note(&format!("the reference's own agreement is not computed: {e}"));

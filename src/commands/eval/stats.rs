@@ -11,7 +11,7 @@ use eval::{AccumulateSpec, FeatureAccumulator, Role, Tag, reference_features, wr
 use serde::Serialize;
 
 use super::{images, networks};
-use crate::context::{Context, Outcome, report_skipped, stop_on_signal};
+use crate::context::{self, Context, ExitStatus, report_skipped, stop_on_signal};
 use crate::files;
 use crate::resolve::device;
 
@@ -25,7 +25,7 @@ struct Report {
 }
 
 /// Computes and writes them.
-pub fn run(args: &StatsArgs, context: &Context) -> Result<Outcome> {
+pub fn run(args: &StatsArgs, context: &Context) -> Result<ExitStatus> {
     let device = device::resolve(&args.compute)?;
     let set = images::open(&args.images, args.resize, context)?;
     files::temporary_for(&args.output)?; // before hours of work: can it be written?
@@ -40,7 +40,7 @@ pub fn run(args: &StatsArgs, context: &Context) -> Result<Outcome> {
     let found = reference_features(&set, (role, network), sums, batch_size, &stop, &mut progress)?;
     let Some((features, skipped)) = found else {
         context.printer.warning("stopped before the end; nothing was written");
-        return Ok(Outcome::Incomplete);
+        return Ok(ExitStatus::Incomplete);
     };
     write(args, &features, skipped, spatial, context)
 }
@@ -51,7 +51,7 @@ fn write(
     skipped: Vec<Skipped>,
     spatial: bool,
     context: &Context,
-) -> Result<Outcome> {
+) -> Result<ExitStatus> {
     let id = features.id().clone();
     let note = match args.note.is_empty() {
         true => format!("{} images of `{}`", features.count(), args.images.display()),
@@ -69,14 +69,11 @@ fn write(
         skipped,
     };
     report_skipped(context, &report.skipped);
-    match args.json.json {
-        true => context.printer.json(&report)?,
-        false => context.printer.line(&format!(
-            "{}: {} images, SHA-256 {}",
-            report.output.display(),
-            report.images,
-            report.sha256
-        ))?,
+    context.finish(&report, args.json.json, report.skipped.is_empty())
+}
+
+impl context::Report for Report {
+    fn text(&self) -> String {
+        format!("{}: {} images, SHA-256 {}", self.output.display(), self.images, self.sha256)
     }
-    Ok(if report.skipped.is_empty() { Outcome::Done } else { Outcome::Incomplete })
 }

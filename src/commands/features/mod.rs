@@ -11,8 +11,8 @@ use cli::features::FeaturesArgs;
 use serde::Serialize;
 
 use self::file::FeatureFile;
-use crate::context::{Context, Outcome, report_left_out, report_skipped};
-use crate::failure::Failure;
+use crate::context::{self, Context, ExitStatus, report_left_out, report_skipped};
+use crate::error::UserError;
 use crate::inputs::{Inputs, Skipped};
 use crate::resolve::device;
 
@@ -26,8 +26,8 @@ struct Report {
     skipped: Vec<Skipped>,
 }
 
-/// Extracts all features; [`Outcome::Incomplete`] when images were skipped.
-pub fn run(args: &FeaturesArgs, context: &Context) -> anyhow::Result<Outcome> {
+/// Extracts all features; [`ExitStatus::Incomplete`] when images were skipped.
+pub fn run(args: &FeaturesArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let device = device::resolve(&args.device)?;
     let network = network(&args.network)?;
     let path = args.input_path.as_deref().map(str::parse::<InputPath>).transpose()?;
@@ -70,23 +70,21 @@ pub fn run(args: &FeaturesArgs, context: &Context) -> anyhow::Result<Outcome> {
         skipped: inputs.skipped,
     };
     report_skipped(context, &report.skipped);
-    match args.json.json {
-        true => context.printer.json(&report)?,
-        false => context.printer.line(&summary(&report))?,
-    }
-    Ok(if report.skipped.is_empty() { Outcome::Done } else { Outcome::Incomplete })
+    context.finish(&report, args.json.json, report.skipped.is_empty())
 }
 
 fn network(name: &str) -> anyhow::Result<Network> {
     if LpipsNet::ALL.iter().any(|net| net.name() == name) {
         let message = format!("`{name}` is a distance of two images; it has no features of one");
-        return Err(Failure::new(message).into());
+        return Err(UserError::new(message).into());
     }
     Ok(name.parse()?)
 }
 
-fn summary(report: &Report) -> String {
-    let shape = |(name, [n, d]): (&&str, &[u64; 2])| format!("{name} {n} x {d}");
-    let arrays: Vec<String> = report.arrays.iter().map(shape).collect();
-    format!("{}: {} ({})", report.output, arrays.join(", "), report.features)
+impl context::Report for Report {
+    fn text(&self) -> String {
+        let shape = |(name, [n, d]): (&&str, &[u64; 2])| format!("{name} {n} x {d}");
+        let arrays: Vec<String> = self.arrays.iter().map(shape).collect();
+        format!("{}: {} ({})", self.output, arrays.join(", "), self.features)
+    }
 }

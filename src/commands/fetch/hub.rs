@@ -9,7 +9,7 @@ use base::Progress;
 use hf_hub::api::sync::{ApiBuilder, ApiError};
 
 use crate::context::Context;
-use crate::failure::Failure;
+use crate::error::UserError;
 use crate::files;
 use crate::printer::Printer;
 
@@ -48,7 +48,7 @@ fn check(public: &PublicFile, blob: &Path, target: &Path) -> Result<()> {
         if found != stated {
             let message =
                 format!("the download of `{}` is damaged: SHA-256 {found}, expected {stated}", public.name);
-            return Err(Failure::new(message).hint("try again").into());
+            return Err(UserError::new(message).hint("try again").into());
         }
     }
     if target.extension() == Path::new(public.file).extension() {
@@ -61,9 +61,9 @@ fn check(public: &PublicFile, blob: &Path, target: &Path) -> Result<()> {
     opened.with_context(|| format!("what came for `{}` cannot be used", public.name))
 }
 
-fn cannot_fetch(public: &PublicFile, hub: HubFile, target: &Path, error: &ApiError) -> Failure {
+fn cannot_fetch(public: &PublicFile, hub: HubFile, target: &Path, error: &ApiError) -> UserError {
     let HubFile { repository, file, .. } = hub;
-    Failure::new(format!("cannot fetch `{}` from `{repository}` on the hub: {error}", public.name)).hint(
+    UserError::new(format!("cannot fetch `{}` from `{repository}` on the hub: {error}", public.name)).hint(
         format!(
             "without a network, get `{file}` of that repository elsewhere and put it at `{}`",
             target.display()

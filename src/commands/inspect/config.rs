@@ -11,7 +11,7 @@ use tch::{Device, Kind};
 use tokenizer::{Model, Tokenizer as _, TokenizerConfig, TokenizerSpec};
 
 use super::format::{Tensor, kind_name, table, thousands};
-use crate::failure::Failure;
+use crate::error::UserError;
 
 #[derive(Debug, Serialize)]
 pub(super) struct ConfigReport {
@@ -63,7 +63,7 @@ pub(super) fn inspect(path: &Path, document: &Document, json: &Json) -> anyhow::
     let says_tokenizer =
         json.get("type").is_some() || json.get("model").is_some() || json.get("config").is_some();
     if !says_tokenizer {
-        return Err(Failure::new(format!(
+        return Err(UserError::new(format!(
             "`{shown}` is a text file, but no config of a model and no recipe"
         ))
         .hint("a config says its `type`: gigatok, llamagen_vq or gpt")

@@ -1,7 +1,10 @@
 //! `gen plot`: curves of training runs.
 
+mod axis;
 mod curves;
 mod draw;
+mod points;
+mod terms;
 mod write;
 
 use std::path::Path;
@@ -10,15 +13,15 @@ use anyhow::Context as _;
 use cli::plot::PlotArgs;
 
 use self::curves::{Panel, Run};
-use crate::context::{Context, Outcome};
-use crate::failure::Failure;
+use crate::context::{Context, ExitStatus};
+use crate::error::UserError;
 
 /// Runs the verb.
-pub fn run(args: &PlotArgs, context: &Context) -> anyhow::Result<Outcome> {
+pub fn run(args: &PlotArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let format = write::Format::of(&args.output)?;
     if !args.names.is_empty() && args.names.len() != args.runs.len() {
         let (names, runs) = (args.names.len(), args.runs.len());
-        return Err(Failure::new(format!("{names} names for {runs} runs; give one for each")).into());
+        return Err(UserError::new(format!("{names} names for {runs} runs; give one for each")).into());
     }
     let runs = args.runs.iter().enumerate().map(|(i, path)| {
         let name = args.names.get(i).cloned().unwrap_or_else(|| name_of(path));
@@ -28,7 +31,7 @@ pub fn run(args: &PlotArgs, context: &Context) -> anyhow::Result<Outcome> {
     for run in runs.iter().filter(|r| r.torn > 0) {
         context.printer.warning(&format!("{}: {} lines could not be read", run.name, run.torn));
     }
-    let panels = curves::panels(&runs, &args.terms, args.x)?;
+    let panels = terms::panels(&runs, &args.terms, args.x)?;
     report_gaps(&panels, args, context);
     let svg = draw::svg(&panels, &runs, args)?;
     write::write(&args.output, format, &svg, &runs)
@@ -41,7 +44,7 @@ pub fn run(args: &PlotArgs, context: &Context) -> anyhow::Result<Outcome> {
         if runs.len() == 1 { "" } else { "s" },
         args.output.display()
     ))?;
-    Ok(Outcome::Done)
+    Ok(ExitStatus::Done)
 }
 
 /// What a reader might look for in vain.

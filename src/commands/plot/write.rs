@@ -9,7 +9,7 @@ use maud::{DOCTYPE, PreEscaped, html};
 use resvg::{tiny_skia, usvg};
 
 use super::curves::Run;
-use crate::failure::Failure;
+use crate::error::UserError;
 
 /// What kind of file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,8 +28,8 @@ impl Format {
             Some("svg") => Format::Svg,
             Some("html" | "htm") => Format::Html,
             _ => {
-                let failure = Failure::new(format!("`{}` does not tell what to draw", path.display()));
-                return Err(failure.hint("name it .png, .svg or .html").into());
+                let error = UserError::new(format!("`{}` does not tell what to draw", path.display()));
+                return Err(error.hint("name it .png, .svg or .html").into());
             }
         })
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use cli::ModelArgs;
-use cli::sample::SampleArgs;
+use cli::sample::{DEFAULT_OUTPUT, SampleArgs};
 use data::{Class, read_prompts};
 use generate::locate::DEFAULT_TEXT_MODEL;
 use generate::output::{Outputs, write_images};
@@ -19,15 +19,12 @@ use sampler::{DecodeMode, SamplingConfig};
 use settings::{ModelChoice, Rng};
 use tch::Device;
 
-use crate::context::{Context, Outcome, stop_on_signal};
-use crate::failure::Failure;
+use crate::context::{Context, ExitStatus, stop_on_signal};
+use crate::error::UserError;
 use crate::resolve::device;
 
-/// Folder of PNGs where none is named.
-const DEFAULT_OUTPUT: &str = "samples";
-
 /// Makes the images.
-pub fn run(args: &SampleArgs, context: &Context) -> Result<Outcome> {
+pub fn run(args: &SampleArgs, context: &Context) -> Result<ExitStatus> {
     if let Some(png) = &args.from {
         return rerender::run(png, args, context);
     }
@@ -48,7 +45,7 @@ pub fn run(args: &SampleArgs, context: &Context) -> Result<Outcome> {
     let made = write_images(&mut run, &targets, batch, outputs.as_mut(), world, &stop, &mut progress)?;
     match outputs {
         Some(outputs) => report::finish(args, context, &run, &targets, outputs, made),
-        None => Ok(Outcome::Done),
+        None => Ok(ExitStatus::Done),
     }
 }
 
@@ -107,7 +104,7 @@ fn rng(args: &SampleArgs) -> Result<Rng> {
         (None, None) => Ok(Rng::Image),
         (Some(rng), None) => Ok(rng),
         (None | Some(Rng::Gumbel), Some(_)) => Ok(Rng::Gumbel),
-        (Some(_), Some(_)) => Err(Failure::new("`--speculative` draws with `--rng gumbel` only")
+        (Some(_), Some(_)) => Err(UserError::new("`--speculative` draws with `--rng gumbel` only")
             .hint("leave `--rng` out; the distribution is the same, the images of a seed are others")
             .into()),
     }

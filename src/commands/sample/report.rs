@@ -9,7 +9,7 @@ use generate::output::{NpzRun, Outputs, RunResult, Written};
 use generate::{Order, Run, RunSettings, Targets};
 use serde::Serialize;
 
-use crate::context::{Context, Outcome};
+use crate::context::{Context, ExitStatus};
 
 #[derive(Debug, Serialize)]
 struct Report<'a> {
@@ -48,7 +48,7 @@ pub fn finish(
     targets: &Targets,
     outputs: Outputs,
     made: RunResult,
-) -> Result<Outcome> {
+) -> Result<ExitStatus> {
     let grid = match &outputs.folder {
         Some(folder) => {
             folder.list_prompts()?;
@@ -74,7 +74,7 @@ pub fn finish(
         true => context.printer.json(&report)?,
         false => list(&report, context)?,
     }
-    Ok(if made.complete { Outcome::Done } else { Outcome::Incomplete })
+    Ok(ExitStatus::of(made.complete))
 }
 
 /// The files, the first few by name.

@@ -4,14 +4,13 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use cli::sample::SampleArgs;
+use cli::sample::{DEFAULT_OUTPUT, SampleArgs};
 use generate::output::Folder;
 use generate::rerender::{self, Overrides};
 use generate::{GenerateConfig, Generator, GpuSettings, Picture, Provenance, Run, Targets};
 use serde::Serialize;
 
-use super::DEFAULT_OUTPUT;
-use crate::context::{Context, Outcome};
+use crate::context::{self, Context, ExitStatus};
 use crate::resolve::device;
 
 #[derive(Debug, Serialize)]
@@ -24,9 +23,9 @@ struct Report {
     differences: Vec<String>,
 }
 
-/// Ends with [`Outcome::Incomplete`] if the new image is not the old one, or not from the same
+/// Ends with [`ExitStatus::Incomplete`] if the new image is not the old one, or not from the same
 /// weights.
-pub fn run(png: &Path, args: &SampleArgs, context: &Context) -> Result<Outcome> {
+pub fn run(png: &Path, args: &SampleArgs, context: &Context) -> Result<ExitStatus> {
     let (then, before) = Provenance::read(png)?;
     let GenerateConfig { models, draw } = config(png, &then, args)?;
     let generator = Generator::load(models, &mut context.printer.clone())?;
@@ -77,7 +76,7 @@ fn draw_one(run: &mut Run, targets: &Targets, folder: &mut Folder) -> Result<Pic
 /// rounding to 8 bits shows in a few pixels.
 const ROUNDING: u8 = 1;
 
-fn report(args: &SampleArgs, context: &Context, report: Report) -> Result<Outcome> {
+fn report(args: &SampleArgs, context: &Context, report: Report) -> Result<ExitStatus> {
     for difference in &report.differences {
         context.printer.warning(&format!("not as it was: {difference}"));
     }
@@ -90,12 +89,13 @@ fn report(args: &SampleArgs, context: &Context, report: Report) -> Result<Outcom
         }
         None => context.printer.warning(&format!("`{}` has another size", report.from.display())),
     }
-    if args.json.json {
-        context.printer.json(&report)?;
-    } else {
-        context.printer.line(&report.path.display().to_string())?;
-    }
     let same_weights = !report.differences.iter().any(|d| d.contains("weights"));
     let same_image = report.largest_difference.is_some_and(|n| n <= ROUNDING);
-    Ok(if same_image && same_weights { Outcome::Done } else { Outcome::Incomplete })
+    context.finish(&report, args.json.json, same_image && same_weights)
+}
+
+impl context::Report for Report {
+    fn text(&self) -> String {
+        self.path.display().to_string()
+    }
 }

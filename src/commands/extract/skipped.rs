@@ -1,0 +1,73 @@
+//! Damaged images: their limit and their list.
+
+use std::collections::HashMap;
+use std::io::Write as _;
+
+use base::files::{tsv_cell, write_atomic};
+use cli::extract::ExtractArgs;
+use data::Dataset;
+use dist::World;
+
+use crate::context::Context;
+use crate::error::UserError;
+
+/// Counts damaged images of all processes against the limit.
+pub struct Corrupt<'a> {
+    limit: usize,
+    /// Of all processes, as far as this one knows.
+    seen: usize,
+    world: &'a World,
+}
+
+impl<'a> Corrupt<'a> {
+    pub fn new(limit: usize, context: &'a Context) -> Self {
+        Corrupt { limit, seen: 0, world: &context.world }
+    }
+
+    /// The number that the next unit may have.
+    pub fn left(&self) -> usize {
+        self.limit.saturating_sub(self.seen)
+    }
+
+    pub fn add(&mut self, more: usize) -> anyhow::Result<()> {
+        let all = self.world.add("extract/corrupt", i64::try_from(more)?)?;
+        self.seen = usize::try_from(all)?;
+        Ok(())
+    }
+
+    /// The error of a unit with too many, with the limit that the user gave.
+    pub fn explain(&self, error: data::Error) -> data::Error {
+        match error {
+            data::Error::TooManyCorrupt { count, key, message, list, .. } => {
+                let (count, ceiling) = (count + self.seen, self.limit);
+                data::Error::TooManyCorrupt { count, ceiling, key, message, list }
+            }
+            error => error,
+        }
+    }
+}
+
+/// Puts the list of damaged images, to which processes append as they meet them, in the order of the images.
+pub fn sort_skipped(args: &ExtractArgs, images: &dyn Dataset) -> anyhow::Result<()> {
+    let path = args.output.join("skipped.tsv");
+    let Ok(text) = std::fs::read_to_string(&path) else { return Ok(()) };
+    let places: HashMap<String, usize> = (0..images.len()).map(|i| (tsv_cell(&images.key(i)), i)).collect();
+    let place = |line: &&str| line.split('\t').next().and_then(|key| places.get(key)).copied();
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_by_key(place);
+    lines.dedup();
+    write_atomic(&path, |file| lines.iter().try_for_each(|line| writeln!(file, "{line}")))?;
+    Ok(())
+}
+
+/// No codes are worse than none: training would find an empty set.
+pub fn nothing_read(args: &ExtractArgs, records: usize) -> UserError {
+    let list = args.output.join("skipped.tsv");
+    let first = std::fs::read_to_string(&list).ok().and_then(|text| text.lines().next().map(str::to_owned));
+    let first = first.map(|line| format!("; the first: {}", line.replace('\t', ": "))).unwrap_or_default();
+    UserError::new(format!("none of the {records} images can be read{first}")).hint(format!(
+        "`{}` names them all; remove `{}` before the next try",
+        list.display(),
+        args.output.display()
+    ))
+}

@@ -1,0 +1,51 @@
+//! `gen reconstruct`: images → codes → images, side by side, with scores.
+
+mod outputs;
+mod report;
+
+use base::{Images, ImagesU8, Progress};
+use cli::reconstruct::ReconstructArgs;
+use tch::Device;
+use tokenizer::Tokenizer as _;
+
+use self::outputs::Outputs;
+use self::report::Report;
+use crate::context::{Context, ExitStatus, report_left_out, report_skipped};
+use crate::files;
+use crate::inputs::Inputs;
+use crate::resolve::device;
+
+/// Reconstructs all images; [`ExitStatus::Incomplete`] when some were skipped.
+pub fn run(args: &ReconstructArgs, context: &Context) -> anyhow::Result<ExitStatus> {
+    let device = device::resolve(&args.job.compute.device)?;
+    let mut inputs = Inputs::open(&args.images)?;
+    inputs.left_out().for_each(|(path, files)| report_left_out(context, path, files));
+    let location = generate::locate::tokenizer(&args.job.tokenizer.choice())?;
+    let tokenizer =
+        location.open_tokenizer(device, args.job.compute.precision, &mut context.printer.clone())?;
+    let side = tokenizer.model.spec().image_size;
+    files::make_folder(&args.output)?;
+    let mut outputs = Outputs::new(&args.output);
+    let mut progress = context.printer.clone();
+    progress.start("reconstructing", Some(inputs.len() as u64));
+    inputs.for_each_batch(side, args.job.batch.batch_size, |batch| {
+        let images = Images::new(batch.images.tensor().to_device(device))?;
+        let codes = tokenizer.model.encode(&images);
+        let decoded = codes.and_then(|codes| tokenizer.model.decode(&codes));
+        let decoded = decoded.map_err(|e| e.of_images(|i| format!("`{}`", batch.names[i])))?;
+        let n = batch.names.len() as u64;
+        outputs.take(batch, &ImagesU8::new(decoded.to_u8().into_tensor().to_device(Device::Cpu))?)?;
+        progress.advance(n);
+        Ok(())
+    })?;
+    progress.finish();
+    let report = Report {
+        tokenizer: tokenizer.source.origin().to_string(),
+        sheet: outputs.write_sheet()?,
+        mean: outputs.scores.means(),
+        images: outputs.rows,
+        skipped: inputs.skipped,
+    };
+    report_skipped(context, &report.skipped);
+    context.finish(&report, args.job.json.json, report.skipped.is_empty())
+}
