@@ -37,7 +37,7 @@ pub trait Report: Serialize {
 }
 
 impl Context {
-    /// Prints the results and ends the verb.
+    /// Prints the results and ends the verb; `complete`: nothing was skipped, no check failed.
     ///
     /// # Errors
     /// Returns an error if stdout cannot be written.

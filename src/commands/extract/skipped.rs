@@ -20,6 +20,7 @@ pub struct Corrupt<'a> {
 }
 
 impl<'a> Corrupt<'a> {
+    /// None seen so far.
     pub fn new(limit: usize, context: &'a Context) -> Self {
         Corrupt { limit, seen: 0, world: &context.world }
     }
@@ -29,6 +30,7 @@ impl<'a> Corrupt<'a> {
         self.limit.saturating_sub(self.seen)
     }
 
+    /// Counts those of a unit.
     pub fn add(&mut self, more: usize) -> anyhow::Result<()> {
         let all = self.world.add("extract/corrupt", i64::try_from(more)?)?;
         self.seen = usize::try_from(all)?;
