@@ -23,12 +23,12 @@ pub const TOKENIZER: &str = "tokenizer";
 const CODES: [&str; 3] = ["codes", "indices", "tokens"];
 const CLASSES: [&str; 2] = ["class_ids", "labels"];
 
-/// What such a file or folder holds.
+/// Content of such a file or folder.
 pub struct CodeFile {
     rows: Rows,
     /// (B) int64.
     pub classes: Option<Tensor>,
-    /// What the classes' numbers mean, as far as the file says.
+    /// Meaning of the class numbers, as far as the file records it.
     pub numbering: Vec<Class>,
     /// Fingerprint of the tokenizer that made the codes.
     pub tokenizer: Option<String>,
@@ -122,8 +122,8 @@ fn stored(path: &Path) -> Result<Option<Stored>> {
     Ok(None)
 }
 
-/// Refuses codes at `path` of another tokenizer, by its fingerprint, than the transformer's, as far as both say whose they
-/// are. `given` is what the command line says of the tokenizer, where it can say something.
+/// Rejects codes at `path` whose tokenizer has another fingerprint than the transformer's, if both record their tokenizer.
+/// `given` is the tokenizer on the command line, if that can name one.
 pub fn same_tokenizer(
     (path, fingerprint): (&Path, Option<&str>),
     model: &Location,

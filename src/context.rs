@@ -30,7 +30,7 @@ impl Context {
     }
 }
 
-/// Results of a verb: a JSON document, or text for people.
+/// Results of a verb: a JSON document, or text.
 pub trait Report: Serialize {
     /// The results in one or more lines, without a final newline.
     fn text(&self) -> String;

@@ -1,4 +1,4 @@
-//! Errors as people read them: one sentence, its causes, and what to try.
+//! User-facing errors: one sentence, its causes, and hints.
 
 use std::any::Any;
 use std::error::Error as StdError;
@@ -20,7 +20,7 @@ impl UserError {
         UserError { message: message.into(), hints: vec![] }
     }
 
-    /// Adds a sentence that says what to try.
+    /// Adds a hint.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self

@@ -24,7 +24,7 @@ const TENSOR_NAMES: [&str; 2] = ["images", "image"];
 pub struct Inputs {
     sets: Vec<Set>,
     items: Vec<Item>,
-    /// What could not be read so far.
+    /// Inputs that could not be read so far.
     pub skipped: Vec<Skipped>,
 }
 
@@ -35,7 +35,7 @@ enum Set {
     Rows { path: PathBuf, images: Tensor },
 }
 
-/// What is shown of a picture.
+/// Visible part of an image.
 #[derive(Debug, Clone, Copy)]
 enum Framing {
     /// ADM's centre crop, of this many pixels a side.
@@ -53,7 +53,7 @@ struct Item {
 /// Some images that were read.
 #[derive(Debug)]
 pub struct Batch {
-    /// Where each came from.
+    /// Source of each image.
     pub names: Vec<String>,
     /// (B, 3, H, W) fp32.
     pub images: Images,
@@ -83,7 +83,7 @@ impl Inputs {
         self.sets.push(set);
     }
 
-    /// What lies beside the images and is none, path by path.
+    /// Files beside the images that are not images, path by path.
     pub fn left_out(&self) -> impl Iterator<Item = (&Path, &[LeftOut])> {
         self.sets.iter().filter_map(|set| match set {
             Set::Pictures { path, records } => Some((path.as_path(), records.left_out())),
@@ -209,7 +209,7 @@ impl Set {
         }
     }
 
-    /// What a decoding thread needs; `None` for tensors.
+    /// Data set and index for a decoding thread; `None` for tensors.
     fn source(&self, index: usize) -> Option<(Arc<dyn Dataset>, usize)> {
         match self {
             Set::Pictures { records, .. } => Some((records.clone(), index)),

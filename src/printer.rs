@@ -25,7 +25,7 @@ impl StdoutError {
 #[derive(Debug, Clone)]
 pub struct Printer {
     quiet: bool,
-    /// Of one of several processes: its number and theirs.
+    /// Rank and number of processes, if there are several.
     rank: Option<(usize, usize)>,
     bars: Option<MultiProgress>,
     jobs: Arc<Mutex<Vec<Job>>>,
@@ -160,7 +160,7 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the templates above are well-formed")
 }
 
-/// How often a job says something where bars cannot be shown.
+/// Interval of progress lines if bars cannot be shown.
 const INTERVAL: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -193,7 +193,7 @@ impl Job {
         Some(self.state(self.started.elapsed()))
     }
 
-    /// Shows how things stand under the bar; without one returns it as a line, with the time left.
+    /// Shows the state under the bar; without one returns it as a line, with the time left.
     fn show(&mut self, parts: &[String]) -> Option<String> {
         self.said = Instant::now();
         let Some(bar) = &self.bar else {

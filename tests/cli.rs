@@ -1,4 +1,4 @@
-//! The command line itself: help, exit codes, and what people are told when something is wrong.
+//! The command line itself: help, exit codes and error messages.
 
 use std::path::{Path, PathBuf};
 use std::process::Output;

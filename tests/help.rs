@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::process::Command;
 
-/// What `gen VERB… --help` prints, wrapped at 100 columns.
+/// Output of `gen VERB… --help`, wrapped at 100 columns.
 fn help(verbs: &[String]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gen"));
     let out = command.args(verbs).arg("--help").env("COLUMNS", "100").output().unwrap();

@@ -96,7 +96,7 @@ fn every_configuration_builds_exactly_the_released_variables() {
     assert!(uncovered.is_empty(), "no manifest covers {uncovered:?}");
 }
 
-/// Which of our configurations says what an official YAML says.
+/// The configuration of ours that equals an official YAML.
 const SAME: &[(&str, &str)] = &[
     ("VQ_SS256", "gigatok-ss256"),
     ("VQ_SB256", "gigatok-sb256"),

@@ -65,7 +65,7 @@ fn transformers_and_tokenizers_are_probed() {
         (&10.into(), &8.into(), &60.into())
     );
 
-    // A finished run tells its result again; other settings are not taken for it.
+    // A finished run reports its result again; other settings are not taken for it.
     assert_eq!(json(&place, &format!("{shared} --output b")), b);
     let said = place.fails(&format!("{shared} --seed 4 --output b {QUICK}"));
     assert!(said.contains("what differs: seed"), "{said}");

@@ -104,7 +104,7 @@ pub struct Minimum {
     pub samples: u64,
     /// Images of the reference.
     pub reference: u64,
-    /// What to try with fewer.
+    /// Hint for fewer images.
     pub hint: &'static str,
 }
 

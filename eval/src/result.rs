@@ -22,9 +22,9 @@ pub struct ResultInputs<'a> {
     pub plan: &'a Plan,
     /// Images or statistics compared with.
     pub reference: Option<&'a Reference>,
-    /// How images were brought to their size.
+    /// Resize method of the images.
     pub resize: &'a str,
-    /// How images became 8-bit RGB.
+    /// Conversion of the images to 8-bit RGB.
     pub image_conversion: &'a str,
 }
 

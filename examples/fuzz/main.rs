@@ -72,7 +72,7 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
     files.iter().map(|path| std::fs::read(path).expect("a file of the corpus")).collect()
 }
 
-/// Files that live for microseconds need no disk.
+/// Files that exist for microseconds need no disk.
 fn in_memory() -> PathBuf {
     let shared = PathBuf::from("/dev/shm");
     if shared.is_dir() { shared } else { std::env::temp_dir() }

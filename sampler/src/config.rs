@@ -25,7 +25,7 @@ impl Default for SamplingConfig {
 }
 
 impl SamplingConfig {
-    /// The configuration that `settings` stand for; where they are silent, [`SamplingSettings::published`] holds.
+    /// The configuration for `settings`; absent ones default to [`SamplingSettings::published`].
     ///
     /// # Errors
     /// Returns an error if a setting is out of its range, or a schedule is unknown or has no such window.

@@ -77,7 +77,7 @@ fn warn_of_another_tokenizer(
     Ok(())
 }
 
-/// Where decoded images go.
+/// Destination of decoded images.
 enum Sink {
     /// One tensor, written at the end.
     Tensor { path: PathBuf, parts: Vec<Tensor> },

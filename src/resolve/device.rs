@@ -142,7 +142,7 @@ pub fn physical_cores() -> usize {
     }
 }
 
-/// How many cores the processors of a list such as `0-3,8` lie on, where `siblings` tells those of a processor's core.
+/// Number of cores of the processors in a list such as `0-3,8`; `siblings` returns the processors that share a core with one.
 fn cores_of(list: &str, siblings: impl Fn(usize) -> Option<String>) -> Option<usize> {
     let mut cores = BTreeSet::new();
     for range in list.trim().split(',') {

@@ -1,5 +1,5 @@
-//! Odd files of other people and other programs, in folders that stand for kinds: `../shared/cases` beside the checkout,
-//! or `CASES_DIR`. Its README says what is right for each. Without the folder the tests pass, as they have nothing to run.
+//! Odd files of other people and other programs, in one folder per kind: `../shared/cases` beside the checkout,
+//! or `CASES_DIR`. Its README gives the correct result for each. Without the folder the tests pass, as they have nothing to run.
 
 mod config;
 mod evaluation;

@@ -1,4 +1,4 @@
-//! What end-to-end tests share: a place to run in, and models small enough to be made there: random weights in the
+//! Shared parts of end-to-end tests: a place to run in, and models small enough to be made there: random weights in the
 //! form that training writes.
 
 mod place;
@@ -15,7 +15,7 @@ use tokenizer::TokenizerConfig;
 pub use place::{Place, pixels, stderr};
 pub use training::{TINY, TrainingPlace};
 
-/// What a test's model is made of.
+/// Sizes and parts of a test's model.
 #[derive(Debug, Clone, Copy)]
 pub struct Tiny {
     /// Entries of the codebook, and the transformer's vocabulary.
@@ -110,7 +110,7 @@ fn write_t5_files(folder: &Path) {
     std::fs::write(folder.join("config.json"), serde_json::to_string(&t5_config()).unwrap()).unwrap();
 }
 
-/// Writes the configuration of a transformer, and draws weights for it that tell conditions and positions apart.
+/// Writes the configuration of a transformer, and draws weights for which conditions and positions differ.
 fn transformer(dir: &Path, vocab_size: i64, conditioning: &str) -> Vars {
     let transformer = format!(
         "type: gpt\nwidth: 32\nlayers: 2\nheads: 4\nvocab_size: {vocab_size}\nnum_tokens: 16\nposition: learned\n\

@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 use crate::golden::Golden;
 
-/// How near a tensor must come.
+/// Tolerance of a tensor.
 #[derive(Debug, Clone, Copy)]
 pub enum Rule {
     /// Relative 2-norm within ten times what two runs of the official code differ by, at least 1e-5.
@@ -46,7 +46,7 @@ impl Rule {
     }
 }
 
-/// How near a scalar must come.
+/// Tolerance of a scalar.
 #[derive(Debug, Clone, Copy)]
 pub enum Near {
     /// Relative 1e-4.
@@ -63,7 +63,7 @@ pub enum Near {
 
 /// The account of one golden: what was compared, used as input or left out for a reason.
 pub struct Check<'g> {
-    /// What is compared with.
+    /// The golden to compare with.
     pub golden: &'g Golden,
     accounted: BTreeSet<String>,
     failures: Vec<String>,
@@ -165,8 +165,8 @@ impl<'g> Check<'g> {
         self.line(name, false, text);
     }
 
-    /// How many values were compared, and everything that is wrong; what was neither compared, used nor left out
-    /// for a reason is wrong.
+    /// Number of values compared, and all failures; a value that was neither compared, used nor left out
+    /// for a reason is a failure.
     pub fn finish(mut self) -> (usize, Vec<String>) {
         let names = self.golden.tensor_names().into_iter().chain(self.golden.scalar_names());
         for name in names.filter(|n| !self.accounted.contains(*n)) {

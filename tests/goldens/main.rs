@@ -52,7 +52,7 @@ fn manifests(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// What became of one manifest.
+/// Result of one manifest.
 enum Outcome {
     Agrees { compared: usize },
     Failed(Vec<String>),

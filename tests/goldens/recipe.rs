@@ -19,7 +19,7 @@ struct Entry {
     shape: Vec<i64>,
     lo: f64,
     hi: f64,
-    /// What is done with the values, in words.
+    /// Further operation on the values, in words.
     #[serde(default)]
     then: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Sampling runs, read from what a manifest says of their tokens.
+//! Sampling runs, read from a manifest's description of their tokens.
 
 use anyhow::{Context, Result, bail};
 use sampler::{Filter, Guidance, GuidanceSchedule, SamplingConfig};

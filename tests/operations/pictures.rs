@@ -1,4 +1,4 @@
-//! A user's folder: three hundred files, all kinds of them.
+//! A user's folder of three hundred files of all kinds.
 
 use std::collections::BTreeSet;
 use std::io::Cursor;
@@ -93,7 +93,7 @@ fn webp(seed: u32) -> Vec<u8> {
     chunk(b"RIFF", &all)
 }
 
-/// Writes the files; returns how many are pictures, and the names of those that are none with the kind of reason.
+/// Writes the files; returns the number of images, and the names of the other files with the kind of reason.
 fn fill(root: &Path) -> (usize, BTreeSet<(String, &'static str)>) {
     let mut good = 0;
     let mut bad = BTreeSet::new();

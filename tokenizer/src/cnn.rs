@@ -254,7 +254,7 @@ fn depth_to_space(x: &Tensor) -> Tensor {
 }
 
 /// (B, C, H, W) → the same shape through the triangular filter of 2·`factor` - 1 taps, whose
-/// response is nought at all multiples of 1/`factor` cycles a place. Edges are repeated.
+/// response is zero at all multiples of 1/`factor` cycles a place. Edges are repeated.
 fn smoothed(x: &Tensor, factor: i64) -> Tensor {
     let n = factor - 1;
     let mean = |x: &Tensor| x.avg_pool2d([factor; 2], [1, 1], [0, 0], false, true, None);

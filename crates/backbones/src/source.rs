@@ -19,7 +19,7 @@ pub enum WeightSource {
     /// A public weight file.
     File(PathBuf),
     /// No file: numbers that are a function of the tensors' names and a seed. Features then have
-    /// the right shapes and nothing else; their id says that they are not comparable.
+    /// the right shapes and nothing else; their id marks them as not comparable.
     Random {
         /// The seed.
         seed: u64,

@@ -1,4 +1,4 @@
-//! Heartbeats: a thread in each process that says it is alive, watches the others, and names the one that is not.
+//! Heartbeats: a thread in each process that sends heartbeats, watches the others, and names the one that stopped.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +25,7 @@ const LEFT: &str = "left";
 pub(crate) struct Pulse {
     phase: Mutex<String>,
     stop: AtomicBool,
-    /// Whether this process has told its own end: it is told once.
+    /// Whether this process has reported its own end; it is reported once.
     told: Mutex<bool>,
 }
 
@@ -39,7 +39,7 @@ impl Pulse {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase.to_owned();
     }
 
-    /// Runs `tell` unless the end of this process is told already.
+    /// Runs `tell` unless the end of this process has been reported already.
     pub(crate) fn tell_once(&self, tell: impl FnOnce()) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if !std::mem::replace(&mut *told, true) {

@@ -298,8 +298,8 @@ fn address_towards(host: &str, port: u16) -> String {
     found.map_or_else(|_| "127.0.0.1".into(), |address| address.ip().to_string())
 }
 
-/// How the others reach this process. The host of the store sees itself at loopback; where others come from outside, it
-/// takes the address on the way to them.
+/// Endpoint at which the others reach this process. The host of the store sees itself at loopback; if others connect from
+/// outside, it takes the address of its interface towards them.
 fn endpoint(own: &str, all: &[Hello]) -> Endpoint {
     if let Ok(interface) = std::env::var("GLOO_SOCKET_IFNAME") {
         return Endpoint::Interface(interface);

@@ -239,7 +239,7 @@ pub enum Error {
     /// A file could not be read or written.
     #[error("{what}")]
     Io {
-        /// What was being done.
+        /// The attempted operation.
         what: String,
         /// The reason.
         source: io::Error,

@@ -1,4 +1,4 @@
-//! PyTorch's engine for many processes (c10d): a key-value store that they meet at, and a Gloo group of them.
+//! PyTorch's engine for many processes (c10d): a key-value store for rendezvous, and a Gloo group.
 
 use std::ffi::{CString, c_char};
 use std::ptr::{NonNull, null_mut};
@@ -230,7 +230,7 @@ impl Store {
     }
 }
 
-/// How the processes of a group reach one.
+/// Address at which the processes of a group reach one of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
     /// At an address, or a host's name.

@@ -223,7 +223,7 @@ impl Blob {
     }
 }
 
-/// Inflates to exactly `size` bytes; a member that lies about its size is an error, not an
+/// Inflates to exactly `size` bytes; a member with a wrong size is an error, not an
 /// allocation.
 fn inflate(raw: &[u8], size: usize) -> std::result::Result<Vec<u8>, String> {
     use std::io::Read;

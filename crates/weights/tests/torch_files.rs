@@ -18,7 +18,7 @@ fn bytes(name: &str) -> Vec<u8> {
     std::fs::read(file(name)).unwrap()
 }
 
-/// Opens bytes as a file with a name that says nothing.
+/// Opens bytes as a file with an uninformative name.
 fn open(bytes: &[u8]) -> Result<Checkpoint, Error> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");

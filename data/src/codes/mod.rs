@@ -60,11 +60,11 @@ pub trait CodeSource: Send + Sync {
     fn read(&self, index: usize, view: usize) -> Result<CodeRecord>;
     /// A record's caption; empty without one.
     fn caption(&self, index: usize) -> Result<String>;
-    /// The tokenizer, if the files tell it (the official layout does not).
+    /// The tokenizer, if the files record it (the official layout does not).
     fn tokenizer(&self) -> Option<&TokenizerId>;
-    /// The classes of the labels; empty if the files do not tell them.
+    /// The classes of the labels; empty if the files do not record them.
     fn classes(&self) -> &[Class];
-    /// One line for people.
+    /// One-line summary.
     fn describe(&self) -> String;
 }
 

@@ -34,7 +34,7 @@ pub struct CodePlan {
     pub precision: String,
     /// A hash of the images ([`crate::content_fingerprint`]).
     pub data_fingerprint: String,
-    /// Description of the data, for people.
+    /// Description of the data, as free text.
     pub data: String,
 }
 

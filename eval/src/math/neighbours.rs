@@ -33,7 +33,7 @@ pub struct Membership {
     pub within: Vec<bool>,
     /// For each query: inside how many balls, strictly.
     pub inside: Vec<u64>,
-    /// For each ball: whether some query lies strictly inside.
+    /// For each ball: whether some query is strictly inside.
     pub filled: Vec<bool>,
 }
 

@@ -14,7 +14,7 @@ use crate::error::UserError;
 /// Counts damaged images of all processes against the limit.
 pub struct Corrupt<'a> {
     limit: usize,
-    /// Of all processes, as far as this one knows.
+    /// Number over all processes, as far as this one knows.
     seen: usize,
     world: &'a World,
 }

@@ -24,7 +24,7 @@ pub(super) struct CheckpointReport {
     fingerprint: Option<String>,
     /// All that is not a tensor.
     metadata: Map<String, Json>,
-    /// What is neither and cannot be shown, and why.
+    /// Other values that cannot be shown, with the reason.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     not_shown: BTreeMap<String, String>,
 }

@@ -18,7 +18,7 @@ use self::config::ConfigReport;
 use self::format::{table, thousands};
 use crate::context::{self, Context, ExitStatus};
 
-/// What was found.
+/// Result of the inspection.
 #[derive(Debug, Serialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 enum Report {

@@ -11,7 +11,7 @@ use resvg::{tiny_skia, usvg};
 use super::curves::Run;
 use crate::error::UserError;
 
-/// What kind of file.
+/// File format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     Png,

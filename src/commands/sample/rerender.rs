@@ -17,7 +17,7 @@ use crate::resolve::device;
 struct Report {
     path: PathBuf,
     from: PathBuf,
-    /// Of a pixel's 255 levels; absent if the images have different sizes.
+    /// Largest difference of the 255 levels of a pixel; absent if the images have different sizes.
     largest_difference: Option<u8>,
     /// Differences from the run that first made the image.
     differences: Vec<String>,

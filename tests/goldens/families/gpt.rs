@@ -166,7 +166,7 @@ fn is_greedy(name: &str) -> bool {
     name.starts_with("greedy.") || name.starts_with("argmax.")
 }
 
-/// What one generation gave.
+/// Result of one generation.
 pub struct Generated {
     /// (B, N).
     pub codes: Tensor,

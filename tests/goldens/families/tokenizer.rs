@@ -119,7 +119,7 @@ fn shape(golden: &Golden, name: &str) -> Vec<i64> {
     golden.tensor(name).map(|t| t.size()).unwrap_or_default()
 }
 
-/// How many different codes there are.
+/// Number of distinct codes.
 pub fn distinct_count(codes: &Tensor) -> f64 {
     let all: std::collections::BTreeSet<i64> =
         Vec::<i64>::try_from(codes.reshape([-1])).expect("int64").into_iter().collect();

@@ -22,7 +22,7 @@ use crate::run::number_after;
 /// Strided layers; the manifest does not state the official default.
 const LAYERS: i64 = 3;
 
-/// What both phases look at.
+/// Shared inputs of both phases.
 struct Setting {
     loaded: Loaded,
     tokenizer: Golden,

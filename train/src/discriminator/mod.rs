@@ -1,4 +1,4 @@
-//! Discriminators: networks that tell real images from reconstructions, and their configuration.
+//! Discriminators: networks that classify real images and reconstructions, and their configuration.
 
 mod cost;
 mod diffaug;

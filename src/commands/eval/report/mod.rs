@@ -1,4 +1,4 @@
-//! Report of a run, for people and for machines.
+//! Report of a run, as text and as JSON.
 
 mod sides;
 mod table;
