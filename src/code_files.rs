@@ -1,4 +1,4 @@
-//! Codes in safetensors files, as `gen encode` writes them, and in folders of shards, as `gen extract` does.
+//! Codes in safetensors files, as written by `gen encode`, and in folders of shards, as written by `gen extract`.
 
 use std::ops::Range;
 use std::path::Path;
@@ -122,8 +122,7 @@ fn stored(path: &Path) -> Result<Option<Stored>> {
     Ok(None)
 }
 
-/// Rejects codes at `path` whose tokenizer has another fingerprint than the transformer's, if both record their tokenizer.
-/// `given` is the tokenizer on the command line, if that can name one.
+/// Rejects codes at `path` whose tokenizer has another fingerprint than the transformer's, if both are known. `given` is the choice of models on the command line, if it has one.
 pub fn same_tokenizer(
     (path, fingerprint): (&Path, Option<&str>),
     model: &Location,
@@ -150,7 +149,7 @@ pub fn same_tokenizer(
     Err(UserError::new(message).hint("extract them again with the transformer's own tokenizer").into())
 }
 
-/// Labels are numbers, which must mean the same classes in the data and in a model of so many classes.
+/// Labels are numbers, which must mean the same classes in the data and in a model with so many classes.
 pub fn same_classes(
     (described, classes): (&str, &[Class]),
     model: &Location,

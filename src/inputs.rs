@@ -20,7 +20,7 @@ use crate::error::UserError;
 /// The names under which a safetensors file may hold images.
 const TENSOR_NAMES: [&str; 2] = ["images", "image"];
 
-/// All that was named on the command line, in that order.
+/// All inputs named on the command line, in that order.
 pub struct Inputs {
     sets: Vec<Set>,
     items: Vec<Item>,
@@ -60,8 +60,7 @@ pub struct Batch {
 }
 
 impl Inputs {
-    /// Looks at every path. A path that does not exist is an error; a file that is no image is skipped, as long
-    /// as it is not the only one.
+    /// Examines every path. A path that does not exist is an error; a file that is not an image is skipped, unless it is the only one.
     pub fn open(paths: &[PathBuf]) -> Result<Self> {
         let mut inputs = Inputs { sets: vec![], items: vec![], skipped: vec![] };
         for path in paths {
@@ -96,9 +95,7 @@ impl Inputs {
         self.items.len()
     }
 
-    /// Hands batches of at most `batch_size` images to `each`: pictures cropped and resized to squares of `side`
-    /// pixels (ADM's centre crop), tensors as they are. Pictures that cannot be decoded are skipped and noted;
-    /// it is an error if nothing is left.
+    /// Passes batches of at most `batch_size` images to `each`: images cropped and resized to squares of `side` pixels (ADM's centre crop), tensors unchanged. Images that cannot be decoded are skipped and recorded; it is an error if nothing is left.
     pub fn for_each_batch(
         &mut self,
         side: i64,
@@ -109,8 +106,7 @@ impl Inputs {
         self.for_each(Framing::Square(side), batch_size, &mut each)
     }
 
-    /// As [`Inputs::for_each_batch`], but with pictures at the size they are stored at: a batch ends where the next
-    /// picture has another size.
+    /// Same as [`Inputs::for_each_batch`], but with images at their stored size: a batch ends where the next image has another size.
     pub fn for_each_stored(
         &mut self,
         batch_size: i64,

@@ -20,8 +20,7 @@ impl StdoutError {
     }
 }
 
-/// Prints results, and reports progress: bars on a terminal, a line now and then elsewhere. Clones share their
-/// state.
+/// Prints results, and reports progress: bars on a terminal, periodic lines elsewhere. Clones share their state.
 #[derive(Debug, Clone)]
 pub struct Printer {
     quiet: bool,
@@ -32,13 +31,13 @@ pub struct Printer {
 }
 
 impl Printer {
-    /// A printer for this process's stdout and stderr; `quiet` leaves out all but warnings and errors.
+    /// A printer for this process's stdout and stderr; `quiet` omits all but warnings and errors.
     pub fn new(quiet: bool) -> Self {
         let bars = (!quiet && std::io::stderr().is_terminal()).then(MultiProgress::new);
         Printer { quiet, rank: None, bars, jobs: Arc::default() }
     }
 
-    /// A printer for one of several processes. The first prints everything, the others their last words only.
+    /// A printer for one of several processes. The first prints everything, the others only their last messages.
     pub fn of_rank(quiet: bool, rank: usize, world_size: usize) -> Self {
         let first = rank == 0;
         Printer { rank: (!first).then_some((rank, world_size)), ..Printer::new(quiet || !first) }
@@ -122,8 +121,7 @@ impl base::Progress for Printer {
         self.note(text);
     }
 
-    /// Under the bar on a terminal; elsewhere a line, which also stands for the one that tells of progress now and
-    /// then.
+    /// Status under the bar on a terminal; elsewhere a line, which also replaces the periodic progress line.
     fn status(&mut self, parts: &[String]) {
         let text = parts.join("  ");
         let line = self.jobs().last_mut().map_or(Some(text), |job| job.show(parts));

@@ -1,11 +1,10 @@
-//! From captions to a model and its pictures, end to end: several data sets, another size, stored text features.
+//! End to end from captions to a model and its images: several data sets, another size, stored text features.
 
 use crate::common::{Place, pixels, write_text_encoder, write_vqgan};
 use data::{NO_CLASS, open_codes};
 use serde_json::Value;
 
-/// 1,024 codes in 2-D rotary positions, as LlamaGen's second stage has, of pictures of 64 × 64 pixels: the tokenizer's
-/// patches are 2 × 2. No dropout, so that runs can be compared.
+/// 1,024 codes in 2-D rotary positions, as in LlamaGen's second stage, of images of 64 × 64 pixels: the tokenizer's patches are 2 × 2. No dropout, so that runs can be compared.
 const RECIPE: &str = "
 seed: 6
 model:

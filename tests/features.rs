@@ -111,7 +111,7 @@ fn without_a_network_fetching_says_what_to_do() {
     );
 }
 
-/// A `python3` that is pip alone: it puts `wheel` where it is told to, or fails as pip does.
+/// A `python3` that is pip alone: it puts `wheel` in the requested folder, or fails as pip does.
 fn with_pip(place: &Place, wheel: Option<&Path>) -> std::process::Command {
     let script = match wheel {
         Some(wheel) => {

@@ -1,8 +1,6 @@
 //! Names, shapes and parameter counts of the released models.
 //!
-//! `tests/manifests/*.json` were written from the official modules; here our networks are described, without
-//! memory, from the files in `configs/` and compared. `tests/official/*.yaml` hold the settings of the official
-//! tokenizer configurations, which must be understood as they are.
+//! `tests/manifests/*.json` were written from the official modules; here our networks are described, without memory, from the files in `configs/` and compared. `tests/official/*.yaml` hold the settings of the official tokenizer configurations, which must be accepted unchanged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

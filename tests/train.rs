@@ -170,7 +170,7 @@ fn a_plan_needs_neither_data_nor_weights_and_samples_are_drawn_on_the_way() {
     let plan = |verb: &str, recipe: &str| {
         place.ends(0, &format!("{verb} --plan --recipe {}", recipes.join(recipe).display()), &[]).0
     };
-    // What is known of them: parameters, GFLOP a position, hours at 395 TFLOP/s, states with an average.
+    // Expected content: parameters, GFLOP per position, hours at 395 TFLOP/s, states with an average.
     let text = plan("train-ar", "gigatok-bl+gpt-b.yaml");
     assert!(text.contains("111.1 M") && text.contains("0.61 GFLOP") && text.contains(" 43 h"), "{text}");
     let text = plan("train-tokenizer", "gigatok-bl256.yaml");

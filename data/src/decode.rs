@@ -62,7 +62,7 @@ fn png_size(bytes: &[u8]) -> Option<(u32, u32)> {
     Some((number(&head[..4])?, number(&head[4..])?))
 }
 
-/// By the decoders of the crate `image`.
+/// Decodes with the crate `image`.
 fn by_image(bytes: &[u8]) -> std::result::Result<(RgbImage, Stored), String> {
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
     // A PNG's decoder reads all that is in front of its pixels before it tells their number, and

@@ -71,7 +71,7 @@ pub enum Error {
     /// Numbers that are no mean, or no covariance.
     #[error("`{name}` {what}")]
     NotStatistics {
-        /// Which of the two.
+        /// The mean or the covariance.
         name: String,
         /// The problem.
         what: &'static str,

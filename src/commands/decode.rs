@@ -18,7 +18,7 @@ use crate::resolve::device;
 
 #[derive(Debug, Serialize)]
 struct Report {
-    /// As named.
+    /// Path as given.
     #[serde(skip)]
     folder: PathBuf,
     output: Vec<PathBuf>,

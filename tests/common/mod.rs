@@ -1,5 +1,4 @@
-//! Shared parts of end-to-end tests: a place to run in, and models small enough to be made there: random weights in the
-//! form that training writes.
+//! Shared parts of end-to-end tests: a folder to run in, and models small enough to be created there, with random weights in the format of training.
 
 mod place;
 mod training;
@@ -121,8 +120,7 @@ fn transformer(dir: &Path, vocab_size: i64, conditioning: &str) -> Vars {
     let vars = Vars::new(Device::Cpu, Kind::Float, Build::Random);
     Gpt::new(&vars.root(), &config).unwrap();
     for mut var in vars.all() {
-        // A fresh output layer is zero, and fresh weights give almost equal logits; these tell classes and
-        // positions apart.
+        // A fresh output layer is zero, and fresh weights give almost equal logits; with these, classes and positions differ.
         let _ = tch::no_grad(|| match var.name.as_str() {
             "output.weight" => var.tensor.normal_(0.0, 0.5),
             _ => var.tensor.g_mul_scalar_(8.0),

@@ -11,7 +11,7 @@ use crate::golden::Golden;
 /// Tolerance of a tensor.
 #[derive(Debug, Clone, Copy)]
 pub enum Rule {
-    /// Relative 2-norm within ten times what two runs of the official code differ by, at least 1e-5.
+    /// Relative 2-norm within ten times the difference of two runs of the official code, at least 1e-5.
     Values,
     /// [`Rule::Values`], and no element off by more than 1e-4: images and logits.
     Bounded,
@@ -31,7 +31,7 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// Bounds of the relative 2-norm and of the largest difference, given the noise that the rule goes by.
+    /// Bounds of the relative 2-norm and of the largest difference, given the noise that the rule uses.
     fn bounds(self, noise: f64) -> (Option<f64>, Option<f64>) {
         match self {
             Rule::Values => (Some((10.0 * noise).max(1e-5)), None),

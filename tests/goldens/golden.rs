@@ -152,7 +152,7 @@ impl Golden {
         Ok(())
     }
 
-    /// The weights' file: the `.pt`, else `.weights.safetensors`. Where both exist they must hold the same.
+    /// Path of the weights: the `.pt`, else `.weights.safetensors`. If both exist they must hold the same.
     pub fn checkpoint(&self) -> Result<PathBuf> {
         let torch = self.path.with_extension("pt");
         let safe = self.path.with_extension("weights.safetensors");

@@ -62,8 +62,7 @@ impl Recipe {
         self.entries.iter().find(|e| e.name.strip_prefix(&self.prefix) == Some(name))
     }
 
-    /// Fills every parameter of `vars` strictly. Buffers that match one of `initial` are not in tables: they keep
-    /// the value they start from.
+    /// Fills every parameter of `vars` strictly. Buffers that match one of `initial` are not in tables: they keep their initial value.
     pub fn load(&self, vars: &Vars, initial: &[&str]) -> Result<()> {
         let map = initial
             .iter()

@@ -35,7 +35,7 @@ fn jpeg(seed: u32) -> Vec<u8> {
 /// A JPEG of four inks, by Pillow.
 const CMYK: &[u8] = include_bytes!("../../data/tests/files/cmyk.jpg");
 
-/// A JPEG whose EXIF says it is to be turned by a quarter.
+/// A JPEG with an EXIF orientation of a quarter turn.
 fn turned(seed: u32) -> Vec<u8> {
     let plain = jpeg(seed);
     let exif = b"\xff\xe1\x00\x22Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
@@ -69,7 +69,7 @@ fn animations(seed: u32) -> [Vec<u8>; 2] {
     [gif, apng]
 }
 
-/// An animated WebP, put together from lossless stills: `RIFF`, `VP8X`, `ANIM`, and an `ANMF` a frame.
+/// An animated WebP, assembled from lossless stills: `RIFF`, `VP8X`, `ANIM`, and one `ANMF` per frame.
 fn webp(seed: u32) -> Vec<u8> {
     let (w, h) = (16u32, 12u32);
     let chunk = |name: &[u8], body: &[u8]| {

@@ -69,7 +69,7 @@ pub fn train<T: Task>(task: &mut T, run: &Run<'_>, progress: &mut dyn Progress) 
 /// [`train`] with an observer that is called every `every.samples` steps.
 ///
 /// # Errors
-/// As [`train`].
+/// Same as [`train`].
 pub fn train_observed<T: Task>(
     task: &mut T,
     run: &Run<'_>,

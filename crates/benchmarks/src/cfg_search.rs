@@ -22,8 +22,7 @@ pub fn best(trials: &[Trial]) -> Option<Trial> {
     trials.iter().copied().min_by(|a, b| a.fid.total_cmp(&b.fid))
 }
 
-/// Returns the scale to try next: `start`, then the best one's upper neighbour, then its lower one,
-/// then no guidance, since published values are the minimum over the search and that. `None` when all these have been tried.
+/// Returns the scale to try next: `start`, then the best one's upper neighbour, then its lower one, then no guidance, since the published values are the minimum of the search and no guidance. `None` when all these have been tried.
 pub fn next(trials: &[Trial], start: f64) -> Option<f64> {
     let Some(best) = best(trials) else { return Some(start) };
     let untried = |cfg: &f64| *cfg >= LOWEST && trials.iter().all(|t| (t.cfg - cfg).abs() > STEP / 2.0);

@@ -105,8 +105,7 @@ impl Drop for Running {
 }
 
 impl Running {
-    /// Waits for all, and ends those that stay after one failed. Returns the exit code and the first that failed: with an
-    /// error (2 and more) or by a signal; 1 is a result.
+    /// Waits for all processes, and terminates those that remain after one failed. Returns the exit code and the first that failed: with an error (2 and more) or by a signal; 1 is a result.
     fn wait(&mut self, stop: &AtomicBool) -> (i32, First) {
         let (mut code, mut first) = (0, None);
         let mut asked: Option<Instant> = None;

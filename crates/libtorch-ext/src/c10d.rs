@@ -106,8 +106,7 @@ pub fn exit(code: i32) -> ! {
     unsafe { ext_exit(code) }
 }
 
-/// The key-value store of a run, over TCP. One process serves it, all others are its clients. A connection serves
-/// one thread at a time; [`Store::connect_again`] makes another.
+/// The key-value store of a run, over TCP. One process serves it, all others are clients. A connection serves one thread at a time; [`Store::connect_again`] opens another.
 #[derive(Debug)]
 pub struct Store(NonNull<ExtStore>);
 
@@ -124,8 +123,7 @@ impl Drop for Store {
 }
 
 impl Store {
-    /// Connects to the store at `host:port`, and serves it where `server` is set (port 0 takes any free one). All keys of
-    /// this handle are under `prefix`.
+    /// Connects to the store at `host:port`, and serves it if `server` is set (port 0 takes any free one). All keys of this handle are under `prefix`.
     ///
     /// # Errors
     /// Returns an error if the port is taken, or nobody serves it within `timeout`.
@@ -194,7 +192,7 @@ impl Store {
     pub fn get(&self, key: &str, timeout: Duration) -> Result<Vec<u8>> {
         let name = text("store", key)?;
         let (mut value, mut n) = (null_mut(), 0);
-        // SAFETY: a live store, and places for the bytes and their number, which are ours to give back.
+        // SAFETY: a live store, and places for the bytes and their number; the bytes are ours to free.
         checked("store", unsafe {
             ext_store_get(self.raw(), name.as_ptr(), milliseconds(timeout), &mut value, &mut n)
         })?;
@@ -239,8 +237,7 @@ pub enum Endpoint {
     Interface(String),
 }
 
-/// Processes that exchange tensors on CPUs through Gloo. Every operation is one of all processes, in the same order,
-/// but for [`Group::send`] and [`Group::receive`].
+/// Processes that exchange tensors on CPUs through Gloo. Every operation involves all processes, in the same order, except [`Group::send`] and [`Group::receive`].
 #[derive(Debug)]
 pub struct Group(NonNull<ExtGroup>);
 
@@ -257,8 +254,7 @@ impl Drop for Group {
 }
 
 impl Group {
-    /// The group of the `world` processes that meet at `store`, of which this one is number `rank`. Waits for all of
-    /// them, for `timeout` at most, as every operation does.
+    /// Forms the group of the `world` processes that connect to `store`; this one has number `rank`. Waits for all of them, for at most `timeout`, as every operation does.
     ///
     /// # Errors
     /// Returns an error if a process does not come, or cannot be reached.

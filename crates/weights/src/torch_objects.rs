@@ -36,7 +36,7 @@ enum Meaning<'a> {
     },
 }
 
-/// Why a walk ended early.
+/// Reason why a walk ended early.
 pub(crate) enum Trouble {
     /// A tensor is not what torch.save writes.
     Damaged(String),

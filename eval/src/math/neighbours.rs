@@ -49,9 +49,9 @@ pub struct PrecisionRecall {
 /// prdc's four numbers; a row on a ball's surface is outside.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Prdc {
-    /// As [`PrecisionRecall::precision`].
+    /// Same as [`PrecisionRecall::precision`].
     pub precision: f64,
-    /// As [`PrecisionRecall::recall`].
+    /// Same as [`PrecisionRecall::recall`].
     pub recall: f64,
     /// Mean number of balls that hold a sample, as a multiple of k.
     pub density: f64,

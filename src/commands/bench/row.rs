@@ -12,7 +12,7 @@ use super::timing::Measured;
 pub struct Row {
     /// Measured work.
     pub work: Work,
-    /// In what.
+    /// Its precision.
     pub precision: Precision,
     /// Images at a time.
     pub batch: i64,

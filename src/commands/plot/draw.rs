@@ -9,7 +9,7 @@ use super::axis::{XScale, number};
 use super::curves::{Panel, Run};
 use super::points::{Stretch, prepare, range};
 
-/// Okabe and Ito's colours, which most colour-blind readers can distinguish; black is left to the axes.
+/// Okabe and Ito's colours, which most colour-blind readers can distinguish; black is for the axes.
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),

@@ -51,8 +51,7 @@ impl Samples<'_> {
     }
 }
 
-/// Reconstructs the same held-out images each time, or the first training images where there are none: an original, its
-/// reconstruction, the next original.
+/// Reconstructs the same held-out images each time, or the first training images if there are none: an original, its reconstruction, the next original.
 #[derive(Debug)]
 pub struct Reconstructions<'a> {
     dir: &'a Path,

@@ -51,8 +51,7 @@ pub fn open(golden: &Golden) -> Result<Loaded> {
     Ok(loaded)
 }
 
-/// The conditions of a golden: classes, or text features with the mask of their padding (all of it where not
-/// `masked`).
+/// Conditions of a golden: classes, or text features with their padding mask (all ones if not `masked`).
 pub fn conditions(check: &mut Check, config: &ArConfig, masked: bool) -> Result<Conditioning> {
     Ok(match config.conditioning {
         ConditioningConfig::Class { .. } => Conditioning::Class(check.input("class_ids")?),
@@ -141,7 +140,7 @@ fn other_passes(check: &mut Check, loaded: &Loaded, codes: &Tensor) -> Result<()
     Ok(())
 }
 
-/// Every recorded generation, through the sampler's loop; returns the smallest margin of the greedy ones.
+/// Checks every recorded generation with the sampler's loop; returns the smallest margin of the greedy ones.
 fn generations(check: &mut Check, model: &impl AutoregressiveModel, config: &ArConfig) -> Result<()> {
     let mut margin = f64::INFINITY;
     for name in check.golden.tensor_names() {

@@ -29,7 +29,7 @@ use crate::golden::Golden;
 
 /// One family of goldens.
 pub struct Family {
-    /// For messages.
+    /// Name for messages.
     pub name: &'static str,
     /// Whether a golden belongs to this family, by its content.
     pub recognise: fn(&Golden) -> bool,
