@@ -1,4 +1,5 @@
-//! Sets the checkout's libtorch as the binary's search path, so that `gen` runs from anywhere, and records the commit it is built from.
+//! Sets the checkout's libtorch as the binary's search path, so that `gen` runs from anywhere, and
+//! records the commit it is built from.
 
 use std::path::Path;
 use std::process::Command;

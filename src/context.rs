@@ -1,4 +1,5 @@
-//! Environment of a verb: destination of its results, exit status, signals, and reports of skipped inputs.
+//! Environment of a verb: destination of its results, exit status, signals, and reports of skipped
+//! inputs.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -65,7 +66,8 @@ impl ExitStatus {
     }
 }
 
-/// A flag that the first SIGINT or SIGTERM sets, for long jobs with an orderly end; a second signal ends the program at once.
+/// A flag that the first SIGINT or SIGTERM sets, for long jobs with an orderly end; a second signal
+/// ends the program at once.
 ///
 /// # Errors
 /// Returns an error if the handlers cannot be installed.
@@ -88,7 +90,8 @@ pub fn open_images(path: &Path, context: &Context) -> anyhow::Result<Arc<dyn Dat
     Ok(images)
 }
 
-/// Warns about the files of a set that are not read: their number, the reason, and the first few names.
+/// Warns about the files of a set that are not read: their number, the reason, and the first few
+/// names.
 pub fn report_left_out(context: &Context, path: &Path, files: &[LeftOut]) {
     const NAMED: usize = 3;
     let Some(count) = count_left_out(files) else { return };

@@ -65,7 +65,8 @@ pub fn render(error: &anyhow::Error) -> String {
     text
 }
 
-/// Hints of every error in the chain, outermost first, each once; if none has any, a hint about the file operation that failed.
+/// Hints of every error in the chain, outermost first, each once; if none has any, a hint about the
+/// file operation that failed.
 fn hints(error: &anyhow::Error) -> Vec<String> {
     let mut all: Vec<String> = vec![];
     for hint in error.chain().flat_map(hints_of) {
@@ -140,7 +141,8 @@ fn last_panic() -> std::sync::MutexGuard<'static, Option<Panic>> {
     LAST_PANIC.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Stores the message of a panic for [`from_panic`], in place of Rust's own report. With `RUST_BACKTRACE` set, that is printed as well.
+/// Stores the message of a panic for [`from_panic`], in place of Rust's own report. With
+/// `RUST_BACKTRACE` set, that is printed as well.
 pub fn install_panic_hook() {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {

@@ -1,4 +1,5 @@
-//! Writes files so that a reader finds the old one or the new one, never a partial one: [`base::files`] with errors that name the file.
+//! Writes files so that a reader finds the old one or the new one, never a partial one:
+//! [`base::files`] with errors that name the file.
 
 use std::io::Write;
 use std::path::Path;

@@ -60,7 +60,8 @@ pub struct Batch {
 }
 
 impl Inputs {
-    /// Examines every path. A path that does not exist is an error; a file that is not an image is skipped, unless it is the only one.
+    /// Examines every path. A path that does not exist is an error; a file that is not an image is
+    /// skipped, unless it is the only one.
     pub fn open(paths: &[PathBuf]) -> Result<Self> {
         let mut inputs = Inputs { sets: vec![], items: vec![], skipped: vec![] };
         for path in paths {
@@ -95,7 +96,9 @@ impl Inputs {
         self.items.len()
     }
 
-    /// Passes batches of at most `batch_size` images to `each`: images cropped and resized to squares of `side` pixels (ADM's centre crop), tensors unchanged. Images that cannot be decoded are skipped and recorded; it is an error if nothing is left.
+    /// Passes batches of at most `batch_size` images to `each`: images cropped and resized to
+    /// squares of `side` pixels (ADM's centre crop), tensors unchanged. Images that cannot be
+    /// decoded are skipped and recorded; it is an error if nothing is left.
     pub fn for_each_batch(
         &mut self,
         side: i64,
@@ -106,7 +109,8 @@ impl Inputs {
         self.for_each(Framing::Square(side), batch_size, &mut each)
     }
 
-    /// Same as [`Inputs::for_each_batch`], but with images at their stored size: a batch ends where the next image has another size.
+    /// Same as [`Inputs::for_each_batch`], but with images at their stored size: a batch ends where
+    /// the next image has another size.
     pub fn for_each_stored(
         &mut self,
         batch_size: i64,

@@ -20,7 +20,8 @@ impl StdoutError {
     }
 }
 
-/// Prints results, and reports progress: bars on a terminal, periodic lines elsewhere. Clones share their state.
+/// Prints results, and reports progress: bars on a terminal, periodic lines elsewhere. Clones share
+/// their state.
 #[derive(Debug, Clone)]
 pub struct Printer {
     quiet: bool,
@@ -37,7 +38,8 @@ impl Printer {
         Printer { quiet, rank: None, bars, jobs: Arc::default() }
     }
 
-    /// A printer for one of several processes. The first prints everything, the others only their last messages.
+    /// A printer for one of several processes. The first prints everything, the others only their
+    /// last messages.
     pub fn of_rank(quiet: bool, rank: usize, world_size: usize) -> Self {
         let first = rank == 0;
         Printer { rank: (!first).then_some((rank, world_size)), ..Printer::new(quiet || !first) }
@@ -68,7 +70,7 @@ impl Printer {
         }
     }
 
-    /// Something the user should know, though the work goes on.
+    /// A warning that does not stop the work.
     pub fn warning(&self, text: &str) {
         if self.rank.is_none() {
             self.suspended(|| eprintln!("warning: {text}"));
@@ -121,7 +123,8 @@ impl base::Progress for Printer {
         self.note(text);
     }
 
-    /// Status under the bar on a terminal; elsewhere a line, which also replaces the periodic progress line.
+    /// Status under the bar on a terminal; elsewhere a line, which also replaces the periodic
+    /// progress line.
     fn status(&mut self, parts: &[String]) {
         let text = parts.join("  ");
         let line = self.jobs().last_mut().map_or(Some(text), |job| job.show(parts));

@@ -1,4 +1,5 @@
-//! Files of an earlier version still open: `fixtures/earlier.tar.gz`, whose README describes their origin.
+//! Files of an earlier version still open: `fixtures/earlier.tar.gz`, whose README describes their
+//! origin.
 
 use serde_json::Value;
 

@@ -209,6 +209,6 @@ fn what_is_fetched_is_checked_and_put_in_its_place() {
     assert_eq!(std::fs::read(&target).unwrap(), content);
     let left: Vec<_> = std::fs::read_dir(place.path("models")).unwrap().flatten().collect();
     assert_eq!(left.len(), 1, "nothing else is left: {left:?}");
-    // It is there now: no network is needed.
+    // The file exists now: no network is needed.
     assert_eq!(fetch("http://127.0.0.1:9".into()).status.code(), Some(0));
 }

@@ -1,4 +1,5 @@
-//! Help of every verb, compared with `help.txt` beside this file, so that a change of the command line shows in its diff.
+//! Help of every verb, compared with `help.txt` beside this file, so that a change of the command
+//! line shows in its diff.
 //!
 //! `UPDATE_HELP=1 cargo test --release --test all help` writes the file anew.
 

@@ -47,7 +47,8 @@ fn transformers_and_tokenizers_are_probed() {
 
     let shared = format!("{DATA} --tokenizer model --cache-views 3 --cache features");
     let b = json(&place, &format!("{shared} --output b"));
-    // The number of eight images that a head on an untrained encoder gets right is random; the loss shows that it learned.
+    // The number of eight images that a head on an untrained encoder gets right is random; the loss
+    // shows that it learned.
     assert!(b["train_loss"].as_f64().unwrap() < 2f64.ln() && b["width"] == 32, "{b}");
     let differences = texts(&b["differences"]);
     assert!(differences.contains("3 fixed views"), "{differences}");

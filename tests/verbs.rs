@@ -1,4 +1,5 @@
-//! `gen reconstruct`, `encode`, `decode` and `logits`, end to end, on tiny models with random weights.
+//! `gen reconstruct`, `encode`, `decode` and `logits`, end to end, on tiny models with random
+//! weights.
 
 use crate::common::{Place, Tiny, pixels, stderr, write_model};
 use weights::{Checkpoint, Want};

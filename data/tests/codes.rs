@@ -1,4 +1,4 @@
-//! Stored codes: written ones read back, interrupted writing goes on, other runs' folders are
+//! Stored codes: written ones read back, interrupted writing resumes, other runs' folders are
 //! refused.
 
 use std::path::Path;

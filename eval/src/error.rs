@@ -81,7 +81,7 @@ pub enum Error {
     InFile {
         /// The file.
         path: std::path::PathBuf,
-        /// What.
+        /// The error.
         error: Box<Error>,
     },
     /// Two lists that should have one length.
@@ -110,7 +110,7 @@ pub enum Error {
         /// Entries of the codebook.
         size: i64,
     },
-    /// A class that the classifier does not know.
+    /// A class outside the classifier's.
     #[error("class {class} is none of the classifier's 0..{classes}")]
     NoSuchClass {
         /// The class.

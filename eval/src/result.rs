@@ -39,7 +39,7 @@ pub struct EvalResult {
     pub series: BTreeMap<String, Vec<f64>>,
     /// Metrics that could not be computed, and why.
     pub failed: BTreeMap<String, String>,
-    /// Facts to know about the scores.
+    /// Notes about the scores.
     pub warnings: Vec<String>,
     /// Counts.
     pub totals: RunTotals,

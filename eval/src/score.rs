@@ -56,7 +56,7 @@ pub struct Score {
     pub image_conversion: String,
     /// False if the weights are not public or images were skipped.
     pub comparable: bool,
-    /// Anything else to know.
+    /// Other notes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     /// Scores of chunks or subsets, for plots.

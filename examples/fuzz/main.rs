@@ -1,6 +1,7 @@
 //! Runs readers on mutated files of their corpus, with a plain mutator and without nightly Rust:
-//! `cargo run --release --example fuzz -- READER INPUTS [SEED]`. Prints one line: inputs, accepted ones, seconds, the
-//! slowest input and the process's peak memory. An input that panics or takes over a second is kept. `fuzz/` has the same readers for `cargo fuzz`.
+//! `cargo run --release --example fuzz -- READER INPUTS [SEED]`. Prints one line: inputs, accepted
+//! ones, seconds, the slowest input and the process's peak memory. An input that panics or takes
+//! over a second is kept. `fuzz/` has the same readers for `cargo fuzz`.
 #![allow(clippy::print_stdout)]
 
 mod readers;

@@ -1,4 +1,5 @@
-//! Every reader of files as a function of bytes. A reader may reject them; it must not panic, hang or exhaust memory.
+//! Every reader of files as a function of bytes. A reader may reject them; it must not panic, hang
+//! or exhaust memory.
 
 use std::path::Path;
 

@@ -10,9 +10,10 @@ use clap::Parser;
 
 const PROGRAM: &str = "gen-torch";
 
-/// Time that threads of libtorch's OpenMP spin before they sleep, in iterations of their loop: tens of microseconds.
-/// The default is a millisecond, during which they keep the kernels' own threads from the processor. OpenMP reads the variable
-/// when it is loaded; a value set by the user takes precedence.
+/// Time that threads of libtorch's OpenMP spin before they sleep, in iterations of their loop: tens
+/// of microseconds. The default is a millisecond, during which they keep the kernels' own threads
+/// from the processor. OpenMP reads the variable when it is loaded; a value set by the user takes
+/// precedence.
 const SPIN: (&str, &str) = ("GOMP_SPINCOUNT", "10000");
 const POLICY: &str = "OMP_WAIT_POLICY";
 

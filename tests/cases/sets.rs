@@ -10,7 +10,8 @@ use serde_json::Value;
 use super::case;
 use crate::common::{Place, Tiny, stderr, write_model};
 
-/// A place with a tiny model and a copy of a case's folder, whose original is read-only; `None` if it is absent.
+/// A place with a tiny model and a copy of a case's folder, whose original is read-only; `None` if
+/// it is absent.
 fn place(name: &str) -> Option<Place> {
     let from = case(name)?;
     let place = Place::new("", "");

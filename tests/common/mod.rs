@@ -1,4 +1,5 @@
-//! Shared parts of end-to-end tests: a folder to run in, and models small enough to be created there, with random weights in the format of training.
+//! Shared parts of end-to-end tests: a folder to run in, and models small enough to be created
+//! there, with random weights in the format of training.
 
 mod place;
 mod training;
@@ -78,7 +79,8 @@ fn text_transformer(dir: &Path) -> Vars {
     transformer(dir, 64, "{ type: text, length: 12, feature_width: 12 }")
 }
 
-/// A text encoder of width 12 with random weights, in Hugging Face's layout: `pytorch_model.bin` in two shards.
+/// A text encoder of width 12 with random weights, in Hugging Face's layout: `pytorch_model.bin` in
+/// two shards.
 pub fn write_text_encoder(dir: &Path) {
     write_t5_files(dir);
     tch::manual_seed(4);
@@ -109,7 +111,8 @@ fn write_t5_files(folder: &Path) {
     std::fs::write(folder.join("config.json"), serde_json::to_string(&t5_config()).unwrap()).unwrap();
 }
 
-/// Writes the configuration of a transformer, and draws weights for which conditions and positions differ.
+/// Writes the configuration of a transformer, and draws weights for which conditions and positions
+/// differ.
 fn transformer(dir: &Path, vocab_size: i64, conditioning: &str) -> Vars {
     let transformer = format!(
         "type: gpt\nwidth: 32\nlayers: 2\nheads: 4\nvocab_size: {vocab_size}\nnum_tokens: 16\nposition: learned\n\
@@ -120,7 +123,8 @@ fn transformer(dir: &Path, vocab_size: i64, conditioning: &str) -> Vars {
     let vars = Vars::new(Device::Cpu, Kind::Float, Build::Random);
     Gpt::new(&vars.root(), &config).unwrap();
     for mut var in vars.all() {
-        // A fresh output layer is zero, and fresh weights give almost equal logits; with these, classes and positions differ.
+        // A fresh output layer is zero, and fresh weights give almost equal logits; with these,
+        // classes and positions differ.
         let _ = tch::no_grad(|| match var.name.as_str() {
             "output.weight" => var.tensor.normal_(0.0, 0.5),
             _ => var.tensor.g_mul_scalar_(8.0),
@@ -129,7 +133,8 @@ fn transformer(dir: &Path, vocab_size: i64, conditioning: &str) -> Vars {
     vars
 }
 
-/// Writes the directory of a VQGAN tokenizer with 2 x 2 pixels a code, for square images of any even side.
+/// Writes the directory of a VQGAN tokenizer with 2 x 2 pixels a code, for square images of any
+/// even side.
 pub fn write_vqgan(dir: &Path) {
     tch::manual_seed(3);
     std::fs::create_dir_all(dir).unwrap();

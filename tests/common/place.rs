@@ -53,7 +53,7 @@ impl Place {
         command
     }
 
-    /// Runs a line that stands for itself.
+    /// Runs a line without the place's common arguments.
     pub fn other(&self, line: &str) -> Output {
         self.gen_with(&[line]).output().unwrap()
     }

@@ -11,7 +11,8 @@ use crate::golden::Golden;
 /// Tolerance of a tensor.
 #[derive(Debug, Clone, Copy)]
 pub enum Rule {
-    /// Relative 2-norm within ten times the difference of two runs of the official code, at least 1e-5.
+    /// Relative 2-norm within ten times the difference of two runs of the official code, at least
+    /// 1e-5.
     Values,
     /// [`Rule::Values`], and no element off by more than 1e-4: images and logits.
     Bounded,
@@ -19,8 +20,9 @@ pub enum Rule {
     Within(f64),
     /// Relative 2-norm of at most this.
     Relative(f64),
-    /// Relative 2-norm of at most 1e-4, or ten times the noise of the noisiest gradient of this golden: which
-    /// gradient nearly cancels, and so is noisy, changes with the processor (see the README).
+    /// Relative 2-norm of at most 1e-4, or ten times the noise of the noisiest gradient of this
+    /// golden: which gradient nearly cancels, and so is noisy, changes with the processor (see the
+    /// README).
     Gradient,
     /// Formulas in double precision: relative 2-norm of 1e-12.
     Double,
@@ -31,7 +33,8 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// Bounds of the relative 2-norm and of the largest difference, given the noise that the rule uses.
+    /// Bounds of the relative 2-norm and of the largest difference, given the noise that the rule
+    /// uses.
     fn bounds(self, noise: f64) -> (Option<f64>, Option<f64>) {
         match self {
             Rule::Values => (Some((10.0 * noise).max(1e-5)), None),
@@ -165,8 +168,8 @@ impl<'g> Check<'g> {
         self.line(name, false, text);
     }
 
-    /// Number of values compared, and all failures; a value that was neither compared, used nor left out
-    /// for a reason is a failure.
+    /// Number of values compared, and all failures; a value that was neither compared, used nor
+    /// left out for a reason is a failure.
     pub fn finish(mut self) -> (usize, Vec<String>) {
         let names = self.golden.tensor_names().into_iter().chain(self.golden.scalar_names());
         for name in names.filter(|n| !self.accounted.contains(*n)) {

@@ -152,7 +152,8 @@ impl Golden {
         Ok(())
     }
 
-    /// Path of the weights: the `.pt`, else `.weights.safetensors`. If both exist they must hold the same.
+    /// Path of the weights: the `.pt`, else `.weights.safetensors`. If both exist they must hold
+    /// the same.
     pub fn checkpoint(&self) -> Result<PathBuf> {
         let torch = self.path.with_extension("pt");
         let safe = self.path.with_extension("weights.safetensors");
@@ -173,7 +174,8 @@ impl Golden {
             .with_context(|| format!("neither `{}` nor `{}` exists", torch.display(), safe.display()))
     }
 
-    /// The section of a `.pt` that holds the weights according to the manifest; `None` at the top level.
+    /// The section of a `.pt` that holds the weights according to the manifest; `None` at the top
+    /// level.
     pub fn wrapping(&self) -> Result<Option<&str>> {
         Ok(match self.text("checkpoint_wrapping")? {
             "bare" => None,

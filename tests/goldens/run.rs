@@ -31,7 +31,9 @@ pub fn number_after(text: &str, key: &str) -> Result<f64> {
 }
 
 impl Run {
-    /// Parses sentences like `generated tokens: cfg_scale 4.0, schedule step {'window_start': 0.18}, cfg_interval -1, {'temperature': 0.8, 'top_k': 10, 'top_p': 0.9, 'sample_logits': True}`; an unknown word is an error. `greedy` comes from the tensor's name.
+    /// Parses sentences like `generated tokens: cfg_scale 4.0, schedule step {'window_start':
+    /// 0.18}, cfg_interval -1, {'temperature': 0.8, 'top_k': 10, 'top_p': 0.9, 'sample_logits':
+    /// True}`; an unknown word is an error. `greedy` comes from the tensor's name.
     pub fn parse(meaning: &str, greedy: bool) -> Result<Self> {
         let mut scale = None;
         let (mut schedule, mut start, mut end, mut interval) = ("constant", None, None, None);

@@ -69,7 +69,8 @@ fn animations(seed: u32) -> [Vec<u8>; 2] {
     [gif, apng]
 }
 
-/// An animated WebP, assembled from lossless stills: `RIFF`, `VP8X`, `ANIM`, and one `ANMF` per frame.
+/// An animated WebP, assembled from lossless stills: `RIFF`, `VP8X`, `ANIM`, and one `ANMF` per
+/// frame.
 fn webp(seed: u32) -> Vec<u8> {
     let (w, h) = (16u32, 12u32);
     let chunk = |name: &[u8], body: &[u8]| {
@@ -93,7 +94,8 @@ fn webp(seed: u32) -> Vec<u8> {
     chunk(b"RIFF", &all)
 }
 
-/// Writes the files; returns the number of images, and the names of the other files with the kind of reason.
+/// Writes the files; returns the number of images, and the names of the other files with the kind
+/// of reason.
 fn fill(root: &Path) -> (usize, BTreeSet<(String, &'static str)>) {
     let mut good = 0;
     let mut bad = BTreeSet::new();

@@ -103,7 +103,8 @@ fn run(blocks: &[Block], x: Tensor) -> Tensor {
     })
 }
 
-/// The blocks of one level: `res.0…`, with `attn.0…` at the coarsest level of LlamaGen's models.
+/// The blocks of one level: `res.0…`, with `attn.0…` at the coarsest level of LlamaGen's
+/// models.
 fn level(p: &Scope, count: i64, inputs: i64, outputs: i64, attention: bool, groups: i64) -> Vec<Block> {
     (0..count)
         .map(|i| {

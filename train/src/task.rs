@@ -152,7 +152,7 @@ pub trait Task {
     /// after the step.
     ///
     /// # Errors
-    /// Returns an error if a network refuses the batch.
+    /// Returns an error if a network rejects the batch.
     fn losses(&self, batch: &mut Self::Batch, phase: usize, step: u64) -> Result<Losses>;
 
     /// Losses of a task's only phase together with `scale` times their gradient by `params`, for a

@@ -75,8 +75,8 @@ pub(crate) struct Provenance {
 }
 
 /// Fills all of `vars` from a file through `map`, or at random within `range`. The values are
-/// comparable only if the file is the one of [`crate::files::FILES`] called `public`: that its
-/// tensors fit says nothing of what is in them.
+/// comparable only if the file is the one of [`crate::files::FILES`] called `public`; fitting
+/// tensors may hold other values.
 pub(crate) fn fill(
     network: &str,
     public: &str,

@@ -30,7 +30,8 @@ pub enum Task {
     Reconstruction(Reconstruction),
     /// Images of random classes are generated and compared with the training set's statistics.
     Generation(Generation),
-    /// Images are generated from a set of prompts and compared with the prompts, or with photographs of the same captions.
+    /// Images are generated from a set of prompts and compared with the prompts, or with
+    /// photographs of the same captions.
     TextToImage(TextToImage),
     /// A linear classifier on a transformer's features.
     Probe(Probe),
@@ -83,7 +84,8 @@ pub struct Generation {
     pub reference: Reference,
 }
 
-/// Images are generated from a set of prompts and compared with the prompts, or with photographs of the same captions.
+/// Images are generated from a set of prompts and compared with the prompts, or with photographs of
+/// the same captions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TextToImage {

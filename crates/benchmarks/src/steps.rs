@@ -77,7 +77,8 @@ impl StepBuilder<'_> {
         Ok(text(&self.dir.join(name))?.to_owned())
     }
 
-    /// Path of a configuration: a released one is written beside the results; otherwise a file of the user's own.
+    /// Path of a configuration: a released one is written beside the results; otherwise a file of
+    /// the user's own.
     fn config(&self, checkpoint: &Checkpoint, tokenizer: bool) -> Result<String> {
         let name = &checkpoint.config;
         let Some(content) = config_text(tokenizer, name) else {

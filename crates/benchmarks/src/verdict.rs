@@ -49,7 +49,8 @@ impl Verdict {
     }
 }
 
-/// Compares measured with published values; all measured ones are [`Verdict::NotComparable`] if the run is not `comparable`.
+/// Compares measured with published values; all measured ones are [`Verdict::NotComparable`] if the
+/// run is not `comparable`.
 pub fn judge(
     expected: &[Expected],
     measured: impl Fn(Quantity) -> Option<f64>,

@@ -25,8 +25,9 @@ pub struct LaunchPlan<'a> {
 const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Runs `command` as several processes, again after a failure if the plan asks for it, and returns the exit code: that of
-/// the first one that failed, or the largest. `note` receives failures and restarts.
+/// Runs `command` as several processes, again after a failure if the plan asks for it, and returns
+/// the exit code: that of the first one that failed, or the largest. `note` receives failures and
+/// restarts.
 ///
 /// # Errors
 /// Returns an error if the store or a process cannot be started.
@@ -105,7 +106,8 @@ impl Drop for Running {
 }
 
 impl Running {
-    /// Waits for all processes, and terminates those that remain after one failed. Returns the exit code and the first that failed: with an error (2 and more) or by a signal; 1 is a result.
+    /// Waits for all processes, and terminates those that remain after one failed. Returns the exit
+    /// code and the first that failed: with an error (2 and more) or by a signal; 1 is a result.
     fn wait(&mut self, stop: &AtomicBool) -> (i32, First) {
         let (mut code, mut first) = (0, None);
         let mut asked: Option<Instant> = None;

@@ -53,10 +53,12 @@ impl std::fmt::Debug for Many {
 }
 
 impl World {
-    /// Joins the other processes of a launch: connects to the store, checks that all run the same command, and forms the group.
+    /// Joins the other processes of a launch: connects to the store, checks that all run the same
+    /// command, and forms the group.
     ///
     /// # Errors
-    /// Returns an error if a process does not arrive in time, cannot be reached, or was started with other arguments.
+    /// Returns an error if a process does not arrive in time, cannot be reached, or was started
+    /// with other arguments.
     pub fn join(launch: Launch, settings: JoinSettings) -> Result<World> {
         let Launch { rank, world_size, ref host, port, serves, ref prefix, .. } = launch;
         let place = format!("{host}:{port}");
@@ -112,7 +114,7 @@ impl World {
     /// Adds to a counter that all processes share, from 0, and returns its new value.
     ///
     /// # Errors
-    /// Returns an error if the store is gone.
+    /// Returns an error if the store is unreachable.
     pub fn add(&self, counter: &str, by: i64) -> Result<i64> {
         if let Some(many) = &self.many {
             return many.store.add(counter, by).map_err(|e| many.explain(e));
@@ -123,7 +125,8 @@ impl World {
         Ok(*value)
     }
 
-    /// Returns the next of `units` that no process has taken yet, for work that any process can do. `None` after the last.
+    /// Returns the next of `units` that no process has taken yet, for work that any process can do.
+    /// `None` after the last.
     ///
     /// # Errors
     /// Same as [`World::add`].
@@ -135,7 +138,7 @@ impl World {
     /// Waits for all processes.
     ///
     /// # Errors
-    /// Returns an error if one is gone, in its own words where it left any.
+    /// Returns an error if one has exited, with its own message if it left one.
     pub fn barrier(&self) -> Result<()> {
         let Some(many) = &self.many else { return Ok(()) };
         many.group.barrier().map_err(|e| many.explain(e))
@@ -205,7 +208,9 @@ impl World {
         Ok(value)
     }
 
-    /// Reports to the other processes that this one ends with an error. Returns true if the error should be reported here too: if this one ended because another process failed, the heartbeats have already reported that failure.
+    /// Reports to the other processes that this one ends with an error. Returns true if the error
+    /// should be reported here too: if this one ended because another process failed, the
+    /// heartbeats have already reported that failure.
     pub fn fail(&self, text: &str) -> bool {
         let Some(many) = &self.many else { return true };
         let who = named(many.launch.rank, &many.hellos[many.launch.rank]);
@@ -218,7 +223,8 @@ impl World {
         first
     }
 
-    /// Returns the exit code of a failed process. One of several processes exits here, since its heartbeats are inside libtorch.
+    /// Returns the exit code of a failed process. One of several processes exits here, since its
+    /// heartbeats are inside libtorch.
     pub fn end(&self, code: u8) -> ExitCode {
         if self.many.is_some() {
             libtorch_ext::c10d::exit(code.into());
@@ -259,7 +265,8 @@ impl Many {
         Ok(copied)
     }
 
-    /// The failed process's own message for an exchange that failed here, as soon as it or the heartbeats publish one.
+    /// The failed process's own message for an exchange that failed here, as soon as it or the
+    /// heartbeats publish one.
     fn explain(&self, error: libtorch_ext::Error) -> Error {
         let end = Instant::now() + Duration::from_secs(20);
         while Instant::now() < end {
@@ -297,8 +304,8 @@ fn address_towards(host: &str, port: u16) -> String {
     found.map_or_else(|_| "127.0.0.1".into(), |address| address.ip().to_string())
 }
 
-/// Endpoint at which the others reach this process. The host of the store sees itself at loopback; if others connect from
-/// outside, it takes the address of its interface towards them.
+/// Endpoint at which the others reach this process. The host of the store sees itself at loopback;
+/// if others connect from outside, it takes the address of its interface towards them.
 fn endpoint(own: &str, all: &[Hello]) -> Endpoint {
     if let Ok(interface) = std::env::var("GLOO_SOCKET_IFNAME") {
         return Endpoint::Interface(interface);

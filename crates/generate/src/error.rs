@@ -16,7 +16,7 @@ pub enum Error {
         option: &'static str,
         /// The name given.
         given: String,
-        /// The bundled models that are there.
+        /// The bundled models found.
         bundled: Vec<String>,
     },
     /// A directory holds no model.
@@ -88,7 +88,7 @@ pub enum Error {
     /// A dtype that the kernels for a GPU do not have.
     #[error("`{option}` needs weights in bf16 or int8, not {precision}")]
     KernelsPrecision {
-        /// Option that asks for the kernels.
+        /// Option that selects the kernels.
         option: &'static str,
         /// The dtype.
         precision: Precision,

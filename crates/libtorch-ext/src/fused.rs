@@ -113,15 +113,16 @@ pub fn takes_linear(x: &Tensor) -> bool {
     takes(x) && x.kind() == Kind::Float && unsafe { ext_has_linear() }
 }
 
-/// `x · weightᵀ + bias`, (…, I), (O, I), (O) → (…, O), forward and backward by oneDNN, where
-/// libtorch uses MKL.
+/// `x · weightᵀ + bias`, (…, I), (O, I), (O) → (…, O), forward and backward by oneDNN,
+/// where libtorch uses MKL.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     let inputs = x.size().last().copied();
     let fits = weight.dim() == 2 && weight.size().get(1).copied() == inputs;
     let bias_fits = bias.is_none_or(|b| b.size() == weight.size()[..1]);
     assert!(fits && bias_fits && [x, weight].into_iter().all(takes_linear), "tensors of a linear layer");
     let bias = bias.map_or(std::ptr::null(), Tensor::as_ptr);
-    // SAFETY: live tensors, on a CPU and of the expected dtypes and shapes; the bias may be missing.
+    // SAFETY: live tensors, on a CPU and of the expected dtypes and shapes; the bias may be
+    // missing.
     made(|out| unsafe { ext_linear(out, x.as_ptr(), weight.as_ptr(), bias) })
 }
 
@@ -154,8 +155,8 @@ pub fn attention(qkv: &Tensor, heads: i64, rotary: Option<&Tensor>, causal: bool
     made(|out| unsafe { ext_attention(out, qkv.as_ptr(), rotary, heads, causal) })
 }
 
-/// Cross-attention of queries (B, L, H·K) over keys and values (B, S, H·K) each, heads concatenated
-/// → (B, L, H·K), without a mask.
+/// Cross-attention of queries (B, L, H·K) over keys and values (B, S, H·K) each, heads
+/// concatenated → (B, L, H·K), without a mask.
 pub fn attention_of(q: &Tensor, k: &Tensor, v: &Tensor, heads: i64) -> Tensor {
     let (b, _, width) = q.size3().expect("queries are (B, L, H·K)");
     let seen = k.size();

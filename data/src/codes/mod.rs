@@ -69,7 +69,7 @@ pub trait CodeSource: Send + Sync {
 }
 
 /// Hex hash (16 digits) of the sizes, the tokenizer, and the codes and labels of some records
-/// spread over the whole: enough to tell one extraction from another without reading it all.
+/// spread over the whole: enough to distinguish extractions without reading it all.
 ///
 /// # Errors
 /// Returns an error if a record cannot be read.

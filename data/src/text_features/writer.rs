@@ -1,4 +1,4 @@
-//! Writes text features so that an interrupted run goes on where it stopped.
+//! Writes text features so that an interrupted run resumes where it stopped.
 
 use std::io::Write;
 use std::ops::Range;

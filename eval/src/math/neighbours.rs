@@ -1,5 +1,5 @@
 //! Improved precision and recall (Kynkäänniemi et al., 2019), density and coverage (Naeem et al.,
-//! 2020): a set of rows stands for a manifold of balls, each reaching to its row's k-th nearest
+//! 2020): a set of rows represents a manifold of balls, each reaching to its row's k-th nearest
 //! other row.
 //!
 //! Distances come from products in float64, tile by tile, so that memory does not grow with the

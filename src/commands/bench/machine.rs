@@ -18,7 +18,8 @@ pub struct Machine {
     pub threads: i32,
     /// Bytes a second read from memory.
     pub bandwidth: f64,
-    /// Operations per second of products in each precision (of 16-bit inputs with int8 weights, in int8).
+    /// Operations per second of products in each precision (of 16-bit inputs with int8 weights, in
+    /// int8).
     pub arithmetic: BTreeMap<String, f64>,
 }
 

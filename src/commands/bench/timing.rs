@@ -10,8 +10,8 @@ use tch::{Cuda, Device};
 pub struct Measured {
     /// Seconds of the fastest run.
     pub seconds: f64,
-    /// Processor seconds of all threads in the run that took the fewest, if the system reports them: on a shared machine
-    /// they are more reliable than the clock.
+    /// Processor seconds of all threads in the run that took the fewest, if the system reports
+    /// them: on a shared machine they are more reliable than the clock.
     pub cpu_seconds: Option<f64>,
     /// Largest resident set since the work began, if the system reports it.
     pub peak_memory: Option<u64>,

@@ -28,7 +28,7 @@ pub fn kind(args: &RunArgs) -> Result<SourceKind> {
     }
 }
 
-/// The error if no source was typed.
+/// The error if no source is given.
 pub fn nothing_to_score() -> UserError {
     UserError::new("there is nothing to score")
         .hint("`gen eval IMAGES --reference PATH` scores images")

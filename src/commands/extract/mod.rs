@@ -21,7 +21,8 @@ use self::skipped::{nothing_read, sort_skipped};
 use crate::context::{Context, ExitStatus, open_images};
 use crate::resolve::device;
 
-/// Encodes the missing units; [`ExitStatus::Incomplete`] if images were left out or it was interrupted.
+/// Encodes the missing units; [`ExitStatus::Incomplete`] if images were left out or it was
+/// interrupted.
 pub fn run(args: &ExtractArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let world = &context.world;
     let images = open(&args.data, context)?;

@@ -1,4 +1,4 @@
-//! The codes that the arguments ask for.
+//! The codes that the arguments describe.
 
 use anyhow::Context as _;
 use cli::extract::{Augment, ExtractArgs, Format};

@@ -47,7 +47,8 @@ impl<'a> Corrupt<'a> {
     }
 }
 
-/// Sorts the list of damaged images, to which processes append as they meet them, into the order of the images.
+/// Sorts the list of damaged images, to which processes append as they meet them, into the order of
+/// the images.
 pub fn sort_skipped(args: &ExtractArgs, images: &dyn Dataset) -> anyhow::Result<()> {
     let path = args.output.join("skipped.tsv");
     let Ok(text) = std::fs::read_to_string(&path) else { return Ok(()) };

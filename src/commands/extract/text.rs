@@ -104,7 +104,8 @@ fn plan(args: &ExtractArgs, captions: &[String], encoder: &TextEncoder, images: 
     }
 }
 
-/// Encodes shards that no process has taken yet. Returns the number of captions, or `None` if interrupted.
+/// Encodes shards that no process has taken yet. Returns the number of captions, or `None` if
+/// interrupted.
 fn encode(
     captions: &[String],
     encoder: &TextEncoder,

@@ -1,4 +1,5 @@
-//! Writer of the `.npz` of `gen features`: arrays are collected on disk, so that memory does not grow with the number of images.
+//! Writer of the `.npz` of `gen features`: arrays are collected on disk, so that memory does not
+//! grow with the number of images.
 
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};

@@ -15,7 +15,8 @@ use super::released::looks_like;
 pub(super) struct CheckpointReport {
     path: String,
     format: String,
-    /// The section from which a model would load its tensors, or the requested one; none for the top level.
+    /// The section from which a model would load its tensors, or the requested one; none for the
+    /// top level.
     section: Option<String>,
     sections: Vec<SectionReport>,
     /// Released models with these names and shapes.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// A tensor of a file, or a variable that a config asks for.
+/// A tensor of a file, or a variable of a configuration.
 #[derive(Debug, Serialize)]
 pub struct Tensor {
     /// Its full name.

@@ -61,7 +61,8 @@ impl Run {
         self.lines.iter().flat_map(|l| l.keys().map(String::as_str))
     }
 
-    /// Values of a term; a line without the axis's own number takes the previous one (validation has lines of its own).
+    /// Values of a term; a line without the axis's own number takes the previous one (validation
+    /// has lines of its own).
     pub fn curve(&self, run: usize, term: &str, axis: Axis) -> anyhow::Result<Option<Curve>> {
         let key = axis_key(axis);
         let mut curve = Curve { run, points: vec![vec![]], missing: 0 };

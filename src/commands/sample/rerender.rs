@@ -40,7 +40,7 @@ pub fn run(png: &Path, args: &SampleArgs, context: &Context) -> Result<ExitStatu
     report(args, context, Report { path, from: png.to_owned(), largest_difference, differences })
 }
 
-/// The stored settings, with the models and GPU options that are typed besides.
+/// The stored settings, with the models and GPU options of the command line.
 fn config(png: &Path, then: &Provenance, args: &SampleArgs) -> Result<GenerateConfig> {
     let typed = &args.compute;
     let device = device::resolve(&typed.device)?;

@@ -1,4 +1,5 @@
-//! DINOv2: tokens, the outputs of its blocks, resampled positions; and GigaTok's use of it as a teacher.
+//! DINOv2: tokens, the outputs of its blocks, resampled positions; and GigaTok's use of it as a
+//! teacher.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! The resizes that metrics depend on. Each tensor's name gives the method and size, its shape the subsampling.
+//! The resizes that metrics depend on. Each tensor's name gives the method and size, its shape the
+//! subsampling.
 
 use anyhow::{Context, Result, bail};
 use backbones::resize;

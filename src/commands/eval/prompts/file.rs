@@ -58,7 +58,8 @@ fn natural(name: &str) -> Vec<(String, Option<u128>)> {
     parts
 }
 
-/// Rows that name an image by its path: the set's path, or the file's name if no other image has it.
+/// Rows that name an image by its path: the set's path, or the file's name if no other image has
+/// it.
 fn by_name(set: &ImageSet, file: &Path, rows: &[PromptRow]) -> Result<Vec<String>> {
     let mut by_path = HashMap::new();
     for PromptRow { text, row } in rows {

@@ -21,7 +21,8 @@ fn flags(values: &[bool]) -> Tensor {
     Tensor::from_slice(values).to_kind(Kind::Uint8)
 }
 
-/// Numbers at the end of the scalar names that begin with `beginning`, ascending: manifests record in this way the numbers of neighbours, sizes of chunks and so on.
+/// Numbers at the end of the scalar names that begin with `beginning`, ascending: manifests record
+/// in this way the numbers of neighbours, sizes of chunks and so on.
 fn numbers_after(golden: &Golden, beginning: &str) -> Vec<i64> {
     let names = golden.scalar_names().into_iter();
     let mut numbers: Vec<i64> = names.filter_map(|name| name.strip_prefix(beginning)?.parse().ok()).collect();
