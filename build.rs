@@ -1,5 +1,5 @@
-//! Bakes the checkout's libtorch into the binary's search path, so that `gen` runs from anywhere, and tells it which
-//! commit it is built from.
+//! Sets the checkout's libtorch as the binary's search path, so that `gen` runs from anywhere, and
+//! records the commit it is built from.
 
 use std::path::Path;
 use std::process::Command;

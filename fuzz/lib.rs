@@ -1,4 +1,4 @@
-//! What the targets share: the readers, given bytes as a file.
+//! Readers shared by the targets; each takes bytes as a file.
 
 #[path = "../examples/fuzz/readers.rs"]
 mod readers;

@@ -1,4 +1,5 @@
-//! Codes in safetensors files, as `gen encode` writes them, and in folders of shards, as `gen extract` does.
+//! Codes in safetensors files, as written by `gen encode`, and in folders of shards, as written by
+//! `gen extract`.
 
 use std::ops::Range;
 use std::path::Path;
@@ -23,12 +24,12 @@ pub const TOKENIZER: &str = "tokenizer";
 const CODES: [&str; 3] = ["codes", "indices", "tokens"];
 const CLASSES: [&str; 2] = ["class_ids", "labels"];
 
-/// What such a file or folder holds.
+/// Content of such a file or folder.
 pub struct CodeFile {
     rows: Rows,
     /// (B) int64.
     pub classes: Option<Tensor>,
-    /// What the classes' numbers mean, as far as the file says.
+    /// Meaning of the class numbers, as far as the file records it.
     pub numbering: Vec<Class>,
     /// Fingerprint of the tokenizer that made the codes.
     pub tokenizer: Option<String>,
@@ -122,8 +123,8 @@ fn stored(path: &Path) -> Result<Option<Stored>> {
     Ok(None)
 }
 
-/// Refuses codes at `path` of another tokenizer, by its fingerprint, than the transformer's, as far as both say whose they
-/// are. `given` is what the command line says of the tokenizer, where it can say something.
+/// Rejects codes at `path` whose tokenizer has another fingerprint than the transformer's, if both
+/// are known. `given` is the choice of models on the command line, if it has one.
 pub fn same_tokenizer(
     (path, fingerprint): (&Path, Option<&str>),
     model: &Location,
@@ -150,7 +151,8 @@ pub fn same_tokenizer(
     Err(UserError::new(message).hint("extract them again with the transformer's own tokenizer").into())
 }
 
-/// Labels are numbers, which must mean the same classes in the data and in a model of so many classes.
+/// Labels are numbers, which must mean the same classes in the data and in a model with so many
+/// classes.
 pub fn same_classes(
     (described, classes): (&str, &[Class]),
     model: &Location,
@@ -179,7 +181,7 @@ pub fn check_codes(codes: &Codes, num_tokens: i64, vocab_size: i64) -> Result<()
     }
 }
 
-/// The first of the names that is there, as int64.
+/// The first of the names that exists, as int64.
 fn integers(source: &dyn TensorSource, names: &[&str]) -> Result<Option<Tensor>> {
     let Some(name) = names.iter().find(|name| source.info(name).is_some()) else { return Ok(None) };
     if source.unsupported(name).is_some_and(|u| u.what == "U16") {

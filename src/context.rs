@@ -1,4 +1,4 @@
-//! The environment of a verb: where its results go, how it ends, how it is stopped, and how it names skipped
+//! Environment of a verb: destination of its results, exit status, signals, and reports of skipped
 //! inputs.
 
 use std::path::Path;
@@ -30,7 +30,7 @@ impl Context {
     }
 }
 
-/// Results of a verb: a JSON document, or text for people.
+/// Results of a verb: a JSON document, or text.
 pub trait Report: Serialize {
     /// The results in one or more lines, without a final newline.
     fn text(&self) -> String;
@@ -66,8 +66,8 @@ impl ExitStatus {
     }
 }
 
-/// A flag that the first SIGINT or SIGTERM sets, for long jobs that end in good order; a second one ends the
-/// program at once.
+/// A flag that the first SIGINT or SIGTERM sets, for long jobs with an orderly end; a second signal
+/// ends the program at once.
 ///
 /// # Errors
 /// Returns an error if the handlers cannot be installed.
@@ -90,7 +90,8 @@ pub fn open_images(path: &Path, context: &Context) -> anyhow::Result<Arc<dyn Dat
     Ok(images)
 }
 
-/// Warns of the files of a set that are not read: their number, the reason, and the first few names.
+/// Warns about the files of a set that are not read: their number, the reason, and the first few
+/// names.
 pub fn report_left_out(context: &Context, path: &Path, files: &[LeftOut]) {
     const NAMED: usize = 3;
     let Some(count) = count_left_out(files) else { return };

@@ -1,4 +1,4 @@
-//! Errors as people read them: one sentence, its causes, and what to try.
+//! User-facing errors: one sentence, its causes, and hints.
 
 use std::any::Any;
 use std::error::Error as StdError;
@@ -20,7 +20,7 @@ impl UserError {
         UserError { message: message.into(), hints: vec![] }
     }
 
-    /// Adds a sentence that says what to try.
+    /// Adds a hint.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
@@ -65,8 +65,8 @@ pub fn render(error: &anyhow::Error) -> String {
     text
 }
 
-/// The hints of every error in the chain, outermost first, each once; where none has any, what can be said of
-/// the file operation that failed.
+/// Hints of every error in the chain, outermost first, each once; if none has any, a hint about the
+/// file operation that failed.
 fn hints(error: &anyhow::Error) -> Vec<String> {
     let mut all: Vec<String> = vec![];
     for hint in error.chain().flat_map(hints_of) {
@@ -141,8 +141,8 @@ fn last_panic() -> std::sync::MutexGuard<'static, Option<Panic>> {
     LAST_PANIC.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Keeps what a panic says for [`from_panic`], in place of Rust's own report. With `RUST_BACKTRACE` set, that
-/// is printed as well.
+/// Stores the message of a panic for [`from_panic`], in place of Rust's own report. With
+/// `RUST_BACKTRACE` set, that is printed as well.
 pub fn install_panic_hook() {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -164,7 +164,7 @@ fn worker_panic() -> Option<String> {
     last_panic().as_ref().filter(|p| p.worker).map(|p| format!("{} ({})", p.message, p.place))
 }
 
-/// The error that a panic stands for: libtorch's own message where a tensor operation failed, else a bug.
+/// Converts a panic to an error: libtorch's own message if a tensor operation failed, else a bug.
 pub fn from_panic(payload: &(dyn Any + Send), batch_size: Option<i64>) -> anyhow::Error {
     let text = panic_text(payload);
     let place = last_panic().take().map(|p| p.place).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Writing files so that a reader finds the old one or the new one, never half of one: [`base::files`] with errors that
-//! name the file.
+//! Writes files so that a reader finds the old one or the new one, never a partial one:
+//! [`base::files`] with errors that name the file.
 
 use std::io::Write;
 use std::path::Path;

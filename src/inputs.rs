@@ -20,11 +20,11 @@ use crate::error::UserError;
 /// The names under which a safetensors file may hold images.
 const TENSOR_NAMES: [&str; 2] = ["images", "image"];
 
-/// All that was named on the command line, in that order.
+/// All inputs named on the command line, in that order.
 pub struct Inputs {
     sets: Vec<Set>,
     items: Vec<Item>,
-    /// What could not be read so far.
+    /// Inputs that could not be read so far.
     pub skipped: Vec<Skipped>,
 }
 
@@ -35,7 +35,7 @@ enum Set {
     Rows { path: PathBuf, images: Tensor },
 }
 
-/// What is shown of a picture.
+/// Visible part of an image.
 #[derive(Debug, Clone, Copy)]
 enum Framing {
     /// ADM's centre crop, of this many pixels a side.
@@ -53,15 +53,15 @@ struct Item {
 /// Some images that were read.
 #[derive(Debug)]
 pub struct Batch {
-    /// Where each came from.
+    /// Source of each image.
     pub names: Vec<String>,
     /// (B, 3, H, W) fp32.
     pub images: Images,
 }
 
 impl Inputs {
-    /// Looks at every path. A path that does not exist is an error; a file that is no image is skipped, as long
-    /// as it is not the only one.
+    /// Examines every path. A path that does not exist is an error; a file that is not an image is
+    /// skipped, unless it is the only one.
     pub fn open(paths: &[PathBuf]) -> Result<Self> {
         let mut inputs = Inputs { sets: vec![], items: vec![], skipped: vec![] };
         for path in paths {
@@ -83,7 +83,7 @@ impl Inputs {
         self.sets.push(set);
     }
 
-    /// What lies beside the images and is none, path by path.
+    /// Files beside the images that are not images, path by path.
     pub fn left_out(&self) -> impl Iterator<Item = (&Path, &[LeftOut])> {
         self.sets.iter().filter_map(|set| match set {
             Set::Pictures { path, records } => Some((path.as_path(), records.left_out())),
@@ -96,9 +96,9 @@ impl Inputs {
         self.items.len()
     }
 
-    /// Hands batches of at most `batch_size` images to `each`: pictures cropped and resized to squares of `side`
-    /// pixels (ADM's centre crop), tensors as they are. Pictures that cannot be decoded are skipped and noted;
-    /// it is an error if nothing is left.
+    /// Passes batches of at most `batch_size` images to `each`: images cropped and resized to
+    /// squares of `side` pixels (ADM's centre crop), tensors unchanged. Images that cannot be
+    /// decoded are skipped and recorded; it is an error if nothing is left.
     pub fn for_each_batch(
         &mut self,
         side: i64,
@@ -109,8 +109,8 @@ impl Inputs {
         self.for_each(Framing::Square(side), batch_size, &mut each)
     }
 
-    /// As [`Inputs::for_each_batch`], but with pictures at the size they are stored at: a batch ends where the next
-    /// picture has another size.
+    /// Same as [`Inputs::for_each_batch`], but with images at their stored size: a batch ends where
+    /// the next image has another size.
     pub fn for_each_stored(
         &mut self,
         batch_size: i64,
@@ -209,7 +209,7 @@ impl Set {
         }
     }
 
-    /// What a decoding thread needs; `None` for tensors.
+    /// Data set and index for a decoding thread; `None` for tensors.
     fn source(&self, index: usize) -> Option<(Arc<dyn Dataset>, usize)> {
         match self {
             Set::Pictures { records, .. } => Some((records.clone(), index)),

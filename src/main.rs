@@ -1,5 +1,5 @@
-//! The program behind `gen`: does what was typed. Exit codes: 0 done, 1 done but something was skipped or a check
-//! failed, 2 error.
+//! The program behind `gen`: runs a command. Exit codes: 0 done, 1 done but something was skipped
+//! or a check failed, 2 error.
 
 mod code_files;
 mod commands;

@@ -20,25 +20,26 @@ impl StdoutError {
     }
 }
 
-/// Prints results, and reports progress: bars on a terminal, a line now and then elsewhere. Clones share their
-/// state.
+/// Prints results, and reports progress: bars on a terminal, periodic lines elsewhere. Clones share
+/// their state.
 #[derive(Debug, Clone)]
 pub struct Printer {
     quiet: bool,
-    /// Of one of several processes: its number and theirs.
+    /// Rank and number of processes, if there are several.
     rank: Option<(usize, usize)>,
     bars: Option<MultiProgress>,
     jobs: Arc<Mutex<Vec<Job>>>,
 }
 
 impl Printer {
-    /// A printer for this process's stdout and stderr; `quiet` leaves out all but warnings and errors.
+    /// A printer for this process's stdout and stderr; `quiet` omits all but warnings and errors.
     pub fn new(quiet: bool) -> Self {
         let bars = (!quiet && std::io::stderr().is_terminal()).then(MultiProgress::new);
         Printer { quiet, rank: None, bars, jobs: Arc::default() }
     }
 
-    /// A printer for one of several processes. The first prints everything, the others their last words only.
+    /// A printer for one of several processes. The first prints everything, the others only their
+    /// last messages.
     pub fn of_rank(quiet: bool, rank: usize, world_size: usize) -> Self {
         let first = rank == 0;
         Printer { rank: (!first).then_some((rank, world_size)), ..Printer::new(quiet || !first) }
@@ -69,7 +70,7 @@ impl Printer {
         }
     }
 
-    /// Something the user should know, though the work goes on.
+    /// A warning that does not stop the work.
     pub fn warning(&self, text: &str) {
         if self.rank.is_none() {
             self.suspended(|| eprintln!("warning: {text}"));
@@ -122,8 +123,8 @@ impl base::Progress for Printer {
         self.note(text);
     }
 
-    /// Under the bar on a terminal; elsewhere a line, which also stands for the one that tells of progress now and
-    /// then.
+    /// Status under the bar on a terminal; elsewhere a line, which also replaces the periodic
+    /// progress line.
     fn status(&mut self, parts: &[String]) {
         let text = parts.join("  ");
         let line = self.jobs().last_mut().map_or(Some(text), |job| job.show(parts));
@@ -160,7 +161,7 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the templates above are well-formed")
 }
 
-/// How often a job says something where bars cannot be shown.
+/// Interval of progress lines if bars cannot be shown.
 const INTERVAL: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -193,7 +194,7 @@ impl Job {
         Some(self.state(self.started.elapsed()))
     }
 
-    /// Shows how things stand under the bar; without one returns it as a line, with the time left.
+    /// Shows the state under the bar; without one returns it as a line, with the time left.
     fn show(&mut self, parts: &[String]) -> Option<String> {
         self.said = Instant::now();
         let Some(bar) = &self.bar else {

@@ -3,7 +3,7 @@
 use crate::common::{Place, Tiny, write_model};
 use serde_json::Value;
 
-/// A model, images of two classes, and the model's files as published ones would lie.
+/// A model, images of two classes, and the model's files in the layout of published ones.
 fn place() -> Place {
     let place = Place::new("eval", "");
     write_model(&place.path("model"), Tiny::default());
@@ -56,7 +56,7 @@ fn a_benchmark_runs_once_and_is_judged() {
     probe(&place, "wide.yaml", 50.0);
     probe(&place, "narrow.yaml", 1e-6);
     let given = "--artifacts files --data val --train-data train --device cpu";
-    // It runs, but a tiny probe does not stand beside a published one.
+    // It runs, but a tiny probe is not comparable with a published one.
     let said = place.said(&format!("--benchmark wide.yaml {given} --work out"), 1);
     assert!(
         said.contains("$ gen probe") && said.contains("not comparable: 2 classes instead of 1000"),

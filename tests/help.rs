@@ -1,12 +1,12 @@
-//! The help of every verb, held by `help.txt` beside this file, so that a change of the command line shows in
-//! its diff.
+//! Help of every verb, compared with `help.txt` beside this file, so that a change of the command
+//! line shows in its diff.
 //!
 //! `UPDATE_HELP=1 cargo test --release --test all help` writes the file anew.
 
 use std::path::Path;
 use std::process::Command;
 
-/// What `gen VERB… --help` prints, wrapped at 100 columns.
+/// Output of `gen VERB… --help`, wrapped at 100 columns.
 fn help(verbs: &[String]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gen"));
     let out = command.args(verbs).arg("--help").env("COLUMNS", "100").output().unwrap();

@@ -94,7 +94,7 @@ fn parse(module: &Module, text: &str, known: &BTreeSet<Module>) -> Imports {
     imports
 }
 
-/// What stands before on the last line.
+/// Text before, on the last line.
 fn same_line(before: &str) -> &str {
     before.rsplit('\n').next().unwrap_or("").trim()
 }

@@ -1,4 +1,5 @@
-//! The tests of the whole program, one binary; those of single crates are beside them, goldens in `goldens/`.
+//! Tests of the whole program, one binary; those of single crates are beside them, goldens in
+//! `goldens/`.
 
 mod architecture;
 mod benchmarks;

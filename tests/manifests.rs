@@ -1,8 +1,8 @@
 //! Names, shapes and parameter counts of the released models.
 //!
-//! `tests/manifests/*.json` were written from the official modules; here our networks are described, without
-//! memory, from the files in `configs/` and compared. `tests/official/*.yaml` hold the settings of the official
-//! tokenizer configurations, which must be understood as they are.
+//! `tests/manifests/*.json` were written from the official modules; here our networks are
+//! described, without memory, from the files in `configs/` and compared. `tests/official/*.yaml`
+//! hold the settings of the official tokenizer configurations, which must be accepted unchanged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ fn json(path: &Path) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// The variables that a configuration asks for, described without memory.
+/// The variables of a configuration, described without memory.
 fn describe(config: &Path) -> Vars {
     let vars = Vars::new(Device::Cpu, Kind::Float, Build::Meta);
     let document = Document::read(config).unwrap();
@@ -96,7 +96,7 @@ fn every_configuration_builds_exactly_the_released_variables() {
     assert!(uncovered.is_empty(), "no manifest covers {uncovered:?}");
 }
 
-/// Which of our configurations says what an official YAML says.
+/// The configuration of ours that equals an official YAML.
 const SAME: &[(&str, &str)] = &[
     ("VQ_SS256", "gigatok-ss256"),
     ("VQ_SB256", "gigatok-sb256"),
@@ -118,8 +118,8 @@ fn official_configurations_are_read_as_they_are() {
                 let ours = TokenizerConfig::read(&root(&format!("configs/tokenizer/{ours}.yaml"))).unwrap();
                 assert_eq!(official, ours, "{name}");
             }
-            // A training recipe of B-L without a configuration of ours: B-L with an entropy loss and without
-            // the rotation trick.
+            // A training recipe of B-L without a configuration of ours: B-L with an entropy loss
+            // and without the rotation trick.
             None => {
                 assert_eq!(name, "VQ_BL256_train_new", "compare {name} with one of ours");
                 let mut expected = serde_json::to_value(

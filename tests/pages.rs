@@ -1,5 +1,5 @@
-//! Links between the pages: every relative link leads to a file, every anchor to a heading, and every page is in the
-//! index.
+//! Links between the pages: every relative link has a file, every anchor a heading, and every page
+//! is in the index.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -47,7 +47,8 @@ fn transformers_and_tokenizers_are_probed() {
 
     let shared = format!("{DATA} --tokenizer model --cache-views 3 --cache features");
     let b = json(&place, &format!("{shared} --output b"));
-    // How many of eight images a head on an untrained encoder gets right is chance; that it learned is not.
+    // The number of eight images that a head on an untrained encoder gets right is random; the loss
+    // shows that it learned.
     assert!(b["train_loss"].as_f64().unwrap() < 2f64.ln() && b["width"] == 32, "{b}");
     let differences = texts(&b["differences"]);
     assert!(differences.contains("3 fixed views"), "{differences}");
@@ -65,7 +66,7 @@ fn transformers_and_tokenizers_are_probed() {
         (&10.into(), &8.into(), &60.into())
     );
 
-    // A finished run tells its result again; other settings are not taken for it.
+    // A finished run reports its result again; other settings are not taken for it.
     assert_eq!(json(&place, &format!("{shared} --output b")), b);
     let said = place.fails(&format!("{shared} --seed 4 --output b {QUICK}"));
     assert!(said.contains("what differs: seed"), "{said}");

@@ -49,7 +49,8 @@ fn pngs_a_grid_and_a_report() {
     assert_eq!((grid.width(), grid.height()), (34, 34));
 }
 
-/// Reduced precisions draw other images than fp32, the same ones at any batch size, and remember what they were.
+/// Reduced precisions draw other images than fp32, the same at any batch size, and record the
+/// precision.
 #[test]
 fn reduced_precisions_keep_their_promises_too() {
     let place = place();

@@ -50,7 +50,8 @@ fn the_same_seed_and_prompt_make_the_same_image_whatever_stands_beside_it() {
         "a dog\na dog on a very long and winding road to nowhere at all\nb\n",
     )
     .unwrap();
-    // Weak guidance: strong guidance of random weights leaves one code at most places, and nothing to chance.
+    // Weak guidance: strong guidance of random weights leaves one code at most places, and no
+    // randomness.
     for (file, batch, folder) in [("a.txt", "1", "one"), ("a.txt", "3", "three"), ("b.txt", "3", "others")] {
         ok(&place, &["--prompts", file, "--cfg", "1.5", "--batch-size", batch, "--output", folder]);
     }

@@ -1,4 +1,5 @@
-//! `gen train-tokenizer` and `gen train-ar`, end to end on tiny models: killed, stopped, resumed, used.
+//! `gen train-tokenizer` and `gen train-ar`, end to end on tiny models: killed, stopped, resumed,
+//! used.
 
 use std::path::Path;
 use std::process::{Child, Command};
@@ -15,7 +16,7 @@ fn tiny<'a>(changes: &[&'a str]) -> Vec<&'a str> {
     [TINY, &more, changes].concat()
 }
 
-/// Waits until a training process has logged so many steps.
+/// Waits until a training process has logged this many steps.
 fn wait_for_steps(run: &Path, steps: usize, child: &mut Child) {
     let began = Instant::now();
     loop {
@@ -170,7 +171,8 @@ fn a_plan_needs_neither_data_nor_weights_and_samples_are_drawn_on_the_way() {
     let plan = |verb: &str, recipe: &str| {
         place.ends(0, &format!("{verb} --plan --recipe {}", recipes.join(recipe).display()), &[]).0
     };
-    // What is known of them: parameters, GFLOP a position, hours at 395 TFLOP/s, states with an average.
+    // Expected content: parameters, GFLOP per position, hours at 395 TFLOP/s, states with an
+    // average.
     let text = plan("train-ar", "gigatok-bl+gpt-b.yaml");
     assert!(text.contains("111.1 M") && text.contains("0.61 GFLOP") && text.contains(" 43 h"), "{text}");
     let text = plan("train-tokenizer", "gigatok-bl256.yaml");

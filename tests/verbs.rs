@@ -1,4 +1,5 @@
-//! `gen reconstruct`, `encode`, `decode` and `logits`, end to end, on tiny models with random weights.
+//! `gen reconstruct`, `encode`, `decode` and `logits`, end to end, on tiny models with random
+//! weights.
 
 use crate::common::{Place, Tiny, pixels, stderr, write_model};
 use weights::{Checkpoint, Want};
@@ -112,7 +113,7 @@ fn logits_depend_on_the_class_and_on_earlier_codes_only() {
     assert!(report["loss"].as_f64().unwrap() > 0.0);
     let logits = tensor(&place, "l.safetensors", "logits");
     assert_eq!(logits.size(), [3, 16, 64]);
-    // Rows 0 and 1 share their class: the first prediction, made before any code is seen, is the same.
+    // Rows 0 and 1 share their class: the first prediction, made before any code, is the same.
     let first = |row: i64| logits.get(row).get(0);
     assert!(first(0).allclose(&first(1), 1e-5, 1e-5, false));
     assert!(!first(0).allclose(&first(2), 1e-3, 1e-3, false), "the null class is another condition");

@@ -138,8 +138,8 @@ fn dropped_products(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, r
     dropout(&attention_weights(q, k, Some(&mask)), rate, true).to_kind(v.kind()).matmul(v)
 }
 
-/// Attention by plain products, for decoding: (B, H, S, K) with (B, H, L, K) twice → (B, H, S, K);
-/// `mask` broadcasts to (B, H, S, L). As in the official decoding; the CPU's fused kernel with
+/// Attention by plain products, for decoding: (B, H, S, K) with (B, H, L, K) twice → (B, H, S,
+/// K); `mask` broadcasts to (B, H, S, L). As in the official decoding; the CPU's fused kernel with
 /// several threads rounds differently for different numbers of sequences, so that an image would
 /// depend on its batch.
 fn plain_products(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>) -> Tensor {

@@ -77,8 +77,8 @@ impl Embeddings {
         }
     }
 
-    /// Embeds conditions → prefix (B, T, D) without positions. Conditions are dropped where `drop`
-    /// (B,) bool is true.
+    /// Embeds conditions → prefix (B, T, D) without positions. Conditions are dropped where
+    /// `drop` (B,) bool is true.
     pub fn condition(&self, cond: &Conditioning, drop: Option<&Tensor>) -> Tensor {
         match drop {
             Some(drop) => self.embedder.forward(&self.embedder.drop(cond, drop), self.compute),
@@ -97,8 +97,8 @@ impl Embeddings {
         }
     }
 
-    /// Embeds codes (B, S) → (B, S, D) with positions. The learned table has one row for the whole
-    /// prefix.
+    /// Embeds codes (B, S) → (B, S, D) with positions. The learned table has one row for the
+    /// whole prefix.
     pub fn codes(&self, codes: &Tensor, positions: Positions) -> Tensor {
         let embedded = Tensor::embedding(&self.code_table, codes, -1, false, false).to_kind(self.compute);
         match &self.position_table {

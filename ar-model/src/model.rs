@@ -157,8 +157,8 @@ impl Gpt {
         &self.config
     }
 
-    /// Embeds conditions → prefix (B, T, D) without positions. Conditions are dropped where `drop`
-    /// (B,) bool is true.
+    /// Embeds conditions → prefix (B, T, D) without positions. Conditions are dropped where
+    /// `drop` (B,) bool is true.
     pub fn embed_condition(&self, cond: &Conditioning, drop: Option<&Tensor>) -> Tensor {
         self.embeddings.condition(cond, drop)
     }
@@ -171,8 +171,8 @@ impl Gpt {
         self.output.forward(&x).to_kind(Kind::Float)
     }
 
-    /// Hidden states (B, T + N − 1, D) after `layer` (1-based) of the teacher-forced pass, without
-    /// the final norm. For probing, in GigaTok at half of the layers.
+    /// Hidden states (B, T + N − 1, D) after `layer` (1-based) of the teacher-forced pass,
+    /// without the final norm. For probing, in GigaTok at half of the layers.
     pub fn hidden(&self, cond: &Conditioning, codes: &Tensor, layer: usize, mode: Mode) -> Tensor {
         let (pass, x) = self.teacher_forced(cond, codes, mode);
         pass.layers(x, layer)

@@ -22,8 +22,8 @@ fn small(position: &str, conditioning: &str, extra: &str) -> ArConfig {
     config(position, conditioning, &format!("layers: 2\n{extra}"))
 }
 
-/// Up to the rounding of weights and cache (2⁻⁹ of each number; 1/254 of the largest of a row, or
-/// of a head), in products of few rows and in libtorch's of many, whose inputs are bf16.
+/// Up to the rounding of weights and cache (2⁻⁹ of each number; 1/254 of the largest of a row,
+/// or of a head), in products of few rows and in libtorch's of many, whose inputs are bf16.
 #[test]
 fn a_model_packed_for_a_gpu_predicts_what_the_model_predicts() {
     let flavours = [

@@ -8,7 +8,7 @@ use base::hint::nearest;
 
 use crate::{Error, Result, table};
 
-/// A class as labels and people know it.
+/// A class with its label and names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Class {
     /// The label.

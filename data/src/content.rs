@@ -17,7 +17,7 @@ const PLACES: u64 = 16;
 const PIECE: u64 = 1 << 12;
 
 /// Hex hash (16 digits) of all keys, labels, classes and files: other images under the same names
-/// have another one, which [`fingerprint`] does not tell.
+/// have another one, which [`fingerprint`] does not detect.
 pub fn content_fingerprint(dataset: &dyn Dataset) -> String {
     let mut hash = Sha256::default();
     hash.update(fingerprint(dataset));

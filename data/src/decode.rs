@@ -22,7 +22,7 @@ pub fn is_image(bytes: &[u8]) -> bool {
     image::guess_format(bytes).is_ok_and(|f| f.reading_enabled())
 }
 
-/// Decodes by content, whatever the name says; of an animation the first picture. Transparency is
+/// Decodes by content, regardless of the name; of an animation the first picture. Transparency is
 /// dropped, not blended, and EXIF rotation is not applied, as in torchvision's loader.
 pub fn decode(key: &str, bytes: &[u8]) -> Result<(RgbImage, Stored)> {
     let fail = |message: String| Error::Decode { key: key.to_owned(), message };
@@ -46,8 +46,8 @@ fn decode_known(bytes: &[u8]) -> std::result::Result<(RgbImage, Stored), String>
     }
 }
 
-/// Limits of allocation for so many pixels: 16 bits of four channels, and room for the file's other
-/// contents.
+/// Limits of allocation for this many pixels: 16 bits of four channels, and room for the file's
+/// other contents.
 fn limits(pixels: u64) -> Limits {
     const ROOM: u64 = 1 << 25;
     let mut limits = Limits::no_limits();
@@ -62,11 +62,11 @@ fn png_size(bytes: &[u8]) -> Option<(u32, u32)> {
     Some((number(&head[..4])?, number(&head[4..])?))
 }
 
-/// By the decoders of the crate `image`.
+/// Decodes with the crate `image`.
 fn by_image(bytes: &[u8]) -> std::result::Result<(RgbImage, Stored), String> {
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
-    // A PNG's decoder reads all that is in front of its pixels before it tells their number, and
-    // obeys only the limits that it is made with.
+    // A PNG's decoder reads everything before its pixels before it reports their number, and
+    // applies only the limits set at its creation.
     let claimed = png_size(bytes).map_or(max_pixels(), |(w, h)| u64::from(w) * u64::from(h));
     reader.limits(limits(claimed));
     let mut decoder = reader.into_decoder().map_err(|e| e.to_string())?;

@@ -54,7 +54,7 @@ fn with_url() -> Vec<&'static str> {
     PATH.into_iter().chain([URL]).collect()
 }
 
-/// For messages.
+/// Description for messages.
 pub(crate) fn one_of() -> String {
     format!("a column of paths ({})", PATH.join(", "))
 }

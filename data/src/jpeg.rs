@@ -2,7 +2,7 @@
 //! whole and not too large.
 //!
 //! The decoder of the crate `image` rounds otherwise (up to 5 levels), paints what is missing grey,
-//! makes stripes of scans of single components and of chroma finer than luma, and says nothing.
+//! makes stripes of scans of single components and of chroma finer than luma, without a warning.
 
 use image::RgbImage;
 use libjpeg::Pixels;

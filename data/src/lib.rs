@@ -1,6 +1,6 @@
 //! From a disk to batches, deterministically: image folders, tar shards, image lists and stored
-//! codes; decoding, Pillow-exact crops, and a loader whose position can be saved. It knows no
-//! model.
+//! codes; decoding, Pillow-exact crops, and a loader whose position can be saved. Independent
+//! of any model.
 
 #[cfg(not(unix))]
 compile_error!("reading shards from several threads needs Unix's positioned reads");

@@ -16,7 +16,7 @@ pub(crate) fn max_pixels() -> u64 {
     MAX_PIXELS.load(Ordering::Relaxed)
 }
 
-/// Bytes that no file of so many pixels exceeds: 16 bits of four channels, and room for its other
+/// Bytes that no file of this many pixels exceeds: 16 bits of four channels, and room for its other
 /// contents. Decoding takes no more at a time.
 pub(crate) fn most_bytes() -> u64 {
     max_pixels().saturating_mul(8).saturating_add(1 << 26)

@@ -202,7 +202,7 @@ struct Ready {
 struct Decoded(Vec<Ready>);
 
 impl Source {
-    /// Decodes batches from `cursor` on until told to stop.
+    /// Decodes batches from `cursor` on until stopped.
     fn produce(&self, mut cursor: Cursor, sender: &SyncSender<Result<Decoded>>) {
         while !cursor.is_at_end() {
             let epoch = cursor.place.epoch;

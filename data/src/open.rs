@@ -111,7 +111,7 @@ fn name(path: &Path) -> String {
     name_of(path.file_name().unwrap_or_default())
 }
 
-/// Refuses a folder that mixes, say, `train-*` and `val-*` shards.
+/// Rejects a folder that mixes, say, `train-*` and `val-*` shards.
 fn one_set_of_shards(folder: &Path, archives: &[PathBuf]) -> Result<()> {
     let stem = |p: &PathBuf| name(p).chars().take_while(|c| !c.is_ascii_digit()).collect::<String>();
     let mut stems: Vec<String> = archives.iter().map(stem).collect();
@@ -159,7 +159,7 @@ fn open_file(path: &Path) -> Result<Arc<dyn Dataset>> {
     }
     let suffix = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
     let text = text_of(&head).filter(|_| !head.is_empty());
-    // By its content, or by its name: the error then says what is missing.
+    // By its content, or by its name: the error then names the missing part.
     if text.is_some_and(is_list) || text.is_some() && LISTS.contains(&suffix.as_str()) {
         return Ok(Arc::new(read_list(path)?));
     }

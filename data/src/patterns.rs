@@ -57,8 +57,8 @@ fn braces(text: &str) -> Result<Vec<String>, String> {
     Ok(names.into_iter().map(|name| name + rest).collect())
 }
 
-/// `000..012`, `3..0` and `0..9..3` → numbers; as wide as the wider end if one of them begins with
-/// a zero.
+/// `000..012`, `3..0` and `0..9..3` → numbers; as wide as the wider end if one of them begins
+/// with a zero.
 fn range(inside: &str) -> Result<Option<Vec<String>>, String> {
     let parts: Vec<&str> = inside.split("..").collect();
     let (from, to, step) = match parts[..] {

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::table::{self, CAPTION, Content, Row};
 use crate::{Error, Result};
 
-/// A file of prompts as it stands.
+/// A file of prompts, unmodified.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PromptFile {
     /// All its lines, blank ones included.

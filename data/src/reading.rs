@@ -14,7 +14,7 @@ pub struct Reading {
     pub shuffle: bool,
     /// Leave out the last batch of an epoch if it is not full.
     pub drop_last: bool,
-    /// End after so many epochs; `None` goes on forever.
+    /// Number of epochs; `None` continues forever.
     pub epochs: Option<u64>,
     /// Share of this rank.
     pub partition: Partition,
@@ -38,7 +38,7 @@ impl Reading {
         Reading { shuffle: false, drop_last: false, epochs: Some(1), ..Self::training(batch_size, 0) }
     }
 
-    /// Schedule of so many records.
+    /// Schedule of this many records.
     pub fn schedule(&self, records: usize) -> Schedule {
         let Reading { batch_size, seed, shuffle, drop_last, epochs: _, partition } = *self;
         Schedule { records, batch_size, seed, shuffle, drop_last, partition }

@@ -51,7 +51,7 @@ pub trait Dataset: Send + Sync {
     fn classes(&self) -> &[Class];
     /// Files of the records: one for each, or shards and archives.
     fn files(&self) -> Vec<PathBuf>;
-    /// One line for people: what was recognised, how many records and classes.
+    /// One-line summary: format, number of records and of classes.
     fn describe(&self) -> String;
     /// Files beside the records that are not records, if the form has such files.
     fn left_out(&self) -> &[LeftOut] {

@@ -75,7 +75,7 @@ impl TarShards {
         if unique(&self.samples).is_none() {
             return Ok(());
         }
-        // As short as tells the shards apart.
+        // Shards are named by file name if these differ, else by path.
         let paths = || self.shards.iter().map(|s| s.path.as_path());
         let files: HashSet<_> = paths().filter_map(Path::file_name).collect();
         let short = files.len() == self.shards.len();

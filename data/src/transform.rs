@@ -138,7 +138,8 @@ fn random_crop(image: &RgbImage, size: u32, min_fraction: f64, draws: &mut Draws
     scaled.crop(size, y, x)
 }
 
-/// An image that was halved as often as the rule says, and the size to which BICUBIC will bring it.
+/// An image that was halved as often as the rule requires, and the size to which BICUBIC will bring
+/// it.
 struct Scaled<'a> {
     halved: Cow<'a, RgbImage>,
     width: u32,

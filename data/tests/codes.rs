@@ -1,4 +1,4 @@
-//! Stored codes: written ones read back, interrupted writing goes on, other runs' folders are
+//! Stored codes: written ones read back, interrupted writing resumes, other runs' folders are
 //! refused.
 
 use std::path::Path;
@@ -23,7 +23,7 @@ fn plan() -> CodePlan {
     }
 }
 
-/// Codes that tell record and view apart.
+/// Codes that differ by record and view.
 fn row(record: usize, view: usize) -> Vec<i64> {
     (0..N).map(|t| 50_000 + record as i64 * 100 + view as i64 * 10 + t).collect()
 }

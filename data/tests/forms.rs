@@ -65,7 +65,7 @@ fn class_folders_named_by_wordnet_ids_keep_imagenets_labels() {
     // Any other names follow torchvision: the position in the sorted list.
     put(dir.path().join("a dog/y.png"), &png(9));
     assert_eq!(data::open(dir.path()).unwrap().classes()[1].index, 1);
-    // Unless a table says otherwise.
+    // A table overrides that.
     let table = "index\twnid\tname\n4\tn02099601\tg\n5\tn01440764\tt\n8\t\ta dog\n";
     std::fs::write(dir.path().join("classes.tsv"), table).unwrap();
     let set = data::open(dir.path()).unwrap();

@@ -118,7 +118,7 @@ fn a_damaged_image_is_replaced_in_training_left_out_in_evaluation_and_listed() {
     );
 }
 
-/// A saved place goes on with batches of another size where it was.
+/// A saved place resumes with batches of another size.
 #[test]
 fn a_place_is_kept_by_batches_of_another_size() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,6 @@
-//! The stages of an evaluation, alone and together: decode and crop → resize and Inception → statistics. Times are of
-//! a batch of sixteen 256×256 JPEGs; floors and shares are in docs/performance.md.
+//! Stages of an evaluation, alone and together: decode and crop → resize and Inception →
+//! statistics. Times are of a batch of sixteen 256×256 JPEGs; floors and shares are in
+//! docs/performance.md.
 
 #![allow(missing_docs)] // of a function that a macro makes
 

@@ -11,10 +11,10 @@ use crate::math::features::{at_least, same_dimension};
 use crate::math::inception_score::InceptionScore;
 use crate::{Error, Moments, Result, Splits};
 
-/// Sums that metrics ask for.
+/// Sums required by metrics.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AccumulateSpec {
-    /// Moments in so many groups, image *i* in group *i* mod `groups`; 0 for none.
+    /// Number of groups of moments, image *i* in group *i* mod `groups`; 0 for none.
     pub groups: u64,
     /// Moments of the spatial features.
     pub spatial: bool,
@@ -25,7 +25,7 @@ pub struct AccumulateSpec {
 }
 
 impl AccumulateSpec {
-    /// The sums that either asks for.
+    /// The union of both sets of sums.
     pub fn or(mut self, other: AccumulateSpec) -> AccumulateSpec {
         self.groups = self.groups.max(other.groups);
         self.spatial |= other.spatial;

@@ -31,11 +31,11 @@ pub enum Error {
     /// Too little of something.
     #[error("{metric} needs at least {needed}, found {found}")]
     TooFew {
-        /// What is computed.
+        /// The metric.
         metric: &'static str,
-        /// How many it needs.
+        /// Required number.
         needed: i64,
-        /// How many there are.
+        /// Actual number.
         found: i64,
     },
     /// A tensor that is no set of feature rows.
@@ -43,7 +43,7 @@ pub enum Error {
     NotRows {
         /// Its shape.
         shape: Vec<i64>,
-        /// Its kind.
+        /// Its dtype.
         kind: Kind,
     },
     /// Infinite features, or none at all.
@@ -55,9 +55,9 @@ pub enum Error {
     /// Two sets of features with unlike dimensions.
     #[error("expected features of {expected} dimensions, found {found}")]
     Dimension {
-        /// Of the one set.
+        /// Dimension of the first set.
         expected: i64,
-        /// Of the other.
+        /// Dimension of the second set.
         found: i64,
     },
     /// A mean and a covariance that do not go together.
@@ -71,9 +71,9 @@ pub enum Error {
     /// Numbers that are no mean, or no covariance.
     #[error("`{name}` {what}")]
     NotStatistics {
-        /// Which of the two.
+        /// The mean or the covariance.
         name: String,
-        /// What is wrong.
+        /// The problem.
         what: &'static str,
     },
     /// A file with something wrong in it.
@@ -81,17 +81,17 @@ pub enum Error {
     InFile {
         /// The file.
         path: std::path::PathBuf,
-        /// What.
+        /// The error.
         error: Box<Error>,
     },
     /// Two lists that should have one length.
     #[error("expected {expected} {what}, found {found}")]
     Count {
-        /// Of what.
+        /// The counted things.
         what: &'static str,
-        /// How many there should be.
+        /// Expected number.
         expected: i64,
-        /// How many there are.
+        /// Actual number.
         found: i64,
     },
     /// A row number outside the set.
@@ -110,7 +110,7 @@ pub enum Error {
         /// Entries of the codebook.
         size: i64,
     },
-    /// A class that the classifier does not know.
+    /// A class outside the classifier's.
     #[error("class {class} is none of the classifier's 0..{classes}")]
     NoSuchClass {
         /// The class.
@@ -121,15 +121,15 @@ pub enum Error {
     /// A network that does not give what a metric needs.
     #[error("the network gives no {what}")]
     NoOutput {
-        /// What is missing.
+        /// The missing output.
         what: &'static str,
     },
     /// Features of two networks, or of one in two ways.
     #[error("features of `{found}` cannot join features of `{expected}`")]
     OtherFeatures {
-        /// Of the one set.
+        /// Features of the first set.
         expected: String,
-        /// Of the other.
+        /// Features of the second set.
         found: String,
     },
     /// One image counted twice.

@@ -67,9 +67,9 @@ pub struct SourceFacts {
     pub content: Option<String>,
     /// dtype of a model.
     pub precision: Option<String>,
-    /// How images were brought to their size.
+    /// Resize method of the images.
     pub resize: String,
-    /// How images became 8-bit RGB.
+    /// Conversion of the images to 8-bit RGB.
     pub image_conversion: &'static str,
     /// Entries of the tokenizer's codebook, where images are reconstructed.
     pub codebook_size: Option<i64>,

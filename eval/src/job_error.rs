@@ -95,7 +95,7 @@ pub enum JobError {
         found: u64,
         /// The side of the images.
         side: &'static str,
-        /// What to try.
+        /// The next step to try.
         hint: &'static str,
     },
     /// No image at all.

@@ -57,7 +57,7 @@ pub struct Needs {
     pub logits: bool,
     /// Logits of the classes of ImageNet-1k.
     pub imagenet: bool,
-    /// Inception Scores over chunks of so many images.
+    /// Inception Scores over chunks of this many images.
     pub splits: Option<fn(u64) -> Splits>,
     /// Whether the score is biased by the number of images: published values are of 50,000.
     pub biased: bool,
@@ -104,7 +104,7 @@ pub struct Minimum {
     pub samples: u64,
     /// Images of the reference.
     pub reference: u64,
-    /// What to try with fewer.
+    /// Hint for fewer images.
     pub hint: &'static str,
 }
 
@@ -162,7 +162,7 @@ pub trait MetricState {
     /// The scores.
     fn scores(&self, inputs: &ScoreInputs) -> Result<Vec<Score>>;
 
-    /// Facts to know about the scores.
+    /// Notes about the scores.
     fn warnings(&self) -> Vec<String> {
         vec![]
     }

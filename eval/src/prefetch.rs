@@ -8,8 +8,8 @@ use std::sync::mpsc::sync_channel;
 const AHEAD: usize = 2;
 
 /// Hands each of `batches` (numbers of images) with what `read` makes of it to `take`, in order.
-/// `read` runs on a thread of its own, ahead of `take`. Ends early when `take` says false or fails;
-/// true if it never did.
+/// `read` runs on a thread of its own, ahead of `take`. Ends early when `take` returns false or
+/// fails; true if it never did.
 ///
 /// # Errors
 /// Those of `take`.

@@ -1,4 +1,4 @@
-//! Statistics of a reference set in a file, in every public layout, and the kind of the file.
+//! Statistics of a reference set in a file, in every public layout, and the use of the file.
 
 use std::path::{Path, PathBuf};
 

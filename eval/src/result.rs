@@ -22,9 +22,9 @@ pub struct ResultInputs<'a> {
     pub plan: &'a Plan,
     /// Images or statistics compared with.
     pub reference: Option<&'a Reference>,
-    /// How images were brought to their size.
+    /// Resize method of the images.
     pub resize: &'a str,
-    /// How images became 8-bit RGB.
+    /// Conversion of the images to 8-bit RGB.
     pub image_conversion: &'a str,
 }
 
@@ -39,7 +39,7 @@ pub struct EvalResult {
     pub series: BTreeMap<String, Vec<f64>>,
     /// Metrics that could not be computed, and why.
     pub failed: BTreeMap<String, String>,
-    /// Facts to know about the scores.
+    /// Notes about the scores.
     pub warnings: Vec<String>,
     /// Counts.
     pub totals: RunTotals,

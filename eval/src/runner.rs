@@ -41,7 +41,7 @@ pub struct EvalLoop<'a> {
     pub networks: &'a Networks,
     /// Images of a batch.
     pub batch_size: usize,
-    /// Where the state is saved.
+    /// Storage of the partial state.
     pub partial: Partial<'a>,
     /// The size that all images have.
     pub one_size: OneSize,

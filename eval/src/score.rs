@@ -50,13 +50,13 @@ pub struct Score {
     pub reference: Option<u64>,
     /// SHA-256 of the reference: see the report's `reference`.
     pub reference_sha256: Option<String>,
-    /// How images were brought to their size.
+    /// Resize method of the images.
     pub resize: String,
-    /// How images became 8-bit RGB.
+    /// Conversion of the images to 8-bit RGB.
     pub image_conversion: String,
     /// False if the weights are not public or images were skipped.
     pub comparable: bool,
-    /// Anything else to know.
+    /// Other notes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     /// Scores of chunks or subsets, for plots.
@@ -73,9 +73,9 @@ pub struct ScoreContext {
     pub reference: Option<u64>,
     /// SHA-256 of the reference.
     pub reference_sha256: Option<String>,
-    /// How images were resized.
+    /// Resize method of the images.
     pub resize: String,
-    /// How images became 8-bit RGB.
+    /// Conversion of the images to 8-bit RGB.
     pub image_conversion: String,
     /// Whether images were skipped.
     pub incomplete: bool,
@@ -131,7 +131,7 @@ impl Score {
         self
     }
 
-    /// Name for people, with the network where the name does not imply it.
+    /// Display name, with the network if the name does not imply it.
     pub fn label(&self) -> String {
         titles::label(&self.name, self.network.as_ref())
     }

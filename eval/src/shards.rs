@@ -38,8 +38,8 @@ impl Shard {
 /// Reads the shards of a run in the order of their ranks.
 ///
 /// # Errors
-/// Returns an error unless all shards are there, each once and complete: `phases` are the names and
-/// numbers of images of the whole run's phases.
+/// Returns an error unless all shards are present, each once and complete: `phases` are the names
+/// and numbers of images of the whole run's phases.
 pub fn read_shards(
     paths: &[PathBuf],
     run: &Json,

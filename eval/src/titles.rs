@@ -26,7 +26,7 @@ pub fn name<'a>(of_inception: &'a str, network: Option<&FeatureId>) -> &'a str {
     }
 }
 
-/// A score's name as people read it, with its network where the name does not imply it.
+/// Display name of a score, with its network if the name does not imply it.
 pub fn label(of_inception: &str, network: Option<&FeatureId>) -> String {
     let name = name(of_inception, network);
     let Some(id) = network else { return name.to_owned() };

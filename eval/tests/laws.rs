@@ -1,4 +1,4 @@
-//! What must hold of the pixel metrics, and SSIM against a plain rendering of its definition.
+//! Properties of the pixel metrics, and SSIM against a direct implementation of its definition.
 
 use base::testing::{recipe_integers, recipe_tensor};
 use base::{Images, ImagesU8};

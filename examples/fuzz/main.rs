@@ -1,6 +1,7 @@
 //! Runs readers on mutated files of their corpus, with a plain mutator and without nightly Rust:
-//! `cargo run --release --example fuzz -- READER INPUTS [SEED]`. Prints one line: inputs, accepted ones, seconds, the
-//! slowest input and the process's peak memory. An input that panics or takes over a second is kept. `fuzz/` has the same readers for `cargo fuzz`.
+//! `cargo run --release --example fuzz -- READER INPUTS [SEED]`. Prints one line: inputs, accepted
+//! ones, seconds, the slowest input and the process's peak memory. An input that panics or takes
+//! over a second is kept. `fuzz/` has the same readers for `cargo fuzz`.
 #![allow(clippy::print_stdout)]
 
 mod readers;
@@ -72,7 +73,7 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
     files.iter().map(|path| std::fs::read(path).expect("a file of the corpus")).collect()
 }
 
-/// Files that live for microseconds need no disk.
+/// Files that exist for microseconds need no disk.
 fn in_memory() -> PathBuf {
     let shared = PathBuf::from("/dev/shm");
     if shared.is_dir() { shared } else { std::env::temp_dir() }

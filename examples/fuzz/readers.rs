@@ -1,4 +1,5 @@
-//! Every reader of files as a function of bytes. A reader may refuse them; it must not panic, hang or eat memory.
+//! Every reader of files as a function of bytes. A reader may reject them; it must not panic, hang
+//! or exhaust memory.
 
 use std::path::Path;
 
@@ -74,7 +75,7 @@ fn npy(path: &Path) -> bool {
     base::npz::read_npy_integers(path).is_ok()
 }
 
-/// The index of one shard stands beside it.
+/// The index of one shard is beside it.
 fn codes(path: &Path) -> bool {
     const INDEX: &str = r#"{"tokenizer":{"fingerprint":"a","codebook_size":100,"num_tokens":4},"views":["center"],
         "precision":"fp32","records":2,"skipped":0,"data":"x","shards":[{"file":"codes-00000-of-00001.safetensors",

@@ -19,8 +19,8 @@ pub(crate) fn row_to_image(rows: i64, b: i64, guided: bool) -> Tensor {
     Tensor::from_slice(&images)
 }
 
-/// Logits of all rows, (R, V) → guided logits of the images, (B, V): `uncond + (cond - uncond) · c`
-/// if the step's scale c is above 1, else the conditional logits unchanged.
+/// Logits of all rows, (R, V) → guided logits of the images, (B, V): `uncond + (cond - uncond) ·
+/// c` if the step's scale c is above 1, else the conditional logits unchanged.
 pub(crate) fn apply_cfg(logits: &Tensor, b: i64, guidance: &Guidance, step: usize, steps: usize) -> Tensor {
     let scale = guidance.at(step, steps);
     match guidance.active() && scale > 1.0 {

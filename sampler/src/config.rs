@@ -25,10 +25,11 @@ impl Default for SamplingConfig {
 }
 
 impl SamplingConfig {
-    /// The configuration that `settings` stand for; where they are silent, [`SamplingSettings::published`] holds.
+    /// The configuration for `settings`; absent ones default to [`SamplingSettings::published`].
     ///
     /// # Errors
-    /// Returns an error if a setting is out of its range, or a schedule is unknown or has no such window.
+    /// Returns an error if a setting is out of its range, or if a schedule is unknown or has no
+    /// such window.
     pub fn from_settings(settings: SamplingSettings) -> Result<Self> {
         let s = settings.or(SamplingSettings::published());
         check("top_k", s.top_k.unwrap_or(0) as f64, "0 or more", |k| k >= 0.0)?;
@@ -54,8 +55,8 @@ impl SamplingConfig {
         Ok(config)
     }
 
-    /// (B, V) fp32 logits → the same, divided by the temperature, with the entries that the filters remove at
-    /// -inf.
+    /// (B, V) fp32 logits → logits divided by the temperature, with the entries removed by the
+    /// filters at -inf.
     pub fn filtered(&self, logits: &Tensor) -> Tensor {
         filter::apply(logits, self.temperature, &self.filters)
     }

@@ -139,7 +139,8 @@ impl CapturedStep {
         self.sample(&logits);
     }
 
-    /// Logits of all rows, (R, V) → the next code of each image, written to the next step's input.
+    /// Logits of all rows, (R, V) → the next code of each image, written to the next step's
+    /// input.
     fn sample(&self, logits: &Tensor) {
         match self.kernel {
             Some((launcher, filters)) => self.sample_by_kernel(logits, launcher, filters),

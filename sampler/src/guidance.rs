@@ -55,8 +55,8 @@ pub enum GuidanceSchedule {
     /// `1 + (s-1) (1 + cos(π r)) / 2`: falling. The official function crashes (missing import);
     /// this is its formula.
     Cosine,
-    /// `1 + (s-1) σ(12 (r - 1/2))`: rising, S-shaped. The official code accepts the name and has no
-    /// formula; the slope is ours, chosen so that the ends come within 0.3% of 1 and `s`.
+    /// `1 + (s-1) σ(12 (r - 1/2))`: rising, S-shaped. The official code accepts the name and has
+    /// no formula; the slope is ours, chosen so that the ends come within 0.3% of 1 and `s`.
     Sigmoid,
 }
 

@@ -69,9 +69,9 @@ pub(crate) fn sample(guided: &Tensor, config: &SamplingConfig, inputs: &RandomIn
     }
 }
 
-/// The "code" sampled from a row of logits that is no distribution: NaN or +inf among them, or −inf
-/// throughout. Stays on the device of the logits, without synchronisation, until `check` turns it
-/// into an error.
+/// The "code" sampled from a row of logits that is no distribution: NaN or +inf among them, or
+/// −inf throughout. Stays on the device of the logits, without synchronisation, until `check`
+/// turns it into an error.
 pub const NOT_FINITE: i64 = -1;
 
 /// Codes (B, 1) with [`NOT_FINITE`] where the logits (B, V) are no distribution.
@@ -96,8 +96,8 @@ pub(crate) fn check(codes: &Tensor, image: impl Fn(usize) -> u64) -> Result<()> 
     }
 }
 
-/// The largest double below 1: `u · total` then stays below `total`, so that some code always has a
-/// larger sum.
+/// The largest double below 1: `u · total` then stays below `total`, so that some code always has
+/// a larger sum.
 const BELOW_ONE: f64 = 1.0 - f64::EPSILON;
 
 /// Uniforms of all images and steps at once, (B, steps) float64, so that a step never waits for the
@@ -119,9 +119,9 @@ fn inverse_cdf_sample(logits: &Tensor, uniforms: &Tensor) -> Tensor {
 }
 
 /// Filters and [`inverse_cdf_sample`] in one pass over each row, for logits on the CPU: (B, V) and
-/// (B, 1) → (B, 1), with [`NOT_FINITE`]. Nothing is sorted, and rows are sampled in parallel. Sums
-/// are formed in another order than libtorch's, in double precision: the code is the same unless
-/// the uniform is within 1e-13 of the edge between two codes. `None` as of [`rows_on_cpu`].
+/// (B, 1) → (B, 1), with [`NOT_FINITE`]. Nothing is sorted, and rows are sampled in parallel.
+/// Sums are formed in another order than libtorch's, in double precision: the code is the same
+/// unless the uniform is within 1e-13 of the edge between two codes. `None` as of [`rows_on_cpu`].
 fn inverse_cdf_rows(logits: &Tensor, uniforms: &Tensor, config: &SamplingConfig) -> Option<Tensor> {
     let (mut rows, v, filters) = rows_on_cpu(logits, config)?;
     let uniforms = Vec::<f64>::try_from(uniforms.contiguous().view(-1)).ok()?;
@@ -133,8 +133,8 @@ fn inverse_cdf_rows(logits: &Tensor, uniforms: &Tensor, config: &SamplingConfig)
     Some(each_row(&mut rows, v, &uniforms, sample))
 }
 
-/// The Gumbel-max trick on any device: (B, V) filtered logits and B streams → (B, 1) codes with the
-/// largest sum of logit and noise.
+/// The Gumbel-max trick on any device: (B, V) filtered logits and B streams → (B, 1) codes with
+/// the largest sum of logit and noise.
 fn gumbel_max(filtered: &Tensor, streams: &[CodeStream]) -> Tensor {
     let (b, v) = filtered.size2().expect("logits are (B, V)");
     let uniforms: Vec<f64> = streams.iter().flat_map(|s| (0..v as u64).map(|c| s.uniform(c))).collect();

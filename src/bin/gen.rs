@@ -1,4 +1,4 @@
-//! The launcher, `gen` as people type it: reads the arguments, gives help, and hands over to
+//! The launcher, `gen` on the command line: reads the arguments, gives help, and hands over to
 //! `gen-torch`, the program proper, in the same folder. Loading libtorch takes a quarter of a
 //! second, which help and a mistyped option need not wait for.
 
@@ -10,9 +10,10 @@ use clap::Parser;
 
 const PROGRAM: &str = "gen-torch";
 
-/// How long threads of libtorch's OpenMP look for more work before they sleep, in turns of their loop: tens of microseconds.
-/// By itself it is a millisecond, for which they keep the kernels' own threads from the processor. OpenMP reads it
-/// when it is loaded; who sets either variable decides.
+/// Time that threads of libtorch's OpenMP spin before they sleep, in iterations of their loop: tens
+/// of microseconds. The default is a millisecond, during which they keep the kernels' own threads
+/// from the processor. OpenMP reads the variable when it is loaded; a value set by the user takes
+/// precedence.
 const SPIN: (&str, &str) = ("GOMP_SPINCOUNT", "10000");
 const POLICY: &str = "OMP_WAIT_POLICY";
 

@@ -20,13 +20,13 @@ struct Report {
     /// The section that was taken; nothing when the tensors stood at the top level.
     section: Option<String>,
     tensors: usize,
-    /// Of the values in the input, in bytes.
+    /// Size of the values in the input, in bytes.
     bytes: u64,
     /// Sections and other values that were left out, those beside the tensors by their names.
     left_out: Vec<String>,
 }
 
-/// Converts, and tells what was taken and what was not.
+/// Converts, and reports the values taken and those left out.
 pub fn run(args: &ConvertArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let format = format(args)?;
     let checkpoint = Checkpoint::open(&args.input)?;
@@ -61,7 +61,7 @@ fn format(args: &ConvertArgs) -> anyhow::Result<TargetFormat> {
     })
 }
 
-/// What a training dictionary holds beside tensors, as text; other programs ask for `format`.
+/// Non-tensor values of a training dictionary, as text; other programs require `format`.
 fn metadata(checkpoint: &Checkpoint) -> BTreeMap<String, String> {
     let is_section = |key: &str| checkpoint.sections().iter().any(|s| s.name.as_deref() == Some(key));
     let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -96,7 +96,7 @@ fn report(args: &ConvertArgs, checkpoint: &Checkpoint, source: &dyn TensorSource
 /// More values than this are counted only.
 const MOST_NAMED: usize = 20;
 
-/// What the section that was taken holds beside its tensors: numbers, bytes, lists, objects.
+/// Non-tensor values of the section that was taken: numbers, bytes, lists, objects.
 fn beside(checkpoint: &Checkpoint, section: Option<&str>) -> Vec<String> {
     let mut all = vec![];
     if let Some((name, values)) = section.and_then(|name| Some((name, checkpoint.metadata().get(name)?))) {

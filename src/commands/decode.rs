@@ -18,7 +18,7 @@ use crate::resolve::device;
 
 #[derive(Debug, Serialize)]
 struct Report {
-    /// As named.
+    /// Path as given.
     #[serde(skip)]
     folder: PathBuf,
     output: Vec<PathBuf>,
@@ -77,7 +77,7 @@ fn warn_of_another_tokenizer(
     Ok(())
 }
 
-/// Where decoded images go.
+/// Destination of decoded images.
 enum Sink {
     /// One tensor, written at the end.
     Tensor { path: PathBuf, parts: Vec<Tensor> },

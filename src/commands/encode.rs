@@ -19,7 +19,7 @@ struct Report {
     images: Vec<String>,
     num_tokens: i64,
     codebook_size: i64,
-    /// How many different codes occur.
+    /// Number of distinct codes.
     distinct_codes: i64,
     tokenizer: String,
     skipped: Vec<Skipped>,

@@ -81,7 +81,7 @@ impl context::Report for Report {
     }
 }
 
-/// (B) int64: what `--class` says, else what the file says.
+/// (B) int64: the value of `--class`, else the file's classes.
 fn classes(args: &LogitsArgs, file: &CodeFile) -> anyhow::Result<Tensor> {
     let rows = file.len();
     let given = Tensor::from_slice(&args.class);

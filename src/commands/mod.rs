@@ -22,7 +22,7 @@ use cli::Command;
 
 use crate::context::{Context, ExitStatus};
 
-/// Runs the verb that was typed.
+/// Runs the verb.
 pub fn run(command: &Command, context: &Context) -> anyhow::Result<ExitStatus> {
     match command {
         Command::Sample(args) => sample::run(args, context),

@@ -51,7 +51,8 @@ fn one_device_for_all(device: DeviceChoice) -> UserError {
         .hint("leave it out: each process takes the GPU of its number on its machine")
 }
 
-/// The GPU of one of several processes: that of its number on its machine, or the only one that it was given.
+/// GPU of one of several processes: the one with its number on its machine, or the only one visible
+/// to it.
 fn own_gpu(launch: &Launch) -> anyhow::Result<Device> {
     let (rank, count) = (launch.local_rank, usize::try_from(tch::Cuda::device_count()).unwrap_or(0));
     let given = count == 1 && std::env::var_os("CUDA_VISIBLE_DEVICES").is_some();
@@ -89,8 +90,8 @@ fn cuda(index: usize) -> anyhow::Result<Device> {
     Err(error.hint("`gen doctor` lists the devices").into())
 }
 
-/// Bytes of memory that a device has to offer: all of a GPU's, what is available of the machine's within the limit of
-/// this process's control group.
+/// Bytes of memory of a device: all of a GPU's; for a CPU, the machine's available memory within
+/// the limit of this process's control group.
 pub fn memory(device: Device) -> Option<u64> {
     if let Device::Cuda(index) = device {
         return Some(CudaDriver::open().ok()?.devices().ok()?.get(index)?.memory);
@@ -105,14 +106,16 @@ pub fn memory(device: Device) -> Option<u64> {
     Some(limit.map_or(free, |limit| limit.min(free)))
 }
 
-/// The program and its version, for reports of figures; with a word where fp32 on a GPU is TF32, which moves them.
+/// Name and version of the program, for reports; marked if fp32 on a GPU is TF32, which changes the
+/// figures.
 pub fn program() -> String {
     let tf32 = tf32::get().is_ok_and(|on| on.contains(&true));
     format!("gen {}{}", env!("CARGO_PKG_VERSION"), if tf32 { ", TF32" } else { "" })
 }
 
-/// Sets the threads of libtorch and of the image work. Without a number: `OMP_NUM_THREADS` where it is set, else this
-/// process's share of the physical cores, because two threads on one core's vector units only get in each other's way.
+/// Sets the threads of libtorch and of the image work. Without a number: `OMP_NUM_THREADS` if it is
+/// set, else this process's share of the physical cores, because two threads slow each other down
+/// on one core's vector units.
 fn set_threads(asked: Option<u16>, processes: usize) {
     let threads = match asked {
         Some(n) => usize::from(n),
@@ -126,8 +129,8 @@ fn set_threads(asked: Option<u16>, processes: usize) {
     }
 }
 
-/// Physical cores, but no more than this process may use: those of its affinity mask (`taskset`, cpusets), and no more than
-/// its control group's quota.
+/// Number of physical cores, at most as many as this process may use: those of its affinity mask
+/// (`taskset`, cpusets), and no more than its control group's quota.
 pub fn physical_cores() -> usize {
     let usable = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -142,7 +145,8 @@ pub fn physical_cores() -> usize {
     }
 }
 
-/// How many cores the processors of a list such as `0-3,8` lie on, where `siblings` tells those of a processor's core.
+/// Number of cores of the processors in a list such as `0-3,8`; `siblings` returns the processors
+/// that share a core with one.
 fn cores_of(list: &str, siblings: impl Fn(usize) -> Option<String>) -> Option<usize> {
     let mut cores = BTreeSet::new();
     for range in list.trim().split(',') {

@@ -1,3 +1,3 @@
-//! What was typed → what it means.
+//! Resolution of command-line arguments.
 
 pub mod device;

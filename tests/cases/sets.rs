@@ -10,7 +10,8 @@ use serde_json::Value;
 use super::case;
 use crate::common::{Place, Tiny, stderr, write_model};
 
-/// A place with a tiny model and a copy of a case's folder, which is read-only where it lies; `None` where it is absent.
+/// A place with a tiny model and a copy of a case's folder, whose original is read-only; `None` if
+/// it is absent.
 fn place(name: &str) -> Option<Place> {
     let from = case(name)?;
     let place = Place::new("", "");
@@ -31,7 +32,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Extracts codes of `data`, which must go well, and tells the labels and captions that they have, and what was said.
+/// Extracts codes of `data`, which must succeed, and returns their labels, captions and messages.
 fn extract(place: &Place, data: &str) -> (Vec<(i64, String)>, String) {
     let out = place.run(&format!("extract --data {data} --tokenizer model --device cpu --output codes"));
     assert_eq!(out.status.code(), Some(0), "{data}: {}", stderr(&out));

@@ -1,5 +1,5 @@
-//! What end-to-end tests share: a place to run in, and models small enough to be made there: random weights in the
-//! form that training writes.
+//! Shared parts of end-to-end tests: a folder to run in, and models small enough to be created
+//! there, with random weights in the format of training.
 
 mod place;
 mod training;
@@ -15,7 +15,7 @@ use tokenizer::TokenizerConfig;
 pub use place::{Place, pixels, stderr};
 pub use training::{TINY, TrainingPlace};
 
-/// What a test's model is made of.
+/// Sizes and parts of a test's model.
 #[derive(Debug, Clone, Copy)]
 pub struct Tiny {
     /// Entries of the codebook, and the transformer's vocabulary.
@@ -79,7 +79,8 @@ fn text_transformer(dir: &Path) -> Vars {
     transformer(dir, 64, "{ type: text, length: 12, feature_width: 12 }")
 }
 
-/// A text encoder of width 12 with random weights, in Hugging Face's layout: `pytorch_model.bin` in two shards.
+/// A text encoder of width 12 with random weights, in Hugging Face's layout: `pytorch_model.bin` in
+/// two shards.
 pub fn write_text_encoder(dir: &Path) {
     write_t5_files(dir);
     tch::manual_seed(4);
@@ -110,7 +111,8 @@ fn write_t5_files(folder: &Path) {
     std::fs::write(folder.join("config.json"), serde_json::to_string(&t5_config()).unwrap()).unwrap();
 }
 
-/// Writes the configuration of a transformer, and draws weights for it that tell conditions and positions apart.
+/// Writes the configuration of a transformer, and draws weights for which conditions and positions
+/// differ.
 fn transformer(dir: &Path, vocab_size: i64, conditioning: &str) -> Vars {
     let transformer = format!(
         "type: gpt\nwidth: 32\nlayers: 2\nheads: 4\nvocab_size: {vocab_size}\nnum_tokens: 16\nposition: learned\n\
@@ -121,8 +123,8 @@ fn transformer(dir: &Path, vocab_size: i64, conditioning: &str) -> Vars {
     let vars = Vars::new(Device::Cpu, Kind::Float, Build::Random);
     Gpt::new(&vars.root(), &config).unwrap();
     for mut var in vars.all() {
-        // A fresh output layer is zero, and fresh weights give almost equal logits; these tell classes and
-        // positions apart.
+        // A fresh output layer is zero, and fresh weights give almost equal logits; with these,
+        // classes and positions differ.
         let _ = tch::no_grad(|| match var.name.as_str() {
             "output.weight" => var.tensor.normal_(0.0, 0.5),
             _ => var.tensor.g_mul_scalar_(8.0),
@@ -131,7 +133,8 @@ fn transformer(dir: &Path, vocab_size: i64, conditioning: &str) -> Vars {
     vars
 }
 
-/// Writes the directory of a VQGAN tokenizer with 2 x 2 pixels a code, for square images of any even side.
+/// Writes the directory of a VQGAN tokenizer with 2 x 2 pixels a code, for square images of any
+/// even side.
 pub fn write_vqgan(dir: &Path) {
     tch::manual_seed(3);
     std::fs::create_dir_all(dir).unwrap();

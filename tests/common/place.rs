@@ -53,7 +53,7 @@ impl Place {
         command
     }
 
-    /// Runs a line that stands for itself.
+    /// Runs a line without the place's common arguments.
     pub fn other(&self, line: &str) -> Output {
         self.gen_with(&[line]).output().unwrap()
     }
@@ -62,21 +62,21 @@ impl Place {
         self.command(line).output().unwrap()
     }
 
-    /// What it prints; it must succeed.
+    /// Runs a line that must succeed; returns its stdout.
     pub fn ok(&self, line: &str) -> String {
         let out = self.run(line);
         assert!(out.status.success(), "{line}: {}", stderr(&out));
         String::from_utf8(out.stdout).unwrap()
     }
 
-    /// What it prints as JSON; it must end with `code`.
+    /// Runs a line that must end with `code`; returns its JSON.
     pub fn json(&self, line: &str, code: i32) -> Value {
         let out = self.run(&format!("{line} --json"));
         assert_eq!(out.status.code(), Some(code), "{line}: {}", stderr(&out));
         serde_json::from_slice(&out.stdout).unwrap()
     }
 
-    /// All that it says and prints; it must end with `code`.
+    /// Runs a line that must end with `code`; returns its messages and stdout.
     pub fn said(&self, line: &str, code: i32) -> String {
         let out = self.run(line);
         let said = stderr(&out) + &String::from_utf8_lossy(&out.stdout);
@@ -84,7 +84,7 @@ impl Place {
         said
     }
 
-    /// What it says; it must fail, and print nothing.
+    /// Runs a line that must fail and print nothing to stdout; returns its messages.
     pub fn fails(&self, line: &str) -> String {
         let out = self.run(line);
         assert_eq!(out.status.code(), Some(2), "{line}: {}", stderr(&out));

@@ -64,7 +64,7 @@ impl TrainingPlace {
         (String::from_utf8_lossy(&out.stdout).into_owned(), said)
     }
 
-    /// What a command says that must fail.
+    /// Runs a command that must fail; returns its messages.
     pub fn refuses(&self, line: &str, changes: &[&str]) -> String {
         self.ends(2, line, changes).1
     }

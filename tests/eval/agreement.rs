@@ -61,7 +61,7 @@ fn other_networks_scores_are_never_called_fid() {
     assert!(!names(&files).contains(&"fid"), "{files}");
     near(value(&files, "frechet_distance"), value(&report, "frechet_distance"), 1e-3);
 
-    // Statistics of nobody knows what are Inception's.
+    // Statistics of unknown origin count as Inception's.
     let sigma = Tensor::eye(4, (Kind::Double, tch::Device::Cpu));
     base::npz::write(&place.path("s.npz"), &[("mu", &sigma.get(0)), ("sigma", &sigma)]).unwrap();
     let message = place.fails(&format!("a --reference s.npz --metrics fid {NET}"));
@@ -107,8 +107,8 @@ fn the_perceptual_distance_is_that_of_training_and_named_by_its_network() {
     assert_eq!(value(&same, "perceptual"), 0.0);
 }
 
-/// Shares by hand, from the logits that `gen features` writes: first guess and first five of all, first guess among
-/// tench and golden retriever.
+/// Shares computed by hand, from the logits of `gen features`: top 1 and top 5 among all classes,
+/// top 1 among tench and golden retriever.
 fn by_hand(place: &Place) -> [f64; 3] {
     let weights = "--network efficientnet-lite0 --weights random:11 --input-path stored";
     assert!(place.other(&format!("features data {weights} -o f.npz")).status.success());
@@ -144,7 +144,8 @@ fn images_in_class_folders_are_named_right_or_wrong() {
     let half = rows.iter().filter(|r| 2 * r["among_top1"].as_u64().unwrap() >= r["images"].as_u64().unwrap());
     assert_eq!(value(&report, "class_agreement_half"), half.count() as f64);
 
-    // With the reference's own beside it, in parts, on a page; a narrower or wider choice of classes.
+    // With the reference's own agreement beside it, in parts, on a page; with fewer or more
+    // classes.
     for k in 0..3 {
         place.ok(&format!("{line} --reference real --shard {k}/3 --partial part{k}"));
     }

@@ -162,7 +162,8 @@ fn reconstructions_are_scored_at_another_size_as_llamagen_does() {
     assert!(report["values"][0]["resize"].as_str().unwrap().contains("crop to 24x24, then both to 16x16"));
     assert_eq!(report["reference"]["images"], 3);
 
-    // The script's steps: crop to 24, encode and decode, both floating images to 16 by bicubic, then compare.
+    // The script's steps: crop to 24, encode and decode, both floating images to 16 by bicubic,
+    // then compare.
     let tokenizer = tokenizer::open_dir(&place.path("vq"), tch::Device::Cpu, base::Precision::Fp32).unwrap();
     let mut expected = eval::Reconstruction::default();
     for i in 0..3 {

@@ -190,6 +190,7 @@ fn other_networks_have_their_scores() {
     assert_eq!((network(0), network(1)), ("dinov2-s14".into(), "clip-b32".into()));
     assert!(report["values"].as_array().unwrap().iter().all(|v| v["comparable"] == false));
     let same = place.json("a --reference a --metrics fdd --dinov2-network dinov2-s14 --dinov2 random:1", 0);
-    // Four images in 384 dimensions: eigenvalues that should be zero are a rounding error of the others.
+    // Four images in 384 dimensions: eigenvalues that should be zero are a rounding error of the
+    // others.
     near(value(&same, "fdd"), 0.0, 1e-4);
 }

@@ -8,10 +8,11 @@ use tch::{Kind, Tensor};
 
 use crate::golden::Golden;
 
-/// How near a tensor must come.
+/// Tolerance of a tensor.
 #[derive(Debug, Clone, Copy)]
 pub enum Rule {
-    /// Relative 2-norm within ten times what two runs of the official code differ by, at least 1e-5.
+    /// Relative 2-norm within ten times the difference of two runs of the official code, at least
+    /// 1e-5.
     Values,
     /// [`Rule::Values`], and no element off by more than 1e-4: images and logits.
     Bounded,
@@ -19,8 +20,9 @@ pub enum Rule {
     Within(f64),
     /// Relative 2-norm of at most this.
     Relative(f64),
-    /// Relative 2-norm of at most 1e-4, or ten times the noise of the noisiest gradient of this golden: which
-    /// gradient nearly cancels, and so is noisy, changes with the processor (see the README).
+    /// Relative 2-norm of at most 1e-4, or ten times the noise of the noisiest gradient of this
+    /// golden: which gradient nearly cancels, and so is noisy, changes with the processor (see the
+    /// README).
     Gradient,
     /// Formulas in double precision: relative 2-norm of 1e-12.
     Double,
@@ -31,7 +33,8 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// Bounds of the relative 2-norm and of the largest difference, given the noise that the rule goes by.
+    /// Bounds of the relative 2-norm and of the largest difference, given the noise that the rule
+    /// uses.
     fn bounds(self, noise: f64) -> (Option<f64>, Option<f64>) {
         match self {
             Rule::Values => (Some((10.0 * noise).max(1e-5)), None),
@@ -46,7 +49,7 @@ impl Rule {
     }
 }
 
-/// How near a scalar must come.
+/// Tolerance of a scalar.
 #[derive(Debug, Clone, Copy)]
 pub enum Near {
     /// Relative 1e-4.
@@ -63,7 +66,7 @@ pub enum Near {
 
 /// The account of one golden: what was compared, used as input or left out for a reason.
 pub struct Check<'g> {
-    /// What is compared with.
+    /// The golden to compare with.
     pub golden: &'g Golden,
     accounted: BTreeSet<String>,
     failures: Vec<String>,
@@ -165,8 +168,8 @@ impl<'g> Check<'g> {
         self.line(name, false, text);
     }
 
-    /// How many values were compared, and everything that is wrong; what was neither compared, used nor left out
-    /// for a reason is wrong.
+    /// Number of values compared, and all failures; a value that was neither compared, used nor
+    /// left out for a reason is a failure.
     pub fn finish(mut self) -> (usize, Vec<String>) {
         let names = self.golden.tensor_names().into_iter().chain(self.golden.scalar_names());
         for name in names.filter(|n| !self.accounted.contains(*n)) {

@@ -80,7 +80,7 @@ impl Golden {
         self.config(key).as_str().with_context(|| format!("config.{key} is not a text"))
     }
 
-    /// Where it comes from.
+    /// Source of the golden.
     pub fn source(&self) -> &str {
         self.manifest["source"].as_str().unwrap_or("")
     }
@@ -109,7 +109,7 @@ impl Golden {
         serde_json::from_value(self.manifest["tensors"].get(tensor)?["shape"].clone()).ok()
     }
 
-    /// What the manifest says of a tensor or scalar.
+    /// The manifest's description of a tensor or scalar.
     pub fn meaning(&self, name: &str) -> &str {
         let entry = self.manifest["tensors"].get(name).or_else(|| self.manifest["scalars"].get(name));
         entry.and_then(|e| e["meaning"].as_str()).unwrap_or("")
@@ -137,7 +137,7 @@ impl Golden {
         Ok(self.tensors.read(name, Device::Cpu)?)
     }
 
-    /// That file and manifest hold the same tensors, of the same shapes and kinds.
+    /// Checks that file and manifest hold the same tensors, of the same shapes and dtypes.
     pub fn check_contents(&self) -> Result<()> {
         for name in self.tensor_names() {
             let info = self.tensors.info(name).with_context(|| format!("the file lacks tensor `{name}`"))?;
@@ -152,7 +152,8 @@ impl Golden {
         Ok(())
     }
 
-    /// The weights' file: the `.pt`, else `.weights.safetensors`. Where both exist they must hold the same.
+    /// Path of the weights: the `.pt`, else `.weights.safetensors`. If both exist they must hold
+    /// the same.
     pub fn checkpoint(&self) -> Result<PathBuf> {
         let torch = self.path.with_extension("pt");
         let safe = self.path.with_extension("weights.safetensors");
@@ -173,7 +174,8 @@ impl Golden {
             .with_context(|| format!("neither `{}` nor `{}` exists", torch.display(), safe.display()))
     }
 
-    /// The section of a `.pt` that the manifest says holds the weights; `None` at the top level.
+    /// The section of a `.pt` that holds the weights according to the manifest; `None` at the top
+    /// level.
     pub fn wrapping(&self) -> Result<Option<&str>> {
         Ok(match self.text("checkpoint_wrapping")? {
             "bare" => None,
@@ -183,7 +185,7 @@ impl Golden {
         })
     }
 
-    /// That the section of the `.pt` was taken that the manifest says holds the weights.
+    /// Checks that the weights were taken from the section of the `.pt` that the manifest names.
     pub fn check_section(&self, taken: &dyn TensorSource) -> Result<()> {
         let origin = taken.origin();
         if origin.path.extension().is_some_and(|e| e == "pt") {

@@ -1,10 +1,10 @@
 //! Agreement with the official code, tensor by tensor.
 //!
 //! A golden is a manifest `NAME.json` with `NAME.safetensors` beside it, and weights as `NAME.pt`,
-//! `NAME.weights.safetensors` or a recipe in the manifest (see `README.md`). Everything is built from the
-//! manifest: its configuration, its tensor list, its scalars. What belongs to which family is read off the
-//! manifest's content, never off its file name. A manifest that no family understands fails, and so does a tensor
-//! or scalar that its family neither checks nor names a reason for leaving out.
+//! `NAME.weights.safetensors` or a recipe in the manifest (see `README.md`). Everything is built
+//! from the manifest: its configuration, its tensor list, its scalars. The family is determined by
+//! the manifest's content, never by its file name. A manifest that matches no family fails, and so
+//! does a tensor or scalar that its family neither checks nor names a reason for leaving out.
 //!
 //! `GOLDENS_DIR` names another folder to run, `GOLDENS_ONLY` a part of the names to run.
 
@@ -30,7 +30,8 @@ fn folder() -> PathBuf {
     }
 }
 
-/// Every manifest under `dir`, in order. `NAME.x.json` beside `NAME.json` is a file that NAME's family reads.
+/// Every manifest under `dir`, in order. `NAME.x.json` beside `NAME.json` is a file that NAME's
+/// family reads.
 fn manifests(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut files = vec![];
     let entries = std::fs::read_dir(dir).with_context(|| format!("reading `{}`", dir.display()))?;
@@ -52,7 +53,7 @@ fn manifests(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// What became of one manifest.
+/// Result of one manifest.
 enum Outcome {
     Agrees { compared: usize },
     Failed(Vec<String>),

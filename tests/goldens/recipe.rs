@@ -19,12 +19,12 @@ struct Entry {
     shape: Vec<i64>,
     lo: f64,
     hi: f64,
-    /// What is done with the values, in words.
+    /// Further operation on the values, in words.
     #[serde(default)]
     then: Option<String>,
 }
 
-/// The one thing that tables ask for after drawing.
+/// The only operation of tables after drawing.
 const UNIT: &str = "divided by its 2-norm";
 
 /// A table of recipe tensors, as a file to load from.
@@ -38,7 +38,8 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// `table` is a list of entries; names in it begin with `prefix`, which belongs to the recipe only.
+    /// `table` is a list of entries; names in it begin with `prefix`, which belongs to the recipe
+    /// only.
     pub fn new(seed: &Value, table: &Value, prefix: &str) -> Result<Self> {
         let entries: Vec<Entry> = serde_json::from_value(table.clone()).context("recipe table")?;
         if let Some(e) = entries.iter().find(|e| !e.name.starts_with(prefix)) {
@@ -62,8 +63,8 @@ impl Recipe {
         self.entries.iter().find(|e| e.name.strip_prefix(&self.prefix) == Some(name))
     }
 
-    /// Fills every parameter of `vars` strictly. Buffers that match one of `initial` are not in tables: they keep
-    /// the value they start from.
+    /// Fills every parameter of `vars` strictly. Buffers that match one of `initial` are not in
+    /// tables: they keep their initial value.
     pub fn load(&self, vars: &Vars, initial: &[&str]) -> Result<()> {
         let map = initial
             .iter()

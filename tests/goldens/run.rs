@@ -1,4 +1,4 @@
-//! Sampling runs, read from what a manifest says of their tokens.
+//! Sampling runs, read from a manifest's description of their tokens.
 
 use anyhow::{Context, Result, bail};
 use sampler::{Filter, Guidance, GuidanceSchedule, SamplingConfig};
@@ -31,9 +31,9 @@ pub fn number_after(text: &str, key: &str) -> Result<f64> {
 }
 
 impl Run {
-    /// Understands sentences like `generated tokens: cfg_scale 4.0, schedule step {'window_start': 0.18},
-    /// cfg_interval -1, {'temperature': 0.8, 'top_k': 10, 'top_p': 0.9, 'sample_logits': True}`; a word it does not
-    /// know is an error. `greedy` is what the tensor's name says.
+    /// Parses sentences like `generated tokens: cfg_scale 4.0, schedule step {'window_start':
+    /// 0.18}, cfg_interval -1, {'temperature': 0.8, 'top_k': 10, 'top_p': 0.9, 'sample_logits':
+    /// True}`; an unknown word is an error. `greedy` comes from the tensor's name.
     pub fn parse(meaning: &str, greedy: bool) -> Result<Self> {
         let mut scale = None;
         let (mut schedule, mut start, mut end, mut interval) = ("constant", None, None, None);

@@ -5,7 +5,8 @@ use std::process::Command;
 
 use crate::common::{TINY, TrainingPlace};
 
-/// A small file system in memory, gone with the value. `None`, with a word, where one may not be mounted.
+/// A small file system in memory, unmounted on drop. `None`, with a message, if mounting is not
+/// permitted.
 struct Tmpfs(std::path::PathBuf);
 
 impl Tmpfs {

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::common::{TINY, TrainingPlace};
 
-/// Everything that has a state: discriminator with batch statistics and running means (LeCam), augmentation, a
-/// perceptual loss, accumulated bf16 steps with fp32 weights, moving averages, decoding threads.
+/// Everything with a state: discriminator with batch statistics and running means (LeCam),
+/// augmentation, a perceptual loss, accumulated bf16 steps with fp32 weights, moving averages,
+/// decoding threads.
 const EVERYTHING: &[&str] = &[
     "losses.adversarial={weight: 0.1, start_step: 3, discriminator: {channels: 4, layers: 2}, diffaug: {}, \
      loss: non_saturating, lecam: {weight: 0.1}}",
@@ -38,8 +39,8 @@ impl Delays {
     }
 }
 
-/// Kills the process at some moment: at times while it starts, mostly some time after its first save. True if it was
-/// still running.
+/// Kills the process at a random moment: sometimes during startup, mostly some time after its first
+/// save. True if it was still running.
 fn kill(child: &mut Child, run: &Path, delays: &mut Delays) -> bool {
     if delays.below(5) > 0 {
         let (before, began) = (saved(run), Instant::now());
@@ -78,7 +79,7 @@ fn logged(run: &Path) -> Vec<serde_json::Map<String, serde_json::Value>> {
     text.lines().map(untimed).collect()
 }
 
-/// The command that goes on with `broken/`, or begins it where a kill came before the first save.
+/// The command that resumes `broken/`, or starts it if a kill came before the first save.
 fn go_on(place: &TrainingPlace, changes: &[&str]) -> (&'static str, Vec<String>) {
     let broken = place.path("broken");
     if saved(&broken).is_some() {

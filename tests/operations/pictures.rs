@@ -1,4 +1,4 @@
-//! A user's folder: three hundred files, all kinds of them.
+//! A user's folder of three hundred files of all kinds.
 
 use std::collections::BTreeSet;
 use std::io::Cursor;
@@ -35,7 +35,7 @@ fn jpeg(seed: u32) -> Vec<u8> {
 /// A JPEG of four inks, by Pillow.
 const CMYK: &[u8] = include_bytes!("../../data/tests/files/cmyk.jpg");
 
-/// A JPEG whose EXIF says it is to be turned by a quarter.
+/// A JPEG with an EXIF orientation of a quarter turn.
 fn turned(seed: u32) -> Vec<u8> {
     let plain = jpeg(seed);
     let exif = b"\xff\xe1\x00\x22Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
@@ -69,7 +69,8 @@ fn animations(seed: u32) -> [Vec<u8>; 2] {
     [gif, apng]
 }
 
-/// An animated WebP, put together from lossless stills: `RIFF`, `VP8X`, `ANIM`, and an `ANMF` a frame.
+/// An animated WebP, assembled from lossless stills: `RIFF`, `VP8X`, `ANIM`, and one `ANMF` per
+/// frame.
 fn webp(seed: u32) -> Vec<u8> {
     let (w, h) = (16u32, 12u32);
     let chunk = |name: &[u8], body: &[u8]| {
@@ -93,7 +94,8 @@ fn webp(seed: u32) -> Vec<u8> {
     chunk(b"RIFF", &all)
 }
 
-/// Writes the files; returns how many are pictures, and the names of those that are none with the kind of reason.
+/// Writes the files; returns the number of images, and the names of the other files with the kind
+/// of reason.
 fn fill(root: &Path) -> (usize, BTreeSet<(String, &'static str)>) {
     let mut good = 0;
     let mut bad = BTreeSet::new();

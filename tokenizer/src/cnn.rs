@@ -103,7 +103,8 @@ fn run(blocks: &[Block], x: Tensor) -> Tensor {
     })
 }
 
-/// The blocks of one level: `res.0…`, with `attn.0…` at the coarsest level of LlamaGen's models.
+/// The blocks of one level: `res.0…`, with `attn.0…` at the coarsest level of LlamaGen's
+/// models.
 fn level(p: &Scope, count: i64, inputs: i64, outputs: i64, attention: bool, groups: i64) -> Vec<Block> {
     (0..count)
         .map(|i| {
@@ -254,7 +255,7 @@ fn depth_to_space(x: &Tensor) -> Tensor {
 }
 
 /// (B, C, H, W) → the same shape through the triangular filter of 2·`factor` - 1 taps, whose
-/// response is nought at all multiples of 1/`factor` cycles a place. Edges are repeated.
+/// response is zero at all multiples of 1/`factor` cycles a place. Edges are repeated.
 fn smoothed(x: &Tensor, factor: i64) -> Tensor {
     let n = factor - 1;
     let mean = |x: &Tensor| x.avg_pool2d([factor; 2], [1, 1], [0, 0], false, true, None);

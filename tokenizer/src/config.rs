@@ -115,8 +115,8 @@ pub struct CnnConfig {
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub stem: i64,
     /// Pass what was computed as channels, by depth-to-space and for `stem`, through linear
-    /// interpolation's filter of its factor (2: ¼ ½ ¼), which is nought at the very frequencies of
-    /// a checked pattern, so that no training makes one (Sugawara et al., arXiv 1806.02658). No
+    /// interpolation's filter of its factor (2: ¼ ½ ¼), which is zero at the very frequencies
+    /// of a checked pattern, so that no training makes one (Sugawara et al., arXiv 1806.02658). No
     /// variables of its own; in no released model.
     #[serde(default, skip_serializing_if = "is_false")]
     pub smooth: bool,

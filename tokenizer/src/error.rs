@@ -8,7 +8,7 @@ pub enum Error {
     /// The configuration file cannot be read or parsed.
     #[error(transparent)]
     Config(#[from] base::config::ConfigError),
-    /// The configuration contradicts itself or asks for what does not exist.
+    /// The configuration contradicts itself or names something that does not exist.
     #[error("tokenizer configuration: {0}")]
     Settings(String),
     /// A directory holds no tokenizer.

@@ -62,8 +62,8 @@ impl LlamaGenVq {
         &self.decoder
     }
 
-    /// (B, 3, H, W) → activations before the quantizer. There is no transformer, so `features` and
-    /// `projected` are the CNN's.
+    /// (B, 3, H, W) → activations before the quantizer. There is no transformer, so `features`
+    /// and `projected` are the CNN's.
     pub fn latents(&self, images: &Tensor) -> Latents {
         let cnn = self.encoder.forward(images);
         Latents {

@@ -32,7 +32,7 @@ struct OfficialModel {
     not_in_config: NotInConfig,
 }
 
-/// Sizes that upstream fixes in code, at their upstream values unless a manifest says otherwise.
+/// Sizes that upstream fixes in code, at their upstream values unless a manifest overrides them.
 #[derive(Deserialize)]
 #[serde(default)]
 struct NotInConfig {

@@ -48,10 +48,10 @@ impl Model {
     /// must stay as they are.
     ///
     /// On the CPU the weights of convolutions go into the order of their inputs, once instead of in
-    /// every pass, and those of large maps get a second form ([`nn::Conv2d::pack`]). The
-    /// process keeps the memory of feature maps from one layer to the next: a map of 256² pixels is
-    /// too large for what the C library keeps by itself, and pages that the system hands out again
-    /// and again cost a quarter of the time.
+    /// every pass, and those of large maps get a second form ([`nn::Conv2d::pack`]). The process
+    /// keeps the memory of feature maps from one layer to the next: a map of 256² pixels is too
+    /// large for what the C library keeps by itself, and pages that the system hands out again and
+    /// again cost a quarter of the time.
     pub fn pack(&mut self, vars: &Vars) {
         if vars.device() != Device::Cpu || !matches!(vars.kind(), Kind::Float | Kind::BFloat16) {
             return;

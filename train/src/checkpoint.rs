@@ -314,7 +314,7 @@ mod tests {
         assert_eq!(text("p"), "p");
     }
 
-    /// A run that ended at a rate of nought and goes on, and one that goes on with another rate.
+    /// A run that ended at a rate of zero and continues, and one that continues with another rate.
     #[test]
     fn a_rate_that_jumps_is_told() {
         let dir = tempfile::tempdir().unwrap();

@@ -3,8 +3,8 @@
 use base::vars::Var;
 use tch::Tensor;
 
-/// A moving average of parameters: `ema ← decay · ema + (1 - decay) · parameter`, started at the
-/// initial weights. Buffers are not averaged, as in the official trainers.
+/// A moving average of parameters: `ema ← decay · ema + (1 - decay) · parameter`, started at
+/// the initial weights. Buffers are not averaged, as in the official trainers.
 #[derive(Debug)]
 pub struct Ema {
     decay: f64,

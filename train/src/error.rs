@@ -128,22 +128,22 @@ pub enum Error {
         /// Images in a micro-batch.
         micro_batch: usize,
     },
-    /// From the configuration files.
+    /// An error from the configuration files.
     #[error(transparent)]
     Config(#[from] base::config::ConfigError),
-    /// From checkpoint files.
+    /// An error from checkpoint files.
     #[error(transparent)]
     Weights(#[from] weights::Error),
-    /// From the training data.
+    /// An error from the training data.
     #[error(transparent)]
     Data(#[from] data::Error),
-    /// From the tokenizer.
+    /// An error from the tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] tokenizer::Error),
-    /// From a frozen network.
+    /// An error from a frozen network.
     #[error(transparent)]
     Backbones(#[from] backbones::Error),
-    /// From the transformer.
+    /// An error from the transformer.
     #[error(transparent)]
     Ar(#[from] ar_model::Error),
 }

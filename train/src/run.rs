@@ -1,9 +1,9 @@
 //! The training loop.
 //!
-//! One step: set the learning rates → for each micro-batch and phase, forward and backward, several
-//! micro-batches side by side with several workers → sum in the order of the micro-batches → check
-//! that all losses and gradients are finite, before any update → buffers (running statistics) →
-//! clip → optimizer steps → moving average → log, validate, save.
+//! One step: set the learning rates → for each micro-batch and phase, forward and backward,
+//! several micro-batches side by side with several workers → sum in the order of the
+//! micro-batches → check that all losses and gradients are finite, before any update → buffers
+//! (running statistics) → clip → optimizer steps → moving average → log, validate, save.
 //!
 //! The discriminator's gradient is taken before the generator's weights move. The official order
 //! has the same result, since there too the discriminator sees the reconstruction made before the
@@ -69,7 +69,7 @@ pub fn train<T: Task>(task: &mut T, run: &Run<'_>, progress: &mut dyn Progress) 
 /// [`train`] with an observer that is called every `every.samples` steps.
 ///
 /// # Errors
-/// As [`train`].
+/// Same as [`train`].
 pub fn train_observed<T: Task>(
     task: &mut T,
     run: &Run<'_>,
@@ -78,7 +78,7 @@ pub fn train_observed<T: Task>(
 ) -> Result<Outcome> {
     task.optimization().check()?;
     task.recipe().common().every.check()?;
-    // A saved state has all weights, and the file of the first ones may be gone.
+    // A saved state has all weights, and the file of the first ones may have been deleted.
     let first = if run.resume.is_none() { init_from::load_pretrained(task, progress)? } else { None };
     let mut trainer = Trainer::new(task, run)?;
     if let Some(saved) = run.resume {

@@ -44,7 +44,7 @@ impl Lock {
 /// One start of a run; `run.json` lists them all.
 #[derive(Debug, Serialize)]
 pub(crate) struct Start<'a> {
-    /// As [`crate::Run::program`].
+    /// Same as [`crate::Run::program`].
     pub program: &'a str,
     pub device: &'a str,
     /// Whether fp32 products and convolutions use TF32, on a GPU.

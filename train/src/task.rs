@@ -139,7 +139,7 @@ pub trait Task {
     /// The next micro-batch, on the device.
     ///
     /// # Errors
-    /// As [`TrainingData::next`] and [`Task::prepare`].
+    /// Same as [`TrainingData::next`] and [`Task::prepare`].
     fn batch(&mut self) -> Result<Self::Batch> {
         let batch = self.data_mut().next()?;
         self.prepare(batch)
@@ -152,7 +152,7 @@ pub trait Task {
     /// after the step.
     ///
     /// # Errors
-    /// Returns an error if a network refuses the batch.
+    /// Returns an error if a network rejects the batch.
     fn losses(&self, batch: &mut Self::Batch, phase: usize, step: u64) -> Result<Losses>;
 
     /// Losses of a task's only phase together with `scale` times their gradient by `params`, for a
@@ -160,7 +160,7 @@ pub trait Task {
     /// be differentiated.
     ///
     /// # Errors
-    /// As [`Task::losses`].
+    /// Same as [`Task::losses`].
     fn recomputed(
         &self,
         _batch: &mut Self::Batch,

@@ -246,8 +246,8 @@ fn every_other_recipe_takes_a_step_at_reduced_width() {
     }
 }
 
-/// Steps, batch, warm-up, 10⁻⁶ of the learning rate, codes, parity and the decaying share of every
-/// transformer that was published, and which configuration of `configs/ar` it is.
+/// Steps, batch, warm-up, 10⁻⁶ of the learning rate, codes, parity and the decaying share of
+/// every transformer that was published, and which configuration of `configs/ar` it is.
 #[test]
 fn the_published_numbers_are_in_the_transformers_recipes() {
     const WSD: f64 = 0.2;

@@ -59,7 +59,7 @@ fn a_transformer_for_other_classes_keeps_all_but_the_class_embedding() {
     assert_eq!(account["taken"].as_array().unwrap().len(), before.len() - 1);
     assert!(std::fs::read_to_string(a.join("recipe.yaml")).unwrap().contains("init_from: /"));
 
-    // Broken off and resumed, when the first weights are gone.
+    // Interrupted and resumed after the first weights were deleted.
     assert_eq!(go(ar_task(&tokenizer, &all), &b, 2).unwrap().step, 2);
     std::fs::remove_dir_all(&ar).unwrap();
     go(ar_task(&tokenizer, &all), &b, 100).unwrap();

@@ -10,7 +10,8 @@ use tch::{Kind, Tensor};
 pub(crate) enum Padding {
     /// Zeros on both sides: rows, columns.
     Fixed([i64; 2]),
-    /// TensorFlow's SAME for the size at hand: `⌈side / stride⌉` outputs, an odd zero at the end.
+    /// TensorFlow's SAME for the size at hand: `⌈side / stride⌉` outputs, an odd zero at the
+    /// end.
     Same,
 }
 

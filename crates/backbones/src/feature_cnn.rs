@@ -25,7 +25,7 @@ pub struct FeatureCnnConfig {
     /// Channels of each stage; each stage but the first starts with half the side of the one
     /// before.
     pub widths: Vec<i64>,
-    /// The classes it tells apart, by the data's indices, ascending.
+    /// Its classes, by the data's indices, ascending.
     pub classes: Vec<i64>,
 }
 

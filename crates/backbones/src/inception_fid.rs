@@ -174,7 +174,7 @@ pub struct InceptionExtractor {
 }
 
 impl InceptionExtractor {
-    /// Opens the weights and says in its id whose they are: the public network's, or others.
+    /// Opens the weights; the id records whether they are the public network's.
     ///
     /// # Errors
     /// Returns an error if the file cannot be read or is of another network, or the input path is

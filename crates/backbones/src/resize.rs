@@ -10,8 +10,8 @@ use tch::{Device, Kind, Tensor};
 use crate::{Error, Result};
 
 /// TensorFlow 1's `resize_bilinear` without aligned corners, in fp32: output i reads from `i ·
-/// in/out`, so the first sample always hits the first pixel. No antialias. (B, C, H, W) fp32 → (B,
-/// C, height, width).
+/// in/out`, so the first sample always hits the first pixel. No antialias. (B, C, H, W) fp32 →
+/// (B, C, height, width).
 pub fn tf1_bilinear(x: &Tensor, height: i64, width: i64) -> Tensor {
     let size = x.size();
     let (lo, hi, t) = taps(size[3], width, x.device());

@@ -19,7 +19,7 @@ pub enum WeightSource {
     /// A public weight file.
     File(PathBuf),
     /// No file: numbers that are a function of the tensors' names and a seed. Features then have
-    /// the right shapes and nothing else; their id says that they are not comparable.
+    /// the right shapes and nothing else; their id marks them as not comparable.
     Random {
         /// The seed.
         seed: u64,
@@ -75,8 +75,8 @@ pub(crate) struct Provenance {
 }
 
 /// Fills all of `vars` from a file through `map`, or at random within `range`. The values are
-/// comparable only if the file is the one of [`crate::files::FILES`] called `public`: that its
-/// tensors fit says nothing of what is in them.
+/// comparable only if the file is the one of [`crate::files::FILES`] called `public`; fitting
+/// tensors may hold other values.
 pub(crate) fn fill(
     network: &str,
     public: &str,

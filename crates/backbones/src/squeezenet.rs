@@ -1,7 +1,8 @@
 //! SqueezeNet 1.1 (Iandola et al., arXiv 1602.07360), without its classifier, as LPIPS reads it.
 //!
 //! Weights: torchvision's `squeezenet1_1-b8a52dc0.pth`, keys `features.0.*` and
-//! `features.N.{squeeze,expand1x1, expand3x3}.*`. Max pools are 3×3 of stride 2 and round sizes up.
+//! `features.N.{squeeze,expand1x1, expand3x3}.*`. Max pools are 3×3 of stride 2 and round sizes
+//! up.
 
 use base::{Init, Scope};
 use nn::Conv2d;

@@ -39,7 +39,7 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Why a pipe, socket or device is not read.
+/// Reason why a pipe, socket or device is not read.
 pub const NOT_REGULAR: &str = "not a regular file but a pipe, socket or device";
 
 /// A file's name as text that no other name has: bytes that are not UTF-8 are written `\xB9`.

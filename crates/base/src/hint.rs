@@ -1,6 +1,6 @@
 //! Errors that suggest a next step.
 
-/// Sentences that tell a person what to try, printed as `hint:` lines under the error.
+/// Hints for the user, printed as `hint:` lines under the error.
 pub trait Hint {
     /// Zero or more suggestions, most useful first.
     fn hints(&self) -> Vec<String>;

@@ -1,6 +1,6 @@
 //! The foundation of the other crates: values whose range is part of their type, precision,
 //! devices, counter-based randomness, variables, configuration files, NumPy archives, and
-//! files written whole or not at all. It knows no model.
+//! files written whole or not at all. Independent of any model.
 
 pub mod carried;
 pub mod config;

@@ -13,7 +13,7 @@ pub trait Progress: Send {
     fn status(&mut self, parts: &[String]) {
         self.message(&parts.join("  "));
     }
-    /// Something went wrong but the job goes on.
+    /// A problem that does not stop the job.
     fn warn(&mut self, text: &str);
     /// The job is over.
     fn finish(&mut self);

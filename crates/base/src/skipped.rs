@@ -1,4 +1,4 @@
-//! Inputs that a job goes on without.
+//! Inputs that a job skips.
 
 use serde::{Deserialize, Serialize};
 

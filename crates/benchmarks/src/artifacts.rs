@@ -13,17 +13,17 @@ use crate::schema::{Benchmark, Checkpoint, Task};
 /// Something a benchmark cannot run without.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Artifact {
-    /// What it is for.
+    /// Purpose of the artifact.
     pub what: &'static str,
-    /// The file's name, or the data set's.
+    /// Name of the file or data set.
     pub name: String,
-    /// Where to get it, or how to give it.
+    /// Source, or the option that names it.
     pub from: String,
-    /// Where it is.
+    /// Path, if it was found.
     pub found: Option<PathBuf>,
 }
 
-/// Where artifacts may lie.
+/// Folders to search for artifacts.
 #[derive(Debug, Clone, Default)]
 pub struct SearchDirs {
     /// Folders of published files; their subfolders count too.
@@ -34,7 +34,7 @@ pub struct SearchDirs {
     pub train_data: Option<PathBuf>,
 }
 
-/// Names of the artifacts that tasks ask for by what they are.
+/// Names of the artifacts by their role in a task.
 pub const TOKENIZER: &str = "tokenizer";
 /// See [`TOKENIZER`].
 pub const TRANSFORMER: &str = "transformer";
@@ -60,10 +60,10 @@ pub const CLIP: &str = "CLIP";
 /// See [`TOKENIZER`].
 pub const CLIP_TEXT: &str = "vocabulary of CLIP";
 
-/// All artifacts of a benchmark, looked for in `dirs`.
+/// Returns all artifacts of a benchmark, searched for in `dirs`.
 ///
 /// # Errors
-/// A network's weights are another file than their name says.
+/// Returns an error if a network's weights are not the file that their name denotes.
 pub fn locate(benchmark: &Benchmark, dirs: &SearchDirs) -> Result<Vec<Artifact>> {
     let file = |what, name: &str, from: &str| Artifact {
         what,

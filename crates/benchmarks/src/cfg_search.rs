@@ -22,8 +22,9 @@ pub fn best(trials: &[Trial]) -> Option<Trial> {
     trials.iter().copied().min_by(|a, b| a.fid.total_cmp(&b.fid))
 }
 
-/// The scale to try next: `start`; then the best one's upper neighbour, then its lower one; at last no guidance, since
-/// published values are the minimum over the search and that. `None` when all these have been tried.
+/// Returns the scale to try next: `start`, then the best one's upper neighbour, then its lower one,
+/// then no guidance, since the published values are the minimum of both.
+/// `None` when all these have been tried.
 pub fn next(trials: &[Trial], start: f64) -> Option<f64> {
     let Some(best) = best(trials) else { return Some(start) };
     let untried = |cfg: &f64| *cfg >= LOWEST && trials.iter().all(|t| (t.cfg - cfg).abs() > STEP / 2.0);
@@ -54,7 +55,8 @@ mod tests {
     #[test]
     fn it_does_not_go_below_no_guidance() {
         assert_eq!(path(1.25, |cfg| cfg), [1.25, 1.5, 1.0]);
-        // No guidance is tried though the climb ends elsewhere, and goes on from there if it is best.
+        // No guidance is tried even if the climb ends elsewhere; if it is best, the climb continues
+        // there.
         let two_valleys = |cfg: f64| if cfg < 1.1 { 1.0 } else { 2.0 + (cfg - 2.0).abs() };
         assert_eq!(path(2.0, two_valleys), [2.0, 2.25, 1.75, 1.0, 1.25]);
     }

@@ -99,16 +99,16 @@ pub enum Error {
         /// The reason.
         source: io::Error,
     },
-    /// From the file of the run's settings.
+    /// An error from the file of the run's settings.
     #[error(transparent)]
     Claim(#[from] base::resume::ClaimError),
-    /// From a benchmark's file.
+    /// An error from a benchmark's file.
     #[error(transparent)]
     Config(#[from] base::config::ConfigError),
-    /// From the weights of a frozen network.
+    /// An error from the weights of a frozen network.
     #[error(transparent)]
     Backbones(#[from] backbones::Error),
-    /// From images or prompts.
+    /// An error from images or prompts.
     #[error(transparent)]
     Data(#[from] data::Error),
     /// An image cannot be encoded.

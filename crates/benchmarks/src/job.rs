@@ -9,7 +9,7 @@ use crate::artifacts::SearchDirs;
 pub struct BenchmarkJob {
     /// Name or file of the benchmark.
     pub benchmark: String,
-    /// Where its artifacts may be.
+    /// Folders to search for its artifacts.
     pub dirs: SearchDirs,
     /// The run's folder.
     pub output: PathBuf,

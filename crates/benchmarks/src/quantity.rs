@@ -7,7 +7,7 @@ use settings::{Metric, ReferenceKind};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Quantity {
-    /// FID against a reference of this kind: `rfid` or `gfid`.
+    /// FID against a reference for this use: `rfid` or `gfid`.
     Fid(ReferenceKind),
     /// The first score of another metric of `gen eval`.
     Score(Metric),

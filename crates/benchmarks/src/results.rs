@@ -25,7 +25,7 @@ pub fn measured(results: &StepResults, quantity: Quantity) -> Option<f64> {
     values.iter().find(|v| v["name"] == metric.score_name())?["value"].as_f64()
 }
 
-/// Why the figures cannot stand beside the published ones, as the steps themselves say.
+/// Reasons why the figures are not comparable with the published ones, as reported by the steps.
 pub fn caveats(benchmark: &Benchmark, results: &StepResults) -> Vec<String> {
     let texts = |value: &Value| {
         let list = value.as_array().map(Vec::as_slice).unwrap_or_default();

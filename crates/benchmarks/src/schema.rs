@@ -1,4 +1,4 @@
-//! What a file in `configs/benchmarks/` holds.
+//! Schema of the files in `configs/benchmarks/`.
 
 use base::Precision;
 use serde::{Deserialize, Serialize};
@@ -10,19 +10,19 @@ use crate::quantity::Quantity;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Benchmark {
-    /// What is measured, for people.
+    /// Title, for display.
     pub title: String,
-    /// Where it was published.
+    /// Publication.
     pub source: String,
-    /// What is run.
+    /// The task to run.
     pub task: Task,
-    /// What is random, and what decides it.
+    /// Random inputs and the seeds that determine them.
     pub seeds: String,
-    /// What should come out.
+    /// Published values.
     pub expected: Vec<Expected>,
 }
 
-/// What is run.
+/// The task of a benchmark.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Task {
@@ -30,11 +30,12 @@ pub enum Task {
     Reconstruction(Reconstruction),
     /// Images of random classes are generated and compared with the training set's statistics.
     Generation(Generation),
-    /// A set of prompts is drawn; the pictures are compared with their prompts, or with photographs of the same captions.
+    /// Images are generated from a set of prompts and compared with the prompts, or with
+    /// photographs of the same captions.
     TextToImage(TextToImage),
     /// A linear classifier on a transformer's features.
     Probe(Probe),
-    /// Figures that nobody can measure again.
+    /// Figures that cannot be reproduced.
     NotRunnable(NotRunnable),
 }
 
@@ -44,15 +45,15 @@ pub enum Task {
 pub struct Reconstruction {
     /// The tokenizer.
     pub tokenizer: Checkpoint,
-    /// Which images.
+    /// The images.
     pub images: ImageSet,
     /// Side to which originals and reconstructions are brought before they are compared.
     pub scored_side: i64,
     /// Images that go through the tokenizer together.
     pub batch_size: i64,
-    /// Kind of number of weights and activations.
+    /// Dtype of weights and activations.
     pub precision: Precision,
-    /// What the reconstructions are compared with.
+    /// Reference for the reconstructions.
     pub reference: Reference,
 }
 
@@ -64,26 +65,27 @@ pub struct Generation {
     pub tokenizer: Checkpoint,
     /// The transformer.
     pub transformer: Checkpoint,
-    /// How many are generated, of classes drawn uniformly at random.
+    /// Number of images to generate, of classes drawn uniformly at random.
     pub images: u64,
     /// Their side in pixels; the tokenizer's images are resized to it.
     pub side: i64,
-    /// How codes are drawn; the guidance scale is silent where it was not published.
+    /// Sampling settings; the guidance scale is absent if it was not published.
     pub sampling: SamplingSettings,
-    /// How the scale is found where it was not published.
+    /// Search for the scale if it was not published.
     #[serde(default)]
     pub search: Option<Search>,
     /// Seed of classes and codes.
     pub seed: u64,
     /// Images that are generated together.
     pub batch_size: i64,
-    /// Kind of number of weights and activations.
+    /// Dtype of weights and activations.
     pub precision: Precision,
-    /// What they are compared with.
+    /// Reference for the generated images.
     pub reference: Reference,
 }
 
-/// A set of prompts is drawn; the pictures are compared with their prompts, or with photographs of the same captions.
+/// Images are generated from a set of prompts and compared with the prompts, or with photographs of
+/// the same captions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TextToImage {
@@ -91,22 +93,22 @@ pub struct TextToImage {
     pub tokenizer: Checkpoint,
     /// The transformer.
     pub transformer: Checkpoint,
-    /// The text encoder's folder, and where to get it.
+    /// The text encoder's folder and its source.
     pub encoder: PublishedFile,
     /// The prompts.
     pub prompts: PublishedFile,
-    /// Photographs whose FID to the pictures is taken; without them the CLIP score is.
+    /// Photographs for the FID of the generated images; without them the CLIP score is measured.
     #[serde(default)]
     pub photographs: Option<DataSet>,
-    /// Side of the pictures in pixels.
+    /// Side of the images in pixels.
     pub side: i64,
-    /// How codes are drawn; the guidance scale is silent where it was not published.
+    /// Sampling settings; the guidance scale is absent if it was not published.
     pub sampling: SamplingSettings,
     /// Seed of the codes.
     pub seed: u64,
     /// Images that are generated together.
     pub batch_size: i64,
-    /// Kind of number of weights and activations.
+    /// Dtype of weights and activations.
     pub precision: Precision,
 }
 
@@ -116,7 +118,7 @@ pub struct TextToImage {
 pub struct PublishedFile {
     /// Its name.
     pub file: String,
-    /// Where to get it.
+    /// Source.
     pub from: String,
 }
 
@@ -128,21 +130,21 @@ pub struct Probe {
     pub tokenizer: Checkpoint,
     /// The transformer.
     pub transformer: Checkpoint,
-    /// Images of a batch.
+    /// Number of images in a batch.
     pub batch_size: i64,
-    /// Batches of a step.
+    /// Number of batches in a step.
     pub accumulate: usize,
     /// Seed of everything random.
     pub seed: u64,
-    /// Kind of number of weights and activations.
+    /// Dtype of weights and activations.
     pub precision: Precision,
 }
 
-/// Figures that nobody can measure again.
+/// Figures that cannot be reproduced.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NotRunnable {
-    /// Why not.
+    /// The reason.
     pub why: String,
     /// The figures, for reference.
     pub figures: Vec<PublishedRow>,
@@ -151,7 +153,7 @@ pub struct NotRunnable {
 /// A row of a published table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PublishedRow {
-    /// What was varied.
+    /// The varied setting.
     pub setting: String,
     /// The figures by metric.
     #[serde(flatten)]
@@ -166,7 +168,7 @@ pub struct Checkpoint {
     pub config: String,
     /// The file's name.
     pub file: String,
-    /// Where to get it.
+    /// Source.
     pub from: String,
 }
 
@@ -176,7 +178,7 @@ pub struct Checkpoint {
 pub struct ImageSet {
     /// The data set.
     pub set: DataSet,
-    /// How many images it has.
+    /// Number of images.
     pub count: usize,
     /// Side of the centre crop that is encoded.
     pub side: i64,
@@ -192,15 +194,15 @@ pub enum DataSet {
     Coco,
 }
 
-/// What images are compared with.
+/// Reference for the evaluated images.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reference {
-    /// What it stands for; the two must not be swapped.
+    /// Use of the reference; the two must not be swapped.
     pub kind: ReferenceKind,
     /// A published file; without one, the originals themselves.
     pub file: Option<String>,
-    /// Where to get it.
+    /// Source.
     #[serde(default)]
     pub from: Option<String>,
 }
@@ -217,11 +219,11 @@ pub struct Search {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expected {
-    /// What was measured.
+    /// The measured quantity.
     pub metric: Quantity,
-    /// What was published.
+    /// The published value.
     pub value: f64,
-    /// How far off a measurement may be; null where the two are not the same quantity.
+    /// Largest allowed difference; null if the two are not the same quantity.
     pub tolerance: Option<f64>,
     /// Origin of the tolerance.
     #[serde(alias = "because")] // older files
@@ -229,7 +231,7 @@ pub struct Expected {
 }
 
 impl DataSet {
-    /// For people.
+    /// Name for display.
     pub fn shown(self) -> &'static str {
         match self {
             DataSet::Imagenet => "ImageNet-1k validation images",

@@ -1,4 +1,4 @@
-//! The commands that a benchmark stands for, and where their results hold the figures.
+//! Commands of a benchmark, and the position of the figures in their results.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use crate::schema::{Benchmark, Checkpoint, Expected, Generation, Probe, Reconstr
 pub struct Step {
     /// Names the file that keeps its result.
     pub name: &'static str,
-    /// What is typed after `gen`.
+    /// Arguments after `gen`.
     pub args: Vec<String>,
 }
 
@@ -27,7 +27,7 @@ impl Step {
         Step { name, args }
     }
 
-    /// As one would type it.
+    /// The command line, quoted for a shell.
     pub fn line(&self) -> String {
         let quoted = |a: &String| match a.contains(|c: char| c.is_whitespace() || "*'\"{}$".contains(c)) {
             true => format!("'{a}'"),
@@ -61,7 +61,7 @@ struct StepBuilder<'a> {
     job: &'a BenchmarkJob,
 }
 
-/// Arguments one after the other; each is shown as it would be typed.
+/// Builds a list of arguments, each from its `Display` form.
 macro_rules! args {
     ($($arg:expr),* $(,)?) => { vec![$($arg.to_string()),*] };
 }
@@ -77,7 +77,8 @@ impl StepBuilder<'_> {
         Ok(text(&self.dir.join(name))?.to_owned())
     }
 
-    /// The file of a configuration: one of the released, written beside the results, or a file of the user's own.
+    /// Path of a configuration: a released one is written beside the results; otherwise a file of
+    /// the user's own.
     fn config(&self, checkpoint: &Checkpoint, tokenizer: bool) -> Result<String> {
         let name = &checkpoint.config;
         let Some(content) = config_text(tokenizer, name) else {
@@ -142,7 +143,7 @@ impl StepBuilder<'_> {
         Ok(vec![Step::new("sample", args), Step::new("eval", score)])
     }
 
-    /// One picture of each prompt, with `result.jsonl` beside them, and their score.
+    /// Generates one image per prompt, with `result.jsonl` beside them, and scores them.
     fn text_to_image(&self, task: &TextToImage) -> Result<Vec<Step>> {
         let encoder = self.artifact(artifacts::TEXT_ENCODER)?;
         let encoder = Path::new(&encoder).parent().filter(|p| !p.as_os_str().is_empty());
@@ -202,7 +203,7 @@ impl StepBuilder<'_> {
         Ok(Step::new("eval", args))
     }
 
-    /// The file of prompts; of a dry run one with the first `limit` of them.
+    /// The file of prompts; in a dry run, one with the first `limit` prompts.
     fn prompts(&self) -> Result<String> {
         let all = self.artifact(artifacts::PROMPTS)?;
         let Some(limit) = self.job.limit else { return Ok(all) };
@@ -213,7 +214,7 @@ impl StepBuilder<'_> {
         self.file("prompts.jsonl")
     }
 
-    /// A folder of `limit` held-out images at equal distances, as they are.
+    /// A folder of `limit` held-out images at equal distances, unchanged.
     fn subset(&self, limit: u64) -> Result<String> {
         let all = data::open(Path::new(&self.artifact(artifacts::DATA)?))?;
         let folder = self.dir.join("images");
@@ -241,7 +242,7 @@ impl StepBuilder<'_> {
     }
 }
 
-/// The options that stand for the settings.
+/// Command-line options for the settings.
 fn sampling_options(settings: SamplingSettings) -> Vec<String> {
     let SamplingSettings {
         cfg,
@@ -278,7 +279,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     write_atomic(path, |file| file.write_all(bytes)).map_err(Error::write(path))
 }
 
-/// Makes a folder, and those it is in, if missing.
+/// Creates a folder and its missing parents.
 pub(crate) fn make_folder(folder: &Path) -> Result<()> {
     let what = format!("cannot make the folder `{}`", folder.display());
     std::fs::create_dir_all(folder).map_err(Error::io(what))

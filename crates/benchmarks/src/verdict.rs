@@ -1,4 +1,4 @@
-//! Measured against published.
+//! Comparison of measured and published values.
 
 use serde::Serialize;
 
@@ -8,22 +8,22 @@ use crate::schema::Expected;
 /// One figure, measured and published.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Figure {
-    /// Of what.
+    /// The quantity.
     pub metric: Quantity,
-    /// What came out; none if the run does not measure it.
+    /// The measured value; none if the run does not measure it.
     pub measured: Option<f64>,
-    /// What was published.
+    /// The published value.
     pub published: f64,
-    /// How far off it may be.
+    /// Largest allowed difference.
     pub tolerance: Option<f64>,
     /// Origin of the tolerance.
     #[serde(rename = "because")] // key of `report.json`
     pub reason: String,
-    /// The judgement.
+    /// The verdict.
     pub verdict: Verdict,
 }
 
-/// How a measured value compares with the published one.
+/// Result of comparing a measured value with the published one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
@@ -38,7 +38,7 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// For people.
+    /// Text for display.
     pub fn shown(self) -> &'static str {
         match self {
             Verdict::Within => "within",
@@ -49,7 +49,8 @@ impl Verdict {
     }
 }
 
-/// Judges what was measured; nothing of a run that is not `comparable`.
+/// Compares measured with published values; all measured ones are [`Verdict::NotComparable`] if the
+/// run is not `comparable`.
 pub fn judge(
     expected: &[Expected],
     measured: impl Fn(Quantity) -> Option<f64>,
@@ -61,7 +62,7 @@ pub fn judge(
             (None, _) => Verdict::Missing,
             (Some(_), None) => Verdict::NotComparable,
             (Some(_), _) if !comparable => Verdict::NotComparable,
-            // Written so that NaN is outside; the last digit of a published figure is not lost to rounding.
+            // NaN counts as outside; rounding does not cost the last digit of a published figure.
             (Some(m), Some(t)) if (m - e.value).abs() <= t * (1.0 + 1e-9) => Verdict::Within,
             _ => Verdict::Outside,
         };
@@ -86,7 +87,7 @@ pub fn agrees(figures: &[Figure]) -> bool {
     })
 }
 
-/// Rows for people, below a heading.
+/// Text table with a heading.
 pub fn table(figures: &[Figure]) -> String {
     let mut lines =
         vec![format!("{:<16} {:>10} {:>10} {:>10}  verdict", "metric", "measured", "published", "tolerance")];

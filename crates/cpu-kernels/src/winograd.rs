@@ -1,5 +1,5 @@
-//! 3×3 convolutions of channels-last maps, by Winograd's minimal filtering F(4×4, 3×3) (Lavin and
-//! Gray, arXiv 1509.09308): 36 products instead of 144 for sixteen pixels.
+//! 3×3 convolutions of channels-last maps, by Winograd's minimal filtering F(4×4, 3×3) (Lavin
+//! and Gray, arXiv 1509.09308): 36 products instead of 144 for sixteen pixels.
 //!
 //! The points are 0, ±3/4, ±3/2 and infinity. With them the single-precision error is about 1.6
 //! times that of the sum of nine products, instead of 3.3 times with the usual 0, ±1, ±2 (128
@@ -266,7 +266,8 @@ fn before<const FUSED: bool>(d: &[Lanes; IN]) -> [Lanes; IN] {
     ]
 }
 
-/// Writes `Bᵀ d B` of a tile's input, all channels, to `at` of each place in `out` (PLACES, T, C).
+/// Writes `Bᵀ d B` of a tile's input, all channels, to `at` of each place in `out` (PLACES, T,
+/// C).
 #[inline(always)]
 fn gather_of<const FUSED: bool, T: Element>(x: &[T], channels: usize, p: &Place, out: &mut [f32], at: usize) {
     let stride = out.len() / PLACES;

@@ -4,9 +4,9 @@
 //! and for which libtorch has no group norm.
 //!
 //! The GPU's counterpart of `cpu-kernels`, on libtorch's tensors. Products of up to
-//! [`GEMV_MAX_ROWS`] rows read each weight once, with norm, residual sum and SwiGLU fused; those of more rows, which
-//! are compute-bound, are libtorch's. The sources are in `cuda/`, compiled at first use for the GPU
-//! at hand; tests run them on the CPU.
+//! [`GEMV_MAX_ROWS`] rows read each weight once, with norm, residual sum and SwiGLU fused; those of
+//! more rows, which are compute-bound, are libtorch's. The sources are in `cuda/`, compiled at
+//! first use for the GPU at hand; tests run them on the CPU.
 
 mod cache;
 mod decoder;

@@ -1,4 +1,5 @@
-//! Heartbeats: a thread in each process that says it is alive, watches the others, and names the one that is not.
+//! Heartbeats: a thread in each process that sends heartbeats, watches the others, and names the
+//! one that stopped.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +11,7 @@ use libtorch_ext::c10d::{Store, exit};
 
 use crate::hello::Hello;
 
-/// Seconds without a heartbeat after which a process counts as gone, where another limit is wanted.
+/// Seconds without a heartbeat after which a process counts as dead, to override the default.
 pub const LIMIT_VARIABLE: &str = "GEN_HEARTBEAT_S";
 
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -25,7 +26,7 @@ const LEFT: &str = "left";
 pub(crate) struct Pulse {
     phase: Mutex<String>,
     stop: AtomicBool,
-    /// Whether this process has told its own end: it is told once.
+    /// Whether this process has reported its own end; it is reported once.
     told: Mutex<bool>,
 }
 
@@ -39,7 +40,7 @@ impl Pulse {
         *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase.to_owned();
     }
 
-    /// Runs `tell` unless the end of this process is told already.
+    /// Runs `tell` unless the end of this process has been reported already.
     pub(crate) fn tell_once(&self, tell: impl FnOnce()) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if !std::mem::replace(&mut *told, true) {
@@ -68,7 +69,7 @@ pub(crate) fn failure(store: &Store) -> Option<String> {
 
 /// Leaves the cause of the end for the others. The first one stays.
 pub(crate) fn publish(store: &Store, text: &str) {
-    // A store that is gone has no readers either.
+    // A closed store has no readers either.
     let _ = store.set_if_absent(FAILURE, text.as_bytes());
 }
 

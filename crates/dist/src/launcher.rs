@@ -15,18 +15,19 @@ pub struct LaunchPlan<'a> {
     pub processes: usize,
     /// Times that all are started again after one failed.
     pub max_restarts: u32,
-    /// CPU threads of each, where the environment does not say.
+    /// CPU threads of each, unless the environment sets them.
     pub threads: usize,
     /// Set by a signal: the processes are asked to stop, and not started again.
     pub stop: &'a AtomicBool,
 }
 
-/// How long the others may take to end by themselves after one failed, and how long after SIGTERM.
+/// Time that the other processes get to exit after one failed, and again after SIGTERM.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Runs `command` as several processes, again after a failure where the plan says so, and returns the exit code: that of
-/// the first one that failed, or the largest. `note` is told about failures and restarts.
+/// Runs `command` as several processes, again after a failure if the plan asks for it, and returns
+/// the exit code: that of the first one that failed, or the largest. `note` receives failures and
+/// restarts.
 ///
 /// # Errors
 /// Returns an error if the store or a process cannot be started.
@@ -105,8 +106,8 @@ impl Drop for Running {
 }
 
 impl Running {
-    /// Waits for all, and ends those that stay after one failed. Returns the exit code and the first that failed: with an
-    /// error (2 and more) or by a signal; 1 is a result.
+    /// Waits for all processes, and terminates those that remain after one failed. Returns the exit
+    /// code and the first that failed: with an error (2 and more) or by a signal; 1 is a result.
     fn wait(&mut self, stop: &AtomicBool) -> (i32, First) {
         let (mut code, mut first) = (0, None);
         let mut asked: Option<Instant> = None;

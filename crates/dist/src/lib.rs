@@ -1,7 +1,8 @@
-//! Several processes that work as one: how they meet, what they exchange, and how the failure of one is told by all.
+//! Several processes that work as one: rendezvous, exchange, and reports of failures.
 //!
-//! The processes meet at a key-value store, say [`Hello`](hello) to each other, form a Gloo group for exchange, and
-//! watch each other's heartbeats. A single process is a [`World`] of one, in which every exchange is a no-op.
+//! The processes meet at a key-value store, exchange [`Hello`](hello) messages, form a Gloo group
+//! for exchange, and watch each other's heartbeats. A single process is a [`World`] of one, in
+//! which every exchange is a no-op.
 
 mod error;
 mod health;

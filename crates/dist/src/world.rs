@@ -53,10 +53,12 @@ impl std::fmt::Debug for Many {
 }
 
 impl World {
-    /// Joins the other processes of a launch: meets them at the store, checks that all do the same, and forms the group.
+    /// Joins the other processes of a launch: connects to the store, checks that all run the same
+    /// command, and forms the group.
     ///
     /// # Errors
-    /// Returns an error if a process does not come in time, cannot be reached, or was started with other arguments.
+    /// Returns an error if a process does not arrive in time, cannot be reached, or was started
+    /// with other arguments.
     pub fn join(launch: Launch, settings: JoinSettings) -> Result<World> {
         let Launch { rank, world_size, ref host, port, serves, ref prefix, .. } = launch;
         let place = format!("{host}:{port}");
@@ -112,7 +114,7 @@ impl World {
     /// Adds to a counter that all processes share, from 0, and returns its new value.
     ///
     /// # Errors
-    /// Returns an error if the store is gone.
+    /// Returns an error if the store is unreachable.
     pub fn add(&self, counter: &str, by: i64) -> Result<i64> {
         if let Some(many) = &self.many {
             return many.store.add(counter, by).map_err(|e| many.explain(e));
@@ -123,10 +125,11 @@ impl World {
         Ok(*value)
     }
 
-    /// The next of `units` that no process has taken yet, for work that any process can do. `None` after the last.
+    /// Returns the next of `units` that no process has taken yet, for work that any process can do.
+    /// `None` after the last.
     ///
     /// # Errors
-    /// As [`World::add`].
+    /// Same as [`World::add`].
     pub fn take<'a, T>(&self, counter: &str, units: &'a [T]) -> Result<Option<&'a T>> {
         let number = self.add(counter, 1)? - 1;
         Ok(usize::try_from(number).ok().and_then(|number| units.get(number)))
@@ -135,7 +138,7 @@ impl World {
     /// Waits for all processes.
     ///
     /// # Errors
-    /// Returns an error if one is gone, in its own words where it left any.
+    /// Returns an error if one has exited, with its own message if it left one.
     pub fn barrier(&self) -> Result<()> {
         let Some(many) = &self.many else { return Ok(()) };
         many.group.barrier().map_err(|e| many.explain(e))
@@ -144,7 +147,7 @@ impl World {
     /// The bytes of every process, in the order of ranks, at rank 0; elsewhere nothing.
     ///
     /// # Errors
-    /// As [`World::barrier`].
+    /// Same as [`World::barrier`].
     pub fn gather(&self, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>> {
         let Some(many) = &self.many else { return Ok(vec![bytes]) };
         let explain = |e| many.explain(e);
@@ -162,7 +165,7 @@ impl World {
     /// The bytes of rank 0 at every process.
     ///
     /// # Errors
-    /// As [`World::barrier`].
+    /// Same as [`World::barrier`].
     pub fn broadcast(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
         let Some(many) = &self.many else { return Ok(bytes) };
         let explain = |e| many.explain(e);
@@ -178,7 +181,7 @@ impl World {
     /// The value of every process, in the order of ranks, at rank 0; elsewhere nothing.
     ///
     /// # Errors
-    /// As [`World::barrier`].
+    /// Same as [`World::barrier`].
     pub fn gather_values<T: Serialize + DeserializeOwned>(&self, value: &T) -> Result<Vec<T>> {
         let all = self.gather(serde_json::to_vec(value).expect("plain data"))?;
         all.iter().map(|bytes| read(bytes)).collect()
@@ -205,8 +208,9 @@ impl World {
         Ok(value)
     }
 
-    /// Tells the other processes that this one ends with an error, and returns true if it is to be told here too: another
-    /// process's failure, which ended this one, is told where the heartbeats found it.
+    /// Reports to the other processes that this one ends with an error. Returns true if the error
+    /// should be reported here too: if this one ended because another process failed, the
+    /// heartbeats have already reported that failure.
     pub fn fail(&self, text: &str) -> bool {
         let Some(many) = &self.many else { return true };
         let who = named(many.launch.rank, &many.hellos[many.launch.rank]);
@@ -219,7 +223,8 @@ impl World {
         first
     }
 
-    /// The exit code of a process that failed. One of several ends here, since its heartbeats are inside libtorch.
+    /// Returns the exit code of a failed process. One of several processes exits here, since its
+    /// heartbeats are inside libtorch.
     pub fn end(&self, code: u8) -> ExitCode {
         if self.many.is_some() {
             libtorch_ext::c10d::exit(code.into());
@@ -260,7 +265,8 @@ impl Many {
         Ok(copied)
     }
 
-    /// The failed process's own words for an exchange that failed here, as soon as it or the heartbeats leave any.
+    /// The failed process's own message for an exchange that failed here, as soon as it or the
+    /// heartbeats publish one.
     fn explain(&self, error: libtorch_ext::Error) -> Error {
         let end = Instant::now() + Duration::from_secs(20);
         while Instant::now() < end {
@@ -298,8 +304,8 @@ fn address_towards(host: &str, port: u16) -> String {
     found.map_or_else(|_| "127.0.0.1".into(), |address| address.ip().to_string())
 }
 
-/// How the others reach this process. The host of the store sees itself at loopback; where others come from outside, it
-/// takes the address on the way to them.
+/// Endpoint at which the others reach this process. The host of the store sees itself at loopback;
+/// if others connect from outside, it takes the address of its interface towards them.
 fn endpoint(own: &str, all: &[Hello]) -> Endpoint {
     if let Ok(interface) = std::env::var("GLOO_SOCKET_IFNAME") {
         return Endpoint::Interface(interface);

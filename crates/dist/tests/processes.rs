@@ -9,7 +9,8 @@ use settings::Launch;
 
 const SCENARIO: &str = "DIST_TEST_SCENARIO";
 
-/// Runs a scenario of [`child`] in so many processes; the exit code, and what the launcher had to say.
+/// Runs a scenario of [`child`] in several processes; returns the exit code and the launcher's
+/// notes.
 fn run(scenario: &str, processes: usize, max_restarts: u32) -> (i32, Vec<String>) {
     let stop = AtomicBool::new(false);
     let plan = LaunchPlan { processes, max_restarts, threads: 1, stop: &stop };

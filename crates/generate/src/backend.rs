@@ -28,7 +28,7 @@ fn backend(device: Device, precision: Precision, gpu: GpuOptions) -> Result<Back
 }
 
 /// Makes a tokenizer ready for a GPU's kernels where they are asked for and it computes in bf16,
-/// the one dtype that they know.
+/// the one dtype that they support.
 ///
 /// # Errors
 /// Returns an error if the kernels cannot be run.

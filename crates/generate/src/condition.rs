@@ -15,9 +15,9 @@ pub enum Condition {
 /// A prompt and its place among the prompts of a [`crate::TextConfig`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Prompt {
-    /// As it was written.
+    /// Its original text.
     pub text: String,
-    /// From 0.
+    /// Position, from 0.
     pub place: usize,
 }
 

@@ -16,7 +16,7 @@ pub enum Error {
         option: &'static str,
         /// The name given.
         given: String,
-        /// The bundled models that are there.
+        /// The bundled models found.
         bundled: Vec<String>,
     },
     /// A directory holds no model.
@@ -88,7 +88,7 @@ pub enum Error {
     /// A dtype that the kernels for a GPU do not have.
     #[error("`{option}` needs weights in bf16 or int8, not {precision}")]
     KernelsPrecision {
-        /// Option that asks for the kernels.
+        /// Option that selects the kernels.
         option: &'static str,
         /// The dtype.
         precision: Precision,
@@ -239,7 +239,7 @@ pub enum Error {
     /// A file could not be read or written.
     #[error("{what}")]
     Io {
-        /// What was being done.
+        /// The attempted operation.
         what: String,
         /// The reason.
         source: io::Error,
@@ -250,31 +250,31 @@ pub enum Error {
     /// The run was stopped.
     #[error("stopped")]
     Stopped,
-    /// From another process.
+    /// An error from another process.
     #[error(transparent)]
     Dist(#[from] dist::Error),
-    /// From a checkpoint.
+    /// An error from a checkpoint.
     #[error(transparent)]
     Weights(#[from] weights::Error),
-    /// From a configuration file.
+    /// An error from a configuration file.
     #[error(transparent)]
     Config(#[from] base::config::ConfigError),
-    /// From the tokenizer.
+    /// An error from the tokenizer.
     #[error(transparent)]
     Tokenizer(#[from] tokenizer::Error),
-    /// From the transformer.
+    /// An error from the transformer.
     #[error(transparent)]
     Model(#[from] ar_model::Error),
-    /// From drawing codes.
+    /// An error from drawing codes.
     #[error(transparent)]
     Sampler(#[from] sampler::Error),
-    /// From the text encoder.
+    /// An error from the text encoder.
     #[error(transparent)]
     Backbones(#[from] backbones::Error),
-    /// From a table of classes.
+    /// An error from a table of classes.
     #[error(transparent)]
     Data(#[from] data::Error),
-    /// From libtorch's extras.
+    /// An error from libtorch's extras.
     #[error(transparent)]
     Libtorch(#[from] libtorch_ext::Error),
     /// A tensor is not what its type promises.

@@ -49,7 +49,7 @@ impl Generator {
         Ok(Generator { config, transformer, tokenizer, classes, text, transformer_id, tokenizer_id })
     }
 
-    /// The classes that the transformer knows; `None` for a model of prompts.
+    /// The transformer's classes; `None` for a model of prompts.
     pub fn classes(&self) -> Option<&ClassTable> {
         self.classes.as_ref()
     }

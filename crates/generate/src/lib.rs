@@ -1,7 +1,7 @@
 //! Images of models from files: locates and loads a transformer and its tokenizer, resolves
 //! conditions, draws batches, and writes images with their provenance. A [`GenerateConfig`] is
 //! resolved once; [`Generator::load`] loads its models, and [`Generator::run`] starts a run, which
-//! makes images. It knows no command line.
+//! makes images. Independent of the command line.
 
 mod backend;
 mod classes;

@@ -48,7 +48,7 @@ impl Location {
         }
     }
 
-    /// A file of the model's directory, if it is there. A file that cannot be read is an error.
+    /// A file of the model's directory, if it exists. A file that cannot be read is an error.
     pub(crate) fn beside(&self, name: &str) -> Result<Option<PathBuf>> {
         let Location::Directory(dir) = self else { return Ok(None) };
         let path = dir.join(name);
@@ -64,7 +64,7 @@ impl Location {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Transformer,
-    /// A tokenizer by itself.
+    /// A tokenizer without a transformer.
     Tokenizer,
     /// The tokenizer beside a transformer.
     PairedTokenizer,

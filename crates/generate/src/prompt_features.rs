@@ -34,7 +34,7 @@ impl PromptFeatures {
     /// Encodes every prompt with the encoder that goes with the transformer.
     ///
     /// # Errors
-    /// Returns an error if the encoder cannot be opened, or refuses a prompt.
+    /// Returns an error if the encoder cannot be opened, or rejects a prompt.
     pub fn encode(config: &TextConfig, models: &ModelsConfig, progress: &mut dyn Progress) -> Result<Self> {
         let encoder = PromptEncoder::open(config.encoder.as_deref(), models)?;
         progress.message(&format!("text encoder: `{}`", encoder.weights().display()));
@@ -47,7 +47,7 @@ impl PromptFeatures {
     /// (B) conditions of some prompts.
     ///
     /// # Errors
-    /// Returns an error if a prompt is none of those that were encoded, or its features cannot be
+    /// Returns an error if a prompt was not encoded, or its features cannot be
     /// read back.
     pub fn conditions(&self, prompts: &[&Prompt]) -> Result<Conditioning> {
         let texts = prompts.iter().map(|p| self.read(p)).collect::<Result<Vec<_>>>()?;

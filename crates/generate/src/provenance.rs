@@ -172,7 +172,7 @@ impl Provenance {
     }
 }
 
-/// Whether a folder holds the contact sheet of a run: a file of its name that says so itself.
+/// Whether a folder holds the contact sheet of a run: a file of its name with that mark inside.
 pub fn has_sheet(folder: &Path) -> bool {
     let Ok(file) = open_regular(&folder.join(SHEET)) else { return false };
     png::Decoder::new(BufReader::new(file)).read_info().is_ok_and(|reader| is_sheet(reader.info()))

@@ -78,7 +78,7 @@ fn caught<T>(run: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     })
 }
 
-/// Warnings that tell of nothing missing: bytes between segments, versions, profiles.
+/// Warnings without data loss: bytes between segments, versions, profiles.
 const HARMLESS: [ffi::J_MESSAGE_CODE; 4] =
     [ffi::JWRN_EXTRANEOUS_DATA, ffi::JWRN_JFIF_MAJOR, ffi::JWRN_ADOBE_XFORM, ffi::JWRN_BOGUS_ICC];
 

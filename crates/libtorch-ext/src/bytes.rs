@@ -29,7 +29,7 @@ pub fn tensor_from_bytes(data: &[u8], shape: &[i64], kind: Kind) -> Result<Tenso
 /// tensor is not contiguous on the CPU.
 ///
 /// # Errors
-/// Returns an error if libtorch refuses the copy.
+/// Returns an error if libtorch rejects the copy.
 pub fn with_bytes<T>(tensor: &Tensor, f: impl FnOnce(&[u8]) -> T) -> Result<T, TchError> {
     let tensor = tensor.f_to_device(Device::Cpu)?.f_contiguous()?;
     let length = tensor.numel() * tensor.f_kind()?.elt_size_in_bytes();
@@ -77,7 +77,7 @@ pub fn with_values<E: Element, T>(tensor: &Tensor, f: impl FnOnce(&[E]) -> T) ->
 /// All values of a tensor in row-major order, converted to fp32.
 ///
 /// # Panics
-/// Panics if libtorch refuses the conversion, like tch's own operators.
+/// Panics if libtorch rejects the conversion, like tch's own operators.
 pub fn f32_values(tensor: &Tensor) -> Vec<f32> {
     let values = with_values(&tensor.to_kind(Kind::Float), <[f32]>::to_vec);
     values.unwrap_or_else(|e| panic!("{e}"))

@@ -1,4 +1,4 @@
-//! PyTorch's engine for many processes (c10d): a key-value store that they meet at, and a Gloo group of them.
+//! PyTorch's engine for many processes (c10d): a key-value store for rendezvous, and a Gloo group.
 
 use std::ffi::{CString, c_char};
 use std::ptr::{NonNull, null_mut};
@@ -100,14 +100,15 @@ fn milliseconds(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Ends the process without libtorch's destructors, which must not run while other threads are inside libtorch.
+/// Ends the process without libtorch's destructors, which must not run while other threads are
+/// inside libtorch.
 pub fn exit(code: i32) -> ! {
     // SAFETY: ends the process.
     unsafe { ext_exit(code) }
 }
 
-/// The key-value store of a run, over TCP. One process serves it, all others are its clients. A connection serves
-/// one thread at a time; [`Store::connect_again`] makes another.
+/// The key-value store of a run, over TCP. One process serves it, all others are clients. A
+/// connection serves one thread at a time; [`Store::connect_again`] opens another.
 #[derive(Debug)]
 pub struct Store(NonNull<ExtStore>);
 
@@ -124,8 +125,8 @@ impl Drop for Store {
 }
 
 impl Store {
-    /// Connects to the store at `host:port`, and serves it where `server` is set (port 0 takes any free one). All keys of
-    /// this handle are under `prefix`.
+    /// Connects to the store at `host:port`, and serves it if `server` is set (port 0 takes any
+    /// free one). All keys of this handle are under `prefix`.
     ///
     /// # Errors
     /// Returns an error if the port is taken, or nobody serves it within `timeout`.
@@ -194,7 +195,8 @@ impl Store {
     pub fn get(&self, key: &str, timeout: Duration) -> Result<Vec<u8>> {
         let name = text("store", key)?;
         let (mut value, mut n) = (null_mut(), 0);
-        // SAFETY: a live store, and places for the bytes and their number, which are ours to give back.
+        // SAFETY: a live store, and places for the bytes and their number; the bytes are ours to
+        // free.
         checked("store", unsafe {
             ext_store_get(self.raw(), name.as_ptr(), milliseconds(timeout), &mut value, &mut n)
         })?;
@@ -230,7 +232,7 @@ impl Store {
     }
 }
 
-/// How the processes of a group reach one.
+/// Address at which the processes of a group reach one of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
     /// At an address, or a host's name.
@@ -239,8 +241,8 @@ pub enum Endpoint {
     Interface(String),
 }
 
-/// Processes that exchange tensors on CPUs through Gloo. Every operation is one of all processes, in the same order,
-/// but for [`Group::send`] and [`Group::receive`].
+/// Processes that exchange tensors on CPUs through Gloo. Every operation involves all processes, in
+/// the same order, except [`Group::send`] and [`Group::receive`].
 #[derive(Debug)]
 pub struct Group(NonNull<ExtGroup>);
 
@@ -257,8 +259,8 @@ impl Drop for Group {
 }
 
 impl Group {
-    /// The group of the `world` processes that meet at `store`, of which this one is number `rank`. Waits for all of
-    /// them, for `timeout` at most, as every operation does.
+    /// Forms the group of the `world` processes that connect to `store`; this one has number
+    /// `rank`. Waits for all of them, for at most `timeout`, as every operation does.
     ///
     /// # Errors
     /// Returns an error if a process does not come, or cannot be reached.
@@ -283,11 +285,11 @@ impl Group {
         self.0.as_ptr()
     }
 
-    /// Sends a contiguous tensor on the CPU to a process that receives one of the same shape and dtype under the same
-    /// tag.
+    /// Sends a contiguous tensor on the CPU to a process that receives one of the same shape and
+    /// dtype under the same tag.
     ///
     /// # Errors
-    /// Returns an error if the other process is gone or does not receive it in time.
+    /// Returns an error if the other process has exited or does not receive it in time.
     pub fn send(&self, tensor: &Tensor, to: usize, tag: i32) -> Result<()> {
         on_cpu(tensor)?;
         let start =
@@ -298,7 +300,7 @@ impl Group {
     /// Fills a contiguous tensor on the CPU with what another process sends.
     ///
     /// # Errors
-    /// Returns an error if the other process is gone or does not send in time.
+    /// Returns an error if the other process has exited or does not send in time.
     pub fn receive(&self, into: &mut Tensor, from: usize, tag: i32) -> Result<()> {
         on_cpu(into)?;
         let start =
@@ -309,7 +311,7 @@ impl Group {
     /// Fills the tensor with that of process `root`.
     ///
     /// # Errors
-    /// Returns an error if a process is gone or does not take part in time.
+    /// Returns an error if a process has exited or does not take part in time.
     pub fn broadcast(&self, tensor: &mut Tensor, root: usize) -> Result<()> {
         on_cpu(tensor)?;
         let start =
@@ -320,7 +322,7 @@ impl Group {
     /// Waits until every process is here.
     ///
     /// # Errors
-    /// Returns an error if a process is gone or does not come in time.
+    /// Returns an error if a process has exited or does not come in time.
     pub fn barrier(&self) -> Result<()> {
         finished("barrier", |out| unsafe { ext_group_barrier(out, self.raw()) })
     }

@@ -87,14 +87,14 @@ pub fn takes(x: &Tensor) -> bool {
 /// `x · rsqrt(mean(x²) + eps) · weight` over the last axis: (…, D), (D) → (…, D).
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Tensor {
     check(&[x], weight.size() == x.size()[x.dim() - 1..]);
-    // SAFETY: live tensors, on a CPU and of the expected kinds and shapes.
+    // SAFETY: live tensors, on a CPU and of the expected dtypes and shapes.
     made(|out| unsafe { ext_rms_norm(out, x.as_ptr(), weight.as_ptr(), eps) })
 }
 
 /// `silu(gate) · up`, of equal shapes.
 pub fn swiglu(gate: &Tensor, up: &Tensor) -> Tensor {
     check(&[gate, up], gate.size() == up.size());
-    // SAFETY: live tensors, on a CPU and of the expected kinds and shapes.
+    // SAFETY: live tensors, on a CPU and of the expected dtypes and shapes.
     made(|out| unsafe { ext_swiglu(out, gate.as_ptr(), up.as_ptr()) })
 }
 
@@ -102,7 +102,7 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Tensor {
 /// that it need not be stored.
 pub fn add_dropped(x: &Tensor, a: &Tensor, p: f64, seed: i64) -> Tensor {
     check(&[x, a], x.size() == a.size() && (0.0..1.0).contains(&p));
-    // SAFETY: live tensors, on a CPU and of the expected kinds and shapes.
+    // SAFETY: live tensors, on a CPU and of the expected dtypes and shapes.
     made(|out| unsafe { ext_add_dropped(out, x.as_ptr(), a.as_ptr(), p, seed) })
 }
 
@@ -113,15 +113,16 @@ pub fn takes_linear(x: &Tensor) -> bool {
     takes(x) && x.kind() == Kind::Float && unsafe { ext_has_linear() }
 }
 
-/// `x · weightᵀ + bias`, (…, I), (O, I), (O) → (…, O), forward and backward by oneDNN, where
-/// libtorch uses MKL.
+/// `x · weightᵀ + bias`, (…, I), (O, I), (O) → (…, O), forward and backward by oneDNN,
+/// where libtorch uses MKL.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     let inputs = x.size().last().copied();
     let fits = weight.dim() == 2 && weight.size().get(1).copied() == inputs;
     let bias_fits = bias.is_none_or(|b| b.size() == weight.size()[..1]);
     assert!(fits && bias_fits && [x, weight].into_iter().all(takes_linear), "tensors of a linear layer");
     let bias = bias.map_or(std::ptr::null(), Tensor::as_ptr);
-    // SAFETY: live tensors, on a CPU and of the expected kinds and shapes; the bias may be missing.
+    // SAFETY: live tensors, on a CPU and of the expected dtypes and shapes; the bias may be
+    // missing.
     made(|out| unsafe { ext_linear(out, x.as_ptr(), weight.as_ptr(), bias) })
 }
 
@@ -133,7 +134,7 @@ pub fn linear_gradients(g: &Tensor, x: &Tensor, weight: &Tensor) -> (Tensor, Ten
     let fits = x.size() == [rows, inputs] && weight.size() == [outputs, inputs];
     assert!(fits && [g, x, weight].into_iter().all(takes_linear), "tensors of a linear layer");
     let (g, x, weight) = (g.contiguous(), x.contiguous(), weight.contiguous());
-    // SAFETY: live tensors, contiguous, on a CPU and of the expected kinds and shapes.
+    // SAFETY: live tensors, contiguous, on a CPU and of the expected dtypes and shapes.
     let of_input = made(|out| unsafe { ext_linear_of_input(out, g.as_ptr(), weight.as_ptr()) });
     // SAFETY: likewise.
     let of_weight = made(|out| unsafe { ext_linear_of_weight(out, g.as_ptr(), x.as_ptr()) });
@@ -149,19 +150,19 @@ pub fn attention(qkv: &Tensor, heads: i64, rotary: Option<&Tensor>, causal: bool
     let table_fits = rotary.as_ref().is_none_or(|r| r.size() == [s, width / 3 / heads / 2, 2]);
     check(&[qkv], s > 0 && width % (3 * heads) == 0 && table_fits);
     let rotary = rotary.as_ref().map_or(std::ptr::null(), Tensor::as_ptr);
-    // SAFETY: live tensors, on a CPU and of the expected kinds and shapes; the table may be
+    // SAFETY: live tensors, on a CPU and of the expected dtypes and shapes; the table may be
     // missing.
     made(|out| unsafe { ext_attention(out, qkv.as_ptr(), rotary, heads, causal) })
 }
 
-/// Cross-attention of queries (B, L, H·K) over keys and values (B, S, H·K) each, heads concatenated
-/// → (B, L, H·K), without a mask.
+/// Cross-attention of queries (B, L, H·K) over keys and values (B, S, H·K) each, heads
+/// concatenated → (B, L, H·K), without a mask.
 pub fn attention_of(q: &Tensor, k: &Tensor, v: &Tensor, heads: i64) -> Tensor {
     let (b, _, width) = q.size3().expect("queries are (B, L, H·K)");
     let seen = k.size();
     let fits = seen.len() == 3 && seen[0] == b && seen[1] > 0 && seen[2] == width && v.size() == seen;
     check(&[q, k, v], fits && width % heads == 0);
-    // SAFETY: live tensors, on a CPU and of the expected kinds and shapes.
+    // SAFETY: live tensors, on a CPU and of the expected dtypes and shapes.
     made(|out| unsafe { ext_attention_of(out, q.as_ptr(), k.as_ptr(), v.as_ptr(), heads) })
 }
 
@@ -180,7 +181,7 @@ pub fn choice(vectors: &Tensor, codes: &Tensor, temperature: f64) -> (Tensor, Te
     let fits = codes.dim() == 2 && codes.size()[0] > 0 && codes.size().last() == vectors.size().last();
     assert!(fits && takes_choice(vectors) && takes_choice(codes), "vectors and codes of one width");
     let mut loss = std::ptr::null_mut();
-    // SAFETY: live tensors, on a CPU and of the expected kinds and shapes.
+    // SAFETY: live tensors, on a CPU and of the expected dtypes and shapes.
     let chosen =
         made(|out| unsafe { ext_choice(out, &mut loss, vectors.as_ptr(), codes.as_ptr(), temperature) });
     // SAFETY: without an error it is a new tensor, which becomes ours.
@@ -201,7 +202,7 @@ pub fn cross_entropies(logits: Tensor, codes: &Tensor, weights: &Tensor) -> (Ten
     let fits = logits.dim() == 2 && codes.size() == [rows] && weights.size() == [rows];
     check(&[&logits], fits && codes.kind() == Kind::Int64 && weights.kind() == Kind::Float);
     let (logits, codes, weights) = (logits.contiguous(), codes.contiguous(), weights.contiguous());
-    // SAFETY: live tensors, on a CPU, contiguous and of the expected kinds and shapes.
+    // SAFETY: live tensors, on a CPU, contiguous and of the expected dtypes and shapes.
     let losses =
         made(|out| unsafe { ext_cross_entropies(out, logits.as_ptr(), codes.as_ptr(), weights.as_ptr()) });
     (losses, logits)

@@ -1,5 +1,5 @@
 //! Safe Rust over functions of libtorch and the system that tch does not bind. One of the two
-//! crates that may contain `unsafe` code; it knows nothing of models.
+//! crates that may contain `unsafe` code; it is independent of models.
 #![allow(unsafe_code)]
 
 pub mod bytes;

@@ -83,7 +83,7 @@ pub fn side_by_side<S: ?Sized, J: Send, R: Send>(
     let _threads = Threads::set(threads);
     std::thread::scope(|scope| {
         for number in 1..workers {
-            // If the system refuses a thread, the others do its work.
+            // If the system cannot start a thread, the others do its work.
             let _ = Builder::new().name(format!("worker-{number}")).spawn_scoped(scope, worker);
         }
         worker();

@@ -99,7 +99,8 @@ impl GroupNorm {
         self.own(x, false)
     }
 
-    /// `x · sigmoid(x)` of [`GroupNorm::forward`], in the same memory where no gradient needs both.
+    /// `x · sigmoid(x)` of [`GroupNorm::forward`], in the same memory where no gradient needs
+    /// both.
     pub fn silu(&self, x: &Tensor) -> Tensor {
         self.own(x, true)
     }

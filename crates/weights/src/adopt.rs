@@ -13,7 +13,7 @@ use crate::{Checkpoint, KeyMap, Result, TensorSource, Want};
 /// Fills `vars` from `from`, a checkpoint or a model's directory, as strictly as [`crate::fill()`],
 /// but for the `replaceable` parts (name patterns as in [`matches()`]): where the tensors of such a
 /// part are not the file's in name and shape, all of its variables keep their values and the file's
-/// are left out. The report says which.
+/// are left out. The report lists them.
 ///
 /// # Errors
 /// Returns an error if the file cannot be read, or something else does not fit.

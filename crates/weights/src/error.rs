@@ -109,7 +109,7 @@ pub struct Mismatch {
     pub found: String,
 }
 
-/// Why a checkpoint does not fit a model.
+/// Reason why a checkpoint does not fit a model.
 #[derive(Debug, Clone)]
 pub struct LoadFailure {
     /// File and section.

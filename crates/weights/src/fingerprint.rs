@@ -19,7 +19,7 @@ pub fn fingerprint(tensors: &[(String, Tensor)]) -> Result<String> {
     Ok(combine(tensors.iter().map(digest).collect::<Result<_>>()?))
 }
 
-/// [`fingerprint`] of tensors in a file: what it says does not depend on the precision they are
+/// [`fingerprint`] of tensors in a file: it does not depend on the precision they are
 /// loaded in. Reads everything, on all cores.
 pub fn fingerprint_source(source: &dyn TensorSource) -> Result<String> {
     let digest = |name: &&str| {

@@ -71,7 +71,7 @@ impl KeyMap {
         Mapped::To(name)
     }
 
-    /// Why a variable may be missing, if it may.
+    /// Reason why a variable may be missing, if it may.
     pub(crate) fn may_be_missing(&self, variable: &str) -> Option<&str> {
         let (_, because) = self.optional.iter().find(|(pattern, _)| captures(pattern, variable).is_some())?;
         Some(because)

@@ -1,7 +1,7 @@
 //! Checkpoint files in and out: PyTorch's `.pt` (zip and older layouts) and safetensors (one file
 //! or shards), and an exact account of what matched when a model's variables are filled. Files are
 //! mapped, so opening one reads its table of contents only, and each tensor is copied once. It
-//! knows no model.
+//! is independent of any model.
 
 mod adopt;
 mod checkpoint;

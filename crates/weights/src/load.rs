@@ -168,7 +168,7 @@ pub struct Signature {
     pub name: String,
     /// Advice for such a file: "try `--tokenizer …`".
     pub advice: String,
-    /// Names and shapes that together tell it from the others; all of them, or a few.
+    /// Names and shapes that together distinguish it from the others; all of them, or a few.
     pub tensors: Vec<(String, Vec<i64>)>,
 }
 

@@ -146,7 +146,7 @@ const TOO_MANY: &str = "the pickle holds too many values";
 
 type Result<T> = std::result::Result<T, String>;
 
-/// Reads one pickle from the start of `data`; also says how many bytes it took.
+/// Reads one pickle from the start of `data`; also returns the number of bytes read.
 pub(crate) fn parse(data: &[u8]) -> Result<(Pickle, usize)> {
     let data = &data[..data.len().min(LARGEST)];
     let mut machine =

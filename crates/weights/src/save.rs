@@ -109,9 +109,9 @@ pub fn save_safetensors(
     write(path, items_of(tensors), metadata)
 }
 
-/// [`save_safetensors`], which also tells SHA-256 of what was written, in hexadecimal, and its
-/// length in bytes. It is taken on the way to the file, so that reading back shows whether the file
-/// holds it.
+/// [`save_safetensors`], which also returns the SHA-256 of what was written, in hexadecimal, and
+/// its length in bytes. It is taken on the way to the file, so that reading back shows whether the
+/// file holds it.
 pub fn save_with_digest(
     path: &Path,
     tensors: &[(String, Tensor)],

@@ -35,7 +35,7 @@ pub trait TensorSource: Send + Sync {
     /// File and section.
     fn origin(&self) -> &Origin;
 
-    /// Why a tensor cannot be read, if it cannot.
+    /// Reason why a tensor cannot be read, if it cannot.
     fn unsupported(&self, _name: &str) -> Option<&Unsupported> {
         None
     }
@@ -76,7 +76,7 @@ pub(crate) struct Entry {
     pub offset: usize,
     /// In elements; `None` when contiguous.
     pub strides: Option<Vec<usize>>,
-    /// Why it cannot be read.
+    /// Reason why it cannot be read.
     pub unsupported: Option<Unsupported>,
 }
 
@@ -223,7 +223,7 @@ impl Blob {
     }
 }
 
-/// Inflates to exactly `size` bytes; a member that lies about its size is an error, not an
+/// Inflates to exactly `size` bytes; a member with a wrong size is an error, not an
 /// allocation.
 fn inflate(raw: &[u8], size: usize) -> std::result::Result<Vec<u8>, String> {
     use std::io::Read;

@@ -31,7 +31,7 @@ impl<'a> Graph<'a> {
         self.holds.get_or_init(|| self.pickle.reaching(seed))[id.index()]
     }
 
-    /// True for a state that says nothing.
+    /// True for an empty state.
     pub fn is_empty(&self, id: Id) -> bool {
         match self.pickle.node(id) {
             Node::None => true,

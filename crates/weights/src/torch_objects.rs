@@ -36,7 +36,7 @@ enum Meaning<'a> {
     },
 }
 
-/// Why a walk ended early.
+/// Reason why a walk ended early.
 pub(crate) enum Trouble {
     /// A tensor is not what torch.save writes.
     Damaged(String),
@@ -290,7 +290,7 @@ impl<'a> Reader<'a> {
         let args = self.graph.pickle.items(object.args);
         let first = args.first().map(|&id| self.graph.pickle.node(id));
         Ok(match class {
-            // `_metadata` of a state dictionary is an attribute, and says nothing here.
+            // `_metadata` of a state dictionary is an attribute, and is ignored here.
             "collections.OrderedDict" | "collections.defaultdict"
                 if !object.state.is_some_and(|state| self.graph.holds_tensors(state)) =>
             {

@@ -10,7 +10,7 @@ use crate::source::{Entry, TensorInfo};
 
 type Result<T> = std::result::Result<T, String>;
 
-/// A storage's type, as its class or dtype says.
+/// A storage's type, by its class or dtype.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Element {
     Known(Kind),

@@ -18,7 +18,7 @@ fn bytes(name: &str) -> Vec<u8> {
     std::fs::read(file(name)).unwrap()
 }
 
-/// Opens bytes as a file with a name that says nothing.
+/// Opens bytes as a file with an uninformative name.
 fn open(bytes: &[u8]) -> Result<Checkpoint, Error> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
@@ -241,7 +241,7 @@ fn what_holds_no_weights_vetoes_nothing_and_is_told() {
     let not_shown: Vec<&str> = checkpoint.not_shown().iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(not_shown, ["config", "deep"]);
     assert!(checkpoint.not_shown()[0].1.contains("contain themselves"));
-    // A whole module is a section of its own; its insides are no names of weights.
+    // A whole module is a section of its own; its contents are not names of weights.
     let module = checkpoint.section(Some("module")).unwrap();
     assert_eq!(module.names(), ["module"]);
     let error = module.read("module", Device::Cpu).unwrap_err();
@@ -365,7 +365,7 @@ fn tensor(offset: u8, shape: &[u32], stride: &[u32]) -> Vec<u8> {
     .concat()
 }
 
-/// A tensor in so many parameters, one in the other.
+/// A tensor nested in this many parameters.
 fn parameters(depth: usize) -> Vec<u8> {
     let begin = b"ctorch._utils\n_rebuild_parameter\n(".repeat(depth);
     [begin, tensor(0, &[2], &[1]), b"\x89NtR".repeat(depth)].concat()
@@ -399,7 +399,7 @@ fn hostile_pickles_are_refused() {
         (b"h\x05".to_vec(), "nothing was remembered"),
         (b"I01\n".to_vec(), "opcode 0x49 is not supported"),
         (parameters(40_000), "parameters are nested too deeply"),
-        // Few bytes that stand for many values: marks, copies on the stack, notes.
+        // Few bytes that encode many values: marks, copies on the stack, notes.
         (vec![b'('; 9 << 20], "too many values"),
         ([b"N".to_vec(), vec![b'2'; 9 << 20]].concat(), "too many values"),
         ([b"N".to_vec(), vec![0x94; 9 << 20]].concat(), "too many values"),

@@ -60,16 +60,16 @@ pub trait CodeSource: Send + Sync {
     fn read(&self, index: usize, view: usize) -> Result<CodeRecord>;
     /// A record's caption; empty without one.
     fn caption(&self, index: usize) -> Result<String>;
-    /// The tokenizer, if the files tell it (the official layout does not).
+    /// The tokenizer, if the files record it (the official layout does not).
     fn tokenizer(&self) -> Option<&TokenizerId>;
-    /// The classes of the labels; empty if the files do not tell them.
+    /// The classes of the labels; empty if the files do not record them.
     fn classes(&self) -> &[Class];
-    /// One line for people.
+    /// One-line summary.
     fn describe(&self) -> String;
 }
 
 /// Hex hash (16 digits) of the sizes, the tokenizer, and the codes and labels of some records
-/// spread over the whole: enough to tell one extraction from another without reading it all.
+/// spread over the whole: enough to distinguish extractions without reading it all.
 ///
 /// # Errors
 /// Returns an error if a record cannot be read.

@@ -199,7 +199,7 @@ impl NpyWriter {
         write_classes(&self.root, classes)
     }
 
-    /// True if the record is there already.
+    /// True if the record is already written.
     fn has(&self, index: usize) -> bool {
         // The label is written last.
         self.labels.join(format!("{index}.npy")).exists()

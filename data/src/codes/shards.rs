@@ -32,7 +32,7 @@ pub struct CodeIndex {
     pub records: usize,
     /// Images that could not be decoded and are missing (`skipped.tsv` names them).
     pub skipped: usize,
-    /// Description of the data, for people.
+    /// Description of the data, as free text.
     pub data: String,
     /// The shards in order.
     pub shards: Vec<ShardEntry>,

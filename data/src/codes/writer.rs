@@ -1,4 +1,4 @@
-//! Writes code shards so that an interrupted run goes on where it stopped.
+//! Writes code shards so that an interrupted run resumes where it stopped.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -34,7 +34,7 @@ pub struct CodePlan {
     pub precision: String,
     /// A hash of the images ([`crate::content_fingerprint`]).
     pub data_fingerprint: String,
-    /// Description of the data, for people.
+    /// Description of the data, as free text.
     pub data: String,
 }
 
@@ -167,7 +167,7 @@ impl CodeWriter {
         write_atomic(&path, |f| f.write_all(&bytes)).map_err(Error::write(&path))
     }
 
-    /// True if a shard that is there holds records.
+    /// True if an existing shard holds records.
     ///
     /// # Errors
     /// Returns an error if a shard cannot be read.

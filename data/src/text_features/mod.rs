@@ -51,7 +51,7 @@ pub struct TextIndex {
     pub encoder: EncoderId,
     /// The number of captions, all different.
     pub captions: usize,
-    /// Description of the captions' origin, for people.
+    /// Description of the captions' origin, as free text.
     pub data: String,
     /// The shards in order; `records` are captions.
     pub shards: Vec<ShardEntry>,
@@ -133,7 +133,7 @@ impl TextFeatureShards {
         self.shards[shard as usize].row(row as usize, self.index.encoder.width).map(Some)
     }
 
-    /// One line for people.
+    /// One-line summary.
     pub fn describe(&self) -> String {
         let TextIndex { captions, encoder, .. } = &self.index;
         format!(

@@ -1,4 +1,4 @@
-//! Writes text features so that an interrupted run goes on where it stopped.
+//! Writes text features so that an interrupted run resumes where it stopped.
 
 use std::io::Write;
 use std::ops::Range;
@@ -28,7 +28,7 @@ pub struct TextPlan {
     pub shard_size: usize,
     /// A hash of the captions in order.
     pub captions_fingerprint: String,
-    /// Description of the captions' origin, for people.
+    /// Description of the captions' origin, as free text.
     pub data: String,
 }
 

@@ -99,7 +99,7 @@ impl ClassAgreement {
         &self.by_class
     }
 
-    /// Images that were passed over because their class is none of the chosen ones.
+    /// Images that were skipped because their class is not one of the chosen ones.
     pub fn outside(&self) -> u64 {
         self.outside
     }
@@ -110,7 +110,7 @@ impl ClassAgreement {
     ///
     /// # Errors
     /// Returns an error if the logits are not finite, their number is not the labels', or a chosen
-    /// class is none of the K.
+    /// class is not one of the K.
     pub fn update(&mut self, logits: &Tensor, labels: &[i64]) -> Result<()> {
         let logits = rows(logits)?;
         let (n, width) = logits.size2()?;

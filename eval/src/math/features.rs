@@ -12,7 +12,7 @@ pub fn finite_rows(features: &Tensor) -> Result<()> {
     rows(features).map(drop)
 }
 
-/// Feature rows as float64 (N, D); refuses anything but finite numbers in two dimensions.
+/// Feature rows as float64 (N, D); rejects anything but finite numbers in two dimensions.
 pub(crate) fn rows(features: &Tensor) -> Result<Tensor> {
     let floating = matches!(features.kind(), Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16);
     let size = features.size();

@@ -31,7 +31,7 @@ impl FrechetReference {
         Ok(FrechetReference { mean: statistics.mean.copy(), trace, root })
     }
 
-    /// The covariance's rank as far as float64 tells.
+    /// Numerical rank of the covariance in float64.
     pub fn rank(&self) -> i64 {
         self.root.size()[0]
     }
@@ -39,8 +39,8 @@ impl FrechetReference {
     /// The distance to another Gaussian. For identical ones it may be some 1e-8 below zero.
     pub fn distance(&self, other: &Statistics) -> Result<f64> {
         same_dimension(self.mean.numel() as i64, other.dimension())?;
-        // (R, R), similar to Σ₁ Σ₂. Its eigenvalues span the square of the covariances' range: no
-        // threshold.
+        // (R, R), similar to Σ₁ Σ₂. Its eigenvalues span the square of the covariances'
+        // range: no threshold.
         let product = self.root.matmul(&other.covariance).matmul(&self.root.tr());
         let product = (&product + product.tr()) / 2.0;
         let root = match product.numel() {

@@ -1,5 +1,5 @@
-//! Distances between distributions by kernels: KID (Bińkowski et al., 2018) and CMMD (Jayasumana et
-//! al., 2024). All in float64: the values are differences of nearly equal means.
+//! Distances between distributions by kernels: KID (Bińkowski et al., 2018) and CMMD (Jayasumana
+//! et al., 2024). All in float64: the values are differences of nearly equal means.
 
 use base::spans;
 use tch::{Kind, Tensor};

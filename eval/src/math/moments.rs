@@ -91,7 +91,7 @@ impl Moments {
         let total = self.n + n;
         let delta = mean - &self.mean;
         let between = (self.n as f64 * n as f64 / total as f64).sqrt();
-        // One more row stands for the distance between both means, so that one product does all.
+        // One more row represents the distance between both means, so that one product does all.
         let factor = Tensor::cat(&[centred, &(&delta * between).unsqueeze(0)], 0); // (B + 1, D)
         let _ = self.scatter.addmm_(&factor.tr(), &factor);
         self.mean += delta * (n as f64 / total as f64);

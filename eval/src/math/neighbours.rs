@@ -1,5 +1,5 @@
 //! Improved precision and recall (Kynkäänniemi et al., 2019), density and coverage (Naeem et al.,
-//! 2020): a set of rows stands for a manifold of balls, each reaching to its row's k-th nearest
+//! 2020): a set of rows represents a manifold of balls, each reaching to its row's k-th nearest
 //! other row.
 //!
 //! Distances come from products in float64, tile by tile, so that memory does not grow with the
@@ -33,7 +33,7 @@ pub struct Membership {
     pub within: Vec<bool>,
     /// For each query: inside how many balls, strictly.
     pub inside: Vec<u64>,
-    /// For each ball: whether some query lies strictly inside.
+    /// For each ball: whether some query is strictly inside.
     pub filled: Vec<bool>,
 }
 
@@ -49,9 +49,9 @@ pub struct PrecisionRecall {
 /// prdc's four numbers; a row on a ball's surface is outside.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Prdc {
-    /// As [`PrecisionRecall::precision`].
+    /// Same as [`PrecisionRecall::precision`].
     pub precision: f64,
-    /// As [`PrecisionRecall::recall`].
+    /// Same as [`PrecisionRecall::recall`].
     pub recall: f64,
     /// Mean number of balls that hold a sample, as a multiple of k.
     pub density: f64,

@@ -56,7 +56,7 @@ impl Window {
         if self == Window::Uniform { n / (n - 1.0) } else { 1.0 }
     }
 
-    /// Means over each window that lies inside the image: (B, 3, H, W) → (B, 3, H - side + 1, W -
+    /// Means over each window inside the image: (B, 3, H, W) → (B, 3, H - side + 1, W -
     /// side + 1).
     fn means(self, x: &Tensor) -> Tensor {
         let side = self.side();

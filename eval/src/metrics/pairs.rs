@@ -15,7 +15,7 @@ use crate::metric::{Distribution, MetricState, ScoreInputs};
 use crate::score::{Better, Score};
 use crate::{Error, Result};
 
-/// How the scores of a pairwise metric are reported.
+/// Report style of a pairwise metric's scores.
 #[derive(Debug, Clone, Copy)]
 pub struct PairStyle {
     /// The metric.
@@ -24,11 +24,11 @@ pub struct PairStyle {
     pub better: Better,
     /// Its public variant.
     pub variant: &'static str,
-    /// How single images are shown; `None` for a variant of a metric that is shown already.
+    /// Report of single images; `None` for a variant of a metric that is already shown.
     pub show: Option<ShowImages>,
 }
 
-/// How scores of single images are shown.
+/// Report style of single images' scores.
 #[derive(Debug, Clone, Copy)]
 pub struct ShowImages {
     /// Axis of the plot.

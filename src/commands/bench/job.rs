@@ -1,4 +1,4 @@
-//! The job of `gen bench`, apart from the kind of work.
+//! The job of `gen bench`, except the kind of work.
 
 use anyhow::Result;
 use cli::bench::BenchArgs;

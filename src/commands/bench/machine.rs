@@ -1,4 +1,4 @@
-//! What the machine can do at best, measured before the work: ceilings that shares refer to.
+//! Peak rates of the machine, measured before the work; the report's shares refer to them.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,8 @@ pub struct Machine {
     pub threads: i32,
     /// Bytes a second read from memory.
     pub bandwidth: f64,
-    /// Operations a second of products in each precision (of 16-bit inputs with int8 weights, in int8).
+    /// Operations per second of products in each precision (of 16-bit inputs with int8 weights, in
+    /// int8).
     pub arithmetic: BTreeMap<String, f64>,
 }
 
@@ -39,7 +40,7 @@ impl Machine {
         Machine { device: name, threads, bandwidth, arithmetic }
     }
 
-    /// For people.
+    /// Text for display.
     pub fn describe(&self) -> String {
         let rates = self.arithmetic.iter().map(|(kind, r)| format!("{kind} {:.0} GFLOP/s", r / 1e9));
         format!(
@@ -57,7 +58,7 @@ impl Machine {
     }
 }
 
-/// The processor's name, where Linux tells.
+/// Name of the processor, if Linux reports it.
 fn processor() -> Option<String> {
     let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("model name"))?;

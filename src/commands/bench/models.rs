@@ -1,4 +1,4 @@
-//! What is timed: models from their directories, or of a configuration's size with random weights.
+//! Timed models: from their directories, or of a configuration's size with random weights.
 
 use std::path::{Path, PathBuf};
 
@@ -41,7 +41,7 @@ impl Subjects {
         })
     }
 
-    /// For people.
+    /// Text for display.
     pub fn describe(&self) -> String {
         fn one<C>(what: &str, subject: &Option<Subject<C>>) -> Option<String> {
             let s = subject.as_ref()?;

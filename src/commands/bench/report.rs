@@ -9,14 +9,14 @@ use super::machine::Machine;
 use super::row::Row;
 use crate::error::UserError;
 
-/// Everything, as the last line says it.
+/// Complete report, printed as the last line.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
-    /// Of the program.
+    /// Version of the program.
     pub version: String,
-    /// Where it ran.
+    /// Machine of the run.
     pub machine: Machine,
-    /// What was measured.
+    /// Measurements.
     pub rows: Vec<Row>,
 }
 

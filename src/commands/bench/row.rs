@@ -10,9 +10,9 @@ use super::timing::Measured;
 /// One line of results.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Row {
-    /// What was done.
+    /// Measured work.
     pub work: Work,
-    /// In what.
+    /// Its precision.
     pub precision: Precision,
     /// Images at a time.
     pub batch: i64,
@@ -21,7 +21,7 @@ pub struct Row {
     /// Micro-batches side by side, in training.
     #[serde(default)]
     pub workers: Option<i64>,
-    /// Of the fastest run.
+    /// Seconds of the fastest run.
     pub seconds: f64,
     /// Processor seconds of all threads, of the run that took the fewest.
     pub cpu_seconds: Option<f64>,
@@ -31,9 +31,9 @@ pub struct Row {
     pub codes_per_second: Option<f64>,
     /// Milliseconds of one decode step or training step.
     pub ms_per_step: Option<f64>,
-    /// Of the bandwidth that the machine has for reading.
+    /// Share of the machine's read bandwidth.
     pub bandwidth_share: Option<f64>,
-    /// Of the arithmetic that the machine has in this precision.
+    /// Share of the machine's arithmetic rate in this precision.
     pub arithmetic_share: Option<f64>,
     /// Largest resident set, bytes.
     pub peak_memory: Option<u64>,

@@ -5,15 +5,15 @@ use std::time::Instant;
 use anyhow::Result;
 use tch::{Cuda, Device};
 
-/// What was measured.
+/// Measurements of repeated runs.
 #[derive(Debug, Clone, Copy)]
 pub struct Measured {
-    /// Of the fastest run.
+    /// Seconds of the fastest run.
     pub seconds: f64,
-    /// Processor seconds of all threads in the run that took the fewest, where the system tells: on a shared machine
-    /// they say more than the clock.
+    /// Processor seconds of all threads in the run that took the fewest, if the system reports
+    /// them: on a shared machine they are more reliable than the clock.
     pub cpu_seconds: Option<f64>,
-    /// Largest resident set since the work began, where the system tells.
+    /// Largest resident set since the work began, if the system reports it.
     pub peak_memory: Option<u64>,
 }
 

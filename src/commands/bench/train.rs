@@ -15,7 +15,7 @@ use super::row::Row;
 use super::timing::measure;
 use crate::error::UserError;
 
-/// Forward, backward, clipping and AdamW of the transformer, from the weights that training starts with.
+/// Forward, backward, clipping and AdamW of the transformer, from the initial weights of training.
 pub fn train_steps(bench: Bench, precision: Precision, add: Add) -> Result<()> {
     let Bench { args, subjects, machine, device } = bench;
     libtorch_ext::runtime::keep_freed_memory(); // as training verbs do

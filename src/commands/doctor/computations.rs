@@ -70,8 +70,8 @@ pub fn graph(device: Device) -> f64 {
     replayed.map_or(f64::INFINITY, |()| largest_error(&y, &(second * 2.0 + 1.0)))
 }
 
-/// Logits of a small transformer by the kernels for a GPU, with weights and cache of 8 bits, beside libtorch's in fp32: the
-/// largest error as a share of the largest logit.
+/// Logits of a small transformer by the GPU kernels, with weights and cache of 8 bits, compared
+/// with libtorch's in fp32: the largest error as a share of the largest logit.
 pub fn kernels(device: Device) -> f64 {
     let error = || -> anyhow::Result<f64> {
         let text = "{type: gpt, width: 128, layers: 2, heads: 2, vocab_size: 64, num_tokens: 16, position: rope_2d, \

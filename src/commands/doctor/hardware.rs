@@ -93,7 +93,7 @@ impl Cuda {
         }
     }
 
-    /// In a line.
+    /// One-line summary.
     pub fn text(&self) -> String {
         let driver = self
             .driver

@@ -50,7 +50,7 @@ impl Source {
         }
     }
 
-    /// The number that the scores stand beside, where the source tells it.
+    /// The rFID or gFID protocol, if the options or the source determine it.
     pub fn protocol(&self, args: &RunArgs) -> Option<ReferenceKind> {
         args.protocol.or(match self {
             Source::Files(_) | Source::Predict(_) => None,
@@ -59,7 +59,7 @@ impl Source {
         })
     }
 
-    /// How images became 8-bit RGB.
+    /// Conversion of the images to 8-bit RGB.
     fn conversion(&self) -> &'static str {
         match self {
             Source::Files(_) | Source::Predict(_) => "8-bit RGB as stored",
@@ -67,7 +67,7 @@ impl Source {
         }
     }
 
-    /// How images were brought to their size.
+    /// Resize method of the images.
     fn resize(&self, args: &RunArgs) -> String {
         let crop = |side: Option<u32>| side.map_or("none".into(), |s| format!("ADM centre crop to {s}x{s}"));
         match (self, args.score_size) {

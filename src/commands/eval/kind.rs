@@ -1,4 +1,4 @@
-//! The kind of source that was typed.
+//! Kind of source on the command line.
 
 use anyhow::Result;
 use cli::eval::RunArgs;
@@ -6,7 +6,7 @@ use eval::SourceKind;
 
 use crate::error::UserError;
 
-/// The kind of source that was typed.
+/// Kind of source on the command line.
 pub fn kind(args: &RunArgs) -> Result<SourceKind> {
     let kind = match (&args.images, &args.reconstruct, &args.likelihood, args.draw.num_images) {
         (Some(_), ..) => SourceKind::Files,
@@ -28,7 +28,7 @@ pub fn kind(args: &RunArgs) -> Result<SourceKind> {
     }
 }
 
-/// The error if no source was typed.
+/// The error if no source is given.
 pub fn nothing_to_score() -> UserError {
     UserError::new("there is nothing to score")
         .hint("`gen eval IMAGES --reference PATH` scores images")

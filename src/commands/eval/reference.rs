@@ -54,7 +54,7 @@ fn checked_sha256(path: &Path, expected: Option<&str>) -> Result<Option<String>>
     Ok(found)
 }
 
-/// Adds the classes of ImageNet-1k to the images if all have one; says why not otherwise.
+/// Adds the classes of ImageNet-1k to the images if all have one; gives the reason otherwise.
 fn label(reference: &mut Reference, context: &Context) {
     let Some(images) = reference.images.take() else { return };
     reference.images = Some(match labels::label(images.clone()) {

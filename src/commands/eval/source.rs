@@ -28,7 +28,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// Opens what was typed.
+    /// Opens the given source.
     pub fn open(args: &RunArgs, plan: &Plan, context: &Context) -> Result<Self> {
         let with_meaning = |set: ImageSet| -> Result<ImageSet> {
             let set = match plan.needs(|needs| needs.prompts) {

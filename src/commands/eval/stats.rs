@@ -1,4 +1,4 @@
-//! `gen eval stats`: statistics of a reference set, in a file that says what it is for.
+//! `gen eval stats`: statistics of a reference set, in a file that records its use.
 
 use std::path::PathBuf;
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-/// The texts in a PNG's head by keyword, of all three kinds; none for what is no PNG.
+/// Text chunks before a PNG's pixels by keyword, of all three kinds; none for other files.
 pub fn of_png(path: &Path) -> Result<HashMap<String, String>> {
     let file = File::open(path).with_context(|| format!("cannot read `{}`", path.display()))?;
     let Ok(reader) = png::Decoder::new(BufReader::new(file)).read_info() else { return Ok(HashMap::new()) };

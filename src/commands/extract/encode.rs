@@ -50,7 +50,8 @@ impl Job<'_> {
         Ok(share)
     }
 
-    /// Encodes a unit, whose batches depend on nothing else. Returns the number of images, or `None` if interrupted.
+    /// Encodes a unit; its batches depend on nothing else. Returns the number of images, or `None`
+    /// if interrupted.
     fn encode_unit(
         &self,
         sink: &Sink,
@@ -86,7 +87,8 @@ impl Job<'_> {
     }
 }
 
-/// The codes of all views in a batch, at most `most` images at a time; `name` names the image of a view.
+/// Codes of all views in a batch, at most `most` images at a time; `name` names the image of a
+/// view.
 fn codes_of(
     batch: &Batch,
     tokenizer: &Loaded,

@@ -21,7 +21,8 @@ use self::skipped::{nothing_read, sort_skipped};
 use crate::context::{Context, ExitStatus, open_images};
 use crate::resolve::device;
 
-/// Encodes what is not there yet; [`ExitStatus::Incomplete`] when images were left out or it was interrupted.
+/// Encodes the missing units; [`ExitStatus::Incomplete`] if images were left out or it was
+/// interrupted.
 pub fn run(args: &ExtractArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let world = &context.world;
     let images = open(&args.data, context)?;
@@ -38,7 +39,7 @@ pub fn run(args: &ExtractArgs, context: &Context) -> anyhow::Result<ExitStatus> 
     let size = args.image_size.unwrap_or(tokenizer.model.spec().image_size);
     let views = views(args, size)?;
     let plan = plan(args, &tokenizer, codes, &views, images.as_ref())?;
-    // Rank 0 makes the folder, or refuses that of another run; the others then find it as it should be.
+    // Rank 0 creates the folder, or rejects that of another run; the others then find it complete.
     let units =
         world.from_first(|| Ok::<_, anyhow::Error>(Sink::new(args, plan.clone(), size)?.units(args)))?;
     let sink = Sink::new(args, plan, size)?;

@@ -1,4 +1,4 @@
-//! The codes that the arguments ask for.
+//! The codes that the arguments describe.
 
 use anyhow::Context as _;
 use cli::extract::{Augment, ExtractArgs, Format};
@@ -25,7 +25,7 @@ pub fn check_labels(images: &dyn Dataset, format: Format, context: &Context) -> 
     }
 }
 
-/// How many codes an image of the wanted size has.
+/// Number of codes of an image at the requested size.
 pub fn codes_per_image(args: &ExtractArgs, spec: &TokenizerSpec) -> anyhow::Result<i64> {
     let Some(size) = args.image_size else { return Ok(spec.num_tokens) };
     let patch = (spec.image_size as f64 / (spec.num_tokens as f64).sqrt()).round() as i64;

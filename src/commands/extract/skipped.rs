@@ -14,7 +14,7 @@ use crate::error::UserError;
 /// Counts damaged images of all processes against the limit.
 pub struct Corrupt<'a> {
     limit: usize,
-    /// Of all processes, as far as this one knows.
+    /// Number over all processes, as far as this one knows.
     seen: usize,
     world: &'a World,
 }
@@ -49,7 +49,8 @@ impl<'a> Corrupt<'a> {
     }
 }
 
-/// Puts the list of damaged images, to which processes append as they meet them, in the order of the images.
+/// Sorts the list of damaged images, to which processes append as they meet them, into the order of
+/// the images.
 pub fn sort_skipped(args: &ExtractArgs, images: &dyn Dataset) -> anyhow::Result<()> {
     let path = args.output.join("skipped.tsv");
     let Ok(text) = std::fs::read_to_string(&path) else { return Ok(()) };

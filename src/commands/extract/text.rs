@@ -37,7 +37,7 @@ pub fn run(folder: &Path, args: &ExtractArgs, images: &dyn Dataset, context: &Co
     let files = EncoderFiles::in_folder(folder);
     let encoder = TextEncoder::open(&files, args.text_length, clean, device, precision.kind())?;
     let (world, plan) = (&context.world, plan(args, &captions, &encoder, images));
-    // Rank 0 makes the folder, or refuses that of another run; the others then find it as it should be.
+    // Rank 0 creates the folder, or rejects that of another run; the others then find it complete.
     let open = || TextWriter::create(&args.output, plan.clone());
     let missing = world.from_first(|| Ok::<_, anyhow::Error>(open()?.missing()))?;
     let writer = open()?;
@@ -104,7 +104,8 @@ fn plan(args: &ExtractArgs, captions: &[String], encoder: &TextEncoder, images: 
     }
 }
 
-/// Encodes shards that no process has taken yet. Returns the number of captions, or `None` if interrupted.
+/// Encodes shards that no process has taken yet. Returns the number of captions, or `None` if
+/// interrupted.
 fn encode(
     captions: &[String],
     encoder: &TextEncoder,

@@ -1,5 +1,5 @@
-//! The `.npz` that `gen features` writes: arrays collected on the disk, so that memory does not grow with the
-//! number of images.
+//! Writer of the `.npz` of `gen features`: arrays are collected on disk, so that memory does not
+//! grow with the number of images.
 
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};

@@ -21,7 +21,7 @@ pub fn fetch(public: &PublicFile, hub: HubFile, models: &Path, context: &Context
         None => target,
     };
     files::make_folder(base::files::folder_of(&target))?;
-    // Beside the target, so that the last step is a rename; an interrupted download goes on from there.
+    // Beside the target, so that the last step is a rename; an interrupted download resumes there.
     let staging = models.join(".hub");
     let blob = download(hub, &staging, context).map_err(|e| cannot_fetch(public, hub, &target, &e))?;
     let placed = check(public, &blob, &target).and_then(|()| {
@@ -40,7 +40,7 @@ fn download(hub: HubFile, staging: &Path, context: &Context) -> Result<PathBuf, 
     Ok(std::fs::canonicalize(link)?)
 }
 
-/// That it is the file that is known, or the one that the hub says it is, and can be opened.
+/// Checks that the file is the known one, or the one that the hub names, and can be opened.
 fn check(public: &PublicFile, blob: &Path, target: &Path) -> Result<()> {
     let stated = blob.file_name().unwrap_or_default().to_string_lossy();
     if stated.len() == 64 && stated.chars().all(|c| c.is_ascii_hexdigit()) {

@@ -16,7 +16,7 @@ use crate::error::UserError;
 #[derive(Debug, Serialize)]
 struct Row {
     name: &'static str,
-    /// Where it is, or would be.
+    /// Path, whether or not it exists.
     file: PathBuf,
     present: bool,
     licence: &'static str,
@@ -64,7 +64,7 @@ fn row(public: &PublicFile, file: PathBuf, present: bool) -> Row {
     Row { name, file, present, licence, repository, package, origin, publisher }
 }
 
-/// Where a file is in the folder, or would be.
+/// Path of a file in the folder, and whether it exists.
 fn state(public: &PublicFile, models: &Path) -> (PathBuf, bool) {
     match public.locate(models) {
         Ok(path) => (path, true),

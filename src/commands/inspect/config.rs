@@ -18,7 +18,7 @@ pub(super) struct ConfigReport {
     path: String,
     /// `tokenizer`, `transformer` or `recipe`.
     describes: &'static str,
-    /// In our own words, also for an official file; a recipe as it stands.
+    /// In the schema of this program, also for an official file; a recipe is unchanged.
     config: Json,
     #[serde(skip_serializing_if = "Option::is_none")]
     parameters: Option<i64>,

@@ -2,14 +2,14 @@
 
 use serde::Serialize;
 
-/// A tensor of a file, or a variable that a config asks for.
+/// A tensor of a file, or a variable of a configuration.
 #[derive(Debug, Serialize)]
 pub struct Tensor {
     /// Its full name.
     pub name: String,
     /// Its size.
     pub shape: Vec<i64>,
-    /// As PyTorch calls it.
+    /// PyTorch's name of its dtype.
     pub kind: String,
     /// Bytes of its values.
     pub bytes: u64,
@@ -30,7 +30,7 @@ pub fn bytes(n: u64) -> String {
     indicatif::DecimalBytes(n).to_string()
 }
 
-/// PyTorch's name of a kind.
+/// PyTorch's name of a dtype.
 pub fn kind_name(kind: tch::Kind) -> String {
     use tch::Kind::{BFloat16, Bool, Double, Float, Half, Int, Int8, Int16, Int64, Uint8};
     match kind {

@@ -18,7 +18,7 @@ use self::config::ConfigReport;
 use self::format::{table, thousands};
 use crate::context::{self, Context, ExitStatus};
 
-/// What was found.
+/// Result of the inspection.
 #[derive(Debug, Serialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 enum Report {
@@ -82,8 +82,8 @@ fn codes(path: &Path, folder: &Path) -> anyhow::Result<Report> {
     Ok(Report::Codes(CodesReport { path: path.display().to_string(), index: shards.index().clone() }))
 }
 
-/// A file's content as YAML (or JSON), if it is a mapping; `None` for what is no text, and for text that only
-/// the reader of checkpoints can name.
+/// A file's content as YAML (or JSON), if it is a mapping; `None` for files that are not text, and
+/// for text that only the reader of checkpoints can identify.
 fn document(path: &Path) -> Option<Document> {
     use std::io::Read;
     const LARGEST: u64 = 64 << 20; // an index of shards may have megabytes

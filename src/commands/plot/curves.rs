@@ -31,7 +31,7 @@ pub struct Panel {
 /// One term of one run.
 #[derive(Debug)]
 pub struct Curve {
-    /// Which run.
+    /// Index of the run.
     pub run: usize,
     /// Stretches of (x, value) between gaps, where a value was not finite.
     pub points: Vec<Vec<(f64, f64)>>,
@@ -61,8 +61,8 @@ impl Run {
         self.lines.iter().flat_map(|l| l.keys().map(String::as_str))
     }
 
-    /// The values of a term; a line without the axis' own number takes the one before (validation has lines of its
-    /// own).
+    /// Values of a term; a line without the axis's own number takes the previous one (validation
+    /// has lines of its own).
     pub fn curve(&self, run: usize, term: &str, axis: Axis) -> anyhow::Result<Option<Curve>> {
         let key = axis_key(axis);
         let mut curve = Curve { run, points: vec![vec![]], missing: 0 };

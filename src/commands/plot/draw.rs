@@ -9,7 +9,7 @@ use super::axis::{XScale, number};
 use super::curves::{Panel, Run};
 use super::points::{Stretch, prepare, range};
 
-/// Okabe and Ito's colours, which most colour-blind people tell apart; black is left to the axes.
+/// Okabe and Ito's colours, which most colour-blind readers can distinguish; black is for the axes.
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -50,7 +50,7 @@ fn colour(run: usize) -> RGBColor {
     COLOURS[run % COLOURS.len()]
 }
 
-/// Where each run's name goes: left edge and top, in rows as wide as the picture.
+/// Position of each run's name: left edge and top, in rows as wide as the image.
 fn legend_places(runs: &[Run], width: u32) -> Vec<(u32, u32)> {
     let (mut x, mut y) = (MARGIN, MARGIN);
     let place = |run: &Run| {

@@ -47,7 +47,7 @@ pub fn run(args: &PlotArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     Ok(ExitStatus::Done)
 }
 
-/// What a reader might look for in vain.
+/// Warns about values that the plot cannot show.
 fn report_gaps(panels: &[Panel], args: &PlotArgs, context: &Context) {
     for panel in panels {
         let missing = panel.curves.iter().map(|c| c.missing).sum::<usize>();
@@ -67,7 +67,7 @@ fn report_gaps(panels: &[Panel], args: &PlotArgs, context: &Context) {
     }
 }
 
-/// The folder's name, which says most where runs lie side by side.
+/// Name of the folder, the most distinctive one for runs side by side.
 fn name_of(path: &Path) -> String {
     let folder = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
     let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());

@@ -28,7 +28,7 @@ pub fn panels(runs: &[Run], asked: &[String], axis: Axis) -> anyhow::Result<Vec<
     }
 }
 
-/// All but what tells of time, rates and counts.
+/// All terms except time, rates and counts.
 fn usual<'a>(known: &[&'a str]) -> Vec<&'a str> {
     const OTHERS: [&str; 11] = [
         "step",

@@ -11,7 +11,7 @@ use resvg::{tiny_skia, usvg};
 use super::curves::Run;
 use crate::error::UserError;
 
-/// What kind of file.
+/// File format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     Png,
@@ -20,7 +20,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// By the file's suffix.
+    /// Format by the file's suffix.
     pub fn of(path: &Path) -> Result<Format> {
         let suffix = path.extension().map(|e| e.to_string_lossy().to_lowercase());
         Ok(match suffix.as_deref() {
@@ -48,7 +48,7 @@ pub fn write(path: &Path, format: Format, svg: &str, runs: &[Run]) -> Result<()>
 /// Pixels for each of the SVG's, for sharp text.
 const SCALE: f32 = 2.0;
 
-/// In a font of our own, so that it looks the same on machines without any.
+/// Draws text in a font of our own, so that it looks the same on machines without any.
 fn png(svg: &str) -> Result<Vec<u8>> {
     let mut fonts = usvg::fontdb::Database::new();
     fonts.load_font_data(epaint_default_fonts::UBUNTU_LIGHT.to_vec());

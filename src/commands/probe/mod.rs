@@ -50,7 +50,7 @@ pub fn run(args: &ProbeArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     context.finish(&report, args.json.json, skipped == 0)
 }
 
-/// Opens images; of more than `limit`, so many at equal distances.
+/// Opens images; of more than `limit`, that many at equal distances.
 fn limited(path: &Path, limit: Option<u32>, context: &Context) -> anyhow::Result<Arc<dyn Dataset>> {
     let all = open_images(path, context)?;
     let (n, limit) = (all.len(), limit.map_or(usize::MAX, |l| l as usize));

@@ -49,8 +49,8 @@ pub fn run(args: &SampleArgs, context: &Context) -> Result<ExitStatus> {
     }
 }
 
-/// The prompts that were typed, then those of the file, in their order. A prompt that occurs twice
-/// is two prompts.
+/// The prompts on the command line, then those of the file, in their order. A prompt that occurs
+/// twice is two prompts.
 fn prompts(args: &SampleArgs, context: &Context) -> Result<Vec<Prompt>> {
     let mut all = args.prompt.clone();
     if let Some(file) = &args.prompts {
@@ -61,7 +61,7 @@ fn prompts(args: &SampleArgs, context: &Context) -> Result<Vec<Prompt>> {
     Ok(Prompt::all(all))
 }
 
-/// The models and the run that the arguments ask for.
+/// The models and the run that the arguments describe.
 fn config(args: &SampleArgs, prompts: Vec<Prompt>) -> Result<GenerateConfig> {
     let pair = ModelPair::find(&model_of(&args.model, !prompts.is_empty()), &args.tokenizer.choice())?;
     let sampling = SamplingConfig::from_settings(args.sampling.clone().or(pair.sampling_defaults()?))?;
@@ -98,7 +98,7 @@ fn model_of(named: &ModelArgs, prompts: bool) -> ModelChoice {
     }
 }
 
-/// The source of random numbers that `--rng` and `--speculative` ask for.
+/// The source of random numbers that `--rng` and `--speculative` select.
 fn rng(args: &SampleArgs) -> Result<Rng> {
     match (args.rng, args.speculative) {
         (None, None) => Ok(Rng::Image),
@@ -119,7 +119,7 @@ fn mode(args: &SampleArgs, device: Device) -> Result<DecodeMode> {
     }
 }
 
-/// The images that `--class`, the prompts, `--num` and `--num-images` ask for.
+/// The images that `--class`, the prompts, `--num` and `--num-images` request.
 fn targets(args: &SampleArgs, generator: &Generator) -> Result<Targets> {
     let text = generator.config().text.as_ref();
     let prompts = text.iter().flat_map(|text| text.prompts.iter().cloned().map(Condition::Prompt));

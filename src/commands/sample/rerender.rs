@@ -17,7 +17,7 @@ use crate::resolve::device;
 struct Report {
     path: PathBuf,
     from: PathBuf,
-    /// Of a pixel's 255 levels; absent if the images have different sizes.
+    /// Largest difference of the 255 levels of a pixel; absent if the images have different sizes.
     largest_difference: Option<u8>,
     /// Differences from the run that first made the image.
     differences: Vec<String>,
@@ -40,7 +40,7 @@ pub fn run(png: &Path, args: &SampleArgs, context: &Context) -> Result<ExitStatu
     report(args, context, Report { path, from: png.to_owned(), largest_difference, differences })
 }
 
-/// The stored settings, with the models and GPU options that are typed besides.
+/// The stored settings, with the models and GPU options of the command line.
 fn config(png: &Path, then: &Provenance, args: &SampleArgs) -> Result<GenerateConfig> {
     let typed = &args.compute;
     let device = device::resolve(&typed.device)?;

@@ -74,8 +74,8 @@ fn tokenizer(args: &TrainArArgs) -> anyhow::Result<Location> {
     Ok(Location::Directory(begun.join("tokenizer")))
 }
 
-/// Flags as changes to the recipe. With no word on data at all, the images the tokenizer was trained on, if its
-/// directory is a run that tells.
+/// Flags as changes to the recipe. If no data is named at all, the tokenizer's training images are
+/// used, if its directory is a run that records them.
 fn overrides(args: &TrainArArgs, location: &Location, context: &Context) -> anyhow::Result<Vec<String>> {
     let run = &args.run;
     let mut typed = image_overrides(run, "data.images")?;
@@ -102,8 +102,8 @@ fn overrides(args: &TrainArArgs, location: &Location, context: &Context) -> anyh
     Ok(typed)
 }
 
-/// The text encoder, in the recipe's precision if it has one, or its stored features, as a change to
-/// the recipe.
+/// The text encoder, in the recipe's precision if it has one, or its stored features, as a change
+/// to the recipe.
 fn text_override(args: &TrainArArgs, recipe: &Document) -> anyhow::Result<Option<String>> {
     let encoder = match (&args.text_encoder, args.text_features.as_slice()) {
         (Some(folder), _) => {

@@ -47,7 +47,8 @@ fn say_memory(recipe: &impl Recipe, device: Device, context: &Context) -> anyhow
     Ok(())
 }
 
-/// Trains until the last step or the first SIGINT or SIGTERM; a second one ends the program at once.
+/// Trains until the last step or the first SIGINT or SIGTERM; a second signal ends the program at
+/// once.
 pub fn run<T: Task>(
     mut task: T,
     args: &RunArgs,

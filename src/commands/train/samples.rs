@@ -25,7 +25,8 @@ fn sheet(dir: &Path, step: u64) -> anyhow::Result<PathBuf> {
     Ok(folder.join(format!("step-{step:09}.png")))
 }
 
-/// Draws the same classes or texts with the same random numbers each time, at the published guidance of 2.
+/// Draws the same classes or texts with the same random numbers each time, at the published
+/// guidance of 2.
 #[derive(Debug)]
 pub struct Samples<'a>(pub &'a Path);
 
@@ -51,8 +52,8 @@ impl Samples<'_> {
     }
 }
 
-/// Reconstructs the same held-out images each time, or the first training images where there are none: an original, its
-/// reconstruction, the next original.
+/// Reconstructs the same held-out images each time, or the first training images if there are none:
+/// an original, its reconstruction, the next original.
 #[derive(Debug)]
 pub struct Reconstructions<'a> {
     dir: &'a Path,

@@ -66,8 +66,8 @@ fn build(golden: &Golden) -> Result<(DinoDiscriminator, Vars)> {
     Ok((network, vars))
 }
 
-/// "clamp(bilinear(recipe 'A' BxCxhxw in [lo,hi]) + recipe 'B' in [lo,hi], -1, 1), size N, align_corners false, same
-/// seed".
+/// "clamp(bilinear(recipe 'A' BxCxhxw in [lo,hi]) + recipe 'B' in [lo,hi], -1, 1), size N,
+/// align_corners false, same seed".
 fn large_input(golden: &Golden) -> Result<Tensor> {
     let meaning = golden.meaning("logits_eval_area");
     ensure!(meaning.contains("align_corners false") && meaning.contains(", -1, 1)"), "another large input");

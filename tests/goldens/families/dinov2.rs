@@ -1,4 +1,5 @@
-//! DINOv2: tokens, the outputs of its blocks, resampled positions; and GigaTok's use of it as a teacher.
+//! DINOv2: tokens, the outputs of its blocks, resampled positions; and GigaTok's use of it as a
+//! teacher.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,7 @@ const FEATURE: Rule = Rule::Within(3e-5);
 const BLOCK: Rule = Rule::Within(6e-5);
 const POSITIONS: Rule = Rule::Within(5e-6);
 
-/// What the state dict tells of the feed-forward.
+/// Type of feed-forward according to the state dict.
 fn feed_forward(shapes: &BTreeMap<String, Vec<i64>>) -> Result<FeedForward> {
     let rows = |name: &str| shapes.get(name).and_then(|s| s.first()).copied();
     match (rows("blocks.0.mlp.fc1.weight"), rows("blocks.0.mlp.w12.weight")) {

@@ -1,4 +1,5 @@
-//! EfficientNet-Lite: the output of every block, features and logits, under weights by recipe and the published ones.
+//! EfficientNet-Lite: the output of every block, features and logits, under weights by recipe and
+//! the published ones.
 
 use std::collections::BTreeMap;
 
@@ -72,7 +73,8 @@ fn published(check: &mut Check) -> Result<Option<WeightSource>> {
     }
 }
 
-/// Means over channels nearly cancel: PyTorch's own fp32 is up to 1.5e-5 of them off float64, 1e-6 of the map.
+/// Means over channels nearly cancel: PyTorch's own fp32 is up to 1.5e-5 of them off float64, 1e-6
+/// of the map.
 fn against(map: &Tensor) -> Rule {
     Rule::Within(5e-6 * map.square().mean(Kind::Double).double_value(&[]).sqrt())
 }

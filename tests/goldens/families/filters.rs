@@ -32,7 +32,8 @@ pub fn check(check: &mut Check) -> Result<()> {
         check.compare(&named("kept"), Rule::Equal, || {
             filtered.isfinite().sum_dim_intlist([-1i64].as_slice(), false, Kind::Int64)
         })?;
-        // Which of equal entries at the edge of top-p stay is up to the sort; the rest of the row must agree.
+        // The sort decides which of equal entries at the edge of top-p stays; the rest of the row
+        // must agree.
         let aligned = |name: &str, found: Tensor| -> Result<Tensor> {
             Ok(match check.golden.has(name) {
                 true => swap_ties(&logits, &found, &check.golden.tensor(name)?),

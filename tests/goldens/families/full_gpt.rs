@@ -62,7 +62,8 @@ pub fn check(check: &mut Check) -> Result<()> {
     })?;
     check.compare("teacher_forced_logits_last", Rule::Bounded, || logits.select(1, config.num_tokens - 1))?;
 
-    // The tiny goldens run both ways of decoding; at this size the packed one is several times faster.
+    // The tiny goldens run both ways of decoding; at this size the packed one is several times
+    // faster.
     let decoder = model.into_decoder(Backend::default_for(Device::Cpu, Precision::Fp32))?;
     let generated = generate(check, &decoder, &config, &run(golden)?, None)?;
     check.compare("tokens", Rule::Equal, || generated.codes)?;

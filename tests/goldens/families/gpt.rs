@@ -35,8 +35,8 @@ pub fn dropout(rate: f64) -> DropoutConfig {
 /// The modes that do not reproduce fp32.
 pub const REDUCED: [Precision; 2] = [Precision::Bf16, Precision::Int8];
 
-/// Logits of a reduced mode: relative 2-norm of at most 5% from fp32's (weights lose 2⁻⁹ of themselves in bf16, 1/254
-/// of their row's largest in int8).
+/// Logits of a reduced mode: relative 2-norm of at most 5% from fp32's (weights lose 2⁻⁹ of
+/// themselves in bf16, 1/254 of their row's largest in int8).
 pub fn near_fp32(check: &mut Check, precision: Precision, found: &Tensor, expected: &Tensor) {
     let off = rel_l2(found, expected);
     check.must(&format!("logits in {precision}"), off <= 0.05, format!("relative {off:.1e} (at most 5e-2)"));
@@ -51,7 +51,7 @@ pub fn open(golden: &Golden) -> Result<Loaded> {
     Ok(loaded)
 }
 
-/// The conditions of a golden: classes, or text features with the mask of their padding (all of it where not
+/// Conditions of a golden: classes, or text features with their padding mask (all ones if not
 /// `masked`).
 pub fn conditions(check: &mut Check, config: &ArConfig, masked: bool) -> Result<Conditioning> {
     Ok(match config.conditioning {
@@ -141,7 +141,8 @@ fn other_passes(check: &mut Check, loaded: &Loaded, codes: &Tensor) -> Result<()
     Ok(())
 }
 
-/// Every recorded generation, through the sampler's loop; returns the smallest margin of the greedy ones.
+/// Checks every recorded generation with the sampler's loop; returns the smallest margin of the
+/// greedy ones.
 fn generations(check: &mut Check, model: &impl AutoregressiveModel, config: &ArConfig) -> Result<()> {
     let mut margin = f64::INFINITY;
     for name in check.golden.tensor_names() {
@@ -166,7 +167,7 @@ fn is_greedy(name: &str) -> bool {
     name.starts_with("greedy.") || name.starts_with("argmax.")
 }
 
-/// What one generation gave.
+/// Result of one generation.
 pub struct Generated {
     /// (B, N).
     pub codes: Tensor,
@@ -202,8 +203,8 @@ pub fn margins(logits: &Tensor) -> Tensor {
     two.select(-1, 0) - two.select(-1, 1)
 }
 
-/// `schedule.cfgS.NAME`: the scales of the decode steps. The bounds of windows are those of the runs with that
-/// schedule, else the official defaults.
+/// `schedule.cfgS.NAME`: the scales of the decode steps. The bounds of windows are those of the
+/// runs with that schedule, else the official defaults.
 fn schedules(check: &mut Check) -> Result<()> {
     let golden = check.golden;
     let mut windows = BTreeMap::new();

@@ -9,7 +9,7 @@ use train::schedule::EpochSchedule;
 use crate::check::{Check, Near, Rule};
 use crate::run::number_after;
 
-/// What the manifest says of the runs.
+/// Settings of the runs in the manifest.
 struct Setup {
     features: Tensor, // (N, D)
     labels: Tensor,   // (N)

@@ -1,4 +1,4 @@
-//! What kinds of golden there are, and how each is checked.
+//! Families of goldens, and the check of each.
 
 mod diffaug;
 mod dino_discriminator;
@@ -27,11 +27,11 @@ use anyhow::Result;
 use crate::check::Check;
 use crate::golden::Golden;
 
-/// One kind of golden.
+/// One family of goldens.
 pub struct Family {
-    /// For messages.
+    /// Name for messages.
     pub name: &'static str,
-    /// Whether a golden is of this kind, by its content.
+    /// Whether a golden belongs to this family, by its content.
     pub recognise: fn(&Golden) -> bool,
     /// Compares everything in it.
     pub check: fn(&mut Check) -> Result<()>,

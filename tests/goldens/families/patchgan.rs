@@ -101,8 +101,8 @@ fn adaptive(check: &mut Check, network: &PatchGan, real: &Tensor, fake: &Tensor)
     check.scalar("adaptive.weight", Near::Loss, value(&adaptive_weight(&nll, &generator, &last)))
 }
 
-/// "rows (iteration, hinge_d_loss, ema.D_real, ema.D_fake, lecam_reg) … with logits real+A*(it-S),
-/// fake-B*(it-S); … from iteration S on".
+/// "rows (iteration, hinge_d_loss, ema.D_real, ema.D_fake, lecam_reg) … with logits
+/// real+A*(it-S), fake-B*(it-S); … from iteration S on".
 fn lecam(check: &mut Check, real: &Tensor, fake: &Tensor) -> Result<()> {
     if !check.golden.has("lecam") {
         return Ok(());

@@ -1,4 +1,5 @@
-//! PSNR and SSIM as the official reconstruction scripts call them, and the Fréchet distance of the official evaluator.
+//! PSNR and SSIM as used by the official reconstruction scripts, and the Fréchet distance of the
+//! official evaluator.
 
 use anyhow::Result;
 use base::{Images, ImagesU8};

@@ -1,5 +1,5 @@
-//! The resizes that metrics depend on. Each tensor's name says how and to what size, its shape how it was thinned
-//! out.
+//! The resizes that metrics depend on. Each tensor's name gives the method and size, its shape the
+//! subsampling.
 
 use anyhow::{Context, Result, bail};
 use backbones::resize;
@@ -31,7 +31,7 @@ fn source(check: &Check, name: &str) -> Result<ImagesU8> {
 fn compare(check: &mut Check, name: &str) -> Result<()> {
     let golden = check.golden;
     let size: i64 = name.split('_').find_map(|part| part.parse().ok()).context("the name tells no size")?;
-    // Those of the small image are named after the method alone, `_big` and Pillow's are of the large one.
+    // Names of the small image have the method alone; `_big` and Pillow's are of the large one.
     let small = name.starts_with("tf1_") || name.starts_with("torch_") && !name.contains("bicubic");
     let image = if small && !name.ends_with("_big") { "img" } else { "img_big" };
     let stored = source(check, image)?;

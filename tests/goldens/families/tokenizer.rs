@@ -21,12 +21,14 @@ pub fn open(golden: &Golden) -> Result<Loaded> {
     Ok(loaded)
 }
 
-/// (B, N, D) tokens in the layout of a golden's tensor: (B, D, 1, N), (B, D, h, w) or without the batch.
+/// (B, N, D) tokens in the layout of a golden's tensor: (B, D, 1, N), (B, D, h, w) or without the
+/// batch.
 pub fn as_map(tokens: &Tensor, shape: &[i64]) -> Tensor {
     tokens.transpose(1, 2).reshape(shape)
 }
 
-/// Squared distances of all vectors of (B, N, D) to all codebook rows, (B·N, V), by the definition.
+/// Squared distances of all vectors of (B, N, D) to all codebook rows, (B·N, V), by the
+/// definition.
 pub fn distances(config: &TokenizerConfig, vars: &Vars, z: &Tensor) -> Result<Tensor> {
     let codebook = vars.get("quantize.embedding.weight").context("the codebook has another name")?;
     let QuantizerConfig::Vector(quantizer) = config.quantizer() else { bail!("not a vector quantizer") };
@@ -41,7 +43,8 @@ pub fn distances(config: &TokenizerConfig, vars: &Vars, z: &Tensor) -> Result<Te
     Ok(squares(&z).unsqueeze(1) + squares(&e) - z.matmul(&e.transpose(0, 1)) * 2.0)
 }
 
-/// Compares codes; one that differs is excused only where both rows are equally near, within [`TIE`].
+/// Compares codes; one that differs is excused only where both rows are equally near, within
+/// [`TIE`].
 pub fn compare_codes(check: &mut Check, found: &Tensor, distances: &Tensor) -> Result<()> {
     let expected = check.input("indices")?;
     let (f, e) = (found.reshape([-1, 1]), expected.reshape([-1, 1]));
@@ -119,7 +122,7 @@ fn shape(golden: &Golden, name: &str) -> Vec<i64> {
     golden.tensor(name).map(|t| t.size()).unwrap_or_default()
 }
 
-/// How many different codes there are.
+/// Number of distinct codes.
 pub fn distinct_count(codes: &Tensor) -> f64 {
     let all: std::collections::BTreeSet<i64> =
         Vec::<i64>::try_from(codes.reshape([-1])).expect("int64").into_iter().collect();
@@ -185,7 +188,8 @@ fn projection_weight(golden: &Golden) -> Result<f64> {
     Ok(before.rsplit(' ').next().unwrap_or("").parse()?)
 }
 
-/// Compares every tensor whose name is `prefix` and a parameter's name with that parameter's gradient.
+/// Compares every tensor whose name is `prefix` and a parameter's name with that parameter's
+/// gradient.
 pub fn compare_gradients(
     check: &mut Check,
     prefix: &str,

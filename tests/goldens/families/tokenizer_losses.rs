@@ -22,7 +22,7 @@ use crate::run::number_after;
 /// Strided layers; the manifest does not state the official default.
 const LAYERS: i64 = 3;
 
-/// What both phases look at.
+/// Shared inputs of both phases.
 struct Setting {
     loaded: Loaded,
     tokenizer: Golden,
@@ -32,8 +32,8 @@ struct Setting {
     vars: Vars,
 }
 
-/// The whole golden: two calls of the discriminator by the generator's phase (fake, direct), three by its own (real,
-/// fake, direct), and one by the generator's phase after the auxiliary terms.
+/// The whole golden: two calls of the discriminator by the generator's phase (fake, direct), three
+/// by its own (real, fake, direct), and one by the generator's phase after the auxiliary terms.
 pub fn check(check: &mut Check) -> Result<()> {
     let golden = check.golden;
     let tokenizer = golden.sibling(golden.text("tokenizer_weights")?.trim_end_matches(".pt"))?;

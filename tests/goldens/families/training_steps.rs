@@ -1,4 +1,5 @@
-//! A few optimizer steps of a transformer: AdamW, clipping, moving average, learning-rate schedules.
+//! A few optimizer steps of a transformer: AdamW, clipping, moving average, learning-rate
+//! schedules.
 
 use anyhow::{Context, Result, bail};
 use ar_model::Loaded;
@@ -60,7 +61,8 @@ fn steps(check: &mut Check, loaded: &Loaded, cond: &ar_model::Conditioning) -> R
     Ok(())
 }
 
-/// "learning rate at steps 0, 10, ..., 1000: base 1e-4, warmup 50, total 1000, decay fraction 0.2, end_lr 1e-5"
+/// "learning rate at steps 0, 10, ..., 1000: base 1e-4, warmup 50, total 1000, decay fraction 0.2,
+/// end_lr 1e-5"
 fn schedules(check: &mut Check) -> Result<()> {
     for name in check.golden.tensor_names() {
         let Some(kind) = name.strip_prefix("lr.") else { continue };

@@ -1,5 +1,5 @@
-//! GigaTok (Xiong et al., 2025, arXiv 2504.08736): CNN → Q-Former → quantizer → Q-Former → CNN,
-//! figure 2.
+//! GigaTok (Xiong et al., 2025, arXiv 2504.08736): CNN → Q-Former → quantizer → Q-Former →
+//! CNN, figure 2.
 //!
 //! Loads `VQ_SS256`, `VQ_SB256`, `VQ_BL256`, `VQ_BL256_dino_disc`, `VQ_XLXXL256` and the 2-D
 //! variants unchanged (official `vq_vit_model.py`). Dropout and the experimental options no
@@ -107,14 +107,15 @@ impl GigaTok {
         }
     }
 
-    /// (B, N, D) → decoder features for the CNN (B, Z, h, w), and the aligned layer's output (B, P,
-    /// W).
+    /// (B, N, D) → decoder features for the CNN (B, Z, h, w), and the aligned layer's output (B,
+    /// P, W).
     pub fn grid_features(&self, z: &Tensor) -> (Tensor, Option<Tensor>) {
         let row = z.transpose(1, 2).unsqueeze(2); // (B, D, 1, N)
         self.to_grid.forward(&to_tokens(&self.bottleneck.expand(&row)))
     }
 
-    /// The aligned decoder layer's output through `distill_mlp`: (B, P, W) → (B, P, teacher width).
+    /// The aligned decoder layer's output through `distill_mlp`: (B, P, W) → (B, P, teacher
+    /// width).
     pub fn align(&self, tapped: &Tensor) -> Option<Tensor> {
         self.to_grid.align(tapped)
     }

@@ -29,8 +29,8 @@ fn add(x: &Tensor, table: &Tensor) -> Tensor {
     x + table.to_kind(x.kind()).transpose(0, 1)
 }
 
-/// (B, P, C) → (B, C, h, w), contiguous: libtorch's group norm is less exact on channels-last maps,
-/// which is what the bare transposition would hand to the CNN.
+/// (B, P, C) → (B, C, h, w), contiguous: libtorch's group norm is less exact on channels-last
+/// maps, which is what the bare transposition would hand to the CNN.
 pub(crate) fn to_map(tokens: &Tensor, height: i64, width: i64) -> Tensor {
     let (b, _, c) = tokens.size3().expect("tokens are (B, P, C)");
     tokens.transpose(1, 2).contiguous().view([b, c, height, width])
@@ -328,7 +328,7 @@ impl Decoder {
                 let (b, _, w) = x.size3().expect("latent tokens are (B, N, W)");
                 let keys = add(&x, latent_pos);
                 // Every grid query starts as the first latent token (the code and the supplement
-                // agree; a comment upstream says the mean).
+                // agree; a comment upstream names the mean).
                 let start = x.narrow(1, 0, 1).expand([b, self.grid * self.grid, w], false);
                 run(layers, start, tap, |layer, t| layer.forward(t, &self.pos, &keys, &x))
             }

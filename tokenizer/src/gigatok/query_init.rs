@@ -5,9 +5,9 @@ use tch::Tensor;
 
 use crate::error::{Error, Result};
 
-/// Pooling kernels (height, width) of the groups of queries, whose sizes are 1, 1, 2, 4, … and add
-/// up to `num_tokens`. Group i has level l = max(i − 1, 0), 2^⌈l/2⌉ columns and 2^⌊l/2⌋ rows of
-/// blocks.
+/// Pooling kernels (height, width) of the groups of queries, whose sizes are 1, 1, 2, 4, … and
+/// add up to `num_tokens`. Group i has level l = max(i − 1, 0), 2^⌈l/2⌉ columns and
+/// 2^⌊l/2⌋ rows of blocks.
 ///
 /// # Errors
 /// Returns an error if `num_tokens` is not a power of two, or the blocks do not divide the grid.

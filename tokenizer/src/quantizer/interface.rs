@@ -33,8 +33,8 @@ pub trait Quantizer: std::fmt::Debug + Send {
     fn encode(&self, z: &Tensor) -> Tensor;
     /// Codes → their exact vectors, (B, N, D).
     fn lookup(&self, codes: &Codes) -> Tensor;
-    /// (B, N, D) → code vectors with gradient, codes and losses. [`Mode::Train`] updates the record
-    /// that [`Quantizer::usage`] reads.
+    /// (B, N, D) → code vectors with gradient, codes and losses. [`Mode::Train`] updates the
+    /// record that [`Quantizer::usage`] reads.
     fn forward(&self, z: &Tensor, mode: Mode) -> Quantized;
     /// Checks the parameters; with one that is not finite, any code might be chosen.
     ///

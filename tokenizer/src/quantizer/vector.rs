@@ -109,7 +109,7 @@ impl VectorQuantizer {
         &self.config
     }
 
-    /// The codebook as it is compared: fp32, rows normalised where the configuration says so.
+    /// The codebook as it is compared: fp32, rows normalised if the configuration sets it.
     fn rows(&self) -> Tensor {
         self.maybe_normalize(&self.codebook)
     }

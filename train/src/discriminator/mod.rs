@@ -1,4 +1,4 @@
-//! Discriminators: networks that tell real images from reconstructions, and their configuration.
+//! Discriminators: networks that classify real images and reconstructions, and their configuration.
 
 mod cost;
 mod diffaug;
@@ -26,8 +26,8 @@ use crate::Result;
 
 /// A discriminator in a tokenizer's training.
 pub trait Discriminator: std::fmt::Debug {
-    /// Images (B, 3, H, W) in [-1, 1] → logits (B, …), computed in `kind`. Random numbers come from
-    /// the thread's generator ([`base::random`]), and buffers change by [`base::carried`].
+    /// Images (B, 3, H, W) in [-1, 1] → logits (B, …), computed in `kind`. Random numbers come
+    /// from the thread's generator ([`base::random`]), and buffers change by [`base::carried`].
     fn logits(&self, images: &Tensor, kind: Kind, mode: Mode) -> Tensor;
 }
 

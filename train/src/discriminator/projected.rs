@@ -4,8 +4,8 @@
 //!
 //! Unlike in the published code, heads have group norms instead of batch norms, so that an image's
 //! logits do not depend on the other images or the size of a micro-batch; convolutions mix scales
-//! before their output is enlarged, not after, at a quarter of the cost; and they are 3×3 as in the
-//! paper, not 1×1.
+//! before their output is enlarged, not after, at a quarter of the cost; and they are 3×3 as in
+//! the paper, not 1×1.
 //!
 //! B batch, C channels, H×W positions
 
@@ -159,8 +159,8 @@ impl Projected {
         self.network.features(&EfficientNetLite::scaled(&shown), &self.blocks)
     }
 
-    /// (B, 3, H, W) in [-1, 1] → logits (B, positions of all scales); the heads compute in `kind`.
-    /// In training mode, one power iteration of every spectral norm.
+    /// (B, 3, H, W) in [-1, 1] → logits (B, positions of all scales); the heads compute in
+    /// `kind`. In training mode, one power iteration of every spectral norm.
     pub fn forward(&self, images: &Tensor, kind: Kind, mode: Mode) -> Tensor {
         self.scales.forward(&self.features(images), kind, mode)
     }
@@ -212,8 +212,8 @@ impl Scale {
         }
     }
 
-    /// The network's map (B, features, H, W) and the next coarser scale's result (B, mixed, H, W) →
-    /// (B, output, 2H, 2W).
+    /// The network's map (B, features, H, W) and the next coarser scale's result (B, mixed, H, W)
+    /// → (B, output, 2H, 2W).
     fn mix(&self, map: &Tensor, coarser: Option<&Tensor>) -> Tensor {
         let kind = map.kind();
         let mut x = map.conv2d(&self.channels.to_kind(kind), None::<Tensor>, 1, 0, 1, 1);

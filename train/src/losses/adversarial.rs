@@ -76,9 +76,9 @@ pub fn relativistic(better: &Tensor, worse: &Tensor) -> Tensor {
     (fp32(worse) - fp32(better)).softplus().mean(Kind::Float)
 }
 
-/// `γ/2 · mean ‖∂ Σ logits/∂ image‖²` (R1 on real images, R2 on reconstructions; Roth et al., arXiv
-/// 1705.09367, Mescheder et al., arXiv 1801.04406). The images require a gradient; the result has
-/// one.
+/// `γ/2 · mean ‖∂ Σ logits/∂ image‖²` (R1 on real images, R2 on reconstructions; Roth
+/// et al., arXiv 1705.09367, Mescheder et al., arXiv 1801.04406). The images require a gradient;
+/// the result has one.
 pub fn gradient_penalty(logits: &Tensor, images: &Tensor, gamma: f64) -> Tensor {
     let sum = fp32(logits).sum(Kind::Float);
     assert!(sum.requires_grad(), "the penalty needs logits that depend on the images");
@@ -87,9 +87,9 @@ pub fn gradient_penalty(logits: &Tensor, images: &Tensor, gamma: f64) -> Tensor 
     squares.mean(Kind::Float) * (gamma / 2.0)
 }
 
-/// `‖∂nll/∂w‖ / (‖∂gen/∂w‖ + 1e-4)`, clamped to [0, 10⁴] and detached, where w is the decoder's
-/// last layer (VQGAN, Esser et al., arXiv 2012.09841, eq. 7). No released model used it. Both
-/// losses keep their graphs.
+/// `‖∂nll/∂w‖ / (‖∂gen/∂w‖ + 1e-4)`, clamped to [0, 10⁴] and detached, where w is
+/// the decoder's last layer (VQGAN, Esser et al., arXiv 2012.09841, eq. 7). No released model used
+/// it. Both losses keep their graphs.
 pub fn adaptive_weight(nll: &Tensor, generator: &Tensor, last_layer: &Tensor) -> Tensor {
     let norm = |loss: &Tensor| {
         assert!(
@@ -133,8 +133,8 @@ mod tests {
         near(&R3gan.generator(Some(&r), &f), mean(&|i| -sigma(fake[i] - real[i]).ln()));
     }
 
-    /// D(x) = Σ w x²/2 has the gradient w x, so the penalty is γ/2 mean ‖w x‖², whose derivative by
-    /// w is γ mean Σ w x².
+    /// D(x) = Σ w x²/2 has the gradient w x, so the penalty is γ/2 mean ‖w x‖², whose
+    /// derivative by w is γ mean Σ w x².
     #[test]
     fn penalties_and_their_gradients_equal_the_closed_form() {
         let options = (Kind::Float, tch::Device::Cpu);

@@ -36,10 +36,10 @@ fn position_weights(codes: &Tensor, valid: Option<&Tensor>) -> Tensor {
 /// Number of logits computed at a time: 64 MiB in fp32.
 pub(crate) const LOGITS_AT_A_TIME: i64 = 1 << 24;
 
-/// [`cross_entropy`], or [`masked_cross_entropy`], of `hidden · outputᵀ` for hidden states (B, N,
-/// D) and an output layer (V, D), in parts of the positions, so that not all logits are in memory.
-/// The gradients of hidden states and output layer are computed together with the loss. Memory does
-/// not grow with B · N · V, and the logits are read and written less often.
+/// [`cross_entropy`], or [`masked_cross_entropy`], of `hidden · outputᵀ` for hidden states (B,
+/// N, D) and an output layer (V, D), in parts of the positions, so that not all logits are in
+/// memory. The gradients of hidden states and output layer are computed together with the loss.
+/// Memory does not grow with B · N · V, and the logits are read and written less often.
 pub fn chunked_cross_entropy(
     hidden: &Tensor,
     output: &Tensor,

@@ -7,8 +7,8 @@ use tch::{Device, Kind, Tensor};
 
 /// A distance of images by the features of a frozen network.
 pub trait PerceptualLoss: std::fmt::Debug {
-    /// Images (B, 3, H, W) in [-1, 1] → the mean distance over the batch, fp32, with a gradient for
-    /// `image` only.
+    /// Images (B, 3, H, W) in [-1, 1] → the mean distance over the batch, fp32, with a gradient
+    /// for `image` only.
     fn distance(&self, target: &Tensor, image: &Tensor) -> Tensor;
 }
 

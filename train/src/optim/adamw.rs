@@ -22,7 +22,7 @@ pub struct AdamWConfig {
 }
 
 impl AdamWConfig {
-    /// Refuses the numbers that `torch.optim.AdamW` refuses.
+    /// Rejects the values that `torch.optim.AdamW` rejects.
     ///
     /// # Errors
     /// Returns an error that names the number out of its range.

@@ -52,7 +52,7 @@ impl ClassMap {
     /// The outputs (int64, as many as `labels`) that belong to class indices of the data.
     ///
     /// # Errors
-    /// An index that is none of the classes.
+    /// An index outside the classes.
     pub(crate) fn outputs(&self, labels: &[i64]) -> Result<Tensor> {
         let one = |label: &i64| {
             let found = self.classes.binary_search_by_key(label, |c| c.index);

@@ -32,8 +32,8 @@ pub struct Scores {
 }
 
 impl ProbeHead {
-    /// Initial weights from libtorch's global generator: N(0, 0.01²), biases U(±1/√D) (MAE's are
-    /// 0).
+    /// Initial weights from libtorch's global generator: N(0, 0.01²), biases U(±1/√D) (MAE's
+    /// are 0).
     pub fn new(device: Device, width: i64, classes: i64, batch_norm: bool) -> Self {
         let vars = Vars::new(device, Kind::Float, Build::Random);
         let p = &vars.root();
@@ -53,8 +53,9 @@ impl ProbeHead {
         &self.vars
     }
 
-    /// (B, D) → logits (B, K), normalised by the batch's statistics, which update the running ones
-    /// if `track`. In a step of several batches only the first does, as process 0 does upstream.
+    /// (B, D) → logits (B, K), normalised by the batch's statistics, which update the running
+    /// ones if `track`. In a step of several batches only the first does, as process 0 does
+    /// upstream.
     pub fn train(&self, x: &Tensor, track: bool) -> Tensor {
         let Some((mean, var)) = &self.running else { return self.linear.forward(x) };
         let (mean, var) = if track { (Some(mean), Some(var)) } else { (None, None) };

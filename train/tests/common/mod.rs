@@ -139,7 +139,7 @@ pub fn ar_task(tokenizer_dir: &Path, changes: &[&str]) -> ArTask {
     ArTask::new(recipe, tokenizer, Device::Cpu).unwrap()
 }
 
-/// Asks to stop after so many steps.
+/// Requests a stop after this many steps.
 pub struct StopAfter<'a>(pub u64, pub &'a AtomicBool);
 
 impl Progress for StopAfter<'_> {

@@ -182,8 +182,8 @@ impl T5Encoder {
         &self.config
     }
 
-    /// Tokens (B, T) int64 and where they are text, (B, T), one or zero → features (B, T, D). Rows
-    /// of padding hold whatever comes out there.
+    /// Tokens (B, T) int64 and where they are text, (B, T), one or zero → features (B, T, D).
+    /// Rows of padding hold whatever comes out there.
     pub fn forward(&self, tokens: &Tensor, mask: &Tensor) -> Tensor {
         self.layers(tokens, mask).pop().expect("the last is the output")
     }

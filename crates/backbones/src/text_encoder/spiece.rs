@@ -46,7 +46,7 @@ const PAD: &str = "<pad>";
 const END: &str = "</s>";
 const UNKNOWN: &str = "<unk>";
 
-/// The text of the `tokenizer.json` that says the same.
+/// The text of the equivalent `tokenizer.json`.
 pub(super) fn description(bytes: &[u8]) -> Result<String, String> {
     let model = Model::decode(bytes).map_err(|e| format!("not a SentencePiece model ({e})"))?;
     let kind = model.trainer.as_ref().and_then(|t| t.model_type).unwrap_or(UNIGRAM);

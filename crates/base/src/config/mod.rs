@@ -160,7 +160,7 @@ impl Document {
 /// first, in time that goes with the square of their depth.
 const DEEPEST: usize = 1000;
 
-/// Whether so many brackets are open somewhere, those in comments and texts included.
+/// Whether that many brackets are open somewhere, including those in comments and strings.
 fn nests_too_deeply(text: &str) -> bool {
     let mut open = 0usize;
     text.bytes().any(|byte| {

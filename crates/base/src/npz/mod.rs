@@ -137,7 +137,7 @@ impl Npz {
         &self.arrays
     }
 
-    /// Head of an array, if it is there.
+    /// Header of an array, if it exists.
     pub fn info(&self, name: &str) -> Option<&ArrayInfo> {
         self.arrays.iter().find(|a| a.name == name)
     }
@@ -203,7 +203,7 @@ impl Npz {
         Ok(letters.take_while(|&c| c != 0).filter_map(char::from_u32).collect())
     }
 
-    /// At most so many bytes of an array's values.
+    /// At most this many bytes of an array's values.
     fn data(&mut self, array: usize, most: u64) -> io::Result<Vec<u8>> {
         let Member { index, head } = self.members[array];
         let mut member = self.archive.by_index(index)?;

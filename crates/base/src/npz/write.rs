@@ -29,7 +29,7 @@ fn descr(kind: Kind) -> Option<&'static str> {
 }
 
 /// The head of a version 1.0 `.npy` file in C order; the data begin at a multiple of 64 bytes.
-/// `kind` is NumPy's name of the elements: `|u1`, `<f4`, `<U12`.
+/// `kind` is NumPy's name of the dtype: `|u1`, `<f4`, `<U12`.
 pub fn npy_header(kind: &str, shape: &[u64]) -> Vec<u8> {
     let dims: Vec<String> = shape.iter().map(u64::to_string).collect();
     let dims = if dims.len() == 1 { format!("{},", dims[0]) } else { dims.join(", ") };

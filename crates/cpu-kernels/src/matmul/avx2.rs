@@ -11,7 +11,8 @@ use super::{LANES, Scaling, Tile};
 const ROWS: usize = 6;
 /// Rows of integer sums computed together by whole vectors, which take four registers per row.
 const WHOLE_ROWS: usize = 2;
-/// Quads of inputs whose products fit the 32-bit sums, two in each: 2 · 127 · 32767 · 256 < 2³¹.
+/// Quads of inputs whose products fit the 32-bit sums, two in each: 2 · 127 · 32767 · 256 <
+/// 2³¹.
 const QUADS: usize = 256;
 /// Prefetch distance in bytes: the hardware prefetcher stops at each 4 kB page.
 const AHEAD: usize = 1024;

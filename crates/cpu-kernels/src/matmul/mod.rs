@@ -250,8 +250,8 @@ struct Scaling<'a> {
 }
 
 impl Scaling<'_> {
-    /// Sum of an output, `256 (Σ high·w − 128 Σ w) + Σ low·w`: split inputs have 32768 = 256 · 128
-    /// added.
+    /// Sum of an output, `256 (Σ high·w − 128 Σ w) + Σ low·w`: split inputs have 32768 = 256
+    /// · 128 added.
     #[inline(always)]
     fn total(&self, output: usize, high: i32, low: i32) -> f32 {
         let offset = self.sums.get(output).map_or(0, |sum| 128 * i64::from(*sum));

@@ -100,8 +100,9 @@ fn open_npz(path: &Path, run: &RunSettings, targets: &Targets) -> Result<NpzRun>
 /// Batches that may wait to be written: enough that a slow disk does not stop the networks at once.
 const WAITING: usize = 2;
 
-/// Makes the images that the outputs lack, in batches, and writes them on another thread, until all are made or
-/// `stop` is set. Several processes make a batch each in turn; the first has the outputs, and writes in their order.
+/// Generates the images that the outputs lack, in batches, and writes them on another thread, until
+/// all are complete or `stop` is set. Several processes take turns by batch; the first owns the
+/// outputs, and writes in their order.
 ///
 /// # Errors
 /// Returns an error if an image cannot be made or written, or another process fails.

@@ -1,6 +1,6 @@
 //! `.npz` files of generated images, written a batch at a time and resumed after an interruption.
 //!
-//! While a run goes on, `x.npz.partial` holds the pixels so far and `x.npz.partial.json` what they
+//! During a run, `x.npz.partial` holds the pixels so far and `x.npz.partial.json` what they
 //! were made with. At the end both become `x.npz` (key `arr_0`, uint8, N × H × W × 3,
 //! uncompressed), the form that the ADM evaluation suite reads.
 
@@ -124,7 +124,7 @@ fn locked(target: &Path, raw: &Path) -> Result<File> {
         let file = opened.map_err(Error::write(raw))?;
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => return Err(Error::Locked { target: target.to_owned() }),
-            // Some network file systems know no locks.
+            // Some network file systems do not support locks.
             Ok(()) | Err(TryLockError::Error(_)) => {}
         }
         // The process that had it may just have finished and removed it.

@@ -81,7 +81,7 @@ impl ImageSource for Generator {
     }
 }
 
-/// The models and the run that the arguments ask for.
+/// The models and the run that the arguments describe.
 fn config(args: &RunArgs) -> Result<(ModelsConfig, DrawConfig)> {
     let pair = ModelPair::find(&args.model.choice(), &args.tokenizer.choice())?;
     let settings = args.sampling.clone().or(pair.sampling_defaults()?);

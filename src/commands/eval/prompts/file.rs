@@ -26,7 +26,7 @@ fn wrong(file: &Path, row: &Row, why: &str) -> UserError {
     UserError::new(format!("`{}`, line {}: {why}", file.display(), row.line))
 }
 
-/// The n-th line is the n-th image's, in natural order (`2.png` before `10.png`), as GigaGAN's script sorts.
+/// Line n belongs to image n, in natural order (`2.png` before `10.png`), as in GigaGAN's script.
 fn by_order(set: &ImageSet, file: &Path, what: &str, lines: Vec<String>) -> Result<Vec<String>> {
     if lines.len() != set.len() {
         let (n, images) = (lines.len(), set.len());
@@ -58,7 +58,8 @@ fn natural(name: &str) -> Vec<(String, Option<u128>)> {
     parts
 }
 
-/// Rows that name an image by its path: as the set does, or by the file's name where no other image has it.
+/// Rows that name an image by its path: the set's path, or the file's name if no other image has
+/// it.
 fn by_name(set: &ImageSet, file: &Path, rows: &[PromptRow]) -> Result<Vec<String>> {
     let mut by_path = HashMap::new();
     for PromptRow { text, row } in rows {

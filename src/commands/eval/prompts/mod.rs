@@ -1,4 +1,5 @@
-//! Which prompt belongs to which image: from the data set, from a file beside the images, or from the images themselves.
+//! Prompts of images: from the data set, from a file beside the images, or from the images
+//! themselves.
 
 mod file;
 
@@ -15,13 +16,14 @@ use super::texts;
 use crate::context::Context;
 use crate::error::UserError;
 
-/// Files of prompts that lie in a folder of images, or beside it: LlamaGen's and GigaGAN's layouts, then GenEval's.
+/// Files of prompts in a folder of images, or beside it: LlamaGen's and GigaGAN's layouts, then
+/// GenEval's.
 const BESIDE: [&str; 3] = ["captions.txt", "result.jsonl", "metadata.jsonl"];
 /// Keywords of PNG text that hold a prompt as it is.
 const KEYWORDS: [&str; 3] = ["prompt", "Description", "caption"];
 
-/// The set with a prompt for each image: of `given`, else of the data set's captions, else of a file beside the
-/// images, else of the PNGs' text chunks.
+/// Attaches a prompt to each image: from `given`, else from the data set's captions, else from a
+/// file beside the images, else from the PNGs' text chunks.
 pub fn attach(set: ImageSet, given: Option<&Path>, context: &Context) -> Result<ImageSet> {
     let (prompts, from) = find(&set, given)?;
     context.printer.note(&format!("prompts: {from}"));

@@ -1,4 +1,4 @@
-//! Report of a run, for people and for machines.
+//! Report of a run, as text and as JSON.
 
 mod sides;
 mod table;
@@ -35,7 +35,7 @@ pub struct Report {
     /// Scores that were asked for and cannot be had, and why.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub failed: BTreeMap<String, String>,
-    /// Facts to know about the scores.
+    /// Notes about the scores.
     pub warnings: Vec<String>,
     /// Scores of chunks and subsets.
     pub series: BTreeMap<String, Vec<f64>>,

@@ -34,7 +34,7 @@ pub fn check(check: &mut Check) -> Result<()> {
     about_features(check, &reference)
 }
 
-/// What the scalars of the Inception Score are called, with the size of the chunks behind it.
+/// Prefix of the scalars of the Inception Score, followed by the size of the chunks.
 const SCORE: &str = "inception_score_split";
 
 fn split_sizes(check: &Check) -> Vec<i64> {

@@ -20,7 +20,7 @@ pub fn check(check: &mut Check) -> Result<()> {
     ill(check)
 }
 
-/// One dimension; the numbers are in what the manifest says of it.
+/// One dimension; the numbers are in the manifest's description.
 fn one(check: &mut Check) -> Result<()> {
     if !check.golden.scalar_names().contains(&"one.fid") {
         return Ok(());

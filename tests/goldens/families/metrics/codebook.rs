@@ -1,4 +1,4 @@
-//! How a codebook is used.
+//! Usage of a codebook.
 
 use anyhow::Result;
 use base::Codes;

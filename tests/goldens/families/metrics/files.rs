@@ -10,7 +10,7 @@ use weights::{Checkpoint, Want};
 use crate::check::Check;
 use crate::golden::Golden;
 
-/// The whole golden; its notes name the files that lie beside it.
+/// The whole golden; its notes name the files beside it.
 pub fn check(check: &mut Check) -> Result<()> {
     for file in named(check.golden, ".npz")? {
         npz(check, &file)?;

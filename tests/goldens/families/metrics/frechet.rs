@@ -111,7 +111,8 @@ fn features(check: &mut Check, set: &str, i: u8) -> Result<Tensor> {
     Ok(x)
 }
 
-/// `rows of NAME (feature recipe, shift 1500, zmod 230)`: see the feature recipe of the goldens' README.
+/// `rows of NAME (feature recipe, shift 1500, zmod 230)`: see the feature recipe of the goldens'
+/// README.
 fn by_recipe(check: &Check, meaning: &str, n: i64, d: i64) -> Result<Tensor> {
     const RANK: i64 = 64;
     let seed = check.golden.get("seed").as_u64().context("seed")?;

@@ -34,7 +34,8 @@ pub fn check(check: &mut Check) -> Result<()> {
     Ok(())
 }
 
-/// `tf_mean_splits10`, `tf_std_splits10`, `tf_mean_splits10_noshuffle`, `adm_split5000`, `f64_split50`.
+/// `tf_mean_splits10`, `tf_std_splits10`, `tf_mean_splits10_noshuffle`, `adm_split5000`,
+/// `f64_split50`.
 fn one(check: &mut Check, name: &str, logits: &Tensor) -> Result<()> {
     let (_, variant) = name.split_once('.').context("SET.VARIANT")?;
     let rows = logits.size()[0] as u64;

@@ -21,8 +21,8 @@ fn flags(values: &[bool]) -> Tensor {
     Tensor::from_slice(values).to_kind(Kind::Uint8)
 }
 
-/// What the names of scalars that begin like this end with, by size: manifests say so which numbers of neighbours, sizes of
-/// chunks and so on they were made with.
+/// Numbers at the end of the scalar names that begin with `beginning`, ascending: manifests record
+/// in this way the numbers of neighbours, sizes of chunks and so on.
 fn numbers_after(golden: &Golden, beginning: &str) -> Vec<i64> {
     let names = golden.scalar_names().into_iter();
     let mut numbers: Vec<i64> = names.filter_map(|name| name.strip_prefix(beginning)?.parse().ok()).collect();

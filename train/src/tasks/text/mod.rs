@@ -1,5 +1,5 @@
-//! Texts as conditions in training: captions → features, by a frozen encoder, from stored features,
-//! or by an encoder that is trained jointly.
+//! Texts as conditions in training: captions → features, by a frozen encoder, from stored
+//! features, or by an encoder that is trained jointly.
 
 mod captions;
 mod recipe;
