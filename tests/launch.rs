@@ -39,7 +39,7 @@ fn both(place: &Place, verb: &str, options: &str, code: i32) {
 #[test]
 fn images_and_codes_are_those_of_one_process() {
     let place = place();
-    let sample = "sample --model model --device cpu --class 3,5 --num 4 --batch-size 3";
+    let sample = "sample --model model --device cpu --class 0,207 --num 4 --batch-size 3";
     both(&place, sample, "", 0);
     both(&place, sample, "--speculative 4", 0);
     let extract = "extract --data images --tokenizer model --device cpu";
@@ -58,7 +58,7 @@ fn images_and_codes_are_those_of_one_process() {
 #[test]
 fn an_npz_is_continued_by_another_number_of_processes() {
     let place = place();
-    let sample = "sample --model model --device cpu --class 3 --num 9 --batch-size 2";
+    let sample = "sample --model model --device cpu --class 207 --num 9 --batch-size 2";
     place.ok(&format!("{sample} --npz one.npz"));
     place.ok(&format!("launch --nproc 2 -- {sample} --npz two.npz"));
     assert!(std::fs::read(place.path("one.npz")).unwrap() == std::fs::read(place.path("two.npz")).unwrap());
@@ -69,11 +69,11 @@ fn what_several_processes_cannot_do_is_said() {
     let place = place();
     let said = place.fails("launch --nproc 2 -- plot run");
     assert!(said.contains("runs as one process"), "{said}");
-    let said = place.said("launch --nproc 2 -- sample --model model --class 3 --rng torch --device cpu", 2);
+    let said = place.said("launch --nproc 2 -- sample --model model --class 207 --rng torch --device cpu", 2);
     assert!(said.contains("one generator"), "{said}");
     let said = place.fails("launch --nproc 2");
     assert!(said.contains("VERB"), "{said}");
-    let out = place.command("sample --class 3").env("RANK", "1").output().unwrap();
+    let out = place.command("sample --class 207").env("RANK", "1").output().unwrap();
     let said = crate::common::stderr(&out);
     assert!(out.status.code() == Some(2) && said.contains("WORLD_SIZE is not"), "{said}");
 }
