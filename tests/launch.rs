@@ -1,6 +1,6 @@
 //! Verbs as several processes: their results are those of one.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::common::{Place, Tiny, write_model};
 
@@ -16,11 +16,17 @@ fn place() -> Place {
     place
 }
 
-/// Every file of a folder, but for the settings of single PNGs.
-fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
-    let mut all: Vec<_> = entries.map(|path| (name(&path), std::fs::read(&path).unwrap())).collect();
+/// Names and contents of all files below a folder.
+fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut all = vec![];
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = PathBuf::from(path.file_name().unwrap());
+        match path.is_dir() {
+            true => all.extend(files(&path).into_iter().map(|(below, bytes)| (name.join(below), bytes))),
+            false => all.push((name, std::fs::read(&path).unwrap())),
+        }
+    }
     all.sort();
     all
 }

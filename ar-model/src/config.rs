@@ -12,8 +12,6 @@ use crate::error::{Error, Result};
 mod official;
 mod options;
 
-pub(crate) use options::Options;
-
 /// A decoder-only transformer over image codes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -190,7 +188,19 @@ impl ArConfig {
         conditioning: ConditioningConfig,
         num_tokens: i64,
     ) -> Option<Self> {
-        SIZES.iter().find(|s| s.0 == name).map(|&(_, layers, heads, width)| ArConfig {
+        let size = SIZES.iter().find(|s| s.0 == name);
+        size.map(|&(_, layers, heads, width)| {
+            ArConfig::plain([width, layers, heads, 16384, num_tokens], position, conditioning)
+        })
+    }
+
+    /// A network without any option, of these `[width, layers, heads, vocab_size, num_tokens]`.
+    fn plain(
+        [width, layers, heads, vocab_size, num_tokens]: [i64; 5],
+        position: PositionConfig,
+        conditioning: ConditioningConfig,
+    ) -> Self {
+        ArConfig {
             kind: Architecture::Gpt,
             width,
             layers,
@@ -200,14 +210,14 @@ impl ArConfig {
             rope_base: official::rope_base(),
             norm_eps: official::norm_eps(),
             initializer_range: official::initializer_range(),
-            vocab_size: 16384,
+            vocab_size,
             num_tokens,
             position,
             conditioning,
             qk_norm: false,
             modulation: ModulationConfig::None,
             dropout: DropoutConfig::default(),
-        })
+        }
     }
 
     /// Names of the released sizes, for [`ArConfig::named`].

@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{ArConfig, Architecture, ConditioningConfig, DropoutConfig, ModulationConfig, PositionConfig};
+use super::{ArConfig, ConditioningConfig, DropoutConfig, ModulationConfig, PositionConfig};
 use crate::error::{Error, Result};
 
 pub(super) fn rope_base() -> f64 {
@@ -145,17 +145,11 @@ impl ModelArgs {
                  its generation stops with an error",
             );
         }
+        let position = if learned { PositionConfig::Learned } else { PositionConfig::Rope2d };
+        let sizes = [self.dim, self.n_layer, self.n_head, self.vocab_size, self.block_size];
         Ok(ArConfig {
-            kind: Architecture::Gpt,
-            width: self.dim,
-            layers: self.n_layer,
-            heads: self.n_head,
             kv_heads: self.n_kv_head.filter(|&n| n != self.n_head),
             feed_forward_width: self.feed_forward()?,
-            vocab_size: self.vocab_size,
-            num_tokens: self.block_size,
-            position: if learned { PositionConfig::Learned } else { PositionConfig::Rope2d },
-            conditioning,
             rope_base: self.rope_base,
             norm_eps: self.norm_eps,
             initializer_range: self.initializer_range,
@@ -169,6 +163,8 @@ impl ModelArgs {
                 drop_path: self.drop_path_rate,
                 condition: self.class_dropout_prob,
             },
+            // What upstream lacks.
+            ..ArConfig::plain(sizes, position, conditioning)
         })
     }
 

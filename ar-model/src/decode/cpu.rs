@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 
 use super::kernel_decoder::{DecodeKernels, KernelDecoder, LayerWeights, release};
 use crate::conditioning::Conditioning;
-use crate::config::{ArConfig, ConditioningConfig, ModulationConfig, Options, PositionConfig};
+use crate::config::ArConfig;
 use crate::model::{Block, Gpt};
 use crate::modulation::{LayerModulation, ModelModulation};
 
@@ -25,16 +25,9 @@ pub(super) fn format(precision: Precision) -> Option<Format> {
     }
 }
 
-/// None: all configurations are supported. A new option, or a new variant of one, does not compile
-/// until it is decided on here.
+/// The option that the kernels do not support, if there is one.
 pub(super) fn unsupported_reason(config: &ArConfig) -> Option<String> {
-    let Options {
-        position: PositionConfig::Learned | PositionConfig::Rope2d,
-        conditioning: ConditioningConfig::Class { .. } | ConditioningConfig::Text { .. },
-        qk_norm: _,
-        modulation: ModulationConfig::None | ModulationConfig::AdaLn | ModulationConfig::SimpleAdaLn,
-    } = config.options();
-    None
+    config.options().unsupported_by_cpu().map(str::to_owned)
 }
 
 /// A transformer packed for the CPU's kernels, many times faster than libtorch for few rows.

@@ -10,7 +10,7 @@ use tch::{Kind, Tensor};
 use super::CapturableStep;
 use super::kernel_decoder::{DecodeKernels, KernelDecoder, LayerWeights, release};
 use crate::conditioning::Conditioning;
-use crate::config::{ArConfig, ConditioningConfig, ModulationConfig, Options, PositionConfig};
+use crate::config::ArConfig;
 use crate::embeddings::Embeddings;
 use crate::error::Result;
 use crate::model::{Block, Gpt};
@@ -36,19 +36,10 @@ fn shape(config: &ArConfig) -> Shape {
     }
 }
 
-/// The kernels lack adaptive norms and odd sizes, which no release has.
-/// A new option, or a new variant of one, does not compile until it is decided on here.
+/// The option or size that the kernels do not support, which no release has.
 pub(super) fn unsupported_reason(config: &ArConfig) -> Option<String> {
-    let Options {
-        position: PositionConfig::Learned | PositionConfig::Rope2d,
-        conditioning: ConditioningConfig::Class { .. } | ConditioningConfig::Text { .. },
-        qk_norm: _,
-        modulation,
-    } = config.options();
-    match modulation {
-        ModulationConfig::None => shape(config).unsupported_reason(),
-        ModulationConfig::AdaLn | ModulationConfig::SimpleAdaLn => Some("adaptive norms".into()),
-    }
+    let option = config.options().unsupported_by_gpu().map(str::to_owned);
+    option.or_else(|| shape(config).unsupported_reason())
 }
 
 /// A transformer packed for a GPU's kernels.

@@ -8,7 +8,6 @@ use tch::{Kind, Tensor};
 use super::{Gpt, prefix_lm_mask};
 use crate::attention::AttentionInput;
 use crate::conditioning::Conditioning;
-use crate::config::Options;
 use crate::modulation::ModelCondition;
 use crate::position::Positions;
 
@@ -55,8 +54,10 @@ impl Gpt {
 
     /// Weight of the output layer (V, D); the logits are `head_input · weightᵀ`.
     pub fn output_weight(&self) -> &Tensor {
-        // No option acts behind the output layer, where a loss in parts would miss it.
-        let Options { position: _, conditioning: _, qk_norm: _, modulation: _ } = self.config.options();
+        assert!(
+            !self.config.options().act_behind_output(),
+            "a loss in parts misses an option of the network"
+        );
         self.output.weight()
     }
 }
