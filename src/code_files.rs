@@ -200,19 +200,3 @@ fn integers(source: &dyn TensorSource, names: &[&str]) -> Result<Option<Tensor>>
         }
     }
 }
-
-/// Consecutive ranges (start, length) of at most `size` that cover `0..len`.
-pub fn batches(len: i64, size: i64) -> impl Iterator<Item = (i64, i64)> {
-    (0..len).step_by(usize::try_from(size).unwrap_or(1).max(1)).map(move |from| (from, size.min(len - from)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn batches_cover_everything_once() {
-        assert_eq!(batches(7, 3).collect::<Vec<_>>(), [(0, 3), (3, 3), (6, 1)]);
-        assert_eq!(batches(0, 3).count(), 0);
-    }
-}

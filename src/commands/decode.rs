@@ -10,11 +10,11 @@ use serde::Serialize;
 use tch::{Device, Tensor};
 use tokenizer::Tokenizer as _;
 
-use crate::code_files::{CodeFile, batches};
+use crate::code_files::CodeFile;
 use crate::context::{self, Context, ExitStatus};
 use crate::error::UserError;
 use crate::files;
-use crate::resolve::device;
+use crate::resolve::{device, open_tokenizer};
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -34,15 +34,13 @@ pub fn run(args: &DecodeArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     if file.len() == 0 {
         return Err(UserError::new(format!("there are no codes in `{}`", args.codes.display())).into());
     }
-    let location = generate::locate::tokenizer(&args.job.tokenizer.choice())?;
-    let tokenizer =
-        location.open_tokenizer(device, args.job.compute.precision, &mut context.printer.clone())?;
+    let tokenizer = open_tokenizer(&args.job, device, context)?;
     warn_of_another_tokenizer(&file, &tokenizer, context)?;
     let mut sink = Sink::new(&args.output)?;
     let mut size = [0; 2];
     let mut progress = context.printer.clone();
     progress.start("decoding", Some(file.len() as u64));
-    for (from, count) in batches(file.len(), args.job.batch.batch_size) {
+    for (from, count) in base::spans(file.len(), args.job.batch.batch_size) {
         let codes = Codes::new(file.rows(from, count)?.into_tensor().to_device(device))?;
         let row = |i: usize| format!("row {}", from + i as i64);
         let images = tokenizer.model.decode(&codes).map_err(|e| e.of_images(row))?;

@@ -11,7 +11,7 @@ use tokenizer::Tokenizer as _;
 use crate::code_files::TOKENIZER;
 use crate::context::{self, Context, ExitStatus, report_left_out, report_skipped};
 use crate::inputs::{Inputs, Skipped};
-use crate::resolve::device;
+use crate::resolve::{device, open_tokenizer};
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -30,9 +30,7 @@ pub fn run(args: &EncodeArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let device = device::resolve(&args.job.compute.device)?;
     let mut inputs = Inputs::open(&args.images)?;
     inputs.left_out().for_each(|(path, files)| report_left_out(context, path, files));
-    let location = generate::locate::tokenizer(&args.job.tokenizer.choice())?;
-    let tokenizer =
-        location.open_tokenizer(device, args.job.compute.precision, &mut context.printer.clone())?;
+    let tokenizer = open_tokenizer(&args.job, device, context)?;
     let spec = tokenizer.model.spec().clone();
     let (mut names, mut codes, mut features) = (vec![], vec![], vec![]);
     let mut progress = context.printer.clone();

@@ -10,7 +10,7 @@ use eval::Likelihood;
 use serde::Serialize;
 use tch::{Device, Tensor};
 
-use crate::code_files::{CodeFile, batches, check_codes, same_classes, same_tokenizer};
+use crate::code_files::{CodeFile, check_codes, same_classes, same_tokenizer};
 use crate::context::{self, Context, ExitStatus};
 use crate::error::UserError;
 use crate::resolve::device;
@@ -47,7 +47,7 @@ pub fn run(args: &LogitsArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let mut likelihood = Likelihood::default();
     let mut progress = context.printer.clone();
     progress.start("rows", Some(file.len() as u64));
-    for (from, count) in batches(file.len(), args.batch.batch_size) {
+    for (from, count) in base::spans(file.len(), args.batch.batch_size) {
         let codes = file.rows(from, count)?;
         check_codes(&codes, spec.num_tokens, spec.vocab_size)?;
         let condition = Conditioning::Class(classes.narrow(0, from, count).to_device(device));

@@ -93,7 +93,8 @@ impl Health {
     /// Ends the thread; the others see a process that ended in good order.
     pub(crate) fn leave(&mut self, rank: usize) {
         self.pulse.stop.store(true, Ordering::Relaxed);
-        if let Some(store) = self.thread.take().and_then(|thread| thread.join().ok()) {
+        let thread = self.thread.take().inspect(|thread| thread.thread().unpark());
+        if let Some(store) = thread.and_then(|thread| thread.join().ok()) {
             let _ = store.set(&alive(rank), LEFT.as_bytes());
         }
     }

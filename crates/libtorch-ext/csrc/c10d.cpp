@@ -167,14 +167,6 @@ char* ext_group_receive(ExtWork** out, ExtGroup* group, const Tensor* tensor, in
   return started(out, tensor, [&](std::vector<Tensor>& tensors) { return group->group->recv(tensors, from, tag); });
 }
 
-char* ext_group_broadcast(ExtWork** out, ExtGroup* group, const Tensor* tensor, int root) {
-  return started(out, tensor, [&](std::vector<Tensor>& tensors) {
-    c10d::BroadcastOptions options;
-    options.rootRank = root;
-    return group->group->broadcast(tensors, options);
-  });
-}
-
 char* ext_group_barrier(ExtWork** out, ExtGroup* group) {
   return first_line([&] { *out = new ExtWork{group->group->barrier(), {}}; });
 }

@@ -73,12 +73,6 @@ unsafe extern "C" {
         from: i32,
         tag: i32,
     ) -> *mut c_char;
-    fn ext_group_broadcast(
-        out: *mut *mut ExtWork,
-        group: *mut ExtGroup,
-        tensor: *const C_tensor,
-        root: i32,
-    ) -> *mut c_char;
     fn ext_group_barrier(out: *mut *mut ExtWork, group: *mut ExtGroup) -> *mut c_char;
     fn ext_work_wait(work: *mut ExtWork) -> *mut c_char;
     fn ext_work_free(work: *mut ExtWork);
@@ -306,17 +300,6 @@ impl Group {
         let start =
             |out: &mut _| unsafe { ext_group_receive(out, self.raw(), into.as_ptr(), number(from), tag) };
         finished("receiving from another process", start)
-    }
-
-    /// Fills the tensor with that of process `root`.
-    ///
-    /// # Errors
-    /// Returns an error if a process has exited or does not take part in time.
-    pub fn broadcast(&self, tensor: &mut Tensor, root: usize) -> Result<()> {
-        on_cpu(tensor)?;
-        let start =
-            |out: &mut _| unsafe { ext_group_broadcast(out, self.raw(), tensor.as_ptr(), number(root)) };
-        finished("broadcast", start)
     }
 
     /// Waits until every process is here.

@@ -19,7 +19,7 @@ use self::plan::{check_labels, codes_per_image, plan, views};
 use self::sink::Sink;
 use self::skipped::{nothing_read, sort_skipped};
 use crate::context::{Context, ExitStatus, open_images};
-use crate::resolve::device;
+use crate::resolve::{device, open_tokenizer};
 
 /// Encodes the missing units; [`ExitStatus::Incomplete`] if images were left out or it was
 /// interrupted.
@@ -32,9 +32,7 @@ pub fn run(args: &ExtractArgs, context: &Context) -> anyhow::Result<ExitStatus> 
     }
     let device = device::resolve(&args.job.compute.device)?;
     check_labels(images.as_ref(), args.format, context)?;
-    let location = generate::locate::tokenizer(&args.job.tokenizer.choice())?;
-    let tokenizer =
-        location.open_tokenizer(device, args.job.compute.precision, &mut context.printer.clone())?;
+    let tokenizer = open_tokenizer(&args.job, device, context)?;
     let codes = codes_per_image(args, tokenizer.model.spec())?;
     let size = args.image_size.unwrap_or(tokenizer.model.spec().image_size);
     let views = views(args, size)?;

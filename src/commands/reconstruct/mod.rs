@@ -13,16 +13,14 @@ use self::report::Report;
 use crate::context::{Context, ExitStatus, report_left_out, report_skipped};
 use crate::files;
 use crate::inputs::Inputs;
-use crate::resolve::device;
+use crate::resolve::{device, open_tokenizer};
 
 /// Reconstructs all images; [`ExitStatus::Incomplete`] when some were skipped.
 pub fn run(args: &ReconstructArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let device = device::resolve(&args.job.compute.device)?;
     let mut inputs = Inputs::open(&args.images)?;
     inputs.left_out().for_each(|(path, files)| report_left_out(context, path, files));
-    let location = generate::locate::tokenizer(&args.job.tokenizer.choice())?;
-    let tokenizer =
-        location.open_tokenizer(device, args.job.compute.precision, &mut context.printer.clone())?;
+    let tokenizer = open_tokenizer(&args.job, device, context)?;
     let side = tokenizer.model.spec().image_size;
     files::make_folder(&args.output)?;
     let mut outputs = Outputs::new(&args.output);
