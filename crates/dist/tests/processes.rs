@@ -1,5 +1,6 @@
 //! Several processes on this machine: this binary starts itself again.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -8,6 +9,11 @@ use dist::{Error, JoinSettings, LIMIT_VARIABLE, LaunchPlan, World, launch};
 use settings::Launch;
 
 const SCENARIO: &str = "DIST_TEST_SCENARIO";
+const HEARD: &str = "DIST_TEST_HEARD";
+
+fn heard_file(scenario: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("dist-test-{}-{scenario}", std::process::id()))
+}
 
 /// Runs a scenario of [`child`] in several processes; returns the exit code and the launcher's
 /// notes.
@@ -17,6 +23,7 @@ fn run(scenario: &str, processes: usize, max_restarts: u32) -> (i32, Vec<String>
     let command = || {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["child", "--exact", "--nocapture"]).env(SCENARIO, scenario).env(LIMIT_VARIABLE, "8");
+        command.env(HEARD, heard_file(scenario));
         command
     };
     let notes = std::cell::RefCell::new(vec![]);
@@ -36,6 +43,7 @@ fn child() {
         rendezvous: Duration::from_secs(60),
         exchange: Duration::from_secs(60),
         last_words: Box::new(|text| {
+            heard(text);
             // The exit code that follows is 2.
             assert!(text.contains("rank 1") && text.contains("it was at: work"), "{text}");
         }),
@@ -63,12 +71,20 @@ fn child() {
         "failed" => {
             let error = world.barrier().unwrap_err();
             let text = error.to_string();
+            heard(&text);
             assert!(text.contains("rank 1") && text.ends_with("failed: the disk is full"), "{text}");
             world.end(6);
         }
         _ => world.barrier().unwrap_or_else(|_| std::thread::sleep(Duration::from_secs(30))),
     }
     world.leave();
+}
+
+/// Keeps the failure that a process heard of for the test, which sees exit codes only.
+fn heard(text: &str) {
+    if let Ok(file) = std::env::var(HEARD) {
+        std::fs::write(file, text).unwrap();
+    }
 }
 
 fn exchange(world: &World) {
@@ -104,12 +120,16 @@ fn a_failure_is_told_to_the_others_in_its_own_words() {
     let (code, notes) = run("failed", 2, 0);
     assert!(code == 3 || code == 6, "{code}");
     assert!(notes[0].contains("ended first"), "{notes:?}");
+    let text = std::fs::read_to_string(heard_file("failed")).unwrap();
+    assert!(text.contains("rank 1") && text.ends_with("failed: the disk is full"), "{text}");
+    std::fs::remove_file(heard_file("failed")).unwrap();
 }
 
 #[test]
 fn a_process_that_is_gone_is_named_by_the_heartbeats() {
     let start = Instant::now();
     let (code, notes) = run("killed", 3, 0);
+    std::fs::remove_file(heard_file("killed")).unwrap();
     assert_eq!(code, 2);
     assert!(notes[0].contains("rank 1 of 3") && notes[0].contains("SIGABRT"), "{notes:?}");
     assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
