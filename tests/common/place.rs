@@ -47,7 +47,11 @@ impl Place {
 
     fn gen_with(&self, parts: &[&str]) -> std::process::Command {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gen"));
-        command.current_dir(self.dir()).env("XDG_CACHE_HOME", self.path("cache")).env_remove("GEN_MODELS");
+        command
+            .current_dir(self.dir())
+            .env("XDG_CACHE_HOME", self.path("cache"))
+            .env_remove("GEN_MODELS")
+            .env_remove("GEN_WEIGHTS");
         command.env("OMP_NUM_THREADS", "1");
         command.args(parts.iter().flat_map(|part| part.split_whitespace()));
         command

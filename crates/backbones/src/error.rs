@@ -151,7 +151,7 @@ fn missing_hints(wanted: &PublicFile) -> Vec<String> {
             wanted.publisher, wanted.licence, wanted.name
         ),
     };
-    let elsewhere = "or name another folder with `--models-dir` or GEN_MODELS, or the file by this network's option (see \
+    let elsewhere = "or name another folder with `--weights-dir` or GEN_WEIGHTS, or the file by this network's option (see \
                      `--help`)";
     vec![get, elsewhere.into()]
 }

@@ -224,7 +224,7 @@ impl PublicFile {
         })
     }
 
-    /// Path in a models folder.
+    /// Path in a weights folder.
     ///
     /// # Errors
     /// Returns an error if it is missing, with its name, digest, the folder searched, and how to
@@ -296,20 +296,37 @@ pub fn sha256(path: &Path) -> Result<String> {
     base::hash::sha256_of_file(path).map_err(|source| Error::Read { path: path.to_owned(), source })
 }
 
-/// The models folder: what was asked for, else `GEN_MODELS`, else `gen/models` in the user's cache
-/// folder.
-pub fn models_folder(asked: Option<&Path>) -> PathBuf {
+/// Folder of public weight files: `asked`, else `GEN_WEIGHTS`, else `gen/weights` in the user's
+/// cache folder. The names of earlier versions, `GEN_MODELS` and `gen/models`, are read where the
+/// present ones do not exist.
+pub fn weights_folder(asked: Option<&Path>) -> PathBuf {
     let from = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    if let Some(folder) = asked.map(Path::to_owned).or_else(|| from("GEN_MODELS")) {
-        return folder;
-    }
-    let cache = from("XDG_CACHE_HOME").or_else(|| from("HOME").map(|home| home.join(".cache")));
-    cache.unwrap_or_else(|| ".cache".into()).join("gen/models")
+    let named = || from("GEN_WEIGHTS").or_else(|| from("GEN_MODELS"));
+    asked.map(Path::to_owned).or_else(named).unwrap_or_else(|| {
+        let cache = from("XDG_CACHE_HOME").or_else(|| from("HOME").map(|home| home.join(".cache")));
+        in_cache(&cache.unwrap_or_else(|| ".cache".into()))
+    })
+}
+
+fn in_cache(cache: &Path) -> PathBuf {
+    let [present, earlier] = ["gen/weights", "gen/models"].map(|name| cache.join(name));
+    if earlier.is_dir() && !present.exists() { earlier } else { present }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_folder_of_earlier_versions_is_used_until_there_is_one_of_the_present_name() {
+        let cache = tempfile::tempdir().unwrap();
+        let name = || in_cache(cache.path()).file_name().unwrap().to_owned();
+        assert_eq!(name(), "weights");
+        std::fs::create_dir_all(cache.path().join("gen/models")).unwrap();
+        assert_eq!(name(), "models");
+        std::fs::create_dir_all(cache.path().join("gen/weights")).unwrap();
+        assert_eq!(name(), "weights");
+    }
 
     #[test]
     fn names_and_files_are_unique() {

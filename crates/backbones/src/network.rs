@@ -87,7 +87,7 @@ impl Network {
         PublicFile::named(&self.name()).map_err(|_| Error::NoPublicFile { network: self.name() })
     }
 
-    /// The weights asked for, else its public file in the models folder.
+    /// The weights asked for, else its public file in the weights folder.
     ///
     /// # Errors
     /// Returns an error if the public file is needed and missing, or another file has its name.

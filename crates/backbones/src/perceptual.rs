@@ -7,7 +7,7 @@ use nn::l2_normalize;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use crate::files::models_folder;
+use crate::files::weights_folder;
 use crate::resize::half_pixel_bilinear;
 use crate::{EfficientNetLite, EfficientNetSize, Error, FeatureId, Network, Result, WeightSource};
 
@@ -18,7 +18,7 @@ pub struct PerceptualConfig {
     /// The network.
     #[serde(default = "lite0")]
     pub size: EfficientNetSize,
-    /// Its weights; the public file in the models folder (`gen fetch`) where none are given.
+    /// Its weights; the public file in the weights folder (`gen fetch`) where none are given.
     #[serde(default)]
     pub weights: Option<WeightSource>,
     /// Images are enlarged bilinearly by this factor first.
@@ -105,12 +105,12 @@ impl PerceptualConfig {
 }
 
 /// The weights of an EfficientNet-Lite: those that were asked for, else the public file in the
-/// models folder.
+/// weights folder.
 ///
 /// # Errors
 /// Returns an error if the public file is needed and missing, or another file has its name.
 pub fn efficientnet_weights(asked: Option<&WeightSource>, size: EfficientNetSize) -> Result<WeightSource> {
-    Network::EfficientNetLite(size).weights(asked, &models_folder(None))
+    Network::EfficientNetLite(size).weights(asked, &weights_folder(None))
 }
 
 /// The distance, with its network.

@@ -43,7 +43,7 @@ impl std::fmt::Display for Origin {
 pub struct PublicFile {
     /// Name in commands: the network's, or that of a part.
     pub name: &'static str,
-    /// Its name in the models folder. A `.safetensors` file of the same stem is taken too.
+    /// Its name in the weights folder. A `.safetensors` file of the same stem is taken too.
     pub file: &'static str,
     /// Its size, where known.
     pub bytes: Option<u64>,

@@ -112,7 +112,7 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ClaimError> {
 }
 
 /// Keys in which two settings differ, those of inner maps as `key.inner`.
-fn differing_keys<T: Serialize>(a: &T, b: &T) -> Vec<String> {
+pub fn differing_keys<T: Serialize>(a: &T, b: &T) -> Vec<String> {
     let json = |settings: &T| serde_json::to_value(settings).unwrap_or_default();
     let mut keys = vec![];
     compare("", &json(a), &json(b), &mut keys);

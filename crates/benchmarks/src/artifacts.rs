@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use backbones::files::{PublicFile, models_folder};
+use backbones::files::{PublicFile, weights_folder};
 use serde::Serialize;
 use settings::Metric;
 
@@ -133,10 +133,10 @@ pub fn locate(benchmark: &Benchmark, dirs: &SearchDirs) -> Result<Vec<Artifact>>
     })
 }
 
-/// Public weights of a frozen network, in one of the folders or in the models folder.
+/// Public weights of a frozen network, in one of the folders or in the weights folder.
 fn public(what: &'static str, name: &str, folders: &[PathBuf]) -> Result<Artifact> {
     let public = PublicFile::named(name)?;
-    let models = models_folder(None);
+    let models = weights_folder(None);
     let known = Path::new(public.file);
     let bare = known.file_name().unwrap_or_default();
     let found =

@@ -8,7 +8,7 @@ use settings::{Metric, ReferenceKind, SamplingSettings};
 use crate::benchmark::BenchmarkArgs;
 use crate::metric;
 use crate::sample::DrawArgs;
-use crate::{BatchArgs, ComputeArgs, JsonArgs, ModelArgs, ModelsDirArgs, PairedTokenizerArgs, SeedArgs};
+use crate::{BatchArgs, ComputeArgs, JsonArgs, ModelArgs, PairedTokenizerArgs, SeedArgs, WeightsDirArgs};
 
 /// Arguments of `gen eval`.
 #[derive(Debug, Args)]
@@ -161,7 +161,7 @@ pub struct NetworkArgs {
     pub network_input: Option<String>,
 
     /// Weights of FID's Inception: a file, or random:SEED for scores that are not comparable
-    /// [default, here and below: the public file in the models folder]
+    /// [default, here and below: the public file in the weights folder]
     #[arg(long, value_name = "FILE|random:SEED")]
     pub inception: Option<String>,
 
@@ -218,7 +218,7 @@ pub struct NetworkArgs {
     pub perceptual_weights: Option<String>,
 
     #[command(flatten)]
-    pub models: ModelsDirArgs,
+    pub weights_folder: WeightsDirArgs,
 }
 
 /// Partial runs.

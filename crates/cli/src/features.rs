@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::{BatchArgs, DeviceArgs, JsonArgs, ModelsDirArgs};
+use crate::{BatchArgs, DeviceArgs, JsonArgs, WeightsDirArgs};
 
 /// Arguments of `gen features`.
 #[derive(Debug, Args)]
@@ -24,7 +24,7 @@ pub struct FeaturesArgs {
     pub network: String,
 
     /// Weight file, or random:SEED for random weights, whose features are not comparable [default:
-    /// the public file in the models folder]
+    /// the public file in the weights folder]
     #[arg(long, value_name = "FILE|random:SEED", help_heading = "Model")]
     pub weights: Option<String>,
 
@@ -34,7 +34,7 @@ pub struct FeaturesArgs {
     pub input_path: Option<String>,
 
     #[command(flatten)]
-    pub models: ModelsDirArgs,
+    pub weights_folder: WeightsDirArgs,
     #[command(flatten)]
     pub batch: BatchArgs,
     #[command(flatten)]

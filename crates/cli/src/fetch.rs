@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::{JsonArgs, ModelsDirArgs};
+use crate::{JsonArgs, WeightsDirArgs};
 
 /// Arguments of `gen fetch`.
 #[derive(Debug, Args)]
@@ -12,7 +12,7 @@ pub struct FetchArgs {
     pub names: Vec<String>,
 
     #[command(flatten)]
-    pub models: ModelsDirArgs,
+    pub weights_folder: WeightsDirArgs,
     #[command(flatten)]
     pub json: JsonArgs,
 }

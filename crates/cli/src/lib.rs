@@ -220,11 +220,11 @@ impl PairedTokenizerArgs {
 
 /// Where the weights of frozen networks are.
 #[derive(Debug, Clone, Args)]
-pub struct ModelsDirArgs {
-    /// Folder of public weight files [default: $GEN_MODELS, else gen/models in the user's cache
+pub struct WeightsDirArgs {
+    /// Folder of public weight files [default: $GEN_WEIGHTS, else gen/weights in the user's cache
     /// folder]
-    #[arg(long, value_name = "DIR", help_heading = "Model")]
-    pub models_dir: Option<PathBuf>,
+    #[arg(long, alias = "models-dir", value_name = "DIR", help_heading = "Model")]
+    pub weights_dir: Option<PathBuf>,
 }
 
 /// Batch size.

@@ -220,6 +220,9 @@ pub enum Error {
         /// The parts.
         parts: [PathBuf; 2],
     },
+    /// The settings of an unfinished `.npz` cannot be read or written.
+    #[error(transparent)]
+    Claim(#[from] base::resume::ClaimError),
     /// An `.npz` whose images depend on those before.
     #[error(
         "`{}` cannot be continued: with `--rng torch` every image depends on those before", target.display()

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use anyhow::Result;
-use backbones::files::models_folder;
+use backbones::files::weights_folder;
 use backbones::{LpipsNet, Network, WeightSource};
 use cli::eval::NetworkArgs;
 use eval::NetworkOptions;
@@ -13,7 +13,7 @@ use crate::error::UserError;
 /// Reads the arguments.
 pub fn options(args: &NetworkArgs) -> Result<NetworkOptions> {
     Ok(NetworkOptions {
-        models: models_folder(args.models.models_dir.as_deref()),
+        models: weights_folder(args.weights_folder.weights_dir.as_deref()),
         network: parsed(&args.network)?,
         network_weights: weights(&args.network_weights)?,
         network_input: parsed(&args.network_input)?,

