@@ -269,10 +269,14 @@ impl Hint for JobError {
             JobError::OldPartial { .. } => {
                 &["give another file with `--partial`, or remove this one to begin anew"]
             }
-            JobError::OtherRun { differ, .. } if differ.iter().any(|key| key.split('.').next() == Some("content")) => &[
-                "the images, their labels or their prompts are not those that were counted",
-                "give another file with `--partial`, or remove this one to begin anew",
-            ],
+            JobError::OtherRun { differ, .. }
+                if differ.iter().any(|key| key.split('.').next() == Some("content")) =>
+            {
+                &[
+                    "the images, their labels or their prompts are not those that were counted",
+                    "give another file with `--partial`, or remove this one to begin anew",
+                ]
+            }
             JobError::OtherRun { .. } => {
                 &["give another file with `--partial`, or remove this one to begin anew"]
             }
