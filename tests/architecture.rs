@@ -49,7 +49,10 @@ const MAY_USE: [(&str, &[&str]); 20] = [
         "benchmarks",
         &["settings", "base", "data", "tokenizer", "ar-model", "sampler", "backbones", "generate"],
     ),
-    ("train", &["nn", "base", "libtorch-ext", "weights", "data", "tokenizer", "ar-model", "backbones"]),
+    (
+        "train",
+        &["nn", "base", "libtorch-ext", "weights", "data", "tokenizer", "ar-model", "backbones", "dist"],
+    ),
     (
         "gen",
         &[

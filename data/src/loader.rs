@@ -11,7 +11,7 @@ use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use tch::Tensor;
 
 use crate::corrupt::CorruptLog;
-use crate::partition::LoaderState;
+use crate::partition::{LoaderState, Partition};
 use crate::reading::{Cursor, Reading};
 use crate::transform::{Augment, Draws};
 use crate::{Dataset, Error, LeftOut, Result, Target};
@@ -125,14 +125,19 @@ impl Loader {
     /// The next batch, or `None` after the last epoch.
     #[allow(clippy::should_implement_trait)] // fallible, and not meant for iterator adaptors
     pub fn next(&mut self) -> Result<Option<Batch>> {
-        if self.cursor.is_at_end() {
-            return Ok(None);
-        }
+        let Some(own) = self.cursor.own() else { return Ok(None) };
         let feed = self.feed.get_or_insert_with(|| Feed::start(&self.source, self.cursor));
         let decoded = feed.receive().inspect_err(|_| self.feed = None)?;
-        let batch = decoded.into_batch(self.source.augment.size(), self.cursor.place.epoch);
+        let batch = decoded.into_batch(self.source.augment.size(), own.epoch);
         self.cursor.advance();
         Ok(Some(batch))
+    }
+
+    /// Makes it one reader of several, each of which reads every R-th batch. Its place is then that
+    /// of rank 0's next batch.
+    pub fn share(&mut self, partition: Partition) {
+        self.cursor.share(partition);
+        self.feed = None;
     }
 
     /// The number of batches of one epoch.
@@ -150,8 +155,8 @@ impl Loader {
         self.cursor.schedule.step(epoch, number)
     }
 
-    /// The place of the batch that [`Loader::next`] will return; batches decoded ahead do not
-    /// count.
+    /// The place of the batch that [`Loader::next`] will return, of several readers rank 0's;
+    /// batches decoded ahead do not count.
     pub fn state(&self) -> LoaderState {
         self.cursor.place
     }
@@ -204,17 +209,18 @@ struct Decoded(Vec<Ready>);
 impl Source {
     /// Decodes batches from `cursor` on until stopped.
     fn produce(&self, mut cursor: Cursor, sender: &SyncSender<Result<Decoded>>) {
-        while !cursor.is_at_end() {
-            let epoch = cursor.place.epoch;
-            let order = cursor.schedule.order(epoch);
-            while cursor.place.epoch == epoch {
-                let batch = self.decode(cursor.schedule.batch(&order, cursor.place.records), epoch);
-                let failed = batch.is_err();
-                if sender.send(batch).is_err() || failed {
-                    return;
-                }
-                cursor.advance();
+        let mut order: Option<(u64, Vec<usize>)> = None;
+        while let Some(LoaderState { epoch, records }) = cursor.own() {
+            let (_, order) = match &mut order {
+                Some(known) if known.0 == epoch => known,
+                other => other.insert((epoch, cursor.schedule.order(epoch))),
+            };
+            let batch = self.decode(cursor.schedule.batch(order, records), epoch);
+            let failed = batch.is_err();
+            if sender.send(batch).is_err() || failed {
+                return;
             }
+            cursor.advance();
         }
     }
 

@@ -100,6 +100,11 @@ impl TrainCheckpoint {
         write_atomically(&dir.join("forked-from.yaml"), text.as_bytes())
     }
 
+    /// The file of its tensors.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The file's path in backticks.
     pub fn describe(&self) -> String {
         format!("`{}`", self.path.display())
@@ -201,6 +206,15 @@ fn in_records(position: String, recipe: &str) -> String {
     let Some((InBatches { epoch, position: batches }, optimization)) = old else { return position };
     serde_json::json!({"epoch": epoch, "records": batches * optimization.micro_batch_size() as u64})
         .to_string()
+}
+
+/// Whether a run directory has a saved state, damaged or not.
+///
+/// # Errors
+/// Returns an error if the directory cannot be read.
+pub fn has_state(dir: &Path) -> Result<bool> {
+    let states = dir.join("state");
+    Ok(states.is_dir() && !Manifest::list(&states)?.is_empty())
 }
 
 /// Refuses a run directory that is not empty.

@@ -41,9 +41,9 @@ impl Ema {
         }
     }
 
-    /// The averages by parameter name; the tensors are shared.
-    pub fn state(&self) -> Vec<(String, Tensor)> {
-        self.slots.iter().map(|(n, _, a)| (n.clone(), a.shallow_clone())).collect()
+    /// The averages in the order of the parameters; the tensors are shared.
+    pub fn averages(&self) -> Vec<Tensor> {
+        self.slots.iter().map(|(_, _, average)| average.shallow_clone()).collect()
     }
 
     /// Restores saved averages.
@@ -74,7 +74,7 @@ mod tests {
         let mut live = p.shallow_clone();
         let _ = live.fill_(1.0);
         ema.update();
-        let value = |e: &Ema| e.state()[0].1.double_value(&[0]);
+        let value = |e: &Ema| e.averages()[0].double_value(&[0]);
         assert!((value(&ema) - 0.1).abs() < 1e-7);
         ema.swap();
         assert!((p.double_value(&[0]) - 0.1).abs() < 1e-7);

@@ -128,6 +128,12 @@ pub enum Error {
         /// Images in a micro-batch.
         micro_batch: usize,
     },
+    /// libtorch cannot convert a tensor.
+    #[error(transparent)]
+    Tensor(#[from] tch::TchError),
+    /// Another process of the run failed.
+    #[error(transparent)]
+    Dist(#[from] dist::Error),
     /// An error from the configuration files.
     #[error(transparent)]
     Config(#[from] base::config::ConfigError),
@@ -221,6 +227,7 @@ impl Hint for Error {
                 )]
             }
             Error::Later { source, .. } => source.hints(),
+            Error::Dist(e) => e.hints(),
             Error::Config(e) => e.hints(),
             Error::Weights(e) => e.hints(),
             Error::Data(e) => e.hints(),

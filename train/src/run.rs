@@ -1,7 +1,7 @@
 //! The training loop.
 //!
 //! One step: set the learning rates → for each micro-batch and phase, forward and backward,
-//! several micro-batches side by side with several workers → sum in the order of the
+//! several micro-batches side by side with several workers or processes → sum in the order of the
 //! micro-batches → check that all losses and gradients are finite, before any update → buffers
 //! (running statistics) → clip → optimizer steps → moving average → log, validate, save.
 //!
@@ -16,15 +16,19 @@ use std::time::Instant;
 use base::config::to_yaml;
 use base::vars::Var;
 use base::{Progress, Vars};
+use data::Partition;
+use dist::World;
 use tch::{Device, Tensor};
 
 use crate::checkpoint::{RunStats, TrainCheckpoint};
 use crate::files::write_atomically;
+use crate::init_from::{self, InitReport};
 use crate::recipe::{CommonKeys as _, Recipe as _};
 use crate::run_dir::{Lock, SkippedFiles, Start, record_start, unix_time};
+use crate::shards::Shards;
 use crate::step_timer::{Rates, StepTimer};
 use crate::task::{DataFacts, Phase, Task, TrainingData as _};
-use crate::{AdamW, Ema, Error, Log, Observer, Result, Unobserved, init_from};
+use crate::{AdamW, Ema, Error, Log, Observer, Result, Unobserved};
 
 /// End of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +54,8 @@ pub struct Run<'a> {
     pub device: &'a str,
     /// Whether fp32 products and convolutions use TF32, for `run.json`.
     pub tf32: bool,
+    /// The processes that train together, of which this is one.
+    pub world: &'a World,
     /// Peak of the device in FLOP/s, which MFU is a share of ([`crate::peak::measure`]).
     pub peak: Option<f64>,
 }
@@ -78,6 +84,10 @@ pub fn train_observed<T: Task>(
 ) -> Result<Outcome> {
     task.optimization().check()?;
     task.recipe().common().every.check()?;
+    let world = run.world;
+    parallel::check(task.optimization(), world)?;
+    parallel::agree(&to_yaml(task.recipe())?, world)?;
+    task.data_mut().share(Partition { rank: world.rank(), ranks: world.size() });
     // A saved state has all weights, and the file of the first ones may have been deleted.
     let first = if run.resume.is_none() { init_from::load_pretrained(task, progress)? } else { None };
     let mut trainer = Trainer::new(task, run)?;
@@ -85,30 +95,19 @@ pub fn train_observed<T: Task>(
         trainer.load(task, saved)?;
     }
     trainer.rehearse(task)?;
-    let dir = run.dir;
-    std::fs::create_dir_all(dir).map_err(Error::file("create", dir))?;
-    let _lock = Lock::take(dir)?;
-    if let Some(report) = first {
-        report.write(dir)?;
+    trainer.spread()?; // equal seeds make equal weights; this makes sure
+    let mut records = None;
+    if world.is_first() {
+        records = Some(trainer.open_files(task, first, progress)?);
     }
-    if let Some(saved) = run.resume {
-        saved.record_fork(dir)?;
-    }
-    write_atomically(&dir.join("recipe.yaml"), to_yaml(task.recipe())?.as_bytes())?;
-    task.write_model_files(dir)?;
-    trainer.record_start(&task.data().facts()?, progress)?;
-    let mut records = Records {
-        log: Log::open(dir, trainer.step)?,
-        skipped: SkippedFiles::open(dir, run.resume.is_some()),
-    };
     if run.resume.is_some() {
         trainer.save_weights(task)?; // a kill may have come between the state and these
     }
-    records.skipped.update(task.data().skipped(), progress)?;
+    trainer.update_skipped(task, &mut records, progress)?;
     progress.start("training", Some(task.optimization().steps.saturating_sub(trainer.step)));
     let outcome = trainer.train(task, &mut records, progress, observer);
     progress.finish();
-    records.skipped.summary().iter().for_each(|text| progress.warn(text));
+    records.iter().filter_map(|r| r.skipped.summary()).for_each(|text| progress.warn(&text));
     outcome
 }
 
@@ -127,6 +126,7 @@ pub fn rehearse<T: Task>(task: &mut T) -> Result<()> {
         program: "",
         device: "",
         tf32: false,
+        world: &World::default(),
         peak: None,
     };
     let trainer = Trainer::new(task, &run)?;
@@ -134,23 +134,36 @@ pub fn rehearse<T: Task>(task: &mut T) -> Result<()> {
     trainer.rehearse(task)
 }
 
+mod parallel;
 mod reports;
 mod saving;
 mod step;
 
 pub(crate) use step::add;
 
-/// Files written during a run.
+/// Files written during a run, by its first process.
 struct Records {
     log: Log,
     skipped: SkippedFiles,
+    _lock: Lock,
 }
 
 struct PhaseState {
     phase: Phase,
     names: Vec<String>,
     params: Vec<Tensor>,
+    shards: Shards,
     optimizer: AdamW,
+}
+
+impl PhaseState {
+    fn new(task: &impl Task, i: usize, world: &World) -> Result<Self> {
+        let parameters = trained(task.module(i).vars);
+        let shards = Shards::new(&parameters, world)?;
+        let optimizer = AdamW::of_pieces(shards.pieces_of(&parameters), &task.optimization_of(i).adamw);
+        let (names, params) = parameters.into_iter().map(|v| (v.name, v.tensor)).unzip();
+        Ok(PhaseState { phase: task.phases()[i], names, params, shards, optimizer })
+    }
 }
 
 struct Trainer<'a> {
@@ -162,6 +175,8 @@ struct Trainer<'a> {
     /// Time of the last update of `stats.seconds`.
     clock: Instant,
     skips_in_a_row: u64,
+    /// Several processes agreed to stop after the last step.
+    agreed_to_stop: bool,
 }
 
 impl<'a> Trainer<'a> {
@@ -176,26 +191,47 @@ impl<'a> Trainer<'a> {
         for i in 1..task.phases().len() {
             task.module(i).vars.set_requires_grad(true);
         }
-        let phase = |(i, &phase): (usize, &Phase)| {
-            let parameters = trained(task.module(i).vars);
-            let (names, params) =
-                parameters.iter().map(|v| (v.name.clone(), v.tensor.shallow_clone())).unzip();
-            PhaseState {
-                phase,
-                names,
-                params,
-                optimizer: AdamW::from_config(parameters, &task.optimization_of(i).adamw),
-            }
-        };
+        let phases = (0..task.phases().len()).map(|i| PhaseState::new(task, i, run.world));
+        let phases = phases.collect::<Result<Vec<_>>>()?;
+        let kept = || phases[0].shards.pieces_of(&trained(task.module(0).vars)).into_iter();
+        let kept = || kept().map(|(v, piece)| Var { tensor: piece, ..v }).collect();
         Ok(Trainer {
             run,
-            phases: task.phases().iter().enumerate().map(phase).collect(),
-            ema: optimization.ema.map(|decay| Ema::new(trained(task.module(0).vars), decay)),
+            ema: optimization.ema.map(|decay| Ema::new(kept(), decay)),
+            phases,
             step: 0,
             stats: RunStats::default(),
             clock: Instant::now(),
             skips_in_a_row: 0,
+            agreed_to_stop: false,
         })
+    }
+
+    fn world(&self) -> &'a World {
+        self.run.world
+    }
+
+    /// Begins the run's directory.
+    fn open_files(
+        &self,
+        task: &impl Task,
+        first: Option<InitReport>,
+        progress: &mut dyn Progress,
+    ) -> Result<Records> {
+        let dir = self.run.dir;
+        std::fs::create_dir_all(dir).map_err(Error::file("create", dir))?;
+        let lock = Lock::take(dir)?;
+        if let Some(report) = first {
+            report.write(dir)?;
+        }
+        if let Some(saved) = self.run.resume {
+            saved.record_fork(dir)?;
+        }
+        write_atomically(&dir.join("recipe.yaml"), to_yaml(task.recipe())?.as_bytes())?;
+        task.write_model_files(dir)?;
+        self.record_start(&task.data().facts()?, progress)?;
+        let skipped = SkippedFiles::open(dir, self.run.resume.is_some());
+        Ok(Records { log: Log::open(dir, self.step)?, skipped, _lock: lock })
     }
 
     fn record_start(&self, data: &DataFacts, progress: &mut dyn Progress) -> Result<()> {
@@ -203,6 +239,7 @@ impl<'a> Trainer<'a> {
             program: self.run.program,
             device: self.run.device,
             tf32: self.run.tf32,
+            processes: self.world().size(),
             threads: tch::get_num_threads(),
             peak_tflops: self.run.peak.map(|p| p / 1e12),
             after_step: self.step,
@@ -215,7 +252,7 @@ impl<'a> Trainer<'a> {
     fn train<T: Task>(
         &mut self,
         task: &mut T,
-        records: &mut Records,
+        records: &mut Option<Records>,
         progress: &mut dyn Progress,
         observer: &mut dyn Observer<T>,
     ) -> Result<Outcome> {
@@ -252,18 +289,23 @@ impl<'a> Trainer<'a> {
         if saved != self.step {
             self.save(task)?;
         }
-        records.skipped.update(task.data().skipped(), progress)?;
+        self.update_skipped(task, records, progress)?;
         Ok(Outcome { step: self.step, interrupted: self.step < steps })
     }
 
     fn rates(&self, task: &impl Task) -> Result<Rates> {
-        let share = |peak: f64| Ok::<f64, Error>(task.recipe().cost()?.flops_per_image / peak);
+        let all = self.world().size() as f64;
+        let share = |peak: f64| Ok::<f64, Error>(task.recipe().cost()?.flops_per_image / (peak * all));
         let peak_seconds_per_image = self.run.peak.map(share).transpose()?;
         Ok(Rates { codes_per_image: task.codes_per_image(), peak_seconds_per_image })
     }
 
+    /// Whether to stop after this step; the same in all processes.
     fn stopped(&self) -> bool {
-        self.run.stop.load(Ordering::Relaxed)
+        match self.world().size() {
+            1 => self.run.stop.load(Ordering::Relaxed),
+            _ => self.agreed_to_stop,
+        }
     }
 
     fn count_time(&mut self) {
@@ -271,15 +313,23 @@ impl<'a> Trainer<'a> {
         self.clock = Instant::now();
     }
 
-    fn with_kept_weights<R>(&mut self, f: impl FnOnce() -> R) -> R {
-        if let Some(ema) = &mut self.ema {
-            ema.swap();
-        }
+    /// Calls `f` in every process with the average in place of the weights, if there is one.
+    fn with_kept_weights<R>(&mut self, f: impl FnOnce() -> Result<R>) -> Result<R> {
+        self.swap_weights()?;
         let result = f();
-        if let Some(ema) = &mut self.ema {
-            ema.swap();
-        }
+        self.swap_weights()?;
         result
+    }
+
+    fn swap_weights(&mut self) -> Result<()> {
+        let Some(ema) = &mut self.ema else { return Ok(()) };
+        ema.swap();
+        self.phases[0].shards.spread(&self.phases[0].params, self.run.world)
+    }
+
+    /// Makes all weights those of the processes that own them.
+    fn spread(&self) -> Result<()> {
+        self.phases.iter().try_for_each(|phase| phase.shards.spread(&phase.params, self.world()))
     }
 }
 

@@ -49,6 +49,8 @@ pub(crate) struct Start<'a> {
     pub device: &'a str,
     /// Whether fp32 products and convolutions use TF32, on a GPU.
     pub tf32: bool,
+    /// Number of processes, and threads of each.
+    pub processes: usize,
     pub threads: i32,
     /// Peak of the device, which MFU is a share of, in TFLOP/s.
     pub peak_tflops: Option<f64>,

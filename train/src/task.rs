@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use base::Vars;
-use data::LeftOut;
+use data::{LeftOut, Partition};
 use serde::Serialize;
 use tch::Tensor;
 use weights::{KeyMap, Signature};
 
 use crate::recipe::{CommonKeys as _, Optimization, Recipe};
+use crate::share::Share;
 use crate::{Losses, Result};
 
 /// Rules for loading a pretrained checkpoint into a task's model.
@@ -61,6 +62,10 @@ pub trait TrainingData {
     /// # Errors
     /// Returns an error if records cannot be read or the data ended.
     fn next(&mut self) -> Result<Self::Batch>;
+
+    /// Makes this process one of several, each of which reads every R-th micro-batch, and every R-th
+    /// held-out batch. The position is then that of the first process's next micro-batch.
+    fn share(&mut self, partition: Partition);
 
     /// The position in the data, for [`TrainingData::restore`].
     ///
@@ -175,11 +180,12 @@ pub trait Task {
         None
     }
 
-    /// Metrics on held-out data with the present weights, by name; empty without such data.
+    /// Metrics on held-out data with the present weights, by name, the same in all processes that
+    /// share it; empty without such data.
     ///
     /// # Errors
-    /// Returns an error if the held-out data cannot be read.
-    fn validate(&mut self) -> Result<Vec<(&'static str, f64)>>;
+    /// Returns an error if the held-out data cannot be read, or another process fails.
+    fn validate(&mut self, share: Share<'_>) -> Result<Vec<(&'static str, f64)>>;
 
     /// Writes the files of a model directory except `weights.safetensors`.
     ///

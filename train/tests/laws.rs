@@ -6,8 +6,9 @@ use std::path::PathBuf;
 
 use base::Hint;
 use common::{ar_recipe, ar_task, distance, go, images, logged, open_tokenizer, tokenizer_task};
+use dist::World;
 use train::tasks::TokenizerRecipe;
-use train::{Error, Recipe as _, Task, TrainingData as _};
+use train::{Error, Recipe as _, Share, Task, TrainingData as _};
 
 const NO_ADVERSARY: [&str; 2] = ["losses.adversarial=null", "model.quantizer.entropy=0.0"];
 
@@ -452,7 +453,7 @@ fn damaged_held_out_images_are_told_of_beside_stored_codes_too() {
     let stored = format!("data.codes=[{}]", codes.display());
     let held_out = format!("data.images.validation={}", data.display());
     let mut task = ar_task(&t, &[&stored, &held_out]);
-    assert_eq!(task.validate().unwrap().len(), 1);
+    assert_eq!(task.validate(Share::new(&World::default())).unwrap().len(), 1);
     let left_out = task.data().skipped();
     assert_eq!(left_out.len(), 1);
     assert_eq!(left_out[0].name, "validation/n01443537/1.png");

@@ -5,14 +5,15 @@ use std::sync::atomic::AtomicBool;
 
 use base::carried::{self, Change};
 use base::{Build, Init, Progress, Vars};
-use data::LeftOut;
+use data::{LeftOut, Partition};
+use dist::World;
 use serde::Serialize;
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 use train::recipe::{Intervals, OnNonfinite, Optimization};
 use train::{
-    Common, CommonKeys, DataFacts, Error, Losses, Module, Outcome, Phase, Recipe, Result, Run, RunCost, Task,
-    TrainingData,
+    Common, CommonKeys, DataFacts, Error, Losses, Module, Outcome, Phase, Recipe, Result, Run, RunCost,
+    Share, Task, TrainingData,
 };
 
 #[derive(Serialize)]
@@ -95,6 +96,7 @@ impl TrainingData for NoData {
     fn next(&mut self) -> Result<()> {
         Ok(())
     }
+    fn share(&mut self, _partition: Partition) {}
     fn position(&self) -> Result<String> {
         Ok(String::new())
     }
@@ -147,7 +149,7 @@ impl Task for Toy {
         losses.add("root", (self.b.square() + shift).sqrt().sum(Kind::Float), 1.0);
         Ok(losses)
     }
-    fn validate(&mut self) -> Result<Vec<(&'static str, f64)>> {
+    fn validate(&mut self, _share: Share<'_>) -> Result<Vec<(&'static str, f64)>> {
         Ok(vec![])
     }
     fn write_model_files(&self, _dir: &Path) -> Result<()> {
@@ -171,7 +173,16 @@ impl Progress for Warnings {
 
 fn go(toy: &mut Toy, dir: &Path) -> (Result<Outcome>, Vec<String>) {
     let stop = AtomicBool::new(false);
-    let run = Run { dir, resume: None, stop: &stop, program: "test", device: "CPU", tf32: false, peak: None };
+    let run = Run {
+        dir,
+        resume: None,
+        stop: &stop,
+        program: "test",
+        device: "CPU",
+        tf32: false,
+        world: &World::default(),
+        peak: None,
+    };
     let mut warnings = Warnings::default();
     let outcome = train::train(toy, &run, &mut warnings);
     (outcome, warnings.0)

@@ -7,7 +7,7 @@
 
 use std::cell::RefCell;
 
-use tch::Tensor;
+use tch::{Device, Kind, TchError, Tensor};
 
 /// Change of a buffer.
 #[derive(Debug)]
@@ -44,6 +44,32 @@ impl Change {
 pub struct Changes(Vec<(Tensor, Change)>);
 
 impl Changes {
+    /// All their values as fp64, one after the other: codes and fp32 without loss.
+    ///
+    /// # Errors
+    /// Returns an error if libtorch cannot convert a value.
+    pub fn values(&self) -> Result<Vec<f64>, TchError> {
+        let number = |(_, change): &(Tensor, Change)| {
+            Vec::<f64>::try_from(change.value().to_device(Device::Cpu).to_kind(Kind::Double).reshape([-1]))
+        };
+        Ok(self.0.iter().map(number).collect::<Result<Vec<_>, _>>()?.concat())
+    }
+
+    /// The same changes with the values of another pass, as [`Changes::values`] gives them.
+    ///
+    /// # Panics
+    /// Panics if there are fewer values.
+    pub fn with_values(&self, mut values: &[f64]) -> Changes {
+        let mut one = |(buffer, change): &(Tensor, Change)| {
+            let like = change.value();
+            let (own, rest) = values.split_at(like.numel());
+            values = rest;
+            let value = Tensor::from_slice(own).reshape(like.size());
+            (buffer.shallow_clone(), change.with(value.to_kind(like.kind()).to_device(like.device())))
+        };
+        Changes(self.0.iter().map(&mut one).collect())
+    }
+
     /// Applies the changes.
     pub fn apply(self) {
         self.0.into_iter().for_each(|(mut buffer, change)| change.apply(&mut buffer));
@@ -52,6 +78,23 @@ impl Changes {
 
 thread_local! {
     static COLLECTED: RefCell<Option<Changes>> = const { RefCell::new(None) };
+}
+
+impl Change {
+    fn value(&self) -> &Tensor {
+        match self {
+            Change::Set(value) | Change::Add(value) | Change::Blend(value, _) | Change::Push(value) => value,
+        }
+    }
+
+    fn with(&self, value: Tensor) -> Change {
+        match self {
+            Change::Set(_) => Change::Set(value),
+            Change::Add(_) => Change::Add(value),
+            Change::Blend(_, share) => Change::Blend(value, *share),
+            Change::Push(_) => Change::Push(value),
+        }
+    }
 }
 
 /// Runs a pass of this thread, and returns what it would have changed.
@@ -124,6 +167,26 @@ mod tests {
         assert_eq!(numbers(&buffer), [1.5, 2.5, 3.0]);
         change(&buffer, Change::Set(Tensor::from_slice(&[7.0f32, 7.0, 7.0])));
         assert_eq!(numbers(&buffer), [7.0; 3]);
+    }
+
+    #[test]
+    fn changes_travel_as_numbers() {
+        let (buffer, queue) = (Tensor::from_slice(&[0.5f32, 2.0]), Tensor::from_slice(&[1i64, 2, 3]));
+        let pass = |x: f32, code: i64| {
+            let ((), changes) = collect(|| {
+                change(&buffer, Change::Blend(Tensor::from_slice(&[x, 1.0 / 3.0]), 0.5));
+                change(&queue, Change::Push(Tensor::from_slice(&[code])));
+            });
+            changes
+        };
+        let (own, other) = (pass(1.5, 7), pass(0.1, 1 << 40));
+        assert_eq!(
+            other.values().unwrap(),
+            [f64::from(0.1f32), f64::from(1.0f32 / 3.0), (1u64 << 40) as f64]
+        );
+        own.with_values(&other.values().unwrap()).apply();
+        assert_eq!(numbers(&queue), [2.0, 3.0, (1u64 << 40) as f64]);
+        assert_eq!(numbers(&buffer)[0], f64::from((0.5f32 + 0.1) / 2.0));
     }
 
     #[test]

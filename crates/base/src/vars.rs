@@ -77,6 +77,13 @@ pub struct Var {
     pub buffer: bool,
 }
 
+impl Var {
+    /// The same variable: the tensor is shared.
+    pub fn shallow_clone(&self) -> Var {
+        Var { name: self.name.clone(), tensor: self.tensor.shallow_clone(), buffer: self.buffer }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Table {
     vars: Vec<Var>,

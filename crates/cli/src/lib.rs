@@ -94,7 +94,14 @@ pub enum Command {
 impl Command {
     /// True if several processes can share the work.
     pub fn runs_on_many(&self) -> bool {
-        matches!(self, Command::Extract(_) | Command::Sample(_))
+        matches!(
+            self,
+            Command::Extract(_)
+                | Command::Sample(_)
+                | Command::TrainAr(_)
+                | Command::TrainFeatures(_)
+                | Command::TrainTokenizer(_)
+        )
     }
 
     /// Batch size, for the hint after running out of memory.

@@ -7,7 +7,7 @@ use crate::train::RunArgs;
 
 /// Trains a transformer on a tokenizer's codes, stored by `gen extract` or computed on the fly.
 /// Ctrl-C finishes the step, saves and exits; `--resume` continues.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct TrainArArgs {
     #[command(flatten)]
     pub tokenizer: TokenizerArgs,

@@ -106,6 +106,11 @@ impl World {
         self.rank() == 0
     }
 
+    /// Whether the launcher starts the processes again after a failure.
+    pub fn is_restart(&self) -> bool {
+        self.many.as_ref().is_some_and(|many| many.launch.is_restart())
+    }
+
     /// Sets the phase of the work that others name if this process is not heard of any more.
     pub fn note(&self, phase: &str) {
         self.many.iter().for_each(|many| many.pulse.note(phase));
@@ -176,6 +181,66 @@ impl World {
             many.send(&bytes, rank).map_err(explain)?;
         }
         Ok(bytes)
+    }
+
+    /// The numbers of every process, in the order of ranks, at every process; all have as many.
+    ///
+    /// # Errors
+    /// Same as [`World::barrier`], and if a process has another number of them.
+    pub fn all_gather(&self, numbers: &[f64]) -> Result<Vec<Vec<f64>>> {
+        let Some(many) = &self.many else { return Ok(vec![numbers.to_vec()]) };
+        let own: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let length = own.len();
+        let all = self.gather(own)?;
+        if let Some(other) = all.iter().position(|bytes| bytes.len() != length) {
+            let found = format!("{} and {}", length / 8, all[other].len() / 8);
+            return Err(Error::Mismatch { first: 0, second: other, what: "numbers to exchange", found });
+        }
+        let all = self.broadcast(all.concat())?;
+        let number = |bytes: &[u8]| f64::from_le_bytes(bytes.try_into().unwrap_or_default());
+        let numbers: Vec<f64> = all.chunks_exact(8).map(number).collect();
+        let each = numbers.len() / many.launch.world_size;
+        Ok((0..many.launch.world_size).map(|r| numbers[r * each..(r + 1) * each].to_vec()).collect())
+    }
+
+    /// The values of every process, in the order of ranks, at every process.
+    ///
+    /// # Errors
+    /// Same as [`World::barrier`].
+    pub fn all_gather_values<T: Serialize + DeserializeOwned>(&self, value: T) -> Result<Vec<T>> {
+        if self.many.is_none() {
+            return Ok(vec![value]);
+        }
+        let all = self.gather_values(&value)?;
+        let bytes = self.broadcast(serde_json::to_vec(&all).expect("plain data"))?;
+        read(&bytes)
+    }
+
+    /// Sends slices of `input` (n) that end at `ends[r]` to the processes r in order; returns the
+    /// slices of all processes for this one, (R, own length), in the order of ranks.
+    ///
+    /// # Errors
+    /// Same as [`World::barrier`].
+    pub fn exchange_slices(&self, input: Tensor, ends: &[i64]) -> Result<Tensor> {
+        let Some(many) = &self.many else { return Ok(input.view([1, -1])) };
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        let lengths: Vec<i64> = ends.iter().zip(starts).map(|(end, start)| end - start).collect();
+        let own = vec![lengths[many.launch.rank]; ends.len()];
+        let input = input.to_device(Device::Cpu);
+        let shape = [ends.len() as i64, own[0]];
+        let mut received = Tensor::empty([shape[0] * shape[1]], (input.kind(), Device::Cpu));
+        many.group.all_to_all(&mut received, &input, &own, &lengths).map_err(|e| many.explain(e))?;
+        Ok(received.view(shape))
+    }
+
+    /// Fills in `whole` (n), on the CPU, the slices of the other processes; that of process r ends
+    /// at `ends[r]`.
+    ///
+    /// # Errors
+    /// Same as [`World::barrier`].
+    pub fn gather_in_place(&self, whole: &mut Tensor, ends: &[i64]) -> Result<()> {
+        let Some(many) = &self.many else { return Ok(()) };
+        many.group.gather_in_place(whole, ends).map_err(|e| many.explain(e))
     }
 
     /// The value of every process, in the order of ranks, at rank 0; elsewhere nothing.

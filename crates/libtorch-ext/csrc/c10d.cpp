@@ -167,6 +167,36 @@ char* ext_group_receive(ExtWork** out, ExtGroup* group, const Tensor* tensor, in
   return started(out, tensor, [&](std::vector<Tensor>& tensors) { return group->group->recv(tensors, from, tag); });
 }
 
+// Slices of `in` of these lengths go to the processes in order; `out` gets theirs, one after the other.
+char* ext_group_all_to_all(
+    ExtGroup* group, const Tensor* out, const Tensor* in, const int64_t* out_lengths, const int64_t* in_lengths, size_t n) {
+  return first_line([&] {
+    Tensor to = flat(out), from = flat(in);
+    std::vector<int64_t> outs(out_lengths, out_lengths + n), ins(in_lengths, in_lengths + n);
+    group->group->alltoall_base(to, from, outs, ins)->wait();
+  });
+}
+
+// Fills in `whole` the slices of the other processes: that of process r ends at `ends[r]`. Broadcasts in flight together
+// take a quarter of the time of Gloo's all-gather.
+char* ext_group_gather_in_place(ExtGroup* group, const Tensor* whole, const int64_t* ends, size_t n) {
+  return first_line([&] {
+    const Tensor all = flat(whole);
+    std::vector<std::vector<Tensor>> slices;
+    std::vector<c10::intrusive_ptr<c10d::Work>> works;
+    slices.reserve(n);
+    int64_t start = 0;
+    for (size_t rank = 0; rank < n; start = ends[rank++]) {
+      if (ends[rank] == start) continue;
+      c10d::BroadcastOptions options;
+      options.rootRank = static_cast<int64_t>(rank);
+      slices.push_back({all.narrow(0, start, ends[rank] - start)});
+      works.push_back(group->group->broadcast(slices.back(), options));
+    }
+    for (const auto& work : works) work->wait();
+  });
+}
+
 char* ext_group_barrier(ExtWork** out, ExtGroup* group) {
   return first_line([&] { *out = new ExtWork{group->group->barrier(), {}}; });
 }

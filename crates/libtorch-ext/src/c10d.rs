@@ -73,6 +73,20 @@ unsafe extern "C" {
         from: i32,
         tag: i32,
     ) -> *mut c_char;
+    fn ext_group_all_to_all(
+        group: *mut ExtGroup,
+        out: *const C_tensor,
+        input: *const C_tensor,
+        out_lengths: *const i64,
+        in_lengths: *const i64,
+        n: usize,
+    ) -> *mut c_char;
+    fn ext_group_gather_in_place(
+        group: *mut ExtGroup,
+        whole: *const C_tensor,
+        ends: *const i64,
+        n: usize,
+    ) -> *mut c_char;
     fn ext_group_barrier(out: *mut *mut ExtWork, group: *mut ExtGroup) -> *mut c_char;
     fn ext_work_wait(work: *mut ExtWork) -> *mut c_char;
     fn ext_work_free(work: *mut ExtWork);
@@ -300,6 +314,55 @@ impl Group {
         let start =
             |out: &mut _| unsafe { ext_group_receive(out, self.raw(), into.as_ptr(), number(from), tag) };
         finished("receiving from another process", start)
+    }
+
+    /// Sends slices of `input` (n), of these lengths, to the processes in order, and fills `out`
+    /// with theirs, one after the other. Both are contiguous, on the CPU and of one dtype.
+    ///
+    /// # Errors
+    /// Returns an error if lengths do not add up, or a process has exited or does not come in time.
+    pub fn all_to_all(
+        &self,
+        out: &mut Tensor,
+        input: &Tensor,
+        out_lengths: &[i64],
+        in_lengths: &[i64],
+    ) -> Result<()> {
+        const CALL: &str = "all-to-all exchange";
+        on_cpu(input)?;
+        on_cpu(out)?;
+        let fits = |tensor: &Tensor, lengths: &[i64]| tensor.size() == [lengths.iter().sum::<i64>()];
+        if out_lengths.len() != in_lengths.len()
+            || !fits(out, out_lengths)
+            || !fits(input, in_lengths)
+            || out.kind() != input.kind()
+        {
+            let found = format!("{:?} {out_lengths:?}, {:?} {in_lengths:?}", out.size(), input.size());
+            return Err(Error::Libtorch { call: CALL, message: found });
+        }
+        // SAFETY: live tensors, and as many lengths as stated.
+        checked(CALL, unsafe {
+            let (out_lengths, in_lengths, n) = (out_lengths.as_ptr(), in_lengths.as_ptr(), in_lengths.len());
+            ext_group_all_to_all(self.raw(), out.as_ptr(), input.as_ptr(), out_lengths, in_lengths, n)
+        })
+    }
+
+    /// Fills in `whole` (n), contiguous and on the CPU, the slices of the other processes; that of
+    /// process r ends at `ends[r]`.
+    ///
+    /// # Errors
+    /// Returns an error if the ends do not fit, or a process has exited or does not come in time.
+    pub fn gather_in_place(&self, whole: &mut Tensor, ends: &[i64]) -> Result<()> {
+        const CALL: &str = "gathering slices";
+        on_cpu(whole)?;
+        if whole.size() != [ends.last().copied().unwrap_or(0)] || !ends.is_sorted() {
+            let found = format!("{:?} for slices that end at {ends:?}", whole.size());
+            return Err(Error::Libtorch { call: CALL, message: found });
+        }
+        // SAFETY: a live tensor whose length is the last of as many ends as stated.
+        checked(CALL, unsafe {
+            ext_group_gather_in_place(self.raw(), whole.as_ptr(), ends.as_ptr(), ends.len())
+        })
     }
 
     /// Waits until every process is here.

@@ -97,6 +97,11 @@ impl Launch {
         Ok((found.world_size > 1).then_some(found))
     }
 
+    /// Whether the launcher starts the processes again after a failure.
+    pub fn is_restart(&self) -> bool {
+        !self.prefix.ends_with("/0")
+    }
+
     fn check(&self) -> Result<()> {
         let pairs = [
             ("rank", self.rank, "processes", self.world_size),

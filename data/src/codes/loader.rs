@@ -7,7 +7,7 @@ use tch::Tensor;
 
 use super::CodeSource;
 use crate::Result;
-use crate::partition::LoaderState;
+use crate::partition::{LoaderState, Partition};
 use crate::reading::{Cursor, Reading};
 
 /// Settings of a [`CodeLoader`].
@@ -69,10 +69,7 @@ impl CodeLoader {
     /// The next batch, or `None` after the last epoch.
     #[allow(clippy::should_implement_trait)] // fallible, and not meant for iterator adaptors
     pub fn next(&mut self) -> Result<Option<CodeBatch>> {
-        if self.cursor.is_at_end() {
-            return Ok(None);
-        }
-        let LoaderState { epoch, records } = self.cursor.place;
+        let Some(LoaderState { epoch, records }) = self.cursor.own() else { return Ok(None) };
         if self.order.as_ref().is_none_or(|(e, _)| *e != epoch) {
             self.order = Some((epoch, self.cursor.schedule.order(epoch)));
         }
@@ -103,6 +100,12 @@ impl CodeLoader {
             as usize
     }
 
+    /// Makes it one reader of several, each of which reads every R-th batch. Its place is then that
+    /// of rank 0's next batch.
+    pub fn share(&mut self, partition: Partition) {
+        self.cursor.share(partition);
+    }
+
     /// The number of batches of one epoch.
     pub fn steps_per_epoch(&self) -> usize {
         self.cursor.schedule.steps()
@@ -113,7 +116,7 @@ impl CodeLoader {
         &self.source
     }
 
-    /// The place of the batch that [`CodeLoader::next`] will return.
+    /// The place of the batch that [`CodeLoader::next`] will return, of several readers rank 0's.
     pub fn state(&self) -> LoaderState {
         self.cursor.place
     }

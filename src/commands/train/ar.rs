@@ -12,7 +12,7 @@ use train::tasks::{ArRecipe, ArTask, TokenizerRecipe};
 
 use super::run;
 use super::samples::Samples;
-use super::start::{image_overrides, path_override, start};
+use super::start::{image_overrides, path_override, settle, start};
 use crate::context::{Context, ExitStatus};
 use crate::error::UserError;
 use crate::resolve::device;
@@ -21,7 +21,13 @@ const BUILT_IN: &str = include_str!("../../../configs/train/gpt-64.yaml");
 
 /// Runs the verb.
 pub fn run(args: &TrainArArgs, context: &Context) -> anyhow::Result<ExitStatus> {
-    let run = &args.run;
+    let mut settled = args.clone();
+    settled.run = settle(&args.run, context)?;
+    if settled.run.resumes() && !args.run.resumes() {
+        settled.tokenizer.tokenizer = None; // the run has its own
+        settled.tokenizer.weights = None;
+    }
+    let (args, run) = (&settled, &settled.run);
     let device = device::resolve(&run.device)?;
     if run.plan {
         return plan(args, context);
@@ -58,7 +64,7 @@ fn plan(args: &TrainArArgs, context: &Context) -> anyhow::Result<ExitStatus> {
 /// Location of the tokenizer; for a resumed or forked run, the copy in the run's directory.
 fn tokenizer(args: &TrainArArgs) -> anyhow::Result<Location> {
     let run = &args.run;
-    let begun = match (&run.fork, run.resume) {
+    let begun = match (&run.fork, run.resumes()) {
         (None, false) => return Ok(locate::tokenizer(&args.tokenizer.choice())?),
         (None, true) => run.output().to_owned(),
         (Some(fork), _) if fork.is_dir() => fork.clone(),
@@ -86,7 +92,7 @@ fn overrides(args: &TrainArArgs, location: &Location, context: &Context) -> anyh
         }
     }
     if let (true, None, false, Location::Directory(dir)) =
-        (typed.is_empty(), &run.recipe, run.resume || run.fork.is_some(), location)
+        (typed.is_empty(), &run.recipe, run.resumes() || run.fork.is_some(), location)
         && let Some(recipe) = tokenizer_recipe(dir)?
     {
         let images = recipe.data;

@@ -5,7 +5,7 @@ use train::Unobserved;
 use train::tasks::{FeaturesRecipe, FeaturesTask};
 
 use super::run;
-use super::start::{image_overrides, start};
+use super::start::{image_overrides, settle, start};
 use crate::context::{Context, ExitStatus};
 use crate::resolve::device;
 
@@ -13,7 +13,7 @@ const BUILT_IN: &str = include_str!("../../../configs/train/features-64.yaml");
 
 /// Runs the verb.
 pub fn run(args: &TrainFeaturesArgs, context: &Context) -> anyhow::Result<ExitStatus> {
-    let run = &args.run;
+    let run = &settle(&args.run, context)?;
     let device = device::resolve(&run.device)?;
     let typed = image_overrides(run, "data")?;
     let start = start(run, BUILT_IN, typed, context)?;

@@ -64,13 +64,16 @@ pub fn run<T: Task>(
     let stop = stop_on_signal()?;
     let mut progress = context.printer.clone();
     let kind = task.optimization().precision.kind();
-    let peak = args.peak_tflops.map_or_else(|| train::peak::measure(device, kind), |n| n * 1e12);
-    let how = if args.peak_tflops.is_some() { "as given" } else { "measured now" };
-    context.printer.note(&format!("MFU is a share of {:.3} TFLOP/s, {how}", peak / 1e12));
+    let given = args.peak_tflops.map(|n| n * 1e12);
+    // Only the first process logs.
+    let peak = given.or_else(|| context.world.is_first().then(|| train::peak::measure(device, kind)));
+    let how = if given.is_some() { "as given" } else { "measured now" };
+    let of = if context.world.size() > 1 { " a process" } else { "" };
+    context.printer.note(&format!("MFU is a share of {:.3} TFLOP/s{of}, {how}", peak.unwrap_or(0.0) / 1e12));
     if let Some(text) = saved.as_ref().and_then(|saved| saved.rate_jump(task.optimization())) {
         context.printer.warning(&text);
     }
-    match (&saved, args.resume) {
+    match (&saved, args.resumes()) {
         (Some(saved), true) => context.printer.note(&format!("resuming after step {}", saved.step)),
         (Some(saved), false) => {
             saved.check_fork(task.optimization())?;
@@ -89,7 +92,8 @@ pub fn run<T: Task>(
         program: &program()?,
         device: &base::device::name(device),
         tf32,
-        peak: Some(peak),
+        world: &context.world,
+        peak,
     };
     let outcome = train::train_observed(&mut task, &run, &mut progress, observer)?;
     let dir = args.output().display();

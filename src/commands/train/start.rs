@@ -1,13 +1,14 @@
 //! Start of a run: its recipe, or the saved state that it continues.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use base::config::Document;
-use cli::train::RunArgs;
+use cli::train::{Resume, RunArgs};
 use train::TrainCheckpoint;
 
 use crate::context::Context;
+use crate::error::UserError;
 
 /// Start of a run: a recipe, or a saved state with its recipe.
 pub struct Start {
@@ -27,15 +28,23 @@ pub fn start(
     mut typed: Vec<String>,
     context: &Context,
 ) -> anyhow::Result<Start> {
-    if !args.resume && !args.plan {
-        train::check_unused(args.output())?;
+    let world = &context.world;
+    if !args.resumes() && !args.plan {
+        world.from_first(|| check_unused(args))?;
     }
-    let state = match &args.fork {
-        Some(fork) => Some((fork.as_path(), TrainCheckpoint::at(fork)?)),
-        None if args.resume => Some((args.output(), TrainCheckpoint::newest(args.output())?)),
-        None => None,
+    let first = |from: &Path| -> anyhow::Result<(PathBuf, Vec<String>)> {
+        let (state, damaged) = TrainCheckpoint::at(from)?;
+        Ok((state.path().to_owned(), damaged))
     };
-    let (recipe, saved) = if let Some((from, (saved, damaged))) = state {
+    let state = match &args.fork {
+        Some(fork) => Some(fork.as_path()),
+        None => args.resumes().then(|| args.output()),
+    };
+    let state = state.map(|from| -> anyhow::Result<_> {
+        let (path, damaged) = world.from_first(|| first(from))?;
+        Ok((from, (TrainCheckpoint::at(&path)?.0, damaged)))
+    });
+    let (recipe, saved) = if let Some((from, (saved, damaged))) = state.transpose()? {
         damaged.iter().for_each(|d| context.printer.warning(d));
         let origin = format!("the recipe in `{}`", from.display());
         (Document::parse(&origin, &saved.recipe)?, Some(saved))
@@ -53,6 +62,44 @@ pub fn start(
     typed.extend(args.device.tf32.then(|| "optimization.tf32=true".to_owned()));
     typed.extend(args.set.iter().cloned());
     Ok(Start { recipe, changes: typed, saved })
+}
+
+/// Decides on `--resume=auto`, which a launcher that starts processes again implies: a run that has
+/// a state continues with its own recipe; where there is none it begins.
+pub fn settle(args: &RunArgs, context: &Context) -> anyhow::Result<RunArgs> {
+    let auto = args.resume == Some(Resume::Auto) || args.resume.is_none() && context.world.is_restart();
+    let begun = auto && context.world.from_first(|| anyhow::Ok(train::has_state(args.output())?))?;
+    let mut settled = args.clone();
+    match (auto, begun) {
+        (true, true) => {
+            settled.resume = Some(Resume::Always);
+            (settled.recipe, settled.init_from, settled.fork) = (None, None, None);
+        }
+        (true, false) => settled.resume = Some(Resume::Auto),
+        (false, _) => {}
+    }
+    let other = [
+        ("--recipe", settled.recipe.is_some()),
+        ("--init-from", settled.init_from.is_some()),
+        ("--fork", settled.fork.is_some()),
+    ];
+    if let Some((flag, _)) = other.iter().find(|(_, given)| *given && settled.resumes()) {
+        let message = format!("`--resume` continues with the run's own recipe and weights, not `{flag}`");
+        return Err(UserError::new(message)
+            .hint("`--resume=auto` is for both the start and what follows")
+            .into());
+    }
+    Ok(settled)
+}
+
+/// Refuses a directory that holds something else than a run stopped before its first checkpoint,
+/// where that may be started again.
+fn check_unused(args: &RunArgs) -> anyhow::Result<()> {
+    let stopped = args.resume == Some(Resume::Auto) && args.output().join("recipe.yaml").is_file();
+    if stopped && !train::has_state(args.output())? {
+        return Ok(());
+    }
+    Ok(train::check_unused(args.output())?)
 }
 
 /// The images given by flags, as changes to a recipe that has them under `prefix`.

@@ -9,7 +9,7 @@ use train::tasks::{TokenizerRecipe, TokenizerTask};
 
 use super::run;
 use super::samples::Reconstructions;
-use super::start::{image_overrides, start};
+use super::start::{image_overrides, settle, start};
 use crate::context::{Context, ExitStatus};
 use crate::resolve::device;
 
@@ -17,7 +17,7 @@ const BUILT_IN: &str = include_str!("../../../configs/train/tokenizer-64.yaml");
 
 /// Runs the verb.
 pub fn run(args: &TrainTokenizerArgs, context: &Context) -> anyhow::Result<ExitStatus> {
-    let run = &args.run;
+    let run = &settle(&args.run, context)?;
     let device = device::resolve(&run.device)?;
     let typed = image_overrides(run, "data")?;
     let start = start(run, BUILT_IN, typed, context)?;

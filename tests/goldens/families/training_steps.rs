@@ -51,10 +51,8 @@ fn steps(check: &mut Check, loaded: &Loaded, cond: &ar_model::Conditioning) -> R
         ema.update();
         loaded.vars.parameters().iter_mut().for_each(|v| v.tensor.zero_grad());
         step += 1;
-        for (name, average) in ema.state() {
-            check.compare(&format!("ema{step}.{name}"), Rule::Values, || average)?;
-        }
-        for v in loaded.vars.parameters() {
+        for (v, average) in loaded.vars.parameters().into_iter().zip(ema.averages()) {
+            check.compare(&format!("ema{step}.{}", v.name), Rule::Values, || average)?;
             check.compare(&format!("after{step}.{}", v.name), Rule::Values, || v.tensor)?;
         }
     }

@@ -1,7 +1,7 @@
 use base::vars::Var;
 use libtorch_ext::fused::AdamWLists;
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::{Error, Result};
 
@@ -124,11 +124,17 @@ impl AdamW {
 
     /// An optimizer of `parameters`, in their order, with the decay rule of `config`.
     pub fn from_config(parameters: Vec<Var>, config: &AdamWConfig) -> Self {
-        let one = |v: Var| ParamGroup {
+        let whole = |v: Var| (v.shallow_clone(), v.tensor);
+        Self::of_pieces(parameters.into_iter().map(whole).collect(), config)
+    }
+
+    /// An optimizer of pieces of parameters, which decay as the whole ones do.
+    pub fn of_pieces(pieces: Vec<(Var, Tensor)>, config: &AdamWConfig) -> Self {
+        let one = |(v, piece): (Var, Tensor)| ParamGroup {
             weight_decay: if config.decay.applies(&v) { config.weight_decay } else { 0.0 },
-            params: vec![(v.name, v.tensor)],
+            params: vec![(v.name, piece)],
         };
-        Self::new(parameters.into_iter().map(one).collect(), config.betas, config.eps)
+        Self::new(pieces.into_iter().map(one).collect(), config.betas, config.eps)
     }
 
     /// One update at learning rate `lr`. `grads` are in the order of the parameters; a parameter
@@ -151,20 +157,19 @@ impl AdamW {
         }
     }
 
-    /// State tensors under PyTorch's names: `exp_avg.NAME`, `exp_avg_sq.NAME` (shared with the
-    /// optimizer) and `step.NAME` (a copy, int64).
-    pub fn state(&self) -> Vec<(String, Tensor)> {
-        let of = |s: &Slot| {
-            [
-                (format!("exp_avg.{}", s.name), s.exp_avg.shallow_clone()),
-                (format!("exp_avg_sq.{}", s.name), s.exp_avg_sq.shallow_clone()),
-                (format!("step.{}", s.name), s.step.to_device(Device::Cpu).to_kind(Kind::Int64)),
-            ]
-        };
-        self.slots.iter().flat_map(of).collect()
+    /// First and second moments, in the order of the parameters; shared with the optimizer.
+    pub fn moments(&self) -> [Vec<Tensor>; 2] {
+        let all = |of: fn(&Slot) -> &Tensor| self.slots.iter().map(|s| of(s).shallow_clone()).collect();
+        [all(|s| &s.exp_avg), all(|s| &s.exp_avg_sq)]
     }
 
-    /// Restores saved state; `get` finds a tensor by the names of [`AdamW::state`].
+    /// Number of updates of each parameter.
+    pub fn steps(&self) -> Vec<i64> {
+        self.slots.iter().map(|s| s.step.double_value(&[]) as i64).collect()
+    }
+
+    /// Restores saved state; `get` finds a tensor by PyTorch's names: `exp_avg.NAME`,
+    /// `exp_avg_sq.NAME`, and `step.NAME`, a scalar.
     ///
     /// # Errors
     /// Returns the name of a tensor that is missing or has another shape; nothing is changed then.
@@ -201,6 +206,8 @@ impl Slot {
 
 #[cfg(test)]
 mod tests {
+    use tch::Device;
+
     use super::*;
 
     /// Values of `torch.optim.AdamW([p], lr=0.1, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.5)`
@@ -233,9 +240,7 @@ mod tests {
         let expected = start * (1.0 - 0.001) - g.sign() * 0.01;
         assert!((p - expected).abs().max().double_value(&[]) < 1e-6);
         assert_eq!(q, Tensor::ones([3], (Kind::Float, Device::Cpu)));
-        let steps: Vec<i64> =
-            adam.state().iter().filter(|s| s.0.starts_with("step.")).map(|s| s.1.int64_value(&[])).collect();
-        assert_eq!(steps, [1, 0]);
+        assert_eq!(adam.steps(), [1, 0]);
     }
 
     #[test]

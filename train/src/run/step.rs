@@ -9,7 +9,7 @@ use libtorch_ext::{side_by_side, split};
 use tch::Tensor;
 
 use super::Trainer;
-use crate::optim::{clip_grad_norm, global_norm};
+use crate::optim::clip_grad_norm;
 use crate::recipe::{OnNonfinite, Optimization};
 use crate::step_timer::{Span, StepTimer};
 use crate::task::{Gradients, Task};
@@ -27,18 +27,22 @@ impl Trainer<'_> {
         let skip = task.optimization().on_nonfinite == OnNonfinite::Skip;
         let active: Vec<usize> =
             (0..self.phases.len()).filter(|&i| step >= self.phases[i].phase.start).collect();
-        let mut sum = self.differentiate_all(task, &active, step, timer)?;
+        let mut sum = match self.world().size() {
+            1 => self.differentiate_all(task, &active, step, timer)?,
+            _ => self.differentiate_shared(task, &active, step, timer)?,
+        };
         let clock = Instant::now();
         let verdict = active.iter().try_for_each(|&i| self.check(i, step, &mut sum.parts[i]));
         match verdict {
             Ok(()) => {
                 sum.changes.into_iter().for_each(Changes::apply);
-                self.update(task, &active, step, sum.parts, timer);
+                self.update(task, &active, step, sum.parts, timer)?;
                 self.skips_in_a_row = 0;
             }
             Err(error) => {
                 self.skips_in_a_row += 1;
-                if !skip || self.skips_in_a_row >= TOO_MANY_SKIPS {
+                let not_finite = matches!(error, Error::NotFinite { .. });
+                if !not_finite || !skip || self.skips_in_a_row >= TOO_MANY_SKIPS {
                     return Err(error);
                 }
                 self.stats.skipped += 1;
@@ -63,7 +67,7 @@ impl Trainer<'_> {
         let (workers, _) = split(task.optimization().workers);
         // A single worker needs only one micro-batch in memory.
         let at_once = if workers == 1 { 1 } else { micro_batches };
-        let mut sum = Sum { parts: self.phases.iter().map(|_| Part::default()).collect(), changes: vec![] };
+        let mut sum = Sum::new(self.phases.len());
         let mut failed = None;
         for first in (0..micro_batches).step_by(at_once) {
             let clock = Instant::now();
@@ -103,10 +107,16 @@ impl Trainer<'_> {
 
     /// Refuses a phase whose losses or gradients are not finite; stores its gradients' norm.
     fn check(&self, i: usize, step: u64, part: &mut Part) -> Result<()> {
-        let (phase, grads) = (&self.phases[i], part.gradients());
-        let (norm, finite) = nan_check::all_finite(&global_norm(grads), &part.totals);
+        let (phase, world) = (&self.phases[i], self.world());
+        let norm = phase.shards.norm(part.gradients(), world)?;
+        let (norm, finite) = nan_check::all_finite(&norm, &part.totals);
         if !finite {
-            let what = nan_check::non_finite_report(&part.terms, &phase.names, &phase.params, grads);
+            let names = phase.shards.piece_names();
+            let pieces: Vec<Tensor> = phase.shards.views_of(&phase.params);
+            let layers = nan_check::bad_layers(&names, &pieces, part.gradients());
+            let mut layers = world.all_gather_values(layers)?.concat();
+            layers.dedup();
+            let what = nan_check::non_finite_report(nan_check::bad_losses(&part.terms), layers);
             return Err(Error::NotFinite { step, phase: phase.phase.name, what });
         }
         part.norm = norm;
@@ -120,7 +130,7 @@ impl Trainer<'_> {
         step: u64,
         mut parts: Vec<Part>,
         timer: &mut StepTimer,
-    ) {
+    ) -> Result<()> {
         let optimization = task.optimization();
         for &i in active {
             let part = &mut parts[i];
@@ -133,12 +143,14 @@ impl Trainer<'_> {
             let phase = &mut self.phases[i];
             let lr = task.optimization_of(i).schedule().for_step(step, step == phase.phase.start.max(1));
             phase.optimizer.step(grads, lr);
+            phase.shards.spread(&phase.params, self.run.world)?;
             timer.scalar(self.key(i, "grad_norm"), norm);
             timer.scalar(self.key(i, "lr"), lr);
         }
         if let Some(ema) = &mut self.ema {
             ema.update();
         }
+        Ok(())
     }
 
     /// Losses of one phase on one micro-batch and their gradient, divided by the number of
@@ -183,27 +195,40 @@ const STEP: u64 = 0x57E9;
 const TOO_MANY_SKIPS: u64 = 100;
 
 /// Losses and gradients of one phase on a micro-batch.
-struct Differentiated {
-    phase: usize,
-    losses: Losses,
-    gradients: Gradients,
+pub(super) struct Differentiated {
+    pub phase: usize,
+    pub losses: Losses,
+    pub gradients: Gradients,
     /// Forward and backward.
     seconds: [Duration; 2],
 }
 
 /// Losses, gradients and buffer changes of one micro-batch.
 pub(super) struct MicroBatch {
-    phases: Vec<Differentiated>,
-    changes: Changes,
+    pub phases: Vec<Differentiated>,
+    pub changes: Changes,
+}
+
+impl MicroBatch {
+    /// Adds its times, of a process that does nothing beside it.
+    pub fn count_time(&self, timer: &mut StepTimer) {
+        for one in &self.phases {
+            one.seconds.iter().zip([Span::Forward, Span::Backward]).for_each(|(t, span)| timer.add(span, *t));
+        }
+    }
 }
 
 /// Sum over the micro-batches of a step.
-struct Sum {
-    parts: Vec<Part>,
-    changes: Vec<Changes>,
+pub(super) struct Sum {
+    pub parts: Vec<Part>,
+    pub changes: Vec<Changes>,
 }
 
 impl Sum {
+    pub fn new(phases: usize) -> Self {
+        Sum { parts: (0..phases).map(|_| Part::default()).collect(), changes: vec![] }
+    }
+
     fn add(&mut self, one: MicroBatch, workers: usize, timer: &mut StepTimer) {
         for Differentiated { phase, losses, gradients, seconds } in one.phases {
             let part = &mut self.parts[phase];
@@ -220,12 +245,13 @@ impl Sum {
 
 /// Share of one phase in a step.
 #[derive(Default)]
-struct Part {
-    gradients: Option<Gradients>,
+pub(super) struct Part {
+    /// Of this process's pieces of the parameters.
+    pub gradients: Option<Gradients>,
     /// Terms of all micro-batches, detached.
-    terms: Vec<(&'static str, Tensor)>,
+    pub terms: Vec<(&'static str, Tensor)>,
     /// Total loss of each micro-batch, detached.
-    totals: Vec<Tensor>,
+    pub totals: Vec<Tensor>,
     norm: f64,
 }
 

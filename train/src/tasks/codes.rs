@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use data::codes::{CodeBatch, CodeLoader, CodeLoaderConfig};
-use data::{Class, LeftOut, Loader, LoaderState, Target};
+use data::{Class, LeftOut, Loader, LoaderState, Partition, Target};
 use serde::{Deserialize, Serialize};
 use tokenizer::{Loaded, Tokenizer};
 
@@ -71,6 +71,11 @@ impl TrainingData for CodeSets {
 
     fn next(&mut self) -> Result<CodeBatch> {
         self.train.next(&self.tokenizer)?.ok_or_else(images::ended)
+    }
+
+    fn share(&mut self, partition: Partition) {
+        self.train.share(partition);
+        self.validation.iter_mut().for_each(|codes| codes.share(partition));
     }
 
     fn position(&self) -> Result<String> {
@@ -161,6 +166,13 @@ impl CodeStream {
             valid: batch.valid,
             epoch: batch.epoch,
         }))
+    }
+
+    fn share(&mut self, partition: Partition) {
+        match self {
+            CodeStream::Stored(loader) => loader.share(partition),
+            CodeStream::Encoded(loader) => loader.share(partition),
+        }
     }
 
     /// Starts again from the first record.

@@ -16,6 +16,7 @@ use super::images::{self, ImageSets};
 use crate::cost::{RunCost, element_bytes, frozen};
 use crate::files::write_atomically;
 use crate::recipe::{ImageData, Recipe, recipe, with_overrides};
+use crate::share::Share;
 use crate::task::{InitPolicy, Module, Phase, Task};
 use crate::{Error, Losses, Result};
 
@@ -224,22 +225,19 @@ impl Task for FeaturesTask {
     }
 
     /// `loss`, and `top1`, the share of held-out images classified correctly.
-    fn validate(&mut self) -> Result<Vec<(&'static str, f64)>> {
+    fn validate(&mut self, share: Share<'_>) -> Result<Vec<(&'static str, f64)>> {
         let Some(mut loader) = self.data.validation.take() else { return Ok(vec![]) };
         let _guard = tch::no_grad_guard();
-        let (mut loss, mut right, mut count) = (0.0, 0.0, 0.0);
-        let result = images::each_batch(&mut loader, |images, labels| {
+        let rows = images::each_batch(&mut loader, |images, labels| {
             let batch = self.to_device(images, labels)?;
             let logits = self.model.logits(&batch.images, Mode::Eval);
             let n = labels.len() as f64;
-            loss += n * classification(&logits, &batch.classes).double_value(&[]);
+            let loss = n * classification(&logits, &batch.classes).double_value(&[]);
             let hits = logits.argmax(-1, false).eq_tensor(&batch.classes);
-            right += hits.sum(Kind::Double).double_value(&[]);
-            count += n;
-            Ok(())
+            Ok([loss, hits.sum(Kind::Double).double_value(&[]), n])
         });
         self.data.validation = Some(loader);
-        result?;
+        let [loss, right, count] = share.sum(&rows?)?;
         Ok(if count == 0.0 { vec![] } else { vec![("loss", loss / count), ("top1", right / count)] })
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use base::ImagesU8;
-use data::{Batch, Class, LeftOut, Loader, LoaderConfig, LoaderState, Transform, transform};
+use data::{Batch, Class, LeftOut, Loader, LoaderConfig, LoaderState, Partition, Transform, transform};
 use tch::Device;
 
 use crate::recipe::{Crop, ImageData};
@@ -37,6 +37,11 @@ impl TrainingData for ImageSets {
 
     fn next(&mut self) -> Result<Batch> {
         self.train.next()?.ok_or_else(ended)
+    }
+
+    fn share(&mut self, partition: Partition) {
+        self.train.share(partition);
+        self.validation.iter_mut().for_each(|loader| loader.share(partition));
     }
 
     fn position(&self) -> Result<String> {
@@ -114,18 +119,18 @@ pub(crate) fn validation(path: Option<&Path>, size: i64, batch_size: usize) -> R
     Ok(Some(Loader::new(data::open(path)?, Transform::center(size as u32), config)?))
 }
 
-/// Calls `f` with images and labels of each batch of a validation loader, from its beginning.
-pub(crate) fn each_batch(
+/// Sums of each batch of a validation loader, from its beginning, that `f` makes of images and
+/// labels; 0 for a batch without an image that can be read.
+pub(crate) fn each_batch<const N: usize>(
     loader: &mut Loader,
-    mut f: impl FnMut(&ImagesU8, &[i64]) -> Result<()>,
-) -> Result<()> {
+    mut f: impl FnMut(&ImagesU8, &[i64]) -> Result<[f64; N]>,
+) -> Result<Vec<[f64; N]>> {
     loader.restore(LoaderState::default())?;
+    let mut rows = vec![];
     while let Some(batch) = loader.next()? {
-        if batch.valid > 0 {
-            f(&batch.images, &batch.labels)?;
-        }
+        rows.push(if batch.valid > 0 { f(&batch.images, &batch.labels)? } else { [0.0; N] });
     }
-    Ok(())
+    Ok(rows)
 }
 
 /// Identity of a loader's images.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use base::Progress;
 use base::config::Document;
 use data::codes::{CodePlan, CodeWriter, TokenizerId};
+use dist::World;
 use tch::{Device, Tensor};
 use tokenizer::Tokenizer;
 use train::tasks::{ArRecipe, ArTask, TokenizerRecipe, TokenizerTask};
@@ -156,7 +157,12 @@ impl Progress for StopAfter<'_> {
 }
 
 /// Trains, from the newest state in `dir` if there is one, at most `steps` steps.
-pub fn go<T: Task>(mut task: T, dir: &Path, steps: u64) -> train::Result<Outcome> {
+pub fn go<T: Task>(task: T, dir: &Path, steps: u64) -> train::Result<Outcome> {
+    go_with(task, dir, steps, &World::default())
+}
+
+/// [`go`] as one of several processes.
+pub fn go_with<T: Task>(mut task: T, dir: &Path, steps: u64, world: &World) -> train::Result<Outcome> {
     let stop = AtomicBool::new(false);
     let saved = TrainCheckpoint::newest(dir).ok().map(|s| s.0);
     let run = Run {
@@ -166,6 +172,7 @@ pub fn go<T: Task>(mut task: T, dir: &Path, steps: u64) -> train::Result<Outcome
         program: "test",
         device: "CPU",
         tf32: false,
+        world,
         peak: Some(1e9),
     };
     train::train(&mut task, &run, &mut StopAfter(steps, &stop))

@@ -19,6 +19,7 @@ use super::text::{Text, TextInputs};
 use crate::files::write_atomically;
 use crate::losses::language::chunked_cross_entropy;
 use crate::recipe::Recipe as _;
+use crate::share::Share;
 use crate::task::{Gradients, InitPolicy, Module, Phase, Task};
 use crate::{Error, Losses, Result, recompute};
 
@@ -254,11 +255,15 @@ impl Task for ArTask {
     }
 
     /// `loss`: cross-entropy per code in nats, without dropout, over all held-out images.
-    fn validate(&mut self) -> Result<Vec<(&'static str, f64)>> {
+    fn validate(&mut self, share: Share<'_>) -> Result<Vec<(&'static str, f64)>> {
         let Some(mut codes) = self.data.validation.take() else { return Ok(vec![]) };
-        let result = self.validation_loss(&mut codes);
+        let sums = self.validation_losses(&mut codes);
         self.data.validation = Some(codes);
-        Ok(vec![("loss", result?)])
+        let [sum, count] = share.sum(&sums?)?;
+        if count == 0.0 {
+            return Err(Error::Recipe("the validation data is empty".into()));
+        }
+        Ok(vec![("loss", sum / count)])
     }
 
     fn write_model_files(&self, dir: &Path) -> Result<()> {
@@ -292,19 +297,18 @@ impl ArTask {
         chunked_cross_entropy(&pass.head_input(x), self.model.output_weight(), codes, None)
     }
 
-    fn validation_loss(&self, codes: &mut CodeStream) -> Result<f64> {
+    /// Sum of the losses and number of sequences of each batch.
+    fn validation_losses(&self, codes: &mut CodeStream) -> Result<Vec<[f64; 2]>> {
         let _guard = tch::no_grad_guard();
         codes.rewind()?;
-        let (mut sum, mut count) = (0.0, 0.0);
+        let mut rows = vec![];
         while let Some(batch) = codes.next(self.tokenizer())? {
             let n = batch.labels.len() as f64;
-            if n == 0.0 {
-                continue;
-            }
-            let batch = self.prepare(batch)?;
-            sum += n * self.loss(&batch, Mode::Eval).double_value(&[]);
-            count += n;
+            rows.push(match batch.labels.is_empty() {
+                true => [0.0; 2],
+                false => [n * self.loss(&self.prepare(batch)?, Mode::Eval).double_value(&[]), n],
+            });
         }
-        if count == 0.0 { Err(Error::Recipe("the validation data is empty".into())) } else { Ok(sum / count) }
+        Ok(rows)
     }
 }

@@ -30,6 +30,7 @@ pub use self::recipe::{Classifier, TokenizerRecipe};
 use super::images::{self, ImageSets};
 use crate::files::write_atomically;
 use crate::recipe::Optimization;
+use crate::share::Share;
 use crate::task::{InitPolicy, Module, Phase, Task};
 use crate::{Error, Losses, Result};
 
@@ -171,27 +172,28 @@ impl Task for TokenizerTask {
 
     /// `mse` on [-1, 1], `psnr` of the 8-bit images in dB (mean over images), `codebook_usage`, the
     /// share of codes used, and with a classifier in the recipe `class_agreement`.
-    fn validate(&mut self) -> Result<Vec<(&'static str, f64)>> {
+    fn validate(&mut self, share: Share<'_>) -> Result<Vec<(&'static str, f64)>> {
         let Some(loader) = &mut self.data.validation else { return Ok(vec![]) };
-        let (mut mse, mut psnr, mut correct, mut count) = (0.0, 0.0, 0.0, 0.0);
         let size = self.model.spec().codebook_size;
         let device = self.vars.device();
         let used = Tensor::zeros([size], (Kind::Bool, device));
-        images::each_batch(loader, |images, labels| {
+        let rows = images::each_batch(loader, |images, labels| {
             let target = images::to_device(images, device)?;
             let codes = self.model.encode(&target.to_float())?;
             let decoded = self.model.decode(&codes)?;
-            mse += sum(&image::mse(decoded.tensor(), target.to_float().tensor()));
-            let pixels = decoded.to_u8();
-            psnr += sum_of_psnr(pixels.tensor(), target.tensor());
-            if let Some(judge) = &self.judge {
-                correct += judge.count_correct(&pixels, labels)?;
-            }
-            count += target.tensor().size()[0] as f64;
             let _ = used.shallow_clone().index_fill_(0, &codes.tensor().reshape([-1]), 1);
-            Ok(())
+            let pixels = decoded.to_u8();
+            let correct = self.judge.as_ref().map(|judge| judge.count_correct(&pixels, labels));
+            Ok([
+                sum(&image::mse(decoded.tensor(), target.to_float().tensor())),
+                sum_of_psnr(pixels.tensor(), target.tensor()),
+                correct.transpose()?.unwrap_or(0.0),
+                target.tensor().size()[0] as f64,
+            ])
         })?;
-        let usage = used.to_kind(Kind::Float).mean(Kind::Float).double_value(&[]);
+        let [mse, psnr, correct, count] = share.sum(&rows)?;
+        let used = share.largest(&Vec::try_from(used.to_device(Device::Cpu).to_kind(Kind::Double))?)?;
+        let usage = Tensor::from_slice(&used).to_kind(Kind::Float).mean(Kind::Float).double_value(&[]);
         let mut metrics = vec![("mse", mse / count), ("psnr", psnr / count), ("codebook_usage", usage)];
         metrics.extend(self.judge.as_ref().map(|_| ("class_agreement", correct / count)));
         Ok(metrics)
