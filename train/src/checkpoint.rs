@@ -6,14 +6,18 @@
 //! their names only when complete, the second after the first; a state counts after it has been
 //! read back and found as written, and only then are older ones removed. So neither a kill at any
 //! moment nor a full disk costs more than the work since the last save.
+//!
+//! Several processes write a file each, `step-N.rank-r-of-R.safetensors`, with their slices of the
+//! same tensors; any number of processes reads them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use base::config::{Document, to_yaml};
+use dist::World;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
-use weights::{Checkpoint, TensorSource};
+use weights::{Checkpoint, Slice, TensorSource};
 
 use crate::files::{to_json, write_atomically};
 use crate::manifest::{FileEntry, Manifest};
@@ -75,7 +79,7 @@ impl TrainCheckpoint {
         Err(Error::NoState { path: run.to_owned(), damaged })
     }
 
-    /// The state at a path: either of its two files, or a run's directory for its newest.
+    /// The state at a path: any of its files, or a run's directory for its newest.
     ///
     /// # Errors
     /// Returns an error if the state is missing or damaged.
@@ -84,7 +88,9 @@ impl TrainCheckpoint {
             return TrainCheckpoint::newest(path);
         }
         let dir = base::files::folder_of(path);
-        Ok((TrainCheckpoint::open(dir, &path.with_extension("json"))?, vec![]))
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let step = name.split('.').next().unwrap_or_default();
+        Ok((TrainCheckpoint::open(dir, &dir.join(format!("{step}.json")))?, vec![]))
     }
 
     /// Records in another run's directory that it continues from this state.
@@ -100,7 +106,7 @@ impl TrainCheckpoint {
         write_atomically(&dir.join("forked-from.yaml"), text.as_bytes())
     }
 
-    /// The file of its tensors.
+    /// The file of its tensors, or the first of several.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -161,7 +167,7 @@ impl TrainCheckpoint {
     fn open(dir: &Path, manifest: &Path) -> Result<TrainCheckpoint> {
         let manifest = Manifest::read(manifest)?;
         manifest.verify(dir)?;
-        let path = dir.join(tensors_name(manifest.step));
+        let path = dir.join(&manifest.files[0].name);
         let bad = |message: &str| Error::State { path: path.clone(), message: message.into() };
         let file = Checkpoint::open(&path)?;
         let text = |key: &str| {
@@ -242,40 +248,82 @@ pub(crate) struct CheckpointMeta<'a> {
     pub stats: RunStats,
 }
 
-/// Writes a state, reads it back, and removes the states that `policy` does not keep.
+impl CheckpointMeta<'_> {
+    fn to_map(&self) -> BTreeMap<String, String> {
+        let all = [
+            ("program", self.program.to_owned()),
+            ("step", self.step.to_string()),
+            ("position", self.position.to_owned()),
+            ("recipe", self.recipe.to_owned()),
+            ("tally", to_json(&self.stats)),
+        ];
+        all.map(|(k, v)| (k.to_owned(), v)).into()
+    }
+}
+
+/// Tensors of a state that a process writes.
+#[derive(Debug, Default)]
+pub(crate) struct StateTensors {
+    pub tensors: Vec<(String, Tensor)>,
+    /// Those that are flat slices.
+    pub slices: BTreeMap<String, Slice>,
+}
+
+/// Writes a state, reads it back, and removes the states that `policy` does not keep. Several
+/// processes write a file each.
 pub(crate) fn save(
     run: &Path,
     meta: &CheckpointMeta<'_>,
-    tensors: &[(String, Tensor)],
+    state: &StateTensors,
     policy: RetentionPolicy,
+    world: &World,
 ) -> Result<()> {
     let dir = run.join("state");
     std::fs::create_dir_all(&dir).map_err(Error::file("create", &dir))?;
-    let step = meta.step;
-    let metadata: BTreeMap<String, String> = [
-        ("program", meta.program.to_owned()),
-        ("step", step.to_string()),
-        ("position", meta.position.to_owned()),
-        ("recipe", meta.recipe.to_owned()),
-        ("tally", to_json(&meta.stats)),
-    ]
-    .map(|(k, v)| (k.to_owned(), v))
-    .into();
-    let name = tensors_name(step);
-    let (sha256, bytes) = weights::save_with_digest(&dir.join(&name), tensors, &metadata)?;
-    let manifest = Manifest::new(step, policy.is_milestone(step), FileEntry { name, bytes, sha256 });
+    let (step, names) = (meta.step, file_names(meta.step, world.size()));
+    let name = names[world.rank()].clone();
+    let path = dir.join(&name);
+    let (sha256, bytes) = match world.size() {
+        1 => weights::save_with_digest(&path, &state.tensors, &meta.to_map())?,
+        _ => weights::save_slices(&path, &state.tensors, &state.slices, &names, &meta.to_map())?,
+    };
+    let file = FileEntry { name, bytes, sha256 };
+    file.verify(&dir)?;
+    let files = world.gather_values(&file)?;
+    if !world.is_first() {
+        return Ok(());
+    }
+    if let Some(file) = files.iter().find(|file| !dir.join(&file.name).is_file()) {
+        let message = format!("`{}` is not there; all processes must see one `state/`", file.name);
+        return Err(Error::State { path: dir, message });
+    }
+    let manifest = Manifest::new(step, policy.is_milestone(step), files);
     write_atomically(&Manifest::path(&dir, step), to_json(&manifest).as_bytes())?;
-    manifest.verify(&dir)?;
     remove_surplus(&dir, step, policy.newest.max(1))
 }
 
-fn tensors_name(step: u64) -> String {
-    format!("step-{step:09}.safetensors")
+/// Names of a state's files.
+fn file_names(step: u64, processes: usize) -> Vec<String> {
+    let one = |rank| format!("step-{step:09}.rank-{rank:05}-of-{processes:05}.safetensors");
+    match processes {
+        1 => vec![format!("step-{step:09}.safetensors")],
+        _ => (0..processes).map(one).collect(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn save_one(
+        run: &Path,
+        meta: &CheckpointMeta<'_>,
+        tensors: Vec<(String, Tensor)>,
+        policy: RetentionPolicy,
+    ) -> Result<()> {
+        let state = StateTensors { tensors, slices: BTreeMap::new() };
+        save(run, meta, &state, policy, &World::default())
+    }
 
     fn run_with(steps: &[u64], policy: RetentionPolicy) -> (tempfile::TempDir, Vec<String>) {
         let dir = tempfile::tempdir().unwrap();
@@ -283,7 +331,7 @@ mod tests {
         for &step in steps {
             let stats = RunStats { samples: 4 * step, seconds: 0.5, skipped: 0 };
             let meta = CheckpointMeta { step, position: "p", recipe: "r", program: "test", stats };
-            save(dir.path(), &meta, &tensors, policy).unwrap();
+            save_one(dir.path(), &meta, tensors.into(), policy).unwrap();
         }
         let mut left: Vec<String> = std::fs::read_dir(dir.path().join("state"))
             .unwrap()
@@ -308,7 +356,7 @@ mod tests {
             program: "test",
             stats: RunStats::default(),
         };
-        save(dir.path(), &meta, &[], RetentionPolicy { newest: 1, milestone: 0 }).unwrap();
+        save_one(dir.path(), &meta, vec![], RetentionPolicy { newest: 1, milestone: 0 }).unwrap();
         let left = Manifest::list(&dir.path().join("state")).unwrap();
         assert_eq!(
             left.iter().map(|p| p.file_name().unwrap().to_str().unwrap()).collect::<Vec<_>>(),
@@ -339,14 +387,14 @@ mod tests {
             program: "test",
             stats: RunStats::default(),
         };
-        save(dir.path(), &meta, &[], RetentionPolicy { newest: 9, milestone: 0 }).unwrap();
+        save_one(dir.path(), &meta, vec![], RetentionPolicy { newest: 9, milestone: 0 }).unwrap();
         let saved = TrainCheckpoint::newest(dir.path()).unwrap().0;
         let told = |recipe: &str| saved.rate_jump(&optimization_of(recipe).unwrap());
         assert_eq!(told(RECIPE), None);
         let longer = RECIPE.replace("steps: 100", "steps: 200");
         assert!(told(&longer).unwrap().contains("is 2.000e-3, where the state's own recipe has 0.000e0"));
         let meta = CheckpointMeta { step: 50, ..meta };
-        save(dir.path(), &meta, &[], RetentionPolicy { newest: 9, milestone: 0 }).unwrap();
+        save_one(dir.path(), &meta, vec![], RetentionPolicy { newest: 9, milestone: 0 }).unwrap();
         let saved = TrainCheckpoint::newest(dir.path()).unwrap().0;
         let other = optimization_of(&RECIPE.replace("lr: 0.002", "lr: 0.004")).unwrap();
         saved.check_fork(&other).unwrap();
@@ -359,7 +407,7 @@ mod tests {
         let of = |step: u64, recipe: &str| {
             let meta =
                 CheckpointMeta { step, position: "p", recipe, program: "test", stats: RunStats::default() };
-            save(dir.path(), &meta, &[], RetentionPolicy { newest: 9, milestone: 0 }).unwrap();
+            save_one(dir.path(), &meta, vec![], RetentionPolicy { newest: 9, milestone: 0 }).unwrap();
             TrainCheckpoint::newest(dir.path()).unwrap().0
         };
         let cosine = RECIPE.replace("{type: wsd, decay_fraction: 0.2}", "{type: cosine, end_lr: 0.0}");

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-const FORMAT: &str = "gen-training-state-2";
+/// A state in one file, and one in a file for each process.
+const FORMATS: [&str; 2] = ["gen-training-state-2", "gen-training-state-3"];
 
 /// Contents of `step-N.json`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -34,9 +35,10 @@ pub(crate) struct FileEntry {
 }
 
 impl Manifest {
-    /// Manifest of a state in one file.
-    pub fn new(step: u64, milestone: bool, file: FileEntry) -> Self {
-        Manifest { format: FORMAT.into(), step, milestone, files: vec![file] }
+    /// Manifest of a state in these files.
+    pub fn new(step: u64, milestone: bool, files: Vec<FileEntry>) -> Self {
+        let format = FORMATS[usize::from(files.len() > 1)].to_owned();
+        Manifest { format, step, milestone, files }
     }
 
     /// Path of the manifest of a step.
@@ -55,25 +57,32 @@ impl Manifest {
         let text = std::fs::read_to_string(path).map_err(Error::file("read", path))?;
         let manifest: Manifest =
             serde_json::from_str(&text).map_err(|e| bad(format!("it is damaged: {e}")))?;
-        if manifest.format != FORMAT {
-            return Err(bad(format!("expected format {FORMAT}, found {}", manifest.format)));
+        if !FORMATS.contains(&manifest.format.as_str()) || manifest.files.is_empty() {
+            let expected = FORMATS.join(" or ");
+            return Err(bad(format!("expected a file of format {expected}, found {}", manifest.format)));
         }
         Ok(manifest)
     }
 
     /// Compares every file with its entry.
     pub fn verify(&self, dir: &Path) -> Result<()> {
-        for FileEntry { name, bytes, sha256 } in &self.files {
-            let path = dir.join(name);
-            let bad = |message: String| Error::State { path: path.clone(), message };
-            let found = std::fs::metadata(&path).map_err(Error::file("read", &path))?.len();
-            if found != *bytes {
-                return Err(bad(format!("it is damaged: expected {bytes} bytes, found {found}")));
-            }
-            let found = backbones::files::sha256(&path)?;
-            if found != *sha256 {
-                return Err(bad(format!("it is damaged: expected SHA-256 {sha256}, found {found}")));
-            }
+        self.files.iter().try_for_each(|file| file.verify(dir))
+    }
+}
+
+impl FileEntry {
+    /// Compares the file with this entry.
+    pub fn verify(&self, dir: &Path) -> Result<()> {
+        let FileEntry { name, bytes, sha256 } = self;
+        let path = dir.join(name);
+        let bad = |message: String| Error::State { path: path.clone(), message };
+        let found = std::fs::metadata(&path).map_err(Error::file("read", &path))?.len();
+        if found != *bytes {
+            return Err(bad(format!("it is damaged: expected {bytes} bytes, found {found}")));
+        }
+        let found = backbones::files::sha256(&path)?;
+        if found != *sha256 {
+            return Err(bad(format!("it is damaged: expected SHA-256 {sha256}, found {found}")));
         }
         Ok(())
     }

@@ -11,6 +11,7 @@
 use base::vars::Var;
 use dist::World;
 use tch::{Device, Kind, Tensor};
+use weights::Slice;
 
 use crate::{Error, Result};
 
@@ -222,21 +223,12 @@ impl Shards {
         Ok(())
     }
 
-    /// Whole tensors, in the parameters' shapes, of which each process has its pieces.
-    ///
-    /// # Errors
-    /// Returns an error if another process fails.
-    pub fn assemble(&self, pieces: &[Tensor], world: &World) -> Result<Vec<Tensor>> {
-        if self.is_whole() {
-            return Ok(pieces.iter().map(Tensor::shallow_clone).collect());
-        }
-        let mut flat = Tensor::zeros([self.total()], (Kind::Float, Device::Cpu));
-        for (piece, tensor) in self.pieces.iter().zip(pieces) {
-            flat.narrow(0, self.offsets[piece.param] + piece.start, piece.length).copy_(tensor);
-        }
-        world.gather_in_place(&mut flat, &self.ends)?;
-        let parts = self.offsets.iter().zip(&self.shapes);
-        Ok(parts.map(|(at, shape)| flat.narrow(0, *at, values(shape)).view(shape.as_slice())).collect())
+    /// Name and slice of each piece; no slice for a whole parameter.
+    pub fn slices(&self) -> impl Iterator<Item = (&str, Option<Slice>)> {
+        self.pieces.iter().map(|piece| {
+            let slice = Slice { shape: self.shapes[piece.param].clone(), start: piece.start };
+            (self.names[piece.param].as_str(), (!self.is_whole()).then_some(slice))
+        })
     }
 
     /// One number for each parameter, of which each process has those of its pieces; all processes

@@ -9,7 +9,7 @@ use crate::origin::Origin;
 use crate::parse::{head_of, parse_file};
 use crate::parsed::{Entries, Format, Parsed};
 use crate::source::{Blob, Entry, FileTensors};
-use crate::{Error, Result, TensorSource, safetensors, shards};
+use crate::{Error, Result, TensorSource, safetensors, shards, sliced};
 
 /// Choice among the weights of a training dictionary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -182,7 +182,8 @@ fn parse(path: &Path) -> Result<Parsed> {
         let text = std::fs::read_to_string(path).map_err(Error::read(path))?;
         return shards::open(path, &text);
     }
-    parse_file(path)
+    let parsed = parse_file(path)?;
+    if sliced::is_part(&parsed) { sliced::open(path, parsed) } else { Ok(parsed) }
 }
 
 /// A directory's index of shards, or its only file; safetensors before `.bin`.

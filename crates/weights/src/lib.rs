@@ -21,6 +21,7 @@ mod safetensors;
 mod save;
 mod save_torch;
 mod shards;
+mod sliced;
 mod source;
 mod torch_file;
 mod torch_graph;
@@ -41,6 +42,7 @@ pub use parsed::Format;
 pub use released::signatures;
 pub use save::{export_safetensors, named_tensors, save_safetensors, save_with_digest};
 pub use save_torch::{export_torch, save_torch};
+pub use sliced::{Slice, save_slices};
 pub use source::{TensorInfo, TensorSource};
 
 /// Result of this crate.

@@ -11,6 +11,8 @@ pub enum Format {
     Safetensors,
     /// Several safetensors files with an index.
     ShardedSafetensors,
+    /// Several safetensors files with slices of tensors.
+    SlicedSafetensors,
     /// Several files of `torch.save` with an index.
     ShardedTorch,
     /// `torch.save`, as since PyTorch 1.6.
@@ -24,6 +26,7 @@ impl std::fmt::Display for Format {
         f.write_str(match self {
             Format::Safetensors => "safetensors",
             Format::ShardedSafetensors => "sharded safetensors",
+            Format::SlicedSafetensors => "safetensors in slices",
             Format::ShardedTorch => "sharded PyTorch",
             Format::TorchZip => "PyTorch (zip)",
             Format::TorchLegacy => "PyTorch (before 1.6)",

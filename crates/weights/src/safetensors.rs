@@ -62,6 +62,7 @@ fn entry(info: &safetensors::tensor::TensorInfo, blob: usize) -> Entry {
         offset: info.data_offsets.0,
         strides: None,
         unsupported,
+        pieces: vec![],
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) fn open(index: &Path, text: &str) -> Result<Parsed> {
     };
     let mut places: HashMap<String, String> = HashMap::new(); // tensor → file
     for (file, names) in files(index, text)? {
-        let shard = parse_file(&shard_path(index, &file)?)?;
+        let shard = parse_file(&beside(index, &file)?)?;
         if shard.format != Format::Safetensors {
             whole.format = Format::ShardedTorch;
         }
@@ -65,11 +65,12 @@ fn files(index: &Path, text: &str) -> Result<BTreeMap<String, Vec<String>>> {
     Ok(by_file)
 }
 
-/// Path of a shard, which must be beside its index: otherwise an index could read any file.
-fn shard_path(index: &Path, file: &str) -> Result<PathBuf> {
+/// Path of a file that `from` names, which must be beside it: otherwise a file could make the
+/// program read any other.
+pub(crate) fn beside(from: &Path, file: &str) -> Result<PathBuf> {
     let plain = Path::new(file).components().all(|c| matches!(c, std::path::Component::Normal(_)));
     if !plain || file.is_empty() {
-        return Err(Error::damaged(index, format!("`{file}` is not the name of a file beside the index")));
+        return Err(Error::damaged(from, format!("`{file}` is not the name of a file beside it")));
     }
-    Ok(index.parent().unwrap_or(Path::new("")).join(file))
+    Ok(from.parent().unwrap_or(Path::new("")).join(file))
 }

@@ -78,13 +78,29 @@ pub(crate) struct Entry {
     pub strides: Option<Vec<usize>>,
     /// Reason why it cannot be read.
     pub unsupported: Option<Unsupported>,
+    /// Pieces that make up the tensor one after the other, instead of the place above.
+    pub pieces: Vec<Piece>,
+}
+
+/// A run of a tensor's values in a blob.
+#[derive(Debug, Clone)]
+pub(crate) struct Piece {
+    pub blob: usize,
+    pub offset: usize,
+    pub bytes: u64,
 }
 
 impl Entry {
+    /// An entry for a tensor in pieces.
+    pub fn joined(shape: Vec<i64>, kind: Kind, pieces: Vec<Piece>) -> Self {
+        let info = TensorInfo { shape, kind, bytes: pieces.iter().map(|piece| piece.bytes).sum() };
+        Entry { info, blob: 0, offset: 0, strides: None, unsupported: None, pieces }
+    }
+
     /// An entry for what has a name and perhaps a shape, and cannot be read.
     pub fn unsupported(shape: Vec<i64>, unsupported: Unsupported) -> Self {
         let info = TensorInfo { shape, kind: Kind::Uint8, bytes: 0 };
-        Entry { info, blob: 0, offset: 0, strides: None, unsupported: Some(unsupported) }
+        Entry { info, blob: 0, offset: 0, strides: None, unsupported: Some(unsupported), pieces: vec![] }
     }
 }
 
@@ -133,6 +149,18 @@ impl FileTensors {
         Ok(bytes)
     }
 
+    /// The bytes of a tensor in pieces.
+    fn join(&self, entry: &Entry) -> Option<Vec<u8>> {
+        let mut all = Vec::new();
+        all.try_reserve_exact(usize::try_from(entry.info.bytes).ok()?).ok()?;
+        for piece in &entry.pieces {
+            let Cow::Borrowed(blob) = self.blobs.get(piece.blob)?.bytes().ok()? else { return None };
+            let end = piece.offset.checked_add(usize::try_from(piece.bytes).ok()?)?;
+            all.extend_from_slice(blob.get(piece.offset..end)?);
+        }
+        Some(all)
+    }
+
     fn entry(&self, name: &str) -> Option<&Entry> {
         self.index.get(name).map(|&i| &self.entries[i].1)
     }
@@ -162,6 +190,9 @@ impl TensorSource for FileTensors {
         }
         let damaged = |what: String| Error::damaged(&self.origin.path, what);
         let cut = || damaged(format!("the data of tensor `{name}` is cut short"));
+        if !entry.pieces.is_empty() {
+            return self.join(entry).map(Cow::Owned).ok_or_else(cut);
+        }
         let blob = self.blobs.get(entry.blob).ok_or_else(cut)?;
         if blob.inflated.is_some() {
             let all = self.inflate(entry.blob, blob).map_err(damaged)?;
@@ -254,7 +285,10 @@ mod tests {
         let blob = |i: usize| Blob { map: map.clone(), start: i * stored, stored, inflated: Some(1 << 16) };
         let entry = |name: &str, blob: usize| {
             let info = TensorInfo { shape: vec![4], kind: Kind::Uint8, bytes: 4 };
-            (name.to_owned(), Entry { info, blob, offset: 8, strides: None, unsupported: None })
+            (
+                name.to_owned(),
+                Entry { info, blob, offset: 8, strides: None, unsupported: None, pieces: vec![] },
+            )
         };
         let entries = vec![entry("a", 0), entry("b", 0), entry("c", 1)];
         let origin = Origin { path: "x.pt".into(), section: None };

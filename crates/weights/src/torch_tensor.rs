@@ -58,7 +58,14 @@ pub(crate) fn tensor(
         Element::Unknown(name) => {
             let info = TensorInfo { shape: dims, kind: Kind::Uint8, bytes: storage.length as u64 };
             let unsupported = Some(Unsupported::dtype(name));
-            return Ok(Entry { info, blob: storage.blob, offset: 0, strides: None, unsupported });
+            return Ok(Entry {
+                info,
+                blob: storage.blob,
+                offset: 0,
+                strides: None,
+                unsupported,
+                pieces: vec![],
+            });
         }
     };
     let width = kind.elt_size_in_bytes();
@@ -77,7 +84,7 @@ pub(crate) fn tensor(
     }
     let info = TensorInfo { shape: dims, kind, bytes: bytes as u64 };
     let strides = (!extent.contiguous).then_some(strides);
-    Ok(Entry { info, blob: storage.blob, offset, strides, unsupported: None })
+    Ok(Entry { info, blob: storage.blob, offset, strides, unsupported: None, pieces: vec![] })
 }
 
 /// A tensor's shape.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use base::resume::{Claim, ClaimError};
 use base::{Progress, rng};
 use data::{Class, Dataset};
+use dist::World;
 use serde_json::json;
 use tch::{Device, Kind, Reduction, Tensor};
 
@@ -18,7 +19,7 @@ use super::head::{ProbeHead, Scores};
 use super::protocol;
 use super::source::Training;
 use super::subject::{Subject, SubjectId};
-use crate::checkpoint::{self, CheckpointMeta, RunStats, TrainCheckpoint};
+use crate::checkpoint::{self, CheckpointMeta, RunStats, StateTensors, TrainCheckpoint};
 use crate::optim::Lars;
 use crate::retention::RetentionPolicy;
 use crate::{Error, Log, Result};
@@ -288,7 +289,8 @@ impl<'a> Trainer<'a> {
             program: concat!("gen ", env!("CARGO_PKG_VERSION")),
             stats: RunStats::default(),
         };
-        checkpoint::save(&self.job.output, &meta, &self.tensors(), RetentionPolicy::TWO)
+        let state = StateTensors { tensors: self.tensors(), ..StateTensors::default() };
+        checkpoint::save(&self.job.output, &meta, &state, RetentionPolicy::TWO, &World::default())
     }
 
     fn load(&mut self, saved: &TrainCheckpoint) -> Result<()> {

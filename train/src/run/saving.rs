@@ -5,30 +5,42 @@ use tch::Tensor;
 
 use super::Trainer;
 use crate::Result;
-use crate::checkpoint::{self, CheckpointMeta, TrainCheckpoint};
+use crate::checkpoint::{self, CheckpointMeta, StateTensors, TrainCheckpoint};
 use crate::recipe::{CommonKeys as _, Intervals};
 use crate::retention::RetentionPolicy;
+use crate::shards::Shards;
 use crate::task::{Task, TrainingData as _};
 
+impl StateTensors {
+    /// Adds pieces of tensors that are named like the parameters, after `prefix`.
+    fn add_pieces(&mut self, shards: &Shards, prefix: &str, pieces: Vec<Tensor>) {
+        for ((name, slice), piece) in shards.slices().zip(pieces) {
+            let name = format!("{prefix}{name}");
+            if let Some(slice) = slice {
+                self.slices.insert(name.clone(), slice);
+            }
+            self.tensors.push((name, piece));
+        }
+    }
+}
+
 impl Trainer<'_> {
-    /// Saves the state and the model, in the first process.
+    /// Saves the state, and the model in the first process.
     pub(super) fn save(&mut self, task: &impl Task) -> Result<()> {
         self.world().note(&format!("saving step {}", self.step));
         self.count_time();
-        let tensors = self.tensors(task)?;
-        if self.world().is_first() {
-            let (position, recipe) = (task.data().position()?, to_yaml(task.recipe())?);
-            let meta = CheckpointMeta {
-                step: self.step,
-                position: &position,
-                recipe: &recipe,
-                program: self.run.program,
-                stats: self.stats,
-            };
-            let Intervals { keep, milestone, .. } = task.recipe().common().every;
-            let policy = RetentionPolicy { newest: keep, milestone };
-            checkpoint::save(self.run.dir, &meta, &tensors, policy)?;
-        }
+        let state = self.state(task)?;
+        let (position, recipe) = (task.data().position()?, to_yaml(task.recipe())?);
+        let meta = CheckpointMeta {
+            step: self.step,
+            position: &position,
+            recipe: &recipe,
+            program: self.run.program,
+            stats: self.stats,
+        };
+        let Intervals { keep, milestone, .. } = task.recipe().common().every;
+        let policy = RetentionPolicy { newest: keep, milestone };
+        checkpoint::save(self.run.dir, &meta, &state, policy, self.world())?;
         self.save_weights(task)
     }
 
@@ -48,30 +60,30 @@ impl Trainer<'_> {
         })
     }
 
-    /// All tensors of a state: those of the live run, or assembled from the processes' pieces.
-    fn tensors(&self, task: &impl Task) -> Result<Vec<(String, Tensor)>> {
-        let (mut all, world) = (Vec::new(), self.world());
+    /// This process's tensors of a state, shared with the live run: its pieces of parameters,
+    /// moments and averages. The first process has everything else.
+    fn state(&self, task: &impl Task) -> Result<StateTensors> {
+        let mut state = StateTensors::default();
+        let (world, first) = (self.world(), self.world().is_first());
         for (i, phase) in self.phases.iter().enumerate() {
             let module = task.module(i);
-            let vars = module.vars.all().into_iter();
-            all.extend(vars.map(|v| (format!("{}/{}", module.name, v.name), v.tensor.detach())));
-            let [first, second] = phase.optimizer.moments();
-            let first = phase.shards.assemble(&first, world)?;
-            let second = phase.shards.assemble(&second, world)?;
+            let params = phase.shards.views_of(&phase.params);
+            state.add_pieces(&phase.shards, &format!("{}/", module.name), params);
+            let others = module.vars.all().into_iter().filter(|v| first && !phase.names.contains(&v.name));
+            let others = others.map(|v| (format!("{}/{}", module.name, v.name), v.tensor.detach()));
+            state.tensors.extend(others);
+            let prefix = format!("optimizer.{}", phase.phase.name);
+            let [exp_avg, exp_avg_sq] = phase.optimizer.moments();
+            state.add_pieces(&phase.shards, &format!("{prefix}/exp_avg."), exp_avg);
+            state.add_pieces(&phase.shards, &format!("{prefix}/exp_avg_sq."), exp_avg_sq);
             let steps = phase.shards.assemble_numbers(&phase.optimizer.steps(), world)?;
-            let moments = first.into_iter().zip(second).zip(steps);
-            for (name, ((first, second), step)) in phase.names.iter().zip(moments) {
-                let named = |part: &str| format!("optimizer.{}/{part}.{name}", phase.phase.name);
-                all.push((named("exp_avg"), first));
-                all.push((named("exp_avg_sq"), second));
-                all.push((named("step"), Tensor::from(step)));
-            }
+            let steps = phase.names.iter().zip(steps).filter(|_| first);
+            state.tensors.extend(steps.map(|(name, n)| (format!("{prefix}/step.{name}"), Tensor::from(n))));
         }
         if let Some(ema) = &self.ema {
-            let averages = self.phases[0].shards.assemble(&ema.averages(), world)?;
-            all.extend(self.phases[0].names.iter().zip(averages).map(|(n, t)| (format!("ema/{n}"), t)));
+            state.add_pieces(&self.phases[0].shards, "ema/", ema.averages());
         }
-        Ok(all)
+        Ok(state)
     }
 
     /// Restores everything from a saved state.
