@@ -28,7 +28,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ),
     // `data` for Pillow's resampling, which the networks' input paths ask for.
     ("backbones", &["nn", "base", "weights", "data"]),
-    ("eval", &["settings", "base", "weights", "backbones", "data"]),
+    ("eval", &["settings", "base", "weights", "backbones", "data", "dist"]),
     (
         "generate",
         &[
@@ -49,7 +49,10 @@ const MAY_USE: [(&str, &[&str]); 20] = [
         "benchmarks",
         &["settings", "base", "data", "tokenizer", "ar-model", "sampler", "backbones", "generate"],
     ),
-    ("train", &["nn", "base", "libtorch-ext", "weights", "data", "tokenizer", "ar-model", "backbones"]),
+    (
+        "train",
+        &["nn", "base", "libtorch-ext", "weights", "data", "dist", "tokenizer", "ar-model", "backbones"],
+    ),
     (
         "gen",
         &[

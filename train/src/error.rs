@@ -134,6 +134,9 @@ pub enum Error {
     /// An error from checkpoint files.
     #[error(transparent)]
     Weights(#[from] weights::Error),
+    /// An error from another process.
+    #[error(transparent)]
+    Dist(#[from] dist::Error),
     /// An error from the training data.
     #[error(transparent)]
     Data(#[from] data::Error),
@@ -224,6 +227,7 @@ impl Hint for Error {
             Error::Config(e) => e.hints(),
             Error::Weights(e) => e.hints(),
             Error::Data(e) => e.hints(),
+            Error::Dist(e) => e.hints(),
             Error::Tokenizer(e) => e.hints(),
             Error::Backbones(e) => e.hints(),
             Error::Ar(e) => e.hints(),

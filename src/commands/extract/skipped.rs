@@ -1,11 +1,6 @@
 //! Damaged images: their limit and their list.
 
-use std::collections::HashMap;
-use std::io::Write as _;
-
-use base::files::{tsv_cell, write_atomic};
 use cli::extract::ExtractArgs;
-use data::Dataset;
 use dist::World;
 
 use crate::context::Context;
@@ -47,20 +42,6 @@ impl<'a> Corrupt<'a> {
             error => error,
         }
     }
-}
-
-/// Sorts the list of damaged images, to which processes append as they meet them, into the order of
-/// the images.
-pub fn sort_skipped(args: &ExtractArgs, images: &dyn Dataset) -> anyhow::Result<()> {
-    let path = args.output.join("skipped.tsv");
-    let Ok(text) = std::fs::read_to_string(&path) else { return Ok(()) };
-    let places: HashMap<String, usize> = (0..images.len()).map(|i| (tsv_cell(&images.key(i)), i)).collect();
-    let place = |line: &&str| line.split('\t').next().and_then(|key| places.get(key)).copied();
-    let mut lines: Vec<&str> = text.lines().collect();
-    lines.sort_by_key(place);
-    lines.dedup();
-    write_atomic(&path, |file| lines.iter().try_for_each(|line| writeln!(file, "{line}")))?;
-    Ok(())
 }
 
 /// No codes are worse than none: training would find an empty set.
