@@ -1,5 +1,7 @@
 //! Damaged images: their limit and their list.
 
+use std::path::Path;
+
 use cli::extract::ExtractArgs;
 use dist::World;
 
@@ -25,11 +27,16 @@ impl<'a> Corrupt<'a> {
         self.limit.saturating_sub(self.seen)
     }
 
-    /// Counts those of a unit.
-    pub fn add(&mut self, more: usize) -> anyhow::Result<()> {
-        let all = self.world.add("extract/corrupt", i64::try_from(more)?)?;
+    /// Counts those of a unit, key and reason; the error of too many, to which each of several
+    /// processes may have added few.
+    pub fn add(&mut self, unit: &[(String, String)], list: &Path) -> anyhow::Result<Option<data::Error>> {
+        let all = self.world.add("extract/corrupt", i64::try_from(unit.len())?)?;
         self.seen = usize::try_from(all)?;
-        Ok(())
+        let (count, ceiling) = (self.seen, self.limit);
+        Ok(unit.last().filter(|_| count > ceiling).map(|(key, message)| {
+            let (key, message, list) = (key.clone(), message.clone(), Some(list.to_owned()));
+            data::Error::TooManyCorrupt { count, ceiling, key, message, list }
+        }))
     }
 
     /// The error of a unit with too many, with the limit that the user gave.

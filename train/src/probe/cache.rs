@@ -131,23 +131,19 @@ impl FeatureCache {
                 complete = false;
                 break;
             };
-            let of_all = world.add(&counter("skipped"), newly_skipped as i64)?;
+            let of_all = world.add(&counter("skipped"), newly_skipped.len() as i64)?;
             skipped = before + usize::try_from(of_all).unwrap_or(0);
+            // Each of several processes may have skipped few.
+            if let Some(last) = newly_skipped.last().filter(|_| skipped > max_corrupt) {
+                return Err(self.too_many_skipped(skipped, max_corrupt, last));
+            }
         }
         progress.finish();
-        let ends = world.gather_values(&(complete, skipped))?;
-        if !world.from_first(|| Ok::<_, Error>(ends.iter().all(|(complete, _)| *complete)))? {
-            return Ok(false);
-        }
+        let ends = world.gather_values(&complete)?;
         world.from_first(|| {
             sort_corrupt_list(&self.list(), images.as_ref())?;
-            let skipped = ends.iter().map(|(_, skipped)| *skipped).max();
-            match skipped.filter(|&skipped| skipped > max_corrupt.max(before)) {
-                Some(skipped) => Err(self.too_many_skipped(skipped, max_corrupt)),
-                None => Ok(()),
-            }
-        })?;
-        Ok(true)
+            Ok(ends.into_iter().all(|complete| complete))
+        })
     }
 
     /// Number of images skipped in the shards that are not `missing`.
@@ -164,14 +160,9 @@ impl FeatureCache {
         self.shards.folder.join("skipped.tsv")
     }
 
-    /// The error of several processes that together skipped too many images, where each may have
-    /// skipped few.
-    fn too_many_skipped(&self, count: usize, ceiling: usize) -> Error {
-        let list = self.list();
-        let text = std::fs::read_to_string(&list).unwrap_or_default();
-        let first = text.lines().nth(ceiling).and_then(|line| line.split_once('\t')).unwrap_or_default();
-        let (key, message) = (first.0.to_owned(), first.1.to_owned());
-        data::Error::TooManyCorrupt { count, ceiling, key, message, list: Some(list) }.into()
+    fn too_many_skipped(&self, count: usize, ceiling: usize, last: &(String, String)) -> Error {
+        let ((key, message), list) = (last.clone(), Some(self.list()));
+        data::Error::TooManyCorrupt { count, ceiling, key, message, list }.into()
     }
 
     /// Opens a complete cache.
@@ -212,15 +203,14 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Computes the shard; returns the number of skipped images, or `None` if stopped.
+    /// Computes the shard; returns the skipped images, key and reason, or `None` if stopped.
     fn run(
         &self,
         max_corrupt: usize,
         stop: &AtomicBool,
         progress: &mut dyn Progress,
-    ) -> Result<Option<usize>> {
+    ) -> Result<Option<Vec<(String, String)>>> {
         let plan = &self.cache.plan;
-        let range = self.cache.shards.range(self.shard);
         let mut loader = self.loader(max_corrupt)?;
         let (mut features, mut labels): (Vec<Tensor>, Vec<i64>) = (vec![], vec![]);
         let mut made = 0;
@@ -245,7 +235,7 @@ impl Work<'_> {
         };
         let tensors = [("features".to_owned(), features), ("labels".to_owned(), Tensor::from_slice(&labels))];
         weights::save_safetensors(&self.cache.shards.path(self.shard), &tensors, &Default::default())?;
-        Ok(Some(range.len() - labels.len()))
+        Ok(Some(loader.corrupt()))
     }
 
     fn loader(&self, max_corrupt: usize) -> Result<Loader> {
