@@ -1,5 +1,6 @@
 //! Images that verbs are given: files, folders, archives, and tensors in safetensors files.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,12 +11,14 @@ use base::hint::nearest;
 use base::{Images, ImagesU8};
 use data::transform::center_crop;
 use data::{Dataset, IMAGE_EXTENSIONS, LeftOut};
+use dist::World;
 use image::RgbImage;
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
-use weights::{Checkpoint, Want};
+use weights::{Checkpoint, Parcel, Want};
 
 use crate::error::UserError;
+use crate::share::in_turn;
 
 /// The names under which a safetensors file may hold images.
 const TENSOR_NAMES: [&str; 2] = ["images", "image"];
@@ -59,6 +62,28 @@ pub struct Batch {
     pub images: Images,
 }
 
+/// Tensors made of a batch, by name.
+pub type Tensors = BTreeMap<String, Tensor>;
+
+/// Tensors made of a batch, and the sources of its images.
+#[derive(Debug)]
+pub struct Made {
+    /// Source of each image.
+    pub names: Vec<String>,
+    /// The tensors.
+    pub tensors: Tensors,
+}
+
+impl Made {
+    /// Removes a tensor.
+    ///
+    /// # Errors
+    /// Returns an error if there is none of this name.
+    pub fn take(&mut self, name: &str) -> Result<Tensor> {
+        self.tensors.remove(name).with_context(|| format!("internal error: a batch without its `{name}`"))
+    }
+}
+
 impl Inputs {
     /// Examines every path. A path that does not exist is an error; a file that is not an image is
     /// skipped, unless it is the only one.
@@ -96,17 +121,19 @@ impl Inputs {
         self.items.len()
     }
 
-    /// Passes batches of at most `batch_size` images to `each`: images cropped and resized to
-    /// squares of `side` pixels (ADM's centre crop), tensors unchanged. Images that cannot be
-    /// decoded are skipped and recorded; it is an error if nothing is left.
+    /// Makes tensors of batches of at most `batch_size` images, and passes them to `take` in order:
+    /// images cropped and resized to squares of `side` pixels (ADM's centre crop), tensors
+    /// unchanged. Images that cannot be decoded are skipped and recorded; it is an error if nothing
+    /// is left. Of several processes, each makes some; the first takes all, and has the records.
     pub fn for_each_batch(
         &mut self,
-        side: i64,
-        batch_size: i64,
-        mut each: impl FnMut(Batch) -> Result<()>,
+        (side, batch_size): (i64, i64),
+        world: &World,
+        make: impl FnMut(&Batch) -> Result<Tensors>,
+        take: impl FnMut(Made) -> Result<()>,
     ) -> Result<()> {
         let side = u32::try_from(side).context("the tokenizer's image size is no size of a picture")?;
-        self.for_each(Framing::Square(side), batch_size, &mut each)
+        self.for_each(Framing::Square(side), batch_size, world, make, take)
     }
 
     /// Same as [`Inputs::for_each_batch`], but with images at their stored size: a batch ends where
@@ -114,42 +141,56 @@ impl Inputs {
     pub fn for_each_stored(
         &mut self,
         batch_size: i64,
-        mut each: impl FnMut(Batch) -> Result<()>,
+        world: &World,
+        make: impl FnMut(&Batch) -> Result<Tensors>,
+        take: impl FnMut(Made) -> Result<()>,
     ) -> Result<()> {
-        self.for_each(Framing::AsStored, batch_size, &mut each)
+        self.for_each(Framing::AsStored, batch_size, world, make, take)
     }
 
     fn for_each(
         &mut self,
         framing: Framing,
         batch_size: i64,
-        each: &mut dyn FnMut(Batch) -> Result<()>,
+        world: &World,
+        mut make: impl FnMut(&Batch) -> Result<Tensors>,
+        mut take: impl FnMut(Made) -> Result<()>,
     ) -> Result<()> {
-        let mut used = 0;
-        for items in self.items.clone().chunks(usize::try_from(batch_size).unwrap_or(1).max(1)) {
-            for batch in self.read(items, framing)? {
-                used += batch.names.len();
-                each(batch)?;
-            }
-        }
-        if used > 0 { Ok(()) } else { Err(self.nothing_left().into()) }
+        let (mut used, mut skipped) = (0, vec![]);
+        let parts: Vec<&[Item]> =
+            self.items.chunks(usize::try_from(batch_size).unwrap_or(1).max(1)).collect();
+        let read_and_make = |items: &&[Item]| {
+            let (batches, skipped) = self.read(items, framing)?;
+            let made =
+                batches.into_iter().map(|batch| Ok(Made { tensors: make(&batch)?, names: batch.names }));
+            pack(made.collect::<Result<_>>()?, skipped)
+        };
+        in_turn(world, &parts, read_and_make, |parcel| {
+            let (batches, more) = unpack(parcel)?;
+            skipped.extend(more);
+            used += batches.iter().map(|batch| batch.names.len()).sum::<usize>();
+            batches.into_iter().try_for_each(&mut take)
+        })?;
+        self.skipped.extend(skipped);
+        if used > 0 || !world.is_first() { Ok(()) } else { Err(self.nothing_left().into()) }
     }
 
-    /// Reads some items; batches of one image size each.
-    fn read(&mut self, items: &[Item], framing: Framing) -> Result<Vec<Batch>> {
+    /// Reads some items: batches of one image size each, and what cannot be read.
+    fn read(&self, items: &[Item], framing: Framing) -> Result<(Vec<Batch>, Vec<Skipped>)> {
         let sources: Vec<_> = items.iter().map(|item| self.sets[item.set].source(item.index)).collect();
         let decoded: Vec<Option<data::Result<RgbImage>>> = sources
             .par_iter()
             .map(|s| s.as_ref().map(|(set, index)| picture(set.as_ref(), *index, framing)))
             .collect();
         let mut batches: Vec<(Vec<String>, Vec<Tensor>)> = vec![];
+        let mut skipped = vec![];
         for (item, decoded) in items.iter().zip(decoded) {
             let set = &self.sets[item.set];
             let name = set.name(item.index);
             let image = match (decoded, set) {
                 (Some(Ok(picture)), _) => to_float(&picture)?,
                 (Some(Err(error)), _) => {
-                    self.skipped.push(Skipped { input: name, error: error.to_string() });
+                    skipped.push(Skipped { input: name, error: error.to_string() });
                     continue;
                 }
                 (None, Set::Rows { images, .. }) => images.narrow(0, item.index as i64, 1),
@@ -166,7 +207,7 @@ impl Inputs {
         let batch = |(names, images): (_, Vec<Tensor>)| {
             Ok(Batch { names, images: Images::new(Tensor::cat(&images, 0))? })
         };
-        batches.into_iter().map(batch).collect()
+        Ok((batches.into_iter().map(batch).collect::<Result<_>>()?, skipped))
     }
 
     fn nothing_left(&self) -> UserError {
@@ -217,6 +258,30 @@ impl Set {
             Set::Rows { .. } => None,
         }
     }
+}
+
+/// Batches of a part as one parcel, their tensors as `number/name`.
+fn pack(batches: Vec<Made>, skipped: Vec<Skipped>) -> Result<Parcel> {
+    let (mut tensors, mut names) = (BTreeMap::new(), vec![]);
+    for (number, batch) in batches.into_iter().enumerate() {
+        tensors.extend(batch.tensors.into_iter().map(|(name, t)| (format!("{number}/{name}"), t)));
+        names.push(batch.names);
+    }
+    Ok(Parcel { tensors, text: serde_json::to_string(&(names, skipped))? })
+}
+
+fn unpack(parcel: Parcel) -> Result<(Vec<Made>, Vec<Skipped>)> {
+    let (names, skipped): (Vec<Vec<String>>, Vec<Skipped>) = serde_json::from_str(&parcel.text)?;
+    let mut batches: Vec<Made> =
+        names.into_iter().map(|names| Made { names, tensors: Tensors::new() }).collect();
+    for (place, tensor) in parcel.tensors {
+        let found = place
+            .split_once('/')
+            .and_then(|(n, name)| Some((batches.get_mut(n.parse::<usize>().ok()?)?, name)));
+        let (batch, name) = found.context("internal error: a tensor without its batch")?;
+        batch.tensors.insert(name.to_owned(), tensor);
+    }
+    Ok((batches, skipped))
 }
 
 /// One record, framed.

@@ -9,6 +9,7 @@ mod files;
 mod inputs;
 mod printer;
 mod resolve;
+mod share;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -43,9 +44,9 @@ fn join(cli: &cli::Cli) -> anyhow::Result<Context> {
     let Some(launch) = launch else {
         return Ok(Context::alone(printer::Printer::new(cli.quiet)));
     };
-    if !cli.command.runs_on_many() {
+    if let Some(work) = cli.command.one_process() {
         let n = launch.world_size;
-        let error = UserError::new(format!("this verb runs as one process, and a launcher started {n}"));
+        let error = UserError::new(format!("{work} runs as one process, and a launcher started {n}"));
         return Err(error.hint("run it without the launcher").into());
     }
     let printer = printer::Printer::of_rank(cli.quiet, launch.rank, launch.world_size);

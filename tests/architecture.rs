@@ -28,7 +28,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ),
     // `data` for Pillow's resampling, which the networks' input paths ask for.
     ("backbones", &["nn", "base", "weights", "data"]),
-    ("eval", &["settings", "base", "weights", "backbones", "data"]),
+    ("eval", &["settings", "base", "weights", "backbones", "data", "dist"]),
     (
         "generate",
         &[
@@ -51,7 +51,7 @@ const MAY_USE: [(&str, &[&str]); 20] = [
     ),
     (
         "train",
-        &["nn", "base", "libtorch-ext", "weights", "data", "tokenizer", "ar-model", "backbones", "dist"],
+        &["nn", "base", "libtorch-ext", "weights", "data", "dist", "tokenizer", "ar-model", "backbones"],
     ),
     (
         "gen",

@@ -1,13 +1,13 @@
 //! Damaged images: named, counted, listed, and too many of them stop the run.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use base::files::tsv_cell;
+use base::files::{tsv_cell, write_atomic};
 
-use crate::{Error, Result};
+use crate::{Dataset, Error, Result};
 
 /// Keeps account of the records that cannot be decoded. Shared between threads.
 #[derive(Debug)]
@@ -55,5 +55,22 @@ impl CorruptLog {
 
 fn append(path: &Path, key: &str, message: &str) -> std::io::Result<()> {
     let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
-    writeln!(file, "{}\t{}", tsv_cell(key), tsv_cell(message))
+    // In one piece: other processes may append to the file.
+    file.write_all(format!("{}\t{}\n", tsv_cell(key), tsv_cell(message)).as_bytes())
+}
+
+/// Sorts a list of damaged records, to which processes append as they meet them, into the order of
+/// the records. Does nothing if there is no list.
+///
+/// # Errors
+/// Returns an error if the list cannot be written.
+pub fn sort_corrupt_list(path: &Path, records: &dyn Dataset) -> Result<()> {
+    let Ok(text) = std::fs::read_to_string(path) else { return Ok(()) };
+    let places: HashMap<String, usize> = (0..records.len()).map(|i| (tsv_cell(&records.key(i)), i)).collect();
+    let place = |line: &&str| line.split('\t').next().and_then(|key| places.get(key)).copied();
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_by_key(place);
+    lines.dedup();
+    write_atomic(path, |file| lines.iter().try_for_each(|line| writeln!(file, "{line}")))
+        .map_err(Error::write(path))
 }

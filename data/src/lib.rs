@@ -42,7 +42,7 @@ pub mod views;
 pub use classes::{Class, ClassTable, to_tsv};
 pub use codes::open_codes;
 pub use content::content_fingerprint;
-pub use corrupt::CorruptLog;
+pub use corrupt::{CorruptLog, sort_corrupt_list};
 pub use decode::{IMAGE_EXTENSIONS, decode, is_image, looks_like_image};
 pub use error::{Error, Result};
 pub use image_folder::ImageFiles;

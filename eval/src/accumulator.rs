@@ -81,6 +81,13 @@ impl FeatureAccumulator {
         self.count
     }
 
+    /// The outputs of a network that these sums read.
+    pub fn reads(&self, features: Features) -> Features {
+        let Features { pool, logits, spatial } = features;
+        let logits = logits.filter(|_| !self.scores.is_empty());
+        Features { pool, logits, spatial: spatial.filter(|_| self.spec.spatial) }
+    }
+
     /// Adds a batch; `indices` are the images' numbers in their set.
     pub fn update(&mut self, features: &Features, indices: &[u64]) -> Result<()> {
         let n = features.pool.size()[0];

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use backbones::Features;
 use base::{Codes, Images, ImagesU8};
+use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::math::pixels::PixelPair;
@@ -27,7 +28,7 @@ pub struct EvalBatch {
 }
 
 /// An image of a batch.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Item {
     /// Number in its set.
     pub index: u64,
@@ -60,13 +61,16 @@ pub struct CodeLikelihoods {
 }
 
 /// Features of a batch by network, of both sides.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct BatchFeatures {
     /// Features of the images judged.
     pub samples: BTreeMap<Role, Features>,
     /// Features of the images compared with.
     pub reference: BTreeMap<Role, Features>,
 }
+
+/// Values that a metric takes from the images of a batch, by name, on the CPU.
+pub type MetricValues = BTreeMap<String, Tensor>;
 
 impl EvalBatch {
     /// A batch of sets.

@@ -193,6 +193,9 @@ pub enum Error {
     /// A frozen network that cannot be opened or run.
     #[error(transparent)]
     Network(#[from] backbones::Error),
+    /// An error from another process.
+    #[error(transparent)]
+    Dist(#[from] dist::Error),
     /// A file of tensors that cannot be read or written.
     #[error(transparent)]
     Weights(#[from] weights::Error),
@@ -238,6 +241,7 @@ impl Hint for Error {
             Error::Job(e) => e.hints(),
             Error::NonFinite(e) => e.hints(),
             Error::Network(e) => e.hints(),
+            Error::Dist(e) => e.hints(),
             Error::Weights(e) => e.hints(),
             Error::Npz(e) => e.hints(),
             Error::Twice { .. } => vec!["give each shard once".into()],

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use backbones::{FeatureExtractor, FeatureId};
 use base::{Progress, Skipped};
+use dist::World;
 use serde_json::{Value as Json, json};
 use settings::Metric;
 use tch::Device;
@@ -48,6 +49,8 @@ pub struct EvalJob<'a> {
     pub program: String,
     /// Part of the run, and its files.
     pub parts: Parts,
+    /// Processes that share the work.
+    pub world: &'a World,
 }
 
 /// Images judged.
@@ -103,11 +106,13 @@ pub enum Ending {
     Part(Vec<Skipped>),
     /// Scores.
     Scored(Box<EvalResult>),
+    /// Another process has the result: this is not the first of several.
+    Elsewhere,
 }
 
 impl EvalJob<'_> {
     /// Runs it, or merges its parts. `stop` is called when the loop begins; the loop ends after the
-    /// batch in which the flag is set.
+    /// batch in which the flag of the first process is set.
     ///
     /// # Errors
     /// Returns an error if weights are missing, if images are not comparable, or if no score can be
@@ -126,7 +131,8 @@ impl EvalJob<'_> {
         self.plan.check_numbers(self.num_images(), images)?;
         let sums = self.sums(&networks)?;
         let phases = self.phases(&sums)?;
-        let run = self.description(&ids);
+        let first = self.world.is_first();
+        let run = if first { self.description(&ids) } else { Json::Null };
         let mut state = RunState::new(&sums, &networks, metrics);
         if !self.parts.merge.is_empty() {
             let sizes: Vec<(&str, u64)> = phases.iter().map(|p| (p.phase(), p.num_images())).collect();
@@ -134,17 +140,21 @@ impl EvalJob<'_> {
             shards.into_iter().try_for_each(|saved| state.merge(saved))?;
             return self.scored(state);
         }
-        self.resume(&mut state, &run, &sums)?;
         let mut one_size = OneSize::default();
-        self.expect_size(&mut one_size)?;
+        if first {
+            self.resume(&mut state, &run, &sums)?;
+            self.expect_size(&mut one_size)?;
+        }
         let Parts { partial, shard, .. } = &self.parts;
         let partial = Partial { file: partial.as_deref(), run: &run, shard: *shard };
-        let (batch_size, stop) = (self.batch_size, stop()?);
-        let mut eval_loop = EvalLoop { networks: &networks, batch_size, partial, one_size, stop: &stop };
+        let (batch_size, world, stop) = (self.batch_size, self.world, stop()?);
+        let mut eval_loop =
+            EvalLoop { networks: &networks, batch_size, partial, one_size, world, stop: &stop };
         if !eval_loop.run(&phases, &mut state, progress)? {
             return Ok(Ending::Stopped);
         }
         match shard.world {
+            _ if !first => Ok(Ending::Elsewhere),
             1 => self.scored(state),
             _ => Ok(Ending::Part(state.totals.skipped)),
         }
@@ -297,20 +307,21 @@ fn announce(ids: &[FeatureId], progress: &mut dyn Progress) {
 }
 
 /// Sums over the features of a reference set by one network, for a file of statistics; `None` if
-/// `stop` was set. Also returns the images that were skipped.
+/// `stop` was set. Also returns the images that were skipped. Of several processes, the first gets
+/// the sums of all images.
 pub fn reference_features(
     images: &ImageSet,
     (role, network): (Role, Box<dyn FeatureExtractor>),
     sums: AccumulateSpec,
     batch_size: usize,
-    stop: &AtomicBool,
+    (world, stop): (&World, &AtomicBool),
     progress: &mut dyn Progress,
 ) -> Result<Option<(FeatureAccumulator, Vec<Skipped>)>> {
     let networks = Networks::one(role, network);
     let mut state = RunState::new(&[BTreeMap::new(), BTreeMap::from([(role, sums)])], &networks, vec![]);
     let partial = Partial { file: None, run: &Json::Null, shard: Shard::WHOLE };
     let one_size = OneSize::default();
-    let mut eval_loop = EvalLoop { networks: &networks, batch_size, partial, one_size, stop };
+    let mut eval_loop = EvalLoop { networks: &networks, batch_size, partial, one_size, world, stop };
     let phase: Phase = Box::new(FileImages::new(images, Side::Reference));
     if !eval_loop.run(&[phase], &mut state, progress)? {
         return Ok(None);

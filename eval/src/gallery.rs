@@ -47,17 +47,8 @@ pub struct Gallery {
 }
 
 impl Gallery {
-    /// Whether an image of this class is kept.
-    fn wants(&self, class: Option<i64>) -> bool {
-        let room = |class: &i64| match self.classes.get(class) {
-            Some(thumbs) => thumbs.len() < OF_A_CLASS,
-            None => self.classes.len() < CLASSES,
-        };
-        self.sheet.len() < SHEET || class.as_ref().is_some_and(room)
-    }
-
     /// Keeps an image, where there is room.
-    fn keep(&mut self, thumb: Thumb, class: Option<i64>) {
+    pub fn keep(&mut self, thumb: Thumb, class: Option<i64>) {
         if let Some(class) = class
             && (self.classes.contains_key(&class) || self.classes.len() < CLASSES)
         {
@@ -71,25 +62,6 @@ impl Gallery {
         }
     }
 
-    /// Keeps the first images of a batch.
-    pub fn keep_thumbnails(&mut self, batch: &EvalBatch) -> Result<()> {
-        let Some(samples) = &batch.samples else { return Ok(()) };
-        for (i, item) in (0..).zip(&batch.items) {
-            if self.wants(item.class) {
-                let one = |images: &Tensor| encode(&ImagesU8::new(images.narrow(0, i, 1))?);
-                let original = batch.pair.as_ref().map(|p| one(p.originals.to_u8().tensor())).transpose()?;
-                let thumb = Thumb {
-                    index: item.index,
-                    name: item.prompt.clone().unwrap_or_else(|| item.name.clone()),
-                    image: one(samples.tensor())?,
-                    original,
-                };
-                self.keep(thumb, item.class);
-            }
-        }
-        Ok(())
-    }
-
     /// Adds another part's, in the order of the images.
     pub fn merge(&mut self, other: Gallery) {
         let join = |mine: &mut Vec<Thumb>, theirs: Vec<Thumb>, most: usize| {
@@ -101,6 +73,54 @@ impl Gallery {
         for (class, thumbs) in other.classes {
             join(self.classes.entry(class).or_default(), thumbs, OF_A_CLASS);
         }
+    }
+}
+
+/// Chooses the images of which thumbnails are made, in a process that sees some of all images: all
+/// that the gallery of all images may keep.
+#[derive(Debug, Default)]
+pub struct Candidates {
+    sheet: usize,
+    classes: BTreeMap<i64, usize>,
+}
+
+impl Candidates {
+    /// For images after those that made a gallery.
+    pub fn after(gallery: &Gallery) -> Self {
+        let classes = gallery.classes.iter().map(|(&class, thumbs)| (class, thumbs.len())).collect();
+        Candidates { sheet: gallery.sheet.len(), classes }
+    }
+
+    /// Counts an image of this class; true if the gallery may keep it.
+    fn takes(&mut self, class: Option<i64>) -> bool {
+        let of_class = class.map(|class| self.classes.entry(class).or_default());
+        let wanted = self.sheet < SHEET || of_class.as_ref().is_some_and(|n| **n < OF_A_CLASS);
+        self.sheet += 1;
+        of_class.into_iter().for_each(|n| *n += 1);
+        wanted
+    }
+
+    /// Thumbnails of a batch, with the classes of their images.
+    ///
+    /// # Errors
+    /// Returns an error if an image cannot be encoded.
+    pub fn thumbnails(&mut self, batch: &EvalBatch) -> Result<Vec<(Option<i64>, Thumb)>> {
+        let mut all = vec![];
+        let Some(samples) = &batch.samples else { return Ok(all) };
+        for (i, item) in (0..).zip(&batch.items) {
+            if self.takes(item.class) {
+                let one = |images: &Tensor| encode(&ImagesU8::new(images.narrow(0, i, 1))?);
+                let original = batch.pair.as_ref().map(|p| one(p.originals.to_u8().tensor())).transpose()?;
+                let thumb = Thumb {
+                    index: item.index,
+                    name: item.prompt.clone().unwrap_or_else(|| item.name.clone()),
+                    image: one(samples.tensor())?,
+                    original,
+                };
+                all.push((item.class, thumb));
+            }
+        }
+        Ok(all)
     }
 }
 

@@ -15,6 +15,8 @@ mod image_set;
 mod jackknife;
 mod job_error;
 mod math;
+mod measure;
+mod measured;
 mod metric;
 mod metrics;
 mod networks;

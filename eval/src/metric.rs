@@ -9,7 +9,7 @@ use settings::Metric;
 use tch::Device;
 
 use crate::accumulator::FeatureAccumulator;
-use crate::batch::{BatchFeatures, EvalBatch};
+use crate::batch::{BatchFeatures, EvalBatch, Item, MetricValues};
 use crate::class_row::ClassRow;
 use crate::histogram::Histogram;
 use crate::math::inception_score::Splits;
@@ -144,8 +144,21 @@ pub trait MetricState {
         None
     }
 
-    /// Adds a batch.
-    fn update(&mut self, _batch: &EvalBatch, _features: &BatchFeatures) -> Result<()> {
+    /// Takes from a batch what the sums need. Of several processes, the one that has the images
+    /// does it.
+    ///
+    /// # Errors
+    /// Returns an error if a network fails, or the batch lacks what the metric reads.
+    fn measure(&self, _batch: &EvalBatch, _features: &BatchFeatures) -> Result<MetricValues> {
+        Ok(MetricValues::new())
+    }
+
+    /// Adds the values of a batch and its images. Of several processes, the first does it, in the
+    /// order of batches.
+    ///
+    /// # Errors
+    /// Returns an error if the values cannot be added.
+    fn add(&mut self, _values: &MetricValues, _items: &[Item]) -> Result<()> {
         Ok(())
     }
 

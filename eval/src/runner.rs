@@ -1,4 +1,5 @@
 //! The loop: images are read on other threads while networks and metrics work on those before.
+//! Several processes take turns by batch; the first has the sums, and adds in the order of batches.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,20 +7,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use backbones::Features;
-use base::{ImagesU8, Progress, Skipped};
+use base::Progress;
+use dist::World;
 use serde_json::Value as Json;
 
-use crate::Result;
-use crate::batch::{BatchFeatures, EvalBatch, Item};
-use crate::image_set::{OneSize, Read, stack};
+use crate::gallery::Candidates;
+use crate::image_set::OneSize;
+use crate::measure::{Measurement, Row};
+use crate::measured::{BatchFacts, MeasuredBatch};
 use crate::networks::{Networks, Role};
 use crate::prefetch::prefetch;
 use crate::shards::Shard;
-use crate::source::{ImageSource, Input, Phase, Side};
+use crate::source::{ImageSource, Input, Phase};
 use crate::state::{Accumulators, RunState};
-
-/// Images that belong together: one of each input.
-type Row = Vec<std::result::Result<Read, Skipped>>;
+use crate::{Error, Result};
 
 /// File of a run that can be resumed, and the run that it belongs to.
 #[derive(Clone, Copy)]
@@ -45,7 +46,9 @@ pub struct EvalLoop<'a> {
     pub partial: Partial<'a>,
     /// The size that all images have.
     pub one_size: OneSize,
-    /// Set by a signal to stop after the current batch.
+    /// Processes that share the batches; the first has the state.
+    pub world: &'a World,
+    /// Set by a signal to stop after the current batch of each process.
     pub stop: &'a AtomicBool,
 }
 
@@ -57,8 +60,9 @@ impl EvalLoop<'_> {
         state: &mut RunState,
         progress: &mut dyn Progress,
     ) -> Result<bool> {
+        let mut candidates = Candidates::after(&state.totals.gallery);
         for phase in phases {
-            if !self.phase(&**phase, state, progress)? {
+            if !self.phase(&**phase, state, &mut candidates, progress)? {
                 return Ok(false);
             }
         }
@@ -69,34 +73,38 @@ impl EvalLoop<'_> {
         &mut self,
         source: &dyn ImageSource,
         state: &mut RunState,
+        candidates: &mut Candidates,
         progress: &mut dyn Progress,
     ) -> Result<bool> {
-        let name = source.phase();
+        let (name, world) = (source.phase(), self.world);
         let done = state.totals.done.get(name).copied().unwrap_or(0);
+        let done = world.from_first(|| Ok::<_, Error>(done))?;
         let todo: Vec<u64> = self.partial.shard.share(source.num_images()).skip(done as usize).collect();
         self.tell_done(name, done, todo.is_empty(), progress);
         progress.start(name, Some(todo.len() as u64));
         let (inputs, end) = (source.inputs(), done + todo.len() as u64);
         let read = |indices: &[u64]| -> Vec<Row> { inputs.iter().map(|i| i.set.read(indices)).collect() };
         let mut saved = Instant::now();
-        let batches = todo.chunks(self.batch_size).map(<[u64]>::to_vec);
-        let complete = prefetch(batches, read, |indices, read| -> Result<bool> {
-            let n = indices.len() as u64;
-            if let Some(batch) = self.batch(source, &inputs, &indices, read, state)? {
-                self.update(&batch, state)?;
-            }
-            let done = state.totals.done.entry(name.to_owned()).or_default();
-            *done += n;
-            progress.advance(n);
-            if self.stop.load(Ordering::Relaxed) {
-                return Ok(*done == end);
-            }
-            if saved.elapsed() > SAVE_EVERY {
-                self.save(state)?;
-                saved = Instant::now();
-            }
-            Ok(true)
-        })?;
+        let complete =
+            prefetch(turns(&todo, self.batch_size, world), read, |indices, read| -> Result<bool> {
+                let own = self.measure(source, &inputs, &indices, read, state, candidates)?;
+                for batch in world.gather_packed(own, MeasuredBatch::pack, MeasuredBatch::unpack)? {
+                    let n = batch.facts.images;
+                    self.add(batch, state)?;
+                    *state.totals.done.entry(name.to_owned()).or_default() += n;
+                    progress.advance(n);
+                }
+                let done = state.totals.done.get(name).copied().unwrap_or(0);
+                let stopped = || Ok::<_, Error>(self.stop.load(Ordering::Relaxed) && done != end);
+                if world.from_first(stopped)? {
+                    return Ok(false);
+                }
+                if saved.elapsed() > SAVE_EVERY {
+                    self.save(state)?;
+                    saved = Instant::now();
+                }
+                Ok(true)
+            })?;
         progress.finish();
         self.save(state)?;
         Ok(complete)
@@ -113,122 +121,87 @@ impl EvalLoop<'_> {
         }
     }
 
+    /// Saves the state, at the process that has it.
     fn save(&self, state: &RunState) -> Result<()> {
-        match self.partial.file {
+        match self.partial.file.filter(|_| self.world.is_first()) {
             Some(file) => state.save(file, self.partial.run, &serde_json::to_string(&self.partial.shard)?),
             None => Ok(()),
         }
     }
 
-    /// Makes a batch of what was read; `None` if no image of it could be read.
-    fn batch(
+    fn measure(
         &mut self,
         source: &dyn ImageSource,
         inputs: &[Input],
         indices: &[u64],
         read: Vec<Row>,
-        state: &mut RunState,
-    ) -> Result<Option<EvalBatch>> {
-        let batch = if inputs.is_empty() {
-            let item = |&index| Item { index, name: format!("{index:06}"), class: None, prompt: None };
-            let batch = source.batch(indices.iter().map(item).collect(), vec![])?;
-            if let Some(samples) = &batch.samples {
-                let (_, _, height, width) = samples.tensor().size4()?;
-                self.one_size.check("an image that the model makes", (width as u32, height as u32))?;
-            }
-            batch
-        } else {
-            let (items, sides) = self.usable(inputs, indices, read, state)?;
-            if items.is_empty() {
-                return Ok(None);
-            }
-            let images: Result<Vec<ImagesU8>> =
-                sides.iter().map(|side| stack(side.iter().map(|r| &r.image))).collect();
-            count(inputs, &sides, state);
-            source.batch(items, images?)?
-        };
-        // Images that have no files.
-        if batch.is_judged() && inputs.iter().all(|input| input.side != Some(Side::Samples)) {
-            state.totals.samples.images += batch.items.len() as u64;
+        state: &RunState,
+        candidates: &mut Candidates,
+    ) -> Result<MeasuredBatch> {
+        if let Some(first) = indices.first() {
+            self.world.note(&format!("{}, image {first}", source.phase()));
         }
-        Ok(Some(batch))
+        // Before its own batch, the first process has seen all batches before.
+        let one_size = self.world.is_first().then_some(&mut self.one_size);
+        let networks = self.networks;
+        Measurement { networks, source, inputs, state, one_size, candidates }.batch(indices, read)
     }
 
-    /// The images that could be read in every input, side by side.
-    fn usable(
-        &mut self,
-        inputs: &[Input],
-        indices: &[u64],
-        read: Vec<Row>,
-        state: &mut RunState,
-    ) -> Result<(Vec<Item>, Vec<Vec<Read>>)> {
-        let mut sides: Vec<Vec<Read>> = read.iter().map(|_| vec![]).collect();
-        let mut items = vec![];
-        let mut rows: Vec<_> = read.into_iter().map(Vec::into_iter).collect();
-        for &index in indices {
-            let row: Row = rows.iter_mut().filter_map(Iterator::next).collect();
-            let row = match row.into_iter().collect::<std::result::Result<Vec<Read>, Skipped>>() {
-                Ok(row) => row,
-                Err(skipped) => {
-                    state.totals.skipped.push(skipped);
-                    continue;
-                }
-            };
-            // Images that only a model sees may have another size.
-            for (image, _) in row.iter().zip(inputs).filter(|(_, input)| input.side.is_some()) {
-                self.one_size.check(&image.name, image.image.dimensions())?;
-            }
-            let Read { name, class, prompt, .. } = &row[0];
-            items.push(Item { index, name: name.clone(), class: *class, prompt: prompt.clone() });
-            sides.iter_mut().zip(row).for_each(|(side, image)| side.push(image));
+    /// Adds a batch to features, metrics and counts.
+    fn add(&mut self, batch: MeasuredBatch, state: &mut RunState) -> Result<()> {
+        let MeasuredBatch { facts, features, metrics } = batch;
+        let BatchFacts { images: _, items, judged, skipped, samples, reference, sizes, thumbs } = facts;
+        sizes.iter().try_for_each(|(name, size)| self.one_size.check(name, *size))?;
+        let totals = &mut state.totals;
+        totals.skipped.extend(skipped);
+        totals.samples.merge(&samples);
+        totals.reference.merge(&reference);
+        let indices: Vec<u64> = items.iter().map(|item| item.index).collect();
+        add_features(&mut state.samples, &features.samples, &indices)?;
+        add_features(&mut state.reference, &features.reference, &indices)?;
+        for class in items.iter().filter_map(|item| item.class).filter(|_| judged) {
+            *totals.classes.entry(class).or_default() += 1;
         }
-        Ok((items, sides))
-    }
-
-    /// Updates features, metrics and counts with a batch.
-    fn update(&self, batch: &EvalBatch, state: &mut RunState) -> Result<()> {
-        let features = BatchFeatures {
-            samples: self.extract(batch, batch.samples.as_ref(), &mut state.samples)?,
-            reference: self.extract(batch, batch.reference.as_ref(), &mut state.reference)?,
-        };
-        if batch.is_judged() {
-            for class in batch.items.iter().filter_map(|item| item.class) {
-                *state.totals.classes.entry(class).or_default() += 1;
+        for (metric, state) in &mut state.metrics {
+            if let Some(values) = metrics.get(metric.name()) {
+                state.add(values, &items)?;
             }
         }
-        for (_, metric) in &mut state.metrics {
-            metric.update(batch, &features)?;
-        }
-        state.totals.gallery.keep_thumbnails(batch)
-    }
-
-    /// Features of one side, added to its sums.
-    fn extract(
-        &self,
-        batch: &EvalBatch,
-        images: Option<&ImagesU8>,
-        accumulators: &mut Accumulators,
-    ) -> Result<BTreeMap<Role, Features>> {
-        let indices: Vec<u64> = batch.items.iter().map(|item| item.index).collect();
-        let mut found = BTreeMap::new();
-        let Some(images) = images else { return Ok(found) };
-        for (&role, accumulator) in accumulators {
-            let features = self.networks.extract(role, images, || batch.names())?;
-            accumulator.update(&features, &indices)?;
-            found.insert(role, features);
-        }
-        Ok(found)
+        thumbs.into_iter().for_each(|(class, thumb)| totals.gallery.keep(thumb, class));
+        Ok(())
     }
 }
 
-/// Counts the images that were read for the sides that they belong to.
-fn count(inputs: &[Input], read: &[Vec<Read>], state: &mut RunState) {
-    for (input, read) in inputs.iter().zip(read) {
-        let side = match input.side {
-            Some(Side::Samples) => &mut state.totals.samples,
-            Some(Side::Reference) => &mut state.totals.reference,
-            None => continue,
-        };
-        side.add(read);
+/// This process's batch of each round; empty where a round has too few.
+fn turns<'a>(
+    todo: &'a [u64],
+    batch_size: usize,
+    world: &World,
+) -> impl Iterator<Item = Vec<u64>> + Send + 'a {
+    let (rank, size) = (world.rank(), world.size());
+    let batches = todo.chunks(batch_size);
+    let rounds = batches.len().div_ceil(size);
+    let mut batches = batches.skip(rank).step_by(size);
+    (0..rounds).map(move |_| batches.next().unwrap_or_default().to_vec())
+}
+
+fn add_features(sums: &mut Accumulators, features: &BTreeMap<Role, Features>, indices: &[u64]) -> Result<()> {
+    for (role, features) in features {
+        let sum = sums.get_mut(role).ok_or(Error::Internal("features that nothing sums"))?;
+        sum.update(features, indices)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_single_process_takes_all_batches() {
+        let todo: Vec<u64> = (0..5).collect();
+        let taken: Vec<_> = turns(&todo, 2, &World::default()).collect();
+        assert_eq!(taken, [vec![0, 1], vec![2, 3], vec![4]]);
+        assert_eq!(turns(&[], 2, &World::default()).count(), 0);
     }
 }

@@ -38,7 +38,8 @@ impl SideStats {
         }
     }
 
-    fn merge(&mut self, other: &SideStats) {
+    /// Adds other images of the side.
+    pub fn merge(&mut self, other: &SideStats) {
         self.images += other.images;
         self.digest.add(other.digest);
         for (what, n) in &other.converted {

@@ -3,18 +3,21 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use base::{Codes, Images, Progress};
+use anyhow::Context as _;
+use base::{Codes, ImagesU8, Progress};
 use cli::decode::DecodeArgs;
 use generate::Picture;
 use serde::Serialize;
 use tch::{Device, Tensor};
 use tokenizer::Tokenizer as _;
+use weights::Parcel;
 
 use crate::code_files::CodeFile;
 use crate::context::{self, Context, ExitStatus};
 use crate::error::UserError;
 use crate::files;
 use crate::resolve::{device, open_tokenizer};
+use crate::share::in_turn;
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -36,19 +39,29 @@ pub fn run(args: &DecodeArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     }
     let tokenizer = open_tokenizer(&args.job, device, context)?;
     warn_of_another_tokenizer(&file, &tokenizer, context)?;
-    let mut sink = Sink::new(&args.output)?;
+    let world = &context.world;
+    let mut sink = world.is_first().then(|| Sink::new(&args.output)).transpose()?;
     let mut size = [0; 2];
     let mut progress = context.printer.clone();
     progress.start("decoding", Some(file.len() as u64));
-    for (from, count) in base::spans(file.len(), args.job.batch.batch_size) {
+    let decode = |&(from, count): &(i64, i64)| {
         let codes = Codes::new(file.rows(from, count)?.into_tensor().to_device(device))?;
         let row = |i: usize| format!("row {}", from + i as i64);
         let images = tokenizer.model.decode(&codes).map_err(|e| e.of_images(row))?;
-        size = [images.tensor().size()[2], images.tensor().size()[3]];
-        sink.take(images)?;
-        progress.advance(count as u64);
-    }
+        let images =
+            if is_tensor(&args.output) { images.into_tensor() } else { images.to_u8().into_tensor() };
+        let tensors = [(IMAGES.to_owned(), images.to_device(Device::Cpu))].into();
+        Ok(Parcel { tensors, text: String::new() })
+    };
+    let spans: Vec<(i64, i64)> = base::spans(file.len(), args.job.batch.batch_size).collect();
+    in_turn(world, &spans, decode, |mut parcel| {
+        let images = parcel.tensors.remove(IMAGES).context("internal error: a batch without its images")?;
+        size = [images.size()[2], images.size()[3]];
+        progress.advance(images.size()[0] as u64);
+        sink.iter_mut().try_for_each(|sink| sink.take(images.shallow_clone()))
+    })?;
     progress.finish();
+    let Some(sink) = sink else { return Ok(ExitStatus::Done) };
     let report = Report { folder: args.output.clone(), output: sink.finish()?, images: file.len(), size };
     context.finish(&report, args.job.json.json, true)
 }
@@ -75,6 +88,14 @@ fn warn_of_another_tokenizer(
     Ok(())
 }
 
+/// Name of the tensor of images.
+const IMAGES: &str = "images";
+
+/// Whether an output is a file of one tensor, rather than a folder.
+fn is_tensor(output: &Path) -> bool {
+    output.extension().is_some_and(|e| e.eq_ignore_ascii_case("safetensors"))
+}
+
 /// Destination of decoded images.
 enum Sink {
     /// One tensor, written at the end.
@@ -85,18 +106,19 @@ enum Sink {
 
 impl Sink {
     fn new(output: &Path) -> anyhow::Result<Self> {
-        if output.extension().is_some_and(|e| e.eq_ignore_ascii_case("safetensors")) {
+        if is_tensor(output) {
             return Ok(Sink::Tensor { path: output.to_owned(), parts: vec![] });
         }
         files::make_folder(output)?;
         Ok(Sink::Folder { dir: output.to_owned(), written: vec![] })
     }
 
-    fn take(&mut self, images: Images) -> anyhow::Result<()> {
+    /// Takes images (B, 3, H, W): as the tokenizer gives them for a tensor, else 8-bit.
+    fn take(&mut self, images: Tensor) -> anyhow::Result<()> {
         match self {
-            Sink::Tensor { parts, .. } => parts.push(images.into_tensor().to_device(Device::Cpu)),
+            Sink::Tensor { parts, .. } => parts.push(images),
             Sink::Folder { dir, written } => {
-                for picture in Picture::from_batch(&images.to_u8())? {
+                for picture in Picture::from_batch(&ImagesU8::new(images)?)? {
                     let path = dir.join(format!("{:06}.png", written.len()));
                     picture.write_png(&path, &[])?;
                     written.push(path);
@@ -110,7 +132,7 @@ impl Sink {
         match self {
             Sink::Folder { written, .. } => Ok(written),
             Sink::Tensor { path, parts } => {
-                let images = vec![("images".to_owned(), Tensor::cat(&parts, 0))];
+                let images = vec![(IMAGES.to_owned(), Tensor::cat(&parts, 0))];
                 weights::save_safetensors(&path, &images, &BTreeMap::new())?;
                 Ok(vec![path])
             }

@@ -10,8 +10,12 @@ use tokenizer::Tokenizer as _;
 
 use crate::code_files::TOKENIZER;
 use crate::context::{self, Context, ExitStatus, report_left_out, report_skipped};
-use crate::inputs::{Inputs, Skipped};
+use crate::inputs::{Batch, Inputs, Skipped, Tensors};
 use crate::resolve::{device, open_tokenizer};
+
+/// Tensors of the file.
+const CODES: &str = "codes";
+const FEATURES: &str = "features";
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -35,19 +39,31 @@ pub fn run(args: &EncodeArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let (mut names, mut codes, mut features) = (vec![], vec![], vec![]);
     let mut progress = context.printer.clone();
     progress.start("encoding", Some(inputs.len() as u64));
-    inputs.for_each_batch(spec.image_size, args.job.batch.batch_size, |batch| {
+    let encode = |batch: &Batch| {
         let images = base::Images::new(batch.images.tensor().to_device(device))?;
         let found =
             tokenizer.model.encode(&images).map_err(|e| e.of_images(|i| format!("`{}`", batch.names[i])))?;
-        codes.push(found.into_tensor().to_device(Device::Cpu));
+        let mut made = Tensors::from([(CODES.to_owned(), found.into_tensor().to_device(Device::Cpu))]);
         if args.features {
-            features.push(tokenizer.model.features(&images)?.to_device(Device::Cpu));
+            let found = tokenizer.model.features(&images)?.to_device(Device::Cpu);
+            made.insert(FEATURES.to_owned(), found);
         }
+        Ok(made)
+    };
+    let framing = (spec.image_size, args.job.batch.batch_size);
+    inputs.for_each_batch(framing, &context.world, encode, |mut batch| {
         progress.advance(batch.names.len() as u64);
+        codes.push(batch.take(CODES)?);
+        if args.features {
+            features.push(batch.take(FEATURES)?);
+        }
         names.extend(batch.names);
         Ok(())
     })?;
     progress.finish();
+    if !context.world.is_first() {
+        return Ok(ExitStatus::Done);
+    }
 
     let codes = Tensor::cat(&codes, 0);
     let distinct = codes.view(-1).unique_dim(0, true, false, false);
@@ -60,9 +76,9 @@ pub fn run(args: &EncodeArgs, context: &Context) -> anyhow::Result<ExitStatus> {
         tokenizer: tokenizer.fingerprint()?,
         skipped: inputs.skipped,
     };
-    let mut tensors = vec![("codes".to_owned(), codes)];
+    let mut tensors = vec![(CODES.to_owned(), codes)];
     if args.features {
-        tensors.push(("features".to_owned(), Tensor::cat(&features, 0)));
+        tensors.push((FEATURES.to_owned(), Tensor::cat(&features, 0)));
     }
     let metadata = BTreeMap::from([
         (TOKENIZER.to_owned(), report.tokenizer.clone()),

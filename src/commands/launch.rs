@@ -42,8 +42,11 @@ pub fn run(args: &LaunchArgs, context: &Context) -> anyhow::Result<ExitStatus> {
 fn check(args: &LaunchArgs) -> anyhow::Result<()> {
     let line = std::iter::once("gen".into()).chain(args.command.iter().cloned());
     let cli = cli::Cli::try_parse_from(line).unwrap_or_else(|error| error.exit());
-    if args.nproc > 1 && !cli.command.runs_on_many() {
-        return Err(UserError::new("this verb runs as one process").hint("leave `gen launch` out").into());
+    match cli.command.one_process() {
+        Some(work) if args.nproc > 1 => {
+            let error = UserError::new(format!("{work} runs as one process"));
+            Err(error.hint("leave `gen launch` out").into())
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }

@@ -9,11 +9,17 @@ use cli::logits::LogitsArgs;
 use eval::Likelihood;
 use serde::Serialize;
 use tch::{Device, Tensor};
+use weights::Parcel;
 
 use crate::code_files::{CodeFile, check_codes, same_classes, same_tokenizer};
 use crate::context::{self, Context, ExitStatus};
 use crate::error::UserError;
 use crate::resolve::device;
+use crate::share::in_turn;
+
+/// Tensors of a batch: (B, N, V), and the nats (B) of each row.
+const LOGITS: &str = "logits";
+const NATS: &str = "nats";
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -47,7 +53,7 @@ pub fn run(args: &LogitsArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     let mut likelihood = Likelihood::default();
     let mut progress = context.printer.clone();
     progress.start("rows", Some(file.len() as u64));
-    for (from, count) in base::spans(file.len(), args.batch.batch_size) {
+    let predict = |&(from, count): &(i64, i64)| {
         let codes = file.rows(from, count)?;
         check_codes(&codes, spec.num_tokens, spec.vocab_size)?;
         let condition = Conditioning::Class(classes.narrow(0, from, count).to_device(device));
@@ -57,12 +63,26 @@ pub fn run(args: &LogitsArgs, context: &Context) -> anyhow::Result<ExitStatus> {
         let names: Vec<String> = (from..from + count).map(|row| row.to_string()).collect();
         let network = transformer.source.origin().to_string();
         base::finite::check(&logits, names.iter().map(String::as_str), "what is predicted", &network)?;
-        likelihood.update(&eval::code_nats(&logits, &codes)?, spec.num_tokens as u64)?;
-        parts.push(logits.to_device(Device::Cpu));
-        progress.advance(count as u64);
-    }
+        let nats = eval::code_nats(&logits, &codes)?;
+        let tensors = [(LOGITS, logits), (NATS, nats)];
+        let tensors = tensors.map(|(name, t)| (name.to_owned(), t.to_device(Device::Cpu))).into();
+        Ok(Parcel { tensors, text: String::new() })
+    };
+    let spans: Vec<(i64, i64)> = base::spans(file.len(), args.batch.batch_size).collect();
+    in_turn(&context.world, &spans, predict, |mut parcel| {
+        let mut take =
+            |name| parcel.tensors.remove(name).context("internal error: a batch without its logits");
+        likelihood.update(&take(NATS)?, spec.num_tokens as u64)?;
+        let logits = take(LOGITS)?;
+        progress.advance(logits.size()[0] as u64);
+        parts.push(logits);
+        Ok(())
+    })?;
     progress.finish();
-    let tensors = vec![("logits".to_owned(), Tensor::cat(&parts, 0))];
+    if !context.world.is_first() {
+        return Ok(ExitStatus::Done);
+    }
+    let tensors = vec![(LOGITS.to_owned(), Tensor::cat(&parts, 0))];
     weights::save_safetensors(&args.output, &tensors, &BTreeMap::new())?;
     let report = Report {
         output: args.output.display().to_string(),

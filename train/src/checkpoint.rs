@@ -327,11 +327,11 @@ mod tests {
 
     fn run_with(steps: &[u64], policy: RetentionPolicy) -> (tempfile::TempDir, Vec<String>) {
         let dir = tempfile::tempdir().unwrap();
-        let tensors = [("a".to_owned(), Tensor::from_slice(&[1f32, 2.0]))];
+        let tensors = || vec![("a".to_owned(), Tensor::from_slice(&[1f32, 2.0]))];
         for &step in steps {
             let stats = RunStats { samples: 4 * step, seconds: 0.5, skipped: 0 };
             let meta = CheckpointMeta { step, position: "p", recipe: "r", program: "test", stats };
-            save_one(dir.path(), &meta, tensors.into(), policy).unwrap();
+            save_one(dir.path(), &meta, tensors(), policy).unwrap();
         }
         let mut left: Vec<String> = std::fs::read_dir(dir.path().join("state"))
             .unwrap()

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use base::{ImagesU8, Mode, Silent};
 use common::{StopAfter, ar_task, contents, go, images, logged, open_tokenizer, tokenizer_task};
+use dist::World;
 use tch::{Device, Kind, Tensor};
 use train::optim::{Lars, LarsConfig};
 use train::probe::{
@@ -55,7 +56,7 @@ fn job(subject: Subject, data: &Path, output: PathBuf) -> ProbeJob {
 }
 
 fn run(job: &ProbeJob) -> ProbeResult {
-    probe(job, &AtomicBool::new(false), &mut Silent).unwrap().unwrap()
+    probe(job, &World::default(), &AtomicBool::new(false), &mut Silent).unwrap().unwrap()
 }
 
 #[test]
@@ -73,7 +74,7 @@ fn a_stopped_probe_ends_like_one_that_was_not() {
         loop {
             let stop = AtomicBool::new(false);
             let units = [5, 15, 29][interruptions.min(2)];
-            match probe(&broken, &stop, &mut StopAfter(units, &stop)).unwrap() {
+            match probe(&broken, &World::default(), &stop, &mut StopAfter(units, &stop)).unwrap() {
                 Some(result) => {
                     assert_eq!(result.validation, expected.validation);
                     assert_eq!(result.train_loss, expected.train_loss);

@@ -24,6 +24,18 @@ pub struct EvalArgs {
     pub benchmark: BenchmarkArgs,
 }
 
+impl EvalArgs {
+    /// The work that only a single process does, in words.
+    pub fn one_process(&self) -> Option<&'static str> {
+        match () {
+            () if self.benchmark.benchmark.is_some() => Some("`gen eval --benchmark`"),
+            () if self.run.features.is_some() => Some("`gen eval --features`"),
+            () if !self.run.parts.merge.is_empty() => Some("`gen eval --merge`"),
+            () => None,
+        }
+    }
+}
+
 /// Subcommands of evaluation.
 #[derive(Debug, Subcommand)]
 pub enum EvalCommand {

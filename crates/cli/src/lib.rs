@@ -92,16 +92,23 @@ pub enum Command {
 }
 
 impl Command {
-    /// True if several processes can share the work.
-    pub fn runs_on_many(&self) -> bool {
-        matches!(
-            self,
-            Command::Extract(_)
-                | Command::Sample(_)
-                | Command::TrainAr(_)
-                | Command::TrainFeatures(_)
-                | Command::TrainTokenizer(_)
-        )
+    /// The work that only a single process does, in words; `None` if several can share it.
+    pub fn one_process(&self) -> Option<&'static str> {
+        match self {
+            Command::Decode(_)
+            | Command::Encode(_)
+            | Command::Extract(_)
+            | Command::Features(_)
+            | Command::Logits(_)
+            | Command::Probe(_)
+            | Command::Reconstruct(_)
+            | Command::Sample(_)
+            | Command::TrainAr(_)
+            | Command::TrainFeatures(_)
+            | Command::TrainTokenizer(_) => None,
+            Command::Eval(args) => args.one_process(),
+            _ => Some("this verb"),
+        }
     }
 
     /// Batch size, for the hint after running out of memory.

@@ -252,6 +252,26 @@ impl World {
         all.iter().map(|bytes| read(bytes)).collect()
     }
 
+    /// The values of a round in the order of ranks, at rank 0; elsewhere nothing. Those of the other
+    /// processes travel as bytes.
+    ///
+    /// # Errors
+    /// Same as [`World::barrier`], and those of `pack` and `unpack`.
+    pub fn gather_packed<T, E: From<Error>>(
+        &self,
+        own: T,
+        pack: impl FnOnce(&T) -> std::result::Result<Vec<u8>, E>,
+        unpack: impl Fn(&[u8]) -> std::result::Result<T, E>,
+    ) -> std::result::Result<Vec<T>, E> {
+        if !self.is_first() {
+            self.gather(pack(&own)?)?;
+            return Ok(vec![]);
+        }
+        let all = self.gather(vec![])?;
+        let others = all.iter().skip(1).map(|bytes| unpack(bytes));
+        std::iter::once(Ok(own)).chain(others).collect()
+    }
+
     /// The value of rank 0 at every process: only rank 0 makes it.
     ///
     /// # Errors

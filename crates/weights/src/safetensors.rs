@@ -66,7 +66,8 @@ fn entry(info: &safetensors::tensor::TensorInfo, blob: usize) -> Entry {
     }
 }
 
-fn kind_of(dtype: Dtype) -> Option<Kind> {
+/// The dtype of a safetensors header.
+pub(crate) fn kind_of(dtype: Dtype) -> Option<Kind> {
     Some(match dtype {
         Dtype::BOOL => Kind::Bool,
         Dtype::U8 => Kind::Uint8,

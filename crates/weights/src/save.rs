@@ -153,12 +153,30 @@ fn write_through(
     let header = header(path, &items, metadata)?;
     write_atomic(path, |file| {
         let mut out = BufWriter::with_capacity(1 << 20, Seen { file, see });
-        out.write_all(&(header.len() as u64).to_le_bytes())?;
-        out.write_all(&header)?;
-        items.iter().try_for_each(|item| item.write(&mut out))?;
+        write_parts(&header, &items, &mut out)?;
         out.flush()
     })
     .map_err(Error::write(path))
+}
+
+fn write_parts(header: &[u8], items: &[Item<'_>], out: &mut dyn Write) -> std::io::Result<()> {
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(header)?;
+    items.iter().try_for_each(|item| item.write(out))
+}
+
+/// A safetensors file in memory, which errors call `path`.
+pub(crate) fn to_memory(
+    path: &Path,
+    tensors: &[(String, Tensor)],
+    metadata: &BTreeMap<String, String>,
+) -> Result<Vec<u8>> {
+    let items = items_of(tensors);
+    let header = header(path, &items, metadata)?;
+    let values: usize = items.iter().map(Item::bytes).sum();
+    let mut bytes = Vec::with_capacity(8 + header.len() + values);
+    write_parts(&header, &items, &mut bytes).map_err(Error::write(path))?;
+    Ok(bytes)
 }
 
 /// A file whose every byte is also shown to someone.

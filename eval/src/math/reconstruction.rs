@@ -29,6 +29,24 @@ pub struct PairScores {
     pub ssim_published: Option<f64>,
 }
 
+impl PairScores {
+    /// Scores of each pair of a batch.
+    ///
+    /// # Errors
+    /// Returns an error if the images are smaller than SSIM's window.
+    pub fn of(pair: &PixelPair, metrics: PixelMetrics) -> Result<Vec<PairScores>> {
+        let psnr = psnr(pair)?;
+        let similarity = |wanted: bool, range| match wanted {
+            true => ssim(pair, range, Window::Uniform).map(|all| all.into_iter().map(Some).collect()),
+            false => Ok(vec![None; psnr.len()]),
+        };
+        let unit: Vec<Option<f64>> = similarity(metrics.ssim, DataRange::Unit)?;
+        let published = similarity(metrics.ssim_published, DataRange::Published)?;
+        let scores = psnr.iter().zip(unit).zip(published);
+        Ok(scores.map(|((&psnr, ssim), ssim_published)| PairScores { psnr, ssim, ssim_published }).collect())
+    }
+}
+
 /// Streams pairs and keeps sums.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Reconstruction {
@@ -41,17 +59,14 @@ pub struct Reconstruction {
 impl Reconstruction {
     /// Adds a batch; returns the scores of each of its images.
     pub fn update(&mut self, pair: &PixelPair, metrics: PixelMetrics) -> Result<Vec<PairScores>> {
-        let psnr = psnr(pair)?;
-        let similarity = |wanted: bool, range| match wanted {
-            true => ssim(pair, range, Window::Uniform).map(|all| all.into_iter().map(Some).collect()),
-            false => Ok(vec![None; psnr.len()]),
-        };
-        let unit: Vec<Option<f64>> = similarity(metrics.ssim, DataRange::Unit)?;
-        let published = similarity(metrics.ssim_published, DataRange::Published)?;
-        let scores = psnr.iter().zip(unit).zip(published);
-        let scores: Vec<PairScores> =
-            scores.map(|((&psnr, ssim), ssim_published)| PairScores { psnr, ssim, ssim_published }).collect();
-        for s in &scores {
+        let scores = PairScores::of(pair, metrics)?;
+        self.add(&scores);
+        Ok(scores)
+    }
+
+    /// Adds the scores of single images.
+    pub fn add(&mut self, scores: &[PairScores]) {
+        for s in scores {
             self.count += 1;
             // One perfect pair would make the mean infinite: it is counted, see `identical`.
             if s.psnr.is_finite() {
@@ -60,7 +75,6 @@ impl Reconstruction {
             s.ssim.into_iter().for_each(|x| self.ssim.add(x));
             s.ssim_published.into_iter().for_each(|x| self.ssim_published.add(x));
         }
-        Ok(scores)
     }
 
     /// Adds the pairs of another.

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
+use tch::Tensor;
 
-use crate::batch::{BatchFeatures, EvalBatch};
+use crate::batch::{BatchFeatures, EvalBatch, Item, MetricValues};
 use crate::math::likelihood::Likelihood;
+use crate::math::pixels::to_vec;
 use crate::metric::{MetricSpec, MetricState, Minimum, Needs, ScoreInputs};
 use crate::score::{Better, Score};
 use crate::{Error, Result};
@@ -18,6 +20,11 @@ pub const SPEC: MetricSpec = MetricSpec {
     start: |_| Ok(Box::new(ArLoss::default())),
 };
 
+/// Nats of each image's codes among the values of a batch, (B) float64.
+const NATS: &str = "nats";
+/// Codes of an image among them.
+const NUM_TOKENS: &str = "num_tokens";
+
 #[derive(Default, Serialize, Deserialize)]
 struct ArLoss {
     all: Likelihood,
@@ -25,12 +32,22 @@ struct ArLoss {
 }
 
 impl MetricState for ArLoss {
-    fn update(&mut self, batch: &EvalBatch, _: &BatchFeatures) -> Result<()> {
-        let Some(predicted) = &batch.likelihood else { return Ok(()) };
-        for (nats, item) in Vec::<f64>::try_from(&predicted.nats)?.into_iter().zip(&batch.items) {
-            self.all.add(nats, predicted.num_tokens);
+    fn measure(&self, batch: &EvalBatch, _: &BatchFeatures) -> Result<MetricValues> {
+        let Some(predicted) = &batch.likelihood else { return Ok(MetricValues::new()) };
+        let num_tokens = Tensor::from(predicted.num_tokens as i64);
+        let values = [(NATS, predicted.nats.shallow_clone()), (NUM_TOKENS, num_tokens)];
+        Ok(values.map(|(name, value)| (name.to_owned(), value)).into())
+    }
+
+    fn add(&mut self, values: &MetricValues, items: &[Item]) -> Result<()> {
+        let (Some(nats), Some(num_tokens)) = (values.get(NATS), values.get(NUM_TOKENS)) else {
+            return Ok(());
+        };
+        let num_tokens = num_tokens.int64_value(&[]).unsigned_abs();
+        for (nats, item) in to_vec(nats)?.into_iter().zip(items) {
+            self.all.add(nats, num_tokens);
             if let Some(class) = item.class {
-                self.classes.entry(class).or_default().add(nats, predicted.num_tokens);
+                self.classes.entry(class).or_default().add(nats, num_tokens);
             }
         }
         Ok(())

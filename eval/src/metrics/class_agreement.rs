@@ -3,8 +3,9 @@
 use backbones::Features;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
+use tch::Tensor;
 
-use crate::batch::{BatchFeatures, EvalBatch, Item};
+use crate::batch::{BatchFeatures, EvalBatch, Item, MetricValues};
 use crate::class_row::ClassRow;
 use crate::math::class_agreement::{AgreementScores, ClassAgreement};
 use crate::metric::{MetricSpec, MetricState, Minimum, Needs, ScoreInputs};
@@ -24,6 +25,10 @@ pub const SPEC: MetricSpec = MetricSpec {
     },
 };
 
+/// Logits (B, K) of both sides among the values of a batch.
+const SAMPLES: &str = "samples";
+const REFERENCE: &str = "reference";
+
 struct Agreement {
     role: Role,
     counts: Counts,
@@ -36,9 +41,15 @@ struct Counts {
 }
 
 impl MetricState for Agreement {
-    fn update(&mut self, batch: &EvalBatch, features: &BatchFeatures) -> Result<()> {
-        add(&mut self.counts.samples, features.samples.get(&self.role), &batch.items)?;
-        add(&mut self.counts.reference, features.reference.get(&self.role), &batch.items)
+    fn measure(&self, _: &EvalBatch, features: &BatchFeatures) -> Result<MetricValues> {
+        let sides = [(SAMPLES, &features.samples), (REFERENCE, &features.reference)];
+        let found = sides.into_iter().filter_map(|(side, all)| Some((side, all.get(&self.role)?)));
+        found.map(|(side, features)| Ok((side.to_owned(), logits(features)?))).collect()
+    }
+
+    fn add(&mut self, values: &MetricValues, items: &[Item]) -> Result<()> {
+        add(&mut self.counts.samples, values.get(SAMPLES), items)?;
+        add(&mut self.counts.reference, values.get(REFERENCE), items)
     }
 
     fn save(&self) -> Result<Json> {
@@ -73,13 +84,19 @@ impl MetricState for Agreement {
     }
 }
 
-/// Adds the classifier's answers; images of a reference may be without classes.
-fn add(counts: &mut ClassAgreement, features: Option<&Features>, items: &[Item]) -> Result<()> {
-    let Some(features) = features else { return Ok(()) };
-    let classes: Option<Vec<i64>> = items.iter().map(|item| item.class).collect();
-    let Some(classes) = classes else { return Ok(()) };
+fn logits(features: &Features) -> Result<Tensor> {
     let logits = features.logits.as_ref().ok_or(Error::Internal("a classifier without logits"))?;
-    counts.update(logits, &classes)
+    Ok(logits.shallow_clone())
+}
+
+/// Adds the classifier's answers; images of a reference may be without classes.
+fn add(counts: &mut ClassAgreement, logits: Option<&Tensor>, items: &[Item]) -> Result<()> {
+    let Some(logits) = logits else { return Ok(()) };
+    let classes: Option<Vec<i64>> = items.iter().map(|item| item.class).collect();
+    match classes {
+        Some(classes) => counts.update(logits, &classes),
+        None => Ok(()),
+    }
 }
 
 fn side(

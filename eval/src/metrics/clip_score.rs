@@ -7,7 +7,7 @@ use serde::Deserialize as _;
 use serde_json::Value as Json;
 use tch::{Device, Tensor};
 
-use crate::batch::{BatchFeatures, EvalBatch};
+use crate::batch::{BatchFeatures, EvalBatch, Item, MetricValues};
 use crate::math::clip_score::{CLIP_PREFIX, ClipScore};
 use crate::metric::{MetricSetup, MetricSpec, MetricState, Minimum, Needs, ScoreInputs};
 use crate::score::{Better, Score};
@@ -19,6 +19,9 @@ pub const SPEC: MetricSpec = MetricSpec {
     minimum: Minimum::any,
     start: |setup| Ok(Box::new(ClipMetric::open(setup)?)),
 };
+
+/// Embeddings among the values of a batch, (B, P) each.
+const EMBEDDINGS: [&str; 3] = ["images", "prefixed", "bare"];
 
 /// Both towers, the vocabulary, and the sums.
 struct ClipMetric {
@@ -65,8 +68,8 @@ impl MetricState for ClipMetric {
         Some(&self.id)
     }
 
-    fn update(&mut self, batch: &EvalBatch, _: &BatchFeatures) -> Result<()> {
-        let Some(images) = &batch.samples else { return Ok(()) };
+    fn measure(&self, batch: &EvalBatch, _: &BatchFeatures) -> Result<MetricValues> {
+        let Some(images) = &batch.samples else { return Ok(MetricValues::new()) };
         let prompts: Option<Vec<String>> = batch.items.iter().map(|item| item.prompt.clone()).collect();
         let prompts = prompts.ok_or(Error::Internal("an image without its prompt"))?;
         let embedded = self.embed(images, &prompts)?;
@@ -74,8 +77,13 @@ impl MetricState for ClipMetric {
         for (what, values) in ["the embedding", of_prompt, of_prompt].into_iter().zip(&embedded) {
             finite::check(values, batch.names(), what, &self.id.to_string())?;
         }
-        let [images, prefixed, bare] = &embedded;
-        self.sums.update(images, prefixed, bare)?;
+        Ok(EMBEDDINGS.map(str::to_owned).into_iter().zip(embedded).collect())
+    }
+
+    fn add(&mut self, values: &MetricValues, _: &[Item]) -> Result<()> {
+        if let [Some(images), Some(prefixed), Some(bare)] = EMBEDDINGS.map(|name| values.get(name)) {
+            self.sums.update(images, prefixed, bare)?;
+        }
         Ok(())
     }
 

@@ -1,9 +1,10 @@
 //! Usage of a tokenizer's codebook.
 
+use base::Codes;
 use serde::Deserialize as _;
 use serde_json::Value as Json;
 
-use crate::batch::{BatchFeatures, EvalBatch};
+use crate::batch::{BatchFeatures, EvalBatch, Item, MetricValues};
 use crate::math::codebook::CodebookUsage;
 use crate::metric::{Distribution, MetricSpec, MetricState, Minimum, Needs, ScoreInputs};
 use crate::score::{Better, Score};
@@ -19,12 +20,20 @@ pub const SPEC: MetricSpec = MetricSpec {
     },
 };
 
+/// Codes of a batch among its values, (B, N).
+const CODES: &str = "codes";
+
 struct Codebook(CodebookUsage);
 
 impl MetricState for Codebook {
-    fn update(&mut self, batch: &EvalBatch, _: &BatchFeatures) -> Result<()> {
-        match &batch.codes {
-            Some(codes) => self.0.update(codes),
+    fn measure(&self, batch: &EvalBatch, _: &BatchFeatures) -> Result<MetricValues> {
+        let codes = batch.codes.iter().map(|codes| (CODES.to_owned(), codes.tensor().shallow_clone()));
+        Ok(codes.collect())
+    }
+
+    fn add(&mut self, values: &MetricValues, _: &[Item]) -> Result<()> {
+        match values.get(CODES) {
+            Some(codes) => self.0.update(&Codes::new(codes.shallow_clone())?),
             None => Ok(()),
         }
     }

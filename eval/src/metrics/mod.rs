@@ -112,6 +112,11 @@ mod tests {
         EvalBatch { pair: Some(pair), ..EvalBatch::of_sets(indices.map(item).collect(), None, None) }
     }
 
+    fn update(state: &mut dyn MetricState, batch: &EvalBatch) {
+        let values = state.measure(batch, &BatchFeatures::default()).unwrap();
+        state.add(&values, &batch.items).unwrap();
+    }
+
     fn scores(state: &dyn MetricState) -> Vec<(String, Option<f64>)> {
         let (context, none) = (ScoreContext::default(), BTreeMap::new());
         let options = MetricOptions::default();
@@ -130,11 +135,11 @@ mod tests {
         let of_pixels = [Metric::Psnr, Metric::Ssim, Metric::SsimDr2, Metric::MsSsim];
         for metric in of_pixels {
             let mut whole = start(metric);
-            whole.update(&batch(0..4), &BatchFeatures::default()).unwrap();
+            update(whole.as_mut(), &batch(0..4));
             let mut merged = start(metric);
             for part in [0..1, 1..4] {
                 let mut state = start(metric);
-                state.update(&batch(part), &BatchFeatures::default()).unwrap();
+                update(state.as_mut(), &batch(part));
                 merged.merge(&state.save().unwrap()).unwrap();
             }
             let (whole, merged) = (scores(whole.as_ref()), scores(merged.as_ref()));
@@ -148,7 +153,7 @@ mod tests {
     #[test]
     fn equal_pairs_are_counted_and_left_out_of_psnr() {
         let mut state = start(Metric::Psnr);
-        state.update(&batch(0..4), &BatchFeatures::default()).unwrap();
+        update(state.as_mut(), &batch(0..4));
         assert!(state.warnings()[0].starts_with("1 pairs are identical: their infinite PSNR"));
         assert!(state.class_figure(1).unwrap().starts_with("PSNR ") && state.class_figure(2).is_none());
     }

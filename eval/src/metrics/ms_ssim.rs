@@ -13,7 +13,7 @@ use settings::Metric;
 use tch::{Kind, Tensor};
 
 use super::pairs::{PairSums, ShowImages};
-use crate::batch::{BatchFeatures, EvalBatch};
+use crate::batch::{BatchFeatures, EvalBatch, Item, MetricValues};
 use crate::math::pixels::{PixelPair, to_vec};
 use crate::math::ssim::{Window, ssim_factors};
 use crate::metric::{Distribution, MetricSpec, MetricState, Minimum, Needs, ScoreInputs};
@@ -66,6 +66,9 @@ fn halved(images: &Tensor) -> Result<Tensor> {
     Ok(images.avg_pool2d([2, 2], [2, 2], [h % 2, w % 2], false, true, None))
 }
 
+/// Number of scales among the values of a batch.
+const SCALES: &str = "scales";
+
 #[derive(Serialize, Deserialize)]
 struct MsSsim {
     /// Number of scales of the images so far, which all have one size.
@@ -74,13 +77,19 @@ struct MsSsim {
 }
 
 impl MetricState for MsSsim {
-    fn update(&mut self, batch: &EvalBatch, _: &BatchFeatures) -> Result<()> {
-        if let Some(pair) = &batch.pair {
-            let (values, scales) = ms_ssim(&pair.pixels)?;
-            self.scales = Some(scales);
-            self.sums.add(&values, &batch.items);
+    fn measure(&self, batch: &EvalBatch, _: &BatchFeatures) -> Result<MetricValues> {
+        let Some(pair) = &batch.pair else { return Ok(MetricValues::new()) };
+        let (scores, scales) = ms_ssim(&pair.pixels)?;
+        let mut values = PairSums::values(&scores);
+        values.insert(SCALES.into(), Tensor::from(scales as i64));
+        Ok(values)
+    }
+
+    fn add(&mut self, values: &MetricValues, items: &[Item]) -> Result<()> {
+        if let Some(scales) = values.get(SCALES) {
+            self.scales = usize::try_from(scales.int64_value(&[])).ok();
         }
-        Ok(())
+        self.sums.add_values(values, items)
     }
 
     fn save(&self) -> Result<Json> {

@@ -6,11 +6,12 @@ use backbones::FeatureId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use settings::Metric;
+use tch::Tensor;
 
-use crate::batch::{BatchFeatures, EvalBatch, ImagePair, Item};
+use crate::batch::{BatchFeatures, EvalBatch, ImagePair, Item, MetricValues};
 use crate::histogram::Histogram;
 use crate::math::mean::Mean;
-use crate::math::pixels::PixelPair;
+use crate::math::pixels::{PixelPair, to_vec};
 use crate::metric::{Distribution, MetricState, ScoreInputs};
 use crate::score::{Better, Score};
 use crate::{Error, Result};
@@ -43,6 +44,9 @@ pub struct ShowImages {
     pub digits: usize,
 }
 
+/// Scores of a batch among the values of a metric, (B) float64.
+const SCORES: &str = "scores";
+
 /// Sums over pairs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PairSums {
@@ -73,6 +77,22 @@ impl PairSums {
                 item.class.into_iter().for_each(|class| self.classes.entry(class).or_default().add(value));
             }
         }
+    }
+
+    /// The scores of a batch as values of a metric.
+    pub fn values(scores: &[f64]) -> MetricValues {
+        MetricValues::from([(SCORES.to_owned(), Tensor::from_slice(scores))])
+    }
+
+    /// Adds what [`PairSums::values`] made, if there is any.
+    ///
+    /// # Errors
+    /// Returns an error if the scores cannot be read.
+    pub fn add_values(&mut self, values: &MetricValues, items: &[Item]) -> Result<()> {
+        if let Some(scores) = values.get(SCORES) {
+            self.add(&to_vec(scores)?, items);
+        }
+        Ok(())
     }
 
     /// Adds other sums.
@@ -150,11 +170,15 @@ impl MetricState for PairMetric {
         self.network.as_ref()
     }
 
-    fn update(&mut self, batch: &EvalBatch, _: &BatchFeatures) -> Result<()> {
-        if let Some(pair) = &batch.pair {
-            self.sums.add(&(self.score)(batch, pair)?, &batch.items);
+    fn measure(&self, batch: &EvalBatch, _: &BatchFeatures) -> Result<MetricValues> {
+        match &batch.pair {
+            Some(pair) => Ok(PairSums::values(&(self.score)(batch, pair)?)),
+            None => Ok(MetricValues::new()),
         }
-        Ok(())
+    }
+
+    fn add(&mut self, values: &MetricValues, items: &[Item]) -> Result<()> {
+        self.sums.add_values(values, items)
     }
 
     fn save(&self) -> Result<Json> {

@@ -73,7 +73,7 @@ fn score(args: &RunArgs, context: &Context) -> Result<ExitStatus> {
     let reference = reference::open(args, &source, &plan, context)?;
     let job = EvalJob {
         classes: agreement::classes(args, &plan, &source)?,
-        facts: source.facts(args, parts.are_saved())?,
+        facts: source.facts(args, parts.are_saved() && context.world.is_first())?,
         source: source.judged(args, reference.is_some()),
         plan,
         reference,
@@ -82,6 +82,7 @@ fn score(args: &RunArgs, context: &Context) -> Result<ExitStatus> {
         batch_size: usize::try_from(args.batch.batch_size)?,
         program: device::program(),
         parts,
+        world: &context.world,
     };
     match job.run(stop_on_signal, &mut context.printer.clone())? {
         Ending::Stopped => {
@@ -89,6 +90,7 @@ fn score(args: &RunArgs, context: &Context) -> Result<ExitStatus> {
             context.printer.warning(&format!("stopped before the end{going_on}"));
             Ok(ExitStatus::Incomplete)
         }
+        Ending::Elsewhere => Ok(ExitStatus::Done),
         Ending::Part(skipped) => {
             if let Some(file) = &job.parts.partial {
                 context.printer.line(&file.display().to_string())?;

@@ -28,7 +28,9 @@ struct Report {
 pub fn run(args: &StatsArgs, context: &Context) -> Result<ExitStatus> {
     let device = device::resolve(&args.compute)?;
     let set = images::open(&args.images, args.resize, context)?;
-    files::temporary_for(&args.output)?; // before hours of work: can it be written?
+    let world = &context.world;
+    // Before hours of work: can it be written?
+    world.from_first(|| files::temporary_for(&args.output).map(drop))?;
     let options = networks::options(&args.networks)?;
     let role = if args.fdd { Role::Dino } else { Role::Main };
     let spatial = role == Role::Main && options.network.unwrap_or(Network::InceptionFid).has_spatial();
@@ -37,7 +39,10 @@ pub fn run(args: &StatsArgs, context: &Context) -> Result<ExitStatus> {
     let sums = AccumulateSpec { groups: 1, spatial, ..AccumulateSpec::default() };
     let batch_size = usize::try_from(args.batch.batch_size)?;
     let (stop, mut progress) = (stop_on_signal()?, context.printer.clone());
-    let found = reference_features(&set, (role, network), sums, batch_size, &stop, &mut progress)?;
+    let found = reference_features(&set, (role, network), sums, batch_size, (world, &stop), &mut progress)?;
+    if !world.is_first() {
+        return Ok(ExitStatus::Done);
+    }
     let Some((features, skipped)) = found else {
         context.printer.warning("stopped before the end; nothing was written");
         return Ok(ExitStatus::Incomplete);

@@ -64,7 +64,8 @@ impl Job<'_> {
         let per_image = self.views.views();
         let mut config = LoaderConfig::once((args.job.batch.batch_size as usize / per_image).max(1));
         config.max_corrupt = corrupt.left();
-        config.corrupt_list = Some(args.output.join("skipped.tsv"));
+        let list = args.output.join("skipped.tsv");
+        config.corrupt_list = Some(list.clone());
         let subset = Arc::new(Subset::new(self.images.clone(), todo.clone()));
         let mut loader = Loader::new(subset, self.views.clone(), config)?;
         let (mut writer, mut encoded) = (sink.begin(unit), 0);
@@ -81,7 +82,9 @@ impl Job<'_> {
             encoded += batch.valid;
             progress.advance(batch.valid as u64);
         }
-        corrupt.add(loader.corrupt().len())?;
+        if let Some(error) = corrupt.add(&loader.corrupt(), &list)? {
+            return Err(sink.explain(error));
+        }
         writer.finish()?;
         Ok(Some(encoded))
     }

@@ -11,13 +11,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cli::extract::ExtractArgs;
-use data::{Dataset, Joined};
+use data::{Dataset, Joined, sort_corrupt_list};
 use tokenizer::Tokenizer as _;
 
 use self::encode::Job;
 use self::plan::{check_labels, codes_per_image, plan, views};
 use self::sink::Sink;
-use self::skipped::{nothing_read, sort_skipped};
+use self::skipped::nothing_read;
 use crate::context::{Context, ExitStatus, open_images};
 use crate::resolve::{device, open_tokenizer};
 
@@ -51,7 +51,7 @@ pub fn run(args: &ExtractArgs, context: &Context) -> anyhow::Result<ExitStatus> 
         context.printer.line(&format!("stopped; run again, it goes on with what `{dir}` has"))?;
         return Ok(ExitStatus::Incomplete);
     }
-    sort_skipped(args, images.as_ref())?;
+    sort_corrupt_list(&args.output.join("skipped.tsv"), images.as_ref())?;
     let encoded = shares.iter().map(|share| share.encoded).sum();
     if encoded == 0 && !sink.has_any()? {
         return Err(nothing_read(args, images.len()).into());

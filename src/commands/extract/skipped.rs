@@ -1,11 +1,8 @@
 //! Damaged images: their limit and their list.
 
-use std::collections::HashMap;
-use std::io::Write as _;
+use std::path::Path;
 
-use base::files::{tsv_cell, write_atomic};
 use cli::extract::ExtractArgs;
-use data::Dataset;
 use dist::World;
 
 use crate::context::Context;
@@ -30,11 +27,16 @@ impl<'a> Corrupt<'a> {
         self.limit.saturating_sub(self.seen)
     }
 
-    /// Counts those of a unit.
-    pub fn add(&mut self, more: usize) -> anyhow::Result<()> {
-        let all = self.world.add("extract/corrupt", i64::try_from(more)?)?;
+    /// Counts those of a unit, key and reason; the error of too many, to which each of several
+    /// processes may have added few.
+    pub fn add(&mut self, unit: &[(String, String)], list: &Path) -> anyhow::Result<Option<data::Error>> {
+        let all = self.world.add("extract/corrupt", i64::try_from(unit.len())?)?;
         self.seen = usize::try_from(all)?;
-        Ok(())
+        let (count, ceiling) = (self.seen, self.limit);
+        Ok(unit.last().filter(|_| count > ceiling).map(|(key, message)| {
+            let (key, message, list) = (key.clone(), message.clone(), Some(list.to_owned()));
+            data::Error::TooManyCorrupt { count, ceiling, key, message, list }
+        }))
     }
 
     /// The error of a unit with too many, with the limit that the user gave.
@@ -47,20 +49,6 @@ impl<'a> Corrupt<'a> {
             error => error,
         }
     }
-}
-
-/// Sorts the list of damaged images, to which processes append as they meet them, into the order of
-/// the images.
-pub fn sort_skipped(args: &ExtractArgs, images: &dyn Dataset) -> anyhow::Result<()> {
-    let path = args.output.join("skipped.tsv");
-    let Ok(text) = std::fs::read_to_string(&path) else { return Ok(()) };
-    let places: HashMap<String, usize> = (0..images.len()).map(|i| (tsv_cell(&images.key(i)), i)).collect();
-    let place = |line: &&str| line.split('\t').next().and_then(|key| places.get(key)).copied();
-    let mut lines: Vec<&str> = text.lines().collect();
-    lines.sort_by_key(place);
-    lines.dedup();
-    write_atomic(&path, |file| lines.iter().try_for_each(|line| writeln!(file, "{line}")))?;
-    Ok(())
 }
 
 /// No codes are worse than none: training would find an empty set.

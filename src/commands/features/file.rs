@@ -12,7 +12,18 @@ use zip::CompressionMethod;
 use zip::write::{SimpleFileOptions, ZipWriter};
 
 use crate::files;
+use crate::inputs::{Made, Tensors};
 use base::npz::{npy_header, npy_texts};
+
+/// Arrays of the file, in its order.
+const ARRAYS: [&str; 3] = ["pool", "logits", "spatial"];
+
+/// Outputs of a network by the name of their array.
+pub fn arrays(features: Features) -> Tensors {
+    let Features { pool, logits, spatial } = features;
+    let named = ARRAYS.map(str::to_owned).into_iter().zip([Some(pool), logits, spatial]);
+    named.filter_map(|(name, tensor)| Some((name, tensor?))).collect()
+}
 
 /// One array: its rows so far.
 #[derive(Debug)]
@@ -37,12 +48,11 @@ impl FeatureFile {
         Ok(FeatureFile { target: target.to_owned(), arrays: vec![], names: vec![] })
     }
 
-    /// Appends a batch.
-    pub fn append(&mut self, names: Vec<String>, features: &Features) -> Result<()> {
-        let optional = [("logits", &features.logits), ("spatial", &features.spatial)];
-        let optional = optional.into_iter().filter_map(|(name, t)| Some((name, t.as_ref()?)));
+    /// Appends the [`arrays`] of a batch.
+    pub fn append(&mut self, batch: &Made) -> Result<()> {
+        let Made { names, tensors } = batch;
         let parts: Vec<(&'static str, &Tensor)> =
-            [("pool", &features.pool)].into_iter().chain(optional).collect();
+            ARRAYS.into_iter().filter_map(|name| Some((name, tensors.get(name)?))).collect();
         if self.arrays.is_empty() {
             for (name, t) in &parts {
                 let values = tempfile::tempfile_in(base::files::folder_of(&self.target))?;
@@ -59,7 +69,7 @@ impl FeatureFile {
                 .write_all(&bytes)
                 .with_context(|| format!("cannot write `{}`", self.target.display()))?;
         }
-        self.names.extend(names);
+        self.names.extend(names.iter().cloned());
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use serde::Serialize;
 use self::file::FeatureFile;
 use crate::context::{self, Context, ExitStatus, report_left_out, report_skipped};
 use crate::error::UserError;
-use crate::inputs::{Inputs, Skipped};
+use crate::inputs::{Batch, Inputs, Skipped};
 use crate::resolve::device;
 
 #[derive(Debug, Serialize)]
@@ -39,7 +39,8 @@ pub fn run(args: &FeaturesArgs, context: &Context) -> anyhow::Result<ExitStatus>
     let asked: Option<WeightSource> = args.weights.as_deref().map(|w| w.parse()).transpose()?;
     let weights =
         network.weights(asked.as_ref(), &weights_folder(args.weights_folder.weights_dir.as_deref()))?;
-    let mut file = FeatureFile::create(&args.output)?;
+    let world = &context.world;
+    let mut file = world.is_first().then(|| FeatureFile::create(&args.output)).transpose()?;
     let extractor = network.open(&weights, path, device)?;
     context.printer.note(&format!("features: {}", extractor.id()));
     if !extractor.id().comparable {
@@ -49,7 +50,7 @@ pub fn run(args: &FeaturesArgs, context: &Context) -> anyhow::Result<ExitStatus>
 
     let mut progress = context.printer.clone();
     progress.start("extracting", Some(inputs.len() as u64));
-    inputs.for_each_stored(args.batch.batch_size, |batch| {
+    let extract = |batch: &Batch| {
         let features = extractor.extract(&batch.images.to_u8())?;
         let names = || batch.names.iter().map(String::as_str);
         for values in
@@ -57,10 +58,14 @@ pub fn run(args: &FeaturesArgs, context: &Context) -> anyhow::Result<ExitStatus>
         {
             base::finite::check(values, names(), "the features", &extractor.id().to_string())?;
         }
+        Ok(file::arrays(features))
+    };
+    inputs.for_each_stored(args.batch.batch_size, world, extract, |batch| {
         progress.advance(batch.names.len() as u64);
-        file.append(batch.names, &features)
+        file.iter_mut().try_for_each(|file| file.append(&batch))
     })?;
     progress.finish();
+    let Some(file) = file else { return Ok(ExitStatus::Done) };
 
     let arrays: BTreeMap<_, _> = file.finish(extractor.id())?.into_iter().collect();
     let report = Report {

@@ -36,7 +36,11 @@ pub fn run(args: &ProbeArgs, context: &Context) -> anyhow::Result<ExitStatus> {
     };
     context.printer.note(&format!("features: {}", job.subject.place()));
     let stop = stop_on_signal()?;
-    let Some(result) = probe(&job, &stop, &mut context.printer.clone())? else {
+    let result = probe(&job, &context.world, &stop, &mut context.printer.clone())?;
+    if !context.world.is_first() {
+        return Ok(ExitStatus::Done);
+    }
+    let Some(result) = result else {
         let dir = args.output.display();
         context.printer.line(&format!("stopped; run again, it goes on with what `{dir}` has"))?;
         return Ok(ExitStatus::Incomplete);

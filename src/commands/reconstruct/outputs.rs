@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use base::ImagesU8;
-use eval::{PixelMetrics, PixelPair, Reconstruction};
+use base::{Images, ImagesU8};
+use eval::{PairScores, PixelMetrics, PixelPair, Reconstruction};
 use generate::Picture;
+use tch::Tensor;
 
 use super::report::Row;
-use crate::inputs::Batch;
+use crate::inputs::{Made, Tensors};
 
 /// Scores and pictures, batch by batch.
 pub struct Outputs<'a> {
@@ -32,12 +33,12 @@ impl<'a> Outputs<'a> {
         }
     }
 
-    /// Scores and writes a batch.
-    pub fn take(&mut self, batch: Batch, reconstruction: &ImagesU8) -> anyhow::Result<()> {
-        let pair = PixelPair::published(reconstruction, &batch.images)?;
-        let scores = self.scores.update(&pair, PixelMetrics::ALL)?;
-        let originals = Picture::from_batch(&batch.images.to_u8())?;
-        let pictures = Picture::from_batch(reconstruction)?;
+    /// Adds and writes a batch of [`score`].
+    pub fn take(&mut self, mut batch: Made) -> anyhow::Result<()> {
+        let scores = scores(&batch.take(SCORES)?)?;
+        self.scores.add(&scores);
+        let originals = Picture::from_batch(&ImagesU8::new(batch.take(ORIGINALS)?)?)?;
+        let pictures = Picture::from_batch(&ImagesU8::new(batch.take(RECONSTRUCTIONS)?)?)?;
         for (((input, scores), original), picture) in
             batch.names.into_iter().zip(scores).zip(originals).zip(pictures)
         {
@@ -78,6 +79,33 @@ impl<'a> Outputs<'a> {
         sheet.write_png(&path, &[])?;
         Ok(Some(path))
     }
+}
+
+/// Tensors of a batch: pixels of both sides, and three scores of each pair in float64.
+const ORIGINALS: &str = "originals";
+const RECONSTRUCTIONS: &str = "reconstructions";
+const SCORES: &str = "scores";
+
+/// Scores reconstructions.
+pub fn score(originals: &Images, reconstructions: ImagesU8) -> anyhow::Result<Tensors> {
+    let pair = PixelPair::published(&reconstructions, originals)?;
+    let scores = PairScores::of(&pair, PixelMetrics::ALL)?;
+    let missing = f64::NAN; // of none with all metrics
+    let row = |s: &PairScores| [s.psnr, s.ssim.unwrap_or(missing), s.ssim_published.unwrap_or(missing)];
+    let scores: Vec<f64> = scores.iter().flat_map(row).collect();
+    let tensors = [
+        (ORIGINALS, originals.to_u8().into_tensor()),
+        (RECONSTRUCTIONS, reconstructions.into_tensor()),
+        (SCORES, Tensor::from_slice(&scores)),
+    ];
+    Ok(tensors.map(|(name, tensor)| (name.to_owned(), tensor)).into())
+}
+
+/// The scores that [`score`] put into a tensor.
+fn scores(rows: &Tensor) -> anyhow::Result<Vec<PairScores>> {
+    let values = Vec::<f64>::try_from(rows)?;
+    let scores = |row: &[f64]| PairScores { psnr: row[0], ssim: Some(row[1]), ssim_published: Some(row[2]) };
+    Ok(values.chunks_exact(3).map(scores).collect())
 }
 
 /// The sheet shows no more pairs than this.

@@ -1,14 +1,15 @@
 //! Stored features: a folder for each (model, layer, images, views), in shards, so that an
 //! interrupted extraction can continue.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use base::hash::fnv1a;
 use base::resume::{Claim, ShardPlan};
 use base::{ImagesU8, Mode, Progress, rng};
-use data::{Augment, Dataset, Loader, LoaderConfig, RandomViews, Subset, Transform};
+use data::{Augment, Dataset, Loader, LoaderConfig, RandomViews, Subset, Transform, sort_corrupt_list};
+use dist::World;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use weights::{Checkpoint, TensorSource};
@@ -99,41 +100,69 @@ impl FeatureCache {
 
     /// Computes missing features, `batch_size` images at a time, until done or stopped; returns
     /// whether all are done. Images that cannot be decoded are skipped and listed in `skipped.tsv`.
+    /// Each process takes the next missing shard; all return together. A world fills a cache once.
     ///
     /// # Errors
-    /// Returns an error if more than `max_corrupt` images are damaged or a file fails.
+    /// Returns an error if more than `max_corrupt` images are damaged, a file fails, or another
+    /// process does.
     pub fn fill(
         &self,
         subject: &Subject,
         images: &Arc<dyn Dataset>,
-        batch_size: usize,
-        max_corrupt: usize,
-        stop: &AtomicBool,
+        (batch_size, max_corrupt): (usize, usize),
+        (world, stop): (&World, &AtomicBool),
         progress: &mut dyn Progress,
     ) -> Result<bool> {
-        let missing = self.shards.missing();
+        let missing = world.from_first(|| Ok::<_, Error>(self.shards.missing()))?;
         if missing.is_empty() {
             return Ok(true);
         }
+        let before = self.skipped_but(&missing)?;
+        let counter = |what: &str| format!("{}/{what}", self.shards.folder.display());
+        let total: usize = missing.iter().map(|s| self.shards.range(*s).len()).sum();
+        progress.start("features", Some(total as u64));
+        let (mut skipped, mut complete) = (before, true);
+        while let Some(&shard) = world.take(&counter("shards"), &missing)? {
+            world.note(&format!("features, shard {shard}"));
+            let work = Work { cache: self, subject, images, batch_size, shard };
+            let allowed = max_corrupt.saturating_sub(skipped);
+            let done = work.run(allowed, stop, progress).map_err(|e| all_counted(e, skipped))?;
+            let Some(newly_skipped) = done else {
+                complete = false;
+                break;
+            };
+            let of_all = world.add(&counter("skipped"), newly_skipped.len() as i64)?;
+            skipped = before + usize::try_from(of_all).unwrap_or(0);
+            // Each of several processes may have skipped few.
+            if let Some(last) = newly_skipped.last().filter(|_| skipped > max_corrupt) {
+                return Err(self.too_many_skipped(skipped, max_corrupt, last));
+            }
+        }
+        progress.finish();
+        let ends = world.gather_values(&complete)?;
+        world.from_first(|| {
+            sort_corrupt_list(&self.list(), images.as_ref())?;
+            Ok(ends.into_iter().all(|complete| complete))
+        })
+    }
+
+    /// Number of images skipped in the shards that are not `missing`.
+    fn skipped_but(&self, missing: &[usize]) -> Result<usize> {
         let mut skipped = 0;
         for shard in (0..self.shards.count()).filter(|s| !missing.contains(s)) {
             let stored = Shard::open(&self.shards.path(shard), &self.plan)?;
             skipped += self.shards.range(shard).len() - stored.labels.len();
         }
-        let total: usize = missing.iter().map(|s| self.shards.range(*s).len()).sum();
-        progress.start("features", Some(total as u64));
-        for shard in missing {
-            let work = Work { cache: self, subject, images, batch_size, shard };
-            let allowed = max_corrupt.saturating_sub(skipped);
-            let done = work.run(allowed, stop, progress).map_err(|e| all_counted(e, skipped))?;
-            let Some(newly_skipped) = done else {
-                progress.finish();
-                return Ok(false);
-            };
-            skipped += newly_skipped;
-        }
-        progress.finish();
-        Ok(true)
+        Ok(skipped)
+    }
+
+    fn list(&self) -> PathBuf {
+        self.shards.folder.join("skipped.tsv")
+    }
+
+    fn too_many_skipped(&self, count: usize, ceiling: usize, last: &(String, String)) -> Error {
+        let ((key, message), list) = (last.clone(), Some(self.list()));
+        data::Error::TooManyCorrupt { count, ceiling, key, message, list }.into()
     }
 
     /// Opens a complete cache.
@@ -174,15 +203,14 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Computes the shard; returns the number of skipped images, or `None` if stopped.
+    /// Computes the shard; returns the skipped images, key and reason, or `None` if stopped.
     fn run(
         &self,
         max_corrupt: usize,
         stop: &AtomicBool,
         progress: &mut dyn Progress,
-    ) -> Result<Option<usize>> {
+    ) -> Result<Option<Vec<(String, String)>>> {
         let plan = &self.cache.plan;
-        let range = self.cache.shards.range(self.shard);
         let mut loader = self.loader(max_corrupt)?;
         let (mut features, mut labels): (Vec<Tensor>, Vec<i64>) = (vec![], vec![]);
         let mut made = 0;
@@ -207,7 +235,7 @@ impl Work<'_> {
         };
         let tensors = [("features".to_owned(), features), ("labels".to_owned(), Tensor::from_slice(&labels))];
         weights::save_safetensors(&self.cache.shards.path(self.shard), &tensors, &Default::default())?;
-        Ok(Some(range.len() - labels.len()))
+        Ok(Some(loader.corrupt()))
     }
 
     fn loader(&self, max_corrupt: usize) -> Result<Loader> {
@@ -215,7 +243,7 @@ impl Work<'_> {
         let images = Subset::new(Arc::clone(self.images), self.cache.shards.range(self.shard).collect());
         let mut config = LoaderConfig::once((self.batch_size / plan.views()).max(1));
         config.max_corrupt = max_corrupt;
-        config.corrupt_list = Some(self.cache.shards.folder.join("skipped.tsv"));
+        config.corrupt_list = Some(self.cache.list());
         let size = self.subject.image_size();
         Ok(match plan.views {
             FeatureViews::Center => loader(images, Transform::center(size), config)?,

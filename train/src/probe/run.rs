@@ -71,27 +71,41 @@ pub struct ProbeResult {
 /// `None` if `stop` became true. Writes `settings.json`, `log.jsonl`, `state/` and
 /// `head.safetensors`.
 ///
+/// Several processes share the work on stored features. The first trains the head; the others
+/// return `None` when the features are there.
+///
 /// # Errors
 /// Returns an error for images without labels or of one class, too few images, another run's
-/// folder, or a file that fails.
-pub fn probe(job: &ProbeJob, stop: &AtomicBool, progress: &mut dyn Progress) -> Result<Option<ProbeResult>> {
+/// folder, a file that fails, or another process that fails.
+pub fn probe(
+    job: &ProbeJob,
+    world: &World,
+    stop: &AtomicBool,
+    progress: &mut dyn Progress,
+) -> Result<Option<ProbeResult>> {
     let classes = ClassMap::new(job.train.as_ref(), job.validation.as_ref())?;
     job.config.check(job.train.len())?;
     let id = job.subject.id()?;
-    let settings = claim(job, &id, &classes)?;
-    let Some(held_out) = job.features(&id, FeatureViews::Center, &job.validation, stop, progress)? else {
-        return Ok(None);
+    let settings = world.from_first(|| claim(job, &id, &classes))?;
+    let mut features = |views: FeatureViews, images: &Arc<dyn Dataset>| {
+        job.features(&id, views, images, (world, stop), progress)
     };
-    let training = match job.cached_views {
-        None => Training::fresh(&job.subject, Arc::clone(&job.train), &job.config, job.max_corrupt)?,
+    let Some(held_out) = features(FeatureViews::Center, &job.validation)? else { return Ok(None) };
+    let stored = match job.cached_views {
+        None => None,
         Some(views) => {
             let dropout = job.subject.is_random().then_some(job.config.batch_size);
             let views = FeatureViews::Random { views, seed: job.config.seed, dropout };
-            let Some(features) = job.features(&id, views, &job.train, stop, progress)? else {
-                return Ok(None);
-            };
-            Training::cached(features, &job.config)
+            let Some(features) = features(views, &job.train)? else { return Ok(None) };
+            Some(features)
         }
+    };
+    if !world.is_first() {
+        return Ok(None);
+    }
+    let training = match stored {
+        None => Training::fresh(&job.subject, Arc::clone(&job.train), &job.config, job.max_corrupt)?,
+        Some(features) => Training::cached(features, &job.config),
     };
     job.config.check(training.images())?;
     let mut trainer = Trainer::new(job, &classes, training, held_out.width(), settings)?;
@@ -109,12 +123,15 @@ impl ProbeJob {
         id: &SubjectId,
         views: FeatureViews,
         images: &Arc<dyn Dataset>,
-        stop: &AtomicBool,
+        (world, stop): (&World, &AtomicBool),
         progress: &mut dyn Progress,
     ) -> Result<Option<Features>> {
-        let cache = FeatureCache::open(&self.cache, FeaturePlan::new(id.clone(), views, images.as_ref()))?;
-        let batch = self.config.batch_size;
-        let done = cache.fill(&self.subject, images, batch, self.max_corrupt, stop, progress)?;
+        let plan = FeaturePlan::new(id.clone(), views, images.as_ref());
+        // Rank 0 creates the folder, or rejects another plan's; the others then find it complete.
+        world.from_first(|| FeatureCache::open(&self.cache, plan.clone()).map(drop))?;
+        let cache = FeatureCache::open(&self.cache, plan)?;
+        let limits = (self.config.batch_size, self.max_corrupt);
+        let done = cache.fill(&self.subject, images, limits, (world, stop), progress)?;
         if done { cache.features().map(Some) } else { Ok(None) }
     }
 }
