@@ -72,7 +72,10 @@ fn run(cli: &cli::Cli, context: &Context) -> ExitCode {
             ExitCode::from(u8::from(outcome == ExitStatus::Incomplete))
         }
         // The reader of our output has seen enough (`gen inspect … | head`).
-        Err(error) if error::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if error::is_broken_pipe(&error) => {
+            world.fail("the reader of the output has gone");
+            world.end(0)
+        }
         Err(error) => {
             if world.fail(&error.to_string()) {
                 printer.error(&error::render(&error));

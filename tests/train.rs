@@ -38,23 +38,27 @@ fn signal(child: &Child, name: &str) {
 #[test]
 fn a_run_that_was_killed_and_stopped_ends_like_one_that_was_not() {
     let place = TrainingPlace::with_pictures();
-    let steps = tiny(&["optimization.steps=60"]);
+    let steps = tiny(&["optimization.steps=60", "optimization.micro_batches=2"]);
     place.ends(0, "train-tokenizer --data images --output whole", &steps);
 
-    let mut child = place.command("train-tokenizer --data images --output broken", &steps).spawn().unwrap();
+    let line = "train-tokenizer --data images --output broken --resume=auto";
+    let mut child = place.command(line, &steps).spawn().unwrap();
     wait_for_steps(&place.path("broken"), 8, &mut child);
     signal(&child, "KILL");
     child.wait().unwrap();
 
-    let mut child = place.command("train-tokenizer --resume --output broken", &[]).spawn().unwrap();
+    let mut child = place.command(line, &steps).spawn().unwrap();
     wait_for_steps(&place.path("broken"), 14, &mut child);
     signal(&child, "TERM");
     let out = child.wait_with_output().unwrap();
     assert_eq!(out.status.code(), Some(1), "{}", String::from_utf8_lossy(&out.stderr));
     assert!(String::from_utf8_lossy(&out.stdout).contains("`--resume --output broken` goes on"));
 
-    place.ends(0, "train-tokenizer --resume --output broken", &[]);
+    let line = "launch --nproc 2 -- train-tokenizer --resume --output broken --device cpu --threads 1";
+    place.ends(0, line, &[]);
     assert!(place.weights("whole") == place.weights("broken"), "the weights differ");
+    let text = place.ok("inspect broken/state/step-000000060.rank-00001-of-00002.safetensors");
+    assert!(text.contains("safetensors in slices") && text.contains("step: \"60\""), "{text}");
 }
 
 #[test]

@@ -264,6 +264,7 @@ impl<'a> Trainer<'a> {
         self.clock = Instant::now();
         while self.step < steps && !self.stopped() {
             let step = self.step + 1;
+            self.world().note(&format!("step {step}"));
             self.make_step(task, step, &mut timer, progress)?;
             self.step = step;
             self.stats.samples += batch;
