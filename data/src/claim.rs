@@ -5,14 +5,25 @@ use std::path::Path;
 use base::resume::{Claim, ClaimError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-use crate::{Error, Result};
+use crate::{Dataset, Error, Result, content_fingerprint, fingerprint};
 
 /// File of a run's settings.
 pub(crate) const PLAN: &str = "plan.json";
 
 /// Name of a setting in messages, by its key.
 pub(crate) type Name = fn(key: &str) -> &'static str;
+
+/// Fingerprint of the images whose codes `root` is for: of their content, or of names and labels
+/// alone if a version that knew no other began it with these images.
+pub fn fingerprint_for(root: &Path, images: &dyn Dataset) -> String {
+    let plan =
+        std::fs::read(root.join(PLAN)).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+    let begun_with = plan.as_ref().and_then(|plan| plan["data_fingerprint"].as_str());
+    let earlier = fingerprint(images);
+    if begun_with == Some(earlier.as_str()) { earlier } else { content_fingerprint(images) }
+}
 
 /// Claims `root` for a run with the settings `plan`, where runs may differ in the keys `ignored`.
 ///

@@ -39,6 +39,7 @@ mod texts;
 pub mod transform;
 pub mod views;
 
+pub use claim::fingerprint_for;
 pub use classes::{Class, ClassTable, to_tsv};
 pub use codes::open_codes;
 pub use content::content_fingerprint;

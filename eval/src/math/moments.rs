@@ -11,6 +11,7 @@ use crate::{Error, Result};
 pub struct Moments {
     n: u64,
     mean: Tensor,
+    /// (D, D); only the upper triangle is meant.
     scatter: Tensor,
 }
 
@@ -43,10 +44,7 @@ impl Moments {
         same_dimension(d * (d + 1) / 2, upper.numel() as i64)?;
         let mut moments = Moments::new(d);
         let at = Tensor::triu_indices(d, d, 0, (Kind::Int64, Device::Cpu));
-        let (i, j) = (at.get(0), at.get(1));
-        for (i, j) in [(&i, &j), (&j, &i)] {
-            let _ = moments.scatter.index_put_(&[Some(i), Some(j)], upper, false);
-        }
+        let _ = moments.scatter.index_put_(&[Some(at.get(0)), Some(at.get(1))], upper, false);
         moments.n = n;
         moments.mean = mean;
         Ok(moments)
@@ -113,15 +111,16 @@ impl Moments {
         &self.mean
     }
 
-    /// The scatter matrix (D, D).
-    pub fn scatter(&self) -> &Tensor {
-        &self.scatter
+    /// The scatter matrix (D, D), made of its upper triangle: products are not symmetric to the last
+    /// bit, and moments that were stored have no other.
+    pub fn scatter(&self) -> Tensor {
+        self.scatter.triu(0) + self.scatter.triu(1).tr()
     }
 
     /// Mean and unbiased covariance; needs two rows.
     pub fn statistics(&self) -> Result<Statistics> {
         at_least("a covariance", 2, self.n as i64)?;
-        Ok(Statistics { mean: self.mean.copy(), covariance: &self.scatter / (self.n - 1) as f64 })
+        Ok(Statistics { mean: self.mean.copy(), covariance: self.scatter() / (self.n - 1) as f64 })
     }
 }
 

@@ -73,7 +73,7 @@ pub fn plan(
         precision: args.job.compute.precision.to_string(),
         records: images.len(),
         shard_size: args.shard_size as usize,
-        data_fingerprint: data::content_fingerprint(images),
+        data_fingerprint: data::fingerprint_for(&args.output, images),
         data: images.describe(),
     })
 }

@@ -32,16 +32,16 @@ pub fn start(
     if !args.resumes() && !args.plan {
         world.from_first(|| check_unused(args))?;
     }
-    let first = |from: &Path| -> anyhow::Result<(PathBuf, Vec<String>)> {
-        let (state, damaged) = TrainCheckpoint::at(from)?;
+    let first = || -> anyhow::Result<(PathBuf, Vec<String>)> {
+        let (state, damaged) = match &args.fork {
+            Some(fork) => TrainCheckpoint::at(fork)?,
+            None => TrainCheckpoint::newest(args.output())?,
+        };
         Ok((state.path().to_owned(), damaged))
     };
-    let state = match &args.fork {
-        Some(fork) => Some(fork.as_path()),
-        None => args.resumes().then(|| args.output()),
-    };
-    let state = state.map(|from| -> anyhow::Result<_> {
-        let (path, damaged) = world.from_first(|| first(from))?;
+    let from = args.fork.as_deref().or_else(|| args.resumes().then(|| args.output()));
+    let state = from.map(|from| -> anyhow::Result<_> {
+        let (path, damaged) = world.from_first(first)?;
         Ok((from, (TrainCheckpoint::at(&path)?.0, damaged)))
     });
     let (recipe, saved) = if let Some((from, (saved, damaged))) = state.transpose()? {
