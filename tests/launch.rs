@@ -32,8 +32,9 @@ fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     all
 }
 
-/// Results of a line on stdout, and the bytes of `file`, by one process and by several.
-fn same_results(place: &Place, line: &str, file: &str, code: i32) -> (Vec<u8>, Vec<u8>) {
+/// Results of a line on stdout, which are those of one process and of several, as are the bytes of
+/// `file`.
+fn same_results(place: &Place, line: &str, file: &str, code: i32, numbers: &[u8]) -> Vec<u8> {
     let run = |line: &str| {
         let out = place.run(line);
         assert_eq!(out.status.code(), Some(code), "{line}: {}", stderr(&out));
@@ -42,10 +43,10 @@ fn same_results(place: &Place, line: &str, file: &str, code: i32) -> (Vec<u8>, V
         (out.stdout, bytes)
     };
     let one = run(line);
-    for processes in [2, 3] {
+    for processes in numbers {
         assert!(run(&format!("launch --nproc {processes} -- {line}")) == one, "{line} by {processes}");
     }
-    one
+    one.0
 }
 
 /// The first error of a line that must fail.
@@ -132,22 +133,22 @@ fn scores_are_those_of_one_process() {
     }
     let sets = format!("eval images --device cpu --batch-size 2 {NET} --report r.html --json --reference");
     let metrics = "psnr,ms_ssim,fid,sfid,is,kid,class_agreement --kid-subset-size 3";
-    same_results(&place, &format!("{sets} originals --metrics {metrics}"), "r.html", 0);
+    same_results(&place, &format!("{sets} originals --metrics {metrics}"), "r.html", 0, &[2, 3]);
     // Live, without files.
     let live = "--device cpu --batch-size 2 --report r.html --json --model model";
     let reconstruct = format!("eval --reconstruct images {live} --metrics psnr,ssim,codebook");
-    same_results(&place, &reconstruct, "r.html", 0);
-    same_results(&place, &format!("eval --num-images 5 {live} {NET} --metrics is"), "r.html", 0);
-    same_results(&place, &format!("eval --likelihood images {live}"), "r.html", 0);
+    same_results(&place, &reconstruct, "r.html", 0, &[3]);
+    same_results(&place, &format!("eval --num-images 5 {live} {NET} --metrics is"), "r.html", 0, &[3]);
+    same_results(&place, &format!("eval --likelihood images {live}"), "r.html", 0, &[3]);
     let stats = "eval stats images --device cpu --kind gfid -o s.npz --batch-size 2 --json";
-    same_results(&place, &format!("{stats} {NET}"), "s.npz", 0);
+    same_results(&place, &format!("{stats} {NET}"), "s.npz", 0, &[2]);
 
     // Unreadable images are named in their order; one of another size is refused by name, once.
     for name in ["originals/n02099601/3.png", "images/n01440764/1.png", "images/n02099601/5.png"] {
         std::fs::write(place.path(name), b"no image").unwrap();
     }
     let line = format!("{sets} originals --metrics psnr,fid");
-    let (report, _) = same_results(&place, &line, "r.html", 1);
+    let report = same_results(&place, &line, "r.html", 1, &[2]);
     assert_eq!(
         serde_json::from_slice::<serde_json::Value>(&report).unwrap()["skipped"].as_array().unwrap().len(),
         3
@@ -167,7 +168,8 @@ fn an_evaluation_is_continued_by_another_number_of_processes() {
     }
     let line =
         format!("eval images --reference many --metrics fid,is --device cpu --batch-size 1 {NET} --json");
-    let mut running = place.process(&format!("launch --nproc 2 -- {line} --partial p")).spawn().unwrap();
+    let mut running = place.process(&format!("launch --nproc 2 -- {line} --partial p"));
+    let mut running = running.stderr(std::process::Stdio::null()).spawn().unwrap();
     while !place.path("p").exists() {
         assert!(running.try_wait().unwrap().is_none(), "the images judged are saved first");
         std::thread::sleep(std::time::Duration::from_millis(5));
@@ -192,15 +194,22 @@ fn files_of_other_verbs_are_those_of_one_process() {
         &format!("encode images {with_model} --features -o c.safetensors"),
         "c.safetensors",
         1,
+        &[3],
     );
     let network = "--network efficientnet-lite0 --weights random:11";
-    same_results(&place, &format!("features images {network} {common} -o f.npz"), "f.npz", 1);
+    same_results(&place, &format!("features images {network} {common} -o f.npz"), "f.npz", 1, &[3]);
     both(&place, &format!("reconstruct images {with_model}"), "", 1);
 
     place.said(&format!("encode images {with_model} -o codes.safetensors"), 1);
     let codes = "codes.safetensors";
-    same_results(&place, &format!("logits --codes {codes} {common} --model model --class 207 -o l"), "l", 0);
-    same_results(&place, &format!("decode {codes} {with_model} -o d.safetensors"), "d.safetensors", 0);
+    same_results(
+        &place,
+        &format!("logits --codes {codes} {common} --model model --class 207 -o l"),
+        "l",
+        0,
+        &[2],
+    );
+    same_results(&place, &format!("decode {codes} {with_model} -o d.safetensors"), "d.safetensors", 0, &[2]);
     both(&place, &format!("decode {codes} {with_model}"), "", 0);
     std::fs::create_dir(place.path("none")).unwrap();
     std::fs::write(place.path("none/0.png"), b"no image").unwrap();

@@ -27,12 +27,12 @@ pub struct EvalArgs {
 impl EvalArgs {
     /// The work that only a single process does, in words.
     pub fn one_process(&self) -> Option<&'static str> {
-        match () {
-            () if self.benchmark.benchmark.is_some() => Some("`gen eval --benchmark`"),
-            () if self.run.features.is_some() => Some("`gen eval --features`"),
-            () if !self.run.parts.merge.is_empty() => Some("`gen eval --merge`"),
-            () => None,
-        }
+        let alone = [
+            (self.benchmark.benchmark.is_some(), "`gen eval --benchmark`"),
+            (self.run.features.is_some(), "`gen eval --features`"),
+            (!self.run.parts.merge.is_empty(), "`gen eval --merge`"),
+        ];
+        alone.into_iter().find(|(asked, _)| *asked).map(|(_, work)| work)
     }
 }
 
