@@ -5,7 +5,7 @@
 use std::fmt::Debug;
 
 use nn::{LayerNorm, Linear};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::step::positions_of;
 use super::{AutoregressiveModel, CacheRow, CapturableStep, RowwiseModel};
@@ -138,6 +138,10 @@ impl<K: DecodeKernels> AutoregressiveModel for KernelDecoder<K> {
 }
 
 impl<K: DecodeKernels> RowwiseModel for KernelDecoder<K> {
+    fn device(&self) -> Device {
+        self.embeddings.device()
+    }
+
     fn prefill_rows(&self, cond: &Conditioning, rows: &[i64], cache: &mut K::Cache) -> Tensor {
         let _guard = tch::no_grad_guard();
         let x = self.embeddings.prefix(cond, None); // (R, T, D)

@@ -214,6 +214,10 @@ impl AutoregressiveModel for Decoder {
 }
 
 impl RowwiseModel for Decoder {
+    fn device(&self) -> Device {
+        each!(self, m => m.device())
+    }
+
     fn prefill_rows(&self, cond: &Conditioning, rows: &[i64], cache: &mut Cache) -> Tensor {
         each_with_cache!(self, cache, m, c => m.prefill_rows(cond, rows, c))
     }

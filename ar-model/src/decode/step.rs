@@ -72,6 +72,8 @@ pub struct CacheRow {
 /// masked positions too has another order, and other bits. On a GPU, where images depend on their
 /// batch anyway, they attend in one call, with a mask for each row.
 pub trait RowwiseModel: AutoregressiveModel {
+    /// Device of the codes that it takes.
+    fn device(&self) -> Device;
     /// Runs the conditions of some rows, R of them; logits of their first codes, (R, V) fp32. Other
     /// rows stay as they are.
     fn prefill_rows(&self, cond: &Conditioning, rows: &[i64], cache: &mut Self::Cache) -> Tensor;

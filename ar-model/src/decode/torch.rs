@@ -133,6 +133,10 @@ fn padded<T: Copy>(items: &[T]) -> Vec<T> {
 const ROWS: usize = 8;
 
 impl RowwiseModel for Gpt {
+    fn device(&self) -> Device {
+        self.embeddings.device()
+    }
+
     fn prefill_rows(&self, cond: &Conditioning, rows: &[i64], cache: &mut KvCache) -> Tensor {
         let _guard = tch::no_grad_guard();
         let (device, t) = (self.embeddings.device(), self.spec.prefix_len);
