@@ -85,6 +85,11 @@ impl<'m, M: RowwiseModel> Slots<'m, M> {
         self.slots.iter().filter(|slot| slot.is_none()).count()
     }
 
+    /// Rows that the images in slots have.
+    pub fn rows(&self) -> usize {
+        self.slots.iter().flatten().map(|slot| slot.rows.each().count()).sum()
+    }
+
     /// Codes of an image so far.
     pub fn codes(&self, slot: SlotNumber) -> &[i64] {
         self.slots.get(slot).and_then(Option::as_ref).map_or(&[], |slot| &slot.codes)
