@@ -113,7 +113,8 @@ impl<'m, M: RowwiseModel> Slots<'m, M> {
     }
 
     /// Runs the conditions of images in empty slots, and draws the first code of each. Returns the
-    /// slot of each image, with an error where its logits are not finite.
+    /// slot of each image, with an error where its logits are not finite; such an image is to be
+    /// removed.
     ///
     /// # Errors
     /// Returns an error if there are not as many empty slots, or the conditions do not go together.
@@ -143,8 +144,8 @@ impl<'m, M: RowwiseModel> Slots<'m, M> {
         Ok(self.draw(&logits, places))
     }
 
-    /// Advances every image in a slot by one code, at its own position. Returns their slots, with an
-    /// error where the logits are not finite.
+    /// Advances every image in a slot by one code, at its own position. Returns the slots of those
+    /// that had codes left, with an error where logits are not finite; such an image is to be removed.
     pub fn step(&mut self) -> Vec<(SlotNumber, Result<()>)> {
         let ArSpec { num_tokens, .. } = *self.model.spec();
         let active = |slot: &Slot| (slot.codes.len() as i64) < num_tokens;
@@ -211,7 +212,10 @@ impl<'m, M: RowwiseModel> Slots<'m, M> {
             let step = slot.codes.len();
             let found = match code {
                 NOT_FINITE => Err(Error::NotFinite { image: slot.stream.index, step }),
-                code => Ok(slot.codes.push(code)),
+                code => {
+                    slot.codes.push(code);
+                    Ok(())
+                }
             };
             drawn.push((number, found));
         }

@@ -93,7 +93,7 @@ fn together(model: &Decoder, total: u64) -> BTreeMap<u64, Vec<i64>> {
         next += count;
         for (slot, number) in running.clone() {
             let known = slots.codes(slot).to_vec();
-            if known.len() == 4 && number % 3 == 0 {
+            if known.len() == 4 && number.is_multiple_of(3) {
                 let guess = slots.draft(slot);
                 assert_eq!((guess.len(), &guess[..4]), (9, &known[..]));
                 assert!(guess.iter().all(|code| (0..24).contains(code)));

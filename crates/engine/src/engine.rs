@@ -16,7 +16,7 @@ use crate::api::{EngineConfig, Event, ImageRequest, ModelInfo, Refused, Request,
 use crate::error::{EngineError, Result};
 use crate::finish::{self, Task};
 use crate::job::{Job, Ready, previews};
-use crate::shared::{Phase, Shared};
+use crate::shared::{Phase, Shared, guarded};
 use crate::submission::{Reply, Submission};
 use crate::{memory, prompts, worker};
 
@@ -111,7 +111,14 @@ impl Engine {
     }
 
     fn spawn(&self, name: &'static str, run: impl FnOnce() + Send + 'static) -> Result<()> {
-        let thread = Builder::new().name(name.to_owned()).spawn(run);
+        let shared = Arc::clone(&self.inner.shared);
+        let whole = move || {
+            if let Err(message) = guarded(run) {
+                shared.say(&format!("the thread `{name}` ended, and with it the engine: {message}"));
+                shared.stop();
+            }
+        };
+        let thread = Builder::new().name(name.to_owned()).spawn(whole);
         let thread = thread.map_err(|source| EngineError::Thread { name, source })?;
         self.inner.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         Ok(())
@@ -278,7 +285,7 @@ impl Engine {
     /// Fails all images that are left with [`EngineError::Stopped`], those under way after their
     /// step.
     pub fn stop(&self) {
-        self.inner.stop();
+        self.inner.shared.stop();
     }
 
     /// Whether no image runs or waits.
@@ -287,20 +294,9 @@ impl Engine {
     }
 }
 
-impl Inner {
-    fn stop(&self) {
-        let left: Vec<Job> = self.shared.change(|state| {
-            state.phase = Phase::Stopped;
-            let waiting = state.waiting.drain(..).map(|ready| ready.job);
-            waiting.collect::<Vec<_>>().into_iter().chain(state.texts.drain(..)).collect()
-        });
-        left.iter().for_each(|job| self.shared.fail(job, EngineError::Stopped));
-    }
-}
-
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.stop();
+        self.shared.stop();
         *self.tasks.lock().unwrap_or_else(PoisonError::into_inner) = None;
         for thread in self.threads.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             let _ = thread.join();

@@ -21,7 +21,7 @@ use crate::submission::Reply;
 /// Work for the tokenizer.
 pub(crate) enum Task {
     /// An image whose codes are complete.
-    Finish(Finished),
+    Finish(Box<Finished>),
     /// A preview.
     Preview(Preview),
     /// Codes of one image or more.
@@ -122,7 +122,7 @@ impl Finisher<'_> {
     fn tell(&self, task: Task, picture: Result<Picture>) {
         match (task, picture) {
             (Task::Finish(finished), Ok(picture)) => {
-                let Finished { job, codes, text_tokens, timing, since } = finished;
+                let Finished { job, codes, text_tokens, timing, since } = *finished;
                 let timing = Timing { decoding: since.elapsed(), ..timing };
                 self.shared.state().status.images += 1;
                 job.reply.send(Event::Done {
@@ -182,7 +182,7 @@ impl Finisher<'_> {
 /// Codes of an image to decode, and its side in pixels.
 fn codes_and_size(task: &Task) -> Option<(&[i64], i64)> {
     match task {
-        Task::Finish(Finished { job, codes, .. }) => Some((codes, job.accepted.provenance.run.size)),
+        Task::Finish(finished) => Some((&finished.codes, finished.job.accepted.provenance.run.size)),
         Task::Preview(Preview { codes, size, .. }) => Some((codes, *size)),
         Task::Encode(..) | Task::Decode(..) => None,
     }

@@ -183,6 +183,17 @@ impl Shared {
         }
     }
 
+    /// Ends the engine: no image is begun any more, and those that wait fail.
+    pub fn stop(&self) {
+        let left: Vec<Job> = self.change(|state| {
+            state.phase = Phase::Stopped;
+            let texts = std::mem::take(&mut state.texts);
+            let waiting = std::mem::take(&mut state.waiting).into_iter().map(|ready| ready.job);
+            waiting.chain(texts).collect()
+        });
+        left.iter().for_each(|job| self.fail(job, EngineError::Stopped));
+    }
+
     /// Fails an image, and counts it.
     pub fn fail(&self, job: &Job, error: EngineError) {
         self.state().status.failed += 1;

@@ -196,7 +196,8 @@ impl<'a> Worker<'a> {
             state.decoding += 1;
             state.status.active = self.running.len();
             drop(state);
-            self.hand_over(Task::Finish(Finished { job, codes, text_tokens, timing, since: now }));
+            let finished = Finished { job, codes, text_tokens, timing, since: now };
+            self.hand_over(Task::Finish(Box::new(finished)));
         }
     }
 

@@ -40,7 +40,7 @@ fn image(number: u64, prompts: bool) -> ImageRequest {
             true => Subject::Prompt(PROMPTS[pick(number, 10, 4)].into()),
             false => Subject::Class(pick(number, 10, 10) as i64),
         },
-        negative_prompt: (prompts && number % 3 == 0).then(|| PROMPTS[pick(number, 11, 4)].into()),
+        negative_prompt: (prompts && number.is_multiple_of(3)).then(|| PROMPTS[pick(number, 11, 4)].into()),
         sampling: sampling(number),
         seed: pick(number, 8, 5) as u64,
         index: pick(number, 9, 1000) as u64,

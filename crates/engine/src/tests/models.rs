@@ -13,8 +13,8 @@ use tokenizer::TokenizerConfig;
 /// Images of 16 × 16 pixels, 16 codes, the classes 0 to 9.
 pub const CLASS: &str = "position: learned\nconditioning: { type: class, num_classes: 10 }\n";
 /// The same without guidance.
-pub const WITHOUT_NULL: &str =
-    "position: learned\nconditioning: { type: class, num_classes: 10, null_class: false }\n";
+pub const WITHOUT_NULL: &str = "position: learned\nconditioning: { type: class, num_classes: 10, null_class: false }\n\
+     dropout: { condition: 0 }\n";
 /// Prompts of up to 12 tokens.
 pub const TEXT: &str = "position: rope_2d\nconditioning: { type: text, length: 12, feature_width: 12 }\n";
 

@@ -130,3 +130,16 @@ fn guidance_needs_a_null_class() {
     let guided = SamplingSettings { cfg: Some(2.0), ..SamplingSettings::default() };
     assert_eq!(param(engine.submit(request(vec![ImageRequest { sampling: guided, ..class(0) }]))), "cfg");
 }
+
+/// What a server needs of them.
+#[test]
+fn handles_are_shared_among_threads_and_submissions_sent() {
+    fn shared<T: Clone + Send + Sync + 'static>() {}
+    fn sent<T: Send + 'static>() {}
+    shared::<crate::Engine>();
+    sent::<crate::Submission>();
+    sent::<Event>();
+    fn an_error<T: std::error::Error + Send + Sync + 'static>() {}
+    an_error::<EngineError>();
+    an_error::<Refused>();
+}
