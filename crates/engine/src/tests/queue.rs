@@ -143,3 +143,15 @@ fn handles_are_shared_among_threads_and_submissions_sent() {
     an_error::<EngineError>();
     an_error::<Refused>();
 }
+
+#[test]
+fn slots_are_as_many_as_memory_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    super::models::write_model(dir.path(), CLASS);
+    let models = super::models::models(dir.path(), base::Precision::Fp32);
+    let config = crate::EngineConfig { models, encoder: None, slots: None, queue: 70 };
+    let engine = crate::Engine::start(config, &mut base::Silent).unwrap();
+    assert_eq!((engine.info().slots, engine.status().slots), (64, 64)); // of a few kilobytes each
+    let images = (0..70).map(|i| class(i % 10)).collect();
+    assert_eq!(outcomes(engine.submit(request(images)).unwrap()).into_iter().map(Result::unwrap).count(), 70);
+}
