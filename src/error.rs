@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use std::sync::Mutex;
 
 use base::Hint;
+use libtorch_ext::failure::{is_out_of_memory, libtorch_message, panic_text};
 
 /// An error that the command line itself found, with its hints.
 #[derive(Debug, thiserror::Error)]
@@ -155,11 +156,6 @@ pub fn install_panic_hook() {
     }));
 }
 
-fn panic_text(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().map(|s| (*s).to_owned());
-    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
-}
-
 fn worker_panic() -> Option<String> {
     last_panic().as_ref().filter(|p| p.worker).map(|p| format!("{} ({})", p.message, p.place))
 }
@@ -188,18 +184,6 @@ fn bug_hint(place: &str) -> String {
         "this should not happen; please report it with the command you ran (at {place}; \
          RUST_BACKTRACE=1 shows more)"
     )
-}
-
-/// libtorch's first line, taken out of the panic that tch makes of it.
-fn libtorch_message(panic: &str) -> Option<String> {
-    let (_, tail) = panic.split_once("Torch(\"")?;
-    // tch prints the message with Rust's escapes, and libtorch appends a C++ backtrace.
-    let line = tail.split("\\n").next().unwrap_or(tail);
-    Some(line.trim_end_matches("\")").replace("\\\"", "\"").replace("\\'", "'"))
-}
-
-fn is_out_of_memory(message: &str) -> bool {
-    ["out of memory", "can't allocate memory", "not enough memory"].iter().any(|m| message.contains(m))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use libtorch_ext::fused;
 use nn::{LayerNorm, Linear, dropout};
 use tch::{Device, Kind, Tensor};
 
+use crate::cache_rows::CacheRows;
 use crate::config::ArConfig;
 use crate::kv_cache::KvCache;
 use crate::position::{Positions, rotate};
@@ -15,6 +16,9 @@ use crate::position::{Positions, rotate};
 pub(crate) struct AttentionInput<'a> {
     /// Positions of the inputs.
     pub positions: Positions<'a>,
+    /// Rows of the cache, for inputs each at its own position ([`Positions::Each`]), with their own
+    /// masks.
+    pub rows: Option<&'a CacheRows>,
     /// Rotary table, where the model has one.
     pub rope: Option<&'a Tensor>,
     /// Allowed (query, key) pairs, broadcastable to (B, H, S, L); `None`: causal.
@@ -51,7 +55,7 @@ impl Attention {
         &self,
         x: &Tensor,
         input: &AttentionInput,
-        cache: Option<(&mut KvCache, usize)>,
+        mut cache: Option<(&mut KvCache, usize)>,
     ) -> Tensor {
         let (b, s, d) = x.size3().expect("activations are (B, S, D)");
         let qkv = self.wqkv.forward(x);
@@ -68,11 +72,21 @@ impl Attention {
             (q, k) = (q_norm.forward(&q), k_norm.forward(&k));
         }
         if let Some(table) = input.rope {
-            let rows = input.positions.rows(table, 0, s);
+            let rows = input.positions.angles(table, s);
             (q, k) = (rotate(&q, &rows), rotate(&k, &rows));
         }
         let cached = cache.is_some();
         let fused = cached && is_fused(x.kind(), x.device());
+        let merge = |y: Tensor| self.wo.forward(&y.transpose(1, 2).reshape([b, s, d]));
+        if let (Some(rows), Positions::Each(positions), Some((cache, layer))) =
+            (input.rows, input.positions, &mut cache)
+        {
+            let (keys, values) = cache.append_rows(*layer, rows, positions, &k, &v);
+            let products = if fused { masked_products } else { plain_products };
+            return merge(rows.attend(&q, [keys, values], |q, k, v, mask| {
+                products(q, &shared(k, h / g), &shared(v, h / g), mask)
+            }));
+        }
         let (k, v) = match cache {
             Some((cache, layer)) => cache.append(layer, input.positions, &k, &v),
             None => (k, v),
@@ -88,7 +102,7 @@ impl Attention {
         } else {
             fused_products(&q, &k, &v, input.mask, causal)
         };
-        self.wo.forward(&y.transpose(1, 2).reshape([b, s, d]))
+        merge(y)
     }
 }
 
@@ -127,6 +141,11 @@ fn fused_products(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, cau
     let scale = 1.0 / (width as f64).sqrt();
     let q = q.constant_pad_nd([0, padding]);
     Tensor::scaled_dot_product_attention(&q, k, v, mask, 0.0, causal, scale, false).narrow(3, 0, width)
+}
+
+/// [`fused_products`] with a mask alone.
+fn masked_products(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>) -> Tensor {
+    fused_products(q, k, v, mask, false)
 }
 
 /// Attention with dropout on its weights, for training: (B, H, S, K) three times → (B, H, S, K);

@@ -2,6 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use crate::cache_rows::CacheRows;
 use crate::position::Positions;
 
 /// Keys and values of the libtorch backend, and the condition that its steps need.
@@ -61,8 +62,33 @@ impl KvCache {
                 let _ = cache.narrow(3, 0, new.size()[3]).index_copy_(2, position, new);
                 cache.narrow(2, 0, length)
             }
+            Positions::Each(_) => unreachable!("rows of a cache are written by `append_rows`"),
         };
         (write(keys, k), write(values, v))
+    }
+
+    /// Writes keys and values (R, H, S, K) of some rows at their `positions` (R, S), and returns the
+    /// cache's.
+    pub(crate) fn append_rows(
+        &mut self,
+        layer: usize,
+        rows: &CacheRows,
+        positions: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+    ) -> (&Tensor, &Tensor) {
+        let (keys, values) = &self.layers[layer];
+        let at = [Some(rows.index().unsqueeze(1)), None, Some(positions.shallow_clone())];
+        for (cache, new) in [(keys, k), (values, v)] {
+            let mut cache = cache.narrow(3, 0, new.size()[3]);
+            let _ = cache.index_put_(&at, &new.transpose(1, 2), false); // (R, S, H, K)
+        }
+        (keys, values)
+    }
+
+    /// Number of sequences.
+    pub fn sequences(&self) -> i64 {
+        self.layers.first().map_or(0, |(keys, _)| keys.size()[0])
     }
 
     /// Stores the condition for the steps after a prefill. A condition of the previous one's shape
@@ -71,6 +97,26 @@ impl KvCache {
         let keep = |slot: &mut Option<Tensor>, new: Option<Tensor>| match (slot.as_mut(), new) {
             (Some(old), Some(new)) if old.size() == new.size() && old.kind() == new.kind() => old.copy_(&new),
             (_, new) => *slot = new,
+        };
+        keep(&mut self.condition, condition);
+        keep(&mut self.prefix_mask, prefix_mask);
+    }
+
+    /// Stores the conditions of some rows, (R, …) each; `rows` (R) int64.
+    pub(crate) fn keep_rows(
+        &mut self,
+        rows: &Tensor,
+        condition: Option<&Tensor>,
+        prefix_mask: Option<&Tensor>,
+    ) {
+        let sequences = self.sequences();
+        let keep = |slot: &mut Option<Tensor>, new: Option<&Tensor>| {
+            let Some(new) = new else { return };
+            let size: Vec<i64> = [sequences].into_iter().chain(new.size().split_off(1)).collect();
+            let old = slot.take().filter(|old| old.size() == size && old.kind() == new.kind());
+            let mut all = old.unwrap_or_else(|| Tensor::zeros(&size[..], (new.kind(), new.device())));
+            let _ = all.index_copy_(0, rows, new);
+            *slot = Some(all);
         };
         keep(&mut self.condition, condition);
         keep(&mut self.prefix_mask, prefix_mask);

@@ -5,6 +5,7 @@
 //! `train`.
 
 mod attention;
+mod cache_rows;
 mod conditioning;
 mod config;
 mod cost;
@@ -23,8 +24,8 @@ pub use conditioning::Conditioning;
 pub use config::{ArConfig, ConditioningConfig, DropoutConfig, ModulationConfig, PositionConfig};
 pub use cost::ArCost;
 pub use decode::{
-    AutoregressiveModel, Backend, Cache, CapturableStep, CpuDecoder, CpuKernels, DecodeKernels, Decoder,
-    GpuDecoder, GpuFormats, GpuKernels, KernelDecoder,
+    AutoregressiveModel, Backend, Cache, CacheRow, CapturableStep, CpuDecoder, CpuKernels, DecodeKernels,
+    Decoder, GpuDecoder, GpuFormats, GpuKernels, KernelDecoder, RowwiseModel,
 };
 pub use error::{Error, Result};
 pub use kv_cache::KvCache;

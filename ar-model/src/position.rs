@@ -10,14 +10,30 @@ pub(crate) enum Positions<'a> {
     /// One position in a tensor, (1) int64 on the device, below `length`. `length` entries of the
     /// cache are read at every position, so that the operations are the same.
     Dynamic { position: &'a Tensor, length: i64 },
+    /// Positions of each input, (B, S) int64 on the device.
+    Each(&'a Tensor),
 }
 
 impl Positions<'_> {
-    /// Rows for `count` inputs of a table whose first row is that of position `first`.
+    /// Rows for `count` inputs of a table whose first row is that of position `first`: (S, …), or
+    /// (B, S, …) where each has its own.
     pub fn rows(self, table: &Tensor, first: i64, count: i64) -> Tensor {
         match self {
             Positions::Range(from) => table.narrow(0, from - first, count),
             Positions::Dynamic { position, .. } => table.index_select(0, &(position - first)),
+            Positions::Each(positions) => {
+                let size: Vec<i64> = positions.size().into_iter().chain(table.size().split_off(1)).collect();
+                table.index_select(0, &(positions - first).view(-1)).view(&size[..])
+            }
+        }
+    }
+
+    /// Rows of the rotary table for `count` inputs, which broadcast over heads.
+    pub fn angles(self, table: &Tensor, count: i64) -> Tensor {
+        let rows = self.rows(table, 0, count);
+        match self {
+            Positions::Range(_) | Positions::Dynamic { .. } => rows,
+            Positions::Each(_) => rows.unsqueeze(1),
         }
     }
 }
@@ -39,8 +55,8 @@ pub fn rope_2d(prefix: i64, num_tokens: i64, head_width: i64, base: f64) -> Tens
     Tensor::cat(&[Tensor::zeros([prefix, half, 2], options), table], 0)
 }
 
-/// Rotates adjacent channel pairs of (B, H, S, K) by S rows of the table, (S, K/2, 2), in fp32, as
-/// products of complex numbers in one pass over memory.
+/// Rotates adjacent channel pairs of (B, H, S, K) by rows of the table, (S, K/2, 2) or
+/// (B, 1, S, K/2, 2), in fp32, as products of complex numbers in one pass over memory.
 pub(crate) fn rotate(x: &Tensor, rows: &Tensor) -> Tensor {
     let (b, h, s, k) = x.size4().expect("heads are (B, H, S, K)");
     let pairs = x.to_kind(Kind::Float).reshape([b, h, s, k / 2, 2]).view_as_complex();

@@ -35,6 +35,14 @@ pub(crate) fn apply_cfg_tensor_scale(logits: &Tensor, b: i64, scale: &Tensor) ->
     mix(logits, b, scale).where_self(&scale.gt(1.0), &logits.narrow(0, 0, b))
 }
 
+/// Conditional and unconditional logits (V) → guided logits, in the place of the conditional ones,
+/// in the order of roundings of [`apply_cfg`].
+pub(crate) fn mix_rows(cond: &mut [f32], uncond: &[f32], scale: f32) {
+    for (c, u) in cond.iter_mut().zip(uncond) {
+        *c = (*c - u) * scale + u;
+    }
+}
+
 fn mix(logits: &Tensor, b: i64, scale: &Tensor) -> Tensor {
     let (cond, uncond) = (logits.narrow(0, 0, b), logits.narrow(0, b, b));
     (cond - &uncond).g_mul_(scale).g_add_(&uncond)

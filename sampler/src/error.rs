@@ -74,6 +74,14 @@ pub enum Error {
         /// Index of the code, from 0.
         step: usize,
     },
+    /// More images than empty slots.
+    #[error("{images} images need as many empty slots, found {free}")]
+    NoFreeSlot {
+        /// Images to admit.
+        images: usize,
+        /// Empty slots.
+        free: usize,
+    },
     /// The batch of conditions is empty.
     #[error("there is no condition to sample for")]
     NoConditions,

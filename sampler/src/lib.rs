@@ -8,8 +8,10 @@ mod error;
 pub mod filter;
 pub mod guidance;
 pub mod pipeline;
+mod row_draw;
 pub mod sample;
 pub mod sampler;
+pub mod slots;
 pub mod speculative;
 mod stepwise;
 
@@ -21,3 +23,4 @@ pub use pipeline::{Pipeline, resize};
 pub use sample::RandomSource;
 pub use sampler::{DecodeMode, Generation, Sampler};
 pub use settings::SamplingSettings;
+pub use slots::{SlotImage, SlotNumber, Slots};

@@ -69,6 +69,25 @@ pub(crate) fn sample(guided: &Tensor, config: &SamplingConfig, inputs: &RandomIn
     }
 }
 
+/// Guided logits (V) on the CPU, which it may change, and a uniform → the code of [`sample`].
+pub(crate) fn sample_row(row: &mut [f32], config: &SamplingConfig, uniform: f64) -> i64 {
+    match config.row_filters().filter(|_| !config.is_greedy()) {
+        Some(filters) => inverse_cdf_row(row, &filters, uniform),
+        None => {
+            let guided = Tensor::from_slice(row).unsqueeze(0);
+            let uniforms = Tensor::from_slice(&[uniform]).unsqueeze(0);
+            sample(&guided, config, &RandomInputs::Uniforms(uniforms)).int64_value(&[0, 0])
+        }
+    }
+}
+
+/// Filters and inverse-CDF sampling of a row, in place.
+fn inverse_cdf_row(row: &mut [f32], filters: &RowFilters, uniform: f64) -> i64 {
+    let isa = cpu_kernels::Isa::best(cpu_kernels::Format::F32);
+    filters.apply(row);
+    cpu_kernels::sample::inverse_cdf_sample(isa, row, uniform).map_or(NOT_FINITE, |code| code as i64)
+}
+
 /// The "code" sampled from a row of logits that is no distribution: NaN or +inf among them, or
 /// −inf throughout. Stays on the device of the logits, without synchronisation, until `check`
 /// turns it into an error.
@@ -100,11 +119,15 @@ pub(crate) fn check(codes: &Tensor, image: impl Fn(usize) -> u64) -> Result<()> 
 /// a larger sum.
 const BELOW_ONE: f64 = 1.0 - f64::EPSILON;
 
+/// The uniform that decides code number `step` of an image.
+pub(crate) fn uniform(stream: SampleStream, step: usize) -> f64 {
+    stream.uniform(step as u64).min(BELOW_ONE)
+}
+
 /// Uniforms of all images and steps at once, (B, steps) float64, so that a step never waits for the
 /// host.
 pub(crate) fn uniforms(streams: &[SampleStream], steps: usize, device: Device) -> Tensor {
-    let values: Vec<f64> =
-        streams.iter().flat_map(|s| (0..steps).map(move |t| s.uniform(t as u64).min(BELOW_ONE))).collect();
+    let values: Vec<f64> = streams.iter().flat_map(|&s| (0..steps).map(move |t| uniform(s, t))).collect();
     Tensor::from_slice(&values).view([streams.len() as i64, steps as i64]).to_device(device)
 }
 
@@ -125,11 +148,7 @@ fn inverse_cdf_sample(logits: &Tensor, uniforms: &Tensor) -> Tensor {
 fn inverse_cdf_rows(logits: &Tensor, uniforms: &Tensor, config: &SamplingConfig) -> Option<Tensor> {
     let (mut rows, v, filters) = rows_on_cpu(logits, config)?;
     let uniforms = Vec::<f64>::try_from(uniforms.contiguous().view(-1)).ok()?;
-    let isa = cpu_kernels::Isa::best(cpu_kernels::Format::F32);
-    let sample = |(row, u): (&mut [f32], &f64)| {
-        filters.apply(row);
-        cpu_kernels::sample::inverse_cdf_sample(isa, row, *u).map_or(NOT_FINITE, |code| code as i64)
-    };
+    let sample = |(row, u): (&mut [f32], &f64)| inverse_cdf_row(row, &filters, *u);
     Some(each_row(&mut rows, v, &uniforms, sample))
 }
 

@@ -9,6 +9,7 @@ use libtorch_ext::bytes::{f32_values, tensor_of};
 use nn::LayerNorm;
 use tch::{Kind, Tensor};
 
+use super::CacheRow;
 use super::kernel_decoder::{DecodeKernels, KernelDecoder, LayerWeights, release};
 use crate::conditioning::Conditioning;
 use crate::config::ArConfig;
@@ -66,11 +67,18 @@ pub(super) fn pack(gpt: Gpt, format: Format) -> CpuDecoder {
 }
 
 impl CpuKernels {
-    /// Adaptive norms under a condition (B, 1, D): of each layer (B, 6, D), of the final norm
-    /// (B, 2, D).
+    /// Adaptive norms under a condition (B, 1, D): of each layer (B', 6, D), of the final norm
+    /// (B', 2, D). B' is the next multiple of 8, since libtorch's products of other numbers of rows
+    /// round differently.
     fn modulations(&self, condition: &Tensor) -> Option<(Vec<Tensor>, Tensor)> {
-        let last = Tensor::cat(&self.modulation.last_parts(Some(condition))?, 1);
-        let shared = self.modulation.condition(Some(condition));
+        if !self.modulation.needs_condition() {
+            return None;
+        }
+        let missing = (-condition.size()[0]).rem_euclid(8);
+        let copies = condition.narrow(0, 0, 1).expand([missing, -1, -1], false);
+        let condition = Tensor::cat(&[condition, &copies], 0);
+        let last = Tensor::cat(&self.modulation.last_parts(Some(&condition))?, 1);
+        let shared = self.modulation.condition(Some(&condition));
         let layer = |layer: &LayerModulation| layer.parts(&shared).map(|parts| Tensor::cat(&parts, 1));
         Some((self.layers.iter().filter_map(layer).collect(), last))
     }
@@ -89,22 +97,54 @@ impl DecodeKernels for CpuKernels {
     }
 
     fn set_condition(&self, cond: &Conditioning, prefix: &Tensor, cache: &mut cpu_kernels::KvCache) {
-        let rows = cond.prefix_mask().map(|mask| {
+        let all: Vec<i64> = (0..cond.batch_size()).collect();
+        self.set_conditions(cond, prefix, &all, cache);
+    }
+
+    fn set_conditions(
+        &self,
+        cond: &Conditioning,
+        prefix: &Tensor,
+        rows: &[i64],
+        cache: &mut cpu_kernels::KvCache,
+    ) {
+        if let Some(mask) = cond.prefix_mask() {
             let (_, t) = mask.size2().expect("masks are (B, T)");
             let flat = Vec::<bool>::try_from(mask.to_kind(Kind::Bool).contiguous().view(-1))
                 .expect("bool tensors are copied to bool vectors");
-            flat.chunks(t as usize).map(<[bool]>::to_vec).collect::<Vec<_>>()
-        });
-        cache.set_prefix_mask(&rows.unwrap_or_default());
+            for (&row, mask) in rows.iter().zip(flat.chunks(t as usize)) {
+                cache.set_prefix_mask(row as usize, mask);
+            }
+        }
         if let Some((layers, last)) = self.modulations(prefix) {
-            cache.modulate(layers.iter().map(f32_values).collect(), f32_values(&last));
+            let (layers, last): (Vec<_>, _) = (layers.iter().map(f32_values).collect(), f32_values(&last));
+            let part = |all: &[f32], i: usize| {
+                let each = all.len() / rows.len().next_multiple_of(8);
+                i * each..(i + 1) * each
+            };
+            for (i, &row) in rows.iter().enumerate() {
+                let layers: Vec<&[f32]> = layers.iter().map(|all| &all[part(all, i)]).collect();
+                cache.modulate(row as usize, &layers, &last[part(&last, i)]);
+            }
         }
     }
 
     fn forward(&self, x: Tensor, position: i64, wanted: i64, cache: &mut cpu_kernels::KvCache) -> Tensor {
-        let (b, s, _) = x.size3().expect("inputs are (B, S, D)");
-        let token = |sequence, i| Token { sequence: sequence as usize, position: (position + i) as usize };
-        let tokens: Vec<Token> = (0..b).flat_map(|row| (0..s).map(move |i| token(row, i))).collect();
+        let all: Vec<CacheRow> = (0..x.size()[0]).map(|row| CacheRow { row, position }).collect();
+        self.forward_rows(x, &all, wanted, cache)
+    }
+
+    fn forward_rows(
+        &self,
+        x: Tensor,
+        rows: &[CacheRow],
+        wanted: i64,
+        cache: &mut cpu_kernels::KvCache,
+    ) -> Tensor {
+        let (b, s, _) = x.size3().expect("inputs are (R, S, D)");
+        let token =
+            |at: CacheRow, i| Token { sequence: at.row as usize, position: (at.position + i) as usize };
+        let tokens: Vec<Token> = rows.iter().flat_map(|&at| (0..s).map(move |i| token(at, i))).collect();
         let last = (0..b).flat_map(|row| (s - wanted..s).map(move |i| (row * s + i) as usize));
         let (last, vocabulary) = (last.collect::<Vec<_>>(), self.decoder.shape().vocabulary as i64);
         tensor_of(&[b, wanted, vocabulary], |logits| {

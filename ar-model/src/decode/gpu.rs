@@ -2,13 +2,13 @@
 //!
 //! B sequences, S positions, K codes, D width, V vocabulary
 
-use cuda_kernels::{Format, Inputs, KvCache, Shape};
+use cuda_kernels::{Format, Inputs, KvCache, Places, Shape};
 use libtorch_ext::cuda_kernel::KernelLauncher;
 use nn::LayerNorm;
 use tch::{Kind, Tensor};
 
-use super::CapturableStep;
 use super::kernel_decoder::{DecodeKernels, KernelDecoder, LayerWeights, release};
+use super::{CacheRow, CapturableStep};
 use crate::conditioning::Conditioning;
 use crate::config::ArConfig;
 use crate::embeddings::Embeddings;
@@ -69,20 +69,27 @@ pub(super) fn pack(
     layers.into_iter().for_each(|block| push(&mut decoder, block));
     let zeros = Tensor::zeros([1, 1, shape.width], (Kind::Float, embeddings.device()));
     let cache = decoder.new_cache(1);
-    let _ = decoder.forward(&cache, zeros, &cache.position(0), 1)?;
+    let places = Places { position: &cache.position(0), rows: None };
+    let _ = decoder.forward(&cache, zeros, places, 1)?;
     Ok(KernelDecoder::new(GpuKernels { decoder }, embeddings, config, spec))
 }
 
 impl GpuKernels {
-    /// Codes (B, K) from `position` (1) on → inputs (B, K, D).
+    /// Codes (B, K) from `position`, (1) or (B), on → inputs (B, K, D).
     fn embed_at(&self, codes: &Tensor, position: &Tensor) -> Tensor {
         self.decoder.embed(codes, position).unwrap_or_else(|e| panic!("{e}"))
     }
 
-    /// Inputs (B, S, D) from `position` (1) on → logits of the last `wanted`, (B, wanted, V).
+    /// Inputs (B, S, D) in their places → logits of the last `wanted`, (B, wanted, V).
     /// Panics like tch's own operations; the kernels ran when the decoder was made.
-    fn forward_at(&self, x: Tensor, position: &Tensor, wanted: i64, cache: &KvCache) -> Tensor {
-        self.decoder.forward(cache, x, position, wanted).unwrap_or_else(|e| panic!("{e}"))
+    fn forward_at(&self, x: Tensor, places: Places, wanted: i64, cache: &KvCache) -> Tensor {
+        self.decoder.forward(cache, x, places, wanted).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// Numbers on the kernels' device, int64.
+    fn numbers(&self, numbers: impl Iterator<Item = i64>) -> Tensor {
+        let numbers: Vec<i64> = numbers.collect();
+        Tensor::from_slice(&numbers).to_device(self.decoder.launcher().device())
     }
 }
 
@@ -103,12 +110,29 @@ impl DecodeKernels for GpuKernels {
         cache.set_prefix_mask(cond.prefix_mask());
     }
 
+    fn set_conditions(&self, cond: &Conditioning, _prefix: &Tensor, rows: &[i64], cache: &mut KvCache) {
+        if let Some(mask) = cond.prefix_mask() {
+            cache.set_prefix_mask_of(&self.numbers(rows.iter().copied()), mask);
+        }
+    }
+
     fn forward(&self, x: Tensor, position: i64, wanted: i64, cache: &mut KvCache) -> Tensor {
-        self.forward_at(x, &cache.position(position), wanted, cache)
+        let position = cache.position(position);
+        self.forward_at(x, Places { position: &position, rows: None }, wanted, cache)
+    }
+
+    fn forward_rows(&self, x: Tensor, rows: &[CacheRow], wanted: i64, cache: &mut KvCache) -> Tensor {
+        let position = self.numbers(rows.iter().map(|at| at.position));
+        let rows = self.numbers(rows.iter().map(|at| at.row));
+        self.forward_at(x, Places { position: &position, rows: Some(&rows) }, wanted, cache)
     }
 
     fn embed(&self, codes: &Tensor, position: i64, cache: &KvCache) -> Option<Tensor> {
         Some(self.embed_at(codes, &cache.position(position)))
+    }
+
+    fn embed_rows(&self, codes: &Tensor, rows: &[CacheRow]) -> Option<Tensor> {
+        Some(self.embed_at(codes, &self.numbers(rows.iter().map(|at| at.position))))
     }
 
     fn capturable(decoder: &GpuDecoder) -> Option<&dyn CapturableStep<KvCache>> {
@@ -120,7 +144,7 @@ impl CapturableStep<KvCache> for GpuDecoder {
     fn decode_step_at(&self, codes: &Tensor, position: &Tensor, _: i64, cache: &mut KvCache) -> Tensor {
         let _guard = tch::no_grad_guard();
         let x = self.kernels.embed_at(codes, position);
-        self.kernels.forward_at(x, position, 1, cache).squeeze_dim(1)
+        self.kernels.forward_at(x, Places { position, rows: None }, 1, cache).squeeze_dim(1)
     }
 
     fn launcher(&self) -> Option<&'static dyn KernelLauncher> {

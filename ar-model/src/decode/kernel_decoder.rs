@@ -5,9 +5,10 @@
 use std::fmt::Debug;
 
 use nn::{LayerNorm, Linear};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use super::{AutoregressiveModel, CapturableStep};
+use super::step::positions_of;
+use super::{AutoregressiveModel, CacheRow, CapturableStep, RowwiseModel};
 use crate::attention::Attention;
 use crate::conditioning::Conditioning;
 use crate::config::ArConfig;
@@ -31,11 +32,21 @@ pub trait DecodeKernels: Debug + Sized {
     /// Stores the condition in the cache as the layers need it; `prefix` is its embedding,
     /// (B, T, D).
     fn set_condition(&self, cond: &Conditioning, prefix: &Tensor, cache: &mut Self::Cache);
+    /// Stores the conditions of some rows of the cache, as [`DecodeKernels::set_condition`] does for
+    /// all; `prefix` is (R, T, D).
+    fn set_conditions(&self, cond: &Conditioning, prefix: &Tensor, rows: &[i64], cache: &mut Self::Cache);
     /// Runs inputs (B, S, D) from `position` on; logits of the last `wanted` positions,
     /// (B, wanted, V) fp32.
     fn forward(&self, x: Tensor, position: i64, wanted: i64, cache: &mut Self::Cache) -> Tensor;
+    /// Runs inputs (R, S, D) of some rows, each from its own position on; logits of the last `wanted`
+    /// positions of each, (R, wanted, V) fp32.
+    fn forward_rows(&self, x: Tensor, rows: &[CacheRow], wanted: i64, cache: &mut Self::Cache) -> Tensor;
     /// Embeds codes (B, K) from `position` on, if the kernels do that too.
     fn embed(&self, _codes: &Tensor, _position: i64, _cache: &Self::Cache) -> Option<Tensor> {
+        None
+    }
+    /// Embeds codes (R, K), each row's from its own position on, if the kernels do that too.
+    fn embed_rows(&self, _codes: &Tensor, _rows: &[CacheRow]) -> Option<Tensor> {
         None
     }
     /// A decode step of this decoder that can be captured, if there is one.
@@ -123,6 +134,31 @@ impl<K: DecodeKernels> AutoregressiveModel for KernelDecoder<K> {
 
     fn capturable(&self) -> Option<&dyn CapturableStep<K::Cache>> {
         K::capturable(self)
+    }
+}
+
+impl<K: DecodeKernels> RowwiseModel for KernelDecoder<K> {
+    fn device(&self) -> Device {
+        self.embeddings.device()
+    }
+
+    fn prefill_rows(&self, cond: &Conditioning, rows: &[i64], cache: &mut K::Cache) -> Tensor {
+        let _guard = tch::no_grad_guard();
+        let x = self.embeddings.prefix(cond, None); // (R, T, D)
+        self.kernels.set_conditions(cond, &x, rows, cache);
+        let first: Vec<CacheRow> = rows.iter().map(|&row| CacheRow { row, position: 0 }).collect();
+        self.kernels.forward_rows(x, &first, 1, cache).squeeze_dim(1)
+    }
+
+    fn decode_rows(&self, codes: &Tensor, rows: &[CacheRow], cache: &mut K::Cache) -> Tensor {
+        let _guard = tch::no_grad_guard();
+        let k = codes.size()[1];
+        let embedded = self.kernels.embed_rows(codes, rows);
+        let x = embedded.unwrap_or_else(|| {
+            let positions = positions_of(rows, k, codes.device());
+            self.embeddings.codes(codes, Positions::Each(&positions))
+        });
+        self.kernels.forward_rows(x, rows, k, cache)
     }
 }
 

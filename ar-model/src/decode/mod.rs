@@ -22,7 +22,7 @@ use crate::spec::ArSpec;
 pub use cpu::{CpuDecoder, CpuKernels};
 pub use gpu::{GpuDecoder, GpuFormats, GpuKernels};
 pub use kernel_decoder::{DecodeKernels, KernelDecoder};
-pub use step::{AutoregressiveModel, CapturableStep};
+pub use step::{AutoregressiveModel, CacheRow, CapturableStep, RowwiseModel};
 
 /// Implementation of a decode step.
 #[derive(Debug, Clone, Copy)]
@@ -210,6 +210,20 @@ impl AutoregressiveModel for Decoder {
             Decoder::Cpu(_) => None,
             Decoder::Gpu(m) => Some(m),
         }
+    }
+}
+
+impl RowwiseModel for Decoder {
+    fn device(&self) -> Device {
+        each!(self, m => m.device())
+    }
+
+    fn prefill_rows(&self, cond: &Conditioning, rows: &[i64], cache: &mut Cache) -> Tensor {
+        each_with_cache!(self, cache, m, c => m.prefill_rows(cond, rows, c))
+    }
+
+    fn decode_rows(&self, codes: &Tensor, rows: &[CacheRow], cache: &mut Cache) -> Tensor {
+        each_with_cache!(self, cache, m, c => m.decode_rows(codes, rows, c))
     }
 }
 

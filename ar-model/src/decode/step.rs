@@ -1,7 +1,7 @@
 //! The interface between transformer and sampler.
 
 use libtorch_ext::cuda_kernel::KernelLauncher;
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 use crate::conditioning::Conditioning;
 use crate::error::Result;
@@ -52,6 +52,41 @@ pub trait AutoregressiveModel {
     fn capturable(&self) -> Option<&dyn CapturableStep<Self::Cache>> {
         None
     }
+}
+
+/// Row of a cache, and the position of its next input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheRow {
+    /// Sequence of the cache.
+    pub row: i64,
+    /// Position in the sequence (T + t for code t).
+    pub position: i64,
+}
+
+/// Sequences of one cache that enter, step and leave by themselves (continuous batching). A row's
+/// logits are those of [`AutoregressiveModel::prefill`] and [`AutoregressiveModel::decode_chunk`],
+/// on the CPU to the bit, whichever rows come along and wherever they are.
+///
+/// The custom kernels take a position for each row. libtorch's operations run all rows together
+/// through the layers; on the CPU only rows of equal position attend together, since a sum over
+/// masked positions too has another order, and other bits. On a GPU, where images depend on their
+/// batch anyway, they attend in one call, with a mask for each row.
+pub trait RowwiseModel: AutoregressiveModel {
+    /// Device of the codes that it takes.
+    fn device(&self) -> Device;
+    /// Runs the conditions of some rows, R of them; logits of their first codes, (R, V) fp32. Other
+    /// rows stay as they are.
+    fn prefill_rows(&self, cond: &Conditioning, rows: &[i64], cache: &mut Self::Cache) -> Tensor;
+    /// Runs K codes of some rows at once, (R, K), each row's from its own position on; logits of the
+    /// code after each, (R, K, V) fp32. The cache is overwritten from the positions on.
+    fn decode_rows(&self, codes: &Tensor, rows: &[CacheRow], cache: &mut Self::Cache) -> Tensor;
+}
+
+/// Positions of `k` inputs of each row, (R, k) int64.
+pub(super) fn positions_of(rows: &[CacheRow], k: i64, device: Device) -> Tensor {
+    let first: Vec<i64> = rows.iter().map(|row| row.position).collect();
+    let first = Tensor::from_slice(&first).unsqueeze(1);
+    (first + Tensor::arange(k, (Kind::Int64, Device::Cpu))).to_device(device)
 }
 
 /// A decode step of the same operations on the same memory at every position, which can be captured

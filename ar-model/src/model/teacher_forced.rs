@@ -77,6 +77,7 @@ impl TeacherForced<'_> {
         let gpt = self.gpt;
         let input = AttentionInput {
             positions: Positions::Range(0),
+            rows: None,
             rope: gpt.rope.as_ref(),
             mask: self.mask.as_ref(),
             dropout: if self.train { gpt.config.dropout.attention } else { 0.0 },

@@ -196,7 +196,7 @@ impl Decoder {
             layers: (0..self.layers.len()).map(layer).collect(),
             sequences,
             positions,
-            masked: vec![],
+            masked: vec![vec![]; sequences],
             modulation: None,
             work: Work::default(),
             scratch: (0..self.pool.size()).map(|_| Mutex::new(None)).collect(),
@@ -329,21 +329,32 @@ impl KvCache {
         self.layers.iter().map(LayerKv::bytes).sum()
     }
 
-    /// Attention mask of each sequence's first positions: true where later positions attend to it.
-    /// (A position always attends to itself.) Empty: all are attended to.
+    /// Sets the attention mask of a sequence's first positions: true where later positions attend to
+    /// it. (A position always attends to itself.) Empty: all are attended to.
     ///
     /// # Panics
-    /// Panics unless there is one mask per sequence.
-    pub fn set_prefix_mask(&mut self, mask: &[Vec<bool>]) {
-        assert!(mask.is_empty() || mask.len() == self.sequences);
-        self.masked = mask.iter().map(|row| row.iter().map(|attended| !attended).collect()).collect();
+    /// Panics if the cache does not have the sequence.
+    pub fn set_prefix_mask(&mut self, sequence: usize, mask: &[bool]) {
+        self.masked[sequence] = mask.iter().map(|attended| !attended).collect();
     }
 
-    /// Sets the adaptive norms: for each layer (sequences, 6, D) shift, scale and gate of the
-    /// attention, then of the feed-forward; and (sequences, 2, D) shift and scale of the final
-    /// norm.
-    pub fn modulate(&mut self, layers: Vec<Vec<f32>>, last: Vec<f32>) {
-        self.modulation = Some(Modulation { layers, last });
+    /// Sets the adaptive norms of a sequence: for each layer (6, D) shift, scale and gate of the
+    /// attention, then of the feed-forward; and (2, D) shift and scale of the final norm.
+    ///
+    /// # Panics
+    /// Panics if the cache does not have the sequence, or the sizes differ from those set before.
+    pub fn modulate(&mut self, sequence: usize, layers: &[&[f32]], last: &[f32]) {
+        let sequences = self.sequences;
+        let zeros = |part: &[f32]| vec![0.0; sequences * part.len()];
+        let Modulation { layers: all, last: all_last } = self.modulation.get_or_insert_with(|| Modulation {
+            layers: layers.iter().map(|part| zeros(part)).collect(),
+            last: zeros(last),
+        });
+        let set = |all: &mut [f32], new: &[f32]| {
+            all[sequence * new.len()..][..new.len()].copy_from_slice(new);
+        };
+        all.iter_mut().zip(layers).for_each(|(all, new)| set(all, new));
+        set(all_last, last);
     }
 }
 
@@ -529,8 +540,8 @@ impl Run<'_> {
         for ((i, token), q) in queries {
             let query = &scratch.out[i * stride + q * k..][..k];
             let [(keys_at, keys_len), (values_at, values_len)] = self.kv_ranges(head, token.sequence);
-            let masked =
-                self.masked.get(token.sequence).map_or(&[][..], |m| &m[..m.len().min(token.position)]);
+            let masked = &self.masked[token.sequence];
+            let masked = &masked[..masked.len().min(token.position)];
             let (length, scores, out) = (token.position + 1, &mut scratch.scores, &mut scratch.value);
             // SAFETY: this worker wrote this head's cache, and no other touches it during this
             // call.

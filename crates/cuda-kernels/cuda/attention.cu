@@ -21,7 +21,9 @@ struct Attention {
     const float *qk_norm;           // (4, HEAD): weight and bias of the queries' norm, of the keys'; null: no norms
     const float *rope;              // (positions, HEAD / 2, 2): cosine and sine; null: no rotary embedding
     const unsigned char *prefix_mask; // (sequences, prefix): 1 where attended to; null: everywhere
-    const long long *position;      // of the first new position
+    const long long *position;      // of the first new position, of all sequences or of each
+    const long long *sequence;      // of the cache, for each sequence; null: its own number
+    int each;                       // 1 where each sequence has its own position
     int count;                      // new positions per sequence
     int prefix;
     int kv_heads;                   // heads of keys and values, each shared by neighbouring query heads
@@ -67,8 +69,9 @@ template <bool writes, bool attends>
 __device__ void attention(const Attention &a) {
     __shared__ float q[PADDED_HEAD], k[PADDED_HEAD], v[PADDED_HEAD], scores[LENGTH], sums[WARPS][PADDED_HEAD], smem[WARPS];
     const int head = blockIdx.y, heads = gridDim.y, shared = head / (heads / a.kv_heads);
-    const int sequence = blockIdx.x / a.count;
-    const int position = static_cast<int>(*a.position) + blockIdx.x % a.count;
+    const int row = blockIdx.x / a.count;
+    const int sequence = a.sequence ? static_cast<int>(a.sequence[row]) : row;
+    const int position = static_cast<int>(a.position[row * a.each]) + blockIdx.x % a.count;
     const size_t first = (static_cast<size_t>(sequence) * a.kv_heads + shared) * LENGTH; // of this sequence and head
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
 

@@ -73,6 +73,21 @@ impl KvCache {
         }
     }
 
+    /// Sets the attention masks of some sequences' prefixes: `rows` (R) int64, `prefix` (R, T).
+    pub fn set_prefix_mask_of(&mut self, rows: &Tensor, prefix: &Tensor) {
+        let new = prefix.to_kind(Kind::Bool).to_kind(Kind::Uint8);
+        let size = [self.sequences(), new.size()[1]];
+        let old = self.prefix_mask.take().filter(|old| old.size() == size);
+        let mut all = old.unwrap_or_else(|| Tensor::ones(size, (Kind::Uint8, new.device())));
+        let _ = all.index_copy_(0, rows, &new);
+        self.prefix_mask = Some(all);
+    }
+
+    /// Number of sequences.
+    pub fn sequences(&self) -> i64 {
+        self.layers.first().map_or(0, |layer| layer.keys.data.size()[0])
+    }
+
     /// A position as a tensor, (1) int64 on the device, without a copy from the host.
     pub fn position(&self, position: i64) -> Tensor {
         self.positions.narrow(0, position, 1)

@@ -170,7 +170,8 @@ impl Decoder {
         self.launcher
     }
 
-    /// Embeds codes (B, S) int64, the first at `position` (1) int64 → inputs (B, S, D) fp32.
+    /// Embeds codes (B, S) int64, the first at `position` (1) or, each sequence's, (B) int64 → inputs
+    /// (B, S, D) fp32.
     ///
     /// # Errors
     /// Returns an error if the kernel does not compile or cannot be launched.
@@ -185,6 +186,7 @@ impl Decoder {
             Arg::Tensor(&codes),
             Arg::Tensor(position),
             Arg::Tensor(&output),
+            Arg::Int(each(position)),
             Arg::Int(width),
             Arg::Int(s),
             Arg::Int(*before),
@@ -194,15 +196,15 @@ impl Decoder {
         Ok(output.view([b, s, width]))
     }
 
-    /// Runs inputs (B, S, D), the first at `position` (1) int64; logits of the last `wanted`,
+    /// Runs inputs (B, S, D) in their places of the cache; logits of the last `wanted`,
     /// (B, wanted, V) fp32. May overwrite the inputs.
     ///
     /// # Errors
     /// Returns an error if the kernels do not compile or cannot be launched.
-    pub fn forward(&self, cache: &KvCache, x: Tensor, position: &Tensor, wanted: i64) -> Result<Tensor> {
+    pub fn forward(&self, cache: &KvCache, x: Tensor, places: Places, wanted: i64) -> Result<Tensor> {
         let (b, s, d) = x.size3().expect("inputs are (B, S, D)");
         let residual = x.to_kind(Kind::Float).reshape([b * s, d]);
-        let step = StepInput { cache, position, sequences: b, count: s };
+        let step = StepInput { cache, places, sequences: b, count: s };
         let last = |t: &Tensor| t.view([b, s, d]).narrow(1, s - wanted, wanted).reshape([b * wanted, d]);
         let logits = if b * s <= GEMV_MAX_ROWS {
             self.layers_by_gemv(&residual, step)?;
@@ -277,7 +279,7 @@ impl Decoder {
 
     /// Attention over the cache: queries, keys and values (R, (H + 2G) · K) → (R, D).
     fn attention(&self, qkv: &Tensor, block: &PackedBlock, step: StepInput, layer: &Layer) -> Result<Tensor> {
-        let StepInput { cache, position, sequences, count } = step;
+        let StepInput { cache, places: Places { position, rows }, sequences, count } = step;
         let output = self.empty([sequences * count, self.shape.width], qkv.kind());
         let args = [
             Arg::Tensor(qkv),
@@ -290,6 +292,8 @@ impl Decoder {
             self.rope.as_ref().into(),
             cache.prefix_mask.as_ref().into(),
             Arg::Tensor(position),
+            rows.into(),
+            Arg::Int(each(position)),
             Arg::Int(count),
             Arg::Int(cache.prefix_mask.as_ref().map_or(0, |mask| mask.size()[1])),
             Arg::Int(self.shape.kv_heads),
@@ -305,11 +309,25 @@ impl Decoder {
     }
 }
 
+/// Places of B sequences of inputs in a cache, on its device.
+#[derive(Debug, Clone, Copy)]
+pub struct Places<'a> {
+    /// Position of the first input: (1) of all sequences, or (B) of each, int64.
+    pub position: &'a Tensor,
+    /// Sequence of the cache for each, (B) int64; `None`: the first B in their order.
+    pub rows: Option<&'a Tensor>,
+}
+
+/// 1 where each sequence has a position of its own, the stride of the kernels.
+fn each(position: &Tensor) -> i64 {
+    i64::from(position.numel() > 1)
+}
+
 /// Cache and positions of a call's rows.
 #[derive(Clone, Copy)]
 struct StepInput<'a> {
     cache: &'a KvCache,
-    position: &'a Tensor, // (1) int64, of each sequence's first row
+    places: Places<'a>,
     sequences: i64,
     count: i64,
 }

@@ -16,7 +16,7 @@ mod sources;
 mod weight;
 
 pub use cache::KvCache;
-pub use decoder::{Block, Decoder, Inputs, Shape};
+pub use decoder::{Block, Decoder, Inputs, Places, Shape};
 pub use group_norm::{Norm, group_norm};
 pub use sample::{SampleArgs, sample};
 pub use sources::all as sources;

@@ -1,29 +1,22 @@
 //! Loaded models, ready for runs.
 
-use ar_model::{AutoregressiveModel as _, Conditioning, Decoder};
+use ar_model::{Conditioning, Decoder};
 use base::Progress;
 use data::ClassTable;
-use sampler::{DecodeMode, Pipeline};
+use sampler::Pipeline;
 use tch::Tensor;
-use tokenizer::Tokenizer as _;
 
-use crate::backend::{check_gpu, decoder, pack_tokenizer};
-use crate::classes::classes_of;
 use crate::condition::Condition;
 use crate::config::{DrawConfig, ModelsConfig};
 use crate::error::{Error, Result};
+use crate::networks::Networks;
 use crate::prompt_features::PromptFeatures;
-use crate::provenance::{GpuSettings, ModelId, RunSettings};
+use crate::provenance::RunSettings;
 
 /// A transformer and its tokenizer, with the features of prompts where the model takes them.
 pub struct Generator {
-    config: ModelsConfig,
-    transformer: Decoder,
-    tokenizer: tokenizer::Loaded,
-    classes: Option<ClassTable>,
+    networks: Networks,
     text: Option<PromptFeatures>,
-    transformer_id: ModelId,
-    tokenizer_id: ModelId,
 }
 
 impl Generator {
@@ -36,32 +29,22 @@ impl Generator {
         check_conditions(&config)?;
         let text = config.text.as_ref().map(|text| PromptFeatures::encode(text, &config, progress));
         let text = text.transpose()?;
-        let ModelsConfig { ref pair, device, precision, gpu, .. } = config;
-        check_gpu(device, precision, gpu)?;
-        let loaded = pair.transformer.open_transformer(device, precision, progress)?;
-        let transformer_id = pair.transformer_id(loaded.fingerprint()?);
-        let transformer = decoder(loaded.model, device, precision, gpu)?;
-        let mut tokenizer = pair.tokenizer.open_tokenizer(device, config.tokenizer_precision, progress)?;
-        pack_tokenizer(&mut tokenizer.model, &tokenizer.vars, gpu)?;
-        let classes = classes_of(&pair.transformer, transformer.spec().num_classes)?;
-        let tokenizer_id = pair.tokenizer_id(tokenizer.fingerprint()?);
-        Pipeline::new(&transformer, &tokenizer.model)?; // before anything is written
-        Ok(Generator { config, transformer, tokenizer, classes, text, transformer_id, tokenizer_id })
+        Ok(Generator { networks: Networks::load(config, progress)?, text })
     }
 
     /// The transformer's classes; `None` for a model of prompts.
     pub fn classes(&self) -> Option<&ClassTable> {
-        self.classes.as_ref()
+        self.networks.classes.as_ref()
     }
 
     /// Models and devices.
     pub fn config(&self) -> &ModelsConfig {
-        &self.config
+        &self.networks.identity.config
     }
 
     /// The pair of networks, with the negative prompt in place.
     pub(crate) fn pipeline(&self) -> Result<Pipeline<'_, Decoder, tokenizer::Model>> {
-        let mut pipeline = Pipeline::new(&self.transformer, &self.tokenizer.model)?;
+        let mut pipeline = Pipeline::new(&self.networks.transformer, &self.networks.tokenizer.model)?;
         pipeline.set_negative(self.text.as_ref().and_then(PromptFeatures::negative));
         Ok(pipeline)
     }
@@ -74,38 +57,14 @@ impl Generator {
         }
         let labels: Option<Vec<i64>> = conditions.iter().map(|c| Some(c.class()?.index)).collect();
         let labels = Tensor::from_slice(&labels.ok_or(Error::NeedsClasses)?);
-        Ok(Conditioning::Class(labels.to_device(self.config.device)))
+        Ok(Conditioning::Class(labels.to_device(self.config().device)))
     }
 
     /// Settings that the images of a run share.
     pub(crate) fn settings(&self, draw: &DrawConfig) -> Result<RunSettings> {
-        let ModelsConfig { device, precision, tokenizer_precision, gpu, .. } = self.config;
-        Ok(RunSettings {
-            program: concat!("gen ", env!("CARGO_PKG_VERSION")).into(),
-            model: self.transformer_id.clone(),
-            tokenizer: self.tokenizer_id.clone(),
-            text_encoder: self.text.as_ref().map(|text| text.encoder.clone()),
-            negative_prompt: self.text.as_ref().and_then(|text| text.negative_prompt.clone()),
-            sampling: draw.sampling.settings(),
-            rng: draw.rng,
-            seed: draw.seed,
-            size: draw.size.unwrap_or_else(|| self.side()),
-            precision,
-            tokenizer_precision,
-            device: if device.is_cuda() { "cuda".into() } else { "cpu".into() },
-            gpu: GpuSettings {
-                kernels: gpu.gpu_kernels,
-                int8_cache: gpu.int8_cache,
-                cuda_graph: draw.mode == DecodeMode::CudaGraph,
-                tf32: device.is_cuda() && libtorch_ext::tf32::get()?.contains(&true),
-            },
-        })
-    }
-
-    /// Side of the tokenizer's images in pixels.
-    fn side(&self) -> i64 {
-        let codes = self.transformer.spec().num_tokens;
-        self.tokenizer.model.spec().image_size_of(codes).expect("`load` checks the pair")
+        let encoder = self.text.as_ref().map(|text| text.encoder.clone());
+        let negative = self.text.as_ref().and_then(|text| text.negative_prompt.clone());
+        self.networks.identity.settings(draw, encoder, negative)
     }
 }
 

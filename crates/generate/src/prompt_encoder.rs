@@ -98,7 +98,12 @@ impl PromptEncoder {
     /// Returns an error if [`PromptEncoder::encode`] does.
     pub fn conditions(&self, prompts: &[&str]) -> Result<Conditioning> {
         let texts = prompts.iter().map(|prompt| self.encode(prompt)).collect::<Result<Vec<_>>>()?;
-        Ok(self.form.conditions(&texts))
+        Ok(self.conditions_of(&texts))
+    }
+
+    /// (B) conditions of prompts' features, (L, C) each.
+    pub fn conditions_of(&self, texts: &[Tensor]) -> Conditioning {
+        self.form.conditions(texts)
     }
 
     pub(crate) fn form(&self) -> FeatureForm {

@@ -8,6 +8,7 @@ pub mod cuda_graph;
 pub mod cuda_kernel;
 mod driver;
 mod error;
+pub mod failure;
 pub mod fused;
 mod library;
 pub mod mmap;

@@ -6,7 +6,6 @@ use tch::Device;
 use train::{Observer, Recipe, Run, Task, TrainCheckpoint};
 
 use crate::context::{Context, ExitStatus, stop_on_signal};
-use crate::resolve::device;
 
 /// Name of the program: version, commit if known (`+` marks changes since), libtorch.
 fn program() -> anyhow::Result<String> {
@@ -35,7 +34,7 @@ pub fn plan(recipe: &impl Recipe, context: &Context) -> anyhow::Result<ExitStatu
 
 /// Prints the memory of the run, and a warning with remedies if the device has less.
 fn say_memory(recipe: &impl Recipe, device: Device, context: &Context) -> anyhow::Result<()> {
-    let (cost, available) = (recipe.cost()?, device::memory(device));
+    let (cost, available) = (recipe.cost()?, base::device::memory(device));
     context.printer.note(&cost.memory_line(available));
     if let Some(free) = available.filter(|free| cost.bytes() > *free as f64) {
         let parts = cost.micro_batches_for(free as f64).map(|n| format!("`optimization.micro_batches={n}`"));
