@@ -38,10 +38,11 @@ pub struct RunArgs {
     /// starts it if there is no checkpoint, by the same command line
     #[arg(
         long,
-        value_name = "WHEN",
+        value_name = "auto",
         num_args = 0..=1,
         require_equals = true,
-        default_missing_value = "always"
+        default_missing_value = "always",
+        hide_possible_values = true
     )]
     pub resume: Option<Resume>,
 
