@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 
 /// Who may depend on whom: an arrow added is an arrow decided.
-const MAY_USE: [(&str, &[&str]); 20] = [
+const MAY_USE: [(&str, &[&str]); 21] = [
     ("libtorch-ext", &[]),
     ("cpu-kernels", &[]),
     ("libjpeg", &[]),
@@ -45,6 +45,8 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "backbones",
         ],
     ),
+    // The engine decides on images; `generate` for pictures and their provenance.
+    ("server", &["settings", "base", "data", "engine", "generate"]),
     (
         "benchmarks",
         &["settings", "base", "data", "tokenizer", "ar-model", "sampler", "backbones", "generate"],
@@ -68,6 +70,8 @@ const MAY_USE: [(&str, &[&str]); 20] = [
             "backbones",
             "eval",
             "generate",
+            "engine",
+            "server",
             "benchmarks",
             "train",
         ],
