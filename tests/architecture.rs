@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 
 /// Who may depend on whom: an arrow added is an arrow decided.
-const MAY_USE: [(&str, &[&str]); 21] = [
+const MAY_USE: [(&str, &[&str]); 22] = [
     ("libtorch-ext", &[]),
     ("cpu-kernels", &[]),
     ("libjpeg", &[]),
@@ -45,6 +45,7 @@ const MAY_USE: [(&str, &[&str]); 21] = [
             "backbones",
         ],
     ),
+    ("engine", &["settings", "base", "data", "generate", "sampler", "tokenizer"]),
     // The engine decides on images; `generate` for pictures and their provenance.
     ("server", &["settings", "base", "data", "engine", "generate"]),
     (
