@@ -13,7 +13,7 @@ sample: libtorch
 test: libtorch nvrtc
 	$(CARGO) test --release
 
-# `gen serve` with OpenAI's clients from PyPI and npm, and the page in Chromium where it is installed.
+# `gen serve` with OpenAI's clients from PyPI and npm, and the page in jsdom and in Chromium where it is installed.
 test-web: libtorch
 	@scripts/test-web.sh
 

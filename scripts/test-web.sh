@@ -1,12 +1,12 @@
 #!/bin/sh
-# `gen serve` as its users meet it: OpenAI's clients for Python and Node from their registries, the page in headless
-# Chromium where one is installed, and the end after SIGTERM. The clients are kept in target/web.
+# `gen serve` as its users meet it: OpenAI's clients for Python and Node from their registries, the page in jsdom and
+# in headless Chromium where one is installed, and the end after SIGTERM. The clients are kept in target/web.
 set -eu
 
 cd "$(dirname "$0")/.."
 WEB=target/web
 PYTHON_CLIENT='openai>=3,<4'
-NODE_CLIENT='openai@7'
+NODE_PACKAGES='openai@7 jsdom@26'
 
 ${CARGO:-cargo} build --release
 mkdir -p "$WEB"
@@ -31,9 +31,12 @@ export ADDRESS KEY
 "$WEB/venv/bin/python" tests/web/client.py
 
 if command -v npm >/dev/null 2>&1; then
-    [ -d "$WEB/node_modules/openai" ] || npm install --silent --no-fund --no-audit --prefix "$WEB" "$NODE_CLIENT"
-    cp tests/web/client.mjs "$WEB/client.mjs"
-    node "$WEB/client.mjs"
+    # shellcheck disable=SC2086
+    [ -d "$WEB/node_modules/jsdom" ] || npm install --silent --no-fund --no-audit --prefix "$WEB" $NODE_PACKAGES
+    for test in client page; do
+        cp "tests/web/$test.mjs" "$WEB/"
+        node "$WEB/$test.mjs"
+    done
 else
     echo "node: skipped, since npm is not installed"
 fi

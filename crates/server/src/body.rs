@@ -5,7 +5,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, header};
 use base::hint::nearest;
 use futures_util::StreamExt as _;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
 
 use crate::config::ServerConfig;
@@ -63,11 +63,23 @@ async fn collect(body: Body, limit: usize) -> Result<Vec<u8>> {
 /// # Errors
 /// Returns an error if it is no JSON, or does not fit the type.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    check_object(bytes)?;
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json)
         .map_err(|error| field_error(&error.path().to_string(), error.inner()))?;
     json.end().map_err(|error| not_json(&error))?;
     Ok(value)
+}
+
+/// Refuses all but objects: serde would take an array's items for the fields, in their order.
+fn check_object(bytes: &[u8]) -> Result<()> {
+    if bytes.trim_ascii_start().starts_with(b"{") {
+        return Ok(());
+    }
+    match serde_json::from_slice::<IgnoredAny>(bytes) {
+        Ok(_) => Err(ApiError::body("The JSON body does not fit: expected an object.")),
+        Err(error) => Err(not_json(&error)),
+    }
 }
 
 fn not_json(error: &serde_json::Error) -> ApiError {
@@ -78,6 +90,7 @@ fn field_error(path: &str, error: &serde_json::Error) -> ApiError {
     let said = error.to_string();
     let said = said.rsplit_once(" at line ").map_or(said.as_str(), |(said, _)| said);
     match (error.classify(), path) {
+        (Category::Data, _) if said.starts_with("missing field") => missing(path, said),
         (Category::Data, ".") => ApiError::body(format!("The JSON body does not fit: {}.", in_words(said))),
         (Category::Data, _) if said.starts_with("unknown field") => unknown(path, said),
         (Category::Data, _) => {
@@ -85,6 +98,14 @@ fn field_error(path: &str, error: &serde_json::Error) -> ApiError {
         }
         _ => not_json(error),
     }
+}
+
+/// serde names the field in backquotes, and the object that it is missing in as the path.
+fn missing(path: &str, said: &str) -> ApiError {
+    let field = said.split('`').nth(1).unwrap_or_default();
+    let param = if path == "." { field.to_owned() } else { format!("{path}.{field}") };
+    let message = format!("Missing required parameter: '{param}'.");
+    ApiError::invalid(&param, "missing_required_parameter", message)
 }
 
 /// serde names the field, then those that there are, in backquotes.
@@ -119,6 +140,14 @@ mod tests {
     struct Fields {
         seed: Option<u64>,
         guidance_scale: Option<f64>,
+        #[serde(default)]
+        list: Vec<Item>,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[allow(dead_code)]
+    struct Item {
+        name: String,
     }
 
     #[test]
@@ -130,7 +159,10 @@ mod tests {
                 Some("seed"),
                 "Invalid 'seed': invalid value: integer `-1`, expected an integer from 0 to 18446744073709551615.",
             ),
-            ("[]", None, "The JSON body does not fit"),
+            ("{\"list\": [{}]}", Some("list[0].name"), "Missing required parameter: 'list[0].name'."),
+            ("[]", None, "The JSON body does not fit: expected an object."),
+            ("[1, 2]", None, "The JSON body does not fit: expected an object."),
+            ("[1, 2", None, "We could not parse the JSON body of your request: EOF"),
             ("{\"seed\": 1} x", None, "We could not parse the JSON body of your request: trailing"),
             ("{\"seed\": 1, \"seed\": 1}", None, "duplicate field `seed`"),
             ("{", None, "We could not parse the JSON body of your request: EOF"),

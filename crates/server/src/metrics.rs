@@ -129,7 +129,7 @@ const COUNTERS: [Figure<u64>; 6] = [
     ("model_images", "Finished images", |s| s.images),
     ("model_images_failed", "Images that failed", |s| s.failed),
     ("model_images_cancelled", "Images whose client left", |s| s.cancelled),
-    ("model_images_refused", "Images refused, as the queue was full", |s| s.refused),
+    ("model_requests_refused", "Requests that the engine did not take", |s| s.refused),
 ];
 
 impl Collector for OfModels {

@@ -45,6 +45,8 @@ impl Models {
         if self.all().iter().any(|served| served.id == id) {
             return Err(SameName(id));
         }
+        let name = id.clone();
+        engine.set_log(move |text| tracing::warn!(model = name, "{text}"));
         let served = Arc::new(Served { id, created: unix_seconds(), engine });
         self.list.write().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&served));
         Ok(served)

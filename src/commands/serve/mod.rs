@@ -3,7 +3,6 @@
 mod config;
 mod load;
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -62,9 +61,12 @@ async fn serve(
         // Nobody listens where a signal came first.
         let _ = loaded.send(load::start(models, &to, printer));
     })?;
-    let end = stopped_or_failed(stop, &mut failed);
     let mut error = None;
-    server.serve(listener, async { error = end.await }).await;
+    server.serve(listener, async { error = stopped_or_failed(stop, &mut failed).await }).await;
+    if error.is_none() && !failed.is_terminated() {
+        context.printer.note("waiting for the model that is being loaded");
+        let _ = failed.await; // libtorch must not be unloaded under it
+    }
     error.map_or(Ok(()), Err)
 }
 
@@ -88,10 +90,9 @@ async fn stopped_or_failed(
     }
 }
 
-fn signal(stop: Arc<AtomicBool>) -> impl Future<Output = ()> {
-    async move {
-        while !stop.load(Ordering::SeqCst) {
-            tokio::time::sleep(LOOK).await;
-        }
+/// Waits for SIGINT or SIGTERM.
+async fn signal(stop: Arc<AtomicBool>) {
+    while !stop.load(Ordering::SeqCst) {
+        tokio::time::sleep(LOOK).await;
     }
 }

@@ -44,13 +44,18 @@ impl<J: DeserializeOwned, O: DeserializeOwned> Input<J, O> {
     pub async fn read(request: Request, config: &ServerConfig) -> Result<Self> {
         let found = body::media_type(request.headers());
         let is = |expected: &str| found.is_some_and(|found| found.eq_ignore_ascii_case(expected));
+        let query = request.uri().query().unwrap_or("");
+        if is(JSON) && !query.is_empty() {
+            return Err(ApiError::body(
+                "Options in the URL are for safetensors bodies; JSON has them as fields.",
+            ));
+        }
         if is(JSON) {
             return Ok(Input::Json(body::json(request, config.max_body, config).await?));
         }
         if !SAFETENSORS.into_iter().any(is) {
             return Err(ApiError::media_type(found, &[JSON, SAFETENSORS[0], SAFETENSORS[1]]));
         }
-        let query = request.uri().query().unwrap_or("");
         let options = serde_urlencoded::from_str(query)
             .map_err(|error| ApiError::body(format!("The options in the URL do not fit: {error}.")))?;
         Ok(Input::File(body::read(request, config.max_body, config).await?, options))

@@ -25,11 +25,15 @@ pub fn refused(refused: Refused) -> ApiError {
     }
 }
 
-/// An image that could not be made. With a seed of the client's a second try would end alike.
+/// An image that could not be made. Where the model failed at a seed of the client's, a second try
+/// would end alike.
 pub fn failed(error: &EngineError, seeded: bool) -> ApiError {
     match error {
         EngineError::Stopped => ApiError::draining(),
-        error => ApiError::internal(format!("The image could not be made: {error}"), seeded),
+        error => {
+            let repeatable = seeded && matches!(error, EngineError::Generate(_));
+            ApiError::internal(format!("The image could not be made: {error}"), repeatable)
+        }
     }
 }
 

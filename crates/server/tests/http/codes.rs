@@ -6,7 +6,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
-use crate::client::{Answer, classes, post, send, unbase64, wait};
+use crate::client::{Answer, classes, json_request, post, send, unbase64, wait};
 
 const FILE: &str = "application/vnd.safetensors";
 
@@ -92,6 +92,8 @@ fn images_and_codes_that_cannot_be_taken() {
     assert!(message.contains("not an image"), "{message}");
     refused(&encode(&json!({"images": [3]})), "images[0]");
     refused(&encode(&json!({"images": [], "side": 2})), "side");
+    let json = json_request("/v1/codes/encode?format=json", "{\"images\": []}");
+    assert!(wait(send(&classes(), json)).error()["message"].as_str().unwrap().contains("safetensors bodies"));
     refused(&encode(&json!({"images": [], "format": "npz"})), "format");
 
     refused(&decode(&json!({"codes": []})), "codes");

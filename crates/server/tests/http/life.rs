@@ -75,8 +75,11 @@ fn clients_that_vanish_cost_nothing_more() {
         let running = start(server(ServerConfig::default(), &["classes"])).await;
         for stream in [false, true] {
             let body = json!({"class": 207, "n": 10, "stream": stream, "progress": stream});
-            let clients = [ask(&running, &request(&body)).await, ask(&running, &request(&body)).await];
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            let mut clients = vec![];
+            for _ in 0..6 {
+                clients.push(ask(&running, &request(&body)).await);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
             drop(clients);
         }
         until(&running, "gen_requests_in_flight", 1.0).await;

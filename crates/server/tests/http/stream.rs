@@ -26,7 +26,7 @@ fn events_come_in_order_and_end_with_the_image_that_is_sent_whole() {
     let events = events(&answer.text());
     assert!(events.iter().all(|(name, data)| data["type"] == name.as_str()), "type is the event's name");
     for image in 0..2 {
-        let of_image = events.iter().filter(|(_, data)| data["image_index"] == image);
+        let mut of_image = events.iter().filter(|(_, data)| data["image_index"] == image);
         let names: Vec<&str> = of_image.clone().map(|(name, _)| name.as_str()).collect();
         let partial = "image_generation.partial_image";
         assert_eq!(names, [partial, partial, partial, "image_generation.completed"], "image {image}");
@@ -37,7 +37,7 @@ fn events_come_in_order_and_end_with_the_image_that_is_sent_whole() {
                 assert!(!data[key].is_null(), "{key}");
             }
         }
-        let (_, last) = of_image.last().unwrap();
+        let (_, last) = of_image.next_back().unwrap();
         assert_eq!(last["b64_json"], whole["data"][image]["b64_json"]);
         assert_eq!((&last["seed"], &last["index"]), (&json!(5), &json!(image)));
         assert_eq!(last["usage"]["output_tokens"], 16);
