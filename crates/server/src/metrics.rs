@@ -117,19 +117,19 @@ impl fmt::Debug for OfModels {
 type Figure<T> = (&'static str, &'static str, fn(&Status) -> T);
 
 const GAUGES: [Figure<f64>; 4] = [
-    ("model_queued_images", "Images that wait for a slot", |s| s.queued as f64),
-    ("model_active_images", "Images in slots", |s| s.active as f64),
-    ("model_slots", "Slots: images drawn at a time", |s| s.slots as f64),
-    ("model_step_seconds", "Moving average of a decoding step's time", |s| s.step_seconds),
+    ("model_queued_images", "Images that wait for a slot.", |s| s.queued as f64),
+    ("model_active_images", "Images in slots.", |s| s.active as f64),
+    ("model_slots", "Slots: images drawn at a time.", |s| s.slots as f64),
+    ("model_step_seconds", "Moving average of a decoding step's time.", |s| s.step_seconds),
 ];
 
 const COUNTERS: [Figure<u64>; 6] = [
-    ("model_steps", "Decoding steps", |s| s.steps),
-    ("model_rows", "Rows advanced by decoding steps, null rows included", |s| s.rows_stepped),
-    ("model_images", "Finished images", |s| s.images),
-    ("model_images_failed", "Images that failed", |s| s.failed),
-    ("model_images_cancelled", "Images whose client left", |s| s.cancelled),
-    ("model_requests_refused", "Requests that the engine did not take", |s| s.refused),
+    ("model_steps", "Decoding steps.", |s| s.steps),
+    ("model_rows", "Rows advanced by decoding steps, null rows included.", |s| s.rows_stepped),
+    ("model_images", "Finished images.", |s| s.images),
+    ("model_images_failed", "Images that failed.", |s| s.failed),
+    ("model_images_cancelled", "Images whose client left.", |s| s.cancelled),
+    ("model_requests_refused", "Requests that the engine did not take.", |s| s.refused),
 ];
 
 impl Collector for OfModels {
