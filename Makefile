@@ -1,6 +1,6 @@
 # The first commands of a fresh clone. CUDA=1 installs libtorch with its CUDA libraries.
 
-.PHONY: sample test goldens lint libtorch nvrtc tools site
+.PHONY: sample test test-web goldens lint libtorch nvrtc tools site
 
 CARGO ?= cargo
 
@@ -12,6 +12,10 @@ sample: libtorch
 # All tests, in the release profile: one compilation serves them and `make sample`.
 test: libtorch nvrtc
 	$(CARGO) test --release
+
+# `gen serve` with OpenAI's clients from PyPI and npm, and the page in jsdom and in Chromium where it is installed.
+test-web: libtorch
+	@scripts/test-web.sh
 
 # Only the golden tests, on any folder of their form; without GOLDENS_DIR, on the committed ones.
 goldens: libtorch

@@ -105,6 +105,7 @@ fn hints_of(cause: &(dyn StdError + 'static)) -> Vec<String> {
         backbones::Error,
         eval::Error,
         generate::Error,
+        engine::EngineError,
         benchmarks::Error,
         train::Error,
     );

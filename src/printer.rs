@@ -45,6 +45,11 @@ impl Printer {
         Printer { rank: (!first).then_some((rank, world_size)), ..Printer::new(quiet || !first) }
     }
 
+    /// Whether only warnings and errors are printed beside the results.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// A line of results.
     pub fn line(&self, text: &str) -> Result<(), StdoutError> {
         if self.rank.is_some() {

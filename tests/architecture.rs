@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 
 /// Who may depend on whom: an arrow added is an arrow decided.
-const MAY_USE: [(&str, &[&str]); 21] = [
+const MAY_USE: [(&str, &[&str]); 22] = [
     ("libtorch-ext", &[]),
     ("cpu-kernels", &[]),
     ("libjpeg", &[]),
@@ -46,6 +46,8 @@ const MAY_USE: [(&str, &[&str]); 21] = [
         ],
     ),
     ("engine", &["settings", "base", "libtorch-ext", "data", "tokenizer", "ar-model", "sampler", "generate"]),
+    // The engine decides on images; `generate` for pictures and their provenance.
+    ("server", &["settings", "base", "data", "engine", "generate"]),
     (
         "benchmarks",
         &["settings", "base", "data", "tokenizer", "ar-model", "sampler", "backbones", "generate"],
@@ -72,6 +74,8 @@ const MAY_USE: [(&str, &[&str]); 21] = [
             "backbones",
             "eval",
             "generate",
+            "engine",
+            "server",
             "benchmarks",
             "train",
         ],

@@ -20,6 +20,7 @@ mod operations;
 mod pages;
 mod probe;
 mod sample;
+mod serve;
 mod text;
 mod train;
 mod verbs;

@@ -16,6 +16,7 @@ mod plot;
 mod probe;
 mod reconstruct;
 pub mod sample;
+mod serve;
 mod train;
 
 use cli::Command;
@@ -26,6 +27,7 @@ use crate::context::{Context, ExitStatus};
 pub fn run(command: &Command, context: &Context) -> anyhow::Result<ExitStatus> {
     match command {
         Command::Sample(args) => sample::run(args, context),
+        Command::Serve(args) => serve::run(args, context),
         Command::Bench(args) => bench::run(args, context),
         Command::Convert(args) => convert::run(args, context),
         Command::Inspect(args) => inspect::run(args, context),

@@ -20,6 +20,7 @@ pub mod plot;
 pub mod probe;
 pub mod reconstruct;
 pub mod sample;
+pub mod serve;
 pub mod train;
 pub mod train_ar;
 pub mod train_features;
@@ -52,6 +53,8 @@ pub struct Cli {
 pub enum Command {
     /// Generate images from classes or prompts
     Sample(Box<sample::SampleArgs>),
+    /// Serve images over HTTP: OpenAI's interface, and a page
+    Serve(Box<serve::ServeArgs>),
     /// Train a transformer on a tokenizer's codes
     TrainAr(train_ar::TrainArArgs),
     /// Train a tokenizer on images

@@ -36,6 +36,11 @@ impl ModelPair {
         })
     }
 
+    /// The transformer's name, as it was given, or that of the bundled model.
+    pub fn name(&self) -> String {
+        self.transformer_choice.name.clone().unwrap_or_default()
+    }
+
     /// The transformer's configuration.
     ///
     /// # Errors

@@ -1,0 +1,6 @@
+//! The tokenizer as a service: images ⇄ codes.
+
+mod binary;
+pub mod decode;
+pub mod encode;
+mod form;
