@@ -92,6 +92,18 @@ fn members() -> Vec<Package> {
     command.exec().expect("cargo reads this workspace").packages
 }
 
+/// Plain `cargo test` and `cargo clippy` leave out the crates that are no default members.
+#[test]
+fn all_crates_are_checked_by_default() {
+    let metadata = MetadataCommand::new().no_deps().exec().unwrap();
+    let names = |packages: Vec<&Package>| {
+        let mut names: Vec<String> = packages.into_iter().map(|p| p.name.to_string()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(metadata.workspace_packages()), names(metadata.workspace_default_packages()));
+}
+
 #[test]
 fn crates_depend_only_on_what_the_table_allows() {
     let members = members();
