@@ -84,8 +84,8 @@ pub struct AccessArgs {
     #[arg(long)]
     pub no_auth: bool,
 
-    /// Let pages of this origin use the server, such as https://example.org; repeatable
-    #[arg(long, value_name = "ORIGIN", value_parser = origin)]
+    /// Let pages of this origin, scheme and host, use the server; repeatable
+    #[arg(long, value_name = "https://HOST", value_parser = origin)]
     pub cors_origin: Vec<String>,
 }
 

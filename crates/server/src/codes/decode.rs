@@ -13,7 +13,7 @@ use tch::Tensor;
 use utoipa::ToSchema;
 
 use super::binary::{self, Rows};
-use super::form::{Answer, Input, check_count, file, internal};
+use super::form::{Answer, Input, Raw, check_count, file, internal};
 use crate::app::App;
 use crate::clock::unix_seconds;
 use crate::error::{ApiError, ErrorBody, Result};
@@ -104,7 +104,13 @@ pub struct DecodedImage {
 )]
 pub async fn decode_codes(State(app): State<Arc<App>>, request: Request) -> Result<Response> {
     let job = app.admit_codes()?;
-    let (options, given) = match Input::read(request, &app.config).await? {
+    let raw = Raw::read(request, &app.config).await?;
+    let of_job = Arc::clone(&app);
+    job.run(move || answer(&of_job, raw)).await
+}
+
+fn answer(app: &App, raw: Raw) -> Result<Response> {
+    let (options, given) = match raw.parse()? {
         Input::Json(DecodeRequest { model, codes, format, output_format, output_compression }) => {
             (DecodeOptions { model, format, output_format, output_compression }, Given::Rows(codes))
         }
@@ -116,9 +122,8 @@ pub async fn decode_codes(State(app): State<Arc<App>>, request: Request) -> Resu
         return Err(ApiError::invalid("output_format", "invalid_value", message));
     }
     let served = app.model(options.model.as_deref())?;
-    let id = served.id.clone();
-    let (images, mut response) = job.run(move || decode(&served, given, options.format, form)).await?;
-    response.extensions_mut().insert(Facts { model: id, images, prompt: None });
+    let (images, mut response) = decode(&served, given, options.format, form)?;
+    response.extensions_mut().insert(Facts { model: served.id.clone(), images, prompt: None });
     Ok(response)
 }
 

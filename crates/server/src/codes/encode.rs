@@ -16,7 +16,7 @@ use tch::{Device, Tensor};
 use utoipa::ToSchema;
 
 use super::binary::{self, Rows};
-use super::form::{Answer, Input, check_count, file, internal};
+use super::form::{Answer, Input, Raw, check_count, file, internal};
 use crate::app::App;
 use crate::error::{ApiError, ErrorBody, Result};
 use crate::facts::Facts;
@@ -89,14 +89,19 @@ pub struct EncodeResponse {
 )]
 pub async fn encode_images(State(app): State<Arc<App>>, request: Request) -> Result<Response> {
     let job = app.admit_codes()?;
-    let (model, format, given) = match Input::read(request, &app.config).await? {
+    let raw = Raw::read(request, &app.config).await?;
+    let of_job = Arc::clone(&app);
+    job.run(move || answer(&of_job, raw)).await
+}
+
+fn answer(app: &App, raw: Raw) -> Result<Response> {
+    let (model, format, given) = match raw.parse()? {
         Input::Json(EncodeRequest { model, format, images }) => (model, format, Given::Files(images)),
         Input::File(bytes, EncodeOptions { model, format }) => (model, format, Given::Tensor(bytes)),
     };
     let served = app.model(model.as_deref())?;
-    let id = served.id.clone();
-    let (images, mut response) = job.run(move || encode(&served, given, format)).await?;
-    response.extensions_mut().insert(Facts { model: id, images, prompt: None });
+    let (images, mut response) = encode(&served, given, format)?;
+    response.extensions_mut().insert(Facts { model: served.id.clone(), images, prompt: None });
     Ok(response)
 }
 

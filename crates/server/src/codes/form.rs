@@ -27,6 +27,13 @@ pub enum Answer {
     Safetensors,
 }
 
+/// A body that arrived whole, not looked into yet: what is inside may take many times its size.
+pub struct Raw {
+    bytes: Vec<u8>,
+    /// The part of the URL behind `?`; `None` for JSON.
+    options: Option<String>,
+}
+
 /// A body: JSON, or a safetensors file with its options in the URL.
 pub enum Input<J, O> {
     /// JSON.
@@ -35,30 +42,36 @@ pub enum Input<J, O> {
     File(Vec<u8>, O),
 }
 
-impl<J: DeserializeOwned, O: DeserializeOwned> Input<J, O> {
+impl Raw {
     /// Reads the body.
     ///
     /// # Errors
-    /// Returns an error if it is of another type, too large or too late, or a field or an option does
-    /// not fit.
+    /// Returns an error if it is of another type, too large or too late.
     pub async fn read(request: Request, config: &ServerConfig) -> Result<Self> {
         let found = body::media_type(request.headers());
         let is = |expected: &str| found.is_some_and(|found| found.eq_ignore_ascii_case(expected));
-        let query = request.uri().query().unwrap_or("");
-        if is(JSON) && !query.is_empty() {
-            return Err(ApiError::body(
-                "Options in the URL are for safetensors bodies; JSON has them as fields.",
-            ));
-        }
-        if is(JSON) {
-            return Ok(Input::Json(body::json(request, config.max_body, config).await?));
-        }
-        if !SAFETENSORS.into_iter().any(is) {
-            return Err(ApiError::media_type(found, &[JSON, SAFETENSORS[0], SAFETENSORS[1]]));
-        }
-        let options = serde_urlencoded::from_str(query)
+        let query = request.uri().query().unwrap_or("").to_owned();
+        let options = match () {
+            () if is(JSON) && query.is_empty() => None,
+            () if is(JSON) => {
+                let message = "Options in the URL are for safetensors bodies; JSON has them as fields.";
+                return Err(ApiError::body(message));
+            }
+            () if SAFETENSORS.into_iter().any(is) => Some(query),
+            () => return Err(ApiError::media_type(found, &[JSON, SAFETENSORS[0], SAFETENSORS[1]])),
+        };
+        Ok(Raw { bytes: body::read(request, config.max_body, config).await?, options })
+    }
+
+    /// Looks into the body.
+    ///
+    /// # Errors
+    /// Returns an error if a field or an option does not fit.
+    pub fn parse<J: DeserializeOwned, O: DeserializeOwned>(self) -> Result<Input<J, O>> {
+        let Some(options) = self.options else { return Ok(Input::Json(body::parse(&self.bytes)?)) };
+        let options = serde_urlencoded::from_str(&options)
             .map_err(|error| ApiError::body(format!("The options in the URL do not fit: {error}.")))?;
-        Ok(Input::File(body::read(request, config.max_body, config).await?, options))
+        Ok(Input::File(self.bytes, options))
     }
 }
 

@@ -33,6 +33,11 @@ async fn start(server: Server) -> Running {
     Running { server, address, stop, ended }
 }
 
+/// A request for images that take a while, as they are resized to 1024 pixels.
+fn slow(stream: bool) -> String {
+    request(&json!({"class": 207, "n": 10, "stream": stream, "progress": stream, "size": "1024x1024"}))
+}
+
 fn request(body: &Value) -> String {
     let body = body.to_string();
     format!(
@@ -74,10 +79,9 @@ fn clients_that_vanish_cost_nothing_more() {
     wait(async {
         let running = start(server(ServerConfig::default(), &["classes"])).await;
         for stream in [false, true] {
-            let body = json!({"class": 207, "n": 10, "stream": stream, "progress": stream});
             let mut clients = vec![];
             for _ in 0..6 {
-                clients.push(ask(&running, &request(&body)).await);
+                clients.push(ask(&running, &slow(stream)).await);
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
             drop(clients);
@@ -94,14 +98,13 @@ fn clients_that_vanish_cost_nothing_more() {
 fn the_end_waits_for_running_images_and_refuses_new_ones() {
     wait(async {
         let running = start(server(ServerConfig::default(), &["classes"])).await;
-        let body = json!({"class": 207, "n": 10, "stream": true});
-        let early = tokio::spawn(said(ask(&running, &request(&body)).await));
+        let early = tokio::spawn(said(ask(&running, &slow(true)).await));
         until(&running, "gen_requests_in_flight", 2.0).await;
         running.stop.send(()).unwrap();
         tokio::time::sleep(Duration::from_millis(60)).await;
         let late = TcpStream::connect(running.address).await;
         if let Ok(mut late) = late {
-            late.write_all(request(&body).as_bytes()).await.unwrap();
+            late.write_all(slow(true).as_bytes()).await.unwrap();
             let late = said(late).await;
             assert!(
                 late.is_empty() || late.contains("503") && late.contains("server_shutting_down"),
@@ -120,10 +123,8 @@ fn images_that_take_too_long_are_given_up_with_a_word() {
     wait(async {
         let config = ServerConfig { drain_time: Duration::ZERO, ..ServerConfig::default() };
         let running = start(server(config, &["classes"])).await;
-        let stream = tokio::spawn(said(
-            ask(&running, &request(&json!({"class": 207, "n": 10, "stream": true}))).await,
-        ));
-        let whole = tokio::spawn(said(ask(&running, &request(&json!({"class": 207, "n": 10}))).await));
+        let stream = tokio::spawn(said(ask(&running, &slow(true)).await));
+        let whole = tokio::spawn(said(ask(&running, &slow(false)).await));
         until(&running, "gen_requests_in_flight", 3.0).await;
         running.stop.send(()).unwrap();
         let (stream, whole) = (stream.await.unwrap(), whole.await.unwrap());
