@@ -42,11 +42,7 @@ fn child() {
         program: other.into(),
         rendezvous: Duration::from_secs(60),
         exchange: Duration::from_secs(60),
-        last_words: Box::new(|text| {
-            heard(text);
-            // The exit code that follows is 2.
-            assert!(text.contains("rank 1") && text.contains("it was at: work"), "{text}");
-        }),
+        last_words: Box::new(heard), // the exit code that follows is 2
     };
     let world = match World::join(launch, settings) {
         Ok(world) => world,
@@ -59,7 +55,10 @@ fn child() {
     world.note("work");
     match scenario.as_str() {
         "exchange" => exchange(&world),
-        "killed" if rank == 1 => std::process::abort(),
+        "killed" if rank == 1 => {
+            std::thread::sleep(Duration::from_secs(3)); // some heartbeats
+            std::process::abort();
+        }
         "restarted" if std::env::var("TORCHELASTIC_RESTART_COUNT").unwrap() == "0" && rank == 1 => {
             world.fail("the first attempt");
             world.end(7);
@@ -129,6 +128,8 @@ fn a_failure_is_told_to_the_others_in_its_own_words() {
 fn a_process_that_is_gone_is_named_by_the_heartbeats() {
     let start = Instant::now();
     let (code, notes) = run("killed", 3, 0);
+    let text = std::fs::read_to_string(heard_file("killed")).unwrap();
+    assert!(text.contains("rank 1") && text.contains("it was at: work"), "{text}");
     std::fs::remove_file(heard_file("killed")).unwrap();
     assert_eq!(code, 2);
     assert!(notes[0].contains("rank 1 of 3") && notes[0].contains("SIGABRT"), "{notes:?}");

@@ -70,7 +70,10 @@ fn files(index: &Path, text: &str) -> Result<BTreeMap<String, Vec<String>>> {
 pub(crate) fn beside(from: &Path, file: &str) -> Result<PathBuf> {
     let plain = Path::new(file).components().all(|c| matches!(c, std::path::Component::Normal(_)));
     if !plain || file.is_empty() {
-        return Err(Error::damaged(from, format!("`{file}` is not the name of a file beside it")));
+        return Err(Error::damaged(
+            from,
+            format!("`{file}` is not the name of a file beside the index or part that names it"),
+        ));
     }
     Ok(from.parent().unwrap_or(Path::new("")).join(file))
 }
