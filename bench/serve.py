@@ -224,7 +224,7 @@ def vanish(args):
 
         asyncio.run(everyone())
         time.sleep(3)
-        after = {name: value for name, value in server.metrics().items() if re.search("active|queued|waiting|connections", name)}
+        after = {name: value for name, value in server.metrics().items() if re.match("gen_(connections|model_(active|queued)_images)", name)}
         status, _ = asyncio.run(request(server.port, "POST", "/v1/images/generations", body(classes, random.Random(0))))
         print(f"1,000 clients that left: {after}; the next request: {status}; memory {before:.0f} MiB before, {server.memory():.0f} MiB after")
         return status == 200

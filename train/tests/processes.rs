@@ -69,7 +69,6 @@ fn child() {
     }
     if let Err(error) = train(&scenario, &place, &place.join(variable(OUTPUT)), steps, &world) {
         world.fail(&error.to_string());
-        eprintln!("rank {}: {error}", world.rank());
         world.end(3);
         std::process::exit(3);
     }
@@ -99,7 +98,7 @@ fn train(
         "odd" => go_with(tokenizer_task(&pictures, &["optimization.micro_batches=2"]), output, steps, world),
         "killed" => {
             let long = ["optimization.steps=40", "every={log: 1, validate: 0, save: 2}"];
-            let changes = [&shared[..2], &[&long[0], &long[1]]].concat();
+            let changes = [&shared[..2], &long].concat();
             go_with(tokenizer_task(&pictures, &changes), output, steps, world)
         }
         _ => {

@@ -63,7 +63,7 @@ pub(crate) fn open(path: &Path, part: Parsed) -> Result<Parsed> {
         metadata: Map::new(),
         not_shown: vec![],
     };
-    let mut pieces: BTreeMap<String, (Slice, Kind, Vec<(i64, Piece)>)> = BTreeMap::new();
+    let mut pieces: BTreeMap<String, Pieces> = BTreeMap::new();
     for (number, file) in files.iter().enumerate() {
         let file = beside(path, file)?;
         let part = parse_file(&file)?;
@@ -79,16 +79,17 @@ pub(crate) fn open(path: &Path, part: Parsed) -> Result<Parsed> {
                 whole.sections[0].1.push((name, entry));
                 continue;
             };
-            let all = pieces.entry(name.clone()).or_insert_with(|| (slice.clone(), entry.info.kind, vec![]));
-            if all.0.shape != slice.shape || all.1 != entry.info.kind {
+            let new = || Pieces { shape: slice.shape.clone(), kind: entry.info.kind, places: vec![] };
+            let all = pieces.entry(name.clone()).or_insert_with(new);
+            if all.shape != slice.shape || all.kind != entry.info.kind {
                 return Err(Error::damaged(&file, format!("`{name}` is not of the shape in other files")));
             }
             let piece = Piece { blob: entry.blob, offset: entry.offset, bytes: entry.info.bytes };
-            all.2.push((slice.start, piece));
+            all.places.push((slice.start, piece));
         }
     }
-    let joined = pieces.into_iter().map(|(name, (slice, kind, pieces))| {
-        let entry = joined(&slice.shape, kind, pieces).ok_or_else(|| {
+    let joined = pieces.into_iter().map(|(name, pieces)| {
+        let entry = pieces.join().ok_or_else(|| {
             Error::damaged(path, format!("the values of `{name}` are missing or twice in the files with it"))
         })?;
         Ok((name, entry))
@@ -98,20 +99,31 @@ pub(crate) fn open(path: &Path, part: Parsed) -> Result<Parsed> {
     Ok(whole)
 }
 
-/// A tensor whose pieces follow one another from its first value to its last.
-fn joined(shape: &[i64], kind: Kind, mut pieces: Vec<(i64, Piece)>) -> Option<Entry> {
-    let size = kind.elt_size_in_bytes() as u64;
-    let values = shape.iter().try_fold(1i64, |n, d| n.checked_mul(*d).filter(|n| *n >= 0))?;
-    let bytes = u64::try_from(values).ok()?.checked_mul(size)?;
-    pieces.sort_by_key(|(start, _)| *start);
-    let mut end = 0u64;
-    for (start, piece) in &pieces {
-        if u64::try_from(*start).ok()?.checked_mul(size)? != end {
-            return None;
+/// Pieces of a tensor in several files.
+struct Pieces {
+    shape: Vec<i64>,
+    kind: Kind,
+    /// First value of each.
+    places: Vec<(i64, Piece)>,
+}
+
+impl Pieces {
+    /// The tensor, if its pieces follow one another from its first value to its last.
+    fn join(mut self) -> Option<Entry> {
+        let size = self.kind.elt_size_in_bytes() as u64;
+        let values = self.shape.iter().try_fold(1i64, |n, d| n.checked_mul(*d).filter(|n| *n >= 0))?;
+        let bytes = u64::try_from(values).ok()?.checked_mul(size)?;
+        self.places.sort_by_key(|(start, _)| *start);
+        let mut end = 0u64;
+        for (start, piece) in &self.places {
+            if u64::try_from(*start).ok()?.checked_mul(size)? != end {
+                return None;
+            }
+            end = end.checked_add(piece.bytes)?;
         }
-        end = end.checked_add(piece.bytes)?;
+        let pieces = self.places.into_iter().map(|(_, piece)| piece).collect();
+        (end == bytes).then(|| Entry::joined(self.shape, self.kind, pieces))
     }
-    (end == bytes).then(|| Entry::joined(shape.to_vec(), kind, pieces.into_iter().map(|(_, p)| p).collect()))
 }
 
 fn from_text<T: serde::de::DeserializeOwned>(
