@@ -87,7 +87,7 @@ impl Engine {
             device: base::device::name(device),
             precision: identity.config.precision,
         };
-        let shared = Arc::new(Shared::new(slots, queue, spec.num_tokens));
+        let shared = Arc::new(Shared::new(slots, queue, spec.num_tokens, device));
         let (tasks, receiver) = channel();
         let inner = Inner {
             info,

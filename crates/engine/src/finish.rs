@@ -156,6 +156,7 @@ impl Finisher<'_> {
     fn pictures(&self, images: &[(&[i64], i64)]) -> Result<Vec<Picture>> {
         let rows: Vec<Tensor> = images.iter().map(|(codes, _)| Tensor::from_slice(codes)).collect();
         caught("decoding", || {
+            let _turn = self.shared.turn();
             let codes = Codes::new(Tensor::stack(&rows, 0).to_device(self.device))?;
             let decoded = self.model.decode(&codes)?.into_tensor(); // (B, 3, S, S)
             let sides = (0..).zip(images);
@@ -165,6 +166,7 @@ impl Finisher<'_> {
 
     fn encode(&self, images: &ImagesU8) -> Result<Codes> {
         caught("encoding", || {
+            let _turn = self.shared.turn();
             let images = ImagesU8::new(images.tensor().to_device(self.device))?;
             let codes = self.model.encode(&images.to_float())?;
             Ok(Codes::new(codes.into_tensor().to_device(Device::Cpu))?)
@@ -173,6 +175,7 @@ impl Finisher<'_> {
 
     fn decode(&self, codes: &Codes) -> Result<Vec<Picture>> {
         caught("decoding", || {
+            let _turn = self.shared.turn();
             let codes = Codes::new(codes.tensor().to_device(self.device))?;
             Ok(Picture::from_batch(&self.model.decode(&codes)?.to_u8())?)
         })

@@ -22,6 +22,7 @@ mod shared;
 mod submission;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod worker;
 
 pub use api::{EngineConfig, Event, ImageRequest, ModelInfo, Refused, Request, Status, Subject, Timing};

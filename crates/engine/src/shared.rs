@@ -6,10 +6,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use libtorch_ext::failure::{libtorch_message, panic_text};
+use tch::Device;
 
 use crate::api::{Refused, Status};
 use crate::error::EngineError;
 use crate::job::{Job, Ready};
+use crate::turns::{Turn, Turns};
 
 /// Receiver of lines worth a log.
 pub(crate) type Log = Arc<dyn Fn(&str) + Send + Sync>;
@@ -85,10 +87,12 @@ pub(crate) struct Shared {
     /// Signals work for the text encoder.
     prompts: Condvar,
     log: Mutex<Option<Log>>,
+    /// Turns of the transformer and the tokenizer, on the CPU.
+    turns: Option<Turns>,
 }
 
 impl Shared {
-    pub fn new(slots: usize, limit: usize, num_tokens: i64) -> Self {
+    pub fn new(slots: usize, limit: usize, num_tokens: i64, device: Device) -> Self {
         let state = State {
             phase: Phase::Open,
             texts: VecDeque::new(),
@@ -108,7 +112,13 @@ impl Shared {
             images: Condvar::new(),
             prompts: Condvar::new(),
             log: Mutex::new(None),
+            turns: (device == Device::Cpu).then(Turns::default),
         }
+    }
+
+    /// Waits for the processor, where its work takes turns.
+    pub fn turn(&self) -> Option<Turn<'_>> {
+        self.turns.as_ref().map(Turns::take)
     }
 
     /// The state, locked.

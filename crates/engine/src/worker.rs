@@ -108,6 +108,7 @@ impl<'a> Worker<'a> {
     /// Draws the next code of images in slots, and the first of those that enter. Returns the slots
     /// of both, and the number of rows that were run.
     fn advance(&mut self) -> sampler::Result<(Drawn, usize)> {
+        let _turn = self.shared.turn();
         #[cfg(test)]
         self.shared.inject();
         let count = self.shared.state().status.slots;
@@ -164,7 +165,10 @@ impl<'a> Worker<'a> {
             .collect();
         for (slot, number) in due {
             let Some(slots) = &mut self.slots else { continue };
-            match (guarded(|| slots.draft(slot)), self.running.get(&slot)) {
+            let turn = self.shared.turn();
+            let drafted = guarded(|| slots.draft(slot));
+            drop(turn);
+            match (drafted, self.running.get(&slot)) {
                 (Ok(codes), Some(image)) => self.hand_over(Task::Preview(Preview {
                     reply: image.ready.job.reply.clone(),
                     image: image.ready.job.image,
