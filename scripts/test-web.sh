@@ -35,18 +35,19 @@ else
     echo "openai for Python: skipped"
 fi
 
-if command -v npm >/dev/null 2>&1; then
+# The packages are for Node 20 and later.
+if command -v npm >/dev/null 2>&1 && [ "$(node -p 'process.versions.node.split(".")[0]')" -ge 20 ]; then
     # shellcheck disable=SC2086
     [ -d "$WEB/node_modules/jsdom" ] || npm install --silent --no-fund --no-audit --prefix "$WEB" $NODE_PACKAGES ||
         echo "packages for Node cannot be installed"
 fi
-if [ -d "$WEB/node_modules/jsdom" ]; then
+if [ -d "$WEB/node_modules/jsdom" ] && [ -d "$WEB/node_modules/openai" ]; then
     for test in client page; do
         cp "tests/web/$test.mjs" "$WEB/"
         node "$WEB/$test.mjs"
     done
 else
-    echo "node: skipped"
+    echo "Node: skipped; it needs npm, and Node 20 or later"
 fi
 
 CHROMIUM=$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)
