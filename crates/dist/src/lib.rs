@@ -1,6 +1,6 @@
 //! Several processes that work as one: rendezvous, exchange, and reports of failures.
 //!
-//! The processes meet at a key-value store, exchange [`Hello`](hello) messages, form a Gloo group
+//! The processes meet at a key-value store, exchange hello messages, form a Gloo group
 //! for exchange, and watch each other's heartbeats. A single process is a [`World`] of one, in
 //! which every exchange is a no-op.
 
