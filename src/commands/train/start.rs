@@ -32,18 +32,8 @@ pub fn start(
     if !args.resumes() && !args.plan {
         world.from_first(|| check_unused(args))?;
     }
-    let first = || -> anyhow::Result<(PathBuf, Vec<String>)> {
-        let (state, damaged) = match &args.fork {
-            Some(fork) => TrainCheckpoint::at(fork)?,
-            None => TrainCheckpoint::newest(args.output())?,
-        };
-        Ok((state.path().to_owned(), damaged))
-    };
     let from = args.fork.as_deref().or_else(|| args.resumes().then(|| args.output()));
-    let state = from.map(|from| -> anyhow::Result<_> {
-        let (path, damaged) = world.from_first(first)?;
-        Ok((from, (TrainCheckpoint::at(&path)?.0, damaged)))
-    });
+    let state = from.map(|from| anyhow::Ok((from, open_state(args, context)?)));
     let (recipe, saved) = if let Some((from, (saved, damaged))) = state.transpose()? {
         damaged.iter().for_each(|d| context.printer.warning(d));
         let origin = format!("the recipe in `{}`", from.display());
@@ -62,6 +52,21 @@ pub fn start(
     typed.extend(args.device.tf32.then(|| "optimization.tf32=true".to_owned()));
     typed.extend(args.set.iter().cloned());
     Ok(Start { recipe, changes: typed, saved })
+}
+
+/// The state to continue from, which the first process chooses, and messages about damaged ones. A
+/// state is compared with its digests when it is opened, so that each process opens it once.
+fn open_state(args: &RunArgs, context: &Context) -> anyhow::Result<(TrainCheckpoint, Vec<String>)> {
+    let mut opened = None;
+    let (path, damaged) = context.world.from_first(|| -> anyhow::Result<(PathBuf, Vec<String>)> {
+        let (state, damaged) = match &args.fork {
+            Some(fork) => TrainCheckpoint::at(fork)?,
+            None => TrainCheckpoint::newest(args.output())?,
+        };
+        Ok((opened.insert(state).path().to_owned(), damaged))
+    })?;
+    let state = opened.map_or_else(|| Ok(TrainCheckpoint::at(&path)?.0), anyhow::Ok)?;
+    Ok((state, damaged))
 }
 
 /// Decides on `--resume=auto`, which a launcher that starts processes again implies: a run that has

@@ -13,7 +13,7 @@ use tch::Tensor;
 use utoipa::ToSchema;
 
 use super::binary::{self, Rows};
-use super::form::{Answer, Input, Raw, check_count, file, internal};
+use super::form::{Answer, Input, Raw, admitted, check_count, file, internal};
 use crate::app::App;
 use crate::clock::unix_seconds;
 use crate::error::{ApiError, ErrorBody, Result};
@@ -103,10 +103,7 @@ pub struct DecodedImage {
     security((), ("key" = [])),
 )]
 pub async fn decode_codes(State(app): State<Arc<App>>, request: Request) -> Result<Response> {
-    let job = app.admit_codes()?;
-    let raw = Raw::read(request, &app.config).await?;
-    let of_job = Arc::clone(&app);
-    job.run(move || answer(&of_job, raw)).await
+    admitted(&app, request, answer).await
 }
 
 fn answer(app: &App, raw: Raw) -> Result<Response> {

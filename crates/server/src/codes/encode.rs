@@ -16,7 +16,7 @@ use tch::{Device, Tensor};
 use utoipa::ToSchema;
 
 use super::binary::{self, Rows};
-use super::form::{Answer, Input, Raw, check_count, file, internal};
+use super::form::{Answer, Input, Raw, admitted, check_count, file, internal};
 use crate::app::App;
 use crate::error::{ApiError, ErrorBody, Result};
 use crate::facts::Facts;
@@ -88,10 +88,7 @@ pub struct EncodeResponse {
     security((), ("key" = [])),
 )]
 pub async fn encode_images(State(app): State<Arc<App>>, request: Request) -> Result<Response> {
-    let job = app.admit_codes()?;
-    let raw = Raw::read(request, &app.config).await?;
-    let of_job = Arc::clone(&app);
-    job.run(move || answer(&of_job, raw)).await
+    admitted(&app, request, answer).await
 }
 
 fn answer(app: &App, raw: Raw) -> Result<Response> {

@@ -1,5 +1,7 @@
 //! Forms of the bodies of both routes.
 
+use std::sync::Arc;
+
 use axum::extract::Request;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -7,6 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use utoipa::ToSchema;
 
+use crate::app::App;
 use crate::body::{self, JSON};
 use crate::config::ServerConfig;
 use crate::error::{ApiError, Result};
@@ -25,6 +28,18 @@ pub enum Answer {
     Json,
     /// A safetensors file.
     Safetensors,
+}
+
+/// The answer to a request, if it is admitted, made on a thread that may block.
+pub async fn admitted(
+    app: &Arc<App>,
+    request: Request,
+    answer: fn(&App, Raw) -> Result<Response>,
+) -> Result<Response> {
+    let job = app.admit_codes()?;
+    let raw = Raw::read(request, &app.config).await?;
+    let of_job = Arc::clone(app);
+    job.run(move || answer(&of_job, raw)).await
 }
 
 /// A body that arrived whole, not looked into yet: what is inside may take many times its size.
